@@ -1,0 +1,42 @@
+import type { NbdServerAddress } from '../nbd/index.js';
+
+/**
+ * How a device is opened: plain JSON with the names of QEMU's `-blockdev`, so that a worker can open its
+ * own, and so that a command line can say it as JSON or dotted keys.
+ */
+export type DeviceDescription = FileDescription | NbdDescription | NullDescription | MemoryDescription;
+
+interface Common {
+  /** Refuse writes, and open the resource so that it refuses them too. Default false. */
+  'read-only'?: boolean;
+}
+
+/** A raw disk in a regular file or a block device. */
+export interface FileDescription extends Common {
+  driver: 'file';
+  filename: string;
+}
+
+/** An export of an NBD server. */
+export interface NbdDescription extends Common {
+  driver: 'nbd';
+  server: NbdServerAddress;
+  /** Name of the export; default the empty name, the server's default export. */
+  export?: string;
+  /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
+  contexts?: string[];
+}
+
+/** Reads as zero and forgets what is written. */
+export interface NullDescription extends Common {
+  driver: 'null';
+  /** Bytes; default the largest size there is. */
+  size?: number;
+}
+
+/** Sparse memory of this thread; every opening makes a new, empty one. */
+export interface MemoryDescription extends Common {
+  driver: 'memory';
+  /** Bytes. */
+  size: number;
+}

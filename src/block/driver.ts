@@ -1,0 +1,106 @@
+import type { ExtentList } from '../extent/index.js';
+import type { DeviceDescription } from './description.js';
+
+/**
+ * What a driver implements. Drivers stay tiny: the checked wrapper (`device.ts`) stands between them and
+ * every caller, so a driver may rely on this:
+ *
+ * - offsets and lengths are whole numbers inside the device, lengths are above 0, and both are multiples
+ *   of `limits.minimum` (the end of a device whose size is not such a multiple excepted);
+ * - reads and writes are at most `limits.maximum` bytes long, zero requests `limits.maximumZero`;
+ * - no method is called that `capabilities` denies, nor any after `close`.
+ *
+ * A driver fails with a LacunaError that names the device, the range, and the system's errno.
+ */
+export interface Driver {
+  /** How a person would name it: a path or a URI. */
+  readonly name: string;
+  /** Opens the same device again, in this thread or another; absent where that is impossible. */
+  readonly description?: DeviceDescription;
+  /** Bytes. */
+  readonly size: number;
+  readonly limits: Limits;
+  readonly capabilities: Capabilities;
+
+  /** Fills the whole of `target` with the bytes at `offset`. */
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Stores the whole of `source` at `offset`. */
+  write?(offset: number, source: Uint8Array, options: WriteOptions): Promise<void>;
+  /** Makes a range read as zero. */
+  zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
+  /** Says that a range is not needed any more; what it reads as afterwards is undefined. */
+  discard?(offset: number, length: number, signal?: AbortSignal): Promise<void>;
+  /** Makes every write that has completed durable. */
+  flush?(signal?: AbortSignal): Promise<void>;
+  /**
+   * The status of a range, one list for each context asked, in that order. Each list begins at `offset`
+   * and says something of at least one byte; it may end before or behind the range.
+   */
+  extents?(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]>;
+  /**
+   * Copies a range from another driver without the bytes passing through this process; returns false,
+   * having changed nothing, where the two cannot.
+   */
+  copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+export interface CopyRange {
+  readonly sourceOffset: number;
+  readonly targetOffset: number;
+  readonly length: number;
+}
+
+export interface WriteOptions {
+  /** Force unit access: the bytes are durable when the call returns. */
+  readonly fua?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface ZeroOptions {
+  /** The range may become a hole. Default true. */
+  readonly unmap?: boolean;
+  /** Fail quickly with ERR_DEVICE_UNSUPPORTED rather than write zeroes one by one. Default false. */
+  readonly fast?: boolean;
+  readonly fua?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** Sizes in bytes that requests must or should keep to. All but the maxima are powers of two. */
+export interface Limits {
+  /** Offsets and lengths of every request are multiples of this. */
+  readonly minimum: number;
+  /** Requests of this size and alignment, or multiples of it, are fast. */
+  readonly preferred: number;
+  /** The longest read or write. */
+  readonly maximum: number;
+  /** The longest zero or discard request. */
+  readonly maximumZero: number;
+  /** Zero requests that are not multiples of this may be slow. */
+  readonly zeroAlignment: number;
+  /** Discards that are not multiples of this are ignored in part. */
+  readonly discardAlignment: number;
+}
+
+/** What a device can do. `zero`, `discard` and `flush` never stand without `write`. */
+export interface Capabilities {
+  readonly write: boolean;
+  readonly zero: boolean;
+  /** Knows how to refuse a zero request that would be slow (ZeroOptions.fast). */
+  readonly fastZero: boolean;
+  readonly discard: boolean;
+  readonly flush: boolean;
+  /** The metadata contexts that `extents` answers; empty where nothing is known. */
+  readonly contexts: readonly string[];
+  /** Whether the allocation status is exact, so that looking for zeroes inside data finds next to none. */
+  readonly exactStatus: boolean;
+  /** Opened several times, all see the same bytes: what one has flushed, every other one reads. */
+  readonly multiConnection: boolean;
+  /** It is known that every byte reads as zero (it was just created, or is a null device). */
+  readonly knownZero: boolean;
+}

@@ -1,0 +1,41 @@
+/**
+ * The stable codes of {@link LacunaError}. Programs may branch on them; messages may change.
+ * docs/errors.md says for each what happened and what to do.
+ */
+export type ErrorCode =
+  /** The caller's AbortSignal fired. The error's `name` is `AbortError`. */
+  | 'ERR_ABORTED'
+  /** Something took longer than its limit. */
+  | 'ERR_TIMEOUT'
+  /** The shared arena cannot grow any further. */
+  | 'ERR_ARENA_FULL'
+  /** Two bitmaps, or a bitmap and a device, do not fit each other (sizes differ). */
+  | 'ERR_BITMAP_MISMATCH'
+  /** Serialized bits that cannot be what they claim to be. */
+  | 'ERR_BITMAP_CORRUPT'
+  /** A device could not be opened: it is not there, not allowed, or not of a kind that is known. */
+  | 'ERR_DEVICE_OPEN'
+  /** A read, write or other request failed; `errno` says why where the system told. */
+  | 'ERR_DEVICE_IO'
+  /** A device holds fewer bytes than its size promised. */
+  | 'ERR_DEVICE_SHORT'
+  /** The device is closed. */
+  | 'ERR_DEVICE_CLOSED'
+  /** The device cannot do this at all (write to a read-only one, zero without support). */
+  | 'ERR_DEVICE_UNSUPPORTED'
+  /** An image format that must not be guessed, or that cannot be read here. */
+  | 'ERR_DEVICE_FORMAT'
+  /** The device has no such metadata context. */
+  | 'ERR_CONTEXT_UNKNOWN'
+  /** The peer broke the NBD protocol; the connection is closed. */
+  | 'ERR_NBD_PROTOCOL'
+  /** The peer answered a request with an error; `errno` is the wire's error name. */
+  | 'ERR_NBD_REMOTE'
+  /** The connection was lost, or could not be made. */
+  | 'ERR_NBD_DISCONNECTED'
+  /** The peer lacks something that this call needs. */
+  | 'ERR_NBD_UNSUPPORTED'
+  /** Source and target do not fit each other. */
+  | 'ERR_COPY_MISMATCH'
+  /** A worker thread ended before its work was done. */
+  | 'ERR_WORKER_LOST';

@@ -1,0 +1,3 @@
+export type { ErrorCode } from './codes.js';
+export { abortedError, type ErrorContext, isAborted, LacunaError } from './lacuna-error.js';
+export { fromWire, toWire, type WireError } from './wire.js';

@@ -1,0 +1,53 @@
+import type { ErrorCode } from './codes.js';
+
+/** What an operating error tells beside its message. Every field is optional. */
+export interface ErrorContext {
+  /** What the request was sent to, as a person would name it: a path or a URI. */
+  device?: string;
+  /** First byte of the range that failed. */
+  offset?: number;
+  /** Bytes in the range that failed. */
+  length?: number;
+  /** The system's or the wire's name of the error, such as `ENOSPC`. */
+  errno?: string;
+  /** Whether the same request may succeed when it is made again. */
+  retryable?: boolean;
+  cause?: unknown;
+}
+
+/**
+ * What the world does: a disk that is full, a peer that vanished, an image that is damaged. Misuse of
+ * the API is a TypeError or a RangeError instead, and a broken invariant an assertion.
+ */
+export class LacunaError extends Error {
+  /** Stable; see {@link ErrorCode}. */
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly device?: string;
+  readonly offset?: number;
+  readonly length?: number;
+  readonly errno?: string;
+
+  constructor(code: ErrorCode, message: string, context: ErrorContext = {}) {
+    super(message, context.cause === undefined ? undefined : { cause: context.cause });
+    this.name = code === 'ERR_ABORTED' ? 'AbortError' : 'LacunaError';
+    this.code = code;
+    this.retryable = context.retryable ?? false;
+    if (context.device !== undefined) this.device = context.device;
+    if (context.offset !== undefined) this.offset = context.offset;
+    if (context.length !== undefined) this.length = context.length;
+    if (context.errno !== undefined) this.errno = context.errno;
+  }
+}
+
+/** The error that ends work whose AbortSignal fired; the signal's reason becomes the cause. */
+export function abortedError(signal?: AbortSignal): LacunaError {
+  return new LacunaError('ERR_ABORTED', 'Aborted: the caller cancelled this work', {
+    cause: signal?.reason,
+  });
+}
+
+/** Whether an error says that the work was cancelled, by us or by Node. */
+export function isAborted(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
+}

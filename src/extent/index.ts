@@ -1,0 +1,2 @@
+export { type Extent, ExtentList } from './extent-list.js';
+export { Context, DIRTY, isDirtyContext, Status } from './status.js';
