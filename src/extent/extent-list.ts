@@ -17,8 +17,8 @@ export class ExtentList implements Iterable<Extent> {
   readonly offset: number;
   #end: number;
   #count = 0;
-  #ends = new Float64Array(FIRST_CAPACITY);
-  #flags = new Float64Array(FIRST_CAPACITY);
+  #ends: Float64Array = new Float64Array(FIRST_CAPACITY);
+  #flags: Float64Array = new Float64Array(FIRST_CAPACITY);
 
   constructor(offset: number) {
     this.offset = offset;

@@ -1,0 +1,1 @@
+export type { NbdServerAddress } from './uri.js';
