@@ -4,7 +4,11 @@ import type { NbdServerAddress } from '../nbd/index.js';
  * How a device is opened: plain JSON with the names of QEMU's `-blockdev`, so that a worker can open its
  * own, and so that a command line can say it as JSON or dotted keys.
  */
-export type DeviceDescription = FileDescription | NbdDescription | NullDescription | MemoryDescription;
+export type DeviceDescription =
+  | FileDescription
+  | NbdDescription
+  | NullDescription
+  | MemoryDescription;
 
 interface Common {
   /** Refuse writes, and open the resource so that it refuses them too. Default false. */

@@ -59,9 +59,12 @@ export class ExtentList implements Iterable<Extent> {
   /** Adds all of another list, which must begin where this one ends. */
   append(other: ExtentList): void {
     if (other.offset !== this.#end) {
-      throw new RangeError(`a list from ${other.offset} cannot follow one that ends at ${this.#end}`);
+      throw new RangeError(
+        `a list from ${other.offset} cannot follow one that ends at ${this.#end}`,
+      );
     }
-    for (let i = 0; i < other.#count; i++) this.push(other.endAt(i) - other.startAt(i), other.#flags[i]);
+    for (let i = 0; i < other.#count; i++)
+      this.push(other.endAt(i) - other.startAt(i), other.#flags[i]);
   }
 
   /** First byte of extent `index`. */
