@@ -112,7 +112,7 @@ async function answer(walk: StatusWalk, query: Range): Promise<ExtentList[] | un
   const { device, contexts, signal } = walk;
   try {
     const options = { contexts, ...(signal && { signal }) };
-    return await device.extents(query.offset, query.length, options);
+    return await device.someExtents(query.offset, query.length, options);
   } catch (error) {
     if (!isRefusal(error)) throw error;
     walk.refused?.(error);
