@@ -25,6 +25,7 @@ export class Cells {
 
   /** Counts a range of one kind; every byte of the disk is to be added once. */
   add(offset: number, length: number, kind: number): void {
+    if (length === 0) return;
     this.#totals[kind] += length;
     const end = offset + length;
     for (let at = offset, cell = this.#cellAt(offset); at < end; cell++) {

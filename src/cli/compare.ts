@@ -6,6 +6,8 @@ import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
 interface CompareFlags {
+  format?: CompareOptions['aFormat'];
+  secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
   json?: boolean;
 }
@@ -25,12 +27,26 @@ export function registerCompare(program: Command, shell: Shell): void {
     .description('Tells whether two devices hold the same bytes, and where they first differ.')
     .argument('<a>', 'one device')
     .argument('<b>', 'the other')
-    .option('--strict', 'a different size or allocation is a difference, too')
+    .option('-f, --format <format>', 'image format of the first device')
+    .option('-F, --second-format <format>', 'image format of the second device')
+    .option('--strict', 'devices of different sizes are different')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((a: string, b: string, flags: CompareFlags) =>
-      compareCommand({ a, b, signal: shell.signal }, flags, shell),
+      compareCommand(optionsOf(a, b, flags, shell), flags, shell),
     );
+}
+
+function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
+  const { format: aFormat, secondFormat: bFormat, strict = false } = flags;
+  return {
+    a,
+    b,
+    strict,
+    signal: shell.signal,
+    ...(aFormat !== undefined && { aFormat }),
+    ...(bFormat !== undefined && { bFormat }),
+  };
 }
 
 async function compareCommand(
@@ -40,7 +56,7 @@ async function compareCommand(
 ): Promise<void> {
   // 1 is the answer "different" here, so an error must be told by another code.
   shell.failureCode = Exit.misuse;
-  const report = await compareWithBar({ ...options, strict: flags.strict ?? false }, shell);
+  const report = await compareWithBar(options, shell);
   for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
   shell.exitCode = report.equal ? Exit.done : Exit.failed;
@@ -56,8 +72,10 @@ export async function compareWithBar(
   try {
     return await compare({
       ...options,
-      onProgress: (progress) =>
-        bar.show({ phase: 'Comparing', elapsedMs: performance.now() - started, ...progress }),
+      onProgress: ({ comparedBytes, totalBytes }) => {
+        const elapsedMs = performance.now() - started;
+        bar.show({ phase: 'Comparing', totalBytes, doneBytes: comparedBytes, elapsedMs });
+      },
     });
   } finally {
     bar.stop();

@@ -55,7 +55,11 @@ export function registerCopy(program: Command, shell: Shell): void {
         'look for zeroes inside data, and write them as such (on) or as holes (unmap)',
       ).choices(['off', 'on', 'unmap']),
     )
-    .option('--connections <n>', 'connections to each side', parseCount(1))
+    .option(
+      '--connections <n>',
+      'connections to each side; each has a thread of its own',
+      parseCount(1),
+    )
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseSize)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
@@ -75,14 +79,19 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     context: flags.context,
     targetIsZero: flags.targetIsZero,
     detectZeroes: flags.detectZeroes,
-    connections: flags.connections,
     requests: flags.requests,
     requestSize: flags.requestSize,
-    threads: flags.threads,
+    threads: threadsOf(flags),
     flush: flags.flush,
   };
   const said = Object.entries(options).filter(([, value]) => value !== undefined);
   return Object.fromEntries(said) as Partial<CopyOptions>;
+}
+
+/** A connection belongs to one thread, so the smaller of the two numbers is what there will be of both. */
+function threadsOf({ connections, threads }: CopyFlags): number | undefined {
+  if (connections === undefined || threads === undefined) return threads ?? connections;
+  return Math.min(connections, threads);
 }
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {

@@ -20,7 +20,7 @@ export interface WalkOptions {
  * range, even where two answers meet.
  */
 export async function* walkExtents(
-  device: Pick<Device, 'size' | 'extents'>,
+  device: Pick<Device, 'size' | 'someExtents'>,
   options: WalkOptions,
 ): AsyncGenerator<StatusRange[]> {
   const { contexts, signal } = options;
@@ -28,7 +28,7 @@ export async function* walkExtents(
   let last: StatusRange | undefined;
   while (offset < device.size) {
     signal?.throwIfAborted();
-    const lists = await device.extents(offset, device.size - offset, {
+    const lists = await device.someExtents(offset, device.size - offset, {
       contexts,
       ...(signal && { signal }),
     });

@@ -6,7 +6,7 @@ import { ExtentList } from '#dist/extent/index.js';
 
 /** A device that answers each query with one list from `answers`, whatever was asked. */
 function scripted(size: number, answers: Record<number, ExtentList[]>) {
-  return { size, extents: async (offset: number) => answers[offset] };
+  return { size, someExtents: async (offset: number) => answers[offset] };
 }
 
 function list(offset: number, ...pairs: Array<[number, number]>): ExtentList {
