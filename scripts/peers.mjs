@@ -1,0 +1,64 @@
+/**
+ * The tests talk to other people's NBD programs, because a client and a server of one author agree even
+ * where both are wrong. This finds the programs, and installs their packages where it may.
+ */
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/** Every program that a test runs, with the Debian package that brings it. */
+const PACKAGES = {
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
+  nbdkit: 'nbdkit',
+  nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
+};
+
+function missingPrograms() {
+  return Object.keys(PACKAGES).filter((program) => !isInstalled(program));
+}
+
+function isInstalled(program) {
+  return (process.env.PATH ?? '').split(delimiter).some((folder) => {
+    try {
+      accessSync(join(folder, program), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+function aptGet(...args) {
+  const { status } = spawnSync('apt-get', ['-y', '-q', ...args], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  });
+  return status === 0;
+}
+
+function main() {
+  const missing = missingPrograms();
+  if (missing.length === 0) return 0;
+  const packages = [...new Set(missing.map((program) => PACKAGES[program]))];
+  console.error(`The tests need ${missing.join(', ')}.`);
+
+  const mayInstall = process.getuid?.() === 0 && existsSync('/etc/debian_version');
+  if (mayInstall) {
+    console.error(`Installing the Debian packages ${packages.join(', ')}.`);
+    // A stale package list is the usual reason for a failed installation on a fresh machine.
+    const installed = aptGet('update') && aptGet('install', '--no-install-recommends', ...packages);
+    if (installed && missingPrograms().length === 0) return 0;
+  }
+  console.error(`Install them and run this again. On Debian and Ubuntu:
+
+    sudo apt-get update && sudo apt-get install ${packages.join(' ')}
+
+Elsewhere they come with the packages of QEMU (tools), nbdkit and libnbd.`);
+  return 1;
+}
+
+process.exitCode = main();

@@ -1,0 +1,93 @@
+import type { Command } from 'commander';
+import { type CompareOptions, type CompareReport, compare } from '../copy/index.js';
+import { Exit } from './exit.js';
+import { ProgressBar } from './progress.js';
+import type { Shell } from './shell.js';
+import { formatBytes } from './units.js';
+
+interface CompareFlags {
+  format?: CompareOptions['aFormat'];
+  secondFormat?: CompareOptions['bFormat'];
+  strict?: boolean;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna compare disk.raw copy.raw
+  lacuna compare --json disk.raw nbd://host/vda
+
+Exit codes: 0 equal, 1 different, 2 or more an error.`;
+
+/** Adds `lacuna compare`. */
+export function registerCompare(program: Command, shell: Shell): void {
+  program
+    .command('compare')
+    .summary('tell whether two devices hold the same bytes')
+    .description('Tells whether two devices hold the same bytes, and where they first differ.')
+    .argument('<a>', 'one device')
+    .argument('<b>', 'the other')
+    .option('-f, --format <format>', 'image format of the first device')
+    .option('-F, --second-format <format>', 'image format of the second device')
+    .option('--strict', 'devices of different sizes are different')
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((a: string, b: string, flags: CompareFlags) =>
+      compareCommand(optionsOf(a, b, flags, shell), flags, shell),
+    );
+}
+
+function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
+  const { format: aFormat, secondFormat: bFormat, strict = false } = flags;
+  return {
+    a,
+    b,
+    strict,
+    signal: shell.signal,
+    ...(aFormat !== undefined && { aFormat }),
+    ...(bFormat !== undefined && { bFormat }),
+  };
+}
+
+async function compareCommand(
+  options: CompareOptions,
+  flags: CompareFlags,
+  shell: Shell,
+): Promise<void> {
+  // 1 is the answer "different" here, so an error must be told by another code.
+  shell.failureCode = Exit.misuse;
+  const report = await compareWithBar(options, shell);
+  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
+  shell.exitCode = report.equal ? Exit.done : Exit.failed;
+}
+
+/** Compares with a bar, where there is a terminal for one. */
+export async function compareWithBar(
+  options: CompareOptions,
+  shell: Shell,
+): Promise<CompareReport> {
+  const bar = new ProgressBar(shell);
+  const started = performance.now();
+  try {
+    return await compare({
+      ...options,
+      onProgress: ({ comparedBytes, totalBytes }) => {
+        const elapsedMs = performance.now() - started;
+        bar.show({ phase: 'Comparing', totalBytes, doneBytes: comparedBytes, elapsedMs });
+      },
+    });
+  } finally {
+    bar.stop();
+  }
+}
+
+/** What a comparison found, in one sentence. */
+export function describeComparison(report: CompareReport): string {
+  const { equal, offset, comparedBytes, skippedBytes } = report;
+  const amount = `compared ${formatBytes(comparedBytes)}, ${formatBytes(skippedBytes)} known to be zero on both sides`;
+  if (equal) return `Equal: ${amount}.`;
+  return offset === undefined
+    ? 'Different.'
+    : `Different: the first difference is at byte ${offset}.`;
+}

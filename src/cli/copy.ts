@@ -1,0 +1,147 @@
+import { type Command, Option } from 'commander';
+import {
+  type CopyJob,
+  type CopyOptions,
+  type CopyProgress,
+  type CopyReport,
+  copy,
+} from '../copy/index.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { ProgressBar } from './progress.js';
+import type { Shell } from './shell.js';
+import { formatBytes, formatDuration, formatRate, parseCount, parseSize } from './units.js';
+
+interface CopyFlags {
+  format?: CopyOptions['sourceFormat'];
+  outputFormat?: CopyOptions['targetFormat'];
+  context?: string;
+  targetIsZero?: boolean;
+  detectZeroes?: CopyOptions['detectZeroes'];
+  connections?: number;
+  requests?: number;
+  requestSize?: number;
+  threads?: number;
+  flush: boolean;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna copy disk.raw copy.raw
+  lacuna copy nbd://host/vda disk.raw --requests 32
+  lacuna copy disk.raw nbd://host/new --target-is-zero
+  lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+
+With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
+With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
+
+/** Adds `lacuna copy`. */
+export function registerCopy(program: Command, shell: Shell): void {
+  program
+    .command('copy')
+    .summary('make a target equal to a source')
+    .description('Makes a target equal to a source, moving only what has to move.')
+    .argument('<source>', 'the device to read')
+    .argument('<target>', 'the device to write; a file that is not there is created')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .addOption(
+      new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
+    )
+    .option('--context <name>', 'copy only what this context marks: qemu:dirty-bitmap:NAME')
+    .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
+    .addOption(
+      new Option(
+        '--detect-zeroes <mode>',
+        'look for zeroes inside data, and write them as such (on) or as holes (unmap)',
+      ).choices(['off', 'on', 'unmap']),
+    )
+    .option(
+      '--connections <n>',
+      'connections to each side; each has a thread of its own',
+      parseCount(1),
+    )
+    .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
+    .option('--request-size <size>', 'bytes of one request, such as 512K', parseSize)
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--no-flush', 'do not wait until the target is durable')
+    .option('--json', 'print progress and report as JSON, one document per line')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, target: string, flags: CopyFlags) =>
+      copyCommand({ source, target, ...optionsOf(flags), signal: shell.signal }, flags, shell),
+    );
+}
+
+/** Leaves out what was not said, so that the defaults are the engine's. */
+function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
+  const options = {
+    sourceFormat: flags.format,
+    targetFormat: flags.outputFormat,
+    context: flags.context,
+    targetIsZero: flags.targetIsZero,
+    detectZeroes: flags.detectZeroes,
+    requests: flags.requests,
+    requestSize: flags.requestSize,
+    threads: threadsOf(flags),
+    flush: flags.flush,
+  };
+  const said = Object.entries(options).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(said) as Partial<CopyOptions>;
+}
+
+/** A connection belongs to one thread, so the smaller of the two numbers is what there will be of both. */
+function threadsOf({ connections, threads }: CopyFlags): number | undefined {
+  if (connections === undefined || threads === undefined) return threads ?? connections;
+  return Math.min(connections, threads);
+}
+
+async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
+  const job = copy(options);
+  const report = flags.json ? await copyWithJson(job, shell) : await copyWithBar(job, shell);
+  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+}
+
+async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
+  for await (const progress of job) await shell.print(jsonLine('progress', progress));
+  const report = await job;
+  await shell.print(jsonLine('report', report));
+  return report;
+}
+
+function jsonLine(type: string, content: CopyProgress | CopyReport): string {
+  return `${JSON.stringify({ type, ...content })}\n`;
+}
+
+async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
+  const report = await showProgress(job, shell);
+  await shell.print(`${describeCopy(report)}\n`);
+  return report;
+}
+
+const PHASES: Record<CopyProgress['phase'], string> = {
+  plan: 'Planning',
+  zero: 'Zeroing',
+  move: 'Copying',
+  flush: 'Flushing',
+  done: 'Done',
+};
+
+/** Follows a job with a bar, where there is a terminal for one, and returns its report. */
+export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyReport> {
+  const bar = new ProgressBar(shell);
+  try {
+    for await (const progress of job) bar.show({ ...progress, phase: PHASES[progress.phase] });
+    return await job;
+  } finally {
+    bar.stop();
+  }
+}
+
+/** What a copy did, in one sentence. */
+export function describeCopy(report: CopyReport): string {
+  const { size, movedBytes, zeroedBytes, skippedBytes, durationMs } = report;
+  const deeds = [`moved ${formatBytes(movedBytes)}`];
+  if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
+  deeds.push(`left ${formatBytes(skippedBytes)} alone`);
+  const pace = `${formatDuration(durationMs)} (${formatRate(movedBytes, durationMs)})`;
+  return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${pace}.`;
+}

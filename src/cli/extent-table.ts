@@ -1,0 +1,33 @@
+import type { ContextKinds } from './context-kinds.js';
+import type { StatusRange } from './extent-walk.js';
+import { formatBytes } from './units.js';
+
+/** Wide enough for every offset that a number holds exactly. */
+const OFFSET_COLUMNS = 16;
+
+/** The heading of a table of extents. */
+export function tableHeading(): string {
+  const start = 'start'.padStart(OFFSET_COLUMNS);
+  return `${start}  ${'length'.padStart(OFFSET_COLUMNS)}  ${'size'.padStart(9)}  status`;
+}
+
+/** One extent as a line for people: exact bytes, then what they come to. */
+export function tableLine(range: StatusRange, contexts: readonly ContextKinds[]): string {
+  const start = String(range.offset).padStart(OFFSET_COLUMNS);
+  const length = String(range.length).padStart(OFFSET_COLUMNS);
+  const names = contexts.map((kinds, i) => kinds.names[kinds.kindOf(range.flags[i])]);
+  return `${start}  ${length}  ${formatBytes(range.length).padStart(9)}  ${names.join(', ')}`;
+}
+
+/**
+ * One extent as JSON. One context gives its own fields; several give them by context, because two of
+ * them may have fields of the same name.
+ */
+export function extentJson(range: StatusRange, contexts: readonly ContextKinds[]): string {
+  const { offset: start, length, flags } = range;
+  if (contexts.length === 1) {
+    return JSON.stringify({ start, length, ...contexts[0].fields(flags[0]) });
+  }
+  const fields = contexts.map((kinds, i) => [kinds.context, kinds.fields(flags[i])]);
+  return JSON.stringify({ start, length, contexts: Object.fromEntries(fields) });
+}

@@ -1,0 +1,70 @@
+import type { Device } from '../block/index.js';
+import type { ExtentList } from '../extent/index.js';
+
+/** A range in which every context that was asked for has one value. */
+export interface StatusRange {
+  readonly offset: number;
+  readonly length: number;
+  /** The flags of each context, in the order asked. */
+  readonly flags: readonly number[];
+}
+
+export interface WalkOptions {
+  contexts: readonly string[];
+  signal?: AbortSignal;
+}
+
+/**
+ * Tells the status of a whole device from its first byte to its last, in batches: one answer of the
+ * device may speak of a million extents, or of less than was asked. Neighbours that are alike are one
+ * range, even where two answers meet.
+ */
+export async function* walkExtents(
+  device: Pick<Device, 'size' | 'someExtents'>,
+  options: WalkOptions,
+): AsyncGenerator<StatusRange[]> {
+  const { contexts, signal } = options;
+  let offset = 0;
+  let last: StatusRange | undefined;
+  while (offset < device.size) {
+    signal?.throwIfAborted();
+    const lists = await device.someExtents(offset, device.size - offset, {
+      contexts,
+      ...(signal && { signal }),
+    });
+    const ranges = cutTogether(lists, offset, device.size);
+    offset = endOf(ranges[ranges.length - 1]);
+    if (last !== undefined) join(last, ranges);
+    last = ranges.pop();
+    if (ranges.length > 0) yield ranges;
+  }
+  if (last !== undefined) yield [last];
+}
+
+/** Cuts the answers of several contexts at every place where one of them changes. */
+function cutTogether(lists: readonly ExtentList[], from: number, size: number): StatusRange[] {
+  const end = Math.min(size, ...lists.map((list) => list.end));
+  const indexes = lists.map(() => 0);
+  const ranges: StatusRange[] = [];
+  let offset = from;
+  while (offset < end) {
+    const stop = Math.min(end, ...lists.map((list, i) => list.endAt(indexes[i])));
+    const flags = lists.map((list, i) => list.flagsAt(indexes[i]));
+    ranges.push({ offset, length: stop - offset, flags });
+    for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
+    offset = stop;
+  }
+  return ranges;
+}
+
+/** Puts `last` in front of `ranges`, as part of their first where the two are alike. */
+function join(last: StatusRange, ranges: StatusRange[]): void {
+  const [first] = ranges;
+  const alike = first.flags.every((flags, i) => flags === last.flags[i]);
+  if (!alike) ranges.unshift(last);
+  else ranges[0] = { ...last, length: last.length + first.length };
+}
+
+function endOf(range: StatusRange): number {
+  return range.offset + range.length;
+}

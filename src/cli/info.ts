@@ -1,0 +1,112 @@
+import type { Command } from 'commander';
+import { type Device, type ImageFormat, openDevice } from '../block/index.js';
+import { Context } from '../extent/index.js';
+import { kindsOf } from './context-kinds.js';
+import { walkExtents } from './extent-walk.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import type { Shell } from './shell.js';
+import { formatBytes, formatShare } from './units.js';
+
+interface InfoFlags {
+  format?: ImageFormat;
+  json?: boolean;
+}
+
+/** What `lacuna info --json` prints. */
+export interface DeviceInfo {
+  name: string;
+  driver?: string;
+  /** Bytes. */
+  size: number;
+  limits: Device['limits'];
+  capabilities: Omit<Device['capabilities'], 'contexts'>;
+  contexts: readonly string[];
+  /** Bytes by status; absent where the device cannot tell. */
+  allocation?: { data: number; zero: number; hole: number };
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna info disk.raw
+  lacuna info --json nbd://host/vda | jq .allocation.data`;
+
+/** Adds `lacuna info`. */
+export function registerInfo(program: Command, shell: Shell): void {
+  program
+    .command('info')
+    .summary('show size, limits and abilities of a device')
+    .description('Shows the size of a device, what it can do, and how much of it is allocated.')
+    .argument('<source>', 'the device to look at')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
+}
+
+async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
+  const device = await openDevice(source, {
+    signal: shell.signal,
+    ...(flags.format !== undefined && { format: flags.format }),
+  });
+  try {
+    const info = await inspect(device, shell.signal);
+    await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
+  } finally {
+    await device.close();
+  }
+}
+
+async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo> {
+  const { contexts, ...capabilities } = device.capabilities;
+  const { driver } = device.description ?? {};
+  const tells = contexts.includes(Context.allocation);
+  return {
+    name: device.name,
+    ...(driver !== undefined && { driver }),
+    size: device.size,
+    limits: device.limits,
+    capabilities,
+    contexts,
+    ...(tells && { allocation: await allocationOf(device, signal) }),
+  };
+}
+
+async function allocationOf(device: Device, signal: AbortSignal) {
+  const { kindOf } = kindsOf(Context.allocation);
+  const bytes = [0, 0, 0];
+  for await (const ranges of walkExtents(device, { contexts: [Context.allocation], signal })) {
+    for (const { length, flags } of ranges) bytes[kindOf(flags[0])] += length;
+  }
+  const [data, zero, hole] = bytes;
+  return { data, zero, hole };
+}
+
+/** The same for people: one line for each thing, and only what the device has. */
+export function describeDevice(info: DeviceInfo): string {
+  const { limits, capabilities, size } = info;
+  const abilities = Object.entries(capabilities).flatMap(([name, has]) =>
+    has ? [words(name)] : [],
+  );
+  const lines: Array<[string, string]> = [
+    ['name', info.name],
+    ...(info.driver === undefined ? [] : [['driver', info.driver] as [string, string]]),
+    ['size', `${formatBytes(size)} (${size} bytes)`],
+    ['requests', describeLimits(limits)],
+    ['can', abilities.join(', ') || 'only be read'],
+    ['contexts', info.contexts.join(', ') || 'none'],
+  ];
+  for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
+    lines.push([kind, `${formatBytes(bytes)} (${formatShare(bytes, size)})`]);
+  }
+  return lines.map(([label, text]) => `${label.padEnd(9)} ${text}\n`).join('');
+}
+
+function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {
+  const [least, best, most] = [minimum, preferred, maximum].map(formatBytes);
+  return `at least ${least}, best ${best}, at most ${most}`;
+}
+
+/** `fastZero` as people write it. */
+function words(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+}

@@ -1,0 +1,61 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { registerCompare } from './compare.js';
+import { registerCopy } from './copy.js';
+import { registerDemo } from './demo.js';
+import { describeError, Exit, exitCodeOf } from './exit.js';
+import { registerInfo } from './info.js';
+import { registerMap } from './map.js';
+import type { Shell } from './shell.js';
+
+const AFTER_HELP = `
+A SOURCE or TARGET is one of
+  disk.raw                                a file or a block device
+  nbd://host:10809/export                 an NBD server's export
+  nbd+unix:///export?socket=/run/nbd.sock the same over a Unix socket
+  '{"driver":"file","filename":"disk.raw"}'
+  driver=file,filename=disk.raw           a description, as JSON or dotted keys
+
+Exit codes: 0 done, 1 failed, 2 misuse, 3 done with something left out, 130 interrupted.
+LACUNA_DEBUG=1 adds stacks to error messages.`;
+
+/** Runs one command line and returns the exit code; every error ends up here, and as one message. */
+export async function run(argv: readonly string[], shell: Shell): Promise<number> {
+  try {
+    await buildProgram(shell).parseAsync(argv, { from: 'user' });
+    return shell.exitCode;
+  } catch (error) {
+    // Commander has printed its own message already.
+    if (!(error instanceof CommanderError)) {
+      shell.note(describeError(error, { stack: Boolean(process.env.LACUNA_DEBUG) }));
+    }
+    if (shell.signal.aborted) return Exit.interrupted;
+    const code = exitCodeOf(error);
+    return code === Exit.failed ? shell.failureCode : code;
+  }
+}
+
+function buildProgram(shell: Shell): Command {
+  const program = new Command('lacuna')
+    .description('Copies virtual disks and moves only what has to move.')
+    .version(packageVersion())
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void shell.print(text),
+      writeErr: (text) => shell.note(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'lacuna: ')),
+    })
+    .showHelpAfterError('Run it with --help to see how it is used.')
+    .addHelpText('after', AFTER_HELP);
+  registerCopy(program, shell);
+  registerMap(program, shell);
+  registerInfo(program, shell);
+  registerCompare(program, shell);
+  registerDemo(program, shell);
+  return program;
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

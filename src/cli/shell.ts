@@ -1,0 +1,77 @@
+import type { WriteStream } from 'node:tty';
+import picocolors from 'picocolors';
+import { Exit } from './exit.js';
+
+type Colors = ReturnType<typeof picocolors.createColors>;
+
+/** What a command needs of the world around it; tests hand in their own. */
+export interface Shell {
+  /** People's text and JSON, on standard output. Resolves when it is safe to hand over more. */
+  print(text: string): Promise<void>;
+  /** Warnings and other asides, on standard error. */
+  note(text: string): void;
+  /** Whether anybody still reads standard output; `lacuna map | head` stops reading early. */
+  readonly listening: boolean;
+  /** Where progress is drawn: standard error, if that is a terminal. */
+  readonly progressStream: NodeJS.WriteStream | undefined;
+  /** Whether standard output is a terminal. */
+  readonly isTerminal: boolean;
+  /** Columns of the terminal. */
+  readonly width: number;
+  /** Whether characters beyond ASCII can be shown. */
+  readonly unicode: boolean;
+  readonly colors: Colors;
+  /** Fires when the user interrupts. */
+  readonly signal: AbortSignal;
+  /** What the command will exit with; a command sets it when there is more to say than "done". */
+  exitCode: number;
+  /** What an error that is nobody's misuse exits with; 1 unless that means something else. */
+  failureCode: number;
+}
+
+const DEFAULT_WIDTH = 80;
+
+/** The shell of this process. */
+export function processShell(signal: AbortSignal): Shell {
+  const { stdout, stderr, env } = process;
+  let listening = true;
+  // A reader that went away is no error of ours; every write reports it to this handler.
+  stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    listening = false;
+  });
+  stderr.on('error', () => {});
+  return {
+    print: (text) => printTo(stdout, text),
+    note: (text) => void stderr.write(text),
+    get listening() {
+      return listening;
+    },
+    progressStream: stderr.isTTY ? stderr : undefined,
+    isTerminal: stdout.isTTY === true,
+    get width() {
+      return stdout.columns || DEFAULT_WIDTH;
+    },
+    unicode: speaksUnicode(env),
+    colors: picocolors.createColors(wantsColor(stdout, env)),
+    signal,
+    exitCode: Exit.done,
+    failureCode: Exit.failed,
+  };
+}
+
+function printTo(stream: WriteStream, text: string): Promise<void> {
+  return new Promise((resolve) => {
+    stream.write(text, () => resolve());
+  });
+}
+
+/** The locale's character set, from the variable that wins in POSIX. */
+export function speaksUnicode(env: NodeJS.ProcessEnv): boolean {
+  return /utf-?8/i.test(env.LC_ALL || env.LC_CTYPE || env.LANG || '');
+}
+
+/** Picocolors also colours pipes where `CI` is set; text that a program may read stays plain. */
+function wantsColor(stdout: WriteStream, env: NodeJS.ProcessEnv): boolean {
+  return picocolors.isColorSupported && (stdout.isTTY === true || Boolean(env.FORCE_COLOR));
+}

@@ -1,0 +1,42 @@
+import { CommanderError } from 'commander';
+import { describe, expect, test } from 'vitest';
+import { describeError, Exit, exitCodeOf } from '#dist/cli/exit.js';
+import { abortedError, LacunaError } from '#dist/errors/index.js';
+
+describe('exit codes', () => {
+  test.each([
+    ['an operating error', new LacunaError('ERR_DEVICE_IO', 'no'), Exit.failed],
+    ['an error of the system', new Error('no'), Exit.failed],
+    ['a TypeError', new TypeError('no'), Exit.misuse],
+    ['a RangeError', new RangeError('no'), Exit.misuse],
+    ['an unknown flag', new CommanderError(1, 'commander.unknownOption', 'no'), Exit.misuse],
+    ['a printed help', new CommanderError(0, 'commander.helpDisplayed', ''), Exit.done],
+    ['an interruption', abortedError(), Exit.interrupted],
+    ['something that is no error', 'no', Exit.failed],
+  ])('%s', (_what, error, code) => {
+    expect(exitCodeOf(error)).toBe(code);
+  });
+});
+
+describe('error messages', () => {
+  test('name the program and the code', () => {
+    const error = new LacunaError('ERR_DEVICE_OPEN', 'disk.raw is not there');
+    expect(describeError(error)).toBe('lacuna: disk.raw is not there (ERR_DEVICE_OPEN)\n');
+  });
+
+  test('tell the cause once', () => {
+    const cause = new Error('ENOSPC: no space left');
+    const told = new LacunaError('ERR_DEVICE_IO', `Cannot write: ${cause.message}`, { cause });
+    const untold = new LacunaError('ERR_DEVICE_IO', 'Cannot write', { cause });
+    const both = 'lacuna: Cannot write: ENOSPC: no space left (ERR_DEVICE_IO)\n';
+    expect(describeError(told)).toBe(both);
+    expect(describeError(untold)).toBe(both);
+  });
+
+  test('show stacks only when asked, and survive a cycle of causes', () => {
+    const error = new Error('outer');
+    error.cause = new Error('inner', { cause: error });
+    expect(describeError(error).split('\n')).toHaveLength(2);
+    expect(describeError(error, { stack: true })).toMatch(/at [\s\S]*caused by Error: inner/);
+  });
+});

@@ -1,0 +1,95 @@
+import { describe, expect, test } from 'vitest';
+import { kindsOf } from '#dist/cli/context-kinds.js';
+import { extentJson, tableHeading, tableLine } from '#dist/cli/extent-table.js';
+import { type StatusRange, walkExtents } from '#dist/cli/extent-walk.js';
+import { ExtentList } from '#dist/extent/index.js';
+
+/** A device that answers each query with one list from `answers`, whatever was asked. */
+function scripted(size: number, answers: Record<number, ExtentList[]>) {
+  return { size, someExtents: async (offset: number) => answers[offset] };
+}
+
+function list(offset: number, ...pairs: Array<[number, number]>): ExtentList {
+  const made = new ExtentList(offset);
+  for (const [length, flags] of pairs) made.push(length, flags);
+  return made;
+}
+
+async function walk(device: Parameters<typeof walkExtents>[0], contexts = ['base:allocation']) {
+  const ranges: StatusRange[] = [];
+  for await (const batch of walkExtents(device, { contexts })) ranges.push(...batch);
+  return ranges.map(({ offset, length, flags }) => [offset, length, ...flags]);
+}
+
+describe('walking the extents of a device', () => {
+  test('asks on where an answer was short, and joins what is alike', async () => {
+    const device = scripted(100, {
+      0: [list(0, [10, 1], [20, 6])],
+      30: [list(30, [30, 6])],
+      60: [list(60, [40, 1])],
+    });
+    expect(await walk(device)).toEqual([
+      [0, 10, 1],
+      [10, 50, 6],
+      [60, 40, 1],
+    ]);
+  });
+
+  test('ends at the device, even where the answer goes on', async () => {
+    expect(await walk(scripted(100, { 0: [list(0, [4096, 1])] }))).toEqual([[0, 100, 1]]);
+  });
+
+  test('cuts several contexts where any of them changes, as far as all of them tell', async () => {
+    const device = scripted(100, {
+      0: [list(0, [50, 1], [50, 6]), list(0, [20, 0], [50, 1])],
+      70: [list(70, [30, 6]), list(70, [30, 0])],
+    });
+    expect(await walk(device, ['base:allocation', 'qemu:dirty-bitmap:b'])).toEqual([
+      [0, 20, 1, 0],
+      [20, 30, 1, 1],
+      [50, 20, 6, 1],
+      [70, 30, 6, 0],
+    ]);
+  });
+
+  test('tells nothing of an empty device', async () => {
+    expect(await walk(scripted(0, {}))).toEqual([]);
+  });
+
+  test('stops when it is told to', async () => {
+    const signal = AbortSignal.abort();
+    const device = scripted(100, { 0: [list(0, [100, 1])] });
+    const walking = walkExtents(device, { contexts: ['base:allocation'], signal });
+    await expect(walking.next()).rejects.toThrow();
+  });
+});
+
+describe('extents as text', () => {
+  const allocation = kindsOf('base:allocation');
+  const dirty = kindsOf('qemu:dirty-bitmap:b');
+
+  test.each([
+    [1, { data: true, zero: false, hole: false }],
+    [2, { data: false, zero: true, hole: false }],
+    [6, { data: false, zero: true, hole: true }],
+    [4, { data: true, zero: false, hole: true }],
+    [0, { data: true, zero: false, hole: false }],
+  ])('allocation flags %d as JSON', (flags, fields) => {
+    const json = extentJson({ offset: 0, length: 512, flags: [flags] }, [allocation]);
+    expect(JSON.parse(json)).toEqual({ start: 0, length: 512, ...fields });
+  });
+
+  test('several contexts keep their fields apart', () => {
+    const json = extentJson({ offset: 0, length: 512, flags: [1, 1] }, [allocation, dirty]);
+    expect(JSON.parse(json).contexts).toEqual({
+      'base:allocation': { data: true, zero: false, hole: false },
+      'qemu:dirty-bitmap:b': { dirty: true },
+    });
+  });
+
+  test('a line of the table stands under its heading', () => {
+    const line = tableLine({ offset: 2 ** 52, length: 65536, flags: [6, 1] }, [allocation, dirty]);
+    expect(line).toBe('4503599627370496             65536     64 KiB  hole, dirty');
+    expect(tableHeading().indexOf('status')).toBe(line.indexOf('hole'));
+  });
+});
