@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type Device, type ImageFormat, openDevice } from '../block/index.js';
+import { type Device, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
@@ -8,7 +8,7 @@ import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 
 interface InfoFlags {
-  format?: ImageFormat;
+  format?: string;
   json?: boolean;
 }
 

@@ -1,5 +1,5 @@
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
+import type { Device, DeviceDescription } from '../block/index.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
@@ -25,8 +25,9 @@ export interface CopyOptions extends TransferOptions {
   source: DeviceSource;
   /** A file that is not there is created; one that is there is replaced, unless the copy is incremental. */
   target: DeviceSource;
-  sourceFormat?: ImageFormat;
-  targetFormat?: ImageFormat;
+  /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
+  sourceFormat?: string;
+  targetFormat?: string;
   /**
    * Makes the copy incremental: only what this metadata context of the source marks, such as
    * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.

@@ -1,6 +1,7 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import type { Stats } from 'node:fs';
 import { chmod, chown, realpath, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import {
   createRawFile,
   Device,
@@ -8,9 +9,9 @@ import {
   type FileDescription,
   openDevice,
   parseDescription,
-  syncFolder,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { syncFolder } from '../util/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 
 /** A target that is ready to be written. */
@@ -49,7 +50,7 @@ export async function prepareTarget(options: CopyOptions, source: Device): Promi
       return await make(description, old, source, options);
     }
   }
-  const device = await openDevice(description, { writable: true, ...(signal && { signal }) });
+  const device = await openDevice(description, { writable: true, signal });
   try {
     return inPlace(device, source, incremental, told, true);
   } catch (error) {
@@ -129,14 +130,14 @@ async function make(
   await createRawFile(partial, source.size);
   if (old) await inheritAccess(partial, old);
   const opened = { ...description, filename: partial };
-  const device = await openDevice(opened, { writable: true, ...(signal && { signal }) });
+  const device = await openDevice(opened, { writable: true, knownZero: true, signal });
   return {
     device,
     isZero: true,
     warnings: [],
     commit: async () => {
       await rename(partial, filename);
-      if (flush) await syncFolder(filename);
+      if (flush) await syncFolder(dirname(filename));
     },
     abandon: () => rm(partial),
     close: () => device.close(),
