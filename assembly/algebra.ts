@@ -1,0 +1,184 @@
+/**
+ * Two bitmaps together. Both locks are held, taken in the order of their addresses so that two threads
+ * cannot wait for each other. The new tree is built beside the old one and takes its place when it is
+ * whole: a full arena changes nothing.
+ *
+ * With different granularities the result is the exact result, rounded outward to the target's granules,
+ * so that no rounding loses dirt. A target with finer granules needs nothing but the other's runs. For one
+ * with coarser granules, let `any` be those of its granules that the other touches, and `all` those that it
+ * covers: then merge is A + any, intersect A * any, subtract A - all, and xor (A - all) + (any - A).
+ */
+import {
+  ARENA_FULL, BITMAP_COUNT, BITMAP_DRAFT, BITMAP_HEIGHT, BITMAP_ROOT, MISMATCH, OK, OP_MERGE,
+  OP_SUBTRACT, OP_XOR,
+} from "./layout";
+import {
+  enterBitmap, granulesOf, heightFor, heightOf, leaveBitmap, paintRoot, rootOf, setGeometry,
+  shiftOfBitmap, sizeOf,
+} from "./bitmap";
+import { releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
+import { CLEAN, FANOUT, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, tagOf } from "./slot";
+import { paint, paintNeeds } from "./paint";
+import { find } from "./search";
+import { combine } from "./combine";
+
+function enterBoth(a: usize, b: usize): void {
+  enterBitmap(min(a, b));
+  if (a != b) enterBitmap(max(a, b));
+}
+
+function leaveBoth(a: usize, b: usize): void {
+  leaveBitmap(a);
+  if (a != b) leaveBitmap(b);
+}
+
+/** Puts a finished tree in the place of the old one. */
+function replaceRoot(h: usize, root: u64): i32 {
+  if (root == NO_SLOT) return ARENA_FULL;
+  const old = rootOf(h);
+  store<u64>(h, root, BITMAP_ROOT);
+  atomic.store<u64>(h, countOf(root, heightOf(h)), BITMAP_COUNT);
+  releaseSlot(old, heightOf(h));
+  return OK;
+}
+
+/** Bitmap `h` becomes the combination of itself and `other`. */
+export function bitmapCombine(h: usize, other: usize, op: i32): i32 {
+  enterBoth(h, other);
+  let result = MISMATCH;
+  if (sizeOf(h) == sizeOf(other)) result = replaceRoot(h, combined(h, other, op));
+  leaveBoth(h, other);
+  return result;
+}
+
+function combined(h: usize, other: usize, op: i32): u64 {
+  const height = heightOf(h);
+  const shift = shiftOfBitmap(h);
+  if (shift == shiftOfBitmap(other)) return combine(h, op, rootOf(h), rootOf(other), height);
+  if (op == OP_XOR && shift > shiftOfBitmap(other)) return xorFiner(h, other);
+  const converted = convert(h, other, op == OP_SUBTRACT);
+  const result = combineOwned(h, op, shareSlot(rootOf(h)), converted);
+  return result;
+}
+
+/** As combine, of slots whose references end here; NO_SLOT on either side stays NO_SLOT. */
+function combineOwned(h: usize, op: i32, a: u64, b: u64): u64 {
+  const height = heightOf(h);
+  const result = a == NO_SLOT || b == NO_SLOT ? NO_SLOT : combine(h, op, a, b, height);
+  if (a != NO_SLOT) releaseSlot(a, height);
+  if (b != NO_SLOT) releaseSlot(b, height);
+  return result;
+}
+
+function xorFiner(h: usize, other: usize): u64 {
+  const kept = combineOwned(h, OP_SUBTRACT, shareSlot(rootOf(h)), convert(h, other, true));
+  const added = combineOwned(h, OP_SUBTRACT, convert(h, other, false), shareSlot(rootOf(h)));
+  return combineOwned(h, OP_MERGE, kept, added);
+}
+
+/**
+ * The content of `other` in the granules of `h`: those it touches, or (`inward`) those it covers. NO_SLOT
+ * when the arena is full.
+ */
+function convert(h: usize, other: usize, inward: bool): u64 {
+  const draft = h + BITMAP_DRAFT;
+  store<u64>(draft, CLEAN);
+  const size = sizeOf(h);
+  const granularity = <u64>1 << shiftOfBitmap(h);
+  const root = rootOf(other);
+  const height = heightOf(other);
+  const shift = shiftOfBitmap(other);
+  let from: u64 = 0;
+  while (from < granulesOf(other)) {
+    const start = find(root, height, from, true);
+    if (start < 0) break;
+    const clean = find(root, height, start, false);
+    const end = clean < 0 ? granulesOf(other) : min(<u64>clean, granulesOf(other));
+    const last = end << shift;
+    const covered = (inward && last < size ? last : last + granularity - 1) >> shiftOfBitmap(h);
+    const first = (inward ? (<u64>start << shift) + granularity - 1 : <u64>start << shift) >> shiftOfBitmap(h);
+    if (!paintDraft(h, first, min(covered, granulesOf(h)))) return NO_SLOT;
+    // A coarse granule that is dirty already needs no further look.
+    from = max(end, inward ? 0 : covered << shiftOfBitmap(h) >> shift);
+  }
+  return load<u64>(draft);
+}
+
+function paintDraft(h: usize, from: u64, to: u64): bool {
+  if (from >= to) return true;
+  const draft = h + BITMAP_DRAFT;
+  const height = heightOf(h);
+  if (reserve(h, paintNeeds(height))) {
+    paint(h, draft, height, from, to, true);
+    return true;
+  }
+  releaseSlot(load<u64>(draft), height);
+  return false;
+}
+
+/**
+ * Granules `from` up to `to` of `h` become what they are in `other`, which has the same geometry and is
+ * clean everywhere else.
+ */
+export function bitmapReplace(h: usize, other: usize, from: f64, to: f64): i32 {
+  enterBoth(h, other);
+  let result = MISMATCH;
+  if (sizeOf(h) == sizeOf(other) && shiftOfBitmap(h) == shiftOfBitmap(other)) {
+    const rest = without(h, <u64><i64>from, <u64><i64>to);
+    result = replaceRoot(h, combineOwned(h, OP_MERGE, rest, shareSlot(rootOf(other))));
+  }
+  leaveBoth(h, other);
+  return result;
+}
+
+/** The content of `h` with granules `from` up to `to` made clean, or NO_SLOT. */
+function without(h: usize, from: u64, to: u64): u64 {
+  if (from == 0 && to >= granulesOf(h)) return CLEAN;
+  if (!reserve(h, paintNeeds(heightOf(h)))) return NO_SLOT;
+  store<u64>(h, shareSlot(rootOf(h)), BITMAP_DRAFT);
+  if (from < to) paint(h, h + BITMAP_DRAFT, heightOf(h), from, to, false);
+  return load<u64>(h, BITMAP_DRAFT);
+}
+
+/** Gives a bitmap another size. What is new is clean, what is gone is forgotten. */
+export function bitmapResize(h: usize, size: f64): i32 {
+  enterBitmap(h);
+  const result = resizeLocked(h, <u64><i64>size);
+  leaveBitmap(h);
+  return result;
+}
+
+function resizeLocked(h: usize, size: u64): i32 {
+  // Enough to clear what is cut off, or to put a root above the root for each level that is missing.
+  if (!reserve(h, paintNeeds(heightOf(h)) + 6)) return ARENA_FULL;
+  const before = granulesOf(h);
+  const granules = size + (<u64>1 << shiftOfBitmap(h)) - 1 >> shiftOfBitmap(h);
+  if (granules < before) paintRoot(h, granules, before, false);
+  setGeometry(h, size);
+  const height = heightFor(granules);
+  while (heightOf(h) < height) raise(h);
+  while (heightOf(h) > height) lower(h);
+  return OK;
+}
+
+/** Puts a node above the root, whose first slot is what the root was. */
+function raise(h: usize): void {
+  const level = heightOf(h) + 1;
+  store<u32>(h, level, BITMAP_HEIGHT);
+  if (rootOf(h) == CLEAN) return;
+  const node = takeSpare(h);
+  for (let i: usize = 1; i < FANOUT; i++) store<u64>(node + (i << 3), CLEAN);
+  store<u64>(node, rootOf(h));
+  store<u64>(h, nodeSlot(node, load<u64>(h, BITMAP_COUNT), level), BITMAP_ROOT);
+}
+
+/** Makes the first slot of the root the root; the others are clean. */
+function lower(h: usize): void {
+  const level = heightOf(h);
+  const root = rootOf(h);
+  store<u32>(h, level - 1, BITMAP_HEIGHT);
+  if (root == CLEAN) return;
+  assert(tagOf(root) == TAG_NODE);
+  store<u64>(h, shareSlot(load<u64>(nodeOf(root))), BITMAP_ROOT);
+  releaseSlot(root, level);
+}

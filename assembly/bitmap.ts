@@ -1,0 +1,248 @@
+/**
+ * Bitmaps as the outside sees them: a header of one unit, a lock, and operations in bytes.
+ *
+ * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that, since only
+ * it can say what was wrong); whether they lie inside the bitmap is checked here, under the lock, because
+ * another thread may resize at any time.
+ */
+import {
+  ARENA_FULL, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC, BITMAP_ROOT,
+  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, UNIT_BYTES, UNIT_SHIFT,
+} from "./layout";
+import { alloc, entryOf, referencesOf, release, retain } from "./buddy";
+import { lock, unlock } from "./lock";
+import { dropSpares, releaseSlot, reserve, shareSlot } from "./nodes";
+import { CLEAN, capacityOf } from "./slot";
+import { paint, paintNeeds } from "./paint";
+import { isDirty } from "./search";
+
+// @ts-ignore: decorator
+@inline
+export function enterBitmap(h: usize): void {
+  lock(h + BITMAP_LOCK);
+}
+
+// @ts-ignore: decorator
+@inline
+export function leaveBitmap(h: usize): void {
+  unlock(h + BITMAP_LOCK);
+}
+
+// @ts-ignore: decorator
+@inline
+export function rootOf(h: usize): u64 {
+  return load<u64>(h, BITMAP_ROOT);
+}
+
+// @ts-ignore: decorator
+@inline
+export function heightOf(h: usize): u32 {
+  return load<u32>(h, BITMAP_HEIGHT);
+}
+
+// @ts-ignore: decorator
+@inline
+export function granulesOf(h: usize): u64 {
+  return load<u64>(h, BITMAP_GRANULES);
+}
+
+// @ts-ignore: decorator
+@inline
+export function sizeOf(h: usize): u64 {
+  return load<u64>(h, BITMAP_SIZE);
+}
+
+// @ts-ignore: decorator
+@inline
+export function shiftOfBitmap(h: usize): u64 {
+  return load<u32>(h, BITMAP_SHIFT);
+}
+
+/** First granule that begins at or behind byte `offset`; the end of the bitmap counts as a beginning. */
+export function granuleFrom(h: usize, offset: u64): u64 {
+  const shift = shiftOfBitmap(h);
+  return offset + (<u64>1 << shift) - 1 >> shift;
+}
+
+/** First granule that ends behind byte `offset`, the last one ending with the bitmap. */
+export function granuleUpTo(h: usize, offset: u64): u64 {
+  return offset >= sizeOf(h) ? granulesOf(h) : offset >> shiftOfBitmap(h);
+}
+
+/** The level at which one slot holds `granules`. */
+export function heightFor(granules: u64): u32 {
+  let height: u32 = 0;
+  while (capacityOf(height) < granules) height++;
+  return height;
+}
+
+export function setGeometry(h: usize, size: u64): void {
+  const shift = shiftOfBitmap(h);
+  store<u64>(h, size, BITMAP_SIZE);
+  store<u64>(h, size + (<u64>1 << shift) - 1 >> shift, BITMAP_GRANULES);
+}
+
+/** A clean bitmap with one holder, or 0. */
+export function bitmapCreate(size: f64, shift: u32): usize {
+  const h = alloc(UNIT_BYTES);
+  if (h == 0) return 0;
+  memory.fill(h, 0, UNIT_BYTES);
+  store<u32>(h, shift, BITMAP_SHIFT);
+  setGeometry(h, <u64><i64>size);
+  store<u32>(h, heightFor(granulesOf(h)), BITMAP_HEIGHT);
+  store<u32>(h, BITMAP_MAGIC);
+  return h;
+}
+
+/** One holder more; 0 when no bitmap is there. */
+export function bitmapAttach(h: usize): u32 {
+  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h >= <usize>memory.size() << 16) return 0;
+  if (load<u32>(h) != BITMAP_MAGIC || load<u32>(entryOf(<u32>(h >> UNIT_SHIFT))) >= 1 << 26) return 0;
+  retain(h);
+  return 1;
+}
+
+/** One holder less; the last one frees it all. */
+export function bitmapFree(h: usize): void {
+  // Nobody can become a holder through a bitmap that nobody holds, so 1 stays 1 until it is given back.
+  enterBitmap(h);
+  if (referencesOf(h) == 1) {
+    releaseSlot(rootOf(h), heightOf(h));
+    dropSpares(h);
+    store<u32>(h, 0);
+  }
+  leaveBitmap(h);
+  release(h);
+}
+
+/** A second bitmap with the same content, which shares every node; or 0. */
+export function bitmapSnapshot(h: usize): usize {
+  const copy = alloc(UNIT_BYTES);
+  if (copy == 0) return 0;
+  memory.fill(copy, 0, UNIT_BYTES);
+  enterBitmap(h);
+  store<u32>(copy, load<u32>(h, BITMAP_SHIFT), BITMAP_SHIFT);
+  store<u32>(copy, heightOf(h), BITMAP_HEIGHT);
+  store<u64>(copy, sizeOf(h), BITMAP_SIZE);
+  store<u64>(copy, granulesOf(h), BITMAP_GRANULES);
+  store<u64>(copy, load<u64>(h, BITMAP_COUNT), BITMAP_COUNT);
+  store<u64>(copy, shareSlot(rootOf(h)), BITMAP_ROOT);
+  leaveBitmap(h);
+  store<u32>(copy, BITMAP_MAGIC);
+  return copy;
+}
+
+export function bitmapSize(h: usize): f64 {
+  return <f64><i64>atomic.load<u64>(h, BITMAP_SIZE);
+}
+
+export function bitmapShift(h: usize): u32 {
+  return load<u32>(h, BITMAP_SHIFT);
+}
+
+export function bitmapCount(h: usize): f64 {
+  return <f64><i64>atomic.load<u64>(h, BITMAP_COUNT);
+}
+
+/** Dirty bytes; what a partial last granule lacks is not counted. */
+export function bitmapDirtyBytes(h: usize): f64 {
+  enterBitmap(h);
+  let bytes = load<u64>(h, BITMAP_COUNT) << shiftOfBitmap(h);
+  const excess = (granulesOf(h) << shiftOfBitmap(h)) - sizeOf(h);
+  if (excess != 0 && isDirty(rootOf(h), heightOf(h), granulesOf(h) - 1)) bytes -= excess;
+  leaveBitmap(h);
+  return <f64><i64>bytes;
+}
+
+/** Makes granules dirty or clean, and counts; the spares must be there. */
+// @ts-ignore: decorator
+@inline
+export function paintRoot(h: usize, from: u64, to: u64, dirty: bool): void {
+  const grown = paint(h, h + BITMAP_ROOT, heightOf(h), from, to, dirty);
+  atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
+}
+
+/** Makes every granule that the range touches dirty. */
+export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
+  enterBitmap(h);
+  const result = setLocked(h, offset, length);
+  leaveBitmap(h);
+  return result;
+}
+
+// @ts-ignore: decorator
+@inline
+function setLocked(h: usize, offset: f64, length: f64): i32 {
+  if (offset + length > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
+  if (length == 0) return OK;
+  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
+  const start = <u64><i64>offset;
+  const shift = shiftOfBitmap(h);
+  paintRoot(h, start >> shift, (start + <u64><i64>length - 1 >> shift) + 1, true);
+  return OK;
+}
+
+/** Makes every granule that lies wholly in the range clean. */
+export function bitmapReset(h: usize, offset: f64, length: f64): i32 {
+  enterBitmap(h);
+  const result = resetLocked(h, offset, length);
+  leaveBitmap(h);
+  return result;
+}
+
+function resetLocked(h: usize, offset: f64, length: f64): i32 {
+  if (offset + length > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
+  const from = granuleFrom(h, <u64><i64>offset);
+  const to = granuleUpTo(h, <u64><i64>(offset + length));
+  if (from >= to || length == 0) return OK;
+  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
+  paintRoot(h, from, to, false);
+  return OK;
+}
+
+export function bitmapFill(h: usize, dirty: bool): i32 {
+  enterBitmap(h);
+  let result = OK;
+  if (granulesOf(h) != 0) {
+    if (!dirty) clearRoot(h);
+    else if (reserve(h, paintNeeds(heightOf(h)))) paintRoot(h, 0, granulesOf(h), true);
+    else result = ARENA_FULL;
+  }
+  leaveBitmap(h);
+  return result;
+}
+
+/** Cheaper than painting, since the right edge needs no path of its own, and never out of memory. */
+function clearRoot(h: usize): void {
+  const root = rootOf(h);
+  store<u64>(h, CLEAN, BITMAP_ROOT);
+  atomic.store<u64>(h, 0, BITMAP_COUNT);
+  releaseSlot(root, heightOf(h));
+}
+
+/**
+ * Sets `count` granules, by the offsets in an array of f64, under one lock. Returns how many were done;
+ * fewer when the next one lies outside or the arena is full.
+ */
+export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
+  enterBitmap(h);
+  let done: u32 = 0;
+  for (; done < count; done++) {
+    const offset = load<f64>(offsets + (<usize>done << 3));
+    if (setLocked(h, offset, 1) != OK) break;
+  }
+  leaveBitmap(h);
+  return done;
+}
+
+/** As bitmapSetMany, with pairs of offset and length. */
+export function bitmapSetRanges(h: usize, pairs: usize, count: u32): u32 {
+  enterBitmap(h);
+  let done: u32 = 0;
+  for (; done < count; done++) {
+    const at = pairs + (<usize>done << 4);
+    if (setLocked(h, load<f64>(at), load<f64>(at, 8)) != OK) break;
+  }
+  leaveBitmap(h);
+  return done;
+}

@@ -1,0 +1,156 @@
+import { LacunaError } from '../errors/index.js';
+import { ArenaBlock } from './block.js';
+import { type CompiledModule, engine, type SharedMemory } from './engine.js';
+import { type Instance, instantiate, type Pointer } from './kernels.js';
+import { type KernelVariant, kernelModule, preferredVariant } from './module.js';
+
+/** 4 GiB, all that a 32-bit address reaches. */
+const MAXIMUM_BYTES = 2 ** 32;
+/** Table, header and room for a bitmap or two. */
+const MINIMUM_BYTES = 256 * 1024;
+/** Each thread's own room for the results of kernels: some thousand f64. */
+const SCRATCH_BYTES = 16384;
+
+/** What another thread needs to use the same arena; it survives `postMessage` and `workerData`. */
+export interface SharedArena {
+  readonly module: CompiledModule;
+  readonly memory: SharedMemory;
+  readonly maximumBytes: number;
+}
+
+export interface ArenaOptions {
+  /** The arena never grows beyond this; 256 KiB to 4 GiB (the default). Unused room costs nothing. */
+  maximumBytes?: number;
+  /** Which build of the kernels; default the best that this machine runs. */
+  variant?: KernelVariant;
+}
+
+let processArena: Arena | undefined;
+
+/**
+ * One shared memory for bitmaps and I/O slots, and this thread's kernels over it. It grows as needed.
+ * Any thread may allocate and free; a block or bitmap of one thread is valid in all of them.
+ */
+export class Arena {
+  /** Post this to a worker, which calls {@link Arena.attach} with it. */
+  readonly shared: SharedArena;
+  readonly #instance: Instance;
+  readonly #scratch: ArenaBlock;
+
+  private constructor(shared: SharedArena, instance: Instance) {
+    this.shared = shared;
+    this.#instance = instance;
+    this.#scratch = this.allocate(SCRATCH_BYTES);
+  }
+
+  /**
+   * Makes an empty arena.
+   *
+   * @throws RangeError when `maximumBytes` is out of its range.
+   */
+  static create(options: ArenaOptions = {}): Arena {
+    const { maximumBytes = MAXIMUM_BYTES, variant = preferredVariant() } = options;
+    if (
+      !Number.isSafeInteger(maximumBytes) ||
+      maximumBytes < MINIMUM_BYTES ||
+      maximumBytes > MAXIMUM_BYTES
+    ) {
+      throw new RangeError(
+        `maximumBytes must be ${MINIMUM_BYTES} to ${MAXIMUM_BYTES}, not ${maximumBytes}`,
+      );
+    }
+    const module = kernelModule(variant);
+    const maximum = Math.floor(maximumBytes / 65536);
+    const memory = new engine.Memory({ shared: true, initial: 1, maximum });
+    const instance = instantiate(module, memory);
+    if (instance.kernels.initArena(maximum) === 0) throw arenaFull(maximumBytes);
+    return new Arena({ module, memory, maximumBytes }, instance);
+  }
+
+  /**
+   * Uses the arena of another thread.
+   *
+   * @throws TypeError when `shared` is no arena of this version of Lacuna.
+   */
+  static attach(shared: SharedArena): Arena {
+    const instance = instantiate(shared.module, shared.memory);
+    if (instance.kernels.isArena() === 0) {
+      throw new TypeError(`no arena of layout ${instance.layout.version} is in this memory`);
+    }
+    return new Arena(shared, instance);
+  }
+
+  /** The arena of this thread for those who do not name one; made when first asked for. */
+  static get default(): Arena {
+    processArena ??= Arena.create();
+    return processArena;
+  }
+
+  /** Bytes in blocks and bitmaps that somebody holds, each thread's scratch room included. */
+  get usedBytes(): number {
+    return this.#instance.kernels.usedBytes();
+  }
+
+  /**
+   * A block of at least `length` bytes (1 to 2 GiB), whose content is undefined.
+   *
+   * @throws RangeError when `length` is out of its range.
+   * @throws LacunaError ERR_ARENA_FULL; nothing has changed then.
+   */
+  allocate(length: number): ArenaBlock {
+    if (!Number.isSafeInteger(length) || length < 1 || length > 2 ** 31) {
+      throw new RangeError(`a block must have 1 to ${2 ** 31} bytes, not ${length}`);
+    }
+    const { kernels } = this.#instance;
+    const address = (kernels.alloc(length) >>> 0) as Pointer;
+    if (address === 0) throw arenaFull(this.shared.maximumBytes);
+    return new ArenaBlock(kernels, address, this.#view(address, length));
+  }
+
+  /** Whether `length` bytes of a block, from `offset` on, are all zero. */
+  isZero(block: ArenaBlock, offset = 0, length = block.length - offset): boolean {
+    return this.#instance.kernels.isZero(block.addressOf(offset, length), length) !== 0;
+  }
+
+  /**
+   * The run at `offset`: how many bytes, in steps of `step`, are all zero (a positive number), or belong
+   * to steps that are not (a negative number). The last step may be shorter. 0 when `length` is 0.
+   */
+  zeroRun(block: ArenaBlock, offset: number, length: number, step = 4096): number {
+    if (!Number.isSafeInteger(step) || step < 1 || step > 2 ** 31) {
+      throw new RangeError(`step must be 1 to ${2 ** 31}, not ${step}`);
+    }
+    return this.#instance.kernels.zeroRun(block.addressOf(offset, length), length, step);
+  }
+
+  /** Gives this thread's scratch room back; the arena must not be used by this thread afterwards. */
+  detach(): void {
+    this.#scratch.free();
+  }
+
+  /** @internal For the rest of `src/wasm`. */
+  get instance(): Instance {
+    return this.#instance;
+  }
+
+  /** @internal For the rest of `src/wasm`. */
+  get scratch(): ArenaBlock {
+    return this.#scratch;
+  }
+
+  #view(address: Pointer, length: number): Uint8Array {
+    const { memory } = this.shared;
+    // Another thread may have grown the memory so recently that this thread's buffer is still short.
+    if (memory.buffer.byteLength < address + length) memory.grow(0);
+    return new Uint8Array(memory.buffer, address, length);
+  }
+}
+
+/** The error for an arena that cannot grow; it says what to do. */
+export function arenaFull(maximumBytes: number): LacunaError {
+  return new LacunaError(
+    'ERR_ARENA_FULL',
+    `the arena is full: it may not grow beyond ${maximumBytes} bytes. Free bitmaps or blocks that are not ` +
+      'needed any more, or create the arena with a larger maximumBytes',
+  );
+}

@@ -1,0 +1,4 @@
+export { Arena, type ArenaOptions, type SharedArena } from './arena.js';
+export { type BitmapHandle, Bits, type Operation } from './bits.js';
+export type { ArenaBlock } from './block.js';
+export type { KernelVariant } from './module.js';
