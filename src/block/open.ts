@@ -1,10 +1,11 @@
-import { abortedError, LacunaError } from '../errors/index.js';
+import { abortedError } from '../errors/index.js';
 import type { DeviceDescription } from './description.js';
 import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
 import type { Driver } from './driver.js';
 import { FileDriver } from './file.js';
 import { MemoryDriver } from './memory.js';
+import { NbdDriver } from './nbd.js';
 import { NullDriver } from './null.js';
 import { parseDescription } from './parse-description.js';
 
@@ -34,7 +35,7 @@ export async function openDevice(
   if (options.signal?.aborted) throw abortedError(options.signal);
   const { format, knownZero } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
-  const driver = await openDriver(describe(checkDescription(given), options));
+  const driver = await openDriver(describe(checkDescription(given), options), options.signal);
   return new Device(driver, { knownZero });
 }
 
@@ -47,14 +48,17 @@ function describe(description: DeviceDescription, options: OpenOptions): DeviceD
   return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
 }
 
-function openDriver(description: DeviceDescription): Promise<Driver> | Driver {
+function openDriver(
+  description: DeviceDescription,
+  signal?: AbortSignal,
+): Promise<Driver> | Driver {
   switch (description.driver) {
     case 'file':
       return FileDriver.open(description);
     case 'memory':
       return new MemoryDriver(description);
     case 'nbd':
-      throw new LacunaError('ERR_DEVICE_OPEN', 'NBD devices cannot be opened yet');
+      return NbdDriver.open(description, signal);
     case 'null':
       return new NullDriver(description);
   }
