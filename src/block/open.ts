@@ -7,7 +7,7 @@ import { FileDriver } from './file.js';
 import { MemoryDriver } from './memory.js';
 import { NbdDriver } from './nbd.js';
 import { NullDriver } from './null.js';
-import { parseDescription } from './parse-description.js';
+import { type ImageFormat, parseDescription } from './parse-description.js';
 
 export interface OpenOptions {
   /** Open for writing. Default false; a description that says `read-only` wins. */
@@ -15,7 +15,7 @@ export interface OpenOptions {
   /** Metadata contexts beside `base:allocation` and those of the description. */
   readonly contexts?: readonly string[];
   /** The format of what is inside a path; see `parseDescription`. */
-  readonly format?: string;
+  readonly format?: ImageFormat;
   /** The caller knows that every byte reads as zero, because it has just made the device. */
   readonly knownZero?: boolean;
   readonly signal?: AbortSignal;

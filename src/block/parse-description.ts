@@ -3,9 +3,12 @@ import type { DeviceDescription } from './description.js';
 import { checkDescription } from './description-check.js';
 import { describeNbdUri } from './nbd.js';
 
+/** The formats of disk images that can be read. */
+export type ImageFormat = 'raw';
+
 export interface ParseOptions {
-  /** The format of what is inside a path; only raw disks are read. Default: from the path's ending. */
-  readonly format?: string;
+  /** The format of what is inside a path. Default: raw, unless the path's ending names another one. */
+  readonly format?: ImageFormat;
 }
 
 /** Endings of image formats. Bytes are never looked at: a guest may have written them. */
@@ -38,11 +41,11 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
   return { driver: 'file', filename: text };
 }
 
-function checkFormat(text: string, format: string | undefined): void {
+function checkFormat(text: string, format: ImageFormat | undefined): void {
   if (format !== undefined && format !== 'raw') throw unreadable(text, format);
 }
 
-function checkEnding(filename: string, format: string | undefined): void {
+function checkEnding(filename: string, format: ImageFormat | undefined): void {
   const ending = IMAGE_ENDING.exec(filename)?.[1];
   if (ending !== undefined && format === undefined)
     throw unreadable(filename, ending.toLowerCase());
