@@ -18,5 +18,5 @@ export type {
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';
-export { type ParseOptions, parseDescription } from './parse-description.js';
-export { createRawFile } from './raw-file.js';
+export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
+export { createRawFile, syncFolder } from './raw-file.js';

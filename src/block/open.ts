@@ -1,12 +1,13 @@
-import { abortedError, LacunaError } from '../errors/index.js';
+import { abortedError } from '../errors/index.js';
 import type { DeviceDescription } from './description.js';
 import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
 import type { Driver } from './driver.js';
 import { FileDriver } from './file.js';
 import { MemoryDriver } from './memory.js';
+import { NbdDriver } from './nbd.js';
 import { NullDriver } from './null.js';
-import { parseDescription } from './parse-description.js';
+import { type ImageFormat, parseDescription } from './parse-description.js';
 
 export interface OpenOptions {
   /** Open for writing. Default false; a description that says `read-only` wins. */
@@ -14,7 +15,7 @@ export interface OpenOptions {
   /** Metadata contexts beside `base:allocation` and those of the description. */
   readonly contexts?: readonly string[];
   /** The format of what is inside a path; see `parseDescription`. */
-  readonly format?: string;
+  readonly format?: ImageFormat;
   /** The caller knows that every byte reads as zero, because it has just made the device. */
   readonly knownZero?: boolean;
   readonly signal?: AbortSignal;
@@ -34,7 +35,7 @@ export async function openDevice(
   if (options.signal?.aborted) throw abortedError(options.signal);
   const { format, knownZero } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
-  const driver = await openDriver(describe(checkDescription(given), options));
+  const driver = await openDriver(describe(checkDescription(given), options), options.signal);
   return new Device(driver, { knownZero });
 }
 
@@ -47,14 +48,17 @@ function describe(description: DeviceDescription, options: OpenOptions): DeviceD
   return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
 }
 
-function openDriver(description: DeviceDescription): Promise<Driver> | Driver {
+function openDriver(
+  description: DeviceDescription,
+  signal?: AbortSignal,
+): Promise<Driver> | Driver {
   switch (description.driver) {
     case 'file':
       return FileDriver.open(description);
     case 'memory':
       return new MemoryDriver(description);
     case 'nbd':
-      throw new LacunaError('ERR_DEVICE_OPEN', 'NBD devices cannot be opened yet');
+      return NbdDriver.open(description, signal);
     case 'null':
       return new NullDriver(description);
   }

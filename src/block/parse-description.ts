@@ -1,15 +1,20 @@
 import { LacunaError } from '../errors/index.js';
 import type { DeviceDescription } from './description.js';
 import { checkDescription } from './description-check.js';
+import { describeNbdUri } from './nbd.js';
+
+/** The formats of disk images that can be read. */
+export type ImageFormat = 'raw';
 
 export interface ParseOptions {
-  /** The format of what is inside a path; only raw disks are read. Default: from the path's ending. */
-  readonly format?: string;
+  /** The format of what is inside a path. Default: raw, unless the path's ending names another one. */
+  readonly format?: ImageFormat;
 }
 
 /** Endings of image formats. Bytes are never looked at: a guest may have written them. */
 const IMAGE_ENDING = /\.(qcow2?|vmdk|vdi|vhdx?)$/i;
 
+const NBD_URI = /^nbds?(\+[a-z]+)?:/i;
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 const DOTTED_KEYS = /^(?=.*\bdriver=)[a-z][a-z0-9.-]*=/is;
 
@@ -24,24 +29,23 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
   if (text === '')
     throw new TypeError('a device is a path, a URI or a description, not an empty text');
   checkFormat(text, options.format);
+  if (NBD_URI.test(text)) return describeNbdUri(text);
   if (text === 'null:') return { driver: 'null' };
   if (/^(json:)?\{/.test(text)) return checkDescription(parseJson(text.replace(/^json:/, '')));
   if (DOTTED_KEYS.test(text)) return checkDescription(parseDottedKeys(text));
   const [, scheme] = SCHEME.exec(text) ?? [];
   if (scheme !== undefined) {
-    throw new TypeError(
-      `${scheme}: is not a known scheme; known are nbd, nbds, nbd+unix and nbds+unix`,
-    );
+    throw new TypeError(`${scheme}:// is not a known scheme; known are nbd:// and nbd+unix://`);
   }
   checkEnding(text, options.format);
   return { driver: 'file', filename: text };
 }
 
-function checkFormat(text: string, format: string | undefined): void {
+function checkFormat(text: string, format: ImageFormat | undefined): void {
   if (format !== undefined && format !== 'raw') throw unreadable(text, format);
 }
 
-function checkEnding(filename: string, format: string | undefined): void {
+function checkEnding(filename: string, format: ImageFormat | undefined): void {
   const ending = IMAGE_ENDING.exec(filename)?.[1];
   if (ending !== undefined && format === undefined)
     throw unreadable(filename, ending.toLowerCase());

@@ -1,6 +1,10 @@
 import fs from 'node:fs';
+import { dirname } from 'node:path';
+import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
+
+const fsync = promisify(fs.fsync);
 
 /**
  * Makes a raw file of `size` bytes that reads as zero and takes no space, or replaces the content of the one that
@@ -19,6 +23,23 @@ export async function createRawFile(filename: string, size: number): Promise<voi
   } catch (error) {
     if (error instanceof LacunaError) throw error;
     throw fileError('ERR_DEVICE_OPEN', { action: 'create', device: filename }, error as Error);
+  } finally {
+    if (fd !== undefined) fs.closeSync(fd);
+  }
+}
+
+/**
+ * Makes the name of a file durable, which is kept by the folder that holds it: flushing a new or renamed file saves
+ * its bytes, but not the way to them.
+ */
+export async function syncFolder(filename: string): Promise<void> {
+  const folder = dirname(filename);
+  let fd: number | undefined;
+  try {
+    fd = fs.openSync(folder, fs.constants.O_RDONLY);
+    await fsync(fd);
+  } catch (error) {
+    throw fileError('ERR_DEVICE_IO', { action: 'sync', device: folder }, error as Error);
   } finally {
     if (fd !== undefined) fs.closeSync(fd);
   }

@@ -21,7 +21,7 @@ export async function askStatus(
   request: StatusRequest,
 ): Promise<ExtentList[]> {
   const { offset, length, contexts, signal } = request;
-  const asked = contexts.filter((context) => known.includes(context));
+  const asked = known.filter((context) => contexts.includes(context));
   const grid = new Grid(driver.limits.minimum, driver.size);
   const start = grid.down(offset);
   const span = grid.up(offset + length) - start;
@@ -62,7 +62,7 @@ export async function askWholeStatus(
   }
 }
 
-/** The devices's own name for an unknown context is of no use to anybody: say which ones there are. */
+/** Refuses a context that the device does not have, and says which ones it has. */
 export function checkContexts(
   driver: Driver,
   known: readonly string[],

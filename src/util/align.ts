@@ -11,5 +11,6 @@ export function alignUp(value: number, unit: number): number {
 
 /** Whether a number is 1, 2, 4, ... up to the largest power of two that is exact. */
 export function isPowerOfTwo(value: number): boolean {
-  return Number.isSafeInteger(value) && value > 0 && Number.isInteger(Math.log2(value));
+  // The logarithm of 2^49 - 1 and its like is rounded to a whole number.
+  return Number.isSafeInteger(value) && value > 0 && value === 2 ** Math.round(Math.log2(value));
 }

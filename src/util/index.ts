@@ -1,3 +1,2 @@
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
-export { syncFolder } from './folder.js';
 export { parseSize } from './size.js';

@@ -1,0 +1,109 @@
+import { LacunaError } from '../errors/index.js';
+import type { ExtentList } from '../extent/index.js';
+import { NbdClient, parseNbdUri } from '../nbd/index.js';
+import type { NbdDescription } from './description.js';
+import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from './driver.js';
+
+/** The description of an export that a URI names. */
+export function describeNbdUri(uri: string): NbdDescription {
+  return { driver: 'nbd', ...parseNbdUri(uri) };
+}
+
+/** An export of an NBD server, over one connection. */
+export class NbdDriver implements Driver {
+  readonly name: string;
+  readonly description: NbdDescription;
+  readonly size: number;
+  readonly limits: Limits;
+  readonly capabilities: Capabilities;
+  readonly #client: NbdClient;
+
+  private constructor(client: NbdClient, description: NbdDescription) {
+    const write = !client.readOnly && description['read-only'] !== true;
+    this.name = client.name;
+    this.description = description;
+    this.size = client.size;
+    this.#client = client;
+    this.limits = {
+      minimum: client.minimumBlock,
+      preferred: client.preferredBlock,
+      maximum: client.maximumPayload,
+      maximumZero: client.maximumLength,
+      zeroAlignment: client.preferredBlock,
+      discardAlignment: client.preferredBlock,
+    };
+    this.capabilities = {
+      write,
+      zero: client.canWriteZeroes,
+      fastZero: client.canFastZero,
+      discard: client.canTrim,
+      flush: client.canFlush,
+      contexts: client.contexts,
+      // What a server calls data may well be zero; nothing in the protocol says how exact it is.
+      exactStatus: false,
+      multiConnection: client.canMultiConn,
+      knownZero: false,
+    };
+  }
+
+  /** @throws what `NbdClient.connect` throws. */
+  static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
+    const { server, export: exportName, contexts } = description;
+    const client = await NbdClient.connect({ server, export: exportName, contexts, signal });
+    return new NbdDriver(client, description);
+  }
+
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    return this.#client.read(offset, target, signal);
+  }
+
+  write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    const write = (fua: boolean) =>
+      this.#client.write(offset, source, { fua, signal: options.signal });
+    return this.#durably(write, options);
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    const zero = (fua: boolean) => this.#client.writeZeroes(offset, length, { ...options, fua });
+    try {
+      await this.#durably(zero, options);
+    } catch (error) {
+      const isSlow = error instanceof LacunaError && error.errno === 'ENOTSUP';
+      if (!isSlow) throw error;
+      const message = `${this.name} cannot zero without writing zeroes`;
+      const context = { device: this.name, offset, length, cause: error };
+      throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, context);
+    }
+  }
+
+  discard(offset: number, length: number, signal?: AbortSignal): Promise<void> {
+    return this.#client.trim(offset, length, signal);
+  }
+
+  flush(signal?: AbortSignal): Promise<void> {
+    return this.#client.flush(signal);
+  }
+
+  extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]> {
+    return this.#client.blockStatus(offset, length, contexts, signal);
+  }
+
+  close(): Promise<void> {
+    return this.#client.close();
+  }
+
+  /** Sends a change, and a flush behind it where the server cannot make one request durable. */
+  async #durably(
+    change: (fua: boolean) => Promise<void>,
+    { fua = false, signal }: WriteOptions,
+  ): Promise<void> {
+    const { canFua, canFlush } = this.#client;
+    await change(fua && canFua);
+    if (fua && !canFua && canFlush) await this.#client.flush(signal);
+  }
+}

@@ -1,0 +1,4 @@
+export type { ContractCase } from './contract-case.js';
+export type { DeviceContractOptions, Subject } from './device/subject.js';
+export { deviceContract } from './device-contract.js';
+export { Random } from './random.js';

@@ -1,0 +1,271 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { createRawFile, type Device, openDevice, syncFolder } from '#dist/block/index.js';
+import { Status } from '#dist/extent/index.js';
+import { Random } from '#dist/testing/index.js';
+import { temporaryFolder } from './folder.js';
+
+const MIB = 1024 * 1024;
+const folder = temporaryFolder();
+let count = 0;
+
+function newPath(): string {
+  return join(folder, `disk-${count++}.raw`);
+}
+
+/** A new file on a file system that knows holes, opened for writing. */
+async function newDisk(size = MIB): Promise<{ device: Device; path: string }> {
+  const path = newPath();
+  await createRawFile(path, size);
+  return { device: await openDevice(path, { writable: true, knownZero: true }), path };
+}
+
+function allocated(path: string): number {
+  return statSync(path).blocks * 512;
+}
+
+describe('opening', () => {
+  it('says which file cannot be opened, why, and what to do', async () => {
+    const path = join(folder, 'no-such-file');
+    await expect(openDevice(path)).rejects.toMatchObject({
+      code: 'ERR_DEVICE_OPEN',
+      errno: 'ENOENT',
+      device: path,
+      message: `Cannot open ${path} (ENOENT): there is no such file: check the path`,
+      cause: expect.objectContaining({ syscall: 'stat' }),
+    });
+  });
+
+  it('refuses a folder', async () => {
+    const error = { code: 'ERR_DEVICE_OPEN', errno: 'EISDIR' };
+    await expect(openDevice(folder)).rejects.toMatchObject(error);
+  });
+
+  it('refuses a FIFO without waiting for its other end, and a character device', async () => {
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    for (const path of [fifo, '/dev/zero', '/dev/full']) {
+      await expect(openDevice(path, { writable: true })).rejects.toMatchObject({
+        code: 'ERR_DEVICE_OPEN',
+        message: expect.stringContaining('neither a regular file nor a block device'),
+      });
+    }
+  });
+
+  it('tells that the user may not', async () => {
+    const path = newPath();
+    await createRawFile(path, 512);
+    chmodSync(path, 0o400);
+    const script = `
+      import { openDevice } from ${JSON.stringify(import.meta.resolve('#dist/block/index.js'))};
+      if (process.getuid() === 0) process.setuid(65534);
+      const error = await openDevice(${JSON.stringify(path)}, { writable: true }).catch((error) => error);
+      console.log(error.code, error.errno);`;
+    chmodSync(folder, 0o755);
+    const output = execFileSync(process.execPath, ['--input-type=module', '-e', script]);
+    expect(output.toString()).toBe('ERR_DEVICE_OPEN EACCES\n');
+  });
+
+  it('is read-only unless it is asked to write', async () => {
+    const path = newPath();
+    await createRawFile(path, 512);
+    await using device = await openDevice(path);
+    expect(device.capabilities.write).toBe(false);
+    expect(device.description).toEqual({ driver: 'file', filename: path, 'read-only': true });
+    await using again = await openDevice(device.description!, { writable: true });
+    expect(again.capabilities.write).toBe(false);
+  });
+
+  it('follows symbolic links and describes itself by an absolute path', async () => {
+    const { device, path } = await newDisk();
+    await device.close();
+    symlinkSync(path, `${path}.link`);
+    await using linked = await openDevice(`${path}.link`);
+    expect(linked.size).toBe(MIB);
+    process.chdir(folder);
+    await using relative = await openDevice(path.slice(folder.length + 1));
+    expect(relative.name).toBe(path);
+  });
+});
+
+describe('creating', () => {
+  it('makes a file that reads as zero and takes no space', async () => {
+    const { device, path } = await newDisk(2 ** 40);
+    expect(device.size).toBe(2 ** 40);
+    expect(device.capabilities.knownZero).toBe(true);
+    expect(allocated(path)).toBe(0);
+    const [list] = await device.extents(0, device.size);
+    expect([...list]).toEqual([{ offset: 0, length: 2 ** 40, flags: Status.hole | Status.zero }]);
+    await device.close();
+  });
+
+  it('replaces the content of a file that is there', async () => {
+    const path = newPath();
+    writeFileSync(path, 'something');
+    await createRawFile(path, 4);
+    expect(readFileSync(path)).toEqual(Buffer.alloc(4));
+  });
+
+  it('refuses what is no regular file, and sizes that are none', async () => {
+    for (const path of ['/dev/null', folder]) {
+      await expect(createRawFile(path, 1)).rejects.toMatchObject({ code: 'ERR_DEVICE_OPEN' });
+    }
+    await expect(createRawFile(join(folder, 'none', 'x'), 1)).rejects.toMatchObject({
+      code: 'ERR_DEVICE_OPEN',
+      errno: 'ENOENT',
+    });
+    for (const size of [-1, 0.5, 2 ** 53]) {
+      await expect(createRawFile(newPath(), size)).rejects.toThrow(RangeError);
+    }
+  });
+
+  it('syncs the folder of a file', async () => {
+    await syncFolder(newPath());
+    await expect(syncFolder(join(folder, 'none', 'x'))).rejects.toMatchObject({
+      code: 'ERR_DEVICE_IO',
+      errno: 'ENOENT',
+    });
+  });
+});
+
+describe('a file that changes under the device', () => {
+  it('is short when it was cut', async () => {
+    const { device, path } = await newDisk();
+    truncateSync(path, 1000);
+    const read = device.read(512, new Uint8Array(4096));
+    await expect(read).rejects.toMatchObject({
+      code: 'ERR_DEVICE_SHORT',
+      device: path,
+      offset: 512,
+      length: 4096,
+      message: expect.stringContaining('ends at byte 1000'),
+    });
+    await device.close();
+  });
+});
+
+describe('extents', () => {
+  it('are those that qemu-img map tells', async () => {
+    const { device, path } = await newDisk(16 * MIB + 1001);
+    const random = new Random(7);
+    for (let i = 0; i < 60; i++) {
+      await device.write(random.below(16 * MIB), random.bytes(1 + random.below(1001)));
+    }
+    await device.zero(3 * MIB, 2 * MIB);
+    await device.zero(9 * MIB + 5, MIB, { unmap: false });
+    const map = execFileSync('qemu-img', ['map', '-f', 'raw', '--output=json', path]);
+    const expected = JSON.parse(map.toString()).map(
+      (extent: { start: number; length: number; zero: boolean; data: boolean }) => ({
+        offset: extent.start,
+        length: extent.length,
+        flags: extent.data ? Status.data : Status.hole | Status.zero,
+      }),
+    );
+    const [list] = await device.extents(0, device.size);
+    // QEMU rounds the size up to whole sectors.
+    expected.at(-1).length = device.size - expected.at(-1).offset;
+    expect(expected.length).toBeGreaterThan(30);
+    expect([...list]).toEqual(expected);
+    await device.close();
+  });
+
+  it('are looked for in the range asked, and nowhere else', async () => {
+    const { device } = await newDisk(2 ** 40);
+    await device.write(2 ** 39, new Uint8Array(4096).fill(1));
+    await device.write(2 ** 39 + 8192, new Uint8Array(4096).fill(1));
+    const [list] = await device.extents(2 ** 39 + 1000, 8000);
+    expect([...list]).toEqual([
+      { offset: 2 ** 39 + 1000, length: 3096, flags: Status.data },
+      { offset: 2 ** 39 + 4096, length: 4096, flags: Status.hole | Status.zero },
+      { offset: 2 ** 39 + 8192, length: 808, flags: Status.data },
+    ]);
+    await device.close();
+  });
+
+  it('come in answers of bounded length, which extents puts together', async () => {
+    const { device } = await newDisk(70_000 * 8192);
+    const page = new Uint8Array(4096).fill(1);
+    for (let i = 0; i < 70_000; i++) await device.write(i * 8192, page);
+    const [some] = await device.someExtents(0, device.size);
+    expect(some.count).toBeGreaterThanOrEqual(65_536);
+    expect(some.count).toBeLessThan(70_000);
+    const [all] = await device.extents(0, device.size);
+    expect(all.count).toBe(140_000);
+    await device.close();
+  });
+});
+
+describe('zero', () => {
+  it('gives the space back, or keeps it when told so', async () => {
+    const { device, path } = await newDisk();
+    await device.write(0, new Uint8Array(MIB).fill(1));
+    await device.zero(0, MIB / 2, { unmap: false });
+    await device.flush();
+    expect(allocated(path)).toBeGreaterThanOrEqual(MIB);
+    await device.zero(0, MIB / 2);
+    await device.flush();
+    expect(allocated(path)).toBeLessThanOrEqual(MIB / 2 + 4096);
+    expect(statSync(path).size).toBe(MIB);
+    await device.close();
+  });
+
+  it('gives back the space of what is discarded', async () => {
+    const { device, path } = await newDisk();
+    await device.write(0, new Uint8Array(MIB).fill(1));
+    await device.discard(0, MIB);
+    await device.flush();
+    expect(allocated(path)).toBeLessThanOrEqual(4096);
+    await device.close();
+  });
+});
+
+describe('copyFrom', () => {
+  it('copies between files at any offset', async () => {
+    const source = await newDisk();
+    const target = await newDisk();
+    const bytes = new Random(3).bytes(MIB);
+    await source.device.write(0, bytes);
+    const range = { sourceOffset: 1234, targetOffset: 567, length: 700_001 };
+    expect(await target.device.copyFrom(source.device, range)).toBe(true);
+    const copied = readFileSync(target.path);
+    expect(copied.subarray(567, 567 + range.length)).toEqual(
+      Buffer.from(bytes.subarray(1234, 1234 + range.length)),
+    );
+    expect(copied.subarray(0, 567).every((byte) => byte === 0)).toBe(true);
+    expect(copied.subarray(567 + range.length).every((byte) => byte === 0)).toBe(true);
+    await Promise.all([source.device.close(), target.device.close()]);
+  });
+
+  it('leaves it to the caller where the source is no file, or the ranges overlap', async () => {
+    const { device } = await newDisk();
+    await using memory = await openDevice({ driver: 'memory', size: MIB });
+    const range = { sourceOffset: 0, targetOffset: 4096, length: 65_536 };
+    expect(await device.copyFrom(memory, range)).toBe(false);
+    expect(await device.copyFrom(device, range)).toBe(false);
+    // A refused range says nothing about the next one.
+    expect(await device.copyFrom(device, { ...range, targetOffset: MIB / 2 })).toBe(true);
+    await device.close();
+  });
+
+  it('tells when the source ends early', async () => {
+    const source = await newDisk();
+    const target = await newDisk();
+    await source.device.write(0, new Uint8Array(MIB).fill(1));
+    truncateSync(source.path, 100_000);
+    const range = { sourceOffset: 0, targetOffset: 0, length: MIB };
+    await expect(target.device.copyFrom(source.device, range)).rejects.toMatchObject({
+      code: 'ERR_DEVICE_SHORT',
+      device: source.path,
+    });
+    await Promise.all([source.device.close(), target.device.close()]);
+  });
+});

@@ -1,0 +1,57 @@
+import { expect, it } from 'vitest';
+import { type Hold, RangeLock } from '#dist/block/range-lock.js';
+
+async function isGranted(hold: Hold): Promise<boolean> {
+  if (hold.ready === undefined) return true;
+  return Promise.race([hold.ready.then(() => true), new Promise(setImmediate).then(() => false)]);
+}
+
+it('grants at once what nobody else holds', () => {
+  const lock = new RangeLock();
+  lock.enter(0, 10, true);
+  expect(lock.enter(10, 20, true).ready).toBeUndefined();
+  expect(lock.enter(20, 30, false).ready).toBeUndefined();
+});
+
+it('lets whole writes share a range', () => {
+  const lock = new RangeLock();
+  lock.enter(0, 10, false);
+  expect(lock.enter(5, 15, false).ready).toBeUndefined();
+});
+
+it('keeps a range alone from everybody else, in both orders', async () => {
+  const lock = new RangeLock();
+  const first = lock.enter(0, 10, true);
+  const shared = lock.enter(9, 20, false);
+  const alone = lock.enter(15, 16, true);
+  expect(await isGranted(shared)).toBe(false);
+  lock.leave(first);
+  expect(await isGranted(shared)).toBe(true);
+  expect(await isGranted(alone)).toBe(false);
+  lock.leave(shared);
+  expect(await isGranted(alone)).toBe(true);
+});
+
+it('grants in the order of arrival, so that nobody starves', async () => {
+  const lock = new RangeLock();
+  const first = lock.enter(0, 10, false);
+  const alone = lock.enter(0, 10, true);
+  const late = lock.enter(0, 10, false);
+  expect(await isGranted(late)).toBe(false);
+  lock.leave(first);
+  expect(await isGranted(alone)).toBe(true);
+  expect(await isGranted(late)).toBe(false);
+  lock.leave(alone);
+  expect(await isGranted(late)).toBe(true);
+});
+
+it('lets others go on when a hold is given up before it is granted', async () => {
+  const lock = new RangeLock();
+  const first = lock.enter(0, 10, true);
+  const second = lock.enter(0, 10, true);
+  const third = lock.enter(0, 10, true);
+  lock.leave(second);
+  expect(await isGranted(third)).toBe(false);
+  lock.leave(first);
+  expect(await isGranted(third)).toBe(true);
+});

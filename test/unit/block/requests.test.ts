@@ -1,0 +1,143 @@
+import { beforeEach, expect, it } from 'vitest';
+import { Device, type Limits, MemoryDriver } from '#dist/block/index.js';
+import { type Seen, strictDriver } from '../../contract/strict-driver.js';
+
+const LIMITS: Partial<Limits> = {
+  minimum: 4096,
+  preferred: 4096,
+  maximum: 65_536,
+  maximumZero: 131_072,
+};
+const SIZE = 1_000_000;
+
+let log: Seen[];
+
+function open(limits = LIMITS): Device {
+  log = [];
+  return new Device(strictDriver(new MemoryDriver({ size: SIZE }), limits, log));
+}
+
+function requests(): string[] {
+  return log.splice(0).map(({ kind, offset, length }) => `${kind} ${offset}+${length}`);
+}
+
+let device: Device;
+
+beforeEach(() => {
+  device = open();
+});
+
+it('passes an aligned request on as it is, buffer included', async () => {
+  const target = new Uint8Array(8192);
+  let given: Uint8Array | undefined;
+  const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
+  driver.read = async (_offset, buffer) => {
+    given = buffer;
+  };
+  await new Device(driver).read(4096, target);
+  expect(given).toBe(target);
+});
+
+it('splits what is longer than the driver takes', async () => {
+  await device.read(0, new Uint8Array(150_000 - (150_000 % 4096)));
+  expect(requests()).toEqual(['read 0+65536', 'read 65536+65536', 'read 131072+16384']);
+  await device.write(8192, new Uint8Array(69_632));
+  expect(requests()).toEqual(['write 8192+65536', 'write 73728+4096']);
+  await device.zero(0, 262_144);
+  expect(requests()).toEqual(['zero 0+131072', 'zero 131072+131072']);
+});
+
+it('reads a small unaligned range in one request', async () => {
+  await device.read(4095, new Uint8Array(2));
+  expect(requests()).toEqual(['read 0+8192']);
+});
+
+it('reads a long unaligned range straight into its target, but for both ends', async () => {
+  await device.read(4095, new Uint8Array(70_000));
+  expect(requests()).toEqual([
+    'read 0+4096',
+    'read 4096+65536',
+    'read 69632+4096',
+    'read 73728+4096',
+  ]);
+});
+
+it('changes only the blocks at both ends by reading them first', async () => {
+  await device.write(4000, new Uint8Array(8392));
+  expect(requests()).toEqual([
+    'read 0+4096',
+    'write 0+4096',
+    'write 4096+8192',
+    'read 12288+4096',
+    'write 12288+4096',
+  ]);
+});
+
+it('changes one block once when a write begins and ends inside it', async () => {
+  await device.write(5000, new Uint8Array(10));
+  expect(requests()).toEqual(['read 4096+4096', 'write 4096+4096']);
+});
+
+it('zeroes whole blocks first and the parts of blocks last', async () => {
+  await device.zero(4000, 8392);
+  expect(requests()).toEqual([
+    'zero 4096+8192',
+    'read 0+4096',
+    'write 0+4096',
+    'read 12288+4096',
+    'write 12288+4096',
+  ]);
+});
+
+it('discards whole blocks only', async () => {
+  await device.discard(4000, 8392);
+  expect(requests()).toEqual(['discard 4096+8192']);
+  await device.discard(1, 4000);
+  expect(requests()).toEqual([]);
+});
+
+it('takes the end of a device for the end of its last block', async () => {
+  const end = SIZE - (SIZE % 4096);
+  await device.write(end, new Uint8Array(SIZE - end));
+  expect(requests()).toEqual([`write ${end}+${SIZE - end}`]);
+  await device.write(SIZE - 1, new Uint8Array(1));
+  expect(requests()).toEqual([`read ${end}+${SIZE - end}`, `write ${end}+${SIZE - end}`]);
+  await device.zero(end - 1, SIZE - end + 1);
+  expect(requests()[0]).toBe(`zero ${end}+${SIZE - end}`);
+});
+
+it('makes whole writes wait for a change of the same block, and only for that', async () => {
+  await Promise.all([
+    device.write(10, new Uint8Array(10)),
+    device.write(0, new Uint8Array(4096)),
+    device.write(4096, new Uint8Array(4096)),
+  ]);
+  expect(requests()).toEqual(['read 0+4096', 'write 4096+4096', 'write 0+4096', 'write 0+4096']);
+});
+
+it('asks for the status of whole blocks and answers for the bytes', async () => {
+  const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
+  const asked: number[][] = [];
+  const { extents } = driver;
+  driver.extents = (offset, length, contexts) => {
+    asked.push([offset, length]);
+    return extents!(offset, length, contexts);
+  };
+  const [list] = await new Device(driver).extents(5000, 10);
+  expect(asked).toEqual([[4096, 4096]]);
+  expect([...list]).toEqual([{ offset: 5000, length: 10, flags: 6 }]);
+});
+
+it('lets timers run while it works through the pieces of a long request', async () => {
+  const driver = new MemoryDriver({ size: 2 ** 50 });
+  const slow = strictDriver(driver, { maximumZero: 65_536 });
+  slow.zero = async () => {
+    const until = performance.now() + 1;
+    while (performance.now() < until);
+  };
+  const abort = new AbortController();
+  setTimeout(() => abort.abort(), 20);
+  await expect(new Device(slow).zero(0, 2 ** 40, { signal: abort.signal })).rejects.toMatchObject({
+    code: 'ERR_ABORTED',
+  });
+});
