@@ -26,7 +26,10 @@ export interface Driver {
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Stores the whole of `source` at `offset`. */
   write?(offset: number, source: Uint8Array, options: WriteOptions): Promise<void>;
-  /** Makes a range read as zero. */
+  /**
+   * Makes a range read as zero. May fail with ERR_DEVICE_UNSUPPORTED, having changed nothing, where it finds
+   * out late that it cannot; unless `fast` was asked, zeroes are written instead.
+   */
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /** Says that a range is not needed any more; what it reads as afterwards is undefined. */
   discard?(offset: number, length: number, signal?: AbortSignal): Promise<void>;

@@ -1,3 +1,9 @@
 export type { ErrorCode } from './codes.js';
-export { abortedError, type ErrorContext, isAborted, LacunaError } from './lacuna-error.js';
+export {
+  abortedError,
+  type ErrorContext,
+  isAborted,
+  LacunaError,
+  throwIfAborted,
+} from './lacuna-error.js';
 export { fromWire, toWire, type WireError } from './wire.js';

@@ -51,3 +51,8 @@ export function abortedError(signal?: AbortSignal): LacunaError {
 export function isAborted(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
 }
+
+/** Throws {@link abortedError} if the signal has fired. */
+export function throwIfAborted(signal?: AbortSignal): void {
+  if (signal?.aborted) throw abortedError(signal);
+}

@@ -1,0 +1,30 @@
+/** `npm run bench -- NAME [--smoke] [--json]`: runs one bench, or says which there are. */
+import { parseArgs } from 'node:util';
+import { benchCopy } from './copy.js';
+import type { Bench } from './support/bench.js';
+
+const BENCHES: Record<string, Bench> = {
+  copy: benchCopy,
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    smoke: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    runs: { type: 'string', default: '5' },
+    only: { type: 'string' },
+  },
+});
+
+const bench = BENCHES[positionals[0]];
+if (bench === undefined) {
+  console.error(`Name a bench: ${Object.keys(BENCHES).join(', ')}`);
+  process.exit(2);
+}
+await bench({
+  smoke: values.smoke,
+  json: values.json,
+  runs: values.smoke ? 1 : Number(values.runs),
+  only: values.only,
+});

@@ -1,0 +1,87 @@
+/** What every bench shares: its options, interleaved runs, medians, and one way to print a table. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+
+export interface BenchOptions {
+  /** Tiny sizes and one run: shows that the bench works, says nothing of speed. */
+  smoke: boolean;
+  json: boolean;
+  runs: number;
+  /** Run only the workloads whose name holds this. */
+  only?: string | undefined;
+}
+
+export type Bench = (options: BenchOptions) => Promise<void>;
+
+/** One competitor in a workload: ours, or a tool that a user would take instead. */
+export interface Contender {
+  name: string;
+  run(): Promise<void>;
+  /** Throws if the output of the last run is wrong. */
+  verify?(): Promise<void>;
+}
+
+export interface Result {
+  workload: string;
+  name: string;
+  medianMs: number;
+  runsMs: number[];
+  /** Median of this one over the median of the first contender: above 1, ours is faster. */
+  ratio: number;
+}
+
+export const exec = promisify(execFile);
+
+/**
+ * Runs the contenders in turn, round after round, so that a slow spell of the machine hits all of them.
+ * The first is ours. Each verifies its output once, after its first run, which is not counted.
+ */
+export async function race(
+  workload: string,
+  contenders: readonly Contender[],
+  runs: number,
+): Promise<Result[]> {
+  const times = contenders.map((): number[] => []);
+  for (const contender of contenders) {
+    await contender.run();
+    await contender.verify?.();
+  }
+  for (let round = 0; round < runs; round++) {
+    for (const [i, contender] of contenders.entries()) {
+      const started = performance.now();
+      await contender.run();
+      times[i].push(performance.now() - started);
+    }
+  }
+  const medians = times.map(median);
+  return contenders.map(({ name }, i) => ({
+    workload,
+    name,
+    medianMs: medians[i],
+    runsMs: times[i],
+    ratio: medians[i] / medians[0],
+  }));
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+export function report(results: readonly Result[], { json }: BenchOptions): void {
+  if (json) {
+    console.log(JSON.stringify(results, null, 2));
+    return;
+  }
+  console.table(
+    results.map(({ workload, name, medianMs, runsMs, ratio }) => ({
+      workload,
+      name,
+      'median ms': Math.round(medianMs),
+      'fastest ms': Math.round(Math.min(...runsMs)),
+      'slowest ms': Math.round(Math.max(...runsMs)),
+      'times ours': Number(ratio.toFixed(2)),
+    })),
+  );
+}

@@ -1,0 +1,125 @@
+import { parseSize } from '../util/index.js';
+import type { DeviceDescription } from './description.js';
+
+/** Turns a value of JSON, or a text, into the value of a key; throws a TypeError that names the key. */
+type Reader = (value: unknown, key: string) => unknown;
+
+interface Key {
+  readonly read: Reader;
+  readonly required?: boolean;
+}
+
+type Keys = Readonly<Record<string, Key>>;
+
+const COMMON: Keys = { driver: { read: text }, 'read-only': { read: flag } };
+
+const SERVERS: Readonly<Record<string, Keys>> = {
+  unix: { type: { read: text }, path: { read: text, required: true } },
+  inet: {
+    type: { read: text },
+    host: { read: text, required: true },
+    port: { read: port, required: true },
+  },
+};
+
+const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
+  file: { ...COMMON, filename: { read: text, required: true } },
+  memory: { ...COMMON, size: { read: size, required: true } },
+  nbd: {
+    ...COMMON,
+    server: { read: (value, key) => variant(value, key, 'type', SERVERS), required: true },
+    export: { read: text },
+    contexts: { read: texts },
+  },
+  null: { ...COMMON, size: { read: size } },
+};
+
+/**
+ * Checks a description that came from outside (JSON, dotted keys, a caller without types) and returns it with every
+ * value in its own type: numbers and flags may be texts, as QEMU takes them.
+ *
+ * @throws TypeError naming the key that is unknown, missing or of the wrong type, and what is known.
+ */
+export function checkDescription(value: unknown): DeviceDescription {
+  return variant(value, '', 'driver', DRIVERS) as unknown as DeviceDescription;
+}
+
+/** Reads an object whose keys depend on the value of one of them. */
+function variant(
+  value: unknown,
+  path: string,
+  selector: string,
+  variants: Readonly<Record<string, Keys>>,
+): Record<string, unknown> {
+  const what = path === '' ? 'a device description' : path;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new TypeError(`${what} must be an object, not ${JSON.stringify(value)}`);
+  }
+  const given = value as Record<string, unknown>;
+  const chosen = given[selector];
+  if (typeof chosen !== 'string' || !Object.hasOwn(variants, chosen)) {
+    const known = Object.keys(variants).join(', ');
+    const problem = chosen === undefined ? 'is missing' : `cannot be ${JSON.stringify(chosen)}`;
+    throw new TypeError(`${join(path, selector)} ${problem}; it is one of: ${known}`);
+  }
+  return readKeys(given, path, `${selector} ${chosen}`, variants[chosen]);
+}
+
+function readKeys(given: Record<string, unknown>, path: string, owner: string, keys: Keys) {
+  const result: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    if (!Object.hasOwn(keys, key)) {
+      const known = Object.keys(keys).join(', ');
+      throw new TypeError(`${join(path, key)} is unknown; ${owner} has the keys: ${known}`);
+    }
+    result[key] = keys[key].read(value, join(path, key));
+  }
+  for (const [key, { required }] of Object.entries(keys)) {
+    if (required && result[key] === undefined) {
+      throw new TypeError(`${join(path, key)} is missing; ${owner} needs it`);
+    }
+  }
+  return result;
+}
+
+function text(value: unknown, key: string): string {
+  if (typeof value === 'string' && !value.includes('\0')) return value;
+  throw wrong(key, 'a text', value);
+}
+
+function texts(value: unknown, key: string): string[] {
+  // Dotted keys number the items: contexts.0=a,contexts.1=b
+  const isNumbered = typeof value === 'object' && value !== null && !Array.isArray(value);
+  const items = isNumbered ? Object.values(value) : value;
+  if (!Array.isArray(items)) throw wrong(key, 'a list of texts', value);
+  return items.map((item, index) => text(item, `${key}.${index}`));
+}
+
+function flag(value: unknown, key: string): boolean {
+  if (typeof value === 'boolean') return value;
+  if (value === 'on' || value === 'true') return true;
+  if (value === 'off' || value === 'false') return false;
+  throw wrong(key, 'true or false', value);
+}
+
+function size(value: unknown, key: string): number {
+  const bytes = typeof value === 'string' ? parseSize(value) : value;
+  if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
+  throw wrong(key, 'a size in bytes', value);
+}
+
+function port(value: unknown, key: string): number {
+  const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value;
+  if (Number.isInteger(number) && Number(number) >= 1 && Number(number) <= 65535)
+    return number as number;
+  throw wrong(key, 'a port number, 1 to 65535', value);
+}
+
+function wrong(key: string, wanted: string, value: unknown): TypeError {
+  return new TypeError(`${key} must be ${wanted}, not ${JSON.stringify(value)}`);
+}
+
+function join(path: string, key: string): string {
+  return path === '' ? key : `${path}.${key}`;
+}

@@ -1,0 +1,92 @@
+import { getSystemErrorName } from 'node:util';
+
+/**
+ * The Linux calls that Node lacks. Each returns what the call returns, or a negative errno: a hole that is not
+ * there is no exception.
+ */
+export interface SystemCalls {
+  /** First byte of data at or behind `offset`. */
+  seekData(fd: number, offset: number): number;
+  /** First byte of a hole at or behind `offset`; every file ends in one. */
+  seekHole(fd: number, offset: number): number;
+  /** Makes a range a hole that reads as zero. */
+  punchHole(fd: number, offset: number, length: number): number;
+  /** Makes a range read as zero and keeps its space. */
+  zeroRange(fd: number, offset: number, length: number): number;
+  /** Copies at most `length` bytes inside the kernel; returns how many. */
+  copyFileRange(source: FilePosition, target: FilePosition, length: number): number;
+}
+
+export interface FilePosition {
+  readonly fd: number;
+  readonly offset: number;
+}
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const KEEP_SIZE = 0x01;
+const PUNCH_HOLE = 0x02;
+const ZERO_RANGE = 0x10;
+
+let calls: Promise<SystemCalls | undefined> | undefined;
+
+/**
+ * Binds the calls, once for each thread, through the optional package koffi. Undefined where it is not
+ * installed, on other systems, and where the environment says LACUNA_FFI=off; then all works, only slower.
+ */
+export function systemCalls(): Promise<SystemCalls | undefined> {
+  calls ??= bind();
+  return calls;
+}
+
+/** The name of the errno in a negative result. */
+export function errnoName(result: number): string {
+  return getSystemErrorName(result);
+}
+
+async function bind(): Promise<SystemCalls | undefined> {
+  // 64-bit only: elsewhere `off_t` would be too short to reach the end of a disk.
+  const supported = process.platform === 'linux' && ['x64', 'arm64'].includes(process.arch);
+  if (!supported || process.env.LACUNA_FFI === 'off') return undefined;
+  try {
+    return declare((await import('koffi')).default);
+  } catch {
+    return undefined;
+  }
+}
+
+function declare(koffi: typeof import('koffi').default): SystemCalls {
+  const libc = koffi.load(null);
+  const lseek = libc.func('int64_t lseek(int, int64_t, int)');
+  const fallocate = libc.func('int fallocate(int, int, int64_t, int64_t)');
+  const copyFileRange = libc.func(
+    'int64_t copy_file_range(int, int64_t *, int, int64_t *, size_t, unsigned int)',
+  );
+  const sourceOffset = new BigInt64Array(1);
+  const targetOffset = new BigInt64Array(1);
+  const { EINTR } = koffi.os.errno;
+
+  /** Again after a signal, as libuv does for the calls that Node has. */
+  const result = (call: () => number): number => {
+    for (;;) {
+      const value = call();
+      if (value >= 0) return value;
+      if (koffi.errno() !== EINTR) return -koffi.errno();
+    }
+  };
+  return {
+    seekData: (fd, offset) => result(() => lseek(fd, offset, SEEK_DATA)),
+    seekHole: (fd, offset) => result(() => lseek(fd, offset, SEEK_HOLE)),
+    punchHole: (fd, offset, length) =>
+      result(() => fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)),
+    zeroRange: (fd, offset, length) =>
+      result(() => fallocate(fd, ZERO_RANGE | KEEP_SIZE, offset, length)),
+    copyFileRange: (source, target, length) => {
+      sourceOffset[0] = BigInt(source.offset);
+      targetOffset[0] = BigInt(target.offset);
+      return result(() =>
+        copyFileRange(source.fd, sourceOffset, target.fd, targetOffset, length, 0),
+      );
+    },
+  };
+}

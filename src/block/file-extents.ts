@@ -1,0 +1,40 @@
+import { ExtentList, Status } from '../extent/index.js';
+import { errnoName, type SystemCalls } from './ffi.js';
+
+/** Extents in one answer: some 50 ms of system calls, after which others must have their turn. */
+const LONGEST_ANSWER = 65_536;
+
+const HOLE = Status.hole | Status.zero;
+
+/**
+ * Walks the data and holes of a file inside one range, and ends early in a file of very many.
+ *
+ * Both calls move the file's offset, which everybody who shares the opening shares too; so an opening is never
+ * shared, and bytes are read and written at explicit offsets only.
+ *
+ * @returns the extents, or the name of the errno that the system gave.
+ */
+export function walkExtents(
+  calls: SystemCalls,
+  fd: number,
+  offset: number,
+  end: number,
+): ExtentList | string {
+  const list = new ExtentList(offset);
+  while (list.end < end && list.count < LONGEST_ANSWER) {
+    const data = calls.seekData(fd, list.end);
+    if (data < 0) {
+      const errno = errnoName(data);
+      if (errno !== 'ENXIO') return errno;
+      // No data from here to the end of the file.
+      list.push(end - list.end, HOLE);
+      return list;
+    }
+    list.push(Math.min(data, end) - list.end, HOLE);
+    if (data >= end) return list;
+    const hole = calls.seekHole(fd, data);
+    if (hole < 0) return errnoName(hole);
+    list.push(Math.min(hole, end) - data, Status.data);
+  }
+  return list;
+}

@@ -1,0 +1,22 @@
+export type {
+  DeviceDescription,
+  FileDescription,
+  MemoryDescription,
+  NbdDescription,
+  NullDescription,
+} from './description.js';
+export { checkDescription } from './description-check.js';
+export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
+export type {
+  Capabilities,
+  CopyRange,
+  Driver,
+  Limits,
+  WriteOptions,
+  ZeroOptions,
+} from './driver.js';
+export { MemoryDriver } from './memory.js';
+export { NullDriver } from './null.js';
+export { type OpenOptions, openDevice } from './open.js';
+export { type ParseOptions, parseDescription } from './parse-description.js';
+export { createRawFile } from './raw-file.js';

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { alignDown, isPowerOfTwo } from '../util/index.js';
+import type { Capabilities, Driver, Limits } from './driver.js';
+
+/**
+ * The limits of a driver, with maxima that are multiples of the minimum, so that every piece but the last is
+ * made of whole blocks.
+ *
+ * @throws AssertionError if the driver breaks its contract.
+ */
+export function checkedLimits(limits: Limits): Limits {
+  for (const key of ['minimum', 'preferred', 'zeroAlignment', 'discardAlignment'] as const) {
+    assert(isPowerOfTwo(limits[key]), `limits.${key} must be a power of two, not ${limits[key]}`);
+  }
+  const maximum = alignDown(limits.maximum, limits.minimum);
+  const maximumZero = alignDown(limits.maximumZero, limits.minimum);
+  assert(maximum > 0, `limits.maximum ${limits.maximum} is below the minimum ${limits.minimum}`);
+  assert(maximumZero > 0, `limits.maximumZero ${limits.maximumZero} is below the minimum`);
+  return { ...limits, maximum, maximumZero };
+}
+
+/** What a driver can really do: an operation needs its method, and every change needs `write`. */
+export function derivedCapabilities(driver: Driver, readOnly: boolean): Capabilities {
+  const can = driver.capabilities;
+  const write = !readOnly && can.write && driver.write !== undefined;
+  const zero = write && can.zero && driver.zero !== undefined;
+  return {
+    ...can,
+    write,
+    zero,
+    fastZero: zero && can.fastZero,
+    discard: write && can.discard && driver.discard !== undefined,
+    flush: write && can.flush && driver.flush !== undefined,
+    contexts: driver.extents === undefined ? [] : [...can.contexts],
+  };
+}

@@ -1,0 +1,61 @@
+import { abortedError, LacunaError } from '../errors/index.js';
+import type { DeviceDescription } from './description.js';
+import { checkDescription } from './description-check.js';
+import { Device } from './device.js';
+import type { Driver } from './driver.js';
+import { FileDriver } from './file.js';
+import { MemoryDriver } from './memory.js';
+import { NullDriver } from './null.js';
+import { parseDescription } from './parse-description.js';
+
+export interface OpenOptions {
+  /** Open for writing. Default false; a description that says `read-only` wins. */
+  readonly writable?: boolean;
+  /** Metadata contexts beside `base:allocation` and those of the description. */
+  readonly contexts?: readonly string[];
+  /** The format of what is inside a path; see `parseDescription`. */
+  readonly format?: string;
+  /** The caller knows that every byte reads as zero, because it has just made the device. */
+  readonly knownZero?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Opens a device from its description, or from the text that a command line has for it. Another opening, in
+ * this thread or a worker, is made from `device.description`.
+ *
+ * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_FORMAT, or that of an
+ * NBD server, if the device cannot be opened.
+ */
+export async function openDevice(
+  source: string | DeviceDescription,
+  options: OpenOptions = {},
+): Promise<Device> {
+  if (options.signal?.aborted) throw abortedError(options.signal);
+  const { format, knownZero } = options;
+  const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
+  const driver = await openDriver(describe(checkDescription(given), options));
+  return new Device(driver, { knownZero });
+}
+
+/** The description as it is opened: what was asked beside it becomes a part of it. */
+function describe(description: DeviceDescription, options: OpenOptions): DeviceDescription {
+  const { writable = false, contexts = [] } = options;
+  const readOnly = description['read-only'] === true || !writable;
+  const opened = { ...description, 'read-only': readOnly };
+  if (opened.driver !== 'nbd' || contexts.length === 0) return opened;
+  return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
+}
+
+function openDriver(description: DeviceDescription): Promise<Driver> | Driver {
+  switch (description.driver) {
+    case 'file':
+      return FileDriver.open(description);
+    case 'memory':
+      return new MemoryDriver(description);
+    case 'nbd':
+      throw new LacunaError('ERR_DEVICE_OPEN', 'NBD devices cannot be opened yet');
+    case 'null':
+      return new NullDriver(description);
+  }
+}

@@ -1,0 +1,95 @@
+import { LacunaError } from '../errors/index.js';
+import type { DeviceDescription } from './description.js';
+import { checkDescription } from './description-check.js';
+
+export interface ParseOptions {
+  /** The format of what is inside a path; only raw disks are read. Default: from the path's ending. */
+  readonly format?: string;
+}
+
+/** Endings of image formats. Bytes are never looked at: a guest may have written them. */
+const IMAGE_ENDING = /\.(qcow2?|vmdk|vdi|vhdx?)$/i;
+
+const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
+const DOTTED_KEYS = /^(?=.*\bdriver=)[a-z][a-z0-9.-]*=/is;
+
+/**
+ * Reads a device the way a command line says it: a path, an NBD URI, `null:`, JSON (`{...}` or `json:{...}`), or
+ * QEMU's dotted keys (`driver=nbd,server.type=unix,server.path=/run/x`, with `,,` for a comma in a value).
+ * A path that looks like one of the others is meant as a path when it begins with `./` or `/`.
+ *
+ * @throws TypeError if it is none of them; LacunaError ERR_DEVICE_FORMAT if a path names an image format.
+ */
+export function parseDescription(text: string, options: ParseOptions = {}): DeviceDescription {
+  if (text === '')
+    throw new TypeError('a device is a path, a URI or a description, not an empty text');
+  checkFormat(text, options.format);
+  if (text === 'null:') return { driver: 'null' };
+  if (/^(json:)?\{/.test(text)) return checkDescription(parseJson(text.replace(/^json:/, '')));
+  if (DOTTED_KEYS.test(text)) return checkDescription(parseDottedKeys(text));
+  const [, scheme] = SCHEME.exec(text) ?? [];
+  if (scheme !== undefined) {
+    throw new TypeError(
+      `${scheme}: is not a known scheme; known are nbd, nbds, nbd+unix and nbds+unix`,
+    );
+  }
+  checkEnding(text, options.format);
+  return { driver: 'file', filename: text };
+}
+
+function checkFormat(text: string, format: string | undefined): void {
+  if (format !== undefined && format !== 'raw') throw unreadable(text, format);
+}
+
+function checkEnding(filename: string, format: string | undefined): void {
+  const ending = IMAGE_ENDING.exec(filename)?.[1];
+  if (ending !== undefined && format === undefined)
+    throw unreadable(filename, ending.toLowerCase());
+}
+
+/** The name that QEMU has for a format with this ending. */
+const QEMU_FORMATS: Readonly<Record<string, string>> = { vhd: 'vpc' };
+
+function unreadable(filename: string, format: string): LacunaError {
+  const serve = `serve it with "qemu-nbd -f ${QEMU_FORMATS[format] ?? format} ..." and name its NBD URI`;
+  const message = `${filename}: ${format} images cannot be read here; ${serve}, or say that the format is raw`;
+  return new LacunaError('ERR_DEVICE_FORMAT', message, { device: filename });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new TypeError(`a device description is not valid JSON: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+type Nested = { [key: string]: string | Nested };
+
+function parseDottedKeys(text: string): Nested {
+  const result: Nested = Object.create(null);
+  // Two commas are one comma of a value; a single one begins the next key.
+  for (const field of text.match(/(?:[^,]|,,)+/g) ?? []) {
+    const [, path, value] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
+    if (path === undefined)
+      throw new TypeError(`"${field}" is no key=value of a device description`);
+    assign(result, path, value.replaceAll(',,', ','));
+  }
+  return result;
+}
+
+function assign(target: Nested, path: string, value: string): void {
+  const keys = path.split('.');
+  const last = keys.pop()!;
+  let place = target;
+  for (const key of keys) {
+    place[key] ??= Object.create(null) as Nested;
+    const next = place[key];
+    if (typeof next === 'string') throw new TypeError(`${path}: ${key} has a value already`);
+    place = next;
+  }
+  if (place[last] !== undefined) throw new TypeError(`${path} is said twice`);
+  place[last] = value;
+}

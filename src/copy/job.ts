@@ -1,0 +1,65 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CopyRun } from './copy-run.js';
+import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
+import { checkTransfer } from './transfer.js';
+
+/** Between two moments of progress. */
+const PROGRESS_MS = 100;
+
+/**
+ * Starts copying a source to a target, moving only what has to move.
+ *
+ * A full copy reads what does not read as zero, by the source's own status, and makes the rest zero unless
+ * the target reads as zero there already. An incremental copy does the same with what is dirty alone.
+ *
+ * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job:
+ *   ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and ERR_NBD_*, ERR_WORKER_LOST,
+ *   and ERR_ABORTED when `signal` fires.
+ */
+export function copy(options: CopyOptions): CopyJob {
+  checkTransfer(options);
+  if (options.context !== undefined && options.bitmap !== undefined) {
+    throw new TypeError('a copy is incremental by a context or by a bitmap, not by both');
+  }
+  return new CopyJob(options);
+}
+
+/** A copy that is running: await it for the report, iterate it for progress. */
+export class CopyJob implements PromiseLike<CopyReport>, AsyncIterable<CopyProgress> {
+  readonly #run: CopyRun;
+  readonly #report: Promise<CopyReport>;
+
+  /** @internal Use {@link copy}. */
+  constructor(options: CopyOptions) {
+    this.#run = new CopyRun(options);
+    this.#report = this.#run.start();
+    // Whoever only iterates gets the failure from there; it must not count as unhandled as well.
+    this.#report.catch(() => {});
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a job stands for its report, so that it can be awaited.
+  then<Done = CopyReport, Failed = never>(
+    done?: ((report: CopyReport) => Done | PromiseLike<Done>) | null,
+    failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
+  ): Promise<Done | Failed> {
+    return this.#report.then(done, failed);
+  }
+
+  /** How far the copy is now. */
+  progress(): CopyProgress {
+    return this.#run.progress();
+  }
+
+  /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
+  async *[Symbol.asyncIterator](): AsyncIterator<CopyProgress> {
+    const ended = new AbortController();
+    const end = () => ended.abort();
+    this.#report.then(end, end);
+    while (!ended.signal.aborted) {
+      yield this.progress();
+      await sleep(PROGRESS_MS, undefined, { signal: ended.signal }).catch(() => {});
+    }
+    yield this.progress();
+    await this.#report;
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * The data plane of a copy, in one thread: claim a window of the plan, then read, test for zero and write
+ * its pieces, several requests in flight, until nothing is left to claim.
+ *
+ * Bits are cleared by the claim, before the read, and set again when a piece fails or is not reached. So at
+ * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
+ * plan alone is exact.
+ */
+import type { Bitmap } from '../bitmap/index.js';
+import type { Device } from '../block/index.js';
+import { abortedError, throwIfAborted } from '../errors/index.js';
+import type { Arena, ArenaBlock } from '../wasm/index.js';
+import type { Control, Counters } from './control.js';
+import type { DetectZeroes } from './options.js';
+import { settleAll } from './status-walk.js';
+import { nextRun, ZERO_STEP } from './zero-runs.js';
+
+/** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
+export interface Transfer {
+  /** Requests in flight. */
+  requests: number;
+  /** Bytes of one request. */
+  requestSize: number;
+  /** Bytes of the plan that are claimed at once. */
+  windowSize: number;
+  detectZeroes: DetectZeroes;
+  /** Every byte of the target that the plan holds reads as zero now. */
+  targetIsZero: boolean;
+  /** Flush the target when this thread has moved its share. */
+  flush: boolean;
+}
+
+export interface MoverOptions extends Transfer {
+  source: Device;
+  target: Device;
+  plan: Bitmap;
+  arena: Arena;
+  control: Control;
+  counters: Counters;
+  signal: AbortSignal;
+}
+
+/** Runs of a window; scattered data ends a window early rather than growing this. */
+const WINDOW_RUNS = 1024;
+
+/** Shorter zero runs are written as data where zeroing is a request of its own. */
+const SHORTEST_ZERO_REQUEST = 64 * 1024;
+
+/** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
+const OFFLOAD_SIZE = 16 * 1024 * 1024;
+
+/** Moves what the plan holds until nothing is left, or the control says stop, or a request fails. */
+export async function move(options: MoverOptions): Promise<void> {
+  const mover = new Mover(options);
+  await mover.run();
+  if (options.flush && !options.control.stopped) {
+    await options.target.flush({ signal: options.signal });
+  }
+}
+
+class Mover {
+  readonly #options: MoverOptions;
+  readonly #shortestZero: number;
+  /** The claimed window: pairs of offset and length. */
+  readonly #window = new Float64Array(2 * WINDOW_RUNS);
+  #windowLength = 0;
+  #windowIndex = 0;
+  /** What is left of the run that pieces are being cut from. */
+  #from = 0;
+  #end = 0;
+  #offload: boolean;
+  #failed = false;
+
+  constructor(options: MoverOptions) {
+    this.#options = options;
+    this.#offload = options.detectZeroes === 'off';
+    this.#shortestZero = options.targetIsZero
+      ? ZERO_STEP
+      : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
+  }
+
+  async run(): Promise<void> {
+    const lanes = Array.from({ length: this.#options.requests }, () => this.#lane());
+    try {
+      await settleAll(lanes);
+    } finally {
+      this.#putBack();
+    }
+    throwIfAborted(this.#options.signal);
+  }
+
+  /** One request after another, through one slot of the arena. */
+  async #lane(): Promise<void> {
+    const slot = this.#options.arena.allocate(this.#options.requestSize);
+    try {
+      for (;;) {
+        const length = this.#take();
+        if (length === 0) return;
+        const offset = this.#from - length;
+        await this.#piece(slot, offset, length);
+      }
+    } finally {
+      slot.free();
+    }
+  }
+
+  /** Cuts the next piece off the window; its length, and its end in `#from`. 0 when there is no more. */
+  #take(): number {
+    const { control, requestSize } = this.#options;
+    if (this.#failed || control.stopped) return 0;
+    if (this.#from === this.#end && !this.#nextRun()) return 0;
+    const size = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    // Pieces end at multiples of the request size, so that all but the edges of a run are aligned.
+    const end = Math.min(this.#end, this.#from - (this.#from % size) + size);
+    const length = end - this.#from;
+    this.#from = end;
+    return length;
+  }
+
+  #nextRun(): boolean {
+    if (this.#windowIndex === this.#windowLength) {
+      const { plan, windowSize } = this.#options;
+      this.#windowLength = 2 * plan.claim(this.#window, { maxBytes: windowSize });
+      this.#windowIndex = 0;
+      if (this.#windowLength === 0) return false;
+    }
+    this.#from = this.#window[this.#windowIndex];
+    this.#end = this.#from + this.#window[this.#windowIndex + 1];
+    this.#windowIndex += 2;
+    return true;
+  }
+
+  async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    try {
+      if (this.#offload && (await this.#copyInside(offset, length))) return;
+      await this.#copyThrough(slot, offset, length);
+    } catch (error) {
+      this.#failed = true;
+      this.#options.plan.set(offset, length);
+      if (this.#options.signal.aborted) throw abortedError(this.#options.signal);
+      throw error;
+    }
+  }
+
+  /** Lets the system copy, where it can, without the bytes passing through this process. */
+  async #copyInside(offset: number, length: number): Promise<boolean> {
+    const { source, target, counters, signal } = this.#options;
+    throwIfAborted(signal);
+    const range = { sourceOffset: offset, targetOffset: offset, length };
+    if (!(await target.copyFrom(source, range))) {
+      this.#offload = false;
+      return false;
+    }
+    counters.requests += 1;
+    counters.movedBytes += length;
+    return true;
+  }
+
+  /** A piece cut for an offload that turned out impossible may be longer than a slot. */
+  async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    const { source, counters, requestSize, detectZeroes, signal } = this.#options;
+    for (let done = 0; done < length; done += requestSize) {
+      const size = Math.min(requestSize, length - done);
+      const bytes = size === slot.bytes.length ? slot.bytes : slot.bytes.subarray(0, size);
+      await source.read(offset + done, bytes, { signal });
+      counters.requests += 1;
+      if (detectZeroes === 'off') await this.#write(offset + done, bytes);
+      else await this.#writeSparsely(slot, offset + done, size);
+    }
+  }
+
+  async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    for (let at = 0; at < length; ) {
+      const run = nextRun(slot, at, length, this.#shortestZero);
+      if (run.zero) await this.#zero(offset + at, run.end - at);
+      else await this.#write(offset + at, slot.bytes.subarray(at, run.end));
+      at = run.end;
+    }
+  }
+
+  async #write(offset: number, bytes: Uint8Array): Promise<void> {
+    const { target, counters, signal } = this.#options;
+    await target.write(offset, bytes, { signal });
+    counters.requests += 1;
+    counters.movedBytes += bytes.length;
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    const { target, counters, detectZeroes, targetIsZero, signal } = this.#options;
+    if (targetIsZero) {
+      counters.skippedBytes += length;
+      return;
+    }
+    await target.zero(offset, length, { unmap: detectZeroes === 'unmap', signal });
+    counters.requests += 1;
+    counters.zeroedBytes += length;
+  }
+
+  /** What was claimed and not reached is dirty again. */
+  #putBack(): void {
+    const { plan } = this.#options;
+    if (this.#from < this.#end) plan.set(this.#from, this.#end - this.#from);
+    for (let i = this.#windowIndex; i < this.#windowLength; i += 2) {
+      plan.set(this.#window[i], this.#window[i + 1]);
+    }
+    this.#from = this.#end;
+    this.#windowIndex = this.#windowLength;
+  }
+}

@@ -1,0 +1,87 @@
+/** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
+import { availableParallelism } from 'node:os';
+import type { Device } from '../block/index.js';
+import type { Transfer } from './mover.js';
+import type { CopyOptions, TransferOptions } from './options.js';
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+/** Less than this is moved before a worker thread has even started. */
+const WORTH_A_THREAD = 64 * MiB;
+
+/** More connections than this have not been seen to help. */
+const MOST_THREADS = 4;
+
+const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 256 * KiB };
+const REQUESTS = { least: 1, most: 1024, default: 16 };
+const THREADS = { least: 0, most: 256 };
+const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
+
+/** Refuses options that make no sense, before anything is opened. */
+export function checkTransfer({ threads, requests, requestSize }: TransferOptions): void {
+  checkRange('threads', threads, THREADS);
+  checkRange('requests', requests, REQUESTS);
+  checkRange('requestSize', requestSize, REQUEST_SIZES);
+  if (requestSize !== undefined && !Number.isInteger(Math.log2(requestSize))) {
+    throw new RangeError(`requestSize must be a power of two, not ${requestSize}`);
+  }
+}
+
+function checkRange(
+  name: string,
+  value: number | undefined,
+  { least, most }: { least: number; most: number },
+): void {
+  if (value === undefined) return;
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
+  }
+}
+
+/**
+ * Worker threads for this much work. Each opens the devices anew, so both must be of a kind that can be
+ * opened several times and shows the same bytes each time.
+ */
+export function chooseThreads(
+  { threads }: TransferOptions,
+  { source, target, bytes }: { source: Device; target: Device; bytes: number },
+): number {
+  const shareable = [source, target].every(
+    (device) => device.description !== undefined && device.capabilities.multiConnection,
+  );
+  if (!shareable) return 0;
+  if (threads !== undefined) return threads;
+  if (bytes < WORTH_A_THREAD) return 0;
+  return Math.min(MOST_THREADS, availableParallelism());
+}
+
+/** What each of `threads` threads does; `bytes` is what they have to move together. */
+export function chooseTransfer(
+  options: CopyOptions,
+  devices: { source: Device; target: Device; targetIsZero: boolean },
+  { threads, bytes }: { threads: number; bytes: number },
+): Transfer {
+  const { source, target, targetIsZero } = devices;
+  const requestSize = options.requestSize ?? defaultRequestSize(source, target);
+  const share = bytes / (Math.max(1, threads) * WINDOWS.perThread);
+  return {
+    requests: options.requests ?? REQUESTS.default,
+    requestSize,
+    windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
+    detectZeroes: options.detectZeroes ?? (source.capabilities.exactStatus ? 'off' : 'unmap'),
+    targetIsZero,
+    flush: options.flush ?? true,
+  };
+}
+
+function defaultRequestSize(source: Device, target: Device): number {
+  const preferred = Math.max(source.limits.preferred, target.limits.preferred);
+  const maximum = Math.min(source.limits.maximum, target.limits.maximum);
+  const wanted = Math.max(REQUEST_SIZES.default, preferred);
+  return Math.max(REQUEST_SIZES.least, Math.min(REQUEST_SIZES.most, wanted, powerBelow(maximum)));
+}
+
+function powerBelow(value: number): number {
+  return 2 ** Math.floor(Math.log2(value));
+}

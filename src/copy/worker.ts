@@ -1,0 +1,72 @@
+/** One worker thread of a copy: opens its own connection to both sides and moves its share of the plan. */
+import type { MessagePort } from 'node:worker_threads';
+import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
+import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
+import { toWire, type WireError } from '../errors/index.js';
+import { Arena, type SharedArena } from '../wasm/index.js';
+import { Control } from './control.js';
+import { move, type Transfer } from './mover.js';
+
+/** What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}. */
+export interface WorkerTask {
+  arena: SharedArena;
+  plan: BitmapHandle;
+  control: Uint8Array;
+  thread: number;
+  source: DeviceDescription;
+  target: DeviceDescription;
+  transfer: Transfer;
+  port: MessagePort;
+}
+
+/** `stop`: end now. `drained`: the plan is empty, so a connection that is still being made is not needed. */
+export type WorkerSignal = 'stop' | 'drained';
+
+export interface WorkerResult {
+  /** Whether both devices could be opened; where not, others may do the work. */
+  opened: boolean;
+  error?: WireError;
+}
+
+export default async function work(task: WorkerTask): Promise<WorkerResult> {
+  const abort = new AbortController();
+  let opened = false;
+  let drained = false;
+  task.port.on('message', (signal: WorkerSignal) => {
+    if (signal === 'drained') drained = true;
+    if (signal === 'stop' || !opened) abort.abort();
+  });
+  const devices: Device[] = [];
+  try {
+    devices.push(await openDevice(task.source, { signal: abort.signal }));
+    devices.push(await openDevice(task.target, { writable: true, signal: abort.signal }));
+    opened = true;
+    await moveShare(task, devices[0], devices[1], abort.signal);
+    return { opened };
+  } catch (error) {
+    return !opened && drained ? { opened } : { opened, error: toWire(error) };
+  } finally {
+    await Promise.allSettled(devices.map((device) => device.close()));
+    task.port.close();
+  }
+}
+
+async function moveShare(
+  task: WorkerTask,
+  source: Device,
+  target: Device,
+  signal: AbortSignal,
+): Promise<void> {
+  const arena = Arena.attach(task.arena);
+  const control = new Control(task.control);
+  await move({
+    ...task.transfer,
+    source,
+    target,
+    plan: Bitmap.attach(arena, task.plan),
+    arena,
+    control,
+    counters: control.row(task.thread),
+    signal,
+  });
+}

@@ -1,0 +1,2 @@
+export { Device, type DeviceDescription, openDevice } from './block/index.js';
+export * from './copy/index.js';

@@ -1,0 +1,53 @@
+import { CHUNK_ERROR, Chunk, Command, MAX_EXTENTS, MAX_STRING_BYTES } from '../wire/constants.js';
+import { violation } from './failures.js';
+import type { PendingRequest } from './pending-request.js';
+
+/** Every error chunk begins with a u32 error and the u16 length of a text. */
+export const ERROR_FIELDS_BYTES = 6;
+/** The longest error chunk: its fields, a text, and the offset of NBD_REPLY_TYPE_ERROR_OFFSET. */
+const MAX_ERROR_BYTES = ERROR_FIELDS_BYTES + MAX_STRING_BYTES + 8;
+const MAX_STATUS_BYTES = 4 + 8 * MAX_EXTENTS;
+
+/** What a chunk's header says of its body. */
+export interface ChunkClaim {
+  readonly type: number;
+  readonly length: number;
+  /** Whether it ends its reply. */
+  readonly last: boolean;
+}
+
+/**
+ * Checks what a chunk's header alone can tell ("Structured reply types"), before a single byte of its
+ * body is believed. An unknown type is fatal, unless it is an error: of those, the fields are known.
+ *
+ * @throws LacunaError ERR_NBD_PROTOCOL
+ */
+export function checkChunk(request: PendingRequest, claim: ChunkClaim): void {
+  if (!fitsRequest(request.command, claim.type)) {
+    throw violation(`a chunk of type ${claim.type} in the reply to command ${request.command}`);
+  }
+  if (!fitsType(request.length, claim)) {
+    throw violation(`a chunk of type ${claim.type} with a body of ${claim.length} bytes`);
+  }
+}
+
+function fitsRequest(command: number, type: number): boolean {
+  if (type === Chunk.offsetData || type === Chunk.offsetHole) return command === Command.read;
+  if (type === Chunk.blockStatus) return command === Command.blockStatus;
+  return type === Chunk.none || (type & CHUNK_ERROR) !== 0;
+}
+
+function fitsType(requested: number, { type, length, last }: ChunkClaim): boolean {
+  switch (type) {
+    case Chunk.none:
+      return last && length === 0;
+    case Chunk.offsetData:
+      return length > 8 && length - 8 <= requested;
+    case Chunk.offsetHole:
+      return length === 12;
+    case Chunk.blockStatus:
+      return length >= 12 && length <= MAX_STATUS_BYTES && (length - 4) % 8 === 0;
+    default:
+      return length >= ERROR_FIELDS_BYTES && length <= MAX_ERROR_BYTES;
+  }
+}

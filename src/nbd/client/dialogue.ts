@@ -1,0 +1,91 @@
+import type { LacunaError } from '../../errors/index.js';
+import type { ByteSink } from './byte-sink.js';
+
+/** What a conversation wants next: exactly so many bytes from the peer, or to say something. */
+export type Step = { readonly read: number } | { readonly write: Uint8Array };
+
+/**
+ * A conversation in fixed steps, such as the handshake, as a generator: it reads like the protocol's
+ * text and knows no socket. It is sent the bytes that it asked to read.
+ */
+export type Conversation<T> = Generator<Step, T, Uint8Array>;
+
+const NOTHING = new Uint8Array(0);
+
+/** Asks for `count` bytes. The caller has bounded `count`: this is memory that a peer makes us take. */
+export function* take(count: number): Conversation<Uint8Array> {
+  return count === 0 ? NOTHING : yield { read: count };
+}
+
+export function* say(bytes: Uint8Array): Conversation<void> {
+  yield { write: bytes };
+}
+
+export interface DialogueEvents<T> {
+  send(bytes: Uint8Array): void;
+  done(result: T): void;
+  failed(error: unknown): void;
+}
+
+/**
+ * Runs a conversation over a stream. It never takes a byte more than the conversation asked for, so
+ * that whatever speaks next on the same stream begins exactly where this ended.
+ */
+export class Dialogue<T> implements ByteSink {
+  readonly #conversation: Conversation<T>;
+  readonly #events: DialogueEvents<T>;
+  #wanted: Uint8Array = new Uint8Array(1);
+  #filled = 0;
+  #ended = false;
+
+  constructor(conversation: Conversation<T>, events: DialogueEvents<T>) {
+    this.#conversation = conversation;
+    this.#events = events;
+  }
+
+  /** Runs up to the first bytes that are needed from the peer. */
+  start(): void {
+    this.#run(() => this.#conversation.next(NOTHING));
+  }
+
+  buffer(): Uint8Array {
+    return this.#filled === 0 ? this.#wanted : this.#wanted.subarray(this.#filled);
+  }
+
+  received(count: number): void {
+    this.#filled += count;
+    if (this.#ended || this.#filled < this.#wanted.length) return;
+    const bytes = this.#wanted;
+    this.#run(() => this.#conversation.next(bytes));
+  }
+
+  /** The conversation hears of it where it waits: at some points the protocol gives it a meaning. */
+  closed(failure: LacunaError): void {
+    this.#run(() => this.#conversation.throw(failure));
+  }
+
+  #run(resume: () => IteratorResult<Step, T>): void {
+    if (this.#ended) return;
+    try {
+      let result = resume();
+      while (!result.done && 'write' in result.value) {
+        this.#events.send(result.value.write);
+        result = this.#conversation.next(NOTHING);
+      }
+      if (!result.done) {
+        this.#expect((result.value as { read: number }).read);
+        return;
+      }
+      this.#ended = true;
+      this.#events.done(result.value);
+    } catch (error) {
+      this.#ended = true;
+      this.#events.failed(error);
+    }
+  }
+
+  #expect(count: number): void {
+    this.#wanted = new Uint8Array(count);
+    this.#filled = 0;
+  }
+}

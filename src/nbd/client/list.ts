@@ -1,0 +1,50 @@
+import { LacunaError } from '../../errors/index.js';
+import { Option, OptionReply } from '../wire/constants.js';
+import { encodeOption, viewOf } from '../wire/options.js';
+import { decodeText } from '../wire/text.js';
+import { type Conversation, say } from './dialogue.js';
+import { violation } from './failures.js';
+import { greet } from './greeting.js';
+import { type OptionAnswer, optionReply, refusal } from './option-replies.js';
+
+/** An export that a server offers. */
+export interface ListedExport {
+  readonly name: string;
+  /** The server's words about it; empty where it has none. */
+  readonly description: string;
+}
+
+const MAX_EXPORTS = 65536;
+
+/** Asks which exports there are ("NBD_OPT_LIST") and takes leave. */
+export function* listExports(): Conversation<ListedExport[]> {
+  const greeting = yield* greet();
+  if (!greeting.fixed) {
+    throw new LacunaError('ERR_NBD_UNSUPPORTED', 'the server is too old to list its exports');
+  }
+  yield* say(encodeOption(Option.list));
+  const found: ListedExport[] = [];
+  while (found.length <= MAX_EXPORTS) {
+    const answer = yield* optionReply(Option.list);
+    if (answer.error) throw refusal(answer, 'to list its exports');
+    if (answer.type === OptionReply.ack) {
+      // The reply to ABORT need not be awaited: either side may hang up at once.
+      yield* say(encodeOption(Option.abort));
+      return found;
+    }
+    found.push(decodeListed(answer));
+  }
+  throw violation(`more than ${MAX_EXPORTS} exports`);
+}
+
+function decodeListed({ type, payload }: OptionAnswer): ListedExport {
+  if (type !== OptionReply.server || payload.length < 4) {
+    throw violation(`reply ${type} to NBD_OPT_LIST`);
+  }
+  const length = viewOf(payload).getUint32(0);
+  if (length > payload.length - 4) throw violation('an export name longer than its reply');
+  return {
+    name: decodeText(payload.subarray(4, 4 + length)),
+    description: decodeText(payload.subarray(4 + length)),
+  };
+}

@@ -1,0 +1,66 @@
+import { type ErrorCode, LacunaError } from '../../errors/index.js';
+import {
+  MAX_STRING_BYTES,
+  OPTION_ERROR,
+  OPTION_REPLY_MAGIC,
+  OptionError,
+} from '../wire/constants.js';
+import { OPTION_REPLY_BYTES, viewOf } from '../wire/options.js';
+import { decodeText, printable } from '../wire/text.js';
+import { type Conversation, take } from './dialogue.js';
+import { violation } from './failures.js';
+
+/** One reply to an option. */
+export interface OptionAnswer {
+  readonly type: number;
+  /** Whether the type is an error; the payload is then text for people. */
+  readonly error: boolean;
+  readonly payload: Uint8Array;
+}
+
+/** The longest legal reply, an export with its description, with room for what is still to be invented. */
+const MAX_REPLY_BYTES = 4 * MAX_STRING_BYTES;
+
+/** Reads one reply to `option`, the only one that is outstanding. */
+export function* optionReply(option: number): Conversation<OptionAnswer> {
+  const header = viewOf(yield* take(OPTION_REPLY_BYTES));
+  if (header.getBigUint64(0) !== OPTION_REPLY_MAGIC) {
+    throw violation('an option reply without its magic number');
+  }
+  const echoed = header.getUint32(8);
+  if (echoed !== option) throw violation(`a reply to option ${echoed} when ${option} was asked`);
+  const type = header.getUint32(12);
+  const length = header.getUint32(16);
+  if (length > MAX_REPLY_BYTES) throw violation(`an option reply of ${length} bytes`);
+  return { type, error: type >= OPTION_ERROR, payload: yield* take(length) };
+}
+
+/** What each refusal means to us: an error code, and words for people. */
+const REFUSALS: Readonly<Record<number, readonly [ErrorCode, string]>> = {
+  [OptionError.unsupported]: ['ERR_NBD_UNSUPPORTED', 'it does not know how'],
+  [OptionError.policy]: ['ERR_DEVICE_OPEN', 'its policy forbids it'],
+  [OptionError.invalid]: ['ERR_DEVICE_OPEN', 'it calls the request invalid'],
+  [OptionError.platform]: ['ERR_NBD_UNSUPPORTED', 'its platform cannot'],
+  [OptionError.tlsRequired]: ['ERR_NBD_UNSUPPORTED', 'it requires TLS, which is not supported yet'],
+  [OptionError.unknown]: ['ERR_DEVICE_OPEN', 'it has no such export'],
+  [OptionError.shutdown]: ['ERR_NBD_DISCONNECTED', 'it is shutting down'],
+  [OptionError.blockSizeRequired]: ['ERR_NBD_UNSUPPORTED', 'it insists on block sizes'],
+  [OptionError.tooBig]: ['ERR_DEVICE_OPEN', 'it calls the request too big'],
+  [OptionError.extendedHeadersRequired]: [
+    'ERR_NBD_UNSUPPORTED',
+    'it requires extended headers, which are not supported yet',
+  ],
+};
+
+/** The error for an option that was refused; the server's own text is part of the message. */
+export function refusal(answer: OptionAnswer, what: string): LacunaError {
+  const [code, why] = REFUSALS[answer.type] ?? [
+    'ERR_DEVICE_OPEN',
+    `error 0x${answer.type.toString(16)}`,
+  ];
+  const text = printable(decodeText(answer.payload));
+  const quoted = text === '' ? '' : ` ("${text}")`;
+  return new LacunaError(code, `the server refused ${what}: ${why}${quoted}`, {
+    retryable: answer.type === OptionError.shutdown,
+  });
+}

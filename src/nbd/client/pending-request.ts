@@ -1,0 +1,135 @@
+import { abortedError, type LacunaError } from '../../errors/index.js';
+import type { ExtentList } from '../../extent/index.js';
+import { Command } from '../wire/constants.js';
+import type { RequestHeader } from '../wire/requests.js';
+import { Coverage } from './coverage.js';
+
+/** What one request asks of the server, and where its bytes come from or go to. */
+export interface RequestSpec {
+  readonly command: number;
+  readonly flags: number;
+  readonly offset: number;
+  readonly length: number;
+  /** Where a read's bytes go. */
+  readonly target?: Uint8Array;
+  /** A write's bytes. */
+  readonly source?: Uint8Array;
+  readonly signal?: AbortSignal;
+}
+
+/** What a request reports to its owner. */
+export interface RequestOwner {
+  /** The signal fired while the request is under way. */
+  aborted(request: PendingRequest): void;
+  /** Node holds the bytes of a write no longer. */
+  released(request: PendingRequest): void;
+}
+
+/** A status reply's lists by context id; empty for every other request. */
+export type RequestResult = ReadonlyMap<number, ExtentList>;
+
+const NO_LISTS: RequestResult = new Map();
+
+/**
+ * A slot for one request in flight. Slots are used again, so that a request allocates little more than
+ * its promise. A slot is free once the reply is complete *and* Node has let go of the request's bytes;
+ * its promise may have been settled earlier, when the caller gave up.
+ */
+export class PendingRequest implements RequestHeader {
+  /** The slot's place in its table. */
+  readonly cookieLow: number;
+  /** Counts the slot's uses, so that a reply to an earlier one is noticed. */
+  cookieHigh = 0;
+  command: number = Command.read;
+  flags = 0;
+  offset = 0;
+  length = 0;
+  /** Where a read's bytes go; undefined once nobody wants them any more. */
+  target: Uint8Array | undefined;
+  /** What an error reply said. */
+  failure: LacunaError | undefined;
+  /** The whole reply has arrived. */
+  replied = false;
+  /** Node holds none of the caller's memory for sending. */
+  released = true;
+  /** The socket was given a part of `target` and will write to it. */
+  receiving = false;
+  /** The signal fired, but the caller's memory is still lent out. */
+  giveUp = false;
+  readonly coverage = new Coverage();
+  /** A status reply's lists so far, by context id. */
+  lists: Map<number, ExtentList> | undefined;
+  /** Called by Node when it has sent a write's bytes; bound once, not per request. */
+  readonly onReleased: () => void;
+
+  readonly #onAbort: () => void;
+  #signal: AbortSignal | undefined;
+  #resolve: ((result: RequestResult) => void) | undefined;
+  #reject: ((error: unknown) => void) | undefined;
+
+  constructor(index: number, owner: RequestOwner) {
+    this.cookieLow = index;
+    this.#onAbort = () => owner.aborted(this);
+    this.onReleased = () => {
+      this.released = true;
+      owner.released(this);
+    };
+  }
+
+  get active(): boolean {
+    return !this.replied || !this.released;
+  }
+
+  get settled(): boolean {
+    return this.#resolve === undefined;
+  }
+
+  begin(spec: RequestSpec): Promise<RequestResult> {
+    this.cookieHigh = (this.cookieHigh + 1) >>> 0;
+    this.command = spec.command;
+    this.flags = spec.flags;
+    this.offset = spec.offset;
+    this.length = spec.length;
+    this.target = spec.target;
+    this.failure = undefined;
+    this.replied = false;
+    this.released = spec.source === undefined;
+    this.receiving = false;
+    this.giveUp = false;
+    this.coverage.reset();
+    this.lists = spec.command === Command.blockStatus ? new Map() : undefined;
+    this.#signal = spec.signal;
+    spec.signal?.addEventListener('abort', this.#onAbort);
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  resolve(): void {
+    const resolve = this.#resolve;
+    const result = this.lists ?? NO_LISTS;
+    this.#forget();
+    resolve?.(result);
+  }
+
+  reject(error: unknown): void {
+    const reject = this.#reject;
+    this.#forget();
+    reject?.(error);
+  }
+
+  /** Ends the promise, but not the slot: the reply is still to come, and its bytes go nowhere. */
+  abandon(): void {
+    this.reject(abortedError(this.#signal));
+  }
+
+  #forget(): void {
+    this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.#signal = undefined;
+    this.#resolve = undefined;
+    this.#reject = undefined;
+    this.target = undefined;
+    this.lists = undefined;
+  }
+}

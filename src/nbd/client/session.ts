@@ -1,0 +1,170 @@
+/**
+ * The transmission phase: requests out, replies in, in any order and any number at a time. It knows no
+ * socket: bytes come through ByteSink and leave through a Sender, and `destroy` ends the connection.
+ *
+ * A promise is settled exactly once, and not before the caller's memory is free: for a read, no late
+ * byte lands in its target; for a write, Node holds no part of its source.
+ */
+import { abortedError, LacunaError } from '../../errors/index.js';
+import { Command } from '../wire/constants.js';
+import type { ByteSink } from './byte-sink.js';
+import { describeRequest, disconnected, locate } from './failures.js';
+import { Outbox, type Sender } from './outbox.js';
+import type {
+  PendingRequest,
+  RequestOwner,
+  RequestResult,
+  RequestSpec,
+} from './pending-request.js';
+import { ReplyParser, type ReplyRules } from './reply-parser.js';
+import { RequestTable } from './request-table.js';
+import { Watchdog } from './watchdog.js';
+
+export interface SessionOptions extends ReplyRules {
+  /** How messages name the export. */
+  readonly name: string;
+  /** No progress for so long, with a request pending, ends the connection; 0 waits for ever. */
+  readonly requestTimeoutMs: number;
+}
+
+/** The connection, as far as a session uses it. */
+export interface Connection extends Sender {
+  /** Ends the connection at once; the session then hears of it through `closed`. */
+  destroy(failure: LacunaError): void;
+}
+
+/** A caller that gave up waits so long for a peer that stalls in the middle of its bytes. */
+const GIVE_UP_MS = 1000;
+
+export class Session implements ByteSink, RequestOwner {
+  readonly #connection: Connection;
+  readonly #options: SessionOptions;
+  readonly #table = new RequestTable(this);
+  readonly #parser: ReplyParser;
+  readonly #outbox: Outbox;
+  readonly #watchdog: Watchdog;
+  #failure: LacunaError | undefined;
+  #shuttingDown = false;
+  #onIdle: (() => void) | undefined;
+
+  constructor(connection: Connection, options: SessionOptions) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#outbox = new Outbox(connection);
+    this.#parser = new ReplyParser(this.#table, options, {
+      replied: (request) => this.#replied(request),
+      memoryReturned: (request) => request.abandon(),
+    });
+    this.#watchdog = new Watchdog(options.requestTimeoutMs, () => this.#expired());
+  }
+
+  /** Whether the server announced that it is going away (ESHUTDOWN). */
+  get shuttingDown(): boolean {
+    return this.#shuttingDown;
+  }
+
+  /** Requests whose reply is not complete. */
+  get pending(): number {
+    return this.#table.count;
+  }
+
+  async submit(spec: RequestSpec): Promise<RequestResult> {
+    if (spec.signal?.aborted) throw abortedError(spec.signal);
+    if (this.#failure !== undefined) throw this.#located(this.#failure, spec);
+    if (this.#shuttingDown) {
+      throw this.#located(disconnected('the server is shutting down; connect anew'), spec);
+    }
+    const request = this.#table.take();
+    const promise = request.begin(spec);
+    this.#table.sent(request);
+    this.#watchdog.watch();
+    this.#outbox.push(request, spec.source, request.onReleased);
+    return promise;
+  }
+
+  /** Resolves when nothing is pending, at once if nothing is. */
+  idle(): Promise<void> {
+    if (this.#table.count === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#onIdle = resolve;
+    });
+  }
+
+  /** Says goodbye. The server may close without answering what is pending, so be idle first. */
+  sendDisconnect(): void {
+    const nothing = { flags: 0, cookieHigh: 0, cookieLow: 0, offset: 0, length: 0 };
+    this.#outbox.push({ ...nothing, command: Command.disconnect });
+    this.#outbox.flush();
+  }
+
+  buffer(): Uint8Array {
+    return this.#parser.buffer();
+  }
+
+  received(count: number): void {
+    this.#watchdog.progress();
+    this.#parser.received(count);
+  }
+
+  /** Fails all that is pending. The socket is closed already, so no memory is lent out any more. */
+  closed(failure: LacunaError): void {
+    this.#failure = failure;
+    this.#watchdog.stop();
+    for (const request of this.#table) {
+      if (request.settled) continue;
+      if (request.giveUp) request.abandon();
+      else request.reject(this.#located(failure, request));
+    }
+    this.#onIdle?.();
+  }
+
+  aborted(request: PendingRequest): void {
+    if (!request.receiving && request.released) {
+      request.abandon();
+      return;
+    }
+    request.giveUp = true;
+    const use = request.cookieHigh;
+    const timer = setTimeout(() => {
+      if (request.cookieHigh !== use || request.settled) return;
+      const what = describeRequest(request);
+      this.#connection.destroy(disconnected(`the peer stalled while asked to ${what}`));
+    }, GIVE_UP_MS);
+    timer.unref();
+  }
+
+  released(request: PendingRequest): void {
+    if (this.#failure !== undefined) return;
+    this.#watchdog.progress();
+    if (request.giveUp) request.abandon();
+    if (request.replied) this.#finish(request);
+  }
+
+  #replied(request: PendingRequest): void {
+    if (request.failure?.errno === 'ESHUTDOWN') this.#shuttingDown = true;
+    if (request.released) this.#finish(request);
+  }
+
+  #finish(request: PendingRequest): void {
+    if (request.failure === undefined) request.resolve();
+    else request.reject(this.#located(request.failure, request));
+    this.#table.giveBack(request);
+    if (this.#table.count > 0) return;
+    this.#watchdog.stop();
+    this.#onIdle?.();
+  }
+
+  #expired(): void {
+    const seconds = this.#options.requestTimeoutMs / 1000;
+    this.#connection.destroy(
+      new LacunaError('ERR_TIMEOUT', `the server made no progress for ${seconds} s`, {
+        retryable: true,
+      }),
+    );
+  }
+
+  #located(failure: LacunaError, { command, offset, length }: RequestSpec): LacunaError {
+    const range = command === Command.flush ? undefined : { offset, length };
+    return locate(failure, this.#options.name, range);
+  }
+}

@@ -1,0 +1,25 @@
+import { Device, type Driver, MemoryDriver } from '#dist/block/index.js';
+
+/** A memory device whose driver methods may be replaced, to play a device that misbehaves. */
+export function fakeDevice(size: number, change: Partial<Driver> = {}): Device {
+  const memory = new MemoryDriver({ size });
+  const driver: Driver = new Proxy(memory, {
+    get(target, key) {
+      const value = Reflect.get(key in change ? change : target, key);
+      return typeof value === 'function' ? value.bind(key in change ? change : target) : value;
+    },
+  });
+  return new Device(driver);
+}
+
+/** Bytes that differ from place to place and are never zero. */
+export function pattern(length: number, seed = 1): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => ((i * 31 + seed * 17) % 255) + 1);
+}
+
+/** The whole content of a small device. */
+export async function contentOf(device: Device): Promise<Uint8Array> {
+  const bytes = new Uint8Array(device.size);
+  await device.read(0, bytes);
+  return bytes;
+}

@@ -1,0 +1,213 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Bitmap } from '#dist/bitmap/index.js';
+import type { Device, Driver } from '#dist/block/index.js';
+import { compare, copy } from '#dist/copy/index.js';
+import { LacunaError } from '#dist/errors/index.js';
+import { ExtentList, Status } from '#dist/extent/index.js';
+import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+
+const PAGE = 4096;
+const PAGES = 48;
+const SIZE = PAGES * PAGE - 1000;
+const { capabilities } = fakeDevice(1);
+
+/** Ways in which a target may be less than ideal. */
+const TARGETS: Record<string, Partial<Driver>> = {
+  'knows and does everything': {},
+  'is not known to be zero': { capabilities: { ...capabilities, knownZero: false } },
+  'has no fast zero': { capabilities: { ...capabilities, knownZero: false, fastZero: false } },
+  'tells no status': {
+    capabilities: { ...capabilities, knownZero: false, fastZero: false, contexts: [] },
+  },
+  'cannot zero': {
+    capabilities: { ...capabilities, knownZero: false, fastZero: false, zero: false, contexts: [] },
+  },
+  'refuses a fast zero': {
+    capabilities: { ...capabilities, knownZero: false, contexts: [] },
+    async zero(this: Driver & { write: NonNullable<Driver['write']> }, offset, length, options) {
+      if (options.fast) throw new LacunaError('ERR_NBD_REMOTE', 'too slow', { errno: 'ENOTSUP' });
+      await this.write(offset, new Uint8Array(length), {});
+    },
+  },
+};
+
+/** Ways in which a source may tell its status. */
+const SOURCES: Record<string, Partial<Driver>> = {
+  'is exact': {},
+  'tells no status': { capabilities: { ...capabilities, contexts: [], exactStatus: false } },
+  'calls everything data': {
+    capabilities: { ...capabilities, exactStatus: false },
+    extents: async (offset, length) => [ExtentList.of(offset, length, Status.data)],
+  },
+};
+
+const pages = fc.uniqueArray(fc.integer({ min: 0, max: PAGES - 1 }), { maxLength: PAGES });
+
+async function fill(device: Device, where: readonly number[], seed: number): Promise<void> {
+  for (const page of where) {
+    const offset = page * PAGE;
+    await device.write(offset, pattern(Math.min(PAGE, SIZE - offset), seed + page));
+  }
+}
+
+for (const [sourceName, sourceChange] of Object.entries(SOURCES)) {
+  for (const [targetName, targetChange] of Object.entries(TARGETS)) {
+    describe(`copy from a source that ${sourceName} to a target that ${targetName}`, () => {
+      it('makes the target equal, whatever was on it', async () => {
+        await fc.assert(
+          fc.asyncProperty(
+            pages,
+            pages,
+            fc.constantFrom('off', 'on', 'unmap', undefined),
+            async (data, old, detectZeroes) => {
+              const source = fakeDevice(SIZE, sourceChange);
+              const target = fakeDevice(SIZE, targetChange);
+              await fill(source, data, 1);
+              await fill(target, old, 100);
+              const report = await copy({ source, target, ...(detectZeroes && { detectZeroes }) });
+              expect(await contentOf(target)).toEqual(await contentOf(source));
+              expect(report.movedBytes + report.zeroedBytes + report.skippedBytes).toBe(SIZE);
+            },
+          ),
+          { numRuns: 25 },
+        );
+      });
+
+      it('moves every change, zeroes among them, and nothing that is clean', async () => {
+        await fc.assert(
+          fc.asyncProperty(pages, pages, pages, async (first, changed, zeroed) => {
+            const source = fakeDevice(SIZE, sourceChange);
+            const target = fakeDevice(SIZE, targetChange);
+            const bitmap = new Bitmap({ size: SIZE, granularity: PAGE });
+            await fill(source, first, 1);
+            await copy({ source, target });
+            await fill(source, changed, 50);
+            for (const page of zeroed)
+              await source.zero(page * PAGE, Math.min(PAGE, SIZE - page * PAGE));
+            for (const page of [...changed, ...zeroed])
+              bitmap.set(page * PAGE, Math.min(PAGE, SIZE - page * PAGE));
+            const report = await copy({ source, target, bitmap });
+            expect(await contentOf(target)).toEqual(await contentOf(source));
+            expect(report.movedBytes + report.zeroedBytes).toBeLessThanOrEqual(bitmap.dirtyBytes);
+          }),
+          { numRuns: 25 },
+        );
+      });
+    });
+  }
+}
+
+describe('copy', () => {
+  it('touches nothing where both sides are empty, however large', async () => {
+    const report = await copy({ source: fakeDevice(2 ** 50), target: fakeDevice(2 ** 50) });
+    expect(report).toMatchObject({ movedBytes: 0, zeroedBytes: 0, requests: 0 });
+  });
+
+  it('takes the word of a caller who says that the target is zero', async () => {
+    const source = fakeDevice(SIZE);
+    const target = fakeDevice(SIZE, {
+      capabilities: { ...capabilities, knownZero: false, contexts: [] },
+    });
+    await fill(source, [3], 1);
+    const report = await copy({ source, target, targetIsZero: true });
+    expect(report).toMatchObject({ movedBytes: PAGE, zeroedBytes: 0 });
+  });
+
+  it('refuses a smaller target, and says that the rest of a larger one was left', async () => {
+    const source = fakeDevice(SIZE);
+    await expect(copy({ source, target: fakeDevice(SIZE - 1) })).rejects.toMatchObject({
+      code: 'ERR_COPY_MISMATCH',
+    });
+    const { warnings } = await copy({ source, target: fakeDevice(SIZE + 1) });
+    expect(warnings.join()).toContain('1 bytes larger');
+  });
+
+  it('tells progress that ends with all of it done', async () => {
+    const source = fakeDevice(SIZE);
+    await fill(source, [1, 2, 3], 1);
+    const phases = [];
+    let last: unknown;
+    for await (const progress of copy({ source, target: fakeDevice(SIZE) })) {
+      phases.push(progress.phase);
+      last = progress;
+    }
+    expect(phases.at(-1)).toBe('done');
+    expect(last).toMatchObject({ totalBytes: 3 * PAGE, doneBytes: 3 * PAGE });
+  });
+
+  it('fails the one who iterates as well as the one who awaits', async () => {
+    const source = fakeDevice(SIZE, {
+      read: () => Promise.reject(new LacunaError('ERR_DEVICE_IO', 'bad sector', { errno: 'EIO' })),
+      capabilities: { ...capabilities, contexts: [] },
+    });
+    const job = copy({ source, target: fakeDevice(SIZE) });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_DEVICE_IO', errno: 'EIO' });
+    const iterate = async () => {
+      for await (const _ of copy({ source, target: fakeDevice(SIZE) }));
+    };
+    await expect(iterate()).rejects.toMatchObject({ errno: 'EIO' });
+  });
+
+  it('stops when its signal fires, even in the middle of a request', async () => {
+    const abort = new AbortController();
+    const source = fakeDevice(SIZE, {
+      capabilities: { ...capabilities, contexts: [] },
+      read: (_offset, _target, signal) =>
+        new Promise((_, reject) => {
+          signal?.addEventListener('abort', () => reject(signal.reason));
+          abort.abort();
+        }),
+    });
+    await expect(
+      copy({ source, target: fakeDevice(SIZE), signal: abort.signal }),
+    ).rejects.toMatchObject({
+      code: 'ERR_ABORTED',
+      name: 'AbortError',
+    });
+  });
+
+  it('refuses options that make no sense before it opens anything', () => {
+    const devices = { source: '/nowhere/a.raw', target: '/nowhere/b.raw' };
+    expect(() => copy({ ...devices, requestSize: 5000 })).toThrow(/power of two, not 5000/);
+    expect(() => copy({ ...devices, requests: 0 })).toThrow(RangeError);
+    expect(() => copy({ ...devices, threads: -1 })).toThrow(RangeError);
+  });
+});
+
+describe('compare', () => {
+  it('finds the first byte that differs, or none', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        pages,
+        fc.option(fc.integer({ min: 0, max: SIZE - 1 })),
+        async (data, at) => {
+          const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE, SOURCES['tells no status'])];
+          await fill(a, data, 1);
+          await fill(b, data, 1);
+          if (at !== null) {
+            const byte = new Uint8Array(1);
+            await a.read(at, byte);
+            await b.write(at, Uint8Array.of(byte[0] ^ 0xff));
+          }
+          const report = await compare({ a, b, requestSize: 8192 });
+          expect(report.equal).toBe(at === null);
+          expect(report.offset).toBe(at ?? undefined);
+        },
+      ),
+    );
+  });
+
+  it('reads nothing where both sides are known to be zero', async () => {
+    const [a, b] = [fakeDevice(2 ** 50), fakeDevice(2 ** 50)];
+    expect(await compare({ a, b })).toMatchObject({ equal: true, comparedBytes: 0 });
+  });
+
+  it('takes the missing end of the smaller one for zeroes, unless it is strict', async () => {
+    const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE + PAGE)];
+    expect(await compare({ a, b })).toMatchObject({ equal: true });
+    expect(await compare({ a, b, strict: true })).toMatchObject({ equal: false, offset: SIZE });
+    await b.write(SIZE + 10, Uint8Array.of(1));
+    expect(await compare({ a, b })).toMatchObject({ equal: false, offset: SIZE + 10 });
+  });
+});

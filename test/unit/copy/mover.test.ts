@@ -1,0 +1,117 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Bitmap } from '#dist/bitmap/index.js';
+import { Control } from '#dist/copy/control.js';
+import { move } from '#dist/copy/mover.js';
+import { LacunaError } from '#dist/errors/index.js';
+import { Arena } from '#dist/wasm/index.js';
+import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+
+const PAGE = 4096;
+const SIZE = 64 * PAGE;
+
+function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
+  const control = new Control(new Uint8Array(new SharedArrayBuffer(Control.bytesFor(1))));
+  const source = fakeDevice(SIZE);
+  const options = {
+    source,
+    target,
+    plan,
+    arena: Arena.default(),
+    control,
+    counters: control.row(0),
+    requests: 4,
+    requestSize: PAGE,
+    windowSize: 8 * PAGE,
+    detectZeroes: 'off' as const,
+    targetIsZero: false,
+    flush: true,
+    signal: new AbortController().signal,
+  };
+  return { source, target, control, options };
+}
+
+const wholePlan = () => {
+  const plan = new Bitmap({ size: SIZE, granularity: 512 });
+  plan.setAll();
+  return plan;
+};
+
+describe('move', () => {
+  it('leaves in the plan exactly what did not reach the target, when a write fails', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 0, max: 63 }),
+        fc.integer({ min: 1, max: 8 }),
+        async (bad, requests) => {
+          const memory = fakeDevice(SIZE);
+          const target = fakeDevice(SIZE, {
+            write: async (offset, bytes) => {
+              await new Promise((resolve) => setImmediate(resolve));
+              if (offset === bad * PAGE)
+                throw new LacunaError('ERR_DEVICE_IO', 'full', { errno: 'ENOSPC' });
+              await memory.write(offset, bytes);
+            },
+          });
+          const plan = wholePlan();
+          const { source, options } = setUp(plan, target);
+          await source.write(0, pattern(SIZE));
+          await expect(move({ ...options, requests })).rejects.toMatchObject({ errno: 'ENOSPC' });
+
+          const [want, got] = [await contentOf(source), await contentOf(memory)];
+          for (let offset = 0; offset < SIZE; offset += PAGE) {
+            const done =
+              Buffer.compare(
+                want.subarray(offset, offset + PAGE),
+                got.subarray(offset, offset + PAGE),
+              ) === 0;
+            expect(plan.get(offset), `page ${offset / PAGE}`).toBe(!done);
+          }
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+
+  it('claims nothing more once it was told to stop', async () => {
+    const plan = wholePlan();
+    const { control, options } = setUp(plan);
+    control.stop();
+    await move(options);
+    expect(plan.dirtyBytes).toBe(SIZE);
+  });
+
+  it('never makes more requests at once, nor larger ones, than it was told', async () => {
+    let [inFlight, most, largest] = [0, 0, 0];
+    const target = fakeDevice(SIZE, {
+      write: async (_offset, bytes) => {
+        most = Math.max(most, ++inFlight);
+        largest = Math.max(largest, bytes.length);
+        await new Promise((resolve) => setImmediate(resolve));
+        inFlight--;
+      },
+    });
+    const { options } = setUp(wholePlan(), target);
+    await move({ ...options, requests: 3 });
+    expect(most).toBe(3);
+    expect(largest).toBe(PAGE);
+  });
+
+  it('gives back every slot that it took from the arena', async () => {
+    const arena = Arena.default();
+    const { options } = setUp(wholePlan());
+    const before = arena.usedBytes;
+    await move(options);
+    expect(arena.usedBytes).toBeLessThanOrEqual(before);
+  });
+
+  it('leaves out zeroes of a target that is zero, in steps of 4 KiB', async () => {
+    const { source, options, target } = setUp(wholePlan());
+    await source.write(5 * PAGE + 100, pattern(10));
+    await source.write(9 * PAGE, pattern(3 * PAGE));
+    await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });
+    expect(options.counters.movedBytes).toBe(4 * PAGE);
+    expect(options.counters.skippedBytes).toBe(SIZE - 4 * PAGE);
+    expect(await contentOf(target)).toEqual(await contentOf(source));
+  });
+});
