@@ -9,7 +9,7 @@ import {
 import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
-import { formatBytes, formatDuration, formatRate, parseCount, parseSize } from './units.js';
+import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
@@ -61,7 +61,7 @@ export function registerCopy(program: Command, shell: Shell): void {
       parseCount(1),
     )
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
-    .option('--request-size <size>', 'bytes of one request, such as 512K', parseSize)
+    .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--json', 'print progress and report as JSON, one document per line')

@@ -36,11 +36,15 @@ export async function makeDemoFolder(options: {
 }
 
 async function checkSpace(folder: string, needBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(folder).catch((cause) => {
-    throw new LacunaError('ERR_DEVICE_OPEN', `${folder} cannot be used; name another --folder`, {
-      device: folder,
-      cause,
-    });
+  const { bavail, bsize } = await statfs(folder).catch((cause: NodeJS.ErrnoException) => {
+    throw new LacunaError(
+      'ERR_DEVICE_OPEN',
+      `${folder} cannot be used (${cause.code}); name another --folder`,
+      {
+        device: folder,
+        cause,
+      },
+    );
   });
   const freeBytes = bavail * bsize;
   if (freeBytes >= needBytes) return;

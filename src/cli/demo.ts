@@ -11,7 +11,7 @@ import { Guest } from './demo-guest.js';
 import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
-import { formatBytes, formatDuration, parseSize } from './units.js';
+import { formatBytes, formatDuration, parseBytes } from './units.js';
 
 const MIB = 1024 * 1024;
 const SMALLEST_DISK = 64 * MIB;
@@ -34,7 +34,7 @@ export function registerDemo(program: Command, shell: Shell): void {
     .description(
       'Makes a large sparse disk, copies it, changes it, and brings the copy up to date.',
     )
-    .option('--size <size>', 'size of the disk', parseSize, 2 ** 40)
+    .option('--size <size>', 'size of the disk', parseBytes, 2 ** 40)
     .option('--folder <path>', 'where to make it (default: the folder for temporary files)')
     .option('--keep', 'leave both disks there, to look at them')
     .action((flags: DemoFlags) => demoCommand(flags, shell));
@@ -144,7 +144,10 @@ class Demo {
     const { signal } = this.#shell;
     const job = copy({ source: this.#source, target: this.#target, bitmap, signal });
     const report = await showProgress(job, this.#shell);
-    await this.#say(describeCopy(report));
+    await this.#say(
+      describeCopy(report),
+      'Of the range that the machine zeroed, only what still held data in the copy had to be zeroed.',
+    );
     return report.movedBytes;
   }
 
@@ -162,8 +165,8 @@ class Demo {
     const share = Math.round((2 * this.#size) / movedBytes).toLocaleString('en');
     return this.#say(
       '',
-      `Two copies of ${formatBytes(this.#size)} moved ${formatBytes(movedBytes)} in all:`,
-      `one byte in ${share}. The same in your program: examples/track-writes.mjs.`,
+      `In all, two copies of a disk of ${formatBytes(this.#size)} moved ${formatBytes(movedBytes)}: one byte in ${share}.`,
+      'The same in your own program: examples/track-writes.mjs.',
     );
   }
 

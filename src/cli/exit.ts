@@ -35,12 +35,8 @@ export function describeError(error: unknown, { stack = false } = {}): string {
 function headline(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (isAborted(error)) return 'stopped before it was done';
-  const message = withCause(error);
-  return error instanceof LacunaError ? `${message} (${error.code})` : message;
-}
-
-/** The system's own words for what happened, unless the message repeats them already. */
-function withCause(error: Error): string {
+  // Ours tell all that a person needs; what others throw may hide that in the cause.
+  if (error instanceof LacunaError) return `${error.message} (${error.code})`;
   const [cause] = causesOf(error);
   if (cause === undefined || error.message.includes(cause.message)) return error.message;
   return `${error.message}: ${cause.message}`;

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type Device, openDevice } from '../block/index.js';
+import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
@@ -8,7 +8,7 @@ import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 
 interface InfoFlags {
-  format?: string;
+  format?: OpenOptions['format'];
   json?: boolean;
 }
 
@@ -26,6 +26,8 @@ export interface DeviceInfo {
 }
 
 const EXAMPLES = `
+The device is opened for reading, so it does not tell whether it could be written.
+
 Examples:
   lacuna info disk.raw
   lacuna info --json nbd://host/vda | jq .allocation.data`;
@@ -81,18 +83,29 @@ async function allocationOf(device: Device, signal: AbortSignal) {
   return { data, zero, hole };
 }
 
+type Ability = keyof DeviceInfo['capabilities'];
+
+const ABILITIES: Record<Ability, string> = {
+  write: 'write',
+  zero: 'zero',
+  fastZero: 'fast zero',
+  discard: 'discard',
+  flush: 'flush',
+  exactStatus: 'tell its status exactly',
+  multiConnection: 'be opened several times',
+  knownZero: 'be known to read as zero',
+};
+
 /** The same for people: one line for each thing, and only what the device has. */
 export function describeDevice(info: DeviceInfo): string {
   const { limits, capabilities, size } = info;
-  const abilities = Object.entries(capabilities).flatMap(([name, has]) =>
-    has ? [words(name)] : [],
-  );
+  const abilities = Object.entries(ABILITIES).filter(([name]) => capabilities[name as Ability]);
   const lines: Array<[string, string]> = [
     ['name', info.name],
     ...(info.driver === undefined ? [] : [['driver', info.driver] as [string, string]]),
     ['size', `${formatBytes(size)} (${size} bytes)`],
     ['requests', describeLimits(limits)],
-    ['can', abilities.join(', ') || 'only be read'],
+    ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
     ['contexts', info.contexts.join(', ') || 'none'],
   ];
   for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
@@ -104,9 +117,4 @@ export function describeDevice(info: DeviceInfo): string {
 function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {
   const [least, best, most] = [minimum, preferred, maximum].map(formatBytes);
   return `at least ${least}, best ${best}, at most ${most}`;
-}
-
-/** `fastZero` as people write it. */
-function words(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type Device, openDevice } from '../block/index.js';
+import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { Cells } from './cells.js';
 import { type ContextKinds, kindsOf } from './context-kinds.js';
@@ -11,7 +11,7 @@ import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
 
 interface MapFlags {
-  format?: string;
+  format?: OpenOptions['format'];
   context?: string[];
   json?: boolean;
   all?: boolean;

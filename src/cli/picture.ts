@@ -43,9 +43,14 @@ export function renderCells({ cells, kinds }: PictureRow, style: PictureStyle): 
   const paint = paintsOf(kinds, style);
   const shades = style.unicode ? SHADES.unicode : SHADES.ascii;
   let line = '';
-  for (let cell = 0; cell < cells.count; cell++) {
+  for (let cell = 0; cell < cells.count; ) {
+    // Neighbours of one kind share one colour sequence.
     const kind = mainKind(cells, cell);
-    line += paint[kind](kind === 0 ? shadeOf(cells, cell, shades) : fillerOf(kinds, kind, style));
+    let run = '';
+    for (; cell < cells.count && mainKind(cells, cell) === kind; cell++) {
+      run += kind === 0 ? shadeOf(cells, cell, shades) : fillerOf(kinds, kind, style);
+    }
+    line += paint[kind](run);
   }
   return line;
 }

@@ -1,7 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 import prettyBytes from 'pretty-bytes';
-
-const SUFFIXES = ['', 'K', 'M', 'G', 'T', 'P'];
+import { parseSize } from '../util/index.js';
 
 /** Bytes for people: `1.5 GiB`. */
 export function formatBytes(bytes: number): string {
@@ -32,20 +31,13 @@ export function formatRate(bytes: number, ms: number): string {
   return ms > 0 ? `${formatBytes((bytes / ms) * 1000)}/s` : '-';
 }
 
-/**
- * Bytes as people type them: `65536`, `64K`, `1.5GiB`. Suffixes are powers of 1024, as they are for
- * qemu-img and nbdcopy; `KB` is refused because its users mean different things by it.
- */
-export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([KMGTP]?)(?:iB)?$/i.exec(text.trim());
-  if (match === null) {
-    throw new InvalidArgumentError('Give bytes, or a number with K, M, G, T or P, such as 256K.');
+/** Bytes as people type them after a flag: `65536`, `64K`, `1.5G`. */
+export function parseBytes(text: string): number {
+  try {
+    return parseSize(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
   }
-  const bytes = Number(match[1]) * 1024 ** SUFFIXES.indexOf(match[2].toUpperCase());
-  if (!Number.isSafeInteger(bytes)) {
-    throw new InvalidArgumentError('It must be a whole number of bytes, below 8P.');
-  }
-  return bytes;
 }
 
 /** A whole number as people type it, not below `least`. */

@@ -31,7 +31,7 @@ describe('the package', () => {
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   test('brings the command', async () => {
-    const { stdout } = await run('npx', ['--no', 'lacuna', '--version'], { cwd: folder });
+    const { stdout } = await run('npx', ['lacuna', '--version'], { cwd: folder });
     expect(stdout.trim()).toBe(version);
   });
 
@@ -46,7 +46,7 @@ describe('the package', () => {
 
   test('copies a disk', async () => {
     await writeFile(join(folder, 'disk.raw'), Buffer.alloc(1 << 20, 'lacuna'));
-    await run('npx', ['--no', 'lacuna', 'copy', 'disk.raw', 'copy.raw'], { cwd: folder });
+    await run('npx', ['lacuna', 'copy', 'disk.raw', 'copy.raw'], { cwd: folder });
     const [disk, copy] = await Promise.all(
       ['disk.raw', 'copy.raw'].map((name) => readFile(join(folder, name))),
     );

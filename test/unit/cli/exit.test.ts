@@ -24,13 +24,14 @@ describe('error messages', () => {
     expect(describeError(error)).toBe('lacuna: disk.raw is not there (ERR_DEVICE_OPEN)\n');
   });
 
-  test('tell the cause once', () => {
+  test('leave the cause out where the message tells all, and tell it once elsewhere', () => {
     const cause = new Error('ENOSPC: no space left');
-    const told = new LacunaError('ERR_DEVICE_IO', `Cannot write: ${cause.message}`, { cause });
-    const untold = new LacunaError('ERR_DEVICE_IO', 'Cannot write', { cause });
-    const both = 'lacuna: Cannot write: ENOSPC: no space left (ERR_DEVICE_IO)\n';
-    expect(describeError(told)).toBe(both);
-    expect(describeError(untold)).toBe(both);
+    const ours = new LacunaError('ERR_DEVICE_IO', 'The disk is full: make room', { cause });
+    expect(describeError(ours)).toBe('lacuna: The disk is full: make room (ERR_DEVICE_IO)\n');
+    for (const message of ['Cannot write', `Cannot write: ${cause.message}`]) {
+      const text = describeError(new Error(message, { cause }));
+      expect(text).toBe('lacuna: Cannot write: ENOSPC: no space left\n');
+    }
   });
 
   test('show stacks only when asked, and survive a cycle of causes', () => {
