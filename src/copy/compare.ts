@@ -1,5 +1,5 @@
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, openDevice } from '../block/index.js';
+import { Device, type ImageFormat, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import { Arena } from '../wasm/index.js';
 import type { DeviceSource, TransferOptions } from './options.js';
@@ -9,8 +9,8 @@ import { type Range, settleAll } from './status-walk.js';
 export interface CompareOptions extends Pick<TransferOptions, 'requests' | 'requestSize'> {
   a: DeviceSource;
   b: DeviceSource;
-  aFormat?: string;
-  bFormat?: string;
+  aFormat?: ImageFormat;
+  bFormat?: ImageFormat;
   /** Devices of different sizes are different, even if the rest of the larger one reads as zero. */
   strict?: boolean;
   signal?: AbortSignal;
@@ -37,7 +37,7 @@ const REQUESTS = 8;
 
 /** Compares two devices by content; what reads as zero on both sides by their own status is not read. */
 export async function compare(options: CompareOptions): Promise<CompareReport> {
-  const open = async (source: DeviceSource, format?: string) =>
+  const open = async (source: DeviceSource, format?: ImageFormat) =>
     source instanceof Device
       ? source
       : await openDevice(source, { format, signal: options.signal });
@@ -166,7 +166,7 @@ class Comparison {
   }
 
   async #lane(): Promise<void> {
-    const arena = Arena.default();
+    const arena = Arena.default;
     const slots = this.#sides.map(() => arena.allocate(this.#requestSize));
     try {
       for (;;) {

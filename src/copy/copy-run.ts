@@ -110,7 +110,7 @@ export class CopyRun {
   async #execute(source: Device, target: Target, { data, zero }: Plan): Promise<string[]> {
     const bytes = data.dirtyBytes;
     this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    const arena = Arena.default();
+    const arena = Arena.default;
     // The last row is the calling thread's.
     const block = arena.allocate(Control.bytesFor(this.#threads + 1));
     try {

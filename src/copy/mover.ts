@@ -170,11 +170,14 @@ class Mover {
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    const { arena } = this.#options;
+    const scan = { arena, block: slot, end: length, shortest: this.#shortestZero };
     for (let at = 0; at < length; ) {
-      const run = nextRun(slot, at, length, this.#shortestZero);
-      if (run.zero) await this.#zero(offset + at, run.end - at);
-      else await this.#write(offset + at, slot.bytes.subarray(at, run.end));
-      at = run.end;
+      const run = nextRun(scan, at);
+      const end = Math.abs(run);
+      if (run > 0) await this.#zero(offset + at, end - at);
+      else await this.#write(offset + at, slot.bytes.subarray(at, end));
+      at = end;
     }
   }
 

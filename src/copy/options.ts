@@ -1,5 +1,5 @@
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device, DeviceDescription } from '../block/index.js';
+import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
@@ -26,8 +26,8 @@ export interface CopyOptions extends TransferOptions {
   /** A file that is not there is created; one that is there is replaced, unless the copy is incremental. */
   target: DeviceSource;
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
-  sourceFormat?: string;
-  targetFormat?: string;
+  sourceFormat?: ImageFormat;
+  targetFormat?: ImageFormat;
   /**
    * Makes the copy incremental: only what this metadata context of the source marks, such as
    * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.

@@ -1,7 +1,6 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import type { Stats } from 'node:fs';
 import { chmod, chown, realpath, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import {
   createRawFile,
   Device,
@@ -9,9 +8,9 @@ import {
   type FileDescription,
   openDevice,
   parseDescription,
+  syncFolder,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import { syncFolder } from '../util/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 
 /** A target that is ready to be written. */
@@ -137,7 +136,7 @@ async function make(
     warnings: [],
     commit: async () => {
       await rename(partial, filename);
-      if (flush) await syncFolder(dirname(filename));
+      if (flush) await syncFolder(filename);
     },
     abandon: () => rm(partial),
     close: () => device.close(),

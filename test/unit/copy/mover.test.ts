@@ -17,7 +17,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     source,
     target,
     plan,
-    arena: Arena.default(),
+    arena: Arena.default,
     control,
     counters: control.row(0),
     requests: 4,
@@ -98,7 +98,7 @@ describe('move', () => {
   });
 
   it('gives back every slot that it took from the arena', async () => {
-    const arena = Arena.default();
+    const arena = Arena.default;
     const { options } = setUp(wholePlan());
     const before = arena.usedBytes;
     await move(options);
