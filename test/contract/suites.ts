@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'vitest';
 import { createRawFile, Device, type Limits, MemoryDriver, openDevice } from '#dist/block/index.js';
 import { type DeviceContractOptions, deviceContract } from '#dist/testing/index.js';
-import { strictDriver } from './strict-driver.js';
+import { strictDriver } from '../support/strict-driver.js';
 
 export const SIZE = 1024 * 1024;
 /** No multiple of any block. */

@@ -204,8 +204,10 @@ export class NbdClient extends ExportProperties {
 
   async #close(): Promise<void> {
     await this.#session.idle();
-    this.#session.sendDisconnect();
-    this.#transport.end();
+    if (this.#session.alive) {
+      this.#session.sendDisconnect();
+      this.#transport.end();
+    }
     const timer = setTimeout(() => this.#destroy(), GOODBYE_MS);
     await this.#transport.ended;
     clearTimeout(timer);

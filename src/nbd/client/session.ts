@@ -65,7 +65,12 @@ export class Session implements ByteSink, RequestOwner {
 
   /** Requests whose reply is not complete. */
   get pending(): number {
-    return this.#table.count;
+    return this.#failure === undefined ? this.#table.count : 0;
+  }
+
+  /** Whether requests can be sent, as far as is known. */
+  get alive(): boolean {
+    return this.#failure === undefined;
   }
 
   async submit(spec: RequestSpec): Promise<RequestResult> {
@@ -84,7 +89,7 @@ export class Session implements ByteSink, RequestOwner {
 
   /** Resolves when nothing is pending, at once if nothing is. */
   idle(): Promise<void> {
-    if (this.#table.count === 0) return Promise.resolve();
+    if (this.pending === 0) return Promise.resolve();
     return new Promise((resolve) => {
       this.#onIdle = resolve;
     });

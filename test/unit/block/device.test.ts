@@ -95,8 +95,8 @@ describe('zero', () => {
     await device.zero(5, SIZE - 10);
     const bytes = new Uint8Array(SIZE);
     await device.read(0, bytes);
-    expect(bytes.findIndex((byte) => byte === 0)).toBe(5);
-    expect(bytes.findLastIndex((byte) => byte === 0)).toBe(SIZE - 6);
+    expect(bytes.indexOf(0)).toBe(5);
+    expect(bytes.lastIndexOf(0)).toBe(SIZE - 6);
     expect(bytes.subarray(5, SIZE - 5).every((byte) => byte === 0)).toBe(true);
   });
 

@@ -12,7 +12,7 @@ import { describe, expect, it } from 'vitest';
 import { createRawFile, type Device, openDevice, syncFolder } from '#dist/block/index.js';
 import { Status } from '#dist/extent/index.js';
 import { Random } from '#dist/testing/index.js';
-import { temporaryFolder } from './folder.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MIB = 1024 * 1024;
 const folder = temporaryFolder();

@@ -1,6 +1,6 @@
 import { beforeEach, expect, it } from 'vitest';
 import { Device, type Limits, MemoryDriver } from '#dist/block/index.js';
-import { type Seen, strictDriver } from '../../contract/strict-driver.js';
+import { type Seen, strictDriver } from '../../support/strict-driver.js';
 
 const LIMITS: Partial<Limits> = {
   minimum: 4096,

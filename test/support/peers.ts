@@ -1,0 +1,186 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, afterEach } from 'vitest';
+
+/** Which package brings a program, for the error when it is missing. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  nbdkit: 'nbdkit',
+  nbdinfo: 'libnbd-bin',
+  nbdcopy: 'libnbd-bin',
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-storage-daemon': 'qemu-system-common',
+};
+
+const START_MS = 20_000;
+const STOP_MS = 5_000;
+
+/** A server process that accepts connections on a private Unix socket. */
+export interface Peer {
+  readonly server: { type: 'unix'; path: string };
+  /** `nbd+unix:///?socket=PATH`; put an export's name behind the third slash. */
+  readonly uri: string;
+  readonly pid: number;
+  /** What it wrote to standard error. */
+  log(): string;
+  /** Ends this process, by its id, and waits for it; harmless when it has ended. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** Servers for tests, all ended and their folder removed after each test (or after the suite). */
+export class Peers {
+  readonly #running = new Set<Peer>();
+  #folder: Promise<string> | undefined;
+  #sockets = 0;
+
+  /** A folder for images and sockets, removed together with the peers. */
+  folder(): Promise<string> {
+    // Short, because a Unix socket's path holds 107 bytes at most.
+    this.#folder ??= mkdtemp(join(tmpdir(), 'lacuna-'));
+    return this.#folder;
+  }
+
+  /** `nbdkit [ARGUMENTS]`, for example `['pattern', '64M']`; in the foreground, on a Unix socket. */
+  async nbdkit(args: readonly string[]): Promise<Peer> {
+    const path = await this.#socketPath();
+    // With its stop by the parent's death, no server outlives a killed test run.
+    const fixed = ['--foreground', '--exit-with-parent', '--unix', path];
+    return this.#start('nbdkit', [...fixed, ...args], path);
+  }
+
+  /** `qemu-nbd [ARGUMENTS]`, for example `['-f', 'qcow2', path]`; stays up between clients. */
+  async qemuNbd(args: readonly string[]): Promise<Peer> {
+    const path = await this.#socketPath();
+    return this.#start('qemu-nbd', ['--persistent', '--socket', path, ...args], path);
+  }
+
+  /** `qemu-storage-daemon [ARGUMENTS]`, with an NBD server; the arguments add nodes and exports. */
+  async storageDaemon(args: readonly string[]): Promise<Peer> {
+    const path = await this.#socketPath();
+    const server = ['--nbd-server', `addr.type=unix,addr.path=${path}`];
+    return this.#start('qemu-storage-daemon', [...server, ...args], path);
+  }
+
+  /** Ends everything that was started. */
+  async stopAll(): Promise<void> {
+    await Promise.all([...this.#running].map((peer) => peer.stop()));
+    const folder = await this.#folder;
+    this.#folder = undefined;
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+  }
+
+  async #socketPath(): Promise<string> {
+    return join(await this.folder(), `${this.#sockets++}.sock`);
+  }
+
+  async #start(program: string, args: readonly string[], path: string): Promise<Peer> {
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const peer = new ChildPeer(child, path, () => this.#running.delete(peer));
+    this.#running.add(peer);
+    try {
+      await peer.accepting();
+    } catch (cause) {
+      await peer.stop();
+      throw isMissing(cause) ? missing(program, cause) : cause;
+    }
+    return peer;
+  }
+}
+
+/** Peers for the tests of the file or `describe` that calls this. */
+export function usePeers(lifetime: 'test' | 'suite' = 'test'): Peers {
+  const peers = new Peers();
+  const hook = lifetime === 'test' ? afterEach : afterAll;
+  hook(() => peers.stopAll());
+  return peers;
+}
+
+/** Runs a program to its end and returns its standard output. */
+export async function run(program: string, args: readonly string[]): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(program, args, { maxBuffer: 2 ** 26 });
+    return stdout;
+  } catch (cause) {
+    throw isMissing(cause) ? missing(program, cause) : cause;
+  }
+}
+
+class ChildPeer implements Peer {
+  readonly server: { type: 'unix'; path: string };
+  readonly uri: string;
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<void>;
+  #spawnError: Error | undefined;
+  #ended = false;
+  #log = '';
+
+  constructor(child: ChildProcess, path: string, onExit: () => void) {
+    this.#child = child;
+    this.server = { type: 'unix', path };
+    this.uri = `nbd+unix:///?socket=${path}`;
+    child.stderr?.on('data', (text) => {
+      this.#log = (this.#log + text).slice(-65536);
+    });
+    this.#exited = new Promise((resolve) => {
+      const ended = (error?: Error) => {
+        this.#spawnError ??= error;
+        this.#ended = true;
+        onExit();
+        resolve();
+      };
+      child.once('error', ended);
+      child.once('exit', () => ended());
+    });
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1;
+  }
+
+  log(): string {
+    return this.#log;
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    if (!this.#ended) this.#child.kill(signal);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_MS);
+    await this.#exited;
+    clearTimeout(timer);
+  }
+
+  /** Tries to connect until it is let in: the socket's file appears before anybody listens. */
+  async accepting(): Promise<void> {
+    const deadline = Date.now() + START_MS;
+    while (!(await canConnect(this.server.path))) {
+      if (this.#spawnError !== undefined) throw this.#spawnError;
+      if (this.#ended) throw new Error(`${this.#child.spawnfile} ended at once: ${this.#log}`);
+      if (Date.now() > deadline) throw new Error(`${this.#child.spawnfile} does not listen`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
+
+function canConnect(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+function isMissing(cause: unknown): boolean {
+  return (cause as NodeJS.ErrnoException).code === 'ENOENT';
+}
+
+function missing(program: string, cause: unknown): Error {
+  const name = PACKAGES[program] ?? program;
+  return new Error(`${program} is not installed; install it with: apt install ${name}`, { cause });
+}
