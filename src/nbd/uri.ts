@@ -50,14 +50,18 @@ export function parseNbdUri(uri: string): NbdLocation {
 
 /** The URI of an export, as messages name it; {@link parseNbdUri} reads it back. */
 export function formatNbdUri(server: NbdServerAddress, exportName = ''): string {
-  const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
-  if (server.type === 'unix') {
-    const path = encodeURIComponent(server.path).replaceAll('%2F', '/');
-    return `nbd+unix:///${name}?socket=${path}`;
-  }
-  const host = server.host.includes(':') ? `[${server.host}]` : server.host;
+  const name = encode(exportName);
+  if (server.type === 'unix') return `nbd+unix:///${name}?socket=${encode(server.path)}`;
+  const ipv6 = server.host.includes(':');
+  const host = ipv6 ? `[${server.host.replaceAll('%', '%25')}]` : encode(server.host);
   const port = server.port === DEFAULT_PORT ? '' : `:${server.port}`;
   return `nbd://${host}${port}/${name}`;
+}
+
+/** Percent-encodes, but leaves slashes readable; half a surrogate pair, which cannot be sent, is replaced. */
+function encode(text: string): string {
+  const sendable = text.replace(/\p{Surrogate}/gu, '\ufffd');
+  return encodeURIComponent(sendable).replaceAll('%2F', '/');
 }
 
 function inetAddress(uri: string, authority: string): NbdServerAddress {

@@ -66,6 +66,8 @@ export function simpleReply(cookie: Cookie, error = 0, payload = new Uint8Array(
   return concat(header, payload);
 }
 
+export type ChunkCookie = Cookie;
+
 export interface ChunkOptions {
   /** Whether it ends the reply. Default true. */
   done?: boolean;
@@ -110,8 +112,13 @@ export function statusChunk(
   extents: readonly (readonly [length: number, flags: number])[],
   options?: ChunkOptions,
 ): Uint8Array {
-  const fields = extents.flatMap(([length, flags]) => [[4, length] as const, [4, flags] as const]);
-  return chunk(cookie, Chunk.blockStatus, numbers([4, context], ...fields), options);
+  const body = new DataView(new ArrayBuffer(4 + 8 * extents.length));
+  body.setUint32(0, context);
+  for (const [i, [length, flags]] of extents.entries()) {
+    body.setUint32(4 + i * 8, length);
+    body.setUint32(8 + i * 8, flags);
+  }
+  return chunk(cookie, Chunk.blockStatus, new Uint8Array(body.buffer), options);
 }
 
 export function errorChunk(

@@ -1,0 +1,208 @@
+import { LacunaError } from 'lacuna/errors';
+import { NbdClient } from 'lacuna/nbd';
+import { describe, expect, test } from 'vitest';
+import { serveHostile } from '../support/hostile-nbd.js';
+import * as wire from '../support/hostile-nbd-wire.js';
+
+const LIMIT_MS = 3000;
+const bytes = (length: number) => new Uint8Array(length).fill(7);
+
+/** Fails, rather than hangs, when `work` is not settled in time. */
+async function within<T>(work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error('still not settled')), LIMIT_MS);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+describe('a server that', () => {
+  test.each<[string, string, Uint8Array]>([
+    ['speaks HTTP', 'ERR_NBD_PROTOCOL', Buffer.from('HTTP/1.1 200 OK\r\n\r\n')],
+    [
+      'is oldstyle',
+      'ERR_NBD_UNSUPPORTED',
+      wire.numbers([8, 0x4e42444d41474943n], [8, 0x420281861253]),
+    ],
+  ])('%s is refused with %s', async (_, code, greeting) => {
+    const server = await serveHostile((connection) => connection.send(greeting));
+    await expect(within(NbdClient.connect({ server }))).rejects.toMatchObject({ code });
+  });
+
+  test('never greets runs into the limit', async () => {
+    const server = await serveHostile(() => {});
+    const connecting = NbdClient.connect({ server, connectTimeoutMs: 100 });
+    await expect(within(connecting)).rejects.toMatchObject({
+      code: 'ERR_TIMEOUT',
+      retryable: true,
+    });
+  });
+
+  test('is given up by the caller while it is silent', async () => {
+    const server = await serveHostile(() => {});
+    const signal = AbortSignal.timeout(50);
+    const connecting = NbdClient.connect({ server, signal });
+    await expect(within(connecting)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  test('drips its handshake byte by byte is understood', async () => {
+    const server = await serveHostile(async (connection) => {
+      for (const byte of wire.greeting()) {
+        connection.send(wire.numbers([1, byte]));
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      await connection.take(4);
+      await connection.option();
+      connection.send(wire.optionError(8, 0x80000001));
+      await connection.option();
+      connection.send(wire.exportInfo(4096, 1), wire.ack(7));
+    });
+    const client = await within(NbdClient.connect({ server }));
+    expect(client.size).toBe(4096);
+    await within(client.close());
+  });
+
+  test('answers a request with rubbish ends the connection, and says so to each', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate();
+      await connection.request();
+      connection.send(bytes(64));
+    });
+    const client = await NbdClient.connect({ server });
+    const work = [client.read(0, bytes(512)), client.write(512, bytes(512)), client.flush()];
+    for (const result of await within(Promise.allSettled(work))) {
+      expect(result).toMatchObject({ reason: { code: 'ERR_NBD_PROTOCOL', device: client.name } });
+    }
+    await within(client.close());
+  });
+
+  test('stops answering runs into the limit of requests', async () => {
+    const server = await serveHostile((connection) => connection.negotiate());
+    const client = await NbdClient.connect({ server, requestTimeoutMs: 100 });
+    await expect(within(client.read(0, bytes(512)))).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    await within(client.close());
+  });
+
+  test('answers slower than the limit, but steadily, is waited for', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate();
+      const request = await connection.request();
+      for (const part of [0, 1, 2, 3]) {
+        await new Promise((resolve) => setTimeout(resolve, 60));
+        connection.send(wire.dataChunk(request, part * 128, bytes(128), { done: part === 3 }));
+      }
+    });
+    const client = await NbdClient.connect({ server, requestTimeoutMs: 150 });
+    const target = new Uint8Array(512);
+    await within(client.read(0, target));
+    expect(target).toEqual(bytes(512));
+    await within(client.close());
+  });
+
+  test('stops reading does not hold a write for ever', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate();
+      connection.stopReading();
+    });
+    const client = await NbdClient.connect({ server, requestTimeoutMs: 150 });
+    const signal = AbortSignal.timeout(50);
+    const work = [
+      client.write(0, bytes(2 ** 20)),
+      client.write(0, bytes(2 ** 20), { signal }),
+      client.read(0, bytes(512)),
+    ];
+    const [first, second, third] = await within(Promise.allSettled(work));
+    expect(first).toMatchObject({ reason: { code: 'ERR_TIMEOUT', length: 2 ** 20 } });
+    expect(second).toMatchObject({ reason: { code: 'ERR_ABORTED' } });
+    expect(third).toMatchObject({ reason: { code: 'ERR_TIMEOUT' } });
+    await within(client.close());
+  });
+
+  test('ignores the goodbye is left alone after a while', async () => {
+    const server = await serveHostile((connection) => connection.negotiate());
+    const client = await NbdClient.connect({ server });
+    await within(client.close());
+  });
+
+  test('grants a context and never tells its extents fails that request only', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate();
+      connection.send(wire.doneChunk(await connection.request()));
+      connection.send(wire.dataChunk(await connection.request(), 0, bytes(512)));
+    });
+    const client = await NbdClient.connect({ server });
+    await expect(within(client.blockStatus(0, 512, ['base:allocation']))).rejects.toMatchObject({
+      code: 'ERR_NBD_PROTOCOL',
+      length: 512,
+    });
+    await within(client.read(0, bytes(512)));
+    await within(client.close());
+  });
+});
+
+describe('a server that hangs up', () => {
+  /** A whole session, as the server's messages; each is sent when its turn comes. */
+  const script = [
+    wire.greeting(),
+    wire.ack(8),
+    wire.concat(wire.grantContext(0, 'base:allocation'), wire.ack(10)),
+    wire.concat(wire.blockSizeInfo(1, 4096, 2 ** 25), wire.exportInfo(2 ** 20, 1), wire.ack(7)),
+  ];
+  const total = script.reduce((sum, message) => sum + message.length, 0);
+  const replies = (read: wire.ChunkCookie, status: wire.ChunkCookie) =>
+    wire.concat(
+      wire.statusChunk(status, 0, [[2 ** 20, 0]]),
+      wire.holeChunk(read, 0, 100, { done: false }),
+      wire.dataChunk(read, 100, bytes(412), { done: false }),
+      wire.doneChunk(read),
+    );
+
+  async function session(server: { type: 'unix'; path: string }): Promise<void> {
+    const client = await NbdClient.connect({ server });
+    const results = await Promise.allSettled([
+      client.read(0, bytes(512)),
+      client.blockStatus(0, 2 ** 20, ['base:allocation']),
+    ]);
+    await client.close();
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  test('after any byte of a session is a lost connection, never a hang', async () => {
+    let cut = 0;
+    let length = 0;
+    const server = await serveHostile(async (connection) => {
+      let left = cut;
+      const sendPart = (message: Uint8Array) => {
+        connection.send(message.subarray(0, Math.min(left, message.length)));
+        left -= message.length;
+        if (left < 0) connection.hangUp();
+        return left >= 0;
+      };
+      for (const [i, message] of script.entries()) {
+        if (i === 1) await connection.take(4);
+        if (i >= 1) await connection.option();
+        if (!sendPart(message)) return;
+      }
+      const answer = replies(await connection.request(), await connection.request());
+      length = total + answer.length;
+      sendPart(answer);
+    });
+    for (;;) {
+      const error = await within(
+        session(server).then(
+          () => undefined,
+          (reason: unknown) => reason,
+        ),
+      );
+      if (error === undefined) break;
+      expect(error).toBeInstanceOf(LacunaError);
+      expect(error).toMatchObject({ code: 'ERR_NBD_DISCONNECTED', retryable: true });
+      cut++;
+    }
+    expect(cut).toBe(length);
+  });
+});
