@@ -1,3 +1,4 @@
+import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
 import { abortedError, type LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
 import { Command } from '../wire/constants.js';
@@ -98,8 +99,7 @@ export class PendingRequest implements RequestHeader {
     this.giveUp = false;
     this.coverage.reset();
     this.lists = spec.command === Command.blockStatus ? new Map() : undefined;
-    this.#signal = spec.signal;
-    spec.signal?.addEventListener('abort', this.#onAbort);
+    this.#listenTo(spec.signal);
     return new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -122,6 +122,17 @@ export class PendingRequest implements RequestHeader {
   /** Ends the promise, but not the slot: the reply is still to come, and its bytes go nowhere. */
   abandon(): void {
     this.reject(abortedError(this.#signal));
+  }
+
+  #listenTo(signal: AbortSignal | undefined): void {
+    this.#signal = signal;
+    if (signal === undefined) return;
+    // One signal for all requests of a copy is right, but Node suspects a leak from 11 listeners on.
+    // Not 0, the documented "no limit": with it, getMaxListeners of Node 20 throws.
+    if (getMaxListeners(signal) === defaultMaxListeners) {
+      setMaxListeners(Number.POSITIVE_INFINITY, signal);
+    }
+    signal.addEventListener('abort', this.#onAbort);
   }
 
   #forget(): void {
