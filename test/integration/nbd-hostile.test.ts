@@ -122,9 +122,33 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('owes a reply that nobody wants any more does not hold the closing', async () => {
+    const server = await serveHostile((connection) => connection.negotiate());
+    const client = await NbdClient.connect({ server });
+    const reading = client.read(0, bytes(512), AbortSignal.timeout(20));
+    await expect(within(reading)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await within(client.close());
+  });
+
   test('ignores the goodbye is left alone after a while', async () => {
     const server = await serveHostile((connection) => connection.negotiate());
     const client = await NbdClient.connect({ server });
+    await within(client.close());
+  });
+
+  test('grants contexts that nobody asked for is believed only in what was asked', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ contexts: ['x:y', 'base:allocation'] });
+      const request = await connection.request();
+      const extents = Array.from({ length: 1000 }, (_, i) => [1, i] as const);
+      connection.send(
+        wire.statusChunk(request, 0, extents, { done: false }),
+        wire.statusChunk(request, 1, [[512, 3]]),
+      );
+    });
+    const client = await NbdClient.connect({ server });
+    const lists = await within(client.blockStatus(0, 512, ['base:allocation']));
+    expect(lists.map((list) => [...list])).toEqual([[{ offset: 0, length: 512, flags: 6 }]]);
     await within(client.close());
   });
 

@@ -1,6 +1,6 @@
 import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
 import { abortedError, type LacunaError } from '../../errors/index.js';
-import type { ExtentList } from '../../extent/index.js';
+import { ExtentList } from '../../extent/index.js';
 import { Command } from '../wire/constants.js';
 import type { RequestHeader } from '../wire/requests.js';
 import { Coverage } from './coverage.js';
@@ -15,6 +15,8 @@ export interface RequestSpec {
   readonly target?: Uint8Array;
   /** A write's bytes. */
   readonly source?: Uint8Array;
+  /** The ids of the contexts whose extents a status request is made for. */
+  readonly contexts?: readonly number[];
   readonly signal?: AbortSignal;
 }
 
@@ -26,7 +28,7 @@ export interface RequestOwner {
   released(request: PendingRequest): void;
 }
 
-/** A status reply's lists by context id; empty for every other request. */
+/** A status request's lists by context id, empty where the server told nothing. */
 export type RequestResult = ReadonlyMap<number, ExtentList>;
 
 const NO_LISTS: RequestResult = new Map();
@@ -58,7 +60,7 @@ export class PendingRequest implements RequestHeader {
   /** The signal fired, but the caller's memory is still lent out. */
   giveUp = false;
   readonly coverage = new Coverage();
-  /** A status reply's lists so far, by context id. */
+  /** The lists of the contexts that were asked, by id; each is filled by one chunk. */
   lists: Map<number, ExtentList> | undefined;
   /** Called by Node when it has sent a write's bytes; bound once, not per request. */
   readonly onReleased: () => void;
@@ -98,7 +100,7 @@ export class PendingRequest implements RequestHeader {
     this.receiving = false;
     this.giveUp = false;
     this.coverage.reset();
-    this.lists = spec.command === Command.blockStatus ? new Map() : undefined;
+    this.lists = spec.contexts && emptyLists(spec.contexts, spec.offset);
     this.#listenTo(spec.signal);
     return new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -143,4 +145,8 @@ export class PendingRequest implements RequestHeader {
     this.target = undefined;
     this.lists = undefined;
   }
+}
+
+function emptyLists(contexts: readonly number[], offset: number): Map<number, ExtentList> {
+  return new Map(contexts.map((id) => [id, new ExtentList(offset)]));
 }

@@ -74,7 +74,8 @@ export class Harness implements Connection {
   }
 
   async status(offset: number, length: number, signal?: AbortSignal) {
-    return this.#submit({ command: 7, flags: 0, offset, length, signal });
+    const contexts = [ALLOCATION, DIRTY];
+    return this.#submit({ command: 7, flags: 0, offset, length, contexts, signal });
   }
 
   async #submit(spec: Parameters<Session['submit']>[0]) {
