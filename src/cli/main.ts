@@ -1,12 +1,9 @@
 #!/usr/bin/env node
-import { setMaxListeners } from 'node:events';
 import { Exit } from './exit.js';
 import { run } from './program.js';
 import { processShell } from './shell.js';
 
 const interruption = new AbortController();
-// Every request in flight may listen: many listeners are no leak here.
-setMaxListeners(0, interruption.signal);
 const shell = processShell(interruption.signal);
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
