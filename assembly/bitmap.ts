@@ -7,14 +7,15 @@
  */
 import {
   ARENA_FULL, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC, BITMAP_ROOT,
-  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, UNIT_BYTES, UNIT_SHIFT,
+  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, PAGE_BYTES, UNIT_BYTES,
 } from "./layout";
-import { alloc, entryOf, referencesOf, release, retain } from "./buddy";
+import { alloc, dropReference, freeBlock, referencesOf, retain } from "./buddy";
 import { lock, unlock } from "./lock";
 import { dropSpares, releaseSlot, reserve, shareSlot } from "./nodes";
 import { CLEAN, capacityOf } from "./slot";
 import { paint, paintNeeds } from "./paint";
 import { isDirty } from "./search";
+import { mark } from "./mark";
 
 // @ts-ignore: decorator
 @inline
@@ -96,23 +97,19 @@ export function bitmapCreate(size: f64, shift: u32): usize {
 
 /** One holder more; 0 when no bitmap is there. */
 export function bitmapAttach(h: usize): u32 {
-  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h >= <usize>memory.size() << 16) return 0;
-  if (load<u32>(h) != BITMAP_MAGIC || load<u32>(entryOf(<u32>(h >> UNIT_SHIFT))) >= 1 << 26) return 0;
+  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h / PAGE_BYTES >= <usize>memory.size()) return 0;
+  if (load<u32>(h) != BITMAP_MAGIC || referencesOf(h) == 0) return 0;
   retain(h);
   return 1;
 }
 
 /** One holder less; the last one frees it all. */
 export function bitmapFree(h: usize): void {
-  // Nobody can become a holder through a bitmap that nobody holds, so 1 stays 1 until it is given back.
-  enterBitmap(h);
-  if (referencesOf(h) == 1) {
-    releaseSlot(rootOf(h), heightOf(h));
-    dropSpares(h);
-    store<u32>(h, 0);
-  }
-  leaveBitmap(h);
-  release(h);
+  if (!dropReference(h)) return;
+  store<u32>(h, 0);
+  releaseSlot(rootOf(h), heightOf(h));
+  dropSpares(h);
+  freeBlock(h);
 }
 
 /** A second bitmap with the same content, which shares every node; or 0. */
@@ -162,6 +159,15 @@ export function paintRoot(h: usize, from: u64, to: u64, dirty: bool): void {
   atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
 }
 
+/** Makes granules `from` up to `to` (not empty) dirty or clean. */
+function stroke(h: usize, from: u64, to: u64, dirty: bool): i32 {
+  const height = heightOf(h);
+  if (to - from == 1 && mark(h, height, from, dirty)) return OK;
+  if (!reserve(h, paintNeeds(height))) return ARENA_FULL;
+  paintRoot(h, from, to, dirty);
+  return OK;
+}
+
 /** Makes every granule that the range touches dirty. */
 export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
   enterBitmap(h);
@@ -175,11 +181,9 @@ export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
 function setLocked(h: usize, offset: f64, length: f64): i32 {
   if (offset + length > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
   if (length == 0) return OK;
-  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
   const start = <u64><i64>offset;
   const shift = shiftOfBitmap(h);
-  paintRoot(h, start >> shift, (start + <u64><i64>length - 1 >> shift) + 1, true);
-  return OK;
+  return stroke(h, start >> shift, (start + <u64><i64>length - 1 >> shift) + 1, true);
 }
 
 /** Makes every granule that lies wholly in the range clean. */
@@ -195,9 +199,7 @@ function resetLocked(h: usize, offset: f64, length: f64): i32 {
   const from = granuleFrom(h, <u64><i64>offset);
   const to = granuleUpTo(h, <u64><i64>(offset + length));
   if (from >= to || length == 0) return OK;
-  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
-  paintRoot(h, from, to, false);
-  return OK;
+  return stroke(h, from, to, false);
 }
 
 export function bitmapFill(h: usize, dirty: bool): i32 {

@@ -25,6 +25,7 @@ import { drainPending } from "./nodes";
 const FREE: u32 = 1 << 31;
 export const ORDER_SHIFT: u32 = 26;
 export const REFERENCES: u32 = (1 << ORDER_SHIFT) - 1;
+const MAX_PAGES: u32 = 65535;
 /** Memory grows by at least 4 MiB: each step is a system call and a message to every thread. */
 const GROWTH_UNITS: u32 = 8192;
 
@@ -45,6 +46,8 @@ function addressOf(unit: u32): usize {
  * the free lists. Returns 0 when the system refuses the memory for the table.
  */
 export function initArena(limitPages: u32): u32 {
+  // Without the last page, no block ends where addresses overflow.
+  limitPages = min(limitPages, MAX_PAGES);
   const tableBytes: u32 = limitPages << (UNITS_PER_PAGE_SHIFT + 2);
   const pages: u32 = 1 + (tableBytes + PAGE_BYTES - 1) / PAGE_BYTES;
   const grown = pages - <u32>memory.size();
@@ -81,12 +84,21 @@ export function retain(address: usize): void {
 
 /** One holder less; the block of the last one is free again. */
 export function release(address: usize): void {
-  const unit = <u32>(address >> UNIT_SHIFT);
-  const before = atomic.sub<u32>(entryOf(unit), 1);
+  if (dropReference(address)) freeBlock(address);
+}
+
+/** One holder less; true for the last one, who then has the block for himself and must free it. */
+export function dropReference(address: usize): bool {
+  const before = atomic.sub<u32>(entryOf(<u32>(address >> UNIT_SHIFT)), 1);
   assert((before & REFERENCES) != 0 && (before & FREE) == 0);
-  if ((before & REFERENCES) != 1) return;
+  return (before & REFERENCES) == 1;
+}
+
+/** Frees a block that has no references left. */
+export function freeBlock(address: usize): void {
+  const unit = <u32>(address >> UNIT_SHIFT);
   lock(ARENA_LOCK);
-  freeLocked(unit, before >> ORDER_SHIFT);
+  freeLocked(unit, load<u32>(entryOf(unit)) >> ORDER_SHIFT);
   unlock(ARENA_LOCK);
 }
 

@@ -71,6 +71,13 @@ export function storedCount(slot: u64): u64 {
   return slot >> COUNT_SHIFT;
 }
 
+/** A NODE slot whose count field has grown by `change`. */
+// @ts-ignore: decorator
+@inline
+export function addCount(slot: u64, change: i64): u64 {
+  return slot + (change << COUNT_SHIFT);
+}
+
 /** Dirty granules in a slot at `level`. */
 export function countOf(slot: u64, level: u32): u64 {
   if (slot == CLEAN) return 0;

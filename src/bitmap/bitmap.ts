@@ -89,6 +89,11 @@ export class Bitmap {
     return this.#bits.handle;
   }
 
+  /** Where the bits live. To use them in another thread, post `arena.shared` and the {@link handle}. */
+  get arena(): Arena {
+    return this.#bits.arena;
+  }
+
   /** Bytes of the disk. */
   get size(): number {
     return this.#bits.size;

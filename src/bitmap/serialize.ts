@@ -7,19 +7,19 @@ const WORD = 64;
 
 /** Bits as little-endian 64-bit words; see Bitmap.serialize. */
 export function serialize(bits: Bits, offset: number, length: number): Uint8Array {
-  const { from, words } = chunk(bits, offset, length);
-  const bytes = new Uint8Array(words * 8);
   const frozen = bits.snapshot();
   try {
+    const { from, words } = chunk(frozen, offset, length);
+    const bytes = new Uint8Array(words * 8);
     let done = 0;
     frozen.readWords(from, words, (part) => {
       bytes.set(part, done);
       done += part.length;
     });
+    return bytes;
   } finally {
     frozen.free();
   }
-  return bytes;
 }
 
 /** SHA-256 over the whole serialization, in hexadecimal digits. */

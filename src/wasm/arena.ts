@@ -36,11 +36,19 @@ export class Arena {
   readonly shared: SharedArena;
   readonly #instance: Instance;
   readonly #scratch: ArenaBlock;
+  readonly #numbers: Float64Array;
 
   private constructor(shared: SharedArena, instance: Instance) {
     this.shared = shared;
     this.#instance = instance;
     this.#scratch = this.allocate(SCRATCH_BYTES);
+    const { buffer, byteOffset } = this.#scratch.bytes;
+    const { walkBytes } = instance.layout;
+    this.#numbers = new Float64Array(
+      buffer,
+      byteOffset + walkBytes,
+      (SCRATCH_BYTES - walkBytes) / 8,
+    );
   }
 
   /**
@@ -136,6 +144,11 @@ export class Arena {
   /** @internal For the rest of `src/wasm`. */
   get scratch(): ArenaBlock {
     return this.#scratch;
+  }
+
+  /** @internal The scratch room as numbers, behind the walker's own. */
+  get numbers(): Float64Array {
+    return this.#numbers;
   }
 
   #view(address: Pointer, length: number): Uint8Array {

@@ -21,22 +21,16 @@ export class Bits {
   readonly #kernels: Kernels;
   readonly #outcomes: Outcomes;
   readonly #scratch: Pointer;
-  /** The scratch room as numbers, behind the walker's own. */
   readonly #numbers: Float64Array;
   #header: Pointer | 0;
 
   private constructor(arena: Arena, header: Pointer) {
     const { kernels, layout } = arena.instance;
-    const { bytes } = arena.scratch;
     this.arena = arena;
     this.#kernels = kernels;
     this.#outcomes = layout.outcomes;
-    this.#scratch = arena.scratch.addressOf(0, bytes.length);
-    this.#numbers = new Float64Array(
-      bytes.buffer,
-      bytes.byteOffset + layout.walkBytes,
-      (bytes.length - layout.walkBytes) / 8,
-    );
+    this.#scratch = arena.scratch.addressOf(0, arena.scratch.length);
+    this.#numbers = arena.numbers;
     this.#header = header;
     forgotten.register(this, { kernels, header }, this);
   }
