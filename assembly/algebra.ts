@@ -56,9 +56,7 @@ function combined(h: usize, other: usize, op: i32): u64 {
   const shift = shiftOfBitmap(h);
   if (shift == shiftOfBitmap(other)) return combine(h, op, rootOf(h), rootOf(other), height);
   if (op == OP_XOR && shift > shiftOfBitmap(other)) return xorFiner(h, other);
-  const converted = convert(h, other, op == OP_SUBTRACT);
-  const result = combineOwned(h, op, shareSlot(rootOf(h)), converted);
-  return result;
+  return combineOwned(h, op, shareSlot(rootOf(h)), convert(h, other, op == OP_SUBTRACT));
 }
 
 /** As combine, of slots whose references end here; NO_SLOT on either side stays NO_SLOT. */
@@ -84,22 +82,25 @@ function convert(h: usize, other: usize, inward: bool): u64 {
   const draft = h + BITMAP_DRAFT;
   store<u64>(draft, CLEAN);
   const size = sizeOf(h);
-  const granularity = <u64>1 << shiftOfBitmap(h);
   const root = rootOf(other);
   const height = heightOf(other);
   const shift = shiftOfBitmap(other);
+  const wider = shiftOfBitmap(h);
+  const excess = (<u64>1 << wider) - 1;
   let from: u64 = 0;
   while (from < granulesOf(other)) {
     const start = find(root, height, from, true);
     if (start < 0) break;
     const clean = find(root, height, start, false);
     const end = clean < 0 ? granulesOf(other) : min(<u64>clean, granulesOf(other));
-    const last = end << shift;
-    const covered = (inward && last < size ? last : last + granularity - 1) >> shiftOfBitmap(h);
-    const first = (inward ? (<u64>start << shift) + granularity - 1 : <u64>start << shift) >> shiftOfBitmap(h);
-    if (!paintDraft(h, first, min(covered, granulesOf(h)))) return NO_SLOT;
+    const low = <u64>start << shift;
+    const high = min(end << shift, size);
+    const first = (inward ? low + excess : low) >> wider;
+    // Whoever reaches the end covers the partial last granule as well.
+    const last = (inward && high < size ? high : high + excess) >> wider;
+    if (!paintDraft(h, first, last)) return NO_SLOT;
     // A coarse granule that is dirty already needs no further look.
-    from = max(end, inward ? 0 : covered << shiftOfBitmap(h) >> shift);
+    from = inward ? end : max(end, last << wider >> shift);
   }
   return load<u64>(draft);
 }
