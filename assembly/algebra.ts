@@ -1,12 +1,13 @@
 /**
- * Two bitmaps together. Both locks are held, taken in the order of their addresses so that two threads
- * cannot wait for each other. The new tree is built beside the old one and takes its place when it is
- * whole: a full arena changes nothing.
+ * Two bitmaps together. Both locks are held, taken in the order of their addresses so that two
+ * threads cannot wait for each other. The new tree is built beside the old one and takes its place
+ * when it is whole: a full arena changes nothing.
  *
- * With different granularities the result is the exact result, rounded outward to the target's granules,
- * so that no rounding loses dirt. A target with finer granules needs nothing but the other's runs. For one
- * with coarser granules, let `any` be those of its granules that the other touches, and `all` those that it
- * covers: then merge is A + any, intersect A * any, subtract A - all, and xor (A - all) + (any - A).
+ * With different granularities the result is the exact result, rounded outward to the target's
+ * granules, so that no rounding loses dirt. A target with finer granules needs nothing but the
+ * other's runs. For one with coarser granules, let `any` be those of its granules that the other
+ * touches, and `all` those that it covers: then merge is A + any, intersect A * any, subtract A -
+ * all, and xor (A - all) + (any - A).
  */
 import {
   ARENA_FULL, BITMAP_COUNT, BITMAP_DRAFT, BITMAP_HEIGHT, BITMAP_ROOT, MISMATCH, OK, OP_MERGE,
@@ -17,7 +18,9 @@ import {
   shiftOfBitmap, sizeOf,
 } from "./bitmap";
 import { releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
-import { CLEAN, FANOUT, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, tagOf } from "./slot";
+import {
+  CLEAN, FANOUT, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, tagOf,
+} from "./slot";
 import { paint, paintNeeds } from "./paint";
 import { find } from "./search";
 import { combine } from "./combine";
@@ -75,8 +78,8 @@ function xorFiner(h: usize, other: usize): u64 {
 }
 
 /**
- * The content of `other` in the granules of `h`: those it touches, or (`inward`) those it covers. NO_SLOT
- * when the arena is full.
+ * The content of `other` in the granules of `h`: those it touches, or (`inward`) those it covers.
+ * NO_SLOT when the arena is full.
  */
 function convert(h: usize, other: usize, inward: bool): u64 {
   const draft = h + BITMAP_DRAFT;
@@ -118,8 +121,8 @@ function paintDraft(h: usize, from: u64, to: u64): bool {
 }
 
 /**
- * Granules `from` up to `to` of `h` become what they are in `other`, which has the same geometry and is
- * clean everywhere else.
+ * Granules `from` up to `to` of `h` become what they are in `other`, which has the same geometry
+ * and is clean everywhere else.
  */
 export function bitmapReplace(h: usize, other: usize, from: f64, to: f64): i32 {
   enterBoth(h, other);
@@ -150,7 +153,7 @@ export function bitmapResize(h: usize, size: f64): i32 {
 }
 
 function resizeLocked(h: usize, size: u64): i32 {
-  // Enough to clear what is cut off, or to put a root above the root for each level that is missing.
+  // Enough to clear what is cut off, or for a root above the root for each missing level.
   if (!reserve(h, paintNeeds(heightOf(h)) + 6)) return ARENA_FULL;
   const before = granulesOf(h);
   const granules = size + (<u64>1 << shiftOfBitmap(h)) - 1 >> shiftOfBitmap(h);

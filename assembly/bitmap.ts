@@ -1,9 +1,9 @@
 /**
  * Bitmaps as the outside sees them: a header of one unit, a lock, and operations in bytes.
  *
- * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that, since only
- * it can say what was wrong); whether they lie inside the bitmap is checked here, under the lock, because
- * another thread may resize at any time.
+ * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that,
+ * since only it can say what was wrong); whether they lie inside the bitmap is checked here, under
+ * the lock, because another thread may resize at any time.
  */
 import {
   ARENA_FULL, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC, BITMAP_ROOT,
@@ -59,7 +59,10 @@ export function shiftOfBitmap(h: usize): u64 {
   return load<u32>(h, BITMAP_SHIFT);
 }
 
-/** First granule that begins at or behind byte `offset`; the end of the bitmap counts as a beginning. */
+/**
+ * First granule that begins at or behind byte `offset`; the end of the bitmap counts as a
+ * beginning.
+ */
 export function granuleFrom(h: usize, offset: u64): u64 {
   const shift = shiftOfBitmap(h);
   return offset + (<u64>1 << shift) - 1 >> shift;
@@ -214,7 +217,9 @@ export function bitmapFill(h: usize, dirty: bool): i32 {
   return result;
 }
 
-/** Cheaper than painting, since the right edge needs no path of its own, and never out of memory. */
+/**
+ * Cheaper than painting, since the right edge needs no path of its own, and never out of memory.
+ */
 function clearRoot(h: usize): void {
   const root = rootOf(h);
   store<u64>(h, CLEAN, BITMAP_ROOT);
@@ -223,8 +228,8 @@ function clearRoot(h: usize): void {
 }
 
 /**
- * Sets `count` granules, by the offsets in an array of f64, under one lock. Returns how many were done;
- * fewer when the next one lies outside or the arena is full.
+ * Sets `count` granules, by the offsets in an array of f64, under one lock. Returns how many were
+ * done; fewer when the next one lies outside or the arena is full.
  */
 export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
   enterBitmap(h);

@@ -7,12 +7,12 @@
  *     free  order    references          a block of 2^order units
  *     0     level    next unit           an interior node on the pending list, see nodes.ts
  *
- * Free blocks of one order form a doubly linked list through their own first eight bytes (next, previous;
- * units), so that a buddy is unlinked in constant time when two halves join. ARENA_ORDERS has a bit for
- * each list that is not empty: finding the smallest block that fits is one `ctz`.
+ * Free blocks of one order form a doubly linked list through their own first eight bytes (next,
+ * previous; units), so that a buddy is unlinked in constant time when two halves join. ARENA_ORDERS
+ * has a bit for each list that is not empty: finding the smallest block that fits is one `ctz`.
  *
- * Everything here but `retain` and the counting half of `release` happens under ARENA_LOCK. References
- * are atomic because bitmaps with different locks share nodes.
+ * Everything here but `retain` and the counting half of `release` happens under ARENA_LOCK.
+ * References are atomic because bitmaps with different locks share nodes.
  */
 import {
   ARENA_END, ARENA_FREE, ARENA_LIMIT, ARENA_LOCK, ARENA_MAGIC, ARENA_ORDERS, ARENA_USED,
@@ -42,8 +42,8 @@ function addressOf(unit: u32): usize {
 }
 
 /**
- * Lays out a new memory of at most `limitPages` pages of 64 KiB and gives what lies behind the table to
- * the free lists. Returns 0 when the system refuses the memory for the table.
+ * Lays out a new memory of at most `limitPages` pages of 64 KiB and gives what lies behind the
+ * table to the free lists. Returns 0 when the system refuses the memory for the table.
  */
 export function initArena(limitPages: u32): u32 {
   // Without the last page, no block ends where addresses overflow.
@@ -65,7 +65,9 @@ export function isArena(): u32 {
   return u32(load<u32>(0) == ARENA_MAGIC && load<u32>(ARENA_VERSION) == LAYOUT_VERSION);
 }
 
-/** A block of at least `bytes` bytes with one reference; 0, and nothing changed, when there is none. */
+/**
+ * A block of at least `bytes` bytes with one reference; 0, and nothing changed, when there is none.
+ */
 export function alloc(bytes: u32): usize {
   if (bytes > UNIT_BYTES << MAX_ORDER) return 0;
   const units = bytes <= UNIT_BYTES ? 1 : (bytes - 1 >> UNIT_SHIFT) + 1;
@@ -152,7 +154,10 @@ function joinFree(unit: u32, order: u32): void {
   pushFree(unit, order);
 }
 
-/** Unlinks the smallest free block of at least `order` and gives back the halves that are not needed. */
+/**
+ * Unlinks the smallest free block of at least `order` and gives back the halves that are not
+ * needed.
+ */
 function takeFree(order: u32): u32 {
   const orders = load<u32>(ARENA_ORDERS) >> order;
   if (orders == 0) return 0;
@@ -206,7 +211,9 @@ function growArena(order: u32): bool {
   return true;
 }
 
-/** Gives the units from `unit` to `end` to the free lists, as the largest aligned blocks there are. */
+/**
+ * Gives the units from `unit` to `end` to the free lists, as the largest aligned blocks there are.
+ */
 function addRegion(unit: u32, end: u32): void {
   while (unit < end) {
     const order = min(min(ctz<u32>(unit), 31 - clz<u32>(end - unit)), MAX_ORDER);

@@ -1,11 +1,13 @@
 /**
- * The short cut of paint.ts for what a busy disk does most: one granule, in a leaf that is there already
- * and that this bitmap alone holds. Nothing can become uniform, nothing must be allocated or copied, so a
- * way down and a second one to correct the counts are all there is to do.
+ * The short cut of paint.ts for what a busy disk does most: one granule, in a leaf that is there
+ * already and that this bitmap alone holds. Nothing can become uniform, nothing must be allocated
+ * or copied, so a way down and a second one to correct the counts are all there is to do.
  */
 import { BITMAP_COUNT, BITMAP_ROOT } from "./layout";
 import { referencesOf } from "./buddy";
-import { CLEAN, DIRTY, LEAF_BITS, MAX_COUNT_LEVEL, TAG_NODE, addCount, nodeOf, shiftOf, storedCount, tagOf } from "./slot";
+import {
+  CLEAN, DIRTY, LEAF_BITS, MAX_COUNT_LEVEL, TAG_NODE, addCount, nodeOf, shiftOf, storedCount, tagOf,
+} from "./slot";
 import { wordAt } from "./leaf";
 
 /** Leaves with fewer dirty granules than this may turn into runs, with more into DIRTY. */

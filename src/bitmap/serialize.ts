@@ -42,8 +42,8 @@ export function deserialize(bits: Bits, bytes: Uint8Array, offset: number): void
   if (bytes.length % 8 !== 0 || bytes.length / 8 > available) {
     throw new LacunaError(
       'ERR_BITMAP_CORRUPT',
-      `${bytes.length} serialized bytes at offset ${offset} do not fit a bitmap of ${size} bytes and ` +
-        `granularity ${granularity}: at most ${available} words of 8 bytes can follow`,
+      `${bytes.length} serialized bytes at offset ${offset} do not fit a bitmap of ${size} bytes ` +
+        `and granularity ${granularity}: at most ${available} words of 8 bytes can follow`,
       { offset, length: bytes.length },
     );
   }
@@ -67,7 +67,8 @@ function chunk(bits: Bits, offset: number, length: number): { from: number; word
   }
   if ((offset % unit !== 0 && offset !== size) || (end % unit !== 0 && end !== size)) {
     throw new RangeError(
-      `offset ${offset} and length ${length} must be multiples of ${unit} (64 granules) or reach the end`,
+      `offset ${offset} and length ${length} must be multiples of ${unit} (64 granules), ` +
+        'or reach the end',
     );
   }
   return { from: offset / 2 ** bits.shift, words: Math.ceil(length / unit) };

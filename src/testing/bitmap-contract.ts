@@ -51,8 +51,8 @@ const G = 65536;
 const SIZE = 10.5 * G;
 
 /**
- * What every bitmap promises, for whoever makes another implementation or wraps this one. `run` throws an
- * AssertionError where a promise is broken.
+ * What every bitmap promises, for whoever makes another implementation or wraps this one. `run`
+ * throws an AssertionError where a promise is broken.
  */
 export function bitmapContract<B extends BitmapUnderTest>(
   options: BitmapContractOptions<B>,
