@@ -101,6 +101,11 @@ const rounding: Cases = {
     bitmap.set(2 * G - 1, 2);
     assert.deepEqual(runsOf(bitmap), [[G, 2 * G]]);
   },
+  'runs that touch are one run'(create) {
+    const bitmap = create({ size: SIZE, granularity: G });
+    for (const granule of [4, 5, 3, 7, 6]) bitmap.set(granule * G, 1);
+    assert.deepEqual(runsOf(bitmap), [[3 * G, 5 * G]]);
+  },
   'set of no bytes does nothing, wherever it is'(create) {
     const bitmap = create({ size: SIZE, granularity: G });
     bitmap.set(G + 1, 0);

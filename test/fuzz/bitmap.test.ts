@@ -156,6 +156,15 @@ const ACTIONS: Action[] = [
       model.reset(...at);
     }
   },
+  function sequence({ bitmap, model }, random) {
+    const { granularity } = model;
+    const step = random.pick([granularity, -granularity]);
+    let at = random.between(0, model.size);
+    for (let i = random.between(1, 300); i > 0 && at >= 0 && at < model.size; i--, at += step) {
+      bitmap.set(at, 1);
+      model.set(at, 1);
+    }
+  },
   function setAll({ bitmap, model }, random) {
     if (random.fraction() < 0.7) return;
     bitmap.setAll();
