@@ -4,7 +4,6 @@ import { Device, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import { Arena } from '../wasm/index.js';
 import { Control, type Counters } from './control.js';
-import { moveInThreads } from './crew.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
@@ -127,6 +126,8 @@ export class CopyRun {
         await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
         return [];
       }
+      // Loaded when it is needed: the pool takes longer to load than a small copy takes.
+      const { moveInThreads } = await import('./crew.js');
       return await moveInThreads({
         threads: this.#threads,
         source: described(source),

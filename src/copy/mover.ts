@@ -131,14 +131,20 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    const { plan, requestSize, signal } = this.#options;
+    let done = 0;
     try {
       if (this.#offload && (await this.#copyInside(offset, length))) return;
-      await this.#copyThrough(slot, offset, length);
+      // A piece cut for an offload that turned out impossible may be longer than a slot.
+      while (done < length) {
+        const size = Math.min(requestSize, length - done);
+        await this.#copyThrough(slot, offset + done, size);
+        done += size;
+      }
     } catch (error) {
       this.#failed = true;
-      this.#options.plan.set(offset, length);
-      if (this.#options.signal.aborted) throw abortedError(this.#options.signal);
-      throw error;
+      plan.set(offset + done, length - done);
+      throw signal.aborted ? abortedError(signal) : error;
     }
   }
 
@@ -156,17 +162,13 @@ class Mover {
     return true;
   }
 
-  /** A piece cut for an offload that turned out impossible may be longer than a slot. */
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, requestSize, detectZeroes, signal } = this.#options;
-    for (let done = 0; done < length; done += requestSize) {
-      const size = Math.min(requestSize, length - done);
-      const bytes = size === slot.bytes.length ? slot.bytes : slot.bytes.subarray(0, size);
-      await source.read(offset + done, bytes, { signal });
-      counters.requests += 1;
-      if (detectZeroes === 'off') await this.#write(offset + done, bytes);
-      else await this.#writeSparsely(slot, offset + done, size);
-    }
+    const { source, counters, detectZeroes, signal } = this.#options;
+    const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
+    await source.read(offset, bytes, { signal });
+    counters.requests += 1;
+    if (detectZeroes === 'off') await this.#write(offset, bytes);
+    else await this.#writeSparsely(slot, offset, length);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

@@ -91,7 +91,11 @@ class Queries {
    */
   refused(query: Range): Range {
     this.#refusals++;
-    if (this.#refusals >= MOST_REFUSALS || query.length <= SHORTEST_QUERY) return query;
+    if (this.#refusals >= MOST_REFUSALS) {
+      this.#longest = Number.MAX_SAFE_INTEGER;
+      return query;
+    }
+    if (query.length <= SHORTEST_QUERY) return query;
     this.#longest = SHORTEST_QUERY;
     this.#leave(query.offset + SHORTEST_QUERY, query.offset + query.length);
     return { offset: query.offset, length: SHORTEST_QUERY };

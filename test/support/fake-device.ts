@@ -6,7 +6,7 @@ export function fakeDevice(size: number, change: Partial<Driver> = {}): Device {
   const driver: Driver = new Proxy(memory, {
     get(target, key) {
       const value = Reflect.get(key in change ? change : target, key);
-      return typeof value === 'function' ? value.bind(key in change ? change : target) : value;
+      return typeof value === 'function' ? value.bind(target) : value;
     },
   });
   return new Device(driver);
@@ -22,4 +22,14 @@ export async function contentOf(device: Device): Promise<Uint8Array> {
   const bytes = new Uint8Array(device.size);
   await device.read(0, bytes);
   return bytes;
+}
+
+/**
+ * The first byte at which two devices differ; -1 if they hold the same. For large contents, which a matcher
+ * would take minutes to describe.
+ */
+export async function firstDifference(a: Device, b: Device): Promise<number> {
+  const [left, right] = [await contentOf(a), await contentOf(b)];
+  if (Buffer.compare(left, right) === 0) return -1;
+  return left.findIndex((byte, i) => byte !== right[i]);
 }

@@ -5,11 +5,13 @@ import type { Device, Driver } from '#dist/block/index.js';
 import { compare, copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
-import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
 
 const PAGE = 4096;
 const PAGES = 48;
 const SIZE = PAGES * PAGE - 1000;
+/** What memory allocates at once, and so calls data. */
+const MEMORY_PAGE = 65536;
 const { capabilities } = fakeDevice(1);
 
 /** Ways in which a target may be less than ideal. */
@@ -66,7 +68,7 @@ for (const [sourceName, sourceChange] of Object.entries(SOURCES)) {
               await fill(source, data, 1);
               await fill(target, old, 100);
               const report = await copy({ source, target, ...(detectZeroes && { detectZeroes }) });
-              expect(await contentOf(target)).toEqual(await contentOf(source));
+              expect(await firstDifference(target, source)).toBe(-1);
               expect(report.movedBytes + report.zeroedBytes + report.skippedBytes).toBe(SIZE);
             },
           ),
@@ -88,7 +90,7 @@ for (const [sourceName, sourceChange] of Object.entries(SOURCES)) {
             for (const page of [...changed, ...zeroed])
               bitmap.set(page * PAGE, Math.min(PAGE, SIZE - page * PAGE));
             const report = await copy({ source, target, bitmap });
-            expect(await contentOf(target)).toEqual(await contentOf(source));
+            expect(await firstDifference(target, source)).toBe(-1);
             expect(report.movedBytes + report.zeroedBytes).toBeLessThanOrEqual(bitmap.dirtyBytes);
           }),
           { numRuns: 25 },
@@ -111,7 +113,7 @@ describe('copy', () => {
     });
     await fill(source, [3], 1);
     const report = await copy({ source, target, targetIsZero: true });
-    expect(report).toMatchObject({ movedBytes: PAGE, zeroedBytes: 0 });
+    expect(report).toMatchObject({ movedBytes: MEMORY_PAGE, zeroedBytes: 0 });
   });
 
   it('refuses a smaller target, and says that the rest of a larger one was left', async () => {
@@ -133,7 +135,7 @@ describe('copy', () => {
       last = progress;
     }
     expect(phases.at(-1)).toBe('done');
-    expect(last).toMatchObject({ totalBytes: 3 * PAGE, doneBytes: 3 * PAGE });
+    expect(last).toMatchObject({ totalBytes: MEMORY_PAGE, doneBytes: MEMORY_PAGE });
   });
 
   it('fails the one who iterates as well as the one who awaits', async () => {

@@ -5,7 +5,7 @@ import { Control } from '#dist/copy/control.js';
 import { move } from '#dist/copy/mover.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
-import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
 
 const PAGE = 4096;
 const SIZE = 64 * PAGE;
@@ -112,6 +112,6 @@ describe('move', () => {
     await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });
     expect(options.counters.movedBytes).toBe(4 * PAGE);
     expect(options.counters.skippedBytes).toBe(SIZE - 4 * PAGE);
-    expect(await contentOf(target)).toEqual(await contentOf(source));
+    expect(await firstDifference(target, source)).toBe(-1);
   });
 });
