@@ -7,7 +7,6 @@ import { ExportProperties } from './export-properties.js';
 import { disconnected, locate } from './failures.js';
 import { type Agreement, handshake } from './handshake.js';
 import { type ListedExport, listExports } from './list.js';
-import type { RequestResult } from './pending-request.js';
 import { checkRange } from './ranges.js';
 import { Session } from './session.js';
 import type { Transport } from './transport.js';
@@ -190,10 +189,16 @@ export class NbdClient extends ExportProperties {
     if (length === 0) throw new RangeError('the status of 0 bytes cannot be asked');
     const ids = contexts.map((context) => this.#contextId(context));
     if (ids.length === 0) return [];
-    const request = { offset, length: Math.min(length, this.maximumLength) };
-    const command = Command.blockStatus;
-    const result = await this.#session.submit({ command, flags: 0, ...request, signal });
-    return ids.map((id, i) => this.#listOf(result, id, contexts[i], request));
+    const request = {
+      command: Command.blockStatus,
+      flags: 0,
+      offset,
+      length: Math.min(length, this.maximumLength),
+      contexts: ids,
+      signal,
+    };
+    const lists = await this.#session.submit(request);
+    return ids.map((id, i) => this.#filled(lists.get(id), contexts[i], request));
   }
 
   /** Waits for what is in flight, says goodbye and closes; safe to call more than once. */
@@ -203,7 +208,7 @@ export class NbdClient extends ExportProperties {
   }
 
   async #close(): Promise<void> {
-    await this.#session.idle();
+    await this.#session.drain();
     if (this.#session.alive) {
       this.#session.sendDisconnect();
       this.#transport.end();
@@ -250,14 +255,12 @@ export class NbdClient extends ExportProperties {
   }
 
   /** A server that answers without a list it granted broke the rules, but the stream is intact. */
-  #listOf(
-    result: RequestResult,
-    id: number,
+  #filled(
+    list: ExtentList | undefined,
     context: string,
     range: { offset: number; length: number },
   ): ExtentList {
-    const list = result.get(id);
-    if (list !== undefined) return list;
+    if (list !== undefined && list.count > 0) return list;
     const what = `the server answered without the extents of ${JSON.stringify(context)}`;
     throw locate(new LacunaError('ERR_NBD_PROTOCOL', what), this.name, range);
   }

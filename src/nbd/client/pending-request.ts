@@ -1,5 +1,6 @@
+import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
 import { abortedError, type LacunaError } from '../../errors/index.js';
-import type { ExtentList } from '../../extent/index.js';
+import { ExtentList } from '../../extent/index.js';
 import { Command } from '../wire/constants.js';
 import type { RequestHeader } from '../wire/requests.js';
 import { Coverage } from './coverage.js';
@@ -14,6 +15,8 @@ export interface RequestSpec {
   readonly target?: Uint8Array;
   /** A write's bytes. */
   readonly source?: Uint8Array;
+  /** The ids of the contexts whose extents a status request is made for. */
+  readonly contexts?: readonly number[];
   readonly signal?: AbortSignal;
 }
 
@@ -25,7 +28,7 @@ export interface RequestOwner {
   released(request: PendingRequest): void;
 }
 
-/** A status reply's lists by context id; empty for every other request. */
+/** A status request's lists by context id, empty where the server told nothing. */
 export type RequestResult = ReadonlyMap<number, ExtentList>;
 
 const NO_LISTS: RequestResult = new Map();
@@ -57,7 +60,7 @@ export class PendingRequest implements RequestHeader {
   /** The signal fired, but the caller's memory is still lent out. */
   giveUp = false;
   readonly coverage = new Coverage();
-  /** A status reply's lists so far, by context id. */
+  /** The lists of the contexts that were asked, by id; each is filled by one chunk. */
   lists: Map<number, ExtentList> | undefined;
   /** Called by Node when it has sent a write's bytes; bound once, not per request. */
   readonly onReleased: () => void;
@@ -97,9 +100,8 @@ export class PendingRequest implements RequestHeader {
     this.receiving = false;
     this.giveUp = false;
     this.coverage.reset();
-    this.lists = spec.command === Command.blockStatus ? new Map() : undefined;
-    this.#signal = spec.signal;
-    spec.signal?.addEventListener('abort', this.#onAbort);
+    this.lists = spec.contexts && emptyLists(spec.contexts, spec.offset);
+    this.#listenTo(spec.signal);
     return new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -124,6 +126,17 @@ export class PendingRequest implements RequestHeader {
     this.reject(abortedError(this.#signal));
   }
 
+  #listenTo(signal: AbortSignal | undefined): void {
+    this.#signal = signal;
+    if (signal === undefined) return;
+    // One signal for all requests of a copy is right, but Node suspects a leak from 11 listeners on.
+    // Not 0, the documented "no limit": with it, getMaxListeners of Node 20 throws.
+    if (getMaxListeners(signal) === defaultMaxListeners) {
+      setMaxListeners(Number.POSITIVE_INFINITY, signal);
+    }
+    signal.addEventListener('abort', this.#onAbort);
+  }
+
   #forget(): void {
     this.#signal?.removeEventListener('abort', this.#onAbort);
     this.#signal = undefined;
@@ -132,4 +145,8 @@ export class PendingRequest implements RequestHeader {
     this.target = undefined;
     this.lists = undefined;
   }
+}
+
+function emptyLists(contexts: readonly number[], offset: number): Map<number, ExtentList> {
+  return new Map(contexts.map((id) => [id, new ExtentList(offset)]));
 }

@@ -45,7 +45,8 @@ export class Session implements ByteSink, RequestOwner {
   readonly #watchdog: Watchdog;
   #failure: LacunaError | undefined;
   #shuttingDown = false;
-  #onIdle: (() => void) | undefined;
+  #onDrained: (() => void) | undefined;
+  #drainTimer: NodeJS.Timeout | undefined;
 
   constructor(connection: Connection, options: SessionOptions) {
     this.#connection = connection;
@@ -53,7 +54,7 @@ export class Session implements ByteSink, RequestOwner {
     this.#outbox = new Outbox(connection);
     this.#parser = new ReplyParser(this.#table, options, {
       replied: (request) => this.#replied(request),
-      memoryReturned: (request) => request.abandon(),
+      memoryReturned: (request) => this.#abandon(request),
     });
     this.#watchdog = new Watchdog(options.requestTimeoutMs, () => this.#expired());
   }
@@ -87,11 +88,14 @@ export class Session implements ByteSink, RequestOwner {
     return promise;
   }
 
-  /** Resolves when nothing is pending, at once if nothing is. */
-  idle(): Promise<void> {
-    if (this.pending === 0) return Promise.resolve();
+  /**
+   * Resolves when nothing is pending, at once if nothing is. Replies that only callers who gave up
+   * would have wanted are waited for only shortly.
+   */
+  drain(): Promise<void> {
     return new Promise((resolve) => {
-      this.#onIdle = resolve;
+      this.#onDrained = resolve;
+      this.#checkDrained();
     });
   }
 
@@ -120,12 +124,13 @@ export class Session implements ByteSink, RequestOwner {
       if (request.giveUp) request.abandon();
       else request.reject(this.#located(failure, request));
     }
-    this.#onIdle?.();
+    clearTimeout(this.#drainTimer);
+    this.#onDrained?.();
   }
 
   aborted(request: PendingRequest): void {
     if (!request.receiving && request.released) {
-      request.abandon();
+      this.#abandon(request);
       return;
     }
     request.giveUp = true;
@@ -141,7 +146,7 @@ export class Session implements ByteSink, RequestOwner {
   released(request: PendingRequest): void {
     if (this.#failure !== undefined) return;
     this.#watchdog.progress();
-    if (request.giveUp) request.abandon();
+    if (request.giveUp) this.#abandon(request);
     if (request.replied) this.#finish(request);
   }
 
@@ -154,9 +159,26 @@ export class Session implements ByteSink, RequestOwner {
     if (request.failure === undefined) request.resolve();
     else request.reject(this.#located(request.failure, request));
     this.#table.giveBack(request);
-    if (this.#table.count > 0) return;
-    this.#watchdog.stop();
-    this.#onIdle?.();
+    if (this.#table.count === 0) this.#watchdog.stop();
+    this.#checkDrained();
+  }
+
+  #abandon(request: PendingRequest): void {
+    request.abandon();
+    this.#checkDrained();
+  }
+
+  #checkDrained(): void {
+    if (this.#onDrained === undefined) return;
+    if (this.pending === 0) {
+      clearTimeout(this.#drainTimer);
+      this.#onDrained();
+      return;
+    }
+    for (const request of this.#table) if (!request.settled) return;
+    this.#drainTimer ??= setTimeout(() => {
+      this.#connection.destroy(disconnected('closed before the server answered'));
+    }, GIVE_UP_MS);
   }
 
   #expired(): void {

@@ -1,4 +1,4 @@
-import { Context, ExtentList, Status } from '../../extent/index.js';
+import { Context, type ExtentList, Status } from '../../extent/index.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 
@@ -15,7 +15,8 @@ const STATUS = [Status.data, Status.hole, Status.zero, Status.hole | Status.zero
 /** Turns the extents of status chunks into lists, as they arrive: a chunk may be 8 MiB long. */
 export class StatusReader {
   readonly #contexts: StatusContexts;
-  #list: ExtentList = new ExtentList(0);
+  /** Undefined where nobody asked for this context, or the caller gave up: then it is passed over. */
+  #list: ExtentList | undefined;
   #allocation = false;
   /** No extent may begin here or behind: those before the last must stay inside the request. */
   #end = 0;
@@ -28,10 +29,10 @@ export class StatusReader {
   begin(request: PendingRequest, id: number): void {
     const name = this.#contexts.contexts.get(id);
     if (name === undefined) throw violation(`extents of the metadata context ${id}, never granted`);
-    // Absent only where the caller gave up; the chunk is then checked and forgotten.
-    if (request.lists?.has(id)) throw violation(`extents of "${name}" twice in one reply`);
-    this.#list = new ExtentList(request.offset);
-    request.lists?.set(id, this.#list);
+    this.#list = request.lists?.get(id);
+    if (this.#list !== undefined && this.#list.count > 0) {
+      throw violation(`extents of "${name}" twice in one reply`);
+    }
     this.#allocation = name === Context.allocation;
     this.#end = request.offset + request.length;
   }
@@ -39,6 +40,7 @@ export class StatusReader {
   /** Adds `count` extents of 32-bit length and flags ("NBD_REPLY_TYPE_BLOCK_STATUS"). */
   add(view: DataView, at: number, count: number): void {
     const list = this.#list;
+    if (list === undefined) return;
     const { size } = this.#contexts;
     for (let i = 0; i < count; i++) {
       const length = view.getUint32(at + i * 8);

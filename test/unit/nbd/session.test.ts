@@ -77,6 +77,26 @@ describe('a read', () => {
     );
   });
 
+  test('one of a thousand that come in one stream, wherever its buffer ends', async () => {
+    // Lengths from 90 on, so that the buffer ends at every place of a header.
+    for (let length = 90; length < 120; length++) {
+      const harness = new Harness();
+      const replies: Uint8Array[] = [];
+      const reads = [];
+      for (let i = 0; i < 1200; i++) {
+        const target = new Uint8Array(length);
+        const { promise, cookie } = await harness.read(i, target);
+        replies.push(wire.dataChunk(cookie, i, sequence(length, i)));
+        reads.push({ promise, target });
+      }
+      harness.deliver(wire.concat(...replies));
+      for (const [i, { promise, target }] of reads.entries()) {
+        await promise;
+        expect(Buffer.compare(target, sequence(length, i))).toBe(0);
+      }
+    }
+  });
+
   test('large, is received straight into its target', async () => {
     const harness = new Harness();
     const target = new Uint8Array(65536);
@@ -224,7 +244,7 @@ describe('a reply that breaks the protocol ends the connection and all requests'
   test.each<[string, (read: Cookie, status: Cookie, write: Cookie) => Uint8Array]>([
     ['a wrong magic', () => new Uint8Array(20)],
     ['a cookie of no slot', () => wire.doneChunk({ cookieHigh: 1, cookieLow: 99 })],
-    ['a cookie of an earlier use', (read) => wire.doneChunk(wrong(read))],
+    ['a cookie of an earlier use', (read) => wire.dataChunk(wrong(read), 0, sequence(100))],
     [
       'a cookie whose reply is complete',
       (_, __, write) => wire.concat(wire.simpleReply(write), wire.simpleReply(write)),
