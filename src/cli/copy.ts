@@ -142,6 +142,7 @@ export function describeCopy(report: CopyReport): string {
   const deeds = [`moved ${formatBytes(movedBytes)}`];
   if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
   deeds.push(`left ${formatBytes(skippedBytes)} alone`);
-  const pace = `${formatDuration(durationMs)} (${formatRate(movedBytes, durationMs)})`;
-  return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${pace}.`;
+  const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
+  const time = formatDuration(durationMs);
+  return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;
 }

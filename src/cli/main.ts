@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { Exit } from './exit.js';
+import { describeError, Exit } from './exit.js';
 import { run } from './program.js';
 import { processShell } from './shell.js';
 
@@ -13,5 +13,11 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     interruption.abort(new Error(signal));
   });
 }
+
+// What slips past a command is a fault of ours; it still ends in one message and an exit code.
+process.on('uncaughtException', (error) => {
+  shell.note(describeError(error, { stack: true }));
+  process.exit(Exit.failed);
+});
 
 process.exitCode = await run(process.argv.slice(2), shell);

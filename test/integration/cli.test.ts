@@ -209,12 +209,19 @@ describe('an interrupted command', () => {
   afterAll(() => void server.kill());
 
   test.each(['SIGINT', 'SIGTERM'] as const)('exits with 130 on %s', async (signal) => {
-    const { code, stdout, stderr } = await lacuna(['copy', uri, 'slow.raw'], {
-      started: (child) => void sleep(800).then(() => child.kill(signal)),
+    const target = `${signal}.raw`;
+    const partial = join(folder, `${target}.partial`);
+    const interrupt = async (child: ChildProcess) => {
+      while (!existsSync(partial)) await sleep(20);
+      await sleep(500);
+      child.kill(signal);
+    };
+    const { code, stdout, stderr } = await lacuna(['copy', uri, target], {
+      started: (child) => void interrupt(child),
     });
     expect([code, stdout]).toEqual([130, '']);
     expect(stderr).toBe('lacuna: stopped before it was done\n');
-    expect(existsSync(join(folder, 'slow.raw'))).toBe(false);
+    expect(existsSync(join(folder, target))).toBe(false);
   });
 });
 

@@ -25,6 +25,14 @@ describe('docs', () => {
     },
   );
 
+  test('README imports only names that the package exports', async () => {
+    const imports = read('README.md').matchAll(/^import \{ (.+) \} from '(lacuna[^']*)';$/gm);
+    for (const [, names, subpath] of imports) {
+      const room = (await import(subpath)) as Record<string, unknown>;
+      for (const name of names.split(', ')) expect(room, subpath).toHaveProperty(name);
+    }
+  });
+
   test('README names only scripts that there are', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const named = [...read('README.md').matchAll(/npm run (\w+)/g)].map((match) => match[1]);
