@@ -2,7 +2,8 @@ import { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context, DIRTY, isDirtyContext, Status } from '../extent/index.js';
-import { type Range, walkStatus } from './status-walk.js';
+import { alignDown, alignUp } from '../util/index.js';
+import { type Range, type StatusWalk, walkStatus } from './status-walk.js';
 
 /** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
 export interface PlanTotals {
@@ -57,7 +58,7 @@ export function planGranularity(size: number): number {
  * What is dirty and reads as zero is in `zero`, never left out: the target may hold something else there.
  */
 export async function plan(options: PlanOptions): Promise<Plan> {
-  const { source, context, bitmap } = options;
+  const { source, context, bitmap, signal } = options;
   if (context !== undefined && bitmap !== undefined) {
     throw new TypeError('a plan is made from a context or from a bitmap, not from both');
   }
@@ -75,8 +76,9 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   }
   const draft = new Draft(source, options.granularity ?? planGranularity(source.size));
   try {
-    const whole = source.size === 0 ? [] : [{ offset: 0, length: source.size }];
-    await draft.add(bitmap?.ranges() ?? whole, context, options.signal);
+    if (bitmap !== undefined) await draft.addDirty(bitmap.ranges(), undefined, signal);
+    else if (context !== undefined) await draft.addDirty(draft.whole, context, signal);
+    else await draft.addAll(signal);
     return draft.finish();
   } catch (error) {
     draft.discard();
@@ -100,37 +102,66 @@ class Draft {
     this.#totals = { size: source.size, cleanBytes: 0, dataBytes: 0, zeroBytes: 0, holeBytes: 0 };
   }
 
-  /** Plans these ranges, all of them or only what `context` calls dirty. */
-  add(ranges: Iterable<Range>, context?: string, signal?: AbortSignal): Promise<void> {
+  /** All of the source, as a range; none where it has no bytes. */
+  get whole(): Range[] {
+    return this.#source.size === 0 ? [] : [{ offset: 0, length: this.#source.size }];
+  }
+
+  /** Plans all of the source: what is not data is zero. */
+  async addAll(signal?: AbortSignal): Promise<void> {
+    await this.#walk(this.whole, [Context.allocation], signal, (offset, length, [status]) => {
+      if (!this.#count(length, status)) this.#data.set(offset, length);
+    });
+    this.#zero.setAll();
+  }
+
+  /** Plans these ranges, or only what a context calls dirty in them. */
+  addDirty(ranges: Iterable<Range>, context?: string, signal?: AbortSignal): Promise<void> {
     const contexts = context === undefined ? [Context.allocation] : [Context.allocation, context];
-    return walkStatus({
-      device: this.#source,
-      ranges,
-      contexts,
-      signal,
-      visit: (offset, length, flags) => {
-        if (context === undefined || flags[1] & DIRTY) this.#mark(offset, length, flags[0]);
-      },
-      refused: (error) => {
-        this.#refusals++;
-        this.#refusal = error.message;
-      },
+    return this.#walk(ranges, contexts, signal, (offset, length, [status, dirty = DIRTY]) => {
+      if (!(dirty & DIRTY)) return;
+      if (this.#count(length, status)) this.#addZero(offset, offset + length);
+      else this.#data.set(offset, length);
     });
   }
 
-  #mark(offset: number, length: number, status: number): void {
-    if (!(status & Status.zero)) {
-      this.#data.set(offset, length);
-      this.#totals.dataBytes += length;
+  /** A granule that is zero only in part is moved as data: its other part may be clean, and not zero. */
+  #addZero(offset: number, end: number): void {
+    const { size, granularity } = this.#zero;
+    const from = alignUp(offset, granularity);
+    const to = end === size ? size : alignDown(end, granularity);
+    if (from >= to) {
+      this.#data.set(offset, end - offset);
       return;
     }
-    this.#zero.set(offset, length);
-    if (status & Status.hole) this.#totals.holeBytes += length;
+    this.#zero.set(from, to - from);
+    this.#data.set(offset, from - offset);
+    this.#data.set(to, end - to);
+  }
+
+  /** Whether a range of this status reads as zero. */
+  #count(length: number, status: number): boolean {
+    const isZero = (status & Status.zero) !== 0;
+    if (!isZero) this.#totals.dataBytes += length;
+    else if (status & Status.hole) this.#totals.holeBytes += length;
     else this.#totals.zeroBytes += length;
+    return isZero;
+  }
+
+  #walk(
+    ranges: Iterable<Range>,
+    contexts: readonly string[],
+    signal: AbortSignal | undefined,
+    visit: StatusWalk['visit'],
+  ): Promise<void> {
+    const refused = (error: LacunaError) => {
+      this.#refusals++;
+      this.#refusal = error.message;
+    };
+    return walkStatus({ device: this.#source, ranges, contexts, signal, visit, refused });
   }
 
   finish(): Plan {
-    // A granule that is zero only in part is data: both bitmaps were rounded outward.
     this.#zero.subtract(this.#data);
     const { size, dataBytes, zeroBytes, holeBytes } = this.#totals;
     this.#totals.cleanBytes = size - dataBytes - zeroBytes - holeBytes;

@@ -30,7 +30,10 @@ export interface StatusWalk {
   ranges: Iterable<Range>;
   contexts: readonly string[];
   signal?: AbortSignal | undefined;
-  /** Takes one extent: its range and the flags of each context, in the order asked. Not in order. */
+  /**
+   * Takes one extent: its range and the flags of each context, in the order asked. Extents do not come in
+   * order, and the array is used again for the next one.
+   */
   visit(offset: number, length: number, flags: readonly number[]): void;
   /** Told that a query was refused, so that some of the ranges are taken for data. */
   refused?(error: LacunaError): void;
@@ -133,14 +136,14 @@ function degrade(walk: StatusWalk, { offset, length }: Range): void {
 function visitTogether(walk: StatusWalk, from: number, lists: readonly ExtentList[]): number {
   const end = Math.min(...lists.map((list) => list.end));
   const indexes = lists.map(() => 0);
-  let offset = from;
-  while (offset < end) {
-    const stop = Math.min(end, ...lists.map((list, i) => list.endAt(indexes[i])));
-    walk.visit(
-      offset,
-      stop - offset,
-      lists.map((list, i) => list.flagsAt(indexes[i])),
-    );
+  const flags = lists.map(() => 0);
+  for (let offset = from; offset < end; ) {
+    let stop = end;
+    for (let i = 0; i < lists.length; i++) {
+      stop = Math.min(stop, lists[i].endAt(indexes[i]));
+      flags[i] = lists[i].flagsAt(indexes[i]);
+    }
+    walk.visit(offset, stop - offset, flags);
     for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
     offset = stop;
   }

@@ -10,6 +10,9 @@ const MiB = 1024 * KiB;
 /** Less than this is moved before a worker thread has even started. */
 const WORTH_A_THREAD = 64 * MiB;
 
+/** Between files it is the kernel that copies, at memory speed, and one thread after another: */
+const FILES_WORTH_A_THREAD = 1024 * MiB;
+
 /** More connections than this have not been seen to help. */
 const MOST_THREADS = 4;
 
@@ -52,6 +55,8 @@ export function chooseThreads(
   );
   if (!shareable) return 0;
   if (threads !== undefined) return threads;
+  const isFile = (device: Device) => device.description?.driver === 'file';
+  if (isFile(source) && isFile(target)) return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
   if (bytes < WORTH_A_THREAD) return 0;
   return Math.min(MOST_THREADS, availableParallelism());
 }

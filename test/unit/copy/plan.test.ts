@@ -103,6 +103,21 @@ describe('plan', () => {
     expect(runs(zero)).toEqual([[2 * PAGE, PAGE]]);
   });
 
+  it('never zeroes the clean part of a granule that is dirty and zero in another', async () => {
+    const source = fakeDevice(8192, {
+      extents: async (offset, length) => [ExtentList.of(offset, length, Status.zero)],
+    });
+    const bitmap = new Bitmap({ size: source.size, granularity: 512 });
+    bitmap.set(512, 4096);
+    const { data, zero } = await plan({ source, bitmap, granularity: 1024 });
+    // The first and the last granule hold a clean sector each, so their dirty sectors are copied.
+    expect(runs(zero)).toEqual([[1024, 3072]]);
+    expect(runs(data)).toEqual([
+      [0, 1024],
+      [4096, 1024],
+    ]);
+  });
+
   it('refuses a bitmap of another size, two origins, and a context that tells no dirt', async () => {
     const source = fakeDevice(PAGE);
     const bitmap = new Bitmap({ size: 2 * PAGE, granularity: 512 });
