@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { ExtentList, Status } from '../extent/index.js';
 import { errnoName, type SystemCalls } from './ffi.js';
 
@@ -27,9 +28,7 @@ export function walkExtents(
     if (data < 0) {
       const errno = errnoName(data);
       if (errno !== 'ENXIO') return errno;
-      // No data from here to the end of the file.
-      list.push(end - list.end, HOLE);
-      return list;
+      return withoutData(list, fd, end);
     }
     list.push(data - list.end, HOLE);
     if (data >= end) return list;
@@ -37,5 +36,16 @@ export function walkExtents(
     if (hole < 0) return errnoName(hole);
     list.push(hole - data, Status.data);
   }
+  return list;
+}
+
+/**
+ * No data from here to the end of the file. Where the file was cut since it was opened, what is missing is no hole:
+ * it is called data, so that whoever reads it is told.
+ */
+function withoutData(list: ExtentList, fd: number, end: number): ExtentList {
+  const { size } = fstatSync(fd);
+  if (list.end < size) list.push(Math.min(end, size) - list.end, HOLE);
+  list.push(end - list.end, Status.data);
   return list;
 }

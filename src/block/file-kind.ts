@@ -64,8 +64,13 @@ function regularKind(filename: string, stat: fs.Stats): FileKind {
     isBlock: false,
     size: stat.size,
     limits: limitsOf(1, preferred),
-    isEmpty: (fd) => trusted && fs.fstatSync(fd).blocks === 0,
+    isEmpty: (fd) => trusted && isHole(fs.fstatSync(fd), stat.size),
   };
+}
+
+/** A file that was cut since it was opened has lost something, and is not one hole. */
+function isHole({ blocks, size }: fs.Stats, opened: number): boolean {
+  return blocks === 0 && size >= opened;
 }
 
 function blockKind(stat: fs.Stats): FileKind {

@@ -1,4 +1,6 @@
+import { truncateSync } from 'node:fs';
 import { expect, it } from 'vitest';
+import { Status } from '#dist/extent/index.js';
 import { file, ODD_SIZE, SIZE, suite } from './suites.js';
 
 // Read when the first file is opened; every test file has a process of its own.
@@ -7,6 +9,19 @@ process.env.LACUNA_FFI = 'off';
 it('really runs without foreign calls', async () => {
   const { device, dispose } = await file(SIZE, true).open();
   expect(device.capabilities).toMatchObject({ exactStatus: false, fastZero: false });
+  await device.close();
+  await dispose();
+});
+
+it('knows a file that holds nothing, unless it was cut meanwhile', async () => {
+  const { device, dispose } = await file(SIZE, true).open();
+  const flags = async () => (await device.extents(0, SIZE))[0].flagsAt(0);
+  expect(await flags()).toBe(Status.hole | Status.zero);
+  truncateSync(device.name, SIZE / 2);
+  expect(await flags()).toBe(Status.data);
+  truncateSync(device.name, SIZE);
+  await device.write(0, Uint8Array.of(1));
+  expect(await flags()).toBe(Status.data);
   await device.close();
   await dispose();
 });

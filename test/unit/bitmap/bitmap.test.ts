@@ -151,18 +151,29 @@ describe('a bitmap', () => {
     bitmap.free();
   });
 
-  it('gives leaves and nodes back when they become uniform', () => {
+  it('gives leaves back when they become uniform', () => {
     const bitmap = new Bitmap({ size: 2 ** 36, granularity: G, arena });
     bitmap.set(0, 1);
     const before = arena.usedBytes;
-    const granules = 2 ** 18 + 5000;
-    for (let i = 0; i < granules; i += 2) bitmap.set(i * G, 1);
-    assert.ok(arena.usedBytes > before + 64 * 512);
-    for (let i = 1; i < granules; i += 2) bitmap.set(i * G, 1);
-    assert.deepEqual([...bitmap.ranges()], [{ offset: 0, length: granules * G }]);
+    for (let i = 0; i < 200_000; i += 2) bitmap.set(i * G, 1);
+    assert.ok(arena.usedBytes > before + 48 * 512);
+    for (let i = 1; i < 200_000; i += 2) bitmap.set(i * G, 1);
+    assert.deepEqual([...bitmap.ranges()], [{ offset: 0, length: 200_000 * G }]);
     // A leaf may stay where the run ends, and a bitmap keeps a few spare units.
-    assert.ok(arena.usedBytes <= before + 18 * 512, `${arena.usedBytes - before}`);
-    for (let i = 0; i < granules; i++) bitmap.reset(i * G, G);
+    assert.ok(arena.usedBytes <= before + 17 * 512, `${arena.usedBytes - before}`);
+    for (let i = 0; i < 200_000; i++) bitmap.reset(i * G, G);
+    assert.ok(arena.usedBytes <= before + 16 * 512, `${arena.usedBytes - before}`);
+    bitmap.free();
+  });
+
+  it('gives nodes back when they become uniform', () => {
+    const leaf = 4096 * G;
+    const bitmap = new Bitmap({ size: 2 ** 44, granularity: G, arena });
+    bitmap.set(0, 1);
+    const before = arena.usedBytes;
+    for (let i = 0; i < 40 * 64; i++) bitmap.set(i * leaf, leaf / 2);
+    assert.ok(arena.usedBytes >= before + 39 * 512);
+    for (let i = 0; i < 40 * 64; i++) bitmap.set(i * leaf + leaf / 2, leaf / 2);
     assert.ok(arena.usedBytes <= before + 16 * 512, `${arena.usedBytes - before}`);
     bitmap.free();
   });

@@ -25,7 +25,9 @@ export class Model {
   }
 
   get count(): number {
-    return this.bits.reduce((sum, bit) => sum + bit, 0);
+    let count = 0;
+    for (let i = 0; i < this.bits.length; i++) count += this.bits[i];
+    return count;
   }
 
   get dirtyBytes(): number {
@@ -77,10 +79,12 @@ export class Model {
   /** The exact result, byte for byte, rounded outward to the granules of this model. */
   combine(other: Model, operation: Operation): void {
     const unit = Math.min(this.granularity, other.granularity);
+    const mine = this.granularity / unit;
+    const its = other.granularity / unit;
     const result = new Uint8Array(this.bits.length);
-    for (let at = 0; at < this.size; at += unit) {
-      const bit = OPERATIONS[operation](Number(this.get(at)), Number(other.get(at)));
-      result[Math.floor(at / this.granularity)] |= bit;
+    for (let i = 0; i * unit < this.size; i++) {
+      const at = Math.floor(i / mine);
+      result[at] |= OPERATIONS[operation](this.bits[at], other.bits[Math.floor(i / its)]);
     }
     this.bits = result;
   }
@@ -100,9 +104,7 @@ export class Model {
 
   serialize(): Uint8Array {
     const bytes = new Uint8Array(Math.ceil(this.bits.length / 64) * 8);
-    this.bits.forEach((bit, i) => {
-      bytes[i >>> 3] |= bit << (i & 7);
-    });
+    for (let i = 0; i < this.bits.length; i++) bytes[i >>> 3] |= this.bits[i] << (i & 7);
     return bytes;
   }
 

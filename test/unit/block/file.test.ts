@@ -153,6 +153,21 @@ describe('a file that changes under the device', () => {
     });
     await device.close();
   });
+
+  it('calls what was cut off data, so that nobody takes it for zeroes', async () => {
+    const { device, path } = await newDisk();
+    const [hole] = await device.extents(0, MIB);
+    expect([...hole]).toEqual([{ offset: 0, length: MIB, flags: Status.hole | Status.zero }]);
+    truncateSync(path, 100_000);
+    const [cut] = await device.extents(0, MIB);
+    expect([...cut]).toEqual([
+      { offset: 0, length: 100_000, flags: Status.hole | Status.zero },
+      { offset: 100_000, length: MIB - 100_000, flags: Status.data },
+    ]);
+    const [end] = await device.extents(MIB / 2, 10);
+    expect([...end]).toEqual([{ offset: MIB / 2, length: 10, flags: Status.data }]);
+    await device.close();
+  });
 });
 
 describe('extents', () => {
