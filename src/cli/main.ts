@@ -5,8 +5,9 @@ import { run } from './program.js';
 import { processShell } from './shell.js';
 
 const interruption = new AbortController();
-// Every request in flight may listen: many listeners are no leak here.
-setMaxListeners(0, interruption.signal);
+// Every request in flight may listen: many listeners are no leak here. Not 0, the documented "no limit":
+// with it, getMaxListeners of Node 20 throws.
+setMaxListeners(Number.POSITIVE_INFINITY, interruption.signal);
 const shell = processShell(interruption.signal);
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
