@@ -1,12 +1,13 @@
 /**
- * Two bitmaps together. Both locks are held, taken in the order of their addresses so that two threads
- * cannot wait for each other. The new tree is built beside the old one and takes its place when it is
- * whole: a full arena changes nothing.
+ * Two bitmaps together. Both locks are held, taken in the order of their addresses so that two
+ * threads cannot wait for each other. The new tree is built beside the old one and takes its place
+ * when it is whole: a full arena changes nothing.
  *
- * With different granularities the result is the exact result, rounded outward to the target's granules,
- * so that no rounding loses dirt. A target with finer granules needs nothing but the other's runs. For one
- * with coarser granules, let `any` be those of its granules that the other touches, and `all` those that it
- * covers: then merge is A + any, intersect A * any, subtract A - all, and xor (A - all) + (any - A).
+ * With different granularities the result is the exact result, rounded outward to the target's
+ * granules, so that no rounding loses dirt. A target with finer granules needs nothing but the
+ * other's runs. For one with coarser granules, let `any` be those of its granules that the other
+ * touches, and `all` those that it covers: then merge is A + any, intersect A * any, subtract A -
+ * all, and xor (A - all) + (any - A).
  */
 import {
   ARENA_FULL, BITMAP_COUNT, BITMAP_DRAFT, BITMAP_HEIGHT, BITMAP_ROOT, MISMATCH, OK, OP_MERGE,
@@ -17,7 +18,9 @@ import {
   shiftOfBitmap, sizeOf,
 } from "./bitmap";
 import { releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
-import { CLEAN, FANOUT, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, tagOf } from "./slot";
+import {
+  CLEAN, FANOUT, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, tagOf,
+} from "./slot";
 import { paint, paintNeeds } from "./paint";
 import { find } from "./search";
 import { combine } from "./combine";
@@ -56,9 +59,7 @@ function combined(h: usize, other: usize, op: i32): u64 {
   const shift = shiftOfBitmap(h);
   if (shift == shiftOfBitmap(other)) return combine(h, op, rootOf(h), rootOf(other), height);
   if (op == OP_XOR && shift > shiftOfBitmap(other)) return xorFiner(h, other);
-  const converted = convert(h, other, op == OP_SUBTRACT);
-  const result = combineOwned(h, op, shareSlot(rootOf(h)), converted);
-  return result;
+  return combineOwned(h, op, shareSlot(rootOf(h)), convert(h, other, op == OP_SUBTRACT));
 }
 
 /** As combine, of slots whose references end here; NO_SLOT on either side stays NO_SLOT. */
@@ -77,29 +78,32 @@ function xorFiner(h: usize, other: usize): u64 {
 }
 
 /**
- * The content of `other` in the granules of `h`: those it touches, or (`inward`) those it covers. NO_SLOT
- * when the arena is full.
+ * The content of `other` in the granules of `h`: those it touches, or (`inward`) those it covers.
+ * NO_SLOT when the arena is full.
  */
 function convert(h: usize, other: usize, inward: bool): u64 {
   const draft = h + BITMAP_DRAFT;
   store<u64>(draft, CLEAN);
   const size = sizeOf(h);
-  const granularity = <u64>1 << shiftOfBitmap(h);
   const root = rootOf(other);
   const height = heightOf(other);
   const shift = shiftOfBitmap(other);
+  const wider = shiftOfBitmap(h);
+  const excess = (<u64>1 << wider) - 1;
   let from: u64 = 0;
   while (from < granulesOf(other)) {
     const start = find(root, height, from, true);
     if (start < 0) break;
     const clean = find(root, height, start, false);
     const end = clean < 0 ? granulesOf(other) : min(<u64>clean, granulesOf(other));
-    const last = end << shift;
-    const covered = (inward && last < size ? last : last + granularity - 1) >> shiftOfBitmap(h);
-    const first = (inward ? (<u64>start << shift) + granularity - 1 : <u64>start << shift) >> shiftOfBitmap(h);
-    if (!paintDraft(h, first, min(covered, granulesOf(h)))) return NO_SLOT;
+    const low = <u64>start << shift;
+    const high = min(end << shift, size);
+    const first = (inward ? low + excess : low) >> wider;
+    // Whoever reaches the end covers the partial last granule as well.
+    const last = (inward && high < size ? high : high + excess) >> wider;
+    if (!paintDraft(h, first, last)) return NO_SLOT;
     // A coarse granule that is dirty already needs no further look.
-    from = max(end, inward ? 0 : covered << shiftOfBitmap(h) >> shift);
+    from = inward ? end : max(end, last << wider >> shift);
   }
   return load<u64>(draft);
 }
@@ -117,8 +121,8 @@ function paintDraft(h: usize, from: u64, to: u64): bool {
 }
 
 /**
- * Granules `from` up to `to` of `h` become what they are in `other`, which has the same geometry and is
- * clean everywhere else.
+ * Granules `from` up to `to` of `h` become what they are in `other`, which has the same geometry
+ * and is clean everywhere else.
  */
 export function bitmapReplace(h: usize, other: usize, from: f64, to: f64): i32 {
   enterBoth(h, other);
@@ -149,7 +153,7 @@ export function bitmapResize(h: usize, size: f64): i32 {
 }
 
 function resizeLocked(h: usize, size: u64): i32 {
-  // Enough to clear what is cut off, or to put a root above the root for each level that is missing.
+  // Enough to clear what is cut off, or for a root above the root for each missing level.
   if (!reserve(h, paintNeeds(heightOf(h)) + 6)) return ARENA_FULL;
   const before = granulesOf(h);
   const granules = size + (<u64>1 << shiftOfBitmap(h)) - 1 >> shiftOfBitmap(h);

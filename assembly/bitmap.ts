@@ -1,20 +1,21 @@
 /**
  * Bitmaps as the outside sees them: a header of one unit, a lock, and operations in bytes.
  *
- * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that, since only
- * it can say what was wrong); whether they lie inside the bitmap is checked here, under the lock, because
- * another thread may resize at any time.
+ * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that,
+ * since only it can say what was wrong); whether they lie inside the bitmap is checked here, under
+ * the lock, because another thread may resize at any time.
  */
 import {
   ARENA_FULL, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC, BITMAP_ROOT,
-  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, UNIT_BYTES, UNIT_SHIFT,
+  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, PAGE_BYTES, UNIT_BYTES,
 } from "./layout";
-import { alloc, entryOf, referencesOf, release, retain } from "./buddy";
+import { alloc, dropReference, freeBlock, referencesOf, retain } from "./buddy";
 import { lock, unlock } from "./lock";
 import { dropSpares, releaseSlot, reserve, shareSlot } from "./nodes";
 import { CLEAN, capacityOf } from "./slot";
 import { paint, paintNeeds } from "./paint";
 import { isDirty } from "./search";
+import { mark } from "./mark";
 
 // @ts-ignore: decorator
 @inline
@@ -58,7 +59,10 @@ export function shiftOfBitmap(h: usize): u64 {
   return load<u32>(h, BITMAP_SHIFT);
 }
 
-/** First granule that begins at or behind byte `offset`; the end of the bitmap counts as a beginning. */
+/**
+ * First granule that begins at or behind byte `offset`; the end of the bitmap counts as a
+ * beginning.
+ */
 export function granuleFrom(h: usize, offset: u64): u64 {
   const shift = shiftOfBitmap(h);
   return offset + (<u64>1 << shift) - 1 >> shift;
@@ -96,23 +100,19 @@ export function bitmapCreate(size: f64, shift: u32): usize {
 
 /** One holder more; 0 when no bitmap is there. */
 export function bitmapAttach(h: usize): u32 {
-  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h >= <usize>memory.size() << 16) return 0;
-  if (load<u32>(h) != BITMAP_MAGIC || load<u32>(entryOf(<u32>(h >> UNIT_SHIFT))) >= 1 << 26) return 0;
+  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h / PAGE_BYTES >= <usize>memory.size()) return 0;
+  if (load<u32>(h) != BITMAP_MAGIC || referencesOf(h) == 0) return 0;
   retain(h);
   return 1;
 }
 
 /** One holder less; the last one frees it all. */
 export function bitmapFree(h: usize): void {
-  // Nobody can become a holder through a bitmap that nobody holds, so 1 stays 1 until it is given back.
-  enterBitmap(h);
-  if (referencesOf(h) == 1) {
-    releaseSlot(rootOf(h), heightOf(h));
-    dropSpares(h);
-    store<u32>(h, 0);
-  }
-  leaveBitmap(h);
-  release(h);
+  if (!dropReference(h)) return;
+  store<u32>(h, 0);
+  releaseSlot(rootOf(h), heightOf(h));
+  dropSpares(h);
+  freeBlock(h);
 }
 
 /** A second bitmap with the same content, which shares every node; or 0. */
@@ -162,6 +162,15 @@ export function paintRoot(h: usize, from: u64, to: u64, dirty: bool): void {
   atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
 }
 
+/** Makes granules `from` up to `to` (not empty) dirty or clean. */
+function stroke(h: usize, from: u64, to: u64, dirty: bool): i32 {
+  const height = heightOf(h);
+  if (to - from == 1 && mark(h, height, from, dirty)) return OK;
+  if (!reserve(h, paintNeeds(height))) return ARENA_FULL;
+  paintRoot(h, from, to, dirty);
+  return OK;
+}
+
 /** Makes every granule that the range touches dirty. */
 export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
   enterBitmap(h);
@@ -175,11 +184,9 @@ export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
 function setLocked(h: usize, offset: f64, length: f64): i32 {
   if (offset + length > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
   if (length == 0) return OK;
-  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
   const start = <u64><i64>offset;
   const shift = shiftOfBitmap(h);
-  paintRoot(h, start >> shift, (start + <u64><i64>length - 1 >> shift) + 1, true);
-  return OK;
+  return stroke(h, start >> shift, (start + <u64><i64>length - 1 >> shift) + 1, true);
 }
 
 /** Makes every granule that lies wholly in the range clean. */
@@ -195,9 +202,7 @@ function resetLocked(h: usize, offset: f64, length: f64): i32 {
   const from = granuleFrom(h, <u64><i64>offset);
   const to = granuleUpTo(h, <u64><i64>(offset + length));
   if (from >= to || length == 0) return OK;
-  if (!reserve(h, paintNeeds(heightOf(h)))) return ARENA_FULL;
-  paintRoot(h, from, to, false);
-  return OK;
+  return stroke(h, from, to, false);
 }
 
 export function bitmapFill(h: usize, dirty: bool): i32 {
@@ -212,7 +217,9 @@ export function bitmapFill(h: usize, dirty: bool): i32 {
   return result;
 }
 
-/** Cheaper than painting, since the right edge needs no path of its own, and never out of memory. */
+/**
+ * Cheaper than painting, since the right edge needs no path of its own, and never out of memory.
+ */
 function clearRoot(h: usize): void {
   const root = rootOf(h);
   store<u64>(h, CLEAN, BITMAP_ROOT);
@@ -221,8 +228,8 @@ function clearRoot(h: usize): void {
 }
 
 /**
- * Sets `count` granules, by the offsets in an array of f64, under one lock. Returns how many were done;
- * fewer when the next one lies outside or the arena is full.
+ * Sets `count` granules, by the offsets in an array of f64, under one lock. Returns how many were
+ * done; fewer when the next one lies outside or the arena is full.
  */
 export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
   enterBitmap(h);

@@ -7,12 +7,12 @@
  *     free  order    references          a block of 2^order units
  *     0     level    next unit           an interior node on the pending list, see nodes.ts
  *
- * Free blocks of one order form a doubly linked list through their own first eight bytes (next, previous;
- * units), so that a buddy is unlinked in constant time when two halves join. ARENA_ORDERS has a bit for
- * each list that is not empty: finding the smallest block that fits is one `ctz`.
+ * Free blocks of one order form a doubly linked list through their own first eight bytes (next,
+ * previous; units), so that a buddy is unlinked in constant time when two halves join. ARENA_ORDERS
+ * has a bit for each list that is not empty: finding the smallest block that fits is one `ctz`.
  *
- * Everything here but `retain` and the counting half of `release` happens under ARENA_LOCK. References
- * are atomic because bitmaps with different locks share nodes.
+ * Everything here but `retain` and the counting half of `release` happens under ARENA_LOCK.
+ * References are atomic because bitmaps with different locks share nodes.
  */
 import {
   ARENA_END, ARENA_FREE, ARENA_LIMIT, ARENA_LOCK, ARENA_MAGIC, ARENA_ORDERS, ARENA_USED,
@@ -25,6 +25,7 @@ import { drainPending } from "./nodes";
 const FREE: u32 = 1 << 31;
 export const ORDER_SHIFT: u32 = 26;
 export const REFERENCES: u32 = (1 << ORDER_SHIFT) - 1;
+const MAX_PAGES: u32 = 65535;
 /** Memory grows by at least 4 MiB: each step is a system call and a message to every thread. */
 const GROWTH_UNITS: u32 = 8192;
 
@@ -41,10 +42,12 @@ function addressOf(unit: u32): usize {
 }
 
 /**
- * Lays out a new memory of at most `limitPages` pages of 64 KiB and gives what lies behind the table to
- * the free lists. Returns 0 when the system refuses the memory for the table.
+ * Lays out a new memory of at most `limitPages` pages of 64 KiB and gives what lies behind the
+ * table to the free lists. Returns 0 when the system refuses the memory for the table.
  */
 export function initArena(limitPages: u32): u32 {
+  // Without the last page, no block ends where addresses overflow.
+  limitPages = min(limitPages, MAX_PAGES);
   const tableBytes: u32 = limitPages << (UNITS_PER_PAGE_SHIFT + 2);
   const pages: u32 = 1 + (tableBytes + PAGE_BYTES - 1) / PAGE_BYTES;
   const grown = pages - <u32>memory.size();
@@ -62,7 +65,9 @@ export function isArena(): u32 {
   return u32(load<u32>(0) == ARENA_MAGIC && load<u32>(ARENA_VERSION) == LAYOUT_VERSION);
 }
 
-/** A block of at least `bytes` bytes with one reference; 0, and nothing changed, when there is none. */
+/**
+ * A block of at least `bytes` bytes with one reference; 0, and nothing changed, when there is none.
+ */
 export function alloc(bytes: u32): usize {
   if (bytes > UNIT_BYTES << MAX_ORDER) return 0;
   const units = bytes <= UNIT_BYTES ? 1 : (bytes - 1 >> UNIT_SHIFT) + 1;
@@ -81,12 +86,21 @@ export function retain(address: usize): void {
 
 /** One holder less; the block of the last one is free again. */
 export function release(address: usize): void {
-  const unit = <u32>(address >> UNIT_SHIFT);
-  const before = atomic.sub<u32>(entryOf(unit), 1);
+  if (dropReference(address)) freeBlock(address);
+}
+
+/** One holder less; true for the last one, who then has the block for himself and must free it. */
+export function dropReference(address: usize): bool {
+  const before = atomic.sub<u32>(entryOf(<u32>(address >> UNIT_SHIFT)), 1);
   assert((before & REFERENCES) != 0 && (before & FREE) == 0);
-  if ((before & REFERENCES) != 1) return;
+  return (before & REFERENCES) == 1;
+}
+
+/** Frees a block that has no references left. */
+export function freeBlock(address: usize): void {
+  const unit = <u32>(address >> UNIT_SHIFT);
   lock(ARENA_LOCK);
-  freeLocked(unit, before >> ORDER_SHIFT);
+  freeLocked(unit, load<u32>(entryOf(unit)) >> ORDER_SHIFT);
   unlock(ARENA_LOCK);
 }
 
@@ -140,7 +154,10 @@ function joinFree(unit: u32, order: u32): void {
   pushFree(unit, order);
 }
 
-/** Unlinks the smallest free block of at least `order` and gives back the halves that are not needed. */
+/**
+ * Unlinks the smallest free block of at least `order` and gives back the halves that are not
+ * needed.
+ */
 function takeFree(order: u32): u32 {
   const orders = load<u32>(ARENA_ORDERS) >> order;
   if (orders == 0) return 0;
@@ -194,7 +211,9 @@ function growArena(order: u32): bool {
   return true;
 }
 
-/** Gives the units from `unit` to `end` to the free lists, as the largest aligned blocks there are. */
+/**
+ * Gives the units from `unit` to `end` to the free lists, as the largest aligned blocks there are.
+ */
 function addRegion(unit: u32, end: u32): void {
   while (unit < end) {
     const order = min(min(ctz<u32>(unit), 31 - clz<u32>(end - unit)), MAX_ORDER);

@@ -1,16 +1,16 @@
 /**
- * Set algebra on whole trees, built functionally: the operands stay as they are, the result is a new slot
- * with references of its own and shares every node it can. When memory runs out, what was built is given
- * back and the answer is NO_SLOT, so that the caller has nothing to undo.
+ * Set algebra on whole trees, built functionally: the operands stay as they are, the result is a
+ * new slot with references of its own and shares every node it can. When memory runs out, what was
+ * built is given back and the answer is NO_SLOT, so that the caller has nothing to undo.
  *
- * Where one side is uniform the result is known without looking: nothing, everything, the other side, or
- * its complement. Only parts that are mixed on both sides are visited.
+ * Where one side is uniform the result is known without looking: nothing, everything, the other
+ * side, or its complement. Only parts that are mixed on both sides are visited.
  */
 import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, OP_XOR, UNIT_BYTES } from "./layout";
 import { giveSpare, releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
 import {
-  CLEAN, DIRTY, FANOUT, LEAF_BITS, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot, runCount,
-  runEnd, runStart, sumNode, tagOf,
+  CLEAN, DIRTY, FANOUT, LEAF_BITS, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot,
+  runCount, runEnd, runStart, sumNode, tagOf,
 } from "./slot";
 import { countBits, expandRuns, flipBits, packRuns, paintBits } from "./leaf";
 import { combineWords } from "./words";
@@ -80,7 +80,8 @@ function abandon(h: usize, node: usize, built: usize, level: u32): u64 {
 
 /**
  * The slot of a result: uniform, or one of the operands when it says the same, or the new node. No
- * operation but xor can change anything without changing the count, so equal counts mean equal content.
+ * operation but xor can change anything without changing the count, so equal counts mean equal
+ * content.
  */
 function finishNode(h: usize, op: i32, node: usize, a: u64, b: u64, level: u32): u64 {
   const count = sumNode(node, level);

@@ -1,6 +1,7 @@
 /**
- * The kernels: functions over memory that belongs to the caller. The module holds no data, no heap, no
- * start function and no state, so that every thread may have its own instance over the one memory.
+ * The kernels: functions over memory that belongs to the caller. The module holds no data, no heap,
+ * no start function and no state, so that every thread may have its own instance over the one
+ * memory.
  */
 export * from "./layout";
 export { WALK_BYTES } from "./walk";
@@ -11,7 +12,8 @@ export {
   bitmapSet, bitmapSetMany, bitmapSetRanges, bitmapShift, bitmapSize, bitmapSnapshot,
 } from "./bitmap";
 export {
-  bitmapArea, bitmapClaim, bitmapCountIn, bitmapFind, bitmapGet, bitmapRuns, bitmapSelect, bitmapStatus,
+  bitmapArea, bitmapClaim, bitmapCountIn, bitmapFind, bitmapGet, bitmapRuns, bitmapSelect,
+  bitmapStatus,
 } from "./query";
 export { bitmapCombine, bitmapReplace, bitmapResize } from "./algebra";
 export { bitmapReadWords, bitmapWriteWords } from "./serialize";

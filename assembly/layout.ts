@@ -1,6 +1,7 @@
 /**
- * Where everything lives in the shared memory. This file is the only place that knows: JavaScript reads
- * the compiled values from the exported globals, so that no second copy of a number can drift.
+ * Where everything lives in the shared memory. This file is the only place that knows: JavaScript
+ * reads the compiled values from the exported globals, so that no second copy of a number can
+ * drift.
  *
  *     0          ARENA header: lock, sizes, heads of the free lists           (page 0)
  *     TABLE      one u32 per 512-byte unit of the whole arena, see buddy.ts

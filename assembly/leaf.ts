@@ -1,8 +1,10 @@
 /**
- * Leaves: 4096 bits in 64 little-endian words, bit 0 of word 0 first. Plain loads and stores, because
- * nobody touches a leaf without the lock of the one bitmap that may write it.
+ * Leaves: 4096 bits in 64 little-endian words, bit 0 of word 0 first. Plain loads and stores,
+ * because nobody touches a leaf without the lock of the one bitmap that may write it.
  */
-import { LEAF_BITS, NO_SLOT, CLEAN, DIRTY, TAG_RUNS, appendRun, runCount, runEnd, runStart, tagOf } from "./slot";
+import {
+  LEAF_BITS, NO_SLOT, CLEAN, DIRTY, TAG_RUNS, appendRun, runCount, runEnd, runStart, tagOf,
+} from "./slot";
 import { UNIT_BYTES } from "./layout";
 
 // @ts-ignore: decorator
@@ -92,7 +94,10 @@ export function expandRuns(leaf: usize, slot: u64): void {
   }
 }
 
-/** The slot that says the same as a leaf without needing one; NO_SLOT when it takes more than two runs. */
+/**
+ * The slot that says the same as a leaf without needing one; NO_SLOT when it takes more than two
+ * runs.
+ */
 export function packRuns(leaf: usize): u64 {
   let slot = CLEAN;
   let start: u32 = 0;
@@ -114,7 +119,9 @@ export function packRuns(leaf: usize): u64 {
   return carry != 0 ? appendRun(slot, start, LEAF_BITS) : slot;
 }
 
-/** The runs of a slot with `from` up to `to` added or taken away; NO_SLOT when they become too many. */
+/**
+ * The runs of a slot with `from` up to `to` added or taken away; NO_SLOT when they become too many.
+ */
 export function paintRuns(slot: u64, from: u32, to: u32, dirty: bool): u64 {
   return dirty ? addToRuns(slot, from, to) : takeFromRuns(slot, from, to);
 }

@@ -1,9 +1,9 @@
 /**
- * A mutex in one u32 of shared memory: 0 free, 1 held, 2 held and somebody may be waiting. Taking and
- * giving back a lock that nobody wants costs one atomic instruction each.
+ * A mutex in one u32 of shared memory: 0 free, 1 held, 2 held and somebody may be waiting. Taking
+ * and giving back a lock that nobody wants costs one atomic instruction each.
  *
- * A thread that is terminated inside a kernel leaves its lock held for ever; threads must be asked to
- * end, not terminated, while they work on an arena that others go on using.
+ * A thread that is terminated inside a kernel leaves its lock held for ever; threads must be asked
+ * to end, not terminated, while they work on an arena that others go on using.
  */
 
 /** Kernels hold a lock for well under a microsecond, less than going to sleep costs. */

@@ -1,10 +1,11 @@
 /**
  * Nodes and leaves as blocks of one unit: who frees them, and when.
  *
- * A tree of a petabyte may have millions of nodes. Walking it to free it would make `resetAll` slow, so a
- * node whose last reference goes is only pushed on a list (linked through its table entry, since its bytes
- * still name its children). Whoever needs a unit next takes it from that list, and passes on one reference
- * of each child first: the cost of freeing is paid in small, bounded pieces by those who allocate.
+ * A tree of a petabyte may have millions of nodes. Walking it to free it would make `resetAll`
+ * slow, so a node whose last reference goes is only pushed on a list (linked through its table
+ * entry, since its bytes still name its children). Whoever needs a unit next takes it from that
+ * list, and passes on one reference of each child first: the cost of freeing is paid in small,
+ * bounded pieces by those who allocate.
  */
 import {
   ARENA_LOCK, ARENA_PENDING, BITMAP_SPARES, BITMAP_SPARE_HEAD, UNIT_BYTES, UNIT_SHIFT,
@@ -73,8 +74,8 @@ export function drainPending(): bool {
 }
 
 /**
- * Sees to it that bitmap `h` holds at least `count` spare units. Returns false, with the spares as they
- * were, when the arena is full.
+ * Sees to it that bitmap `h` holds at least `count` spare units. Returns false, with the spares as
+ * they were, when the arena is full.
  */
 // @ts-ignore: decorator
 @inline

@@ -1,9 +1,9 @@
 /**
  * Making a range of granules dirty or clean: the one way in which a tree changes in place.
  *
- * A node may be written when it has one reference and everything above it has too; the walk comes from the
- * root and copies what is shared, so the second half holds by itself. Every unit it may need was reserved
- * before (see `paintNeeds`): once begun, a stroke cannot fail.
+ * A node may be written when it has one reference and everything above it has too; the walk comes
+ * from the root and copies what is shared, so the second half holds by itself. Every unit it may
+ * need was reserved before (see `paintNeeds`): once begun, a stroke cannot fail.
  */
 import { UNIT_BYTES } from "./layout";
 import { referencesOf } from "./buddy";
@@ -25,8 +25,8 @@ export function paintNeeds(height: u32): u32 {
 }
 
 /**
- * Makes granules `from` up to `to` (counted from the start of the slot at address `at`, not empty) dirty
- * or clean. Returns by how much the number of dirty granules grew.
+ * Makes granules `from` up to `to` (counted from the start of the slot at address `at`, not empty)
+ * dirty or clean. Returns by how much the number of dirty granules grew.
  */
 export function paint(h: usize, at: usize, level: u32, from: u64, to: u64, dirty: bool): i64 {
   const slot = load<u64>(at);
@@ -74,7 +74,10 @@ export function graft(h: usize, at: usize, level: u32, from: u64, slot: u64): i6
   return grown;
 }
 
-/** Stores the new count in a node's slot, or puts the slot in its place when all of it became uniform. */
+/**
+ * Stores the new count in a node's slot, or puts the slot in its place when all of it became
+ * uniform.
+ */
 function settleNode(h: usize, at: usize, level: u32, node: usize, grown: i64): void {
   let uniform = NO_SLOT;
   let count: u64 = 0;
@@ -138,7 +141,9 @@ function paintLeaf(h: usize, at: usize, from: u32, to: u32, dirty: bool): i64 {
   return <i64>count - <i64>before;
 }
 
-/** As settleNode; `pack` says that the leaf may have become so simple that runs can say the same. */
+/**
+ * As settleNode; `pack` says that the leaf may have become so simple that runs can say the same.
+ */
 function settleLeaf(h: usize, at: usize, leaf: usize, count: u32, pack: bool): void {
   let slot = NO_SLOT;
   if (count == 0) slot = CLEAN;

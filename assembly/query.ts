@@ -1,4 +1,6 @@
-/** What a bitmap answers: the reading half of bitmap.ts, and the claim, which reads and then clears. */
+/**
+ * What a bitmap answers: the reading half of bitmap.ts, and the claim, which reads and then clears.
+ */
 import {
   ARENA_FULL, NONE, OUT_OF_RANGE,
 } from "./layout";
@@ -70,8 +72,8 @@ export function bitmapStatus(h: usize, offset: f64, length: f64, out: usize): i3
 }
 
 /**
- * Writes the dirty runs from `from` up to `end`, clipped to both, as pairs of offset and length to `out`
- * (which has WALK_BYTES in front for the walker). Returns their number, at most `pairs`.
+ * Writes the dirty runs from `from` up to `end`, clipped to both, as pairs of offset and length to
+ * `out` (which has WALK_BYTES in front for the walker). Returns their number, at most `pairs`.
  */
 export function bitmapRuns(h: usize, from: f64, end: f64, walk: usize, pairs: u32): u32 {
   enterBitmap(h);
@@ -93,7 +95,10 @@ function walkRange(h: usize, from: u64, to: u64, walk: usize, pairs: u32): u32 {
   return finishWalk(walk, to);
 }
 
-/** Turns starts and ends into offsets and lengths. Only the outermost two can reach over `from` and `end`. */
+/**
+ * Turns starts and ends into offsets and lengths. Only the outermost two can reach over `from` and
+ * `end`.
+ */
 function toLengths(out: usize, count: u32, from: f64, end: f64): void {
   if (count == 0) return;
   const last = out + (<usize>count << 4) - 8;
@@ -141,9 +146,10 @@ export function bitmapSelect(h: usize, rank: f64): f64 {
 }
 
 /**
- * Takes the lowest dirty runs whose granules lie wholly between `from` and `end`: at most `pairs` runs and
- * `maxBytes` bytes (at least one granule). Writes them like bitmapRuns and makes them clean, all under one
- * lock. Between the runs everything is clean, so that one stroke from the first to the last does it.
+ * Takes the lowest dirty runs whose granules lie wholly between `from` and `end`: at most `pairs`
+ * runs and `maxBytes` bytes (at least one granule). Writes them like bitmapRuns and makes them
+ * clean, all under one lock. Between the runs everything is clean, so that one stroke from the
+ * first to the last does it.
  */
 export function bitmapClaim(
   h: usize, from: f64, end: f64, walk: usize, pairs: u32, maxBytes: f64,

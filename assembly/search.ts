@@ -1,7 +1,7 @@
 /**
- * Looking things up: one granule, the next dirty or clean one, how many there are, and which is the n-th.
- * Uniform slots answer at once, so that every search costs a few steps for each level, however long the
- * run of equal granules that it passes.
+ * Looking things up: one granule, the next dirty or clean one, how many there are, and which is the
+ * n-th. Uniform slots answer at once, so that every search costs a few steps for each level,
+ * however long the run of equal granules that it passes.
  */
 import {
   CLEAN, DIRTY, FANOUT, LEAF_BITS, TAG_NODE, countOf, nodeOf, runCount, runEnd, runStart, shiftOf,

@@ -1,14 +1,16 @@
 /**
- * A slot says in 64 bits what a part of a bitmap holds. At level L it speaks of 2^(12 + 6 L) granules.
+ * A slot says in 64 bits what a part of a bitmap holds. At level L it speaks of 2^(12 + 6 L)
+ * granules.
  *
  *     63             ..            25 24      ..      2 1 0
  *    |             0                                   |00|  CLEAN  all of it is clean
  *    |             0                                   |01|  DIRTY  all of it is dirty
- *    | dirty granules below (39 bits) | unit (23 bits) |10|  NODE   a node of 64 slots, or a leaf of 4096 bits
- *    | 0 | second? | last start | last start (12 each) |11|  RUNS   level 0 only: one or two runs, inline
+ *    | dirty granules below (39 bits) | unit (23 bits) |10|  NODE   64 slots, or a leaf
+ *    | 0 | second? | last start | last start (12 each) |11|  RUNS   one or two runs
  *
- * NODE means mixed: a part that has become uniform is always CLEAN or DIRTY. The count field is too narrow
- * for levels above 4 (2^42 granules); there it is 0, and whoever wants to know adds up the slots below.
+ * RUNS stand at level 0 only. NODE means mixed: a part that has become uniform is always CLEAN or
+ * DIRTY. The count field is too narrow for level 5 and above (2^42 granules and more); there it is
+ * 0, and whoever wants to know adds up the slots below.
  */
 import { UNIT_BYTES } from "./layout";
 
@@ -71,13 +73,22 @@ export function storedCount(slot: u64): u64 {
   return slot >> COUNT_SHIFT;
 }
 
+/** A NODE slot whose count field has grown by `change`. */
+// @ts-ignore: decorator
+@inline
+export function addCount(slot: u64, change: i64): u64 {
+  return slot + (change << COUNT_SHIFT);
+}
+
 /** Dirty granules in a slot at `level`. */
 export function countOf(slot: u64, level: u32): u64 {
   if (slot == CLEAN) return 0;
   if (slot == DIRTY) return capacityOf(level);
   if (tagOf(slot) == TAG_RUNS) {
     let count: u64 = 0;
-    for (let i: u32 = 0, n = runCount(slot); i < n; i++) count += runEnd(slot, i) - runStart(slot, i);
+    for (let i: u32 = 0, n = runCount(slot); i < n; i++) {
+      count += runEnd(slot, i) - runStart(slot, i);
+    }
     return count;
   }
   if (level <= MAX_COUNT_LEVEL) return storedCount(slot);
@@ -110,8 +121,8 @@ export function runEnd(slot: u64, index: u32): u32 {
 }
 
 /**
- * A level-0 slot with one run more, behind those it has. An empty run adds nothing; a run too many gives
- * NO_SLOT, and so does adding to that.
+ * A level-0 slot with one run more, behind those it has. An empty run adds nothing; a run too many
+ * gives NO_SLOT, and so does adding to that.
  */
 export function appendRun(slot: u64, start: u32, end: u32): u64 {
   if (start >= end || slot == NO_SLOT) return slot;

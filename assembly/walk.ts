@@ -1,18 +1,25 @@
 /**
- * Listing runs. The walk writes the places where the state changes, one after the other: start, end,
- * start, end. That a start follows an end needs no branch, it is so by counting; and a full buffer always
- * ends behind an end, so that the next walk can go on from there.
+ * Listing runs. The walk writes the places where the state changes, one after the other: start,
+ * end, start, end. That a start follows an end needs no branch, it is so by counting; and a full
+ * buffer always ends behind an end, so that the next walk can go on from there.
  */
-import { DIRTY, CLEAN, LEAF_BITS, TAG_NODE, nodeOf, runCount, runEnd, runStart, shiftOf, tagOf } from "./slot";
+import {
+  DIRTY, CLEAN, LEAF_BITS, TAG_NODE, nodeOf, runCount, runEnd, runStart, shiftOf, tagOf,
+} from "./slot";
 import { maskOf, wordAt } from "./leaf";
 
-/** The walker's place, kept in front of its output: where to write next, and where the room ends. */
+/**
+ * The walker's place, kept in front of its output: where to write next, and where the room ends.
+ */
 export const WALK_BYTES: u32 = 16;
 const NEXT: u32 = 0;
 const LIMIT: u32 = 4;
 const GRANULARITY: u32 = 8;
 
-/** Begins a walk that writes at most `pairs` pairs of f64, scaled by `granularity`, behind its own state. */
+/**
+ * Begins a walk that writes at most `pairs` pairs of f64, scaled by `granularity`, behind its own
+ * state.
+ */
 export function startWalk(walk: usize, pairs: u32, granularity: f64): void {
   store<u32>(walk, <u32>walk + WALK_BYTES, NEXT);
   store<u32>(walk, <u32>walk + WALK_BYTES + (pairs << 4), LIMIT);
@@ -47,7 +54,10 @@ function enter(walk: usize, at: u64, dirty: bool): bool {
   return isOpen(walk) == dirty ? true : edge(walk, at);
 }
 
-/** Walks granules `from` up to `to` of a slot whose first granule is `base`; false when the room ended. */
+/**
+ * Walks granules `from` up to `to` of a slot whose first granule is `base`; false when the room
+ * ended.
+ */
 export function walkSlot(
   walk: usize, slot: u64, level: u32, base: u64, from: u64, to: u64,
 ): bool {
@@ -83,7 +93,9 @@ function walkRuns(walk: usize, slot: u64, base: u64, from: u32, to: u32): bool {
   return enter(walk, base + from, false);
 }
 
-/** The hot loop: as few as two instructions for a word without a change, a handful for each change. */
+/**
+ * The hot loop: as few as two instructions for a word without a change, a handful for each change.
+ */
 function walkLeaf(walk: usize, leaf: usize, base: u64, from: u32, to: u32): bool {
   const granularity = load<f64>(walk, GRANULARITY);
   const limit = <usize>load<u32>(walk, LIMIT);

@@ -1,11 +1,13 @@
 /** Whole words: the serialized form of a bitmap, and leaf against leaf. */
 import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, UNIT_BYTES } from "./layout";
-import { CLEAN, DIRTY, LEAF_BITS, TAG_NODE, nodeOf, runCount, runEnd, runStart, shiftOf, tagOf } from "./slot";
+import {
+  CLEAN, DIRTY, LEAF_BITS, TAG_NODE, nodeOf, runCount, runEnd, runStart, shiftOf, tagOf,
+} from "./slot";
 import { paintBits } from "./leaf";
 
 /**
- * Writes granules `from` up to `to` of a slot, one bit each, to `target`; both are multiples of 64, and
- * `target` is where granule `from` goes.
+ * Writes granules `from` up to `to` of a slot, one bit each, to `target`; both are multiples of 64,
+ * and `target` is where granule `from` goes.
  */
 export function readWords(slot: u64, level: u32, from: u64, to: u64, target: usize): void {
   const bytes = <usize>(to - from >> 3);

@@ -1,4 +1,6 @@
-/** Zero test, 8 bytes at a time and 32 for each test. Twin of zero-simd.ts: same name, same answer. */
+/**
+ * Zero test, 8 bytes at a time and 32 for each test. Twin of zero-simd.ts: same name, same answer.
+ */
 
 export function isZeroRange(address: usize, length: u32): bool {
   const end = address + length;

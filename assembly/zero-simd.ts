@@ -1,6 +1,7 @@
 /**
- * Zero test, 128 bytes for each test: eight loads joined by a tree of ORs, since one test for each vector
- * is bound by its branches and slower than memcmp. Twin of zero-scalar.ts: same name, same answer.
+ * Zero test, 128 bytes for each test: eight loads joined by a tree of ORs, since one test for each
+ * vector is bound by its branches and slower than memcmp. Twin of zero-scalar.ts: same name, same
+ * answer.
  */
 import { isZeroTail } from "./zero-scalar";
 

@@ -4,13 +4,15 @@ import * as simd from "./zero-simd";
 
 /** Whether `length` bytes at `address` are all zero. */
 export function isZero(address: usize, length: u32): u32 {
-  return u32(ASC_FEATURE_SIMD ? simd.isZeroRange(address, length) : scalar.isZeroRange(address, length));
+  if (ASC_FEATURE_SIMD) return u32(simd.isZeroRange(address, length));
+  return u32(scalar.isZeroRange(address, length));
 }
 
 /**
- * The length of the run that begins at `address`: of steps of `step` bytes (the last one may be shorter)
- * that are all zero, as a positive number, or that are not, as a negative one. 0 when `length` is 0.
- * A step with data costs as much as it takes to find its first byte that is not zero.
+ * The length of the run that begins at `address`: of steps of `step` bytes (the last one may be
+ * shorter) that are all zero, as a positive number, or that are not, as a negative one. 0 when
+ * `length` is 0. A step with data costs as much as it takes to find its first byte that is not
+ * zero.
  */
 export function zeroRun(address: usize, length: u32, step: u32): f64 {
   if (length == 0) return 0;

@@ -1,9 +1,9 @@
 /**
  * A dirty bitmap over a disk of up to 8 PiB.
  *
- * Structure. A radix tree over granules, in units of 512 bytes. A leaf holds 4096 bits; a node has 64 slots
- * of 8 bytes. A slot at level L speaks of 2^(12 + 6 L) granules, and there are as many levels as the size
- * needs:
+ * Structure. A radix tree over granules, in units of 512 bytes. A leaf holds 4096 bits; a node has
+ * 64 slots of 8 bytes. A slot at level L speaks of 2^(12 + 6 L) granules, and there are as many
+ * levels as the size needs:
  *
  *     root slot (in the header)          level 2:  2^24 granules, 1 TiB at 64 KiB
  *        |
@@ -17,19 +17,20 @@
  *                 |      |
  *       one or two runs  leaf: 4096 bits, 64 words, bit 0 = lowest offset
  *
- * Invariants. A part that is uniform is CLEAN or DIRTY, whatever its size, so NODE means mixed. Bits behind
- * the end are clean, so only the path to the right edge of a full bitmap is mixed. The header knows the
- * number of dirty granules, every slot up to level 4 the number below it. Units are counted by reference
- * and copied when written with more than one; that is all a snapshot needs.
+ * Invariants. A part that is uniform is CLEAN or DIRTY, whatever its size, so NODE means mixed.
+ * Bits behind the end are clean, so only the path to the right edge of a full bitmap is mixed. The
+ * header knows the number of dirty granules, every slot up to level 4 the number below it. Units
+ * are counted by reference and copied when written with more than one; that is all a snapshot
+ * needs.
  *
- * Cost. With n granules there are at most 7 levels (log64 n): one granule, the next dirty or clean one, a
- * count or the n-th dirty granule take one path down, a range two. `setAll`, `resetAll`, a snapshot, and
- * merging with an empty or full bitmap touch one path or the root alone. Memory: nothing for what is
- * uniform, 8 bytes for 4096 granules with up to two runs, 520 bytes for 4096 otherwise; 1 M bits scattered
- * over 1 PiB at 64 KiB take some 40 MiB.
+ * Cost. With n granules there are at most 7 levels (log64 n): one granule, the next dirty or clean
+ * one, a count or the n-th dirty granule take one path down, a range two. `setAll`, `resetAll`, a
+ * snapshot, and merging with an empty or full bitmap touch one path or the root alone. Memory:
+ * nothing for what is uniform, 8 bytes for 4096 granules with up to two runs, 520 bytes for 4096
+ * otherwise; 1 M bits scattered over 1 PiB at 64 KiB take some 40 MiB.
  *
- * Threads. All of it lives in the arena; `handle` attaches to it in another thread. One lock for each bitmap
- * makes every call atomic, `claim` and the algebra included.
+ * Threads. All of it lives in the arena; `handle` attaches to it in another thread. One lock for
+ * each bitmap makes every call atomic, `claim` and the algebra included.
  */
 import { Arena, type BitmapHandle, Bits } from '../wasm/index.js';
 import { checkAll, checkBytes, checkPairs, checkRange, granularityShift } from './arguments.js';
@@ -75,8 +76,9 @@ export class Bitmap {
   }
 
   /**
-   * The bitmap of another thread, by its {@link handle}. Each attached bitmap is a holder of its own: the
-   * bits are gone when all have been freed. The sender must not free its own before this call.
+   * The bitmap of another thread, by its {@link handle}. Each attached bitmap is a holder of its
+   * own: the bits are gone when all have been freed. The sender must not free its own before this
+   * call.
    *
    * @throws TypeError when the handle is none, or of another arena.
    */
@@ -89,6 +91,13 @@ export class Bitmap {
     return this.#bits.handle;
   }
 
+  /**
+   * Where the bits live. To use them in another thread, post `arena.shared` and the {@link handle}.
+   */
+  get arena(): Arena {
+    return this.#bits.arena;
+  }
+
   /** Bytes of the disk. */
   get size(): number {
     return this.#bits.size;
@@ -99,7 +108,10 @@ export class Bitmap {
     return this.#bits.count;
   }
 
-  /** Dirty bytes; a partial last granule counts with what there is of it. O(1) but for one look at the end. */
+  /**
+   * Dirty bytes; a partial last granule counts with what there is of it. O(1) but for one look at
+   * the end.
+   */
   get dirtyBytes(): number {
     return this.#bits.dirtyBytes;
   }
@@ -116,8 +128,8 @@ export class Bitmap {
   }
 
   /**
-   * Makes every granule clean that lies wholly in the range; the partial last granule does when the range
-   * reaches the end. Dirt is never lost by rounding.
+   * Makes every granule clean that lies wholly in the range; the partial last granule does when the
+   * range reaches the end. Dirt is never lost by rounding.
    *
    * @throws RangeError when the range reaches behind the size.
    * @throws LacunaError ERR_ARENA_FULL; nothing has changed then.
@@ -138,9 +150,11 @@ export class Bitmap {
   }
 
   /**
-   * Makes the granule of each offset dirty: {@link set} with a length of 1, but many for the price of a call.
+   * Makes the granule of each offset dirty: {@link set} with a length of 1, but many for the price
+   * of a call.
    *
-   * @throws RangeError when an offset lies outside; those before it have been set. So with ERR_ARENA_FULL.
+   * @throws RangeError when an offset lies outside; those before it have been set. So with
+   * ERR_ARENA_FULL.
    */
   setMany(offsets: Float64Array | readonly number[]): void {
     checkAll('offsets', offsets);
@@ -150,7 +164,8 @@ export class Bitmap {
   /**
    * {@link set} for many ranges: offset, length, offset, length, ...
    *
-   * @throws RangeError when a range lies outside; those before it have been set. So with ERR_ARENA_FULL.
+   * @throws RangeError when a range lies outside; those before it have been set. So with
+   * ERR_ARENA_FULL.
    */
   setRanges(pairs: Float64Array | readonly number[]): void {
     checkAll('pairs', pairs);
@@ -186,7 +201,10 @@ export class Bitmap {
     return this.#bits.find(offset, end, false);
   }
 
-  /** The next dirty run between `offset` and `end`, of at most `maxLength` bytes; null when there is none. */
+  /**
+   * The next dirty run between `offset` and `end`, of at most `maxLength` bytes; null when there is
+   * none.
+   */
   nextDirtyArea(
     offset: number,
     end: number = Number.MAX_SAFE_INTEGER,
@@ -200,8 +218,8 @@ export class Bitmap {
   }
 
   /**
-   * Whether the byte at `offset` is dirty, and for how many of the `length` bytes from there on the same is
-   * true.
+   * Whether the byte at `offset` is dirty, and for how many of the `length` bytes from there on the
+   * same is true.
    *
    * @throws RangeError when the range is empty or reaches behind the size.
    */
@@ -212,8 +230,9 @@ export class Bitmap {
   }
 
   /**
-   * The dirty runs between `from` and `end`, clipped to both, in order. Other calls may come between two
-   * runs: what they change ahead is seen soon, but not at once, since runs are fetched in batches.
+   * The dirty runs between `from` and `end`, clipped to both, in order. Other calls may come
+   * between two runs: what they change ahead is seen soon, but not at once, since runs are fetched
+   * in batches.
    */
   ranges(from = 0, end: number = Number.MAX_SAFE_INTEGER): IterableIterator<Range> {
     checkBytes('from', from);
@@ -222,8 +241,8 @@ export class Bitmap {
   }
 
   /**
-   * The dirty runs of {@link ranges} as pairs of offset and length in `out`. Returns the number of pairs;
-   * fewer than there is room for means that there are no more.
+   * The dirty runs of {@link ranges} as pairs of offset and length in `out`. Returns the number of
+   * pairs; fewer than there is room for means that there are no more.
    */
   readRanges(from: number, end: number, out: Float64Array): number {
     checkBytes('from', from);
@@ -243,8 +262,9 @@ export class Bitmap {
   }
 
   /**
-   * Cuts the disk into `parts` ranges whose shares of the dirty granules differ by one at most. Returns the
-   * `parts + 1` boundaries, from 0 to the size; a part may be empty when there is little dirt.
+   * Cuts the disk into `parts` ranges whose shares of the dirty granules differ by one at most.
+   * Returns the `parts + 1` boundaries, from 0 to the size; a part may be empty when there is
+   * little dirt.
    */
   split(parts: number): number[] {
     if (!Number.isSafeInteger(parts) || parts < 1) {
@@ -259,10 +279,12 @@ export class Bitmap {
   }
 
   /**
-   * Adds the dirt of `other`. With different granularities the exact result is rounded outward to granules
-   * of this bitmap; so in all four operations. `other` stays as it is, and may be this bitmap itself.
+   * Adds the dirt of `other`. With different granularities the exact result is rounded outward to
+   * granules of this bitmap; so in all four operations. `other` stays as it is, and may be this
+   * bitmap itself.
    *
-   * @throws LacunaError ERR_BITMAP_MISMATCH when the sizes differ; ERR_ARENA_FULL. Nothing has changed then.
+   * @throws LacunaError ERR_BITMAP_MISMATCH when the sizes differ; ERR_ARENA_FULL. Nothing has
+   * changed then.
    */
   merge(other: Bitmap): void {
     this.#combine(other, 'merge');
@@ -283,13 +305,16 @@ export class Bitmap {
     this.#combine(other, 'xor');
   }
 
-  /** A second bitmap with the same content, at once: the two share what neither has changed since. */
+  /**
+   * A second bitmap with the same content, at once: the two share what neither has changed since.
+   */
   snapshot(): Bitmap {
     return new Bitmap(this.#bits.snapshot());
   }
 
   /**
-   * Gives the disk another size. Granules that are new are clean; a partial last granule keeps its state.
+   * Gives the disk another size. Granules that are new are clean; a partial last granule keeps its
+   * state.
    *
    * @throws LacunaError ERR_ARENA_FULL; nothing has changed then.
    */
@@ -299,8 +324,9 @@ export class Bitmap {
   }
 
   /**
-   * The bits of a range as little-endian 64-bit words, bit 0 for the lowest offset: what qcow2 and QEMU's
-   * migration store. Offset and end must be multiples of 64 granules, or the end of the disk.
+   * The bits of a range as little-endian 64-bit words, bit 0 for the lowest offset: what qcow2 and
+   * QEMU's migration store. Offset and end must be multiples of 64 granules, or the end of the
+   * disk.
    *
    * @throws RangeError when they are not.
    */
@@ -310,11 +336,11 @@ export class Bitmap {
   }
 
   /**
-   * Replaces the granules from `offset` (a multiple of 64 granules) on by what `bytes`, a serialization,
-   * says. What `bytes` does not speak of stays.
+   * Replaces the granules from `offset` (a multiple of 64 granules) on by what `bytes`, a
+   * serialization, says. What `bytes` does not speak of stays.
    *
-   * @throws LacunaError ERR_BITMAP_CORRUPT when `bytes` cannot belong there; ERR_ARENA_FULL. Nothing has
-   * changed then.
+   * @throws LacunaError ERR_BITMAP_CORRUPT when `bytes` cannot belong there; ERR_ARENA_FULL.
+   * Nothing has changed then.
    */
   deserialize(bytes: Uint8Array, offset = 0): void {
     checkBytes('offset', offset);
@@ -328,8 +354,9 @@ export class Bitmap {
   }
 
   /**
-   * Takes the lowest dirty runs, so that no other thread takes them: writes them to `out` as pairs of offset
-   * and length, and makes them clean, in one step. Returns the number of pairs; 0 when nothing is left.
+   * Takes the lowest dirty runs, so that no other thread takes them: writes them to `out` as pairs
+   * of offset and length, and makes them clean, in one step. Returns the number of pairs; 0 when
+   * nothing is left.
    *
    * @throws LacunaError ERR_ARENA_FULL; nothing has been taken then.
    */
@@ -342,7 +369,9 @@ export class Bitmap {
     return this.#bits.claim(from, end, out, maxBytes);
   }
 
-  /** Gives up this holder's share; the last one frees the memory. Any other call throws afterwards. */
+  /**
+   * Gives up this holder's share; the last one frees the memory. Any other call throws afterwards.
+   */
   free(): void {
     this.#bits.free();
   }

@@ -6,7 +6,9 @@ export interface Range {
   readonly length: number;
 }
 
-/** Runs fetched by one call: enough to forget what a call costs, little enough to stay in the cache. */
+/**
+ * Runs fetched by one call: enough to forget what a call costs, little enough to stay in the cache.
+ */
 const BATCH = 512;
 
 /** Iterates dirty runs over a buffer that is filled again and again. */

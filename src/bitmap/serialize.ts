@@ -7,19 +7,19 @@ const WORD = 64;
 
 /** Bits as little-endian 64-bit words; see Bitmap.serialize. */
 export function serialize(bits: Bits, offset: number, length: number): Uint8Array {
-  const { from, words } = chunk(bits, offset, length);
-  const bytes = new Uint8Array(words * 8);
   const frozen = bits.snapshot();
   try {
+    const { from, words } = chunk(frozen, offset, length);
+    const bytes = new Uint8Array(words * 8);
     let done = 0;
     frozen.readWords(from, words, (part) => {
       bytes.set(part, done);
       done += part.length;
     });
+    return bytes;
   } finally {
     frozen.free();
   }
-  return bytes;
 }
 
 /** SHA-256 over the whole serialization, in hexadecimal digits. */
@@ -42,8 +42,8 @@ export function deserialize(bits: Bits, bytes: Uint8Array, offset: number): void
   if (bytes.length % 8 !== 0 || bytes.length / 8 > available) {
     throw new LacunaError(
       'ERR_BITMAP_CORRUPT',
-      `${bytes.length} serialized bytes at offset ${offset} do not fit a bitmap of ${size} bytes and ` +
-        `granularity ${granularity}: at most ${available} words of 8 bytes can follow`,
+      `${bytes.length} serialized bytes at offset ${offset} do not fit a bitmap of ${size} bytes ` +
+        `and granularity ${granularity}: at most ${available} words of 8 bytes can follow`,
       { offset, length: bytes.length },
     );
   }
@@ -67,7 +67,8 @@ function chunk(bits: Bits, offset: number, length: number): { from: number; word
   }
   if ((offset % unit !== 0 && offset !== size) || (end % unit !== 0 && end !== size)) {
     throw new RangeError(
-      `offset ${offset} and length ${length} must be multiples of ${unit} (64 granules) or reach the end`,
+      `offset ${offset} and length ${length} must be multiples of ${unit} (64 granules), ` +
+        'or reach the end',
     );
   }
   return { from: offset / 2 ** bits.shift, words: Math.ceil(length / unit) };

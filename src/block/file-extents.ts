@@ -7,7 +7,8 @@ const LONGEST_ANSWER = 65_536;
 const HOLE = Status.hole | Status.zero;
 
 /**
- * Walks the data and holes of a file inside one range, and ends early in a file of very many.
+ * Walks the data and holes of a file from one byte to another: the last extent may go on behind it, and in a file
+ * of very many the list ends early.
  *
  * Both calls move the file's offset, which everybody who shares the opening shares too; so an opening is never
  * shared, and bytes are read and written at explicit offsets only.
@@ -30,11 +31,11 @@ export function walkExtents(
       list.push(end - list.end, HOLE);
       return list;
     }
-    list.push(Math.min(data, end) - list.end, HOLE);
+    list.push(data - list.end, HOLE);
     if (data >= end) return list;
     const hole = calls.seekHole(fd, data);
     if (hole < 0) return errnoName(hole);
-    list.push(Math.min(hole, end) - data, Status.data);
+    list.push(hole - data, Status.data);
   }
   return list;
 }

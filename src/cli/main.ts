@@ -1,13 +1,9 @@
 #!/usr/bin/env node
-import { setMaxListeners } from 'node:events';
 import { describeError, Exit } from './exit.js';
 import { run } from './program.js';
 import { processShell } from './shell.js';
 
 const interruption = new AbortController();
-// Every request in flight may listen: many listeners are no leak here. Not 0, the documented "no limit":
-// with it, getMaxListeners of Node 20 throws.
-setMaxListeners(Number.POSITIVE_INFINITY, interruption.signal);
 const shell = processShell(interruption.signal);
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

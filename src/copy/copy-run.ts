@@ -9,6 +9,7 @@ import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options
 import { type Plan, plan, planGranularity } from './plan.js';
 import { prepareTarget, type Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
+import type { DeviceAgain } from './worker.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requests: 0 };
@@ -130,8 +131,8 @@ export class CopyRun {
       const { moveInThreads } = await import('./crew.js');
       return await moveInThreads({
         threads: this.#threads,
-        source: described(source),
-        target: described(target.device),
+        source: again(source),
+        target: again(target.device),
         transfer,
         control,
         shared: { arena: arena.shared, plan: data.handle, control: block.bytes },
@@ -195,8 +196,7 @@ function isSame(source: Device, target: Device): boolean {
   return isDeepStrictEqual(place(a), place(b));
 }
 
-function described(device: Device) {
-  if (device.description === undefined)
-    throw new TypeError(`${device.name} cannot be opened twice`);
-  return device.description;
+function again({ name, description, size }: Device): DeviceAgain {
+  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
+  return { description, size };
 }

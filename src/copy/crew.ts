@@ -1,19 +1,18 @@
 /** Starts the worker threads of a copy, watches over them, and takes them down again. */
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import type { DeviceDescription } from '../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
 import type { Transfer } from './mover.js';
-import type { WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** A worker that does not stop by itself within this time is ended from outside. */
 const STOP_GRACE_MS = 3000;
 
 export interface CrewOptions {
   threads: number;
-  source: DeviceDescription;
-  target: DeviceDescription;
+  source: DeviceAgain;
+  target: DeviceAgain;
   transfer: Transfer;
   control: Control;
   /** The shared part of every worker's task. */

@@ -25,7 +25,8 @@ export function copy(options: CopyOptions): CopyJob {
 }
 
 /** A copy that is running: await it for the report, iterate it for progress. */
-export class CopyJob implements PromiseLike<CopyReport>, AsyncIterable<CopyProgress> {
+export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress> {
+  readonly [Symbol.toStringTag] = 'CopyJob';
   readonly #run: CopyRun;
   readonly #report: Promise<CopyReport>;
 
@@ -43,6 +44,16 @@ export class CopyJob implements PromiseLike<CopyReport>, AsyncIterable<CopyProgr
     failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
   ): Promise<Done | Failed> {
     return this.#report.then(done, failed);
+  }
+
+  catch<Failed = never>(
+    failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
+  ): Promise<CopyReport | Failed> {
+    return this.#report.catch(failed);
+  }
+
+  finally(settled?: (() => void) | null): Promise<CopyReport> {
+    return this.#report.finally(settled);
   }
 
   /** How far the copy is now. */

@@ -6,6 +6,7 @@
  * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
  * plan alone is exact.
  */
+import { setImmediate as turn } from 'node:timers/promises';
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { abortedError, throwIfAborted } from '../errors/index.js';
@@ -46,6 +47,9 @@ const WINDOW_RUNS = 1024;
 /** Shorter zero runs are written as data where zeroing is a request of its own. */
 const SHORTEST_ZERO_REQUEST = 64 * 1024;
 
+/** Files answer at once, so without a pause now and then no timer, signal or message would be heard. */
+const LONGEST_TURN_MS = 10;
+
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
 
@@ -70,6 +74,7 @@ class Mover {
   #end = 0;
   #offload: boolean;
   #failed = false;
+  #turnBegan = performance.now();
 
   constructor(options: MoverOptions) {
     this.#options = options;
@@ -94,6 +99,7 @@ class Mover {
     const slot = this.#options.arena.allocate(this.#options.requestSize);
     try {
       for (;;) {
+        if (performance.now() - this.#turnBegan > LONGEST_TURN_MS) await this.#yield();
         const length = this.#take();
         if (length === 0) return;
         const offset = this.#from - length;
@@ -102,6 +108,11 @@ class Mover {
     } finally {
       slot.free();
     }
+  }
+
+  async #yield(): Promise<void> {
+    await turn();
+    this.#turnBegan = performance.now();
   }
 
   /** Cuts the next piece off the window; its length, and its end in `#from`. 0 when there is no more. */

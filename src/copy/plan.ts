@@ -57,7 +57,7 @@ export function planGranularity(size: number): number {
  * What is dirty and reads as zero is in `zero`, never left out: the target may hold something else there.
  */
 export async function plan(options: PlanOptions): Promise<Plan> {
-  const { source, context, bitmap, signal } = options;
+  const { source, context, bitmap } = options;
   if (context !== undefined && bitmap !== undefined) {
     throw new TypeError('a plan is made from a context or from a bitmap, not from both');
   }
@@ -76,7 +76,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   const draft = new Draft(source, options.granularity ?? planGranularity(source.size));
   try {
     const whole = source.size === 0 ? [] : [{ offset: 0, length: source.size }];
-    await draft.add(bitmap?.ranges() ?? whole, context, signal);
+    await draft.add(bitmap?.ranges() ?? whole, context, options.signal);
     return draft.finish();
   } catch (error) {
     draft.discard();

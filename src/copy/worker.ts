@@ -1,11 +1,23 @@
 /** One worker thread of a copy: opens its own connection to both sides and moves its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
-import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
-import { toWire, type WireError } from '../errors/index.js';
+import {
+  type Device,
+  type DeviceDescription,
+  type OpenOptions,
+  openDevice,
+} from '../block/index.js';
+import { LacunaError, toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
 import { Control } from './control.js';
 import { move, type Transfer } from './mover.js';
+
+/** A device that the caller has open, for a worker to open too. */
+export interface DeviceAgain {
+  description: DeviceDescription;
+  /** Bytes that it had when the copy was planned. */
+  size: number;
+}
 
 /** What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}. */
 export interface WorkerTask {
@@ -13,8 +25,8 @@ export interface WorkerTask {
   plan: BitmapHandle;
   control: Uint8Array;
   thread: number;
-  source: DeviceDescription;
-  target: DeviceDescription;
+  source: DeviceAgain;
+  target: DeviceAgain;
   transfer: Transfer;
   port: MessagePort;
 }
@@ -38,8 +50,10 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   });
   const devices: Device[] = [];
   try {
-    devices.push(await openDevice(task.source, { signal: abort.signal }));
-    devices.push(await openDevice(task.target, { writable: true, signal: abort.signal }));
+    devices.push(await openAgain(task.source, { signal: abort.signal }));
+    devices.push(await openAgain(task.target, { writable: true, signal: abort.signal }));
+    // A connection may come up at the very moment when it is not needed any more.
+    if (drained) return { opened };
     opened = true;
     await moveShare(task, devices[0], devices[1], abort.signal);
     return { opened };
@@ -51,6 +65,15 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   }
 }
 
+async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
+  const device = await openDevice(again.description, options);
+  if (device.size === again.size) return device;
+  await device.close();
+  const sizes = `it had ${again.size} bytes when the copy began and has ${device.size} now`;
+  const message = `${device.name} changed its size: ${sizes}; copy it again while nobody resizes it`;
+  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: device.name });
+}
+
 async function moveShare(
   task: WorkerTask,
   source: Device,
@@ -59,14 +82,11 @@ async function moveShare(
 ): Promise<void> {
   const arena = Arena.attach(task.arena);
   const control = new Control(task.control);
-  await move({
-    ...task.transfer,
-    source,
-    target,
-    plan: Bitmap.attach(arena, task.plan),
-    arena,
-    control,
-    counters: control.row(task.thread),
-    signal,
-  });
+  const counters = control.row(task.thread);
+  const plan = Bitmap.attach(arena, task.plan);
+  try {
+    await move({ ...task.transfer, source, target, plan, arena, control, counters, signal });
+  } finally {
+    arena.detach();
+  }
 }

@@ -51,8 +51,8 @@ const G = 65536;
 const SIZE = 10.5 * G;
 
 /**
- * What every bitmap promises, for whoever makes another implementation or wraps this one. `run` throws an
- * AssertionError where a promise is broken.
+ * What every bitmap promises, for whoever makes another implementation or wraps this one. `run`
+ * throws an AssertionError where a promise is broken.
  */
 export function bitmapContract<B extends BitmapUnderTest>(
   options: BitmapContractOptions<B>,
@@ -100,6 +100,11 @@ const rounding: Cases = {
     const bitmap = create({ size: SIZE, granularity: G });
     bitmap.set(2 * G - 1, 2);
     assert.deepEqual(runsOf(bitmap), [[G, 2 * G]]);
+  },
+  'runs that touch are one run'(create) {
+    const bitmap = create({ size: SIZE, granularity: G });
+    for (const granule of [4, 5, 3, 7, 6]) bitmap.set(granule * G, 1);
+    assert.deepEqual(runsOf(bitmap), [[3 * G, 5 * G]]);
   },
   'set of no bytes does nothing, wherever it is'(create) {
     const bitmap = create({ size: SIZE, granularity: G });

@@ -19,7 +19,9 @@ export interface SharedArena {
 }
 
 export interface ArenaOptions {
-  /** The arena never grows beyond this; 256 KiB to 4 GiB (the default). Unused room costs nothing. */
+  /**
+   * The arena never grows beyond this; 256 KiB to 4 GiB (the default). Unused room costs nothing.
+   */
   maximumBytes?: number;
   /** Which build of the kernels; default the best that this machine runs. */
   variant?: KernelVariant;
@@ -28,19 +30,28 @@ export interface ArenaOptions {
 let processArena: Arena | undefined;
 
 /**
- * One shared memory for bitmaps and I/O slots, and this thread's kernels over it. It grows as needed.
- * Any thread may allocate and free; a block or bitmap of one thread is valid in all of them.
+ * One shared memory for bitmaps and I/O slots, and this thread's kernels over it. It grows as
+ * needed. Any thread may allocate and free; a block or bitmap of one thread is valid in all of
+ * them.
  */
 export class Arena {
   /** Post this to a worker, which calls {@link Arena.attach} with it. */
   readonly shared: SharedArena;
   readonly #instance: Instance;
   readonly #scratch: ArenaBlock;
+  readonly #numbers: Float64Array;
 
   private constructor(shared: SharedArena, instance: Instance) {
     this.shared = shared;
     this.#instance = instance;
     this.#scratch = this.allocate(SCRATCH_BYTES);
+    const { buffer, byteOffset } = this.#scratch.bytes;
+    const { walkBytes } = instance.layout;
+    this.#numbers = new Float64Array(
+      buffer,
+      byteOffset + walkBytes,
+      (SCRATCH_BYTES - walkBytes) / 8,
+    );
   }
 
   /**
@@ -113,8 +124,9 @@ export class Arena {
   }
 
   /**
-   * The run at `offset`: how many bytes, in steps of `step`, are all zero (a positive number), or belong
-   * to steps that are not (a negative number). The last step may be shorter. 0 when `length` is 0.
+   * The run at `offset`: how many bytes, in steps of `step`, are all zero (a positive number), or
+   * belong to steps that are not (a negative number). The last step may be shorter. 0 when `length`
+   * is 0.
    */
   zeroRun(block: ArenaBlock, offset: number, length: number, step = 4096): number {
     if (!Number.isSafeInteger(step) || step < 1 || step > 2 ** 31) {
@@ -123,7 +135,9 @@ export class Arena {
     return this.#instance.kernels.zeroRun(block.addressOf(offset, length), length, step);
   }
 
-  /** Gives this thread's scratch room back; the arena must not be used by this thread afterwards. */
+  /**
+   * Gives this thread's scratch room back; the arena must not be used by this thread afterwards.
+   */
   detach(): void {
     this.#scratch.free();
   }
@@ -138,9 +152,14 @@ export class Arena {
     return this.#scratch;
   }
 
+  /** @internal The scratch room as numbers, behind the walker's own. */
+  get numbers(): Float64Array {
+    return this.#numbers;
+  }
+
   #view(address: Pointer, length: number): Uint8Array {
     const { memory } = this.shared;
-    // Another thread may have grown the memory so recently that this thread's buffer is still short.
+    // Another thread may have grown the memory just now, and this one's buffer be still short.
     if (memory.buffer.byteLength < address + length) memory.grow(0);
     return new Uint8Array(memory.buffer, address, length);
   }
@@ -150,7 +169,7 @@ export class Arena {
 export function arenaFull(maximumBytes: number): LacunaError {
   return new LacunaError(
     'ERR_ARENA_FULL',
-    `the arena is full: it may not grow beyond ${maximumBytes} bytes. Free bitmaps or blocks that are not ` +
-      'needed any more, or create the arena with a larger maximumBytes',
+    `the arena is full: it may not grow beyond ${maximumBytes} bytes. Free bitmaps or blocks ` +
+      'that are not needed any more, or create the arena with a larger maximumBytes',
   );
 }

@@ -7,36 +7,34 @@ export type BitmapHandle = number & { readonly __bitmap: unique symbol };
 
 export type Operation = keyof Operations;
 
-/** Frees what was forgotten: a backstop, since the memory of an arena is none of the collector's business. */
+/**
+ * Frees what was forgotten: a backstop, since the memory of an arena is none of the collector's
+ * business.
+ */
 const forgotten = new FinalizationRegistry<{ kernels: Kernels; header: Pointer }>(
   ({ kernels, header }) => kernels.bitmapFree(header),
 );
 
 /**
- * The kernels of one bitmap, with pointers and outcomes turned into values and errors. Arguments must be
- * whole numbers from 0 to 2^53 - 1; everything that depends on the bitmap's size is checked here.
+ * The kernels of one bitmap, with pointers and outcomes turned into values and errors. Arguments
+ * must be whole numbers from 0 to 2^53 - 1; everything that depends on the bitmap's size is checked
+ * here.
  */
 export class Bits {
   readonly arena: Arena;
   readonly #kernels: Kernels;
   readonly #outcomes: Outcomes;
   readonly #scratch: Pointer;
-  /** The scratch room as numbers, behind the walker's own. */
   readonly #numbers: Float64Array;
   #header: Pointer | 0;
 
   private constructor(arena: Arena, header: Pointer) {
     const { kernels, layout } = arena.instance;
-    const { bytes } = arena.scratch;
     this.arena = arena;
     this.#kernels = kernels;
     this.#outcomes = layout.outcomes;
-    this.#scratch = arena.scratch.addressOf(0, bytes.length);
-    this.#numbers = new Float64Array(
-      bytes.buffer,
-      bytes.byteOffset + layout.walkBytes,
-      (bytes.length - layout.walkBytes) / 8,
-    );
+    this.#scratch = arena.scratch.addressOf(0, arena.scratch.length);
+    this.#numbers = arena.numbers;
     this.#header = header;
     forgotten.register(this, { kernels, header }, this);
   }
@@ -47,7 +45,7 @@ export class Bits {
 
   static attach(arena: Arena, handle: BitmapHandle): Bits {
     const header = handle as unknown as Pointer;
-    if (!Number.isSafeInteger(header) || arena.instance.kernels.bitmapAttach(header) === 0) {
+    if (!isAddress(header) || arena.instance.kernels.bitmapAttach(header) === 0) {
       throw new TypeError(`${String(handle)} is no bitmap of this arena`);
     }
     return new Bits(arena, header);
@@ -218,7 +216,9 @@ export class Bits {
     }
   }
 
-  /** Calls `use` with serialized words, piece by piece; the bytes are only valid during the call. */
+  /**
+   * Calls `use` with serialized words, piece by piece; the bytes are only valid during the call.
+   */
   readWords(from: number, words: number, use: (bytes: Uint8Array) => void): void {
     const { bytes } = this.arena.scratch;
     for (let done = 0; done < words; ) {
@@ -274,7 +274,7 @@ export class Bits {
     if (outcome === full) throw arenaFull(this.arena.shared.maximumBytes);
     if (outcome === outOfRange) {
       throw new RangeError(
-        `offset ${offset} and length ${length} reach behind the bitmap's size of ${this.size} bytes`,
+        `offset ${offset} and length ${length} reach behind the bitmap's ${this.size} bytes`,
       );
     }
     if (outcome === mismatch) {
@@ -286,9 +286,14 @@ export class Bits {
     if (outcome === corrupt) {
       throw new LacunaError(
         'ERR_BITMAP_CORRUPT',
-        'serialized bits behind the end of the bitmap are not zero: they belong to another size or granularity',
+        'serialized bits behind the end of the bitmap are not zero: ' +
+          'they belong to another size or granularity',
       );
     }
     throw new Error(`kernel answered ${outcome}`);
   }
+}
+
+function isAddress(value: number): boolean {
+  return Number.isInteger(value) && value > 0 && value < 2 ** 32;
 }

@@ -1,6 +1,6 @@
 /**
- * The part of WebAssembly that is used here. TypeScript keeps its types with those of the browser; declared
- * like this, neither this package nor one that embeds it needs them.
+ * The part of WebAssembly that is used here. TypeScript keeps its types with those of the browser;
+ * declared like this, neither this package nor one that embeds it needs them.
  */
 interface Engine {
   validate(bytes: Uint8Array): boolean;

@@ -4,8 +4,9 @@ import { type CompiledModule, engine, type SharedMemory } from './engine.js';
 export type Pointer = number & { readonly __pointer: unique symbol };
 
 /**
- * What the compiled kernels export; assembly/index.ts says what each does. Results below 0 of functions
- * that otherwise answer 0 or more are one of {@link Outcomes}. Pointers come back signed: `>>> 0` them.
+ * What the compiled kernels export; assembly/index.ts says what each does. Results below 0 of
+ * functions that otherwise answer 0 or more are one of {@link Outcomes}. Pointers come back signed:
+ * `>>> 0` them.
  */
 export interface Kernels {
   initArena(limitPages: number): number;
@@ -51,7 +52,9 @@ export interface Kernels {
   bitmapWriteWords(bitmap: Pointer, from: number, words: number, source: Pointer): number;
 }
 
-/** The numbers that the kernels were compiled with, read from the module: there is no second copy. */
+/**
+ * The numbers that the kernels were compiled with, read from the module: there is no second copy.
+ */
 export interface Layout {
   readonly version: number;
   readonly pageBytes: number;

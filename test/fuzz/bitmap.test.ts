@@ -42,6 +42,55 @@ for (const variant of ['simd', 'scalar'] as const) {
   });
 }
 
+describe('operations that find the arena full change nothing', () => {
+  it.each(SHAPES)('with about $granules granules', ({ granules, granularities }) => {
+    const random = new Random(Random.seed());
+    const arena = Arena.create({ maximumBytes: 2 ** 20 });
+    const idle = arena.usedBytes;
+    const size = granules * granularities[0];
+    const subjects = granularities.map((granularity) => ({
+      bitmap: new Bitmap({ size, granularity, arena }),
+      model: new Model(size, granularity),
+    }));
+    // These two say that what comes before the failure has been done.
+    const actions = ACTIONS.filter(({ name }) => name !== 'setMany' && name !== 'setRanges');
+    let failures = 0;
+    for (let step = 0; step < STEPS / 2; step++) {
+      const release = random.fraction() < 0.5 ? fillArena(arena, random) : () => {};
+      const subject = random.pick(subjects);
+      try {
+        random.pick(actions)(subject, random, subjects);
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'ERR_ARENA_FULL') throw error;
+        failures++;
+      }
+      const seed = `LACUNA_SEED=${random.seed}, step ${step}`;
+      for (const { bitmap, model } of subjects) {
+        assert.equal(bitmap.count, model.count, seed);
+        if (step % 16 === 0) assert.deepEqual(flat(bitmap.ranges()), model.runs(), seed);
+      }
+      release();
+    }
+    assert.ok(granules < 4096 || failures > 0, 'some operations failed');
+    for (const { bitmap } of subjects) bitmap.free();
+    assert.equal(arena.usedBytes, idle);
+  });
+});
+
+/** Takes all of an arena but a few units; returns what gives it back. */
+function fillArena(arena: Arena, random: Random): () => void {
+  const blocks: { free(): void }[] = [];
+  for (const length of [65536, 4096, 512]) {
+    assert.throws(() => {
+      for (;;) blocks.push(arena.allocate(length));
+    });
+  }
+  for (let i = random.pick([0, 0, 1, 3, 20]); i > 0; i--) blocks.pop()?.free();
+  return () => {
+    for (const block of blocks) block.free();
+  };
+}
+
 function run(
   random: Random,
   arena: Arena,
@@ -105,6 +154,15 @@ const ACTIONS: Action[] = [
       const at = range(random, model);
       bitmap.reset(...at);
       model.reset(...at);
+    }
+  },
+  function sequence({ bitmap, model }, random) {
+    const { granularity } = model;
+    const step = random.pick([granularity, -granularity]);
+    let at = random.between(0, model.size);
+    for (let i = random.between(1, 300); i > 0 && at >= 0 && at < model.size; i--, at += step) {
+      bitmap.set(at, 1);
+      model.set(at, 1);
     }
   },
   function setAll({ bitmap, model }, random) {

@@ -16,6 +16,7 @@ export class Transport {
   sink: ByteSink;
   readonly #socket: Socket;
   #failure: LacunaError | undefined;
+  #connected = false;
   #ended: () => void = () => {};
   /** Resolves when the socket is closed for good. */
   readonly ended = new Promise<void>((resolve) => {
@@ -34,7 +35,10 @@ export class Transport {
         ? { ...common, path: server.path }
         : { ...common, host: server.host, port: server.port, noDelay: true };
     this.#socket = connect(address);
-    this.#socket.on('error', (cause) => this.destroy(disconnected(explain(cause), cause)));
+    this.#socket.on('error', (cause) => this.destroy(disconnected(this.#explain(cause), cause)));
+    this.#socket.on('connect', () => {
+      this.#connected = true;
+    });
     this.#socket.on('end', () => this.destroy(disconnected('the server closed the connection')));
     this.#socket.on('close', () => {
       this.destroy(disconnected('the connection was closed'));
@@ -67,6 +71,12 @@ export class Transport {
     this.sink.closed(failure);
   }
 
+  #explain(cause: Error): string {
+    const reason = reasonOf(cause);
+    if (this.#connected) return `the connection was lost (${reason})`;
+    return `cannot connect (${reason}); is the server running?`;
+  }
+
   #buffer(): Uint8Array {
     return this.#failure === undefined ? this.sink.buffer() : nowhere;
   }
@@ -83,7 +93,7 @@ export class Transport {
 }
 
 /** Node joins several addresses' errors into one without a message of its own. */
-function explain(cause: Error): string {
+function reasonOf(cause: Error): string {
   const causes = cause instanceof AggregateError ? cause.errors : [cause];
   return causes.map((one) => (one instanceof Error ? one.message : String(one))).join('; ');
 }

@@ -83,6 +83,51 @@ describe.each(['simd', 'scalar'] as const)('a bitmap of 8 PiB - 1 bytes, %s kern
     copy.free();
   });
 
+  it('combines at every level of the tree', () => {
+    const random = new Random(Random.seed());
+    const granularity = 512;
+    const last = Math.floor((LARGEST - 1) / granularity);
+    const granules = () =>
+      new Set(Array.from({ length: 2000 }, () => random.between(0, random.pick([last, 5e4]))));
+    const a = granules();
+    const b = granules();
+    const expected = {
+      merge: new Set([...a, ...b]),
+      subtract: new Set([...a].filter((granule) => !b.has(granule))),
+      intersect: new Set([...a].filter((granule) => b.has(granule))),
+      xor: new Set([...a, ...b].filter((granule) => a.has(granule) !== b.has(granule))),
+    };
+    const make = (dirty: Set<number>): Bitmap => {
+      const bitmap = new Bitmap({ size: LARGEST, granularity, arena });
+      bitmap.setMany([...dirty].map((granule) => granule * granularity));
+      return bitmap;
+    };
+    const other = make(b);
+    for (const [operation, dirty] of Object.entries(expected)) {
+      const bitmap = make(a);
+      bitmap[operation as keyof typeof expected](other);
+      const model = new SparseModel(LARGEST, granularity);
+      for (const granule of dirty) model.granules.add(granule);
+      const runs = [...bitmap.ranges()].map(({ offset, length }) => [offset, length]);
+      assert.deepEqual(runs, model.runs(), `${operation}, LACUNA_SEED=${random.seed}`);
+      assert.equal(bitmap.count, dirty.size);
+      bitmap.free();
+    }
+    other.free();
+  });
+
+  it('grows from one leaf to the largest size and back', () => {
+    const bitmap = new Bitmap({ size: 4096 * 512, granularity: 512, arena });
+    bitmap.setAll();
+    bitmap.resize(LARGEST);
+    assert.deepEqual([...bitmap.ranges()], [{ offset: 0, length: 4096 * 512 }]);
+    bitmap.set(LARGEST - 1, 1);
+    assert.equal(bitmap.count, 4097);
+    bitmap.resize(4096 * 512);
+    assert.deepEqual([bitmap.count, bitmap.nextZero(0)], [4096, -1]);
+    bitmap.free();
+  });
+
   it('holds a million scattered granules of a petabyte in 64 MiB', () => {
     const before = arena.usedBytes;
     const random = new Random(1);

@@ -9,7 +9,9 @@ const OPERATIONS: Record<Operation, (a: number, b: number) => number> = {
   xor: (a, b) => a ^ b,
 };
 
-/** What a bitmap must do, in the plainest way: one byte for each granule, and no thought for speed. */
+/**
+ * What a bitmap must do, in the plainest way: one byte for each granule, and no thought for speed.
+ */
 export class Model {
   size: number;
   bits: Uint8Array;

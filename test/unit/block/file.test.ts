@@ -54,10 +54,12 @@ describe('opening', () => {
     const fifo = join(folder, 'fifo');
     execFileSync('mkfifo', [fifo]);
     for (const path of [fifo, '/dev/zero', '/dev/full']) {
-      await expect(openDevice(path, { writable: true })).rejects.toMatchObject({
-        code: 'ERR_DEVICE_OPEN',
-        message: expect.stringContaining('neither a regular file nor a block device'),
-      });
+      for (const writable of [false, true]) {
+        await expect(openDevice(path, { writable })).rejects.toMatchObject({
+          code: 'ERR_DEVICE_OPEN',
+          message: expect.stringContaining('neither a regular file nor a block device'),
+        });
+      }
     }
   });
 
@@ -236,12 +238,10 @@ describe('copyFrom', () => {
     await source.device.write(0, bytes);
     const range = { sourceOffset: 1234, targetOffset: 567, length: 700_001 };
     expect(await target.device.copyFrom(source.device, range)).toBe(true);
-    const copied = readFileSync(target.path);
-    expect(copied.subarray(567, 567 + range.length)).toEqual(
-      Buffer.from(bytes.subarray(1234, 1234 + range.length)),
-    );
-    expect(copied.subarray(0, 567).every((byte) => byte === 0)).toBe(true);
-    expect(copied.subarray(567 + range.length).every((byte) => byte === 0)).toBe(true);
+    const expected = Buffer.alloc(MIB);
+    expected.set(bytes.subarray(1234, 1234 + range.length), 567);
+    // Not toEqual, which takes seconds for a mebibyte.
+    expect(readFileSync(target.path).equals(expected)).toBe(true);
     await Promise.all([source.device.close(), target.device.close()]);
   });
 

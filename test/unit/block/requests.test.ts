@@ -1,4 +1,4 @@
-import { beforeEach, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { Device, type Limits, MemoryDriver } from '#dist/block/index.js';
 import { type Seen, strictDriver } from '../../support/strict-driver.js';
 
@@ -113,6 +113,39 @@ it('makes whole writes wait for a change of the same block, and only for that', 
     device.write(4096, new Uint8Array(4096)),
   ]);
   expect(requests()).toEqual(['read 0+4096', 'write 4096+4096', 'write 0+4096', 'write 0+4096']);
+});
+
+describe('copyFrom', () => {
+  /** A driver that copies, until it refuses; what it was asked is noted. */
+  function copying(answers: boolean[]) {
+    const pieces: number[][] = [];
+    const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
+    driver.copyFrom = async (_source, { sourceOffset, targetOffset, length }) => {
+      pieces.push([sourceOffset, targetOffset, length]);
+      return answers.shift() ?? true;
+    };
+    return { device: new Device(driver), pieces };
+  }
+
+  it('copies in pieces, each to its own place', async () => {
+    const { device, pieces } = copying([]);
+    const range = { sourceOffset: 10, targetOffset: 4096, length: 135_168 };
+    expect(await device.copyFrom(open(), range)).toBe(true);
+    expect(pieces).toEqual([
+      [10, 4096, 65_536],
+      [65_546, 69_632, 65_536],
+      [131_082, 135_168, 4096],
+    ]);
+  });
+
+  it('stops asking when the driver has refused, and never asks for parts of blocks', async () => {
+    const { device, pieces } = copying([false]);
+    const range = { sourceOffset: 0, targetOffset: 0, length: 135_168 };
+    expect(await device.copyFrom(open(), range)).toBe(false);
+    expect(pieces.length).toBe(1);
+    expect(await device.copyFrom(open(), { ...range, targetOffset: 1 })).toBe(false);
+    expect(pieces.length).toBe(1);
+  });
 });
 
 it('asks for the status of whole blocks and answers for the bytes', async () => {

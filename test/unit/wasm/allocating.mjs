@@ -17,5 +17,11 @@ for (let step = 0; step < 30_000; step++) {
   }
 }
 for (const block of held) block.free();
+
+// Too large for what there is: the memory grows here, and the other threads must see that it did.
+const large = arena.allocate(48 * 2 ** 20);
+large.bytes.fill(workerData.mark);
+if (!large.bytes.every((byte) => byte === workerData.mark)) answer = 'damaged while growing';
+large.free();
 arena.detach();
 parentPort.postMessage(answer);

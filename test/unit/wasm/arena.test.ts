@@ -147,6 +147,21 @@ describe('misuse of an arena', () => {
     assert.throws(() => arena.isZero(block), /freed/);
   });
 
+  it('is told when the environment forces kernels that are not there', () => {
+    const before = process.env.LACUNA_WASM;
+    try {
+      process.env.LACUNA_WASM = 'fast';
+      assert.throws(() => Arena.create(), /'fast'/);
+      process.env.LACUNA_WASM = 'scalar';
+      const forced = Arena.create({ maximumBytes: 2 ** 20 }).shared.module;
+      const scalar = Arena.create({ maximumBytes: 2 ** 20, variant: 'scalar' }).shared.module;
+      assert.equal(forced, scalar);
+    } finally {
+      if (before === undefined) delete process.env.LACUNA_WASM;
+      else process.env.LACUNA_WASM = before;
+    }
+  });
+
   it('does not attach to a memory without an arena', () => {
     const { module, maximumBytes } = arena.shared;
     const { WebAssembly: engine } = globalThis as unknown as {

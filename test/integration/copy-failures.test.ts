@@ -1,0 +1,249 @@
+/** What goes wrong while a copy runs: it ends soon, says what happened, and loses nothing. */
+import { execFileSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { copy } from '#dist/copy/index.js';
+import { usePeers } from '../support/peers.js';
+import { type CliResult, runCli } from '../support/run-cli.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+const MiB = 2 ** 20;
+const top = temporaryFolder();
+const peers = usePeers();
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(top, 'test-'));
+});
+
+/** One line that says what happened, with its code; nothing about unhandled rejections. */
+function expectFailure({ code, stdout, stderr }: CliResult, errorCode: string, what: RegExp): void {
+  expect(stdout).toBe('');
+  expect(stderr).toMatch(what);
+  expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  expect(stderr).toContain(errorCode);
+  expect(code).toBe(1);
+}
+
+/** A server whose every read takes a while, so that there is time for things to go wrong. */
+function slowServer(size = '256M') {
+  return peers.nbdkit(['-t', '16', '--filter=delay', 'pattern', size, 'rdelay=50ms']);
+}
+
+describe('a copy whose', () => {
+  test.each([
+    ['source server dies, on the calling thread', '0', 'source'],
+    ['source server dies, in threads', '2', 'source'],
+    ['target server dies, on the calling thread', '0', 'target'],
+    ['target server dies, in threads', '2', 'target'],
+  ])('%s, fails at once', async (_name, threads, side) => {
+    const source = await slowServer();
+    const target = await peers.nbdkit(['memory', '256M']);
+    const victim = side === 'source' ? source : target;
+    setTimeout(() => victim.stop('SIGKILL'), 700);
+    const started = Date.now();
+    const result = await runCli(['copy', '--threads', threads, source.uri, target.uri]);
+    expectFailure(result, 'ERR_NBD_DISCONNECTED', /connection/);
+    expect(Date.now() - started).toBeLessThan(20_000);
+  });
+
+  test.each(['0', '2'])(
+    'target disk is full, fails with its name and the place (threads: %s)',
+    async (threads) => {
+      const mount = join(folder, 'small');
+      execFileSync('mkdir', [mount]);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', mount]);
+      try {
+        const source = join(folder, 'source.raw');
+        writeFileSync(source, Buffer.alloc(32 * MiB, 7));
+        const target = join(mount, 'target.raw');
+        const result = await runCli(['copy', '--threads', threads, source, target]);
+        expectFailure(result, 'ERR_DEVICE_IO', /ENOSPC|full|space/);
+        expect(result.stderr).toContain(target);
+        expect(existsSync(target)).toBe(false);
+        expect(existsSync(`${target}.partial`)).toBe(true);
+      } finally {
+        execFileSync('umount', [mount]);
+      }
+    },
+  );
+
+  test.each(['0', '2'])(
+    'target server is full, fails with what the server said (threads: %s)',
+    async (threads) => {
+      const source = await peers.nbdkit(['pattern', '16M']);
+      const target = await peers.nbdkit(['full', '16M']);
+      const result = await runCli(['copy', '--threads', threads, source.uri, target.uri]);
+      expectFailure(result, 'ERR_NBD_REMOTE', /ENOSPC/);
+    },
+  );
+
+  test.each(['1', '0'])(
+    'source is smaller than it said, fails with the place (FFI off: %s)',
+    async (off) => {
+      const source = join(folder, 'source.raw');
+      writeFileSync(source, Buffer.alloc(64 * MiB, 7));
+      const script = `
+      import { copy, openDevice } from 'lacuna';
+      import { truncateSync } from 'node:fs';
+      const source = await openDevice(process.argv[1]);
+      truncateSync(process.argv[1], 1000000);
+      const error = await copy({ source, target: process.argv[2] }).then(() => 'copied', (error) => error);
+      console.log(JSON.stringify({ code: error.code, message: error.message, offset: error.offset }));`;
+      const env = { ...process.env, LACUNA_FFI: off === '1' ? 'off' : '' };
+      const args = ['--input-type=module', '-e', script, source, join(folder, 'target.raw')];
+      const stdout = execFileSync(process.execPath, args, {
+        env,
+        cwd: process.cwd(),
+        encoding: 'utf8',
+      });
+      const error = JSON.parse(stdout);
+      expect(error.code).toBe('ERR_DEVICE_SHORT');
+      expect(error.message).toContain(source);
+      expect(existsSync(join(folder, 'target.raw'))).toBe(false);
+    },
+  );
+
+  test('source answers a read with an error, fails with the place', async () => {
+    const source = await peers.nbdkit([
+      '--filter=error',
+      'pattern',
+      '64M',
+      'error-pread=EIO',
+      'error-pread-rate=100%',
+    ]);
+    for (const threads of ['0', '3']) {
+      const result = await runCli([
+        'copy',
+        '--threads',
+        threads,
+        source.uri,
+        join(folder, 'x.raw'),
+      ]);
+      expectFailure(result, 'ERR_NBD_REMOTE', /EIO/);
+    }
+  });
+
+  test('worker thread is killed, fails instead of waiting for it', async () => {
+    const source = await slowServer();
+    const target = join(folder, 'target.raw');
+    const kill = (worker: Worker) => void sleep(500).then(() => worker.terminate());
+    process.once('worker', kill);
+    const started = Date.now();
+    await expect(copy({ source: source.uri, target, threads: 2 })).rejects.toMatchObject({
+      name: 'LacunaError',
+      code: 'ERR_WORKER_LOST',
+    });
+    expect(Date.now() - started).toBeLessThan(10_000);
+    expect(existsSync(target)).toBe(false);
+  });
+});
+
+describe('an interrupted copy', () => {
+  test.each(['0', '2'])(
+    'ends soon, exits with 130, and leaves no file that looks whole (threads: %s)',
+    async (threads) => {
+      const source = await slowServer('2G');
+      const target = join(folder, 'target.raw');
+      writeFileSync(target, 'what was there before');
+      const started = Date.now();
+      const result = await runCli(['copy', '--threads', threads, source.uri, target], {
+        started: (child) => setTimeout(() => child.kill('SIGINT'), 1200),
+      });
+      expect(result.code).toBe(130);
+      expect(Date.now() - started).toBeLessThan(8000);
+      expect(readFileSync(target, 'utf8')).toBe('what was there before');
+      expect(statSync(`${target}.partial`).size).toBe(2 ** 31);
+    },
+  );
+
+  test('on files, on the calling thread, is heard between two requests', async () => {
+    const source = join(folder, 'source.raw');
+    execFileSync('truncate', ['-s', '1G', source]);
+    const chunk = Buffer.alloc(MiB, 1);
+    const abort = new AbortController();
+    for (let i = 0; i < 512; i++) writeFileSync(source, chunk, { flag: i === 0 ? 'w' : 'a' });
+    setTimeout(() => abort.abort(), 20);
+    const job = copy({
+      source,
+      target: join(folder, 'x.raw'),
+      threads: 0,
+      requestSize: 65536,
+      detectZeroes: 'on',
+      signal: abort.signal,
+    });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+});
+
+describe('lacuna copy refuses', () => {
+  test('to copy a file onto itself, by any name', async () => {
+    const [file, link] = [join(folder, 'a.raw'), join(folder, 'b.raw')];
+    writeFileSync(file, 'precious');
+    execFileSync('ln', [file, link]);
+    const result = await runCli(['copy', file, link]);
+    expectFailure(result, 'ERR_COPY_MISMATCH', /is the source itself/);
+    expect(readFileSync(file, 'utf8')).toBe('precious');
+  });
+
+  test('an incremental copy to a target of another size, and leaves it alone', async () => {
+    const source = await peers.nbdkit(['memory', '2M']);
+    const target = join(folder, 'target.raw');
+    writeFileSync(target, Buffer.alloc(MiB, 3));
+    const error = await copy({
+      source: source.uri,
+      target,
+      bitmap: await emptyBitmap(2 * MiB),
+    }).then(
+      () => undefined,
+      (error) => error,
+    );
+    expect(error).toMatchObject({ code: 'ERR_COPY_MISMATCH' });
+    expect(readFileSync(target).equals(Buffer.alloc(MiB, 3))).toBe(true);
+  });
+
+  test('a target that is a qcow2 by its name, and says what to do', async () => {
+    const source = join(folder, 'a.raw');
+    writeFileSync(source, 'x');
+    const result = await runCli(['copy', source, join(folder, 'b.qcow2')]);
+    expectFailure(result, 'ERR_DEVICE_FORMAT', /qemu-nbd/);
+  });
+
+  test('a target in a folder that is not there, and leaves nothing behind', async () => {
+    const source = join(folder, 'a.raw');
+    writeFileSync(source, 'x');
+    expectFailure(
+      await runCli(['copy', source, join(folder, 'no', 'b.raw')]),
+      'ERR_DEVICE_OPEN',
+      /no.b\.raw/,
+    );
+  });
+});
+
+test('a replaced target keeps its mode, so that nobody else can read the new content', async () => {
+  const [source, target] = [join(folder, 'a.raw'), join(folder, 'b.raw')];
+  writeFileSync(source, Buffer.alloc(4096, 1));
+  writeFileSync(target, 'secret', { mode: 0o600 });
+  await copy({ source, target });
+  expect(statSync(target).mode & 0o777).toBe(0o600);
+  expect(readFileSync(target)).toEqual(readFileSync(source));
+  rmSync(target);
+  truncateSync(source, 0);
+  await copy({ source, target });
+  expect(statSync(target).size).toBe(0);
+});
+
+async function emptyBitmap(size: number) {
+  const { Bitmap } = await import('#dist/bitmap/index.js');
+  return new Bitmap({ size, granularity: 65536 });
+}
