@@ -102,13 +102,7 @@ export class CopyRun {
     const { context, bitmap } = this.#options;
     const arena = this.#arena;
     try {
-      return await plan({
-        ...origin,
-        source,
-        granularity,
-        arena: this.#arena,
-        signal: this.#signal,
-      });
+      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
     } catch (error) {
       await target.abandon();
       throw error;
