@@ -66,12 +66,11 @@ export class Commands {
     return entry;
   }
 
-  register(stored: StoredBitmap): Entry {
+  register(stored: StoredBitmap): void {
     const entry = this.#insert(stored.name, stored.granularity, stored);
     const { readOnly, inconsistent } = stored;
     Object.assign(entry, { persistent: true, readOnly, inconsistent });
     if (stored.recording && !inconsistent) entry.content.enable();
-    return entry;
   }
 
   remove(name: string): void {

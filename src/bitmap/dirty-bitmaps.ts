@@ -64,6 +64,11 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     return this.#device.size;
   }
 
+  /** Where the bits live. */
+  get arena(): Arena {
+    return this.#device.arena;
+  }
+
   /** Of bitmaps that are added without one, in bytes. */
   get granularity(): number {
     return this.#device.granularity;
@@ -261,14 +266,17 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   }
 
   /**
-   * Adds a bitmap that is stored somewhere. Its bits are read when somebody asks for them; until
-   * then it can record, be cleared and be merged into without them. The {@link store} is not told.
+   * Adds bitmaps that are stored somewhere, all or none. Their bits are read when somebody asks for
+   * them; until then they can record, be cleared and be merged into without them. The {@link store}
+   * is not told.
    *
-   * @throws RangeError when its name or granularity is out of range.
+   * @throws RangeError when a name or granularity is out of range.
    * @throws LacunaError ERR_BITMAP_EXISTS, ERR_ARENA_FULL
    */
-  register(stored: StoredBitmap): DirtyBitmap {
-    return this.#view(this.#run((commands) => commands.register(stored)));
+  register(...stored: readonly StoredBitmap[]): void {
+    this.#run((commands) => {
+      for (const each of stored) commands.register(each);
+    });
   }
 
   /** Reads the bits of a stored bitmap, if that was not done yet. */
@@ -280,7 +288,8 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /** What is stored of a bitmap, if nobody has loaded, changed or recorded anything since. */
   untouched(name: string): StoredBitmap | null {
-    return findEntry(this.#device, name).content.untouched;
+    const { content, successor } = findEntry(this.#device, name);
+    return successor === null ? content.untouched : null;
   }
 
   /** Says whether the store of a bitmap can be written. A write while it records is an error then. */
@@ -328,6 +337,19 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   /** @internal The bits of a bitmap that another device merges from. */
   look(name: string): Bitmap {
     return lookAt(this.#device, name);
+  }
+
+  /** @internal A snapshot that holds what a successor recorded too; the caller frees it. */
+  union(name: string): Bitmap {
+    const { content, successor } = findEntry(this.#device, name);
+    const copy = content.look().snapshot();
+    try {
+      if (successor !== null) copy.merge(successor.look());
+      return copy;
+    } catch (error) {
+      copy.free();
+      throw error;
+    }
   }
 
   #run<T>(work: (commands: Commands) => T): T {

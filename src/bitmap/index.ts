@@ -8,6 +8,7 @@ export {
 } from '../wasm/index.js';
 export type { AddOptions, BitmapAction, MergeSource } from './actions.js';
 export { Bitmap, type BitmapOptions, type ClaimOptions } from './bitmap.js';
+export { BitmapFile, type BitmapFileOptions } from './bitmap-file.js';
 export type { BitmapStore } from './commands.js';
 export type { StoredBitmap } from './content.js';
 export { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
