@@ -65,6 +65,8 @@ export class BitmapFile implements BitmapStore {
   #marked = new Set<string>();
   #fd: number | undefined;
   #marksAt = 0;
+  /** Whether it is sure that the open file is what a crash leaves under its name. */
+  #named = true;
   #closed = false;
 
   /**
@@ -205,13 +207,19 @@ export class BitmapFile implements BitmapStore {
       operations.rename(temporary, this.path);
       this.#adopt(fd, head, namesIn(drafts, open));
       if (previous !== undefined) fs.closeSync(previous);
-      operations.syncFolder(this.path);
+      this.#name();
     } catch (error) {
       if (fd !== this.#fd) this.#abandon(fd, temporary);
       throw fileFailure('store', this.path, error);
     } finally {
       freeDrafts(drafts);
     }
+  }
+
+  #name(): void {
+    this.#named = false;
+    this.#operations.syncFolder(this.path);
+    this.#named = true;
   }
 
   #abandon(fd: number | undefined, temporary: string): void {
@@ -291,6 +299,7 @@ export class BitmapFile implements BitmapStore {
     if (found.length === 0) return;
     const fd = this.#writable()!;
     try {
+      if (!this.#named) this.#name();
       for (const index of found) {
         operations.write(fd, Uint8Array.of(MARKED), this.#marksAt + index);
       }
