@@ -61,6 +61,7 @@ class Twins {
 
   /** Does the actions on both sides, which must agree whether that is possible. */
   async perform(actions: readonly BitmapAction[]): Promise<void> {
+    if (!isComparable(actions, new Set([...this.ours].map(({ name }) => name)))) return;
     const refusal = refusalOf(() => this.ours.transaction(actions));
     try {
       await this.monitor.execute('transaction', { actions: actions.map(toQemu) });
@@ -138,6 +139,29 @@ describe('dirty bitmaps of QEMU and ours', () => {
     await twins.stop();
   });
 });
+
+/**
+ * Whether QEMU 7.2 can be asked the same. It crashes when the action that fails enables, because it
+ * takes back what never happened; and it keeps a removed name until the end of the transaction,
+ * where ours may be added again.
+ */
+function isComparable(actions: readonly BitmapAction[], names: Set<string>): boolean {
+  const removed = new Set<string>();
+  for (const action of actions) {
+    if (action.type === 'merge') {
+      const needed = [action.target, ...(action.sources as string[])];
+      if (!needed.every((name) => names.has(name))) return true;
+      continue;
+    }
+    if (action.type === 'add' && removed.has(action.name)) return false;
+    if (names.has(action.name) === (action.type === 'add')) return action.type !== 'enable';
+    if (action.type === 'add') names.add(action.name);
+    if (action.type !== 'remove') continue;
+    names.delete(action.name);
+    removed.add(action.name);
+  }
+  return true;
+}
 
 function refusalOf(call: () => void): string | undefined {
   try {
