@@ -1,8 +1,10 @@
-import { REQUEST_MAGIC } from './constants.js';
+import { EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC } from './constants.js';
 import { readU64, writeU64 } from './u64.js';
 
 /** A compact request: magic, flags, command, cookie, offset, length ("Request message"). */
 export const REQUEST_BYTES = 28;
+/** An extended request: the same fields, and a length of 64 bits. */
+export const EXTENDED_REQUEST_BYTES = 32;
 
 /** What a request says. The cookie comes back with the reply; only its sender knows what it means. */
 export interface RequestHeader {
@@ -34,5 +36,24 @@ export function readRequest(view: DataView, at: number): RequestHeader | undefin
     cookieLow: view.getUint32(at + 12),
     offset: readU64(view, at + 16),
     length: view.getUint32(at + 24),
+  };
+}
+
+export function writeExtendedRequest(view: DataView, at: number, request: RequestHeader): void {
+  writeRequest(view, at, request);
+  view.setUint32(at, EXTENDED_REQUEST_MAGIC);
+  writeU64(view, at + 24, request.length);
+}
+
+/** The extended request at `at`, or undefined where the magic is wrong and the stream is lost. */
+export function readExtendedRequest(view: DataView, at: number): RequestHeader | undefined {
+  if (view.getUint32(at) !== EXTENDED_REQUEST_MAGIC) return undefined;
+  return {
+    flags: view.getUint16(at + 4),
+    command: view.getUint16(at + 6),
+    cookieHigh: view.getUint32(at + 8),
+    cookieLow: view.getUint32(at + 12),
+    offset: readU64(view, at + 16),
+    length: readU64(view, at + 24),
   };
 }
