@@ -22,6 +22,24 @@ const SERVERS: Readonly<Record<string, Keys>> = {
   },
 };
 
+const TLS: Readonly<Record<string, Keys>> = {
+  x509: {
+    type: { read: text },
+    certificates: { read: text },
+    ca: { read: text },
+    cert: { read: text },
+    key: { read: text },
+    hostname: { read: text },
+    'verify-peer': { read: flag },
+  },
+  psk: {
+    type: { read: text },
+    username: { read: text },
+    'psk-file': { read: text },
+    key: { read: text },
+  },
+};
+
 const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
   file: { ...COMMON, filename: { read: text, required: true } },
   memory: { ...COMMON, size: { read: size, required: true } },
@@ -29,6 +47,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     ...COMMON,
     server: { read: (value, key) => variant(value, key, 'type', SERVERS), required: true },
     export: { read: text },
+    tls: { read: (value, key) => variant(value, key, 'type', TLS) },
     contexts: { read: texts },
   },
   null: { ...COMMON, size: { read: size } },

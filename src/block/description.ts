@@ -1,4 +1,4 @@
-import type { NbdServerAddress } from '../nbd/index.js';
+import type { NbdServerAddress, NbdTls } from '../nbd/index.js';
 
 /**
  * How a device is opened: plain JSON with the names of QEMU's `-blockdev`, so that a worker can open its
@@ -27,6 +27,11 @@ export interface NbdDescription extends Common {
   server: NbdServerAddress;
   /** Name of the export; default the empty name, the server's default export. */
   export?: string;
+  /**
+   * Requires TLS. The keys are those of `tls-...` in an NBD URI (`type`, `certificates`, `hostname`,
+   * `verify-peer`, `psk-file`), and `ca`, `cert`, `key` for PEM texts or a key in place of files.
+   */
+  tls?: NbdTls;
   /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
   contexts?: string[];
 }

@@ -4,9 +4,9 @@ import { NbdClient, parseNbdUri } from '../nbd/index.js';
 import type { NbdDescription } from './description.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from './driver.js';
 
-/** The description of an export that a URI names. */
+/** The description of an export that a URI names. Who may name a device may name files: a path is one. */
 export function describeNbdUri(uri: string): NbdDescription {
-  return { driver: 'nbd', ...parseNbdUri(uri) };
+  return { driver: 'nbd', ...parseNbdUri(uri, { localFiles: true }) };
 }
 
 /** An export of an NBD server, over one connection. */
@@ -48,8 +48,8 @@ export class NbdDriver implements Driver {
 
   /** @throws what `NbdClient.connect` throws. */
   static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
-    const { server, export: exportName, contexts } = description;
-    const client = await NbdClient.connect({ server, export: exportName, contexts, signal });
+    const { server, export: exportName, tls, contexts } = description;
+    const client = await NbdClient.connect({ server, export: exportName, tls, contexts, signal });
     return new NbdDriver(client, description);
   }
 

@@ -33,6 +33,8 @@ export type ErrorCode =
   | 'ERR_NBD_REMOTE'
   /** The connection was lost, or could not be made. */
   | 'ERR_NBD_DISCONNECTED'
+  /** TLS was asked for, or demanded, and could not be had exactly as asked. */
+  | 'ERR_NBD_TLS'
   /** The peer lacks something that this call needs. */
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */

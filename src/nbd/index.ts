@@ -5,4 +5,11 @@ export {
   type NbdZeroOptions,
 } from './client/client.js';
 export type { ListedExport } from './client/list.js';
-export { formatNbdUri, type NbdLocation, type NbdServerAddress, parseNbdUri } from './uri.js';
+export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
+export {
+  formatNbdUri,
+  type NbdLocation,
+  type NbdServerAddress,
+  type NbdUriOptions,
+  parseNbdUri,
+} from './uri.js';

@@ -1,11 +1,13 @@
 import { LacunaError } from 'lacuna/errors';
 import { NbdClient } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
-import { serveHostile } from '../support/hostile-nbd.js';
+import { type HostileConnection, serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
 
 /** Far above what any of these takes, also on a busy machine. */
 const LIMIT_MS = 10_000;
+/** TLS: handshake_failure, fatal. */
+const ALERT = Uint8Array.of(21, 3, 3, 0, 2, 2, 40);
 const bytes = (length: number) => new Uint8Array(length).fill(7);
 
 /** Fails, rather than hangs, when `work` is not settled in time. */
@@ -229,5 +231,61 @@ describe('a server that hangs up', () => {
       cut++;
     }
     expect(cut).toBe(length);
+  });
+});
+
+describe('a server that agrees to TLS and', () => {
+  const tls = { type: 'psk', username: 'a', key: '00112233445566778899aabbccddeeff' } as const;
+  const plain = wire.concat(wire.ack(8), wire.exportInfo(4096, 1), wire.ack(7));
+
+  async function agree(connection: HostileConnection, behind: Uint8Array): Promise<void> {
+    connection.send(wire.greeting());
+    await connection.take(4);
+    expect(await connection.option()).toBe(5);
+    connection.send(wire.ack(5), behind);
+  }
+
+  test.each([
+    ['sends more in plain with its answer', plain],
+    ['sends a single byte more', plain.subarray(0, 1)],
+  ])('%s broke the protocol', async (_, behind) => {
+    const server = await serveHostile((connection) => agree(connection, behind));
+    await expect(within(NbdClient.connect({ server, tls }))).rejects.toMatchObject({
+      code: 'ERR_NBD_PROTOCOL',
+      message: expect.stringContaining('in plain'),
+    });
+  });
+
+  test('answers our ClientHello in plain broke the protocol', async () => {
+    const server = await serveHostile(async (connection) => {
+      await agree(connection, new Uint8Array(0));
+      await connection.take(5);
+      connection.send(plain);
+    });
+    await expect(within(NbdClient.connect({ server, tls }))).rejects.toMatchObject({
+      code: 'ERR_NBD_PROTOCOL',
+    });
+  });
+
+  test.each([
+    ['hangs up', (connection: HostileConnection) => connection.hangUp()],
+    ['sends an alert', (connection: HostileConnection) => connection.send(ALERT)],
+  ])('then %s is told as a failure of TLS', async (_, end) => {
+    const server = await serveHostile(async (connection) => {
+      await agree(connection, new Uint8Array(0));
+      await connection.take(5);
+      end(connection);
+    });
+    const error = await within(NbdClient.connect({ server, tls }).catch((reason) => reason));
+    expect(error).toBeInstanceOf(LacunaError);
+    expect(error.message).toMatch(/TLS|secure/);
+  });
+
+  test('then is silent runs into the limit, or into the caller', async () => {
+    const server = await serveHostile((connection) => agree(connection, new Uint8Array(0)));
+    const connecting = NbdClient.connect({ server, tls, connectTimeoutMs: 100 });
+    await expect(within(connecting)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const given = NbdClient.connect({ server, tls, signal: AbortSignal.timeout(50) });
+    await expect(within(given)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 });

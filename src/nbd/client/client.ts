@@ -1,5 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
+import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { converse } from './converse.js';
@@ -16,6 +17,8 @@ export interface NbdConnectOptions {
   readonly server: NbdServerAddress;
   /** Name of the export; default the empty name, the server's default export. */
   readonly export?: string;
+  /** Requires TLS, and says who may be trusted. Default: in plain. */
+  readonly tls?: NbdTls;
   /** Metadata contexts that the server must grant, beside `base:allocation`, which is always asked. */
   readonly contexts?: readonly string[];
   /** Limit for connecting and the handshake together. Default 15 s. */
@@ -62,15 +65,19 @@ export class NbdClient extends ExportProperties {
   #closing: Promise<void> | undefined;
 
   /**
-   * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED,
+   * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED, ERR_NBD_TLS,
    * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED.
    */
   static async connect(options: NbdConnectOptions): Promise<NbdClient> {
     const exportName = options.export ?? '';
-    const name = formatNbdUri(options.server, exportName);
+    const name = formatNbdUri(options.server, exportName, options.tls);
     const asked = new Set(options.contexts);
     asked.delete(Context.allocation);
-    const conversation = handshake({ export: exportName, contexts: [...asked] });
+    const conversation = handshake({
+      export: exportName,
+      contexts: [...asked],
+      tls: options.tls !== undefined,
+    });
     return converse(
       conversation,
       { ...options, name },
@@ -85,12 +92,16 @@ export class NbdClient extends ExportProperties {
   /** The exports that a server offers. */
   static async list(
     server: NbdServerAddress,
-    options: Pick<NbdConnectOptions, 'connectTimeoutMs' | 'signal'> = {},
+    options: Pick<NbdConnectOptions, 'tls' | 'connectTimeoutMs' | 'signal'> = {},
   ): Promise<ListedExport[]> {
-    return converse(listExports(), { ...options, server }, (transport, found) => {
-      transport.destroy(disconnected('all is said'));
-      return found;
-    });
+    return converse(
+      listExports({ tls: options.tls !== undefined }),
+      { ...options, server },
+      (transport, found) => {
+        transport.destroy(disconnected('all is said'));
+        return found;
+      },
+    );
   }
 
   private constructor(

@@ -2,9 +2,9 @@
  * The client's side of the handshake: greeting, then options, each asked and answered in turn, until GO
  * (or EXPORT_NAME with an old server) starts the transmission. Sequence:
  *
- *     greeting -> STRUCTURED_REPLY -> SET_META_CONTEXT -> GO -> transmission
+ *     greeting -> [STARTTLS] -> STRUCTURED_REPLY -> SET_META_CONTEXT -> GO -> transmission
  *
- * Every step that a server refuses costs only what it would have given, except GO.
+ * Every step that a server refuses costs only what it would have given, except STARTTLS and GO.
  */
 import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
@@ -31,11 +31,14 @@ import { type Conversation, say, take } from './dialogue.js';
 import { violation } from './failures.js';
 import { type Greeting, greet } from './greeting.js';
 import { type OptionAnswer, optionReply, refusal } from './option-replies.js';
+import { startTls } from './start-tls.js';
 
 export interface HandshakeOptions {
   readonly export: string;
   /** Contexts beside `base:allocation`; each must be granted. */
   readonly contexts: readonly string[];
+  /** Say nothing but STARTTLS before TLS stands. */
+  readonly tls?: boolean;
 }
 
 /** A granted metadata context and the id that block status replies use for it. */
@@ -58,9 +61,10 @@ const MAX_REPLIES = 1024;
 
 export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
   const greeting = yield* greet();
+  if (options.tls) yield* startTls(greeting);
   const structured = greeting.fixed && (yield* askStructuredReplies());
   const contexts = structured ? yield* askContexts(options) : [];
-  const chosen = yield* enterExport(options.export, greeting);
+  const chosen = yield* enterExport(options, greeting);
   for (const name of options.contexts) {
     if (!contexts.some((context) => context.name === name)) {
       throw contextUnknown(name, options.export, structured);
@@ -105,14 +109,16 @@ function decodeContext(answer: OptionAnswer, granted: readonly GrantedContext[])
 
 type Chosen = Pick<Agreement, 'size' | 'flags' | 'blockSizes'>;
 
-function* enterExport(name: string, greeting: Greeting): Conversation<Chosen> {
+function* enterExport(options: HandshakeOptions, greeting: Greeting): Conversation<Chosen> {
+  const { export: name, tls } = options;
   if (!greeting.fixed) return yield* exportName(name, greeting);
   yield* say(encodeOption(Option.go, encodeInfoQuery(name, [Info.blockSize])));
   let info: ExportInfo | undefined;
   let sizes: BlockSizes | undefined;
   for (let count = 0; count <= MAX_REPLIES; count++) {
     const answer = yield* optionReply(Option.go);
-    if (answer.type === OptionError.unsupported) return yield* exportName(name, greeting);
+    // Whoever speaks TLS knows GO; EXPORT_NAME would only be a way to make us do without its answers.
+    if (answer.type === OptionError.unsupported && !tls) return yield* exportName(name, greeting);
     if (answer.error) throw refusal(answer, `the export ${JSON.stringify(name)}`);
     if (answer.type === OptionReply.ack) {
       if (info === undefined) throw violation('no NBD_INFO_EXPORT before the end of NBD_OPT_GO');

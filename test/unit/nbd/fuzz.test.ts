@@ -35,6 +35,7 @@ test('no bytes crash the handshake, and every failure is a LacunaError', () => {
       let ended = false;
       const dialogue = new Dialogue(handshake({ export: '', contexts: [] }), {
         send: () => {},
+        secure: () => dialogue.secured(),
         done: () => {
           ended = true;
         },

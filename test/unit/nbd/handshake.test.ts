@@ -26,6 +26,7 @@ function talk<T>(
   const outcome: Outcome<T> = { sent: [] };
   const dialogue = new Dialogue(conversation, {
     send: (sent) => outcome.sent.push(sent),
+    secure: () => dialogue.secured(),
     done: (result) => {
       outcome.result = result;
     },
@@ -135,7 +136,7 @@ describe('the handshake', () => {
   test.each([
     [OptionError.unknown, 'ERR_DEVICE_OPEN', 'no such export'],
     [OptionError.policy, 'ERR_DEVICE_OPEN', 'policy'],
-    [OptionError.tlsRequired, 'ERR_NBD_UNSUPPORTED', 'TLS'],
+    [OptionError.tlsRequired, 'ERR_NBD_TLS', 'nbds://'],
     [OptionError.shutdown, 'ERR_NBD_DISCONNECTED', 'shutting down'],
     [0x8000abcd, 'ERR_DEVICE_OPEN', '0x8000abcd'],
   ])('GO refused with 0x%i is %s', (type, code, words) => {
