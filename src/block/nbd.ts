@@ -54,7 +54,7 @@ export class NbdDriver implements Driver {
   }
 
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
-    return this.#client.read(offset, target, signal);
+    return this.#client.read(offset, target, { signal });
   }
 
   write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
@@ -77,11 +77,11 @@ export class NbdDriver implements Driver {
   }
 
   discard(offset: number, length: number, signal?: AbortSignal): Promise<void> {
-    return this.#client.trim(offset, length, signal);
+    return this.#client.trim(offset, length, { signal });
   }
 
   flush(signal?: AbortSignal): Promise<void> {
-    return this.#client.flush(signal);
+    return this.#client.flush({ signal });
   }
 
   extents(
@@ -90,7 +90,7 @@ export class NbdDriver implements Driver {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    return this.#client.blockStatus(offset, length, contexts, signal);
+    return this.#client.blockStatus(offset, length, contexts, { signal });
   }
 
   close(): Promise<void> {
@@ -104,6 +104,6 @@ export class NbdDriver implements Driver {
   ): Promise<void> {
     const { canFua, canFlush } = this.#client;
     await change(fua && canFua);
-    if (fua && !canFua && canFlush) await this.#client.flush(signal);
+    if (fua && !canFua && canFlush) await this.#client.flush({ signal });
   }
 }

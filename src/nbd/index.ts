@@ -1,9 +1,16 @@
-export {
-  NbdClient,
-  type NbdConnectOptions,
-  type NbdWriteOptions,
-  type NbdZeroOptions,
-} from './client/client.js';
+export { NbdClient } from './client/client.js';
+export type {
+  NbdConnectOptions,
+  NbdQueryOptions,
+  NbdReadOptions,
+  NbdRequestOptions,
+  NbdRequests,
+  NbdStatusOptions,
+  NbdWriteOptions,
+  NbdZeroOptions,
+} from './client/client-options.js';
+export type { ExportProperties } from './client/export-properties.js';
+export type { ExportInformation } from './client/information.js';
 export type { ListedExport } from './client/list.js';
 export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {

@@ -48,7 +48,7 @@ const REFUSALS: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   [OptionError.tooBig]: ['ERR_DEVICE_OPEN', 'it calls the request too big'],
   [OptionError.extendedHeadersRequired]: [
     'ERR_NBD_UNSUPPORTED',
-    'it requires extended headers, which are not supported yet',
+    'it requires extended headers, which were not asked for or agreed on',
   ],
 };
 

@@ -17,6 +17,8 @@ export interface RequestSpec {
   readonly source?: Uint8Array;
   /** The ids of the contexts whose extents a status request is made for. */
   readonly contexts?: readonly number[];
+  /** What stands behind a status request that does not mean all contexts ("NBD_FLAG_BLOCK_STATUS_PAYLOAD"). */
+  readonly statusPayload?: Uint8Array;
   readonly signal?: AbortSignal;
 }
 

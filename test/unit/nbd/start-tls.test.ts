@@ -29,7 +29,7 @@ function begin(kind: 'connect' | 'list' = 'connect') {
   return { dialogue, asked, end };
 }
 
-const connecting = () => handshake({ export: '', contexts: [], tls: true });
+const connecting = () => handshake({ export: '', contexts: [], tls: true, extended: false });
 const NO = (option: number) => wire.optionError(option, OptionError.unsupported);
 const ACK = wire.ack(Option.startTls);
 
