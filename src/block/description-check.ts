@@ -49,6 +49,8 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     export: { read: text },
     tls: { read: (value, key) => variant(value, key, 'type', TLS) },
     contexts: { read: texts },
+    'reconnect-delay': { read: seconds },
+    'open-timeout': { read: seconds },
   },
   null: { ...COMMON, size: { read: size } },
 };
@@ -126,6 +128,12 @@ function size(value: unknown, key: string): number {
   const bytes = typeof value === 'string' ? parseSize(value) : value;
   if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
   throw wrong(key, 'a size in bytes', value);
+}
+
+function seconds(value: unknown, key: string): number {
+  const number = typeof value === 'string' && /^[\d.]+$/.test(value) ? Number(value) : value;
+  if (typeof number === 'number' && number >= 0 && number <= 2 ** 31) return number;
+  throw wrong(key, 'a number of seconds', value);
 }
 
 function port(value: unknown, key: string): number {

@@ -34,6 +34,13 @@ export interface NbdDescription extends Common {
   tls?: NbdTls;
   /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
   contexts?: string[];
+  /**
+   * Seconds for which requests wait when the connection is lost, while it is made again. Default 0: they fail at
+   * once. See `ReconnectingClient` for what is made again and when a flush fails.
+   */
+  'reconnect-delay'?: number;
+  /** Seconds for which opening is tried again. Default 0: once. */
+  'open-timeout'?: number;
 }
 
 /** Reads as zero and forgets what is written. */

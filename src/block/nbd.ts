@@ -1,6 +1,12 @@
 import { LacunaError } from '../errors/index.js';
 import type { ExtentList } from '../extent/index.js';
-import { NbdClient, parseNbdUri } from '../nbd/index.js';
+import {
+  connectPatiently,
+  type ExportProperties,
+  type NbdRequests,
+  parseNbdUri,
+  ReconnectingClient,
+} from '../nbd/index.js';
 import type { NbdDescription } from './description.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from './driver.js';
 
@@ -9,16 +15,18 @@ export function describeNbdUri(uri: string): NbdDescription {
   return { driver: 'nbd', ...parseNbdUri(uri, { localFiles: true }) };
 }
 
-/** An export of an NBD server, over one connection. */
+type Client = NbdRequests & ExportProperties;
+
+/** An export of an NBD server, over one connection, which may be made again when it is lost. */
 export class NbdDriver implements Driver {
   readonly name: string;
   readonly description: NbdDescription;
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
-  readonly #client: NbdClient;
+  readonly #client: Client;
 
-  private constructor(client: NbdClient, description: NbdDescription) {
+  private constructor(client: Client, description: NbdDescription) {
     const write = !client.readOnly && description['read-only'] !== true;
     this.name = client.name;
     this.description = description;
@@ -46,10 +54,20 @@ export class NbdDriver implements Driver {
     };
   }
 
-  /** @throws what `NbdClient.connect` throws. */
+  /** @throws what `NbdClient.connect` throws, when the time to open has passed. */
   static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
     const { server, export: exportName, tls, contexts } = description;
-    const client = await NbdClient.connect({ server, export: exportName, tls, contexts, signal });
+    const { 'reconnect-delay': reconnectDelay = 0, 'open-timeout': openTimeout = 0 } = description;
+    const options = { server, export: exportName, tls, contexts, signal };
+    const openTimeoutMs = openTimeout * 1000;
+    const client =
+      reconnectDelay === 0
+        ? await connectPatiently(options, openTimeoutMs)
+        : await ReconnectingClient.connect({
+            ...options,
+            openTimeoutMs,
+            reconnectDelayMs: reconnectDelay * 1000,
+          });
     return new NbdDriver(client, description);
   }
 

@@ -9,9 +9,11 @@ export type {
   NbdWriteOptions,
   NbdZeroOptions,
 } from './client/client-options.js';
+export { connectPatiently } from './client/connect-patiently.js';
 export type { ExportProperties } from './client/export-properties.js';
 export type { ExportInformation } from './client/information.js';
 export type { ListedExport } from './client/list.js';
+export { type NbdReconnectOptions, ReconnectingClient } from './client/reconnecting-client.js';
 export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {
   formatNbdUri,
