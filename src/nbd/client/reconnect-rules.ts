@@ -22,8 +22,9 @@ export function mayConnectLater(error: unknown): boolean {
 export function difference(before: Agreement, now: Agreement): string | undefined {
   const parts: readonly (readonly [string, unknown, unknown])[] = [
     ['size', before.size, now.size],
-    ['flags', before.flags, now.flags],
+    ['flags', hex(before.flags), hex(now.flags)],
     ['metadata contexts', names(before), names(now)],
+    ['block sizes told', before.blockSizesTold, now.blockSizesTold],
     ['minimum block', before.blockSizes.minimum, now.blockSizes.minimum],
     ['preferred block', before.blockSizes.preferred, now.blockSizes.preferred],
     ['maximum payload', before.blockSizes.maximum, now.blockSizes.maximum],
@@ -33,6 +34,10 @@ export function difference(before: Agreement, now: Agreement): string | undefine
   const changed = parts.filter(([, old, fresh]) => old !== fresh);
   if (changed.length === 0) return undefined;
   return changed.map(([what, old, fresh]) => `${what} was ${old} and is ${fresh}`).join(', ');
+}
+
+function hex(flags: number): string {
+  return `0x${flags.toString(16)}`;
 }
 
 function names({ contexts }: Agreement): string {
