@@ -17,6 +17,8 @@ const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requ
 export class CopyRun {
   readonly #options: CopyOptions;
   readonly #signal: AbortSignal;
+  /** Its own, so that a worker that dies in the middle of something spoils nothing but this copy. */
+  readonly #arena = Arena.create();
   readonly #started = performance.now();
   #phase: CopyPhase = 'plan';
   #totalBytes = 0;
@@ -98,8 +100,9 @@ export class CopyRun {
       target.device.limits.minimum,
     );
     const { context, bitmap } = this.#options;
+    const arena = this.#arena;
     try {
-      return await plan({ source, context, bitmap, granularity, signal: this.#signal });
+      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
     } catch (error) {
       await target.abandon();
       throw error;
@@ -110,7 +113,7 @@ export class CopyRun {
   async #execute(source: Device, target: Target, { data, zero }: Plan): Promise<string[]> {
     const bytes = data.dirtyBytes;
     this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    const arena = Arena.default;
+    const arena = this.#arena;
     // The last row is the calling thread's.
     const block = arena.allocate(Control.bytesFor(this.#threads + 1));
     try {

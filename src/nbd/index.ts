@@ -14,6 +14,19 @@ export type { ExportProperties } from './client/export-properties.js';
 export type { ExportInformation } from './client/information.js';
 export type { ListedExport } from './client/list.js';
 export { type NbdReconnectOptions, ReconnectingClient } from './client/reconnecting-client.js';
+export {
+  type NbdExportBitmap,
+  type NbdExportCapabilities,
+  type NbdExportDevice,
+  type NbdExportLimits,
+  type NbdExportOptions,
+  type NbdExportZeroOptions,
+  NbdServer,
+  type NbdServerCloseOptions,
+  type NbdServerLimits,
+  type NbdServerOptions,
+  type NbdServerTls,
+} from './server/index.js';
 export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {
   formatNbdUri,

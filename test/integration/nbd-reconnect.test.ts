@@ -120,8 +120,8 @@ describe('a server that is killed and comes back', () => {
     ['abilities', ['--filter=nozero', 'memory', '1M'], 'flags was'],
     [
       'block sizes',
-      ['--filter=blocksize-policy', 'memory', '1M', 'blocksize-minimum=512'],
-      'block',
+      ['--filter=blocksize-policy', 'memory', '1M', 'blocksize-minimum=4096'],
+      'minimum block was 512 and is 4096',
     ],
     ['structured replies', ['--no-sr', 'memory', '1M'], 'structured replies was true'],
   ])('with another %s is refused', async (_, args, words) => {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { LacunaError } from '../../errors/index.js';
 import type { ByteSink } from './byte-sink.js';
 import { violation } from './failures.js';
@@ -32,8 +33,8 @@ export function* secure(): Conversation<void> {
 
 export interface DialogueEvents<T> {
   send(bytes: Uint8Array): void;
-  /** Puts TLS over the stream; {@link Dialogue.secured} is called when it stands. */
-  secure(): void;
+  /** Puts TLS over the stream; {@link Dialogue.secured} is called when it stands. For conversations that ask. */
+  secure?(): void;
   done(result: T): void;
   failed(error: unknown): void;
 }
@@ -112,6 +113,7 @@ export class Dialogue<T> implements ByteSink {
     }
     this.#wanted = new Uint8Array(1);
     this.#securing = true;
+    assert(this.#events.secure !== undefined, 'nobody can put TLS over this stream');
     this.#events.secure();
   }
 }

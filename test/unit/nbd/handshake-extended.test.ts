@@ -13,7 +13,7 @@ const NO = (option: number) => wire.optionError(option, OptionError.unsupported)
 function talk<T>(conversation: Conversation<T>, bytes: Uint8Array) {
   const outcome: { result?: T; error?: LacunaError } = {};
   const asked: number[] = [];
-  const dialogue = new Dialogue(conversation, {
+  const dialogue: Dialogue<T> = new Dialogue(conversation, {
     send: (sent) => {
       if (sent.length > 4) asked.push(new DataView(sent.buffer).getUint32(8));
     },

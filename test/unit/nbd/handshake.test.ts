@@ -24,7 +24,7 @@ function talk<T>(
   sizes?: readonly number[],
 ): Outcome<T> & { dialogue: Dialogue<T> } {
   const outcome: Outcome<T> = { sent: [] };
-  const dialogue = new Dialogue(conversation, {
+  const dialogue: Dialogue<T> = new Dialogue(conversation, {
     send: (sent) => outcome.sent.push(sent),
     secure: () => dialogue.secured(),
     done: (result) => {
