@@ -15,6 +15,7 @@ const PACKAGES = {
   nbdkit: 'nbdkit',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
+  openssl: 'openssl',
 };
 
 function missingPrograms() {

@@ -157,6 +157,32 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('is told by flags how a request is meant', async () => {
+    const seen: (readonly [number, number, number])[] = [];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ flags: 0xffd });
+      for (;;) {
+        const request = await connection.request();
+        seen.push([request.command, request.flags, request.length]);
+        if (request.command === 0) connection.send(wire.dataChunk(request, 0, bytes(512)));
+        else if (request.command === 7) connection.send(wire.statusChunk(request, 0, [[512, 0]]));
+        else connection.send(wire.doneChunk(request));
+      }
+    });
+    const client = await NbdClient.connect({ server });
+    await client.read(0, bytes(512), { dontFragment: true });
+    await client.blockStatus(0, 512, ['base:allocation'], { one: true });
+    await client.cache(0, 1024);
+    await client.trim(0, 512, { fua: true });
+    expect(seen).toEqual([
+      [0, 4, 512],
+      [7, 8, 512],
+      [5, 0, 1024],
+      [4, 1, 512],
+    ]);
+    await within(client.close());
+  });
+
   test('grants a context and never tells its extents fails that request only', async () => {
     const server = await serveHostile(async (connection) => {
       await connection.negotiate();

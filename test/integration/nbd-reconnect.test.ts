@@ -235,6 +235,27 @@ test('a server that says it shuts down is left for the next one, and what it ans
   await client.close();
 });
 
+test('a write that is acknowledged by a server that was left already is in doubt too', async () => {
+  const server = await serveHostile(async (connection, index) => {
+    await connection.negotiate();
+    if (index === 0) {
+      const write = await connection.request();
+      const read = await connection.request();
+      connection.send(wire.errorChunk(read, 108));
+      await sleep(50);
+      connection.send(wire.doneChunk(write));
+    }
+    for (;;) connection.send(wire.doneChunk(await connection.request()));
+  });
+  const client = await connect({ server });
+  const writing = client.write(0, new Uint8Array(512));
+  const reading = client.read(0, new Uint8Array(512));
+  reading.catch(() => {});
+  await writing;
+  await expect(client.flush()).rejects.toMatchObject({ code: 'ERR_NBD_UNFLUSHED' });
+  await client.close();
+});
+
 describe('opening', () => {
   test('waits for a server that is not there yet', async () => {
     const peer = await peers.nbdkit(['pattern', '1M']);

@@ -1,9 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { SecureVersion, TLSSocketOptions } from 'node:tls';
+import { LacunaError } from 'lacuna/errors';
 import { formatNbdUri, NbdClient, type NbdTls } from 'lacuna/nbd';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { type CertificateOptions, makeCertificates, makePskFile } from '../support/certificates.js';
+import { serveHostile } from '../support/hostile-nbd.js';
+import * as wire from '../support/hostile-nbd-wire.js';
 import { type Peer, usePeers } from '../support/peers.js';
 
 const MIB = 2 ** 20;
@@ -196,6 +200,46 @@ describe('never weaker than asked:', () => {
     const tls: NbdTls = { type: 'psk', username: 'a', key: '00112233445566778899aabbccddeeff' };
     const error = await NbdClient.connect({ server, tls }).catch((reason) => reason);
     expect(['ERR_NBD_TLS', 'ERR_NBD_DISCONNECTED']).toContain(error.code);
+  });
+});
+
+describe('what Node is told elsewhere does not weaken it:', () => {
+  test('an environment that lets every certificate pass', async () => {
+    const { server } = await nbdkit()(await certificates());
+    const tls: NbdTls = { type: 'x509', certificates: await certificates('other') };
+    const psk: NbdTls = { type: 'psk', username: 'a', key: '00112233445566778899aabbccddeeff' };
+    process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
+    onTestFinished(() => {
+      delete process.env.NODE_TLS_REJECT_UNAUTHORIZED;
+    });
+    for (const asked of [tls, psk]) {
+      await expect(NbdClient.connect({ server, tls: asked })).rejects.toBeInstanceOf(LacunaError);
+    }
+  });
+
+  test.each<[SecureVersion, boolean]>([
+    ['TLSv1.1', false],
+    ['TLSv1.2', true],
+  ])('a server that knows %s at most', async (maxVersion, enough) => {
+    const path = await certificates();
+    const [key, cert] = await Promise.all(
+      ['server-key.pem', 'server-cert.pem'].map((name) => readFile(join(path, name))),
+    );
+    const options = { key, cert, maxVersion, minVersion: 'TLSv1', ciphers: 'ALL:@SECLEVEL=0' };
+    let secured = false;
+    const server = await serveHostile(async (connection) => {
+      connection.send(wire.greeting());
+      await connection.take(4);
+      await connection.option();
+      connection.startTls(wire.ack(5), options as TLSSocketOptions, () => {
+        secured = true;
+      });
+    });
+    const tls: NbdTls = { type: 'x509', certificates: path };
+    const connecting = NbdClient.connect({ server, tls, connectTimeoutMs: enough ? 1000 : 10_000 });
+    const code = enough ? 'ERR_TIMEOUT' : 'ERR_NBD_TLS';
+    await expect(connecting).rejects.toMatchObject({ code });
+    expect(secured).toBe(enough);
   });
 });
 

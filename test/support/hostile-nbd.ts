@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { TLSSocket, type TLSSocketOptions } from 'node:tls';
 import { onTestFinished } from 'vitest';
 import { Option } from '#dist/nbd/wire/constants.js';
 import { REQUEST_BYTES, type RequestHeader, readRequest } from '#dist/nbd/wire/requests.js';
@@ -41,6 +42,15 @@ export class HostileConnection {
 
   send(...parts: readonly Uint8Array[]): void {
     this.#socket.write(wire.concat(...parts));
+  }
+
+  /** Sends the answer to STARTTLS and becomes a TLS server; nothing more is received in plain. */
+  startTls(answer: Uint8Array, options: TLSSocketOptions, secured: () => void): void {
+    this.#socket.removeAllListeners('data');
+    this.#socket.write(answer);
+    const socket = new TLSSocket(this.#socket, { ...options, isServer: true });
+    socket.on('secure', secured);
+    socket.on('error', () => this.#socket.destroy());
   }
 
   hangUp(): void {

@@ -11,6 +11,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   nbdkit: 'nbdkit',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
+  openssl: 'openssl',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
