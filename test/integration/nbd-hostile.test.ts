@@ -183,6 +183,51 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('has extended headers is told what is payload, and which contexts are wanted', async () => {
+    const seen: unknown[] = [];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({
+        ...{ extended: true, flags: 0x1ffd, size: 2 ** 40 },
+        contexts: ['base:allocation', 'x:y'],
+      });
+      for (;;) {
+        const request = await connection.request();
+        const { command, flags, length, offset } = request;
+        const isStatus = command === 7 && (flags & 32) !== 0;
+        const payload = isStatus ? [...(await connection.take(length))] : [];
+        seen.push([command, flags, length, payload]);
+        const id = command === 7 ? payload.at(-1) : 0;
+        const extents = wire.numbers([4, id ?? 0], [4, 1], [8, 512], [8, 0]);
+        const { cookieHigh, cookieLow } = request;
+        const body = command === 7 ? extents : new Uint8Array(0);
+        const header = [
+          [4, 0x6e8a278c],
+          [2, 1],
+          [2, command === 7 ? 6 : 0],
+        ] as const;
+        const cookie = [
+          [4, cookieHigh],
+          [4, cookieLow],
+          [8, offset],
+          [8, body.length],
+        ] as const;
+        connection.send(wire.numbers(...header, ...cookie), body);
+      }
+    });
+    const client = await NbdClient.connect({ server, contexts: ['x:y'] });
+    await client.write(0, bytes(512));
+    await client.writeZeroes(0, 2 ** 40, { fua: true });
+    await client.blockStatus(0, 2 ** 40, ['x:y']);
+    await client.blockStatus(0, 512, ['base:allocation', 'x:y']).catch(() => {});
+    expect(seen).toEqual([
+      [1, 32, 512, []],
+      [6, 1, 2 ** 40, []],
+      [7, 32, 12, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]],
+      [7, 0, 512, []],
+    ]);
+    await within(client.close());
+  });
+
   test('grants a context and never tells its extents fails that request only', async () => {
     const server = await serveHostile(async (connection) => {
       await connection.negotiate();
