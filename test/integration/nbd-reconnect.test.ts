@@ -1,4 +1,4 @@
-import { truncate, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type NbdReconnectOptions, ReconnectingClient } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
@@ -7,6 +7,7 @@ import { makePskFile } from '../support/certificates.js';
 import { serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
 import { type Peer, usePeers } from '../support/peers.js';
+import { runCli } from '../support/run-cli.js';
 
 const MIB = 2 ** 20;
 const peers = usePeers();
@@ -91,6 +92,28 @@ describe('a server that is killed and comes back', () => {
       expect(Buffer.compare(target, block(i))).toBe(0);
     }
     await client.close();
+  });
+
+  test('costs a copy of a whole disk nothing', async () => {
+    const args = ['-t', '16', '--filter=delay', 'pattern', '256M', 'rdelay=60ms'];
+    let peer = await peers.nbdkit(args);
+    const target = `${await peers.folder()}/copy.raw`;
+    const keys = 'reconnect-delay=20,open-timeout=20';
+    const source = `driver=nbd,server.type=unix,server.path=${peer.server.path},${keys}`;
+    let ended = false;
+    const copying = runCli(['copy', '--threads', '2', source, target]).finally(() => {
+      ended = true;
+    });
+    for (let kills = 0; kills < 2; kills++) {
+      await sleep(500);
+      expect(ended).toBe(false);
+      await peer.stop('SIGKILL');
+      await sleep(100);
+      peer = await peers.nbdkit(args, peer);
+    }
+    const { code, stderr } = await copying;
+    expect([code, stderr]).toEqual([0, '']);
+    expectPattern(await readFile(target), 0);
   });
 
   test('does not get a flush for writes that it may have forgotten', async () => {

@@ -9,6 +9,7 @@ import { type CertificateOptions, makeCertificates, makePskFile } from '../suppo
 import { serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
 import { type Peer, usePeers } from '../support/peers.js';
+import { runCli } from '../support/run-cli.js';
 
 const MIB = 2 ** 20;
 const peers = usePeers();
@@ -285,6 +286,21 @@ describe('a device over TLS', () => {
     expect(device.size).toBe(64 * MIB);
     const wrong = openDevice(`${text},tls.type=psk,tls.verify-peer=off`);
     await expect(wrong).rejects.toThrow('tls.verify-peer is unknown');
+  });
+
+  test('is copied by threads that each open a connection of their own', async () => {
+    const path = await certificates();
+    const { server } = await nbdkit('--tls-verify-peer')(path);
+    const keys = [`tls.type=x509`, `tls.certificates=${path}`, 'reconnect-delay=10'];
+    const source = `driver=nbd,server.type=unix,server.path=${server.path},${keys.join(',')}`;
+    const target = await folder('copy.raw');
+    const { code, stdout } = await runCli(['copy', '--json', '--threads', '2', source, target]);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout.trimEnd().split('\n').at(-1) as string)).toMatchObject({ threads: 2 });
+    const bytes = await readFile(target);
+    for (let at = 0; at < 64 * MIB; at += 8) {
+      if (Number(bytes.readBigUInt64BE(at)) !== at) throw new Error(`wrong at ${at}`);
+    }
   });
 
   test('writes from shared memory and reads into it', async () => {

@@ -39,6 +39,7 @@ const NOTHING = {};
  * - a flush, where nothing was acknowledged and not flushed. Otherwise it fails, and so does every later one,
  *   with ERR_NBD_UNFLUSHED: a server that crashed forgot what it had not flushed, nothing in NBD tells a
  *   crash from a cut cable, and until then reads may give bytes of before the write. Writes with `fua` are safe.
+ *   An export that has no flush is taken at its word: what it acknowledged counts as durable.
  *
  * The export must be the same as before in size, abilities, contexts and block sizes. When it is not
  * (ERR_DEVICE_OPEN), or the time has passed (ERR_NBD_DISCONNECTED), all that waits and all that comes later fails.
