@@ -11,6 +11,7 @@
 import { type Conversation, say, take } from '../client/dialogue.js';
 import { HandshakeFlag, NBD_MAGIC, OPTION_MAGIC, Option } from '../wire/constants.js';
 import { viewOf } from '../wire/options.js';
+import { decodeText } from '../wire/text.js';
 import {
   type Agreed,
   enterExport,
@@ -96,7 +97,7 @@ function* optionPayload(number: number, length: number): Conversation<Uint8Array
 /** The oldest way in: it has no error reply, so a refusal is a hang-up. */
 function exportName(agreed: Agreed, payload: Uint8Array): OptionResult {
   if (agreed.extended) throw violation('NBD_OPT_EXPORT_NAME behind NBD_OPT_EXTENDED_HEADERS');
-  const name = new TextDecoder().decode(payload);
+  const name = decodeText(payload);
   const found = agreed.offer.exports.get(name);
   if (found === undefined) throw violation('NBD_OPT_EXPORT_NAME for an export that does not exist');
   const answer = exportNameAnswer(found.size, found.flags(agreed.structured, false), agreed.zeroes);

@@ -1,10 +1,8 @@
 /** What a server says about options and exports, as bytes. */
-import { Info, type Option, OptionError, OptionReply } from '../wire/constants.js';
+import { Info, OptionError, OptionReply } from '../wire/constants.js';
 import { encodeOptionReply, viewOf } from '../wire/options.js';
 import { writeU64 } from '../wire/u64.js';
 import type { ServedContext, ServedExport } from './served-export.js';
-
-export type OptionNumber = (typeof Option)[keyof typeof Option];
 
 const encoder = new TextEncoder();
 const NOTHING = new Uint8Array(0);

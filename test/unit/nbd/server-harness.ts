@@ -205,7 +205,8 @@ export class Transmission implements SessionConnection {
     // The very memory: if it changes before `sent`, so does what is sent.
     this.#sent.push(bytes);
     const then = () => {
-      this.#sent[this.#sent.indexOf(bytes)] = bytes.slice();
+      // Not `slice`, which for a Buffer is the same memory.
+      this.#sent[this.#sent.indexOf(bytes)] = new Uint8Array(bytes);
       sent();
     };
     if (this.holds) this.#held.push(then);
