@@ -4,7 +4,7 @@
  *     0 ... start [ unread ] end ... capacity
  *
  * The socket asks for room in advance, and keeps it while it is paused; in the meantime unread bytes may be
- * consumed, but they never move, so that the room stays where the next bytes belong.
+ * consumed, but only asking for room moves them, so that the room stays where the next bytes belong.
  */
 export class Inbox {
   readonly bytes: Uint8Array;
@@ -12,7 +12,6 @@ export class Inbox {
   readonly #limit: number;
   #start = 0;
   #end = 0;
-  #roomAt = 0;
 
   constructor(limit: number) {
     this.#limit = limit;
@@ -31,8 +30,7 @@ export class Inbox {
 
   /** `count` more bytes have landed in the room that was given last. */
   filled(count: number): void {
-    if (this.#start === this.#end) this.#start = this.#roomAt;
-    this.#end = this.#roomAt + count;
+    this.#end += count;
   }
 
   /** Drops `count` bytes that are understood; returns where they began. */
@@ -53,7 +51,6 @@ export class Inbox {
       this.#start = 0;
       this.#end = length;
     }
-    this.#roomAt = this.#end;
     const wanted = Math.max(most - length, 1);
     return this.bytes.subarray(this.#end, Math.min(this.#end + wanted, this.bytes.length));
   }

@@ -178,6 +178,7 @@ export class Transmission implements SessionConnection {
   over = false;
   /** The socket takes nothing while it is true. */
   holds = false;
+  #room: Uint8Array | undefined;
   #sent: Uint8Array[] = [];
   readonly #held: (() => void)[] = [];
 
@@ -241,12 +242,14 @@ export class Transmission implements SessionConnection {
     for (let at = 0, turn = 0; at < bytes.length; ) {
       for (let waits = 0; this.paused && waits < 50; waits++) await settle();
       if (this.paused || this.over || this.failure !== undefined) return;
-      const room = this.session.buffer();
-      if (room.length === 0) throw new Error('the session has no room: a socket would fail');
-      const count = Math.min(room.length, bytes.length - at, sizes[turn++ % sizes.length]);
-      room.set(bytes.subarray(at, at + count));
+      this.#room ??= this.session.buffer();
+      const count = Math.min(this.#room.length, bytes.length - at, sizes[turn++ % sizes.length]);
+      if (count === 0) throw new Error('the session has no room: a socket would fail');
+      this.#room.set(bytes.subarray(at, at + count));
       at += count;
       this.session.received(count);
+      // As Node does: at once, even when the session has paused it and will go on with what it has.
+      this.#room = this.session.buffer();
     }
   }
 

@@ -143,6 +143,29 @@ describe('reads and writes', () => {
   });
 });
 
+test('small answers that the socket has not taken are not written over', async () => {
+  const device = fakeDevice(SIZE);
+  await device.write(0, pattern(SIZE));
+  const transmission = new Transmission({ export: served({ device }), structured: false });
+  transmission.holds = true;
+  // More than one block of answers, and less than what may wait.
+  const length = 10_000;
+  for (let cookie = 0; cookie < 60; cookie++) {
+    await transmission.say(request(READ, { cookie, offset: cookie * length, length }));
+    await settle();
+  }
+  transmission.release();
+  await settle();
+  const answer = Buffer.from(transmission.take());
+  expect(answer.length).toBe(60 * (16 + length));
+  for (let i = 0; i < 60; i++) {
+    const at = i * (16 + length);
+    const offset = answer.readUInt32BE(at + 12) * length;
+    const expected = pattern(SIZE).subarray(offset, offset + length);
+    expect(Buffer.compare(answer.subarray(at + 16, at + 16 + length), expected)).toBe(0);
+  }
+});
+
 describe('what cannot be done is refused, and the connection lives', () => {
   const readOnly = () => new Transmission({ export: served({ readOnly: true }) });
   const simple = () => new Transmission({ structured: false, contexts: [] });
@@ -390,6 +413,18 @@ describe('block status', () => {
       await open().ask(request(STATUS, { flags: ONE, offset: 1100, length: 7 })),
     );
     expect(short.map(extentsOf)).toEqual([[[7, 0]], [[7, 1]]]);
+  });
+
+  test('a device that tells more than it was asked is cut short', async () => {
+    const generous = Object.create(fakeDevice(SIZE), {
+      size: { value: SIZE },
+      limits: { value: { minimum: 1, preferred: 512 } },
+      capabilities: { value: device.capabilities },
+      someExtents: { value: async (offset: number) => [ExtentList.of(offset, SIZE, 1)] },
+    });
+    const transmission = new Transmission({ export: served({ device: generous }) });
+    const found = replies(await transmission.ask(request(STATUS, { offset: 9, length: 100 })));
+    expect(found.map(extentsOf)).toEqual([[[100, 0]]]);
   });
 
   test('a long answer is cut', async () => {
