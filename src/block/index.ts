@@ -19,7 +19,7 @@ export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
-export { createRawFile, syncFolder } from './raw-file.js';
+export { createRawFile, type RawFileOptions, syncFolder } from './raw-file.js';
 export {
   createServer,
   type NbdServerAddress,

@@ -6,21 +6,34 @@ import { fileError } from './file-error.js';
 
 const fsync = promisify(fs.fsync);
 
+export interface RawFileOptions {
+  /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
+  readonly exclusive?: boolean;
+  /** Permission bits of a new file, less those that the process masks. Default 0666. */
+  readonly mode?: number;
+}
+
 /**
  * Makes a raw file of `size` bytes that reads as zero and takes no space, or replaces the content of the one that
  * is there. Open it with `knownZero: true`.
  *
  * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file.
  */
-export async function createRawFile(filename: string, size: number): Promise<void> {
+export async function createRawFile(
+  filename: string,
+  size: number,
+  { exclusive = false, mode = 0o666 }: RawFileOptions = {},
+): Promise<void> {
   if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`${size} is no size in bytes`);
+  const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
   let fd: number | undefined;
   try {
-    checkReplaceable(filename);
-    fd = fs.openSync(filename, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o666);
+    if (!exclusive) checkReplaceable(filename);
+    fd = fs.openSync(filename, O_WRONLY | O_CREAT | (exclusive ? O_EXCL : 0), mode);
     fs.ftruncateSync(fd, 0);
     fs.ftruncateSync(fd, size);
   } catch (error) {
+    if (exclusive && fd !== undefined) fs.rmSync(filename, { force: true });
     if (error instanceof LacunaError) throw error;
     throw fileError('ERR_DEVICE_OPEN', { action: 'create', device: filename }, error as Error);
   } finally {

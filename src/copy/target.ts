@@ -1,17 +1,14 @@
 /** Opens the target of a copy, making it first where it is a file. */
-import type { Stats } from 'node:fs';
-import { chmod, chown, realpath, rename, rm, stat } from 'node:fs/promises';
 import {
-  createRawFile,
   Device,
   type DeviceDescription,
   type FileDescription,
   openDevice,
   parseDescription,
-  syncFolder,
 } from '../block/index.js';
-import { LacunaError } from '../errors/index.js';
+import { LacunaError, throwIfAborted } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import { isSameFile, PartialFile, statIfThere } from './partial-file.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -21,35 +18,31 @@ export interface Target {
   warnings: string[];
   /** Makes the target take its final name, when all is written and durable. */
   commit(): Promise<void>;
-  /** Removes what was made, when nothing was written to it yet. */
+  /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
+  /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
+  leave(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
   close(): Promise<void>;
 }
 
-/** A file that is being made has this after its name until it is whole. */
-export const PARTIAL = '.partial';
-
 /**
- * A full copy to a file goes to `NAME.partial`, which takes the name when it is whole: a copy that stops
- * half way never looks like a disk, and what the name held before is not lost. Everything else is written
- * in place.
+ * A full copy to a file is made beside it (see partial-file.ts); everything else, and an incremental copy, is
+ * written in place.
  */
 export async function prepareTarget(options: CopyOptions, source: Device): Promise<Target> {
   const { target, signal } = options;
   const incremental = options.context !== undefined || options.bitmap !== undefined;
   const told = options.targetIsZero ?? false;
+  throwIfAborted(signal);
+  const description = target instanceof Device ? target.description : describe(target, options, source);
+  await refuseSameFile(description, source);
   if (target instanceof Device) return inPlace(target, source, incremental, told, false);
 
-  const description = describeTarget(target, options, source);
-  if (description.driver === 'file' && !incremental) {
-    const old = await stat(description.filename).catch(ignoreMissing);
-    if (old === undefined || old.isFile()) {
-      await refuseSameFile(description.filename, old, source);
-      return await make(description, old, source, options);
-    }
+  if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
+    return await make(description, source, options);
   }
-  const device = await openDevice(description, { writable: true, signal });
+  const device = await openDevice(description as DeviceDescription, { writable: true, signal });
   try {
     return inPlace(device, source, incremental, told, true);
   } catch (error) {
@@ -58,7 +51,7 @@ export async function prepareTarget(options: CopyOptions, source: Device): Promi
   }
 }
 
-function describeTarget(
+function describe(
   target: Exclude<DeviceSource, Device>,
   options: CopyOptions,
   source: Device,
@@ -85,6 +78,7 @@ function inPlace(
     warnings: checkSize(device, source, incremental),
     commit: async () => {},
     abandon: async () => {},
+    leave: async () => {},
     close: async () => (ours ? device.close() : undefined),
   };
 }
@@ -105,50 +99,49 @@ function checkSize(device: Device, source: Device, incremental: boolean): string
   );
 }
 
-async function refuseSameFile(filename: string, old: Stats | undefined, source: Device) {
-  const { description } = source;
-  if (old === undefined || description?.driver !== 'file') return;
-  const from = await stat(description.filename);
-  if (from.dev !== old.dev || from.ino !== old.ino) return;
+/** Reading and writing one file at a time would at best change nothing. */
+async function refuseSameFile(target: DeviceDescription | undefined, source: Device) {
+  if (target?.driver !== 'file' || source.description?.driver !== 'file') return;
+  const old = await statIfThere(target.filename);
+  const from = await statIfThere(source.description.filename);
+  if (old === undefined || from === undefined || !isSameFile(old, from)) return;
   throw new LacunaError(
     'ERR_COPY_MISMATCH',
-    `${filename} is the source itself; name another file as the target`,
-    { device: filename },
+    `${target.filename} is the source itself; name another file as the target`,
+    { device: target.filename },
   );
 }
 
-/** Makes a file that replaces `old`, if there is one, when it is whole. */
+/** A regular file is made or replaced; a block device is written in place. */
+async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
+  const old = await statIfThere(filename);
+  return old === undefined || old.isFile();
+}
+
 async function make(
   description: FileDescription,
-  old: Stats | undefined,
   source: Device,
   { flush = true, signal }: CopyOptions,
 ): Promise<Target> {
-  const filename = old ? await realpath(description.filename) : description.filename;
-  const partial = `${filename}${PARTIAL}`;
-  await createRawFile(partial, source.size);
-  if (old) await inheritAccess(partial, old);
-  const opened = { ...description, filename: partial };
-  const device = await openDevice(opened, { writable: true, knownZero: true, signal });
-  return {
-    device,
-    isZero: true,
-    warnings: [],
-    commit: async () => {
-      await rename(partial, filename);
-      if (flush) await syncFolder(filename);
-    },
-    abandon: () => rm(partial),
-    close: () => device.close(),
-  };
-}
-
-/** Whoever could not read the old file must not read the new one; the owner is kept where that is allowed. */
-async function inheritAccess(filename: string, old: Stats): Promise<void> {
-  await chmod(filename, old.mode & 0o7777);
-  await chown(filename, old.uid, old.gid).catch(() => {});
-}
-
-function ignoreMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error;
+  const origin = source.description?.driver === 'file' ? source.description.filename : undefined;
+  const file = await PartialFile.create(description.filename, {
+    size: source.size,
+    source: origin === undefined ? undefined : await statIfThere(origin),
+  });
+  try {
+    const opened = { ...description, filename: file.path };
+    const device = await openDevice(opened, { writable: true, knownZero: true, signal });
+    return {
+      device,
+      isZero: true,
+      warnings: [],
+      commit: () => file.commit(flush),
+      abandon: () => file.abandon(),
+      leave: () => file.leave(),
+      close: () => device.close(),
+    };
+  } catch (error) {
+    await file.abandon();
+    throw error;
+  }
 }

@@ -18,6 +18,9 @@ const MOST_THREADS = 4;
 
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
 const REQUESTS = { least: 1, most: 1024, default: 8 };
+/** Bytes of all requests of all threads together. */
+const MOST_IN_FLIGHT = 1024 * MiB;
+
 const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 
@@ -28,6 +31,15 @@ export function checkTransfer({ threads, requests, requestSize }: TransferOption
   checkRange('requestSize', requestSize, REQUEST_SIZES);
   if (requestSize !== undefined && !Number.isInteger(Math.log2(requestSize))) {
     throw new RangeError(`requestSize must be a power of two, not ${requestSize}`);
+  }
+  const slots =
+    Math.max(1, threads ?? 1) *
+    (requests ?? REQUESTS.default) *
+    (requestSize ?? REQUEST_SIZES.default);
+  if (slots > MOST_IN_FLIGHT) {
+    throw new RangeError(
+      `${slots} bytes would be in flight, which is more than ${MOST_IN_FLIGHT}: take fewer threads or requests, or a smaller requestSize`,
+    );
   }
 }
 
@@ -69,7 +81,7 @@ export function chooseTransfer(
 ): Transfer {
   const { source, target, targetIsZero } = devices;
   const requestSize = options.requestSize ?? defaultRequestSize(source, target);
-  const share = bytes / (Math.max(1, threads) * WINDOWS.perThread);
+  const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
   return {
     requests: options.requests ?? REQUESTS.default,
     requestSize,

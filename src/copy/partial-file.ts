@@ -1,0 +1,115 @@
+/**
+ * A file that is being made beside the name it is going to have. A copy that stops half way never looks
+ * like a disk, and what the name held before is not lost.
+ *
+ *     NAME.partial-XXXXXX   while it is made: a name and a file of its own, that nobody else may open
+ *     NAME                  when it is whole
+ *     NAME.partial          when it was given up after something had been written
+ */
+import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
+import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { createRawFile, syncFolder } from '../block/index.js';
+
+export const PARTIAL = '.partial';
+
+const OWNER_ONLY = 0o600;
+const EVERYBODY = 0o666;
+const GROUP = 0o070;
+
+export interface PartialFileOptions {
+  /** Bytes; the file reads as zero at first. */
+  size: number;
+  /** The file that is copied, if it is one: a new copy is not open to more people than that. */
+  source: Stats | undefined;
+}
+
+export class PartialFile {
+  /** Where the file is while it is made. */
+  readonly path: string;
+  readonly #name: string;
+  readonly #source: Stats | undefined;
+
+  static async create(
+    filename: string,
+    { size, source }: PartialFileOptions,
+  ): Promise<PartialFile> {
+    const old = await statIfThere(filename);
+    const file = new PartialFile(await followed(filename), source);
+    const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
+    await createRawFile(file.path, size, { exclusive: true, mode });
+    try {
+      if (old) await inheritAccess(file.path, old);
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+    return file;
+  }
+
+  private constructor(name: string, source: Stats | undefined) {
+    this.#name = name;
+    this.#source = source;
+    this.path = `${name}${PARTIAL}-${randomBytes(4).toString('hex')}`;
+  }
+
+  /** Gives the file its name, and makes that durable if asked. */
+  async commit(durable: boolean): Promise<void> {
+    await rename(this.path, this.#name);
+    if (durable) await syncFolder(this.#name);
+  }
+
+  /** Removes the file. Never fails: it is called when something else has. */
+  async abandon(): Promise<void> {
+    await rm(this.path, { force: true }).catch(() => {});
+  }
+
+  /** Leaves the file under a name that says what it is. Never fails. */
+  async leave(): Promise<void> {
+    const name = `${this.#name}${PARTIAL}`;
+    const old = await statIfThere(name).catch(() => undefined);
+    // The rest of an earlier copy may be what this one was made from.
+    if (old && this.#source && isSameFile(old, this.#source)) return;
+    await rename(this.path, name).catch(() => {});
+  }
+}
+
+/** What a path leads to; undefined where nothing is. */
+export async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Whether two paths led to one file, or to one block device by whatever node. */
+export function isSameFile(a: Stats, b: Stats): boolean {
+  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
+/** The path behind symbolic links, also where the last of them leads to nothing yet. */
+async function followed(filename: string): Promise<string> {
+  try {
+    return await realpath(filename);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  const link = await lstat(filename).catch(() => undefined);
+  if (!link?.isSymbolicLink()) return filename;
+  return followed(resolve(dirname(filename), await readlink(filename)));
+}
+
+/** Whoever could not read the old file must not read the new one. */
+async function inheritAccess(path: string, old: Stats): Promise<void> {
+  const owned = await chown(path, old.uid, old.gid).then(
+    () => true,
+    () => false,
+  );
+  // What the old group was allowed is not for the group that the new file has instead.
+  const mode = old.mode & 0o777;
+  await chmod(path, owned ? mode : mode & ~GROUP);
+}
