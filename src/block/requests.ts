@@ -1,6 +1,5 @@
-import { setImmediate } from 'node:timers/promises';
 import { LacunaError } from '../errors/index.js';
-import { alignDown } from '../util/index.js';
+import { alignDown, Turns } from '../util/index.js';
 import type {
   Capabilities,
   CopyRange,
@@ -15,9 +14,6 @@ import { RangeLock } from './range-lock.js';
 
 /** Unaligned reads up to this long go through one bounce buffer: one request instead of up to three. */
 const BOUNCE = 64 * 1024;
-
-/** A loop over pieces lets timers and sockets run after this long; a synchronous driver never would. */
-const TURN_MS = 10;
 
 /** What is written where a driver cannot zero. Never changed; untouched pages of it cost nothing. */
 const ZEROES = new Uint8Array(1024 * 1024);
@@ -202,16 +198,13 @@ export class Requests {
     signal: AbortSignal | undefined,
     request: (offset: number, length: number) => Promise<void>,
   ): Promise<void> {
-    let turn = performance.now();
+    const turns = new Turns();
     for (let at = range.start; at < range.end; ) {
       this.#check(signal);
       const length = Math.min(maximum, range.end - at);
       await request(at, length);
       at += length;
-      if (at < range.end && performance.now() - turn > TURN_MS) {
-        await setImmediate();
-        turn = performance.now();
-      }
+      if (at < range.end) await turns.next();
     }
   }
 

@@ -1,2 +1,3 @@
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { parseSize } from './size.js';
+export { Turns } from './turns.js';
