@@ -15,7 +15,7 @@
  * References are atomic because bitmaps with different locks share nodes.
  */
 import {
-  ARENA_END, ARENA_FREE, ARENA_LIMIT, ARENA_LOCK, ARENA_MAGIC, ARENA_ORDERS, ARENA_USED,
+  ARENA_END, ARENA_FREE, ARENA_LOCK, ARENA_MAGIC, ARENA_ORDERS, ARENA_USED,
   ARENA_VERSION, LAYOUT_VERSION, MAX_ORDER, PAGE_BYTES, TABLE, UNITS_PER_PAGE_SHIFT, UNIT_BYTES,
   UNIT_SHIFT,
 } from "./layout";
@@ -25,9 +25,6 @@ import { drainPending } from "./nodes";
 const FREE: u32 = 1 << 31;
 export const ORDER_SHIFT: u32 = 26;
 export const REFERENCES: u32 = (1 << ORDER_SHIFT) - 1;
-const MAX_PAGES: u32 = 65535;
-/** Memory grows by at least 4 MiB: each step is a system call and a message to every thread. */
-const GROWTH_UNITS: u32 = 8192;
 
 // @ts-ignore: decorator
 @inline
@@ -42,22 +39,20 @@ function addressOf(unit: u32): usize {
 }
 
 /**
- * Lays out a new memory of at most `limitPages` pages of 64 KiB and gives what lies behind the
- * table to the free lists. Returns 0 when the system refuses the memory for the table.
+ * Lays out a new memory: what lies behind the table is free.
+ *
+ * The memory has its full size from the start and never grows. Pages that nobody touches cost nothing,
+ * whereas growth is not seen by the other threads until their engine gets round to it: until then they
+ * would trap on a block that this one has just given them, with the lock held.
  */
-export function initArena(limitPages: u32): u32 {
-  // Without the last page, no block ends where addresses overflow.
-  limitPages = min(limitPages, MAX_PAGES);
-  const tableBytes: u32 = limitPages << (UNITS_PER_PAGE_SHIFT + 2);
-  const pages: u32 = 1 + (tableBytes + PAGE_BYTES - 1) / PAGE_BYTES;
-  const grown = pages - <u32>memory.size();
-  if (memory.grow(<i32>grown) < 0) return 0;
-  store<u32>(ARENA_USED, 0);
-  store<u32>(ARENA_END, pages << UNITS_PER_PAGE_SHIFT);
-  store<u32>(ARENA_LIMIT, limitPages << UNITS_PER_PAGE_SHIFT);
+export function initArena(): void {
+  const end: u32 = <u32>memory.size() << UNITS_PER_PAGE_SHIFT;
+  const tableBytes: u32 = end << 2;
+  const first: u32 = 1 + (tableBytes + PAGE_BYTES - 1) / PAGE_BYTES << UNITS_PER_PAGE_SHIFT;
+  store<u32>(ARENA_END, end);
   store<u32>(ARENA_VERSION, LAYOUT_VERSION);
+  addRegion(first, end);
   store<u32>(0, ARENA_MAGIC);
-  return 1;
 }
 
 /** Whether this memory was laid out by kernels of the same layout. */
@@ -124,10 +119,7 @@ export function usedBytes(): f64 {
 export function allocLocked(order: u32): u32 {
   let unit = takeFree(order);
   if (unit == 0 && drainPending()) unit = takeFree(order);
-  while (unit == 0) {
-    if (!growArena(order)) return 0;
-    unit = takeFree(order);
-  }
+  if (unit == 0) return 0;
   store<u32>(entryOf(unit), order << ORDER_SHIFT | 1);
   store<u32>(ARENA_USED, load<u32>(ARENA_USED) + (1 << order));
   return unit;
@@ -192,23 +184,6 @@ function unlinkFree(unit: u32, order: u32): void {
   }
   store<u32>(ARENA_FREE + (order << 2), next);
   if (next == 0) store<u32>(ARENA_ORDERS, load<u32>(ARENA_ORDERS) & ~(1 << order));
-}
-
-/** Asks the system for memory that can hold a block of `order`; false when there is no more. */
-function growArena(order: u32): bool {
-  const end = load<u32>(ARENA_END);
-  const limit = load<u32>(ARENA_LIMIT);
-  if (end >= limit) return false;
-  const size: u32 = 1 << order;
-  // Where an aligned block would end; near the limit, whatever is left may still join a free buddy.
-  const aligned = (end + size - 1 & ~(size - 1)) + size;
-  const perPage: u32 = 1 << UNITS_PER_PAGE_SHIFT;
-  const wanted = max(aligned, end + GROWTH_UNITS) + perPage - 1 & ~(perPage - 1);
-  const target = min(wanted, limit);
-  if (memory.grow(<i32>(target - end >> UNITS_PER_PAGE_SHIFT)) < 0) return false;
-  store<u32>(ARENA_END, target);
-  addRegion(end, target);
-  return true;
 }
 
 /**

@@ -18,8 +18,8 @@ export const PAGE_BYTES: u32 = 65536;
 export const UNIT_SHIFT: u32 = 9;
 export const UNIT_BYTES: u32 = 1 << UNIT_SHIFT;
 export const UNITS_PER_PAGE_SHIFT: u32 = 7;
-/** The largest block is 2 GiB: 2^22 units. */
-export const MAX_ORDER: u32 = 22;
+/** The largest block is 1 GiB, 2^21 units: a larger one would need the last page, see initArena. */
+export const MAX_ORDER: u32 = 21;
 
 // Arena header.
 export const ARENA_MAGIC: u32 = 0x4e43414c;
@@ -27,10 +27,8 @@ export const ARENA_VERSION: u32 = 4;
 export const ARENA_LOCK: u32 = 64;
 /** Units in blocks that somebody holds. */
 export const ARENA_USED: u32 = 128;
-/** First unit behind the memory that has been handed to the free lists. */
+/** First unit behind the arena. */
 export const ARENA_END: u32 = 132;
-/** First unit that this arena can never have. */
-export const ARENA_LIMIT: u32 = 136;
 /** Head of the list of interior nodes whose children still hold references. */
 export const ARENA_PENDING: u32 = 140;
 /** Bit k is set while the free list of order k has a block. */

@@ -2,9 +2,14 @@
  * A mutex in one u32 of shared memory: 0 free, 1 held, 2 held and somebody may be waiting. Taking
  * and giving back a lock that nobody wants costs one atomic instruction each.
  *
- * A thread that is terminated inside a kernel leaves its lock held for ever; threads must be asked
- * to end, not terminated, while they work on an arena that others go on using.
+ * A thread that is terminated inside a kernel leaves its lock held for ever, so threads must be asked
+ * to end, not terminated; whoever waits for such a lock traps in the end. Work that may lose a thread
+ * gets an arena of its own.
  */
+
+/** Ten seconds: no kernel works as long, so the holder of the lock is dead. */
+const PATIENCE_NS: i64 = 10_000_000_000;
+const TIMED_OUT: i32 = 2;
 
 /** Kernels hold a lock for well under a microsecond, less than going to sleep costs. */
 const SPINS: i32 = 200;
@@ -19,7 +24,10 @@ function lockContended(word: usize): void {
   for (let i = 0; i < SPINS; i++) {
     if (atomic.load<u32>(word) == 0 && atomic.cmpxchg<u32>(word, 0, 1) == 0) return;
   }
-  while (atomic.xchg<u32>(word, 2) != 0) atomic.wait<i32>(word, 2, -1);
+  while (atomic.xchg<u32>(word, 2) != 0) {
+    // A trap is better than a hang: what the dead thread left half done cannot be trusted either.
+    if (atomic.wait<i32>(word, 2, PATIENCE_NS) == TIMED_OUT) unreachable();
+  }
 }
 
 // @ts-ignore: decorator

@@ -15,10 +15,23 @@ const PACKAGES = {
   nbdkit: 'nbdkit',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
+  fio: 'fio',
+  openssl: 'openssl',
 };
 
-function missingPrograms() {
-  return Object.keys(PACKAGES).filter((program) => !isInstalled(program));
+/** Modules of the system's Python, which another Python in the path does not have. */
+const PYTHON = '/usr/bin/python3';
+const MODULES = { nbd: 'python3-libnbd' };
+
+/** What is missing, by name, with its package. */
+function missing() {
+  const programs = Object.entries(PACKAGES).filter(([program]) => !isInstalled(program));
+  const modules = Object.entries(MODULES).filter(([module]) => !isImportable(module));
+  return [...programs, ...modules];
+}
+
+function isImportable(module) {
+  return spawnSync(PYTHON, ['-c', `import ${module}`], { stdio: 'ignore' }).status === 0;
 }
 
 function isInstalled(program) {
@@ -41,17 +54,17 @@ function aptGet(...args) {
 }
 
 function main() {
-  const missing = missingPrograms();
-  if (missing.length === 0) return 0;
-  const packages = [...new Set(missing.map((program) => PACKAGES[program]))];
-  console.error(`The tests need ${missing.join(', ')}.`);
+  const absent = missing();
+  if (absent.length === 0) return 0;
+  const packages = [...new Set(absent.map(([, name]) => name))];
+  console.error(`The tests need ${absent.map(([name]) => name).join(', ')}.`);
 
   const mayInstall = process.getuid?.() === 0 && existsSync('/etc/debian_version');
   if (mayInstall) {
     console.error(`Installing the Debian packages ${packages.join(', ')}.`);
     // A stale package list is the usual reason for a failed installation on a fresh machine.
     const installed = aptGet('update') && aptGet('install', '--no-install-recommends', ...packages);
-    if (installed && missingPrograms().length === 0) return 0;
+    if (installed && missing().length === 0) return 0;
   }
   console.error(`Install them and run this again. On Debian and Ubuntu:
 

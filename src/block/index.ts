@@ -20,3 +20,10 @@ export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export { createRawFile, syncFolder } from './raw-file.js';
+export {
+  createServer,
+  type NbdServerAddress,
+  type NbdServerTls,
+  type ServedDevice,
+  type ServeOptions,
+} from './serve.js';

@@ -6,6 +6,7 @@ import { registerDemo } from './demo.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
+import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
 const AFTER_HELP = `
@@ -51,6 +52,7 @@ function buildProgram(shell: Shell): Command {
   registerMap(program, shell);
   registerInfo(program, shell);
   registerCompare(program, shell);
+  registerServe(program, shell);
   registerDemo(program, shell);
   return program;
 }

@@ -17,19 +17,20 @@ export interface Counters {
 }
 
 export class Control {
-  /** Bytes that a control for this many threads takes. */
-  static bytesFor(threads: number): number {
-    return ROW_BYTES * (threads + 1);
-  }
-
+  /** Post this to a worker, which makes a control of its own over it. */
+  readonly memory: SharedArrayBuffer;
   readonly #stop: Int32Array;
   readonly #rows: Float64Array;
 
-  /** Views `bytes`, which must be zero at first and aligned to 8. */
-  constructor(bytes: Uint8Array) {
-    this.#stop = new Int32Array(bytes.buffer, bytes.byteOffset, 1);
-    const rows = bytes.byteOffset + ROW_BYTES;
-    this.#rows = new Float64Array(bytes.buffer, rows, (bytes.byteLength - ROW_BYTES) / 8);
+  /** A control for this many threads. */
+  static create(threads: number): Control {
+    return new Control(new SharedArrayBuffer(ROW_BYTES * (threads + 1)));
+  }
+
+  constructor(memory: SharedArrayBuffer) {
+    this.memory = memory;
+    this.#stop = new Int32Array(memory, 0, 1);
+    this.#rows = new Float64Array(memory, ROW_BYTES);
   }
 
   get stopped(): boolean {

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Device, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
-import { Arena } from '../wasm/index.js';
+import { giveArenaBack, takeArena } from './arenas.js';
 import { Control, type Counters } from './control.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
@@ -17,6 +17,7 @@ const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requ
 export class CopyRun {
   readonly #options: CopyOptions;
   readonly #signal: AbortSignal;
+  readonly #arena = takeArena();
   readonly #started = performance.now();
   #phase: CopyPhase = 'plan';
   #totalBytes = 0;
@@ -68,26 +69,24 @@ export class CopyRun {
     const made = await this.#plan(source, target);
     const planMs = this.#elapsed();
     const plannedBytes = made.data.dirtyBytes + made.zero.dirtyBytes;
-    try {
-      const warnings = await this.#execute(source, target, made);
-      await this.#finish(target);
-      const { movedBytes, zeroedBytes, requests } = this.#counted();
-      return {
-        size: source.size,
-        plannedBytes,
-        movedBytes,
-        zeroedBytes,
-        skippedBytes: source.size - movedBytes - zeroedBytes,
-        requests,
-        threads: this.#threads,
-        planMs,
-        durationMs: this.#elapsed(),
-        warnings: [...made.warnings, ...target.warnings, ...warnings],
-      };
-    } finally {
-      made.data.free();
-      made.zero.free();
-    }
+    const warnings = await this.#execute(source, target, made);
+    await this.#finish(target);
+    made.data.free();
+    made.zero.free();
+    giveArenaBack(this.#arena);
+    const { movedBytes, zeroedBytes, requests } = this.#counted();
+    return {
+      size: source.size,
+      plannedBytes,
+      movedBytes,
+      zeroedBytes,
+      skippedBytes: source.size - movedBytes - zeroedBytes,
+      requests,
+      threads: this.#threads,
+      planMs,
+      durationMs: this.#elapsed(),
+      warnings: [...made.warnings, ...target.warnings, ...warnings],
+    };
   }
 
   async #plan(source: Device, target: Target): Promise<Plan> {
@@ -98,8 +97,9 @@ export class CopyRun {
       target.device.limits.minimum,
     );
     const { context, bitmap } = this.#options;
+    const arena = this.#arena;
     try {
-      return await plan({ source, context, bitmap, granularity, signal: this.#signal });
+      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
     } catch (error) {
       await target.abandon();
       throw error;
@@ -110,39 +110,32 @@ export class CopyRun {
   async #execute(source: Device, target: Target, { data, zero }: Plan): Promise<string[]> {
     const bytes = data.dirtyBytes;
     this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    const arena = Arena.default;
+    const arena = this.#arena;
     // The last row is the calling thread's.
-    const block = arena.allocate(Control.bytesFor(this.#threads + 1));
-    try {
-      const control = new Control(block.bytes.fill(0));
-      this.#counted = () => control.total();
-      const side = { control, counters: control.row(this.#threads), signal: this.#signal };
-      const targetIsZero = await this.#zero(source, target, zero, data, side);
+    const control = Control.create(this.#threads + 1);
+    this.#counted = () => control.total();
+    const side = { control, counters: control.row(this.#threads), signal: this.#signal };
+    const targetIsZero = await this.#zero(source, target, zero, data, side);
 
-      this.#phase = 'move';
-      const devices = { source, target: target.device, targetIsZero };
-      const load = { threads: this.#threads, bytes };
-      const transfer = chooseTransfer(this.#options, devices, load);
-      if (this.#threads === 0) {
-        await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
-        return [];
-      }
-      // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-      const { moveInThreads } = await import('./crew.js');
-      return await moveInThreads({
-        threads: this.#threads,
-        source: again(source),
-        target: again(target.device),
-        transfer,
-        control,
-        shared: { arena: arena.shared, plan: data.handle, control: block.bytes },
-        signal: this.#signal,
-      });
-    } finally {
-      const total = this.#counted();
-      this.#counted = () => total;
-      block.free();
+    this.#phase = 'move';
+    const devices = { source, target: target.device, targetIsZero };
+    const load = { threads: this.#threads, bytes };
+    const transfer = chooseTransfer(this.#options, devices, load);
+    if (this.#threads === 0) {
+      await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
+      return [];
     }
+    // Loaded when it is needed: the pool takes longer to load than a small copy takes.
+    const { moveInThreads } = await import('./crew.js');
+    return await moveInThreads({
+      threads: this.#threads,
+      source: again(source),
+      target: again(target.device),
+      transfer,
+      control,
+      shared: { arena: arena.shared, plan: data.handle, control: control.memory },
+      signal: this.#signal,
+    });
   }
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */

@@ -3,6 +3,7 @@ import type { Device } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context, DIRTY, isDirtyContext, Status } from '../extent/index.js';
 import { alignDown, alignUp } from '../util/index.js';
+import { Arena } from '../wasm/index.js';
 import { type Range, type StatusWalk, walkStatus } from './status-walk.js';
 
 /** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
@@ -36,6 +37,8 @@ export interface PlanOptions {
   bitmap?: Bitmap | undefined;
   /** Bytes; a power of two. Default: the finest that keeps the plan small, see {@link planGranularity}. */
   granularity?: number | undefined;
+  /** Where the bitmaps live. Default: the arena of this thread. */
+  arena?: Arena | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -74,7 +77,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
       { device: source.name },
     );
   }
-  const draft = new Draft(source, options.granularity ?? planGranularity(source.size));
+  const draft = new Draft(source, options);
   try {
     if (bitmap !== undefined) await draft.addDirty(bitmap.ranges(), undefined, signal);
     else if (context !== undefined) await draft.addDirty(draft.whole, context, signal);
@@ -95,11 +98,13 @@ class Draft {
   #refusals = 0;
   #refusal = '';
 
-  constructor(source: Device, granularity: number) {
+  constructor(source: Device, options: PlanOptions) {
+    const { size } = source;
+    const { granularity = planGranularity(size), arena = Arena.default } = options;
     this.#source = source;
-    this.#data = new Bitmap({ size: source.size, granularity });
-    this.#zero = new Bitmap({ size: source.size, granularity });
-    this.#totals = { size: source.size, cleanBytes: 0, dataBytes: 0, zeroBytes: 0, holeBytes: 0 };
+    this.#data = new Bitmap({ size, granularity, arena });
+    this.#zero = new Bitmap({ size, granularity, arena });
+    this.#totals = { size, cleanBytes: 0, dataBytes: 0, zeroBytes: 0, holeBytes: 0 };
   }
 
   /** All of the source, as a range; none where it has no bytes. */

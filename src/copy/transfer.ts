@@ -16,8 +16,8 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 /** More connections than this have not been seen to help. */
 const MOST_THREADS = 4;
 
-const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 256 * KiB };
-const REQUESTS = { least: 1, most: 1024, default: 16 };
+const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
+const REQUESTS = { least: 1, most: 1024, default: 8 };
 const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 

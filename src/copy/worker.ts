@@ -23,7 +23,7 @@ export interface DeviceAgain {
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
-  control: Uint8Array;
+  control: SharedArrayBuffer;
   thread: number;
   source: DeviceAgain;
   target: DeviceAgain;

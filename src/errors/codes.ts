@@ -47,6 +47,10 @@ export type ErrorCode =
   | 'ERR_NBD_REMOTE'
   /** The connection was lost, or could not be made. */
   | 'ERR_NBD_DISCONNECTED'
+  /** Writes that were acknowledged may be gone: the connection was lost before they were flushed. */
+  | 'ERR_NBD_UNFLUSHED'
+  /** TLS was asked for, or demanded, and could not be had exactly as asked. */
+  | 'ERR_NBD_TLS'
   /** The peer lacks something that this call needs. */
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */

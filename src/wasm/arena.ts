@@ -4,8 +4,14 @@ import { type CompiledModule, engine, type SharedMemory } from './engine.js';
 import { type Instance, instantiate, type Pointer } from './kernels.js';
 import { type KernelVariant, kernelModule, preferredVariant } from './module.js';
 
+const PAGE_BYTES = 65536;
 /** 4 GiB, all that a 32-bit address reaches. */
 const MAXIMUM_BYTES = 2 ** 32;
+/**
+ * The last page is left out: then no block ends where addresses overflow, and a view of the memory can be
+ * posted to a worker, which Node 20 silently fails to do when the memory has 2^32 bytes.
+ */
+const MOST_PAGES = 65535;
 /** Table, header and room for a bitmap or two. */
 const MINIMUM_BYTES = 256 * 1024;
 /** Each thread's own room for the results of kernels: some thousand f64. */
@@ -20,7 +26,8 @@ export interface SharedArena {
 
 export interface ArenaOptions {
   /**
-   * The arena never grows beyond this; 256 KiB to 4 GiB (the default). Unused room costs nothing.
+   * Room in the arena: 256 KiB to 4 GiB (the default). What is not used costs nothing; less is made
+   * where the system does not promise as many addresses.
    */
   maximumBytes?: number;
   /** Which build of the kernels; default the best that this machine runs. */
@@ -30,8 +37,7 @@ export interface ArenaOptions {
 let processArena: Arena | undefined;
 
 /**
- * One shared memory for bitmaps and I/O slots, and this thread's kernels over it. It grows as
- * needed. Any thread may allocate and free; a block or bitmap of one thread is valid in all of
+ * One shared memory for bitmaps and I/O slots, and this thread's kernels over it. Any thread may allocate and free; a block or bitmap of one thread is valid in all of
  * them.
  */
 export class Arena {
@@ -71,11 +77,10 @@ export class Arena {
       );
     }
     const module = kernelModule(variant);
-    const maximum = Math.floor(maximumBytes / 65536);
-    const memory = new engine.Memory({ shared: true, initial: 1, maximum });
+    const memory = reserve(maximumBytes);
     const instance = instantiate(module, memory);
-    if (instance.kernels.initArena(maximum) === 0) throw arenaFull(maximumBytes);
-    return new Arena({ module, memory, maximumBytes }, instance);
+    instance.kernels.initArena();
+    return new Arena({ module, memory, maximumBytes: memory.buffer.byteLength }, instance);
   }
 
   /**
@@ -103,14 +108,14 @@ export class Arena {
   }
 
   /**
-   * A block of at least `length` bytes (1 to 2 GiB), whose content is undefined.
+   * A block of at least `length` bytes (1 to 1 GiB), whose content is undefined.
    *
    * @throws RangeError when `length` is out of its range.
    * @throws LacunaError ERR_ARENA_FULL; nothing has changed then.
    */
   allocate(length: number): ArenaBlock {
-    if (!Number.isSafeInteger(length) || length < 1 || length > 2 ** 31) {
-      throw new RangeError(`a block must have 1 to ${2 ** 31} bytes, not ${length}`);
+    if (!Number.isSafeInteger(length) || length < 1 || length > 2 ** 30) {
+      throw new RangeError(`a block must have 1 to ${2 ** 30} bytes, not ${length}`);
     }
     const { kernels } = this.#instance;
     const address = (kernels.alloc(length) >>> 0) as Pointer;
@@ -158,18 +163,36 @@ export class Arena {
   }
 
   #view(address: Pointer, length: number): Uint8Array {
-    const { memory } = this.shared;
-    // Another thread may have grown the memory just now, and this one's buffer be still short.
-    if (memory.buffer.byteLength < address + length) memory.grow(0);
-    return new Uint8Array(memory.buffer, address, length);
+    return new Uint8Array(this.shared.memory.buffer, address, length);
   }
 }
 
-/** The error for an arena that cannot grow; it says what to do. */
+/**
+ * A memory of its final size, whose untouched pages cost nothing; see initArena in assembly/buddy.ts. Where
+ * the system does not promise as many addresses, half of them are asked for, and so on.
+ *
+ * @throws LacunaError ERR_ARENA_FULL when there is no room for a small one either.
+ */
+function reserve(maximumBytes: number): SharedMemory {
+  for (let bytes = maximumBytes; bytes >= MINIMUM_BYTES; bytes /= 2) {
+    const pages = Math.min(MOST_PAGES, Math.floor(bytes / PAGE_BYTES));
+    try {
+      return new engine.Memory({ shared: true, initial: pages, maximum: pages });
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+    }
+  }
+  throw new LacunaError(
+    'ERR_ARENA_FULL',
+    'the system has no room for an arena: allow this process more address space (ulimit -v)',
+  );
+}
+
+/** The error for an arena that has no room; it says what to do. */
 export function arenaFull(maximumBytes: number): LacunaError {
   return new LacunaError(
     'ERR_ARENA_FULL',
-    `the arena is full: it may not grow beyond ${maximumBytes} bytes. Free bitmaps or blocks ` +
+    `the arena is full: it has no more than ${maximumBytes} bytes. Free bitmaps or blocks ` +
       'that are not needed any more, or create the arena with a larger maximumBytes',
   );
 }

@@ -2,7 +2,7 @@ import type { Kernels, Pointer } from './kernels.js';
 
 /** A piece of an arena for one holder: an I/O slot, or room for results. */
 export class ArenaBlock {
-  /** The bytes. The view stays valid until `free`, also when the arena grows. */
+  /** The bytes. The view stays valid until `free`. */
   readonly bytes: Uint8Array;
   readonly #kernels: Kernels;
   #address: Pointer | 0;

@@ -22,8 +22,6 @@ export type CompiledModule = object;
 /** A memory that threads share; it can be posted to them. */
 export interface SharedMemory {
   readonly buffer: SharedArrayBuffer;
-  /** Adds pages of 64 KiB; returns how many there were. */
-  grow(pages: number): number;
 }
 
 export const { WebAssembly: engine } = globalThis as unknown as { WebAssembly: Engine };

@@ -9,7 +9,7 @@ export type Pointer = number & { readonly __pointer: unique symbol };
  * `>>> 0` them.
  */
 export interface Kernels {
-  initArena(limitPages: number): number;
+  initArena(): void;
   isArena(): number;
   alloc(bytes: number): Pointer;
   retain(address: Pointer): void;

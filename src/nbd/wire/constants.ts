@@ -12,6 +12,9 @@ export const OPTION_REPLY_MAGIC = 0x3e889045565a9n;
 export const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
 export const CHUNK_MAGIC = 0x668e33ef;
+/** The same two with 64-bit lengths ("Extended headers"); there is no simple reply then. */
+export const EXTENDED_REQUEST_MAGIC = 0x21e41c71;
+export const EXTENDED_CHUNK_MAGIC = 0x6e8a278c;
 
 /** Handshake flags; the client may echo only those that the server offered. */
 export const HandshakeFlag = { fixedNewstyle: 1, noZeroes: 2 } as const;
@@ -63,6 +66,7 @@ export const ExportFlag = {
   resize: 1 << 9,
   cache: 1 << 10,
   fastZero: 1 << 11,
+  blockStatusPayload: 1 << 12,
 } as const;
 
 export const Command = {
@@ -82,6 +86,8 @@ export const CommandFlag = {
   dontFragment: 1 << 2,
   requestOne: 1 << 3,
   fastZero: 1 << 4,
+  /** Extended headers only: the length is that of a payload, which follows. */
+  payloadLength: 1 << 5,
 } as const;
 
 /** Types of the chunks that a structured reply is made of. */
@@ -90,6 +96,7 @@ export const Chunk = {
   offsetData: 1,
   offsetHole: 2,
   blockStatus: 5,
+  blockStatusExtended: 6,
   error: 0x8001,
   errorOffset: 0x8002,
 } as const;

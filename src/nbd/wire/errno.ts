@@ -1,16 +1,22 @@
 /** Error values of the wire ("Error values"). They are not the host's numbers, which differ by system. */
-const NAMES: Readonly<Record<number, string>> = {
-  1: 'EPERM',
-  5: 'EIO',
-  12: 'ENOMEM',
-  22: 'EINVAL',
-  28: 'ENOSPC',
-  75: 'EOVERFLOW',
-  95: 'ENOTSUP',
-  108: 'ESHUTDOWN',
-};
+export const Errno = {
+  EPERM: 1,
+  EIO: 5,
+  ENOMEM: 12,
+  EINVAL: 22,
+  ENOSPC: 28,
+  EOVERFLOW: 75,
+  ENOTSUP: 95,
+  ESHUTDOWN: 108,
+} as const;
+
+export type ErrnoName = keyof typeof Errno;
+
+const NAMES = new Map<number, ErrnoName>(
+  Object.entries(Errno).map(([name, value]) => [value, name as ErrnoName]),
+);
 
 /** Values that the protocol does not know count as EINVAL, as it asks for. */
-export function errnoName(value: number): string {
-  return NAMES[value] ?? 'EINVAL';
+export function errnoName(value: number): ErrnoName {
+  return NAMES.get(value) ?? 'EINVAL';
 }

@@ -11,7 +11,7 @@ const PAGE = 4096;
 const SIZE = 64 * PAGE;
 
 function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
-  const control = new Control(new Uint8Array(new SharedArrayBuffer(Control.bytesFor(1))));
+  const control = Control.create(1);
   const source = fakeDevice(SIZE);
   const options = {
     source,

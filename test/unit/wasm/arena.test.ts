@@ -52,7 +52,7 @@ describe.each(['simd', 'scalar'] as const)('an arena with %s kernels', (variant)
     // All but the header page and the table has been handed out.
     assert.ok(used >= 2 ** 21 - 2 * 65536, `${used} bytes`);
     assert.throws(() => arena.allocate(1), full);
-    assert.throws(() => arena.allocate(2 ** 31), full);
+    assert.throws(() => arena.allocate(2 ** 30), full);
     assert.equal(arena.usedBytes, used);
     blocks.pop()?.free();
     arena.allocate(512).free();
@@ -71,14 +71,36 @@ describe.each(['simd', 'scalar'] as const)('an arena with %s kernels', (variant)
     arena.allocate(2 ** 21).free();
   });
 
-  it('keeps the bytes of a block valid while it grows', () => {
+  it('has its full size from the start, so that no thread can be late to see it', () => {
     const arena = Arena.create({ variant });
     const early = arena.allocate(1000);
-    early.bytes.fill(7);
-    const late = arena.allocate(64 * 2 ** 20);
+    const late = arena.allocate(2 ** 30);
     late.bytes[late.length - 1] = 1;
-    assert.ok(early.bytes.every((byte) => byte === 7));
-    assert.notEqual(early.bytes.buffer, late.bytes.buffer);
+    assert.equal(early.bytes.buffer, late.bytes.buffer);
+    assert.equal(arena.shared.memory.buffer.byteLength, 2 ** 32 - 65536);
+  });
+
+  it('costs memory only where it was used', () => {
+    const before = process.memoryUsage().rss;
+    const arenas = Array.from({ length: 20 }, () => Arena.create({ variant }));
+    assert.ok(process.memoryUsage().rss - before < 50 * 2 ** 20);
+    assert.equal(arenas.length, 20);
+  });
+
+  it('takes turns with other threads in handing out and taking back large blocks', async () => {
+    const arena = Arena.create({ variant });
+    const idle = arena.usedBytes;
+    const url = new URL('taking-turns.mjs', import.meta.url);
+    const turns = new Int32Array(new SharedArrayBuffer(4));
+    const workerData = { shared: arena.shared, turns, threads: 4, rounds: 100 };
+    const workers = Array.from({ length: 4 }, () => new Worker(url, { workerData }));
+    await Promise.all(
+      workers.map(
+        (worker) =>
+          new Promise((resolve, reject) => worker.on('exit', resolve).on('error', reject)),
+      ),
+    );
+    assert.equal(arena.usedBytes, idle);
   });
 
   it('finds every single byte that is not zero, at every alignment', () => {

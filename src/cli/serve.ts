@@ -1,0 +1,155 @@
+import type { Command } from 'commander';
+import {
+  createServer,
+  type Device,
+  type NbdServerAddress,
+  type OpenOptions,
+  openDevice,
+} from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { Context } from '../extent/index.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
+import { type TlsFlags, tlsOf } from './serve-tls.js';
+import type { Shell } from './shell.js';
+import { parseCount } from './units.js';
+
+interface ServeFlags extends TlsFlags {
+  format?: OpenOptions['format'];
+  export: string;
+  description?: string;
+  readOnly?: boolean;
+  writable?: boolean;
+  bitmap?: string[];
+  socket?: string;
+  bind?: NbdServerAddress;
+  connections?: number;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna serve disk.raw
+  lacuna serve disk.raw --socket /run/disk.sock --export vda --writable
+  lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
+
+Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
+--bind it listens on localhost:10809. The URI is printed once clients may connect. Ctrl-C, or a request to
+terminate, answers what is in flight and ends with exit code 0.`;
+
+/** Adds `lacuna serve`. */
+export function registerServe(program: Command, shell: Shell): void {
+  program
+    .command('serve')
+    .summary('let NBD clients use a device')
+    .description('Serves a device over NBD until it is interrupted.')
+    .argument('<source>', 'the device to serve')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
+    .option('--description <text>', 'what lists of exports show beside the name')
+    .option('--read-only', 'clients may only read (the default)')
+    .option('--writable', 'clients may change the device')
+    .option('--bitmap <name>', "serve this dirty bitmap of the source's; may be repeated", collect)
+    .option('--socket <path>', 'listen on a Unix socket')
+    .option('--bind <address:port>', 'listen on a TCP address', parseBindAddress)
+    .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
+    .option('--tls-key <file>', 'its private key (PEM)')
+    .option('--tls-ca <file>', 'let in only clients with a certificate of this authority (PEM)')
+    .option('--tls-psk <file>', 'require TLS with shared secrets: lines of IDENTITY:HEX')
+    .option('--connections <n>', 'clients at a time (default: 100)', parseCount(1))
+    .option('--json', 'print the URI in a JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
+}
+
+function collect(name: string, names: string[] = []): string[] {
+  return [...names, name];
+}
+
+async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
+  const address = addressOf(flags);
+  if (flags.readOnly && flags.writable) {
+    throw new TypeError('--read-only and --writable exclude each other');
+  }
+  const tls = await tlsOf(flags);
+  const device = await openSource(source, flags, shell.signal);
+  try {
+    if (tls === undefined && !isLoopback(address)) {
+      shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
+    }
+    if (address.type === 'unix') await removeDeadSocket(address.path);
+    const warn = warner(shell);
+    const server = createServer({
+      exports: [{ name: flags.export, description: flags.description, device }],
+      tls,
+      maxConnections: flags.connections,
+      onDeviceError: warn,
+      onRefused: warn,
+    });
+    const bound = await server.listen(address);
+    await announce({ uri: server.uri(flags.export), address: bound }, device, flags, shell);
+    await interrupted(shell.signal);
+    await server.close();
+  } finally {
+    await device.close();
+  }
+}
+
+async function openSource(
+  source: string,
+  { format, writable = false, bitmap = [] }: ServeFlags,
+  signal: AbortSignal,
+): Promise<Device> {
+  const contexts = bitmap.map((name) => `${Context.dirtyPrefix}${name}`);
+  const options = { writable, contexts, signal, ...(format !== undefined && { format }) };
+  const device = await openDevice(source, options);
+  const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
+  if (missing === undefined) return device;
+  await device.close();
+  throw new LacunaError('ERR_CONTEXT_UNKNOWN', `${source} has no metadata context "${missing}"`);
+}
+
+function addressOf({ socket, bind }: ServeFlags): NbdServerAddress {
+  if (socket !== undefined && bind !== undefined) {
+    throw new TypeError('--socket and --bind exclude each other');
+  }
+  if (socket !== undefined) return { type: 'unix', path: socket };
+  return bind ?? { type: 'inet', host: 'localhost', port: 10809 };
+}
+
+async function announce(
+  { uri, address }: { uri: string; address: NbdServerAddress },
+  device: Device,
+  flags: ServeFlags,
+  shell: Shell,
+): Promise<void> {
+  const readOnly = !device.capabilities.write;
+  const document = { uri, export: flags.export, size: device.size, readOnly, address };
+  await shell.print(`${flags.json ? JSON.stringify(document) : uri}\n`);
+}
+
+function interrupted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** A client must not be able to fill the log of its server. */
+const WARNING_EVERY_MS = 1000;
+
+function warner(shell: Shell): (error: unknown) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  let unsaid = 0;
+  return (error) => {
+    if (performance.now() - last < WARNING_EVERY_MS) {
+      unsaid++;
+      return;
+    }
+    const text = error instanceof Error ? error.message : String(error);
+    const more = unsaid > 0 ? ` (and ${unsaid} more before)` : '';
+    shell.note(`lacuna: warning: ${text}${more}\n`);
+    last = performance.now();
+    unsaid = 0;
+  };
+}

@@ -1,0 +1,42 @@
+import type { ServedContext, ServedExport } from './served-export.js';
+
+/** What a server offers to a client that has just connected. */
+export interface Offer {
+  readonly exports: ReadonlyMap<string, ServedExport>;
+  readonly tls: 'off' | 'on' | 'require';
+}
+
+/** What a connection has agreed on so far. */
+export interface Agreed {
+  readonly offer: Offer;
+  readonly secure: boolean;
+  /** The client wants the 124 zeroes behind the answer to EXPORT_NAME. */
+  readonly zeroes: boolean;
+  structured: boolean;
+  extended: boolean;
+  /** The last SET_META_CONTEXT: contexts are worth nothing for another export than it named. */
+  contexts: { readonly exportName: string; readonly granted: readonly ServedContext[] } | undefined;
+}
+
+/** The export that a connection has entered, and how it will be talked to. */
+export interface Entered {
+  readonly export: ServedExport;
+  readonly structured: boolean;
+  readonly extended: boolean;
+  readonly contexts: readonly ServedContext[];
+}
+
+export type Outcome =
+  | ({ readonly type: 'transmission' } & Entered)
+  | { readonly type: 'starttls'; readonly zeroes: boolean }
+  | { readonly type: 'end' };
+
+/** What an option leads to, where it ends the loop. */
+export type OptionResult = { readonly answer: Uint8Array; readonly outcome?: Outcome };
+
+/** Begins the transmission. Contexts that were asked for another export are dropped. */
+export function enterExport(agreed: Agreed, entered: ServedExport): Outcome {
+  const { structured, extended, contexts } = agreed;
+  const granted = contexts?.exportName === entered.name ? contexts.granted : [];
+  return { type: 'transmission', export: entered, structured, extended, contexts: granted };
+}

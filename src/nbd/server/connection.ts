@@ -1,0 +1,113 @@
+/** One client: the handshake, TLS where it is started, and the transmission, over one socket and one after another. */
+import type { Socket } from 'node:net';
+import type { TlsOptions } from 'node:tls';
+import { LacunaError } from '../../errors/index.js';
+import { type Conversation, Dialogue } from '../client/dialogue.js';
+import type { Entered, Offer, Outcome } from './agreement.js';
+import { ended } from './failures.js';
+import { MAX_UNSENT_ANSWERS } from './limits.js';
+import { negotiate, negotiateInTls } from './negotiation.js';
+import { ServerSession, type SessionOptions } from './session.js';
+import { startTls } from './tls.js';
+import { ServerTransport } from './transport.js';
+
+export interface ConnectionOptions extends SessionOptions {
+  readonly offer: Offer;
+  readonly tls: TlsOptions | undefined;
+  readonly handshakeTimeoutMs: number;
+  /** The socket is closed. */
+  readonly onClosed: (connection: ServerConnection, failure: unknown) => void;
+}
+
+export class ServerConnection {
+  readonly #options: ConnectionOptions;
+  readonly #transport: ServerTransport;
+  readonly #timer: NodeJS.Timeout;
+  #session: ServerSession | undefined;
+
+  constructor(accepted: Socket, options: ConnectionOptions) {
+    this.#options = options;
+    // A new socket asks at once where its first bytes go, so what is said first has to wait for it.
+    const greeting: Uint8Array[] = [];
+    let say = (bytes: Uint8Array): void => void greeting.push(bytes);
+    const dialogue = this.#dialogue(negotiate(options.offer), (bytes) => say(bytes));
+    dialogue.start();
+    this.#transport = new ServerTransport(accepted, dialogue, () => this.#closed());
+    this.#timer = setTimeout(() => this.#tooSlow(), options.handshakeTimeoutMs);
+    say = (bytes) => this.#say(bytes);
+    for (const bytes of greeting) say(bytes);
+  }
+
+  /** Answers what the client has asked, then closes; a client that is still in the handshake just closes. */
+  shutdown(): void {
+    if (this.#session === undefined) this.destroy(ended('the server is shutting down'));
+    else this.#session.shutdown();
+  }
+
+  destroy(failure: LacunaError): void {
+    this.#transport.destroy(failure);
+  }
+
+  #dialogue(
+    conversation: Conversation<Outcome>,
+    send: (bytes: Uint8Array) => void,
+  ): Dialogue<Outcome> {
+    return new Dialogue(conversation, {
+      send,
+      done: (outcome) => this.#proceed(outcome),
+      failed: (failure) => this.#transport.destroy(failure),
+    });
+  }
+
+  /** A client that asks and asks, and takes no answer, is not listened to until it does. */
+  #say(bytes: Uint8Array): void {
+    const transport = this.#transport;
+    transport.write(bytes);
+    if (transport.unsent < MAX_UNSENT_ANSWERS) return;
+    transport.pause();
+    transport.whenSent(() => transport.resume());
+  }
+
+  #proceed(outcome: Outcome): void {
+    if (outcome.type === 'transmission') this.#transmit(outcome);
+    else if (outcome.type === 'starttls') void this.#secure(outcome.zeroes);
+    else this.#transport.end();
+  }
+
+  #transmit(entered: Entered): void {
+    clearTimeout(this.#timer);
+    const session = new ServerSession(this.#transport, entered, this.#options);
+    this.#session = session;
+    this.#transport.sink = session;
+    this.#transport.onEnd = () => session.shutdown();
+  }
+
+  async #secure(zeroes: boolean): Promise<void> {
+    const { tls, offer } = this.#options;
+    const plain = await this.#transport.release();
+    if (plain.destroyed) return;
+    startTls(plain, tls!, {
+      failed: (failure) => this.#transport.destroy(failure),
+      secured: (socket) => {
+        const dialogue = this.#dialogue(negotiateInTls(offer, zeroes), (bytes) => this.#say(bytes));
+        dialogue.start();
+        this.#transport.secured(socket, dialogue);
+      },
+    });
+  }
+
+  #tooSlow(): void {
+    const seconds = this.#options.handshakeTimeoutMs / 1000;
+    this.destroy(
+      new LacunaError(
+        'ERR_TIMEOUT',
+        `the client did not complete the handshake within ${seconds} s`,
+      ),
+    );
+  }
+
+  #closed(): void {
+    clearTimeout(this.#timer);
+    this.#options.onClosed(this, this.#transport.failure);
+  }
+}

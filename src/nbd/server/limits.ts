@@ -1,0 +1,48 @@
+import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/constants.js';
+
+const MiB = 1024 * 1024;
+
+/** What a peer can make one connection hold. Beyond it the server stops reading, so that the peer waits. */
+export interface NbdServerLimits {
+  /** Requests in flight. Default 128. */
+  readonly maxRequests: number;
+  /** Bytes of their payloads and answers. One request alone may have more. Default 16 MiB. */
+  readonly maxBytes: number;
+  /** The longest read or write, advertised as the maximum block size. Default 32 MiB, which all clients expect. */
+  readonly maxPayload: number;
+  /** Extents of one context in one answer. Default 2^17, as in QEMU; at most 2^20. */
+  readonly maxExtents: number;
+}
+
+const DEFAULTS: NbdServerLimits = {
+  maxRequests: 128,
+  maxBytes: 16 * MiB,
+  maxPayload: DEFAULT_MAX_PAYLOAD,
+  maxExtents: 2 ** 17,
+};
+
+/** @throws RangeError when a limit is none. */
+export function resolveLimits(given: Partial<NbdServerLimits> = {}): NbdServerLimits {
+  const limits = { ...DEFAULTS, ...given };
+  const check = (key: keyof NbdServerLimits, least: number, most: number) => {
+    const value = limits[key];
+    if (Number.isSafeInteger(value) && value >= least && value <= most) return;
+    throw new RangeError(
+      `limits.${key} must be a whole number from ${least} to ${most}, not ${value}`,
+    );
+  };
+  check('maxRequests', 1, 2 ** 16);
+  check('maxBytes', 1, 2 ** 32);
+  check('maxPayload', MiB, 64 * MiB);
+  check('maxExtents', 1, MAX_EXTENTS);
+  return limits;
+}
+
+/** Options that one client may ask: enough to look at a thousand exports one by one. */
+export const MAX_OPTIONS = 2048;
+/** The longest option that is understood: an export's name and some hundred context queries. */
+export const MAX_OPTION_BYTES = 256 * 1024;
+/** Longer ones are read and refused, up to this; beyond it nobody is talking NBD. */
+export const MAX_DRAINED_BYTES = 32 * MiB;
+/** A handshake whose answers are not read waits when so much has piled up. */
+export const MAX_UNSENT_ANSWERS = 256 * 1024;

@@ -1,0 +1,122 @@
+/** The sending half of a socket, as much of it as is needed. */
+export interface Sender {
+  cork(): void;
+  uncork(): void;
+  write(bytes: Uint8Array, sent: () => void): unknown;
+}
+
+const BLOCK_BYTES = 128 * 1024;
+
+class Block {
+  readonly bytes = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  readonly view = new DataView(this.bytes.buffer);
+  /** Bytes up to here are written. */
+  end = 0;
+  /** Bytes up to here were given to the socket. */
+  sent = 0;
+  /** Pieces that the socket still holds. */
+  held = 0;
+}
+
+/**
+ * What is to be sent. All answers of one turn of the event loop leave in one `writev`: headers and small
+ * payloads lie side by side in a block, large payloads stand between them where they belong. A block is used
+ * again when the socket has let go of its last piece; writing to it earlier would change what is sent.
+ */
+export class Outbox {
+  readonly #sender: Sender;
+  readonly #onSent: () => void;
+  readonly #spare: Block[] = [];
+  readonly #flush = () => this.flush();
+  #block = new Block();
+  #corked = false;
+  #unsent = 0;
+
+  /** @param onSent called whenever the socket has taken something */
+  constructor(sender: Sender, onSent: () => void) {
+    this.#sender = sender;
+    this.#onSent = onSent;
+  }
+
+  /** Bytes that were queued and that the socket has not taken. */
+  get unsent(): number {
+    return this.#unsent;
+  }
+
+  /** Memory of the current block, for {@link reserve}'s answer. */
+  get view(): DataView {
+    return this.#block.view;
+  }
+
+  get bytes(): Uint8Array {
+    return this.#block.bytes;
+  }
+
+  /** Makes room for `count` bytes, at most {@link LARGEST_PIECE}, which the caller writes at once. */
+  reserve(count: number): number {
+    this.#cork();
+    if (this.#block.end + count > BLOCK_BYTES) this.#nextBlock();
+    const at = this.#block.end;
+    this.#block.end += count;
+    this.#unsent += count;
+    return at;
+  }
+
+  /** Queues memory that must not change until `sent` is called. */
+  append(payload: Uint8Array, sent: () => void): void {
+    this.#cork();
+    this.#sendBlock();
+    this.#unsent += payload.length;
+    this.#sender.write(payload, () => {
+      this.#unsent -= payload.length;
+      sent();
+      this.#onSent();
+    });
+  }
+
+  /** Sends what is queued; happens by itself at the end of the turn. */
+  flush(): void {
+    if (!this.#corked) return;
+    this.#sendBlock();
+    this.#corked = false;
+    this.#sender.uncork();
+  }
+
+  #cork(): void {
+    if (this.#corked) return;
+    this.#corked = true;
+    this.#sender.cork();
+    process.nextTick(this.#flush);
+  }
+
+  #sendBlock(): void {
+    const block = this.#block;
+    if (block.sent === block.end) return;
+    const piece = block.bytes.subarray(block.sent, block.end);
+    block.sent = block.end;
+    block.held++;
+    this.#sender.write(piece, () => {
+      block.held--;
+      this.#unsent -= piece.length;
+      this.#reuse(block);
+      this.#onSent();
+    });
+  }
+
+  #nextBlock(): void {
+    this.#sendBlock();
+    const full = this.#block;
+    this.#block = this.#spare.pop() ?? new Block();
+    this.#reuse(full);
+  }
+
+  #reuse(block: Block): void {
+    if (block.held > 0 || block.sent < block.end) return;
+    block.end = 0;
+    block.sent = 0;
+    if (block !== this.#block) this.#spare.push(block);
+  }
+}
+
+/** The most that {@link Outbox.reserve} gives. */
+export const LARGEST_PIECE = BLOCK_BYTES / 4;

@@ -1,0 +1,209 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { LacunaError } from '../../errors/index.js';
+import { formatNbdUri, type NbdServerAddress } from '../uri.js';
+import { BufferPool } from './buffer-pool.js';
+import { type ConnectionOptions, ServerConnection } from './connection.js';
+import type { NbdExportOptions } from './export.js';
+import { ended } from './failures.js';
+import { type NbdServerLimits, resolveLimits } from './limits.js';
+import { ServedExport } from './served-export.js';
+import { type NbdServerTls, resolveTls } from './tls.js';
+
+export interface NbdServerOptions {
+  /** What is served; names are unique. */
+  readonly exports: readonly NbdExportOptions[];
+  /** Default: no TLS. */
+  readonly tls?: NbdServerTls;
+  /** Clients beyond this are hung up on. Default 100. */
+  readonly maxConnections?: number;
+  /** A client that has not entered an export by then is hung up on. Default 10 s. */
+  readonly handshakeTimeoutMs?: number;
+  readonly limits?: Partial<NbdServerLimits>;
+  /** Hears of requests that a device failed. The client is told no more than the kind of the error. */
+  readonly onDeviceError?: (error: unknown) => void;
+  /** Hears why a client was hung up on: it broke the protocol, was too slow, or there were too many. */
+  readonly onRefused?: (error: LacunaError) => void;
+}
+
+export interface NbdServerCloseOptions {
+  /** What is in flight is answered for so long; then connections are cut. Default 10 s. */
+  readonly timeoutMs?: number;
+}
+
+const MAX_CONNECTIONS = 100;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+const CLOSE_TIMEOUT_MS = 10_000;
+
+/**
+ * Serves devices over NBD. Devices stay open when the server closes: they belong to whoever opened them.
+ *
+ * @example
+ * const server = new NbdServer({ exports: [{ name: 'disk', device }] });
+ * await server.listen({ type: 'unix', path: '/run/disk.sock' });
+ * console.log(server.uri('disk'));
+ */
+export class NbdServer implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #connections = new Set<ServerConnection>();
+  readonly #maxConnections: number;
+  readonly #options: ConnectionOptions;
+  readonly #onRefused: (error: LacunaError) => void;
+  #address: NbdServerAddress | undefined;
+  #closing: Promise<void> | undefined;
+  #whenEmpty: (() => void) | undefined;
+
+  /** @throws TypeError or RangeError when the options are not valid. */
+  constructor(options: NbdServerOptions) {
+    const limits = resolveLimits(options.limits);
+    const tls = options.tls?.mode === 'off' ? undefined : options.tls;
+    const mode = tls === undefined ? 'off' : (tls.mode ?? 'require');
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    this.#onRefused = guarded(options.onRefused);
+    this.#options = {
+      limits,
+      pool: new BufferPool(),
+      offer: { exports: servedExports(options.exports, limits.maxPayload), tls: mode },
+      tls: tls && resolveTls(tls),
+      handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
+      onDeviceError: guarded(options.onDeviceError),
+      onClosed: (connection, failure) => this.#closed(connection, failure),
+    };
+    this.#server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) =>
+      this.#accept(socket),
+    );
+    // What accept() itself reports, such as too many open files: the next client may fare better.
+    this.#server.on('error', nothing);
+  }
+
+  /** Where it listens, with the port that the system chose. Undefined before `listen` and after `close`. */
+  get address(): NbdServerAddress | undefined {
+    return this.#address;
+  }
+
+  /** Clients that are connected. */
+  get connectionCount(): number {
+    return this.#connections.size;
+  }
+
+  /** The names of the exports. */
+  get exportNames(): readonly string[] {
+    return [...this.#options.offer.exports.keys()];
+  }
+
+  /**
+   * Listens. A Unix socket must not exist; port 0 lets the system choose.
+   *
+   * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on.
+   */
+  listen(address: NbdServerAddress): Promise<NbdServerAddress> {
+    if (this.#address !== undefined || this.#closing !== undefined) {
+      return Promise.reject(new TypeError('a server listens once'));
+    }
+    const where = address.type === 'unix' ? { path: address.path } : address;
+    return new Promise((resolve, reject) => {
+      const failed = (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause));
+      this.#server.once('error', failed);
+      this.#server.listen(where, () => {
+        this.#server.off('error', failed);
+        this.#address = this.#bound(address);
+        resolve(this.#address);
+      });
+    });
+  }
+
+  /**
+   * The URI of an export, for any NBD client.
+   *
+   * @throws TypeError when the server does not listen, or has no such export.
+   */
+  uri(exportName: string): string {
+    if (this.#address === undefined) throw new TypeError('the server does not listen');
+    const { exports, tls } = this.#options.offer;
+    if (!exports.has(exportName)) throw new TypeError(`there is no export "${exportName}"`);
+    const uri = formatNbdUri(this.#address, exportName);
+    return tls === 'require' ? uri.replace(/^nbd/, 'nbds') : uri;
+  }
+
+  /** Stops listening, answers what is in flight, and closes every connection. Closing again is harmless. */
+  close(options: NbdServerCloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#shut(options.timeoutMs ?? CLOSE_TIMEOUT_MS);
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #shut(timeoutMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#address = undefined;
+    const empty = new Promise<void>((resolve) => {
+      this.#whenEmpty = resolve;
+      if (this.#connections.size === 0) resolve();
+    });
+    for (const connection of this.#connections) connection.shutdown();
+    const timer = setTimeout(() => {
+      for (const connection of this.#connections) connection.destroy(ended('it took too long'));
+    }, timeoutMs);
+    await Promise.all([closed, empty]);
+    clearTimeout(timer);
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#closing !== undefined || this.#connections.size >= this.#maxConnections) {
+      socket.destroy();
+      this.#onRefused(
+        new LacunaError('ERR_NBD_DISCONNECTED', `more than ${this.#maxConnections} clients`),
+      );
+      return;
+    }
+    this.#connections.add(new ServerConnection(socket, this.#options));
+  }
+
+  #closed(connection: ServerConnection, failure: unknown): void {
+    this.#connections.delete(connection);
+    const faults = failure instanceof LacunaError && failure.code !== 'ERR_NBD_DISCONNECTED';
+    if (faults) this.#onRefused(failure);
+    if (this.#connections.size === 0) this.#whenEmpty?.();
+  }
+
+  #bound(asked: NbdServerAddress): NbdServerAddress {
+    const bound = this.#server.address();
+    if (asked.type === 'unix' || bound === null || typeof bound === 'string') return asked;
+    return { ...asked, port: bound.port };
+  }
+}
+
+function servedExports(
+  exports: readonly NbdExportOptions[],
+  maxPayload: number,
+): ReadonlyMap<string, ServedExport> {
+  const served = new Map<string, ServedExport>();
+  for (const options of exports) {
+    if (served.has(options.name))
+      throw new TypeError(`two exports have the name "${options.name}"`);
+    served.set(options.name, new ServedExport(options, maxPayload));
+  }
+  return served;
+}
+
+function cannotListen(address: NbdServerAddress, cause: NodeJS.ErrnoException): LacunaError {
+  const where = address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
+  const message = `cannot listen on ${where}: ${cause.message}`;
+  const errno = cause.code === undefined ? {} : { errno: cause.code };
+  return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
+}
+
+/** A listener that throws is not the client's fault, and must not end what the client does. */
+function guarded<E>(listener?: (error: E) => void): (error: E) => void {
+  if (listener === undefined) return nothing;
+  return (error) => {
+    try {
+      listener(error);
+    } catch {
+      // It was told.
+    }
+  };
+}
+
+function nothing(): void {}

@@ -1,0 +1,233 @@
+/**
+ * The transmission phase of one connection. It knows no socket: bytes come through ByteSink and leave through
+ * the connection, which it can pause.
+ *
+ * A client that sends more than it may have in flight, or that does not take its answers, is not read from
+ * until it does: it waits, and nobody else does.
+ */
+import type { ByteSink } from '../client/byte-sink.js';
+import { Command, CommandFlag } from '../wire/constants.js';
+import type { Entered } from './agreement.js';
+import type { BufferPool } from './buffer-pool.js';
+import { execute, type Workplace } from './commands.js';
+import { wireErrno } from './failures.js';
+import type { NbdServerLimits } from './limits.js';
+import { Outbox, type Sender } from './outbox.js';
+import { Replies } from './replies.js';
+import { ServerRequest } from './request.js';
+import { RequestParser } from './request-parser.js';
+import { type RequestRules, refusalOf } from './request-rules.js';
+
+/** The connection, as far as a session uses it. */
+export interface SessionConnection extends Sender {
+  pause(): void;
+  resume(): void;
+  /** Everything is answered: sends what is queued, then closes. */
+  end(): void;
+  /** Closes at once. */
+  destroy(failure: unknown): void;
+}
+
+export interface SessionOptions {
+  readonly limits: NbdServerLimits;
+  readonly pool: BufferPool;
+  /** Hears of every request that a device failed. */
+  readonly onDeviceError: (error: unknown) => void;
+}
+
+/** Answers that wait for the socket: enough to keep it busy, little enough to stay in the cache. */
+const MAX_UNSENT = 1024 * 1024;
+/** Bytes of requests begun in one turn of the event loop; then other connections have theirs. */
+const TURN_BYTES = 1024 * 1024;
+/** A context's id and every other one, for a block status with a payload. */
+const STATUS_PAYLOAD_BYTES = 4096;
+
+export class ServerSession implements ByteSink {
+  readonly #connection: SessionConnection;
+  readonly #options: SessionOptions;
+  readonly #rules: RequestRules;
+  readonly #outbox: Outbox;
+  readonly #parser: RequestParser;
+  readonly #work: Workplace;
+  readonly #abort = new AbortController();
+  readonly #idle: ServerRequest[] = [];
+  readonly #free = (request: ServerRequest) => this.#finish(request);
+  #inFlight = 0;
+  #bytes = 0;
+  #turnBytes = 0;
+  #turn: NodeJS.Immediate | undefined;
+  #advancing = false;
+  /** No more requests are taken; the connection ends when all is answered. */
+  #closing = false;
+  #ended = false;
+
+  constructor(connection: SessionConnection, entered: Entered, options: SessionOptions) {
+    const { export: served, structured, extended, contexts } = entered;
+    const { limits } = options;
+    this.#connection = connection;
+    this.#options = options;
+    this.#rules = {
+      size: served.size,
+      flags: served.flags(structured || extended, extended),
+      maxPayload: limits.maxPayload,
+      extended,
+      contextCount: contexts.length,
+    };
+    this.#outbox = new Outbox(connection, () => this.#progress());
+    this.#work = {
+      served,
+      replies: new Replies(this.#outbox, { structured, extended }),
+      structured: structured || extended,
+      contexts,
+      maxExtents: limits.maxExtents,
+      holes: served.holes,
+      signal: this.#abort.signal,
+    };
+    this.#parser = new RequestParser(
+      {
+        blank: () => this.#idle.pop() ?? new ServerRequest(this.#free),
+        admit: (request) => this.#admit(request),
+        arrived: (request) => this.#arrived(request),
+      },
+      extended,
+    );
+  }
+
+  buffer(): Uint8Array {
+    return this.#parser.buffer();
+  }
+
+  received(count: number): void {
+    this.#run(() => this.#parser.received(count));
+    if (this.#parser.stalled) this.#connection.pause();
+  }
+
+  /** The connection is gone; what is in flight is finished, and answered to nobody. */
+  closed(): void {
+    this.#ended = true;
+    this.#parser.stop();
+    clearImmediate(this.#turn);
+    this.#abort.abort();
+  }
+
+  /** Answers what has arrived, then ends the connection. */
+  shutdown(): void {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#connection.pause();
+    this.#checkDrained();
+  }
+
+  /** Room for one more request; it always has room alone. */
+  #admit(request: ServerRequest): boolean {
+    if (request.cost < 0) this.#assess(request);
+    const { maxRequests, maxBytes } = this.#options.limits;
+    const room =
+      this.#inFlight === 0 ||
+      (this.#inFlight < maxRequests && this.#bytes + request.cost <= maxBytes);
+    if (!room || this.#turnBytes >= TURN_BYTES || this.#outbox.unsent >= MAX_UNSENT) return false;
+    this.#inFlight++;
+    this.#bytes += request.cost;
+    this.#turnBytes += request.cost;
+    this.#turn ??= setImmediate(() => this.#endTurn());
+    const size = memoryOf(request);
+    request.buffer = size > 0 ? this.#options.pool.take(size) : undefined;
+    return true;
+  }
+
+  #assess(request: ServerRequest): void {
+    request.refusal = refusalOf(request, this.#rules);
+    const extentBytes = this.#rules.extended ? 16 : 8;
+    const status = request.command === Command.blockStatus && request.refusal === undefined;
+    const extents = (request.flags & CommandFlag.requestOne) !== 0 ? 1 : this.#work.maxExtents;
+    // What the longest answer would take; it is known only when it is there.
+    const answer = status ? extents * extentBytes * this.#work.contexts.length : 0;
+    request.cost = memoryOf(request) + answer;
+  }
+
+  #arrived(request: ServerRequest): void {
+    request.hold();
+    if (request.command === Command.disconnect) {
+      this.#parser.stop();
+      request.release();
+      this.shutdown();
+      return;
+    }
+    if (request.refusal !== undefined) {
+      this.#work.replies.fail(request, request.refusal.errno, request.refusal.text);
+      request.release();
+      return;
+    }
+    // A device that throws instead of rejecting must not take the server with it.
+    new Promise<void>((resolve) => resolve(execute(request, this.#work)))
+      .catch((error) => this.#failed(request, error))
+      .then(request.release);
+  }
+
+  #failed(request: ServerRequest, error: unknown): void {
+    if (this.#ended) return;
+    const errno = wireErrno(error);
+    const { command, offset, length } = request;
+    // The device's own message may tell a stranger where its file lies.
+    const text = `command ${command} failed on ${length} bytes at ${offset}: ${errno}`;
+    this.#work.replies.fail(request, errno, text);
+    this.#options.onDeviceError(error);
+  }
+
+  #finish(request: ServerRequest): void {
+    this.#inFlight--;
+    this.#bytes -= request.cost;
+    if (request.buffer !== undefined) this.#options.pool.giveBack(request.buffer);
+    request.buffer = undefined;
+    request.cost = -1;
+    this.#idle.push(request);
+    this.#progress();
+  }
+
+  /** Something that a request may have waited for has happened. */
+  #progress(): void {
+    if (this.#ended) return;
+    if (this.#parser.stalled && !this.#advancing) {
+      this.#run(() => this.#parser.advance());
+      if (!this.#parser.stalled && !this.#closing) this.#connection.resume();
+    }
+    this.#checkDrained();
+  }
+
+  #endTurn(): void {
+    this.#turn = undefined;
+    this.#turnBytes = 0;
+    this.#progress();
+  }
+
+  #run(step: () => void): void {
+    this.#advancing = true;
+    try {
+      step();
+    } catch (failure) {
+      this.#connection.destroy(failure);
+    } finally {
+      this.#advancing = false;
+    }
+  }
+
+  #checkDrained(): void {
+    if (!this.#closing || this.#ended || this.#advancing) return;
+    // A payload that has not arrived in full will not: nothing is read any more.
+    const unfinished = this.#parser.receiving ? 1 : 0;
+    if (this.#inFlight > unfinished || this.#parser.stalled) return;
+    this.#ended = true;
+    this.#outbox.flush();
+    this.#connection.end();
+  }
+}
+
+/** Memory of the pool that a request needs, from the moment on when it is admitted. */
+function memoryOf({ command, length, payloadLength, refusal }: ServerRequest): number {
+  if (refusal !== undefined) return 0;
+  if (command === Command.blockStatus)
+    return payloadLength <= STATUS_PAYLOAD_BYTES ? payloadLength : 0;
+  const carries =
+    command === Command.read || command === Command.write || command === Command.cache;
+  return carries ? length : 0;
+}

@@ -1,0 +1,188 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { createRawFile } from '#dist/block/index.js';
+import { isLoopback, parseBindAddress } from '#dist/cli/serve-address.js';
+import { parseSecrets } from '#dist/cli/serve-tls.js';
+import { makeCertificates } from '../support/certificates.js';
+import { finish } from '../support/nbd-server.js';
+import { usePeers } from '../support/peers.js';
+import { runCli } from '../support/run-cli.js';
+
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const peers = usePeers();
+
+interface Serving {
+  readonly child: ChildProcess;
+  /** Its first line on standard output. */
+  readonly line: string;
+  stderr(): string;
+  ended(): Promise<number | null>;
+}
+
+/** `lacuna serve`, once it says where. */
+async function serve(...args: string[]): Promise<Serving> {
+  const child = spawn(process.execPath, [MAIN, 'serve', ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.on('data', (text) => {
+    stderr += text;
+  });
+  const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+  onTestFinished(async () => {
+    child.kill('SIGKILL');
+    await exited;
+  });
+  const line = await new Promise<string>((resolve, reject) => {
+    child.stdout.once('data', (text) => resolve(String(text).trim()));
+    child.once('exit', () => reject(new Error(`it ended: ${stderr}`)));
+  });
+  return { child, line, stderr: () => stderr, ended: () => exited };
+}
+
+async function disk(): Promise<{ folder: string; path: string; socket: string }> {
+  const folder = await peers.folder();
+  const path = join(folder, 'disk.raw');
+  await createRawFile(path, 2 ** 20);
+  return { folder, path, socket: join(folder, 'serve.sock') };
+}
+
+test('it prints the URI, serves read-only until it is asked to end, and removes its socket', async () => {
+  const { path, socket } = await disk();
+  const { child, line, ended } = await serve(
+    path,
+    '--socket',
+    socket,
+    '--export',
+    'v da',
+    '--description',
+    'mine',
+  );
+  expect(line).toBe(
+    `nbd+unix:///v%20da?socket=${encodeURIComponent(socket).replaceAll('%2F', '/')}`,
+  );
+  const { stdout } = await finish('nbdinfo', ['--json', line]);
+  expect(JSON.parse(stdout).exports).toMatchObject([
+    { 'export-name': 'v da', description: 'mine', is_read_only: true },
+  ]);
+  child.kill('SIGTERM');
+  expect(await ended()).toBe(0);
+  expect(existsSync(socket)).toBe(false);
+});
+
+test('--writable lets clients write, --json prints a document, port 0 is chosen by the system', async () => {
+  const { path } = await disk();
+  const { child, line, ended } = await serve(path, '--writable', '--json', '--bind', '127.0.0.1:0');
+  const document = JSON.parse(line);
+  expect(document).toMatchObject({ export: '', size: 2 ** 20, readOnly: false });
+  expect(document.uri).toBe(`nbd://127.0.0.1:${document.address.port}/`);
+  const written = await finish('qemu-io', ['-f', 'raw', '-c', 'write -P 7 4k 4k', document.uri]);
+  expect(written.code).toBe(0);
+  expect((await finish('qemu-io', ['-f', 'raw', '-c', 'read -P 7 4k 4k', path])).code).toBe(0);
+  child.kill('SIGINT');
+  expect(await ended()).toBe(0);
+});
+
+test('the socket of a server that lives is left alone, that of a dead one is replaced', async () => {
+  const { path, socket } = await disk();
+  const first = await serve(path, '--socket', socket);
+  const second = await runCli(['serve', path, '--socket', socket]);
+  expect([second.code, second.stderr]).toEqual([1, expect.stringContaining('in use')]);
+  expect((await finish('nbdinfo', ['--size', first.line])).code).toBe(0);
+  first.child.kill('SIGKILL');
+  await first.ended();
+  expect(existsSync(socket)).toBe(true);
+  const third = await serve(path, '--socket', socket);
+  expect((await finish('nbdinfo', ['--size', third.line])).code).toBe(0);
+});
+
+test('what is no socket is never removed', async () => {
+  const { path, folder } = await disk();
+  const precious = join(folder, 'precious');
+  writeFileSync(precious, 'x');
+  mkdirSync(join(folder, 'room'));
+  for (const there of [precious, join(folder, 'room')]) {
+    const { code, stderr } = await runCli(['serve', path, '--socket', there]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('not a socket')]);
+    expect(existsSync(there)).toBe(true);
+  }
+});
+
+test('a port that is taken is an error', async () => {
+  const { path } = await disk();
+  const other = createServer();
+  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void other.close());
+  const { port } = other.address() as { port: number };
+  const { code, stderr } = await runCli(['serve', path, '--bind', `127.0.0.1:${port}`]);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('EADDRINUSE')]);
+});
+
+test('with certificates or a shared secret it requires TLS', async () => {
+  const { path, folder, socket } = await disk();
+  await makeCertificates(folder);
+  const keys = join(folder, 'keys.psk');
+  writeFileSync(keys, '# comment\nalice:00112233445566778899aabbccddeeff\n');
+  const pem = (name: string) => join(folder, `${name}.pem`);
+  const x509 = await serve(
+    path,
+    '--socket',
+    socket,
+    '--tls-cert',
+    pem('server-cert'),
+    '--tls-key',
+    pem('server-key'),
+  );
+  expect(x509.line).toMatch(/^nbds\+unix:/);
+  const uri = `nbds+unix://localhost/?socket=${socket}&tls-certificates=${folder}`;
+  expect((await finish('nbdinfo', ['--size', uri])).code).toBe(0);
+  expect((await finish('nbdinfo', [`nbd+unix:///?socket=${socket}`])).code).toBe(1);
+  const psk = await serve(path, '--socket', `${socket}2`, '--tls-psk', keys);
+  expect(psk.line).toMatch(/^nbds\+unix:/);
+  const shared = `nbds+unix://alice@/?socket=${socket}2&tls-psk-file=${keys}`;
+  expect((await finish('nbdinfo', ['--size', shared])).code).toBe(0);
+});
+
+test.each([
+  [['--read-only', '--writable'], 'exclude'],
+  [['--socket', '/x', '--bind', 'localhost'], 'exclude'],
+  [['--bind', 'a:b:c'], 'HOST:PORT'],
+  [['--bind', 'localhost:70000'], 'HOST:PORT'],
+  [['--tls-cert', 'x'], '--tls-key'],
+  [['--tls-psk', 'x', '--tls-ca', 'y'], 'excludes'],
+  [['--connections', '0'], 'whole number'],
+])('%j is misuse', async (args, words) => {
+  const { path } = await disk();
+  const { code, stderr } = await runCli(['serve', path, ...args]);
+  expect([code, stderr]).toEqual([2, expect.stringContaining(words)]);
+});
+
+test('a bitmap of the source is passed on; one that is not there is an error', async () => {
+  const { path, socket } = await disk();
+  const { code, stderr } = await runCli(['serve', path, '--bitmap', 'b0', '--socket', socket]);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('qemu:dirty-bitmap:b0')]);
+});
+
+describe('parts', () => {
+  test('addresses', () => {
+    expect(parseBindAddress('host')).toEqual({ type: 'inet', host: 'host', port: 10809 });
+    expect(parseBindAddress('[::1]:5')).toEqual({ type: 'inet', host: '::1', port: 5 });
+    expect(parseBindAddress('[fe80::1%eth0]').type).toBe('inet');
+    expect(isLoopback(parseBindAddress('127.9.9.9:1'))).toBe(true);
+    for (const open of ['0.0.0.0', '[::]', '10.0.0.1', 'localhost.example.org']) {
+      expect(isLoopback(parseBindAddress(open))).toBe(false);
+    }
+  });
+
+  test('secrets', () => {
+    expect([...parseSecrets('a:00ff\r\n\n# x\nb:AA\n', 'f').keys()]).toEqual(['a', 'b']);
+    for (const wrong of ['', 'a', 'a:', 'a:0', 'a:zz', ':00']) {
+      expect(() => parseSecrets(wrong, 'f')).toThrow(TypeError);
+    }
+    expect(() => parseSecrets('a:00\nb:secretxx', 'f')).toThrow(/^f, line 2: not IDENTITY:HEX$/);
+  });
+});

@@ -1,0 +1,282 @@
+/** Our server under clients that break every rule, on real sockets, beside one that keeps them. */
+import { createConnection, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { LacunaError } from 'lacuna/errors';
+import { NbdClient, type NbdServerOptions } from 'lacuna/nbd';
+import { describe, expect, test } from 'vitest';
+import { Option } from '#dist/nbd/wire/constants.js';
+import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
+import { fakeDevice, pattern } from '../support/fake-device.js';
+import { concat, numbers } from '../support/hostile-nbd-wire.js';
+import { RawClient, serveDevice } from '../support/nbd-server.js';
+import { request } from '../unit/nbd/server-harness.js';
+
+const MiB = 1024 * 1024;
+const FLAGS = numbers([4, 3]);
+const structured = encodeOption(Option.structuredReply);
+const contexts = encodeOption(Option.setMetaContext, encodeContextQuery('', ['base:allocation']));
+const go = encodeOption(Option.go, encodeInfoQuery('', []));
+const SESSION = concat(
+  FLAGS,
+  structured,
+  contexts,
+  go,
+  request(1, { cookie: 1, offset: 4096, payload: pattern(600) }),
+  request(0, { cookie: 2, offset: 4096, length: 600 }),
+  request(7, { cookie: 3, length: 4096 }),
+  request(6, { cookie: 4, length: 4096 }),
+  request(3, { cookie: 5 }),
+);
+
+/** A server, what it says of clients that it hung up on, and a well-behaved client that must not notice. */
+async function serve(options: Partial<NbdServerOptions> = {}) {
+  const refused: LacunaError[] = [];
+  const device = fakeDevice(64 * MiB);
+  const onRefused = (error: LacunaError) => refused.push(error);
+  const { server, path } = await serveDevice(device, { ...options, onRefused });
+  const witness = await NbdClient.connect({ server: { type: 'unix', path } });
+  const unharmed = async () => {
+    const started = performance.now();
+    await witness.write(MiB, pattern(1000));
+    const target = new Uint8Array(1000);
+    await witness.read(MiB, target);
+    expect(target).toEqual(pattern(1000));
+    expect(performance.now() - started).toBeLessThan(2000);
+  };
+  /** Only the witness is left. */
+  const alone = async () => {
+    for (let i = 0; i < 200 && server.connectionCount > 1; i++) await sleep(10);
+    expect(server.connectionCount).toBe(1);
+    await unharmed();
+    await witness.close();
+  };
+  return { server, path, device, refused, unharmed, alone };
+}
+
+async function entered(path: string): Promise<RawClient> {
+  const client = new RawClient(path);
+  client.send(FLAGS, structured, go);
+  await client.take(18 + 20 + 20 + 12 + 20 + 14 + 20);
+  return client;
+}
+
+describe('in the handshake', () => {
+  test.each([
+    ['wrong magic', concat(FLAGS, Buffer.from('GET / HTTP/1.1\r\n\r\n'))],
+    ['unknown client flags', numbers([4, 0xffff])],
+    [
+      'an option of 4 GiB',
+      concat(FLAGS, encodeOption(7).subarray(0, 12), numbers([4, 2 ** 32 - 1])),
+    ],
+    ['an export that is not there, the old way', concat(FLAGS, encodeOption(1, Buffer.from('x')))],
+  ])('%s: hung up on at once', async (_, bytes) => {
+    const { path, refused, alone } = await serve();
+    const client = new RawClient(path);
+    client.send(bytes);
+    await client.ended();
+    expect(refused.map(({ code }) => code)).toEqual(['ERR_NBD_PROTOCOL']);
+    await alone();
+  });
+
+  test('one that says nothing, and one that says a byte now and then, are hung up on in time', async () => {
+    const { path, refused, alone, unharmed } = await serve({ handshakeTimeoutMs: 400 });
+    const [silent, slow] = [new RawClient(path), new RawClient(path)];
+    const started = performance.now();
+    for (const byte of concat(FLAGS, encodeOption(Option.list))) {
+      if (slow.closed) break;
+      slow.send(Uint8Array.of(byte));
+      await sleep(50);
+    }
+    await Promise.all([silent.ended(), slow.ended(), unharmed()]);
+    expect(performance.now() - started).toBeLessThan(3000);
+    expect(refused.map(({ code }) => code)).toEqual(['ERR_TIMEOUT', 'ERR_TIMEOUT']);
+    await alone();
+  });
+
+  test('a flood of options whose answers nobody takes costs bounded memory', async () => {
+    const { server, path, alone, unharmed } = await serve({ handshakeTimeoutMs: 1500 });
+    const client = new RawClient(path);
+    client.socket.pause();
+    const unknown = encodeOption(4000, new Uint8Array(200_000));
+    const before = process.memoryUsage().arrayBuffers;
+    for (let i = 0; i < 100; i++) client.send(FLAGS.subarray(0, i === 0 ? 4 : 0), unknown);
+    const list = encodeOption(Option.list);
+    client.send(concat(...Array.from({ length: 1000 }, () => list)));
+    await unharmed();
+    await sleep(300);
+    // What this test itself has queued is not the server's.
+    const queued = client.socket.writableLength;
+    expect(process.memoryUsage().arrayBuffers - before - queued).toBeLessThan(64 * MiB);
+    expect(server.connectionCount).toBe(2);
+    client.socket.destroy();
+    await alone();
+  });
+
+  test('more clients than there may be are hung up on, the others are served', async () => {
+    const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 5 });
+    const sockets: Socket[] = [];
+    // In batches that the system's queue of connections can hold.
+    for (let batch = 1; batch <= 20; batch++) {
+      for (let i = 0; i < 100; i++) {
+        const socket = createConnection({ path });
+        socket.on('error', () => {});
+        sockets.push(socket);
+      }
+      for (let i = 0; i < 200 && refused.length < batch * 100 - 4; i++) await sleep(5);
+      expect(server.connectionCount).toBeLessThanOrEqual(5);
+    }
+    expect(refused.length).toBe(1996);
+    await unharmed();
+    for (const socket of sockets) socket.destroy();
+    await alone();
+  });
+});
+
+describe('in the transmission', () => {
+  test('a session that ends at any byte ends nothing else', async () => {
+    const { path, alone, unharmed } = await serve();
+    for (let length = 0; length <= SESSION.length; length += length < 250 ? 1 : 17) {
+      const client = new RawClient(path);
+      client.send(SESSION.subarray(0, length));
+      if (length % 2 === 0) client.socket.end();
+      else setTimeout(() => client.socket.destroy(), 1);
+      if (length % 2 === 0) await client.ended();
+      if (length % 100 === 0) await unharmed();
+    }
+    await alone();
+  });
+
+  test('a client that has said all it will is still answered', async () => {
+    const { path, alone } = await serve();
+    const client = await entered(path);
+    client.send(request(3, { cookie: 1 }), request(0, { cookie: 2, length: 100 }));
+    client.socket.end();
+    expect(await client.take(16 + 28 + 100)).toHaveLength(144);
+    await client.ended();
+    await alone();
+  });
+
+  test.each([
+    ['a wrong magic number', new Uint8Array(28)],
+    ['a payload of 4 GiB', request(1, { length: 2 ** 32 - 1 })],
+  ])('%s: hung up on at once', async (_, bytes) => {
+    const { path, refused, alone } = await serve();
+    const client = await entered(path);
+    client.send(bytes);
+    await client.ended();
+    expect(refused.map(({ code }) => code)).toEqual(['ERR_NBD_PROTOCOL']);
+    await alone();
+  });
+
+  test('one that asks and takes no answers costs bounded memory, and nobody else anything', async () => {
+    const { path, device, unharmed, alone } = await serve();
+    await device.write(0, pattern(32 * MiB));
+    const before = process.memoryUsage().arrayBuffers;
+    const clients = await Promise.all(Array.from({ length: 4 }, () => entered(path)));
+    for (const client of clients) {
+      client.socket.pause();
+      client.send(
+        ...Array.from({ length: 5000 }, (_, cookie) => request(0, { cookie, length: MiB })),
+      );
+    }
+    await sleep(500);
+    await unharmed();
+    // Four times 16 MiB, the pool's own 32 MiB, and room for the collector.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(160 * MiB);
+    for (const client of clients) client.socket.destroy();
+    await alone();
+  });
+
+  test('one that announces a payload and sends it never keeps its memory, and no more', async () => {
+    const { path, unharmed, alone, server } = await serve();
+    const client = await entered(path);
+    client.send(request(1, { length: 32 * MiB }), new Uint8Array(1000));
+    await sleep(100);
+    await unharmed();
+    expect(server.connectionCount).toBe(2);
+    client.socket.destroy();
+    await alone();
+  });
+
+  test('a slow device holds up nobody but those who wait for it', async () => {
+    const { path } = await serveDevice(
+      fakeDevice(MiB, { read: () => new Promise(() => {}), extents: undefined }),
+    );
+    const client = await entered(path);
+    client.send(request(0, { cookie: 1, length: 10 }), request(3, { cookie: 2 }));
+    const flushed = Buffer.from(await client.take(16));
+    expect(flushed.readUInt32BE(12)).toBe(2);
+    client.socket.destroy();
+  });
+});
+
+describe('closing', () => {
+  test('answers what is in flight, then hangs up', async () => {
+    let finish: () => void = () => {};
+    const read = () => new Promise<void>((resolve) => (finish = resolve));
+    const { server, path } = await serveDevice(fakeDevice(MiB, { read, extents: undefined }));
+    const [client, greeted] = [await entered(path), new RawClient(path)];
+    await greeted.take(18);
+    client.send(request(0, { cookie: 1, length: 100 }));
+    await sleep(50);
+    const closed = server.close();
+    await greeted.ended();
+    await expect(NbdClient.connect({ server: { type: 'unix', path } })).rejects.toThrow();
+    finish();
+    expect(await client.take(128)).toHaveLength(128);
+    await client.ended();
+    await closed;
+    expect(server.connectionCount).toBe(0);
+  });
+
+  test('does not wait longer than it was told', async () => {
+    const read = () => new Promise<void>(() => {});
+    const { server, path } = await serveDevice(fakeDevice(MiB, { read, extents: undefined }));
+    const client = await entered(path);
+    client.send(request(0, { cookie: 1, length: 100 }));
+    await sleep(50);
+    const started = performance.now();
+    await server.close({ timeoutMs: 200 });
+    expect(performance.now() - started).toBeLessThan(2000);
+    await client.ended();
+  });
+});
+
+describe('plain text around STARTTLS', () => {
+  const tls = { psk: () => Buffer.alloc(16, 7) };
+
+  test.each([
+    ['in the same packet', 0],
+    ['behind the acknowledgement', 50],
+  ])('options sent %s are never answered', async (_, wait) => {
+    const refused: LacunaError[] = [];
+    const device = fakeDevice(MiB);
+    const onRefused = (error: LacunaError) => refused.push(error);
+    const { server, path } = await serveDevice(device, {
+      tls,
+      onRefused,
+      handshakeTimeoutMs: 2000,
+    });
+    const client = new RawClient(path);
+    client.send(FLAGS, encodeOption(Option.startTls), wait === 0 ? go : new Uint8Array(0));
+    await client.take(18 + 20);
+    await sleep(wait);
+    if (wait > 0) client.send(go);
+    client.send(new Uint8Array(100));
+    await client.ended();
+    // A TLS alert at most; nothing of NBD.
+    expect(client.received.length).toBeLessThan(10);
+    for (let i = 0; i < 100 && server.connectionCount > 0; i++) await sleep(10);
+    expect(server.connectionCount).toBe(0);
+  });
+
+  test('a client that starts TLS and then says nothing is hung up on in time', async () => {
+    const { path } = await serveDevice(fakeDevice(MiB), { tls, handshakeTimeoutMs: 300 });
+    const client = new RawClient(path);
+    client.send(FLAGS, encodeOption(Option.startTls));
+    await client.take(18 + 20);
+    const started = performance.now();
+    await client.ended();
+    expect(performance.now() - started).toBeLessThan(2000);
+  });
+});

@@ -1,0 +1,201 @@
+/** Our server in TLS, under other people's clients. */
+import { readFileSync } from 'node:fs';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { LacunaError } from 'lacuna/errors';
+import { NbdServer, type NbdServerTls } from 'lacuna/nbd';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Option } from '#dist/nbd/wire/constants.js';
+import { encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
+import { makeCertificates } from '../support/certificates.js';
+import { fakeDevice, pattern } from '../support/fake-device.js';
+import { numbers } from '../support/hostile-nbd-wire.js';
+import { emptied, finish, RawClient, serveDevice } from '../support/nbd-server.js';
+import { extendedRequest } from '../unit/nbd/server-harness.js';
+
+const MiB = 1024 * 1024;
+const SECRET = '00112233445566778899aabbccddeeff';
+let folder = '';
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'lacuna-'));
+  await makeCertificates(folder);
+  await writeFile(join(folder, 'keys.psk'), `alice:${SECRET}\n`);
+  await writeFile(join(folder, 'wrong.psk'), `alice:${SECRET.replace('00', 'ff')}\n`);
+  await writeFile(join(folder, 'stranger.psk'), `mallory:${SECRET}\n`);
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+const pem = (name: string) => readFileSync(join(folder, `${name}.pem`), 'utf8');
+const x509 = (ca = false): NbdServerTls => ({
+  context: { cert: pem('server-cert'), key: pem('server-key'), ...(ca && { ca: pem('ca-cert') }) },
+});
+const psk: NbdServerTls = {
+  psk: (identity) => (identity === 'alice' ? Buffer.from(SECRET, 'hex') : undefined),
+};
+
+const certified = (path: string, certificates = folder) =>
+  `nbds+unix://localhost/?socket=${path}&tls-certificates=${certificates}`;
+const shared = (path: string, file = 'keys.psk') =>
+  `nbds+unix://alice@/?socket=${path}&tls-psk-file=${join(folder, file)}`;
+
+async function serveTls(tls: NbdServerTls, options: { handshakeTimeoutMs?: number } = {}) {
+  const refused: LacunaError[] = [];
+  const device = fakeDevice(8 * MiB);
+  await device.write(MiB, pattern(2 * MiB));
+  const onRefused = (error: LacunaError) => refused.push(error);
+  const served = await serveDevice(device, { tls, onRefused, ...options });
+  return { ...served, refused, device };
+}
+
+describe.each([
+  ['certificates', () => x509(), certified],
+  ['a shared secret', () => psk, shared],
+] as const)('with %s', (_, tls, uriOf) => {
+  test('nbdinfo and nbdcopy are served', async () => {
+    const { path, uri, server } = await serveTls(tls());
+    expect(uri).toMatch(/^nbds\+unix:/);
+    const { stdout, code } = await finish('nbdinfo', ['--json', uriOf(path)]);
+    expect([code, JSON.parse(stdout).TLS]).toEqual([0, true]);
+    const [back, again] = [join(folder, 'back.raw'), join(folder, 'again.raw')];
+    const to = await finish('nbdcopy', ['--connections=4', uriOf(path), back]);
+    expect(to).toMatchObject({ code: 0 });
+    expect(await finish('nbdcopy', ['--flush', back, uriOf(path)])).toMatchObject({ code: 0 });
+    await finish('nbdcopy', ['--request-size=33554432', '--no-extents', uriOf(path), again]);
+    expect(Buffer.compare(await readFile(again), await readFile(back))).toBe(0);
+    expect((await readFile(back)).subarray(MiB, 3 * MiB).equals(pattern(2 * MiB))).toBe(true);
+    await emptied(server);
+  });
+
+  test('a client without TLS is told nothing', async () => {
+    const { path } = await serveTls(tls());
+    const plain = await finish('nbdinfo', ['--list', `nbd+unix:///?socket=${path}`]);
+    expect(plain.code).not.toBe(0);
+    expect(plain.stdout).not.toContain('export');
+  });
+
+  test('where TLS is only offered, both are served', async () => {
+    const { path, uri } = await serveTls({ ...tls(), mode: 'on' });
+    expect(uri).toMatch(/^nbd\+unix:/);
+    expect((await finish('nbdinfo', [uri])).stdout).toContain('without TLS');
+    expect((await finish('nbdinfo', [uriOf(path)])).stdout).toContain('with TLS');
+  });
+});
+
+test('qemu-img is served with certificates and with a shared secret', async () => {
+  const image = (path: string, creds: string) => [
+    'info',
+    '--output=json',
+    '--object',
+    creds,
+    '--image-opts',
+    `driver=nbd,server.type=unix,server.path=${path},tls-creds=t,tls-hostname=localhost`,
+  ];
+  const pki = `tls-creds-x509,id=t,endpoint=client,dir=${folder},verify-peer=yes`;
+  const first = await serveTls(x509());
+  const withCertificates = await finish('qemu-img', image(first.path, pki));
+  expect(withCertificates).toMatchObject({ code: 0 });
+  expect(JSON.parse(withCertificates.stdout)['virtual-size']).toBe(8 * MiB);
+  const second = await serveTls(psk);
+  const keys = await mkdtemp(join(folder, 'keys-'));
+  await copyFile(join(folder, 'keys.psk'), join(keys, 'keys.psk'));
+  const secret = `tls-creds-psk,id=t,endpoint=client,dir=${keys},username=alice`;
+  expect(await finish('qemu-img', image(second.path, secret))).toMatchObject({ code: 0 });
+});
+
+test('a wrong secret and an unknown name are kept out', async () => {
+  const { path, server } = await serveTls(psk);
+  for (const file of ['wrong.psk', 'stranger.psk']) {
+    const uri = shared(path, file).replace('alice', file === 'wrong.psk' ? 'alice' : 'mallory');
+    expect((await finish('nbdinfo', [uri])).code).not.toBe(0);
+  }
+  expect((await finish('nbdinfo', [shared(path)])).code).toBe(0);
+  await emptied(server);
+});
+
+test('with an authority, only clients with a certificate of it are let in', async () => {
+  const { path, server } = await serveTls(x509(true));
+  const bare = await mkdtemp(join(folder, 'bare-'));
+  await copyFile(join(folder, 'ca-cert.pem'), join(bare, 'ca-cert.pem'));
+  expect((await finish('nbdinfo', [certified(path, bare)])).code).not.toBe(0);
+  expect((await finish('nbdinfo', [certified(path)])).code).toBe(0);
+  const stranger = await mkdtemp(join(folder, 'stranger-'));
+  await makeCertificates(stranger);
+  await copyFile(join(folder, 'ca-cert.pem'), join(stranger, 'ca-cert.pem'));
+  expect((await finish('nbdinfo', [certified(path, stranger)])).code).not.toBe(0);
+  await emptied(server);
+});
+
+/** A session in TLS, up to GO, with extended headers. */
+async function entered(path: string): Promise<{ tls: TLSSocket; received: () => number }> {
+  const raw = new RawClient(path);
+  raw.send(numbers([4, 3]), encodeOption(Option.startTls));
+  await raw.take(18 + 20);
+  raw.socket.removeAllListeners('data');
+  const tls = connectTls({ socket: raw.socket, ca: pem('ca-cert'), servername: 'localhost' });
+  tls.on('error', () => {});
+  let received = 0;
+  tls.on('data', (bytes: Buffer) => {
+    received += bytes.length;
+  });
+  tls.write(encodeOption(Option.extendedHeaders));
+  tls.write(encodeOption(Option.go, encodeInfoQuery('', [])));
+  while (received < 20 + 32 + 34 + 20) await new Promise((resolve) => setTimeout(resolve, 5));
+  received = 0;
+  return { tls, received: () => received };
+}
+
+test('a client that takes no answers waits, and its requests are all answered when it does', async () => {
+  const { path } = await serveTls(x509());
+  const { tls, received } = await entered(path);
+  tls.pause();
+  const length = MiB;
+  for (let cookie = 0; cookie < 60; cookie++) {
+    tls.write(extendedRequest(0, { cookie, flags: 4, offset: MiB, length }));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  tls.resume();
+  const whole = 60 * (32 + 8 + length);
+  while (received() < whole) await new Promise((resolve) => setTimeout(resolve, 20));
+  expect(received()).toBe(whole);
+  tls.destroy();
+});
+
+test('a client that vanishes, with or without a goodbye, is forgotten', async () => {
+  const { path, server } = await serveTls(x509());
+  const clients = await Promise.all([entered(path), entered(path), entered(path)]);
+  expect(server.connectionCount).toBe(3);
+  clients[0].tls.end();
+  clients[1].tls.destroy();
+  clients[2].tls.write(Buffer.alloc(100));
+  await emptied(server);
+});
+
+test('what goes wrong in TLS itself ends one connection', async () => {
+  const { path, server, refused } = await serveTls(x509(), { handshakeTimeoutMs: 1000 });
+  for (let round = 0; round < 20; round++) {
+    const socket = connect({ path });
+    socket.on('error', () => {});
+    socket.write(Buffer.concat([numbers([4, 3]), encodeOption(Option.startTls)]));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    socket.write(Buffer.from([0x16, 3, 1, 0, round, ...pattern(round)]));
+    socket.end();
+  }
+  await emptied(server);
+  expect((await finish('nbdinfo', [certified(path)])).code).toBe(0);
+  // Half a message and no more looks like a client that is slow.
+  expect(new Set(refused.map(({ code }) => code))).toEqual(new Set(['ERR_TIMEOUT']));
+});
+
+test('options that cannot work are misuse, found at once', () => {
+  const device = fakeDevice(MiB);
+  const make = (tls: NbdServerTls) => () => new NbdServer({ exports: [{ name: '', device }], tls });
+  expect(make({})).toThrow(TypeError);
+  expect(make({ context: { key: pem('server-key') }, verifyPeer: true })).toThrow(TypeError);
+  expect(make({ context: { cert: 'x', key: 'y' } })).toThrow();
+  expect(make({ mode: 'off' })).not.toThrow();
+});
