@@ -91,7 +91,7 @@ export class DirtyBitmap {
     return this.#bits.readRanges(from, end, out);
   }
 
-  /** The dirty runs at the moment of the call, whatever is written while they are iterated. */
+  /** The dirty runs as they are when the iteration begins, whatever is written during it. */
   *ranges(from = 0, end: number = Number.MAX_SAFE_INTEGER): IterableIterator<Range> {
     const frozen = this.snapshot();
     try {

@@ -203,7 +203,8 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /**
    * Does all actions in order, as one: no write is recorded between them, and when one fails, those
-   * before it are undone, bit for bit, and its error is thrown.
+   * before it are undone, bit for bit, and its error is thrown. A name that is removed may be added
+   * again in the same transaction, which QEMU refuses.
    */
   transaction(actions: readonly BitmapAction[]): void {
     this.#run((commands) => {

@@ -334,6 +334,22 @@ describe('a damaged file is refused', () => {
     assert.equal(arena.usedBytes, idle);
   });
 
+  it.each([
+    ['clean words behind the end', 'section', 5 * 4],
+    ['too few words', 'section', 3 * 4],
+    ['no words', 'section', 0],
+    ['an unknown kind', 'section', 4 * 4 + 3],
+    ['another number of dirty bytes', 'dirty', 1],
+  ])('for %s, though all sums are right', (_what, where, value) => {
+    writeFileSync(
+      path,
+      forgeEmpty((head, section) => {
+        (where === 'section' ? section : head.subarray(32 + 8)).writeUInt32LE(value, 0);
+      }),
+    );
+    assert.throws(() => readAll(path, arena), hasCode('ERR_BITMAP_CORRUPT'));
+  });
+
   it('when it is no file', () => {
     assert.throws(() => open(folder), hasCode('ERR_BITMAP_FILE', 'ERR_BITMAP_CORRUPT'));
   });
@@ -386,6 +402,34 @@ it('any content comes back bit for bit', () => {
     bitmaps.free();
   }
 });
+
+it('long stretches of mixed words come back', () => {
+  const size = 600_000 * 512;
+  const bitmaps = new DirtyBitmaps({ size, granularity: 512 });
+  bitmaps.add({ name: 'x', persistent: true });
+  for (let at = 0; at < size; at += 1536) bitmaps.record(at, 1);
+  const path = newPath();
+  BitmapFile.open(path, { size }).close(bitmaps);
+  const file = BitmapFile.open(path, { size });
+  assert.equal(file.load('x').digest(), bitmaps.get('x').digest());
+  file.close();
+});
+
+/** A file with one empty bitmap, changed, with right checksums. */
+function forgeEmpty(change: (head: Buffer, section: Buffer) => void): Buffer {
+  const path = newPath();
+  const bitmaps = new DirtyBitmaps({ size: SIZE });
+  bitmaps.add({ name: 'empty', persistent: true });
+  BitmapFile.open(path, { size: SIZE }).close(bitmaps);
+  const bytes = readFileSync(path);
+  const length = bytes.readUInt32LE(12);
+  const section = bytes.subarray(length + 1);
+  assert.equal(section.readUInt32LE(0), 4 * 4, 'four clean words');
+  change(bytes, section);
+  sha256(section).copy(bytes, 32 + 16);
+  sha256(bytes.subarray(0, length - 32)).copy(bytes, length - 32);
+  return bytes;
+}
 
 /** Changes a byte or a number of a file, and makes its checksums right again. */
 function forge(bytes: Buffer, random: Random): Buffer {
