@@ -153,13 +153,15 @@ test('a client that takes no answers waits, and its requests are all answered wh
   const { path } = await serveTls(x509());
   const { tls, received } = await entered(path);
   tls.pause();
-  const length = MiB;
-  for (let cookie = 0; cookie < 60; cookie++) {
-    tls.write(extendedRequest(0, { cookie, flags: 4, offset: MiB, length }));
-  }
+  // More requests than are held while they wait, so that some wait in the middle of a record.
+  const [count, length] = [6000, 4096];
+  const requests = Array.from({ length: count }, (_, cookie) =>
+    extendedRequest(0, { cookie, flags: 4, offset: MiB, length }),
+  );
+  tls.write(Buffer.concat(requests));
   await new Promise((resolve) => setTimeout(resolve, 200));
   tls.resume();
-  const whole = 60 * (32 + 8 + length);
+  const whole = count * (32 + 8 + length);
   while (received() < whole) await new Promise((resolve) => setTimeout(resolve, 20));
   expect(received()).toBe(whole);
   tls.destroy();
