@@ -22,6 +22,24 @@ const SERVERS: Readonly<Record<string, Keys>> = {
   },
 };
 
+const TLS: Readonly<Record<string, Keys>> = {
+  x509: {
+    type: { read: text },
+    certificates: { read: text },
+    ca: { read: text },
+    cert: { read: text },
+    key: { read: text },
+    hostname: { read: text },
+    'verify-peer': { read: flag },
+  },
+  psk: {
+    type: { read: text },
+    username: { read: text },
+    'psk-file': { read: text },
+    key: { read: text },
+  },
+};
+
 const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
   file: { ...COMMON, filename: { read: text, required: true } },
   memory: { ...COMMON, size: { read: size, required: true } },
@@ -29,7 +47,10 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     ...COMMON,
     server: { read: (value, key) => variant(value, key, 'type', SERVERS), required: true },
     export: { read: text },
+    tls: { read: (value, key) => variant(value, key, 'type', TLS) },
     contexts: { read: texts },
+    'reconnect-delay': { read: seconds },
+    'open-timeout': { read: seconds },
   },
   null: { ...COMMON, size: { read: size } },
 };
@@ -107,6 +128,12 @@ function size(value: unknown, key: string): number {
   const bytes = typeof value === 'string' ? parseSize(value) : value;
   if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
   throw wrong(key, 'a size in bytes', value);
+}
+
+function seconds(value: unknown, key: string): number {
+  const number = typeof value === 'string' && /^[\d.]+$/.test(value) ? Number(value) : value;
+  if (typeof number === 'number' && number >= 0 && number <= 2 ** 31) return number;
+  throw wrong(key, 'a number of seconds', value);
 }
 
 function port(value: unknown, key: string): number {

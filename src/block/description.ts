@@ -1,4 +1,4 @@
-import type { NbdServerAddress } from '../nbd/index.js';
+import type { NbdServerAddress, NbdTls } from '../nbd/index.js';
 
 /**
  * How a device is opened: plain JSON with the names of QEMU's `-blockdev`, so that a worker can open its
@@ -27,8 +27,20 @@ export interface NbdDescription extends Common {
   server: NbdServerAddress;
   /** Name of the export; default the empty name, the server's default export. */
   export?: string;
+  /**
+   * Requires TLS. The keys are those of `tls-...` in an NBD URI (`type`, `certificates`, `hostname`,
+   * `verify-peer`, `psk-file`), and `ca`, `cert`, `key` for PEM texts or a key in place of files.
+   */
+  tls?: NbdTls;
   /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
   contexts?: string[];
+  /**
+   * Seconds for which requests wait when the connection is lost, while it is made again. Default 0: they fail at
+   * once. See `ReconnectingClient` for what is made again and when a flush fails.
+   */
+  'reconnect-delay'?: number;
+  /** Seconds for which opening is tried again. Default 0: once. */
+  'open-timeout'?: number;
 }
 
 /** Reads as zero and forgets what is written. */

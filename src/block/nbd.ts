@@ -1,24 +1,32 @@
 import { LacunaError } from '../errors/index.js';
 import type { ExtentList } from '../extent/index.js';
-import { NbdClient, parseNbdUri } from '../nbd/index.js';
+import {
+  connectPatiently,
+  type ExportProperties,
+  type NbdRequests,
+  parseNbdUri,
+  ReconnectingClient,
+} from '../nbd/index.js';
 import type { NbdDescription } from './description.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from './driver.js';
 
-/** The description of an export that a URI names. */
+/** The description of an export that a URI names. Who may name a device may name files: a path is one. */
 export function describeNbdUri(uri: string): NbdDescription {
-  return { driver: 'nbd', ...parseNbdUri(uri) };
+  return { driver: 'nbd', ...parseNbdUri(uri, { localFiles: true }) };
 }
 
-/** An export of an NBD server, over one connection. */
+type Client = NbdRequests & ExportProperties;
+
+/** An export of an NBD server, over one connection, which may be made again when it is lost. */
 export class NbdDriver implements Driver {
   readonly name: string;
   readonly description: NbdDescription;
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
-  readonly #client: NbdClient;
+  readonly #client: Client;
 
-  private constructor(client: NbdClient, description: NbdDescription) {
+  private constructor(client: Client, description: NbdDescription) {
     const write = !client.readOnly && description['read-only'] !== true;
     this.name = client.name;
     this.description = description;
@@ -46,15 +54,25 @@ export class NbdDriver implements Driver {
     };
   }
 
-  /** @throws what `NbdClient.connect` throws. */
+  /** @throws what `NbdClient.connect` throws, when the time to open has passed. */
   static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
-    const { server, export: exportName, contexts } = description;
-    const client = await NbdClient.connect({ server, export: exportName, contexts, signal });
+    const { server, export: exportName, tls, contexts } = description;
+    const { 'reconnect-delay': reconnectDelay = 0, 'open-timeout': openTimeout = 0 } = description;
+    const options = { server, export: exportName, tls, contexts, signal };
+    const openTimeoutMs = openTimeout * 1000;
+    const client =
+      reconnectDelay === 0
+        ? await connectPatiently(options, openTimeoutMs)
+        : await ReconnectingClient.connect({
+            ...options,
+            openTimeoutMs,
+            reconnectDelayMs: reconnectDelay * 1000,
+          });
     return new NbdDriver(client, description);
   }
 
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
-    return this.#client.read(offset, target, signal);
+    return this.#client.read(offset, target, { signal });
   }
 
   write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
@@ -77,11 +95,11 @@ export class NbdDriver implements Driver {
   }
 
   discard(offset: number, length: number, signal?: AbortSignal): Promise<void> {
-    return this.#client.trim(offset, length, signal);
+    return this.#client.trim(offset, length, { signal });
   }
 
   flush(signal?: AbortSignal): Promise<void> {
-    return this.#client.flush(signal);
+    return this.#client.flush({ signal });
   }
 
   extents(
@@ -90,7 +108,7 @@ export class NbdDriver implements Driver {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    return this.#client.blockStatus(offset, length, contexts, signal);
+    return this.#client.blockStatus(offset, length, contexts, { signal });
   }
 
   close(): Promise<void> {
@@ -104,6 +122,6 @@ export class NbdDriver implements Driver {
   ): Promise<void> {
     const { canFua, canFlush } = this.#client;
     await change(fua && canFua);
-    if (fua && !canFua && canFlush) await this.#client.flush(signal);
+    if (fua && !canFua && canFlush) await this.#client.flush({ signal });
   }
 }

@@ -35,7 +35,9 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
   if (DOTTED_KEYS.test(text)) return checkDescription(parseDottedKeys(text));
   const [, scheme] = SCHEME.exec(text) ?? [];
   if (scheme !== undefined) {
-    throw new TypeError(`${scheme}:// is not a known scheme; known are nbd:// and nbd+unix://`);
+    throw new TypeError(
+      `${scheme}:// is not a known scheme; known are nbd[s]:// and nbd[s]+unix://`,
+    );
   }
   checkEnding(text, options.format);
   return { driver: 'file', filename: text };

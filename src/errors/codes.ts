@@ -13,6 +13,20 @@ export type ErrorCode =
   | 'ERR_BITMAP_MISMATCH'
   /** Serialized bits that cannot be what they claim to be. */
   | 'ERR_BITMAP_CORRUPT'
+  /** A dirty bitmap is used by somebody, or has a successor, and must stay as it is. */
+  | 'ERR_BITMAP_BUSY'
+  /** A dirty bitmap whose store cannot be written must not change. */
+  | 'ERR_BITMAP_READONLY'
+  /** A dirty bitmap missed writes, because whoever recorded into it never closed its store. */
+  | 'ERR_BITMAP_INCONSISTENT'
+  /** There is a dirty bitmap of that name already. */
+  | 'ERR_BITMAP_EXISTS'
+  /** There is no dirty bitmap of that name, or not any more. */
+  | 'ERR_BITMAP_UNKNOWN'
+  /** The bits of a stored bitmap are not in memory yet; `load` brings them. */
+  | 'ERR_BITMAP_UNLOADED'
+  /** A file of bitmaps could not be read or written; `errno` says why. */
+  | 'ERR_BITMAP_FILE'
   /** A device could not be opened: it is not there, not allowed, or not of a kind that is known. */
   | 'ERR_DEVICE_OPEN'
   /** A read, write or other request failed; `errno` says why where the system told. */
@@ -33,6 +47,10 @@ export type ErrorCode =
   | 'ERR_NBD_REMOTE'
   /** The connection was lost, or could not be made. */
   | 'ERR_NBD_DISCONNECTED'
+  /** Writes that were acknowledged may be gone: the connection was lost before they were flushed. */
+  | 'ERR_NBD_UNFLUSHED'
+  /** TLS was asked for, or demanded, and could not be had exactly as asked. */
+  | 'ERR_NBD_TLS'
   /** The peer lacks something that this call needs. */
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */

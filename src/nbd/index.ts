@@ -1,10 +1,19 @@
-export {
-  NbdClient,
-  type NbdConnectOptions,
-  type NbdWriteOptions,
-  type NbdZeroOptions,
-} from './client/client.js';
+export { NbdClient } from './client/client.js';
+export type {
+  NbdConnectOptions,
+  NbdQueryOptions,
+  NbdReadOptions,
+  NbdRequestOptions,
+  NbdRequests,
+  NbdStatusOptions,
+  NbdWriteOptions,
+  NbdZeroOptions,
+} from './client/client-options.js';
+export { connectPatiently } from './client/connect-patiently.js';
+export type { ExportProperties } from './client/export-properties.js';
+export type { ExportInformation } from './client/information.js';
 export type { ListedExport } from './client/list.js';
+export { type NbdReconnectOptions, ReconnectingClient } from './client/reconnecting-client.js';
 export {
   type NbdExportBitmap,
   type NbdExportCapabilities,
@@ -18,4 +27,11 @@ export {
   type NbdServerOptions,
   type NbdServerTls,
 } from './server/index.js';
-export { formatNbdUri, type NbdLocation, type NbdServerAddress, parseNbdUri } from './uri.js';
+export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
+export {
+  formatNbdUri,
+  type NbdLocation,
+  type NbdServerAddress,
+  type NbdUriOptions,
+  parseNbdUri,
+} from './uri.js';

@@ -1,11 +1,13 @@
 import { LacunaError } from 'lacuna/errors';
 import { NbdClient } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
-import { serveHostile } from '../support/hostile-nbd.js';
+import { type HostileConnection, serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
 
 /** Far above what any of these takes, also on a busy machine. */
 const LIMIT_MS = 10_000;
+/** TLS: handshake_failure, fatal. */
+const ALERT = Uint8Array.of(21, 3, 3, 0, 2, 2, 40);
 const bytes = (length: number) => new Uint8Array(length).fill(7);
 
 /** Fails, rather than hangs, when `work` is not settled in time. */
@@ -57,8 +59,10 @@ describe('a server that', () => {
         await new Promise((resolve) => setImmediate(resolve));
       }
       await connection.take(4);
-      await connection.option();
-      connection.send(wire.optionError(8, 0x80000001));
+      for (const refused of [11, 8]) {
+        await connection.option();
+        connection.send(wire.optionError(refused, 0x80000001));
+      }
       await connection.option();
       connection.send(wire.exportInfo(4096, 1), wire.ack(7));
     });
@@ -126,7 +130,7 @@ describe('a server that', () => {
   test('owes a reply that nobody wants any more does not hold the closing', async () => {
     const server = await serveHostile((connection) => connection.negotiate());
     const client = await NbdClient.connect({ server });
-    const reading = client.read(0, bytes(512), AbortSignal.timeout(20));
+    const reading = client.read(0, bytes(512), { signal: AbortSignal.timeout(20) });
     await expect(within(reading)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
     await within(client.close());
   });
@@ -153,6 +157,77 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('is told by flags how a request is meant', async () => {
+    const seen: (readonly [number, number, number])[] = [];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ flags: 0xffd });
+      for (;;) {
+        const request = await connection.request();
+        seen.push([request.command, request.flags, request.length]);
+        if (request.command === 0) connection.send(wire.dataChunk(request, 0, bytes(512)));
+        else if (request.command === 7) connection.send(wire.statusChunk(request, 0, [[512, 0]]));
+        else connection.send(wire.doneChunk(request));
+      }
+    });
+    const client = await NbdClient.connect({ server });
+    await client.read(0, bytes(512), { dontFragment: true });
+    await client.blockStatus(0, 512, ['base:allocation'], { one: true });
+    await client.cache(0, 1024);
+    await client.trim(0, 512, { fua: true });
+    expect(seen).toEqual([
+      [0, 4, 512],
+      [7, 8, 512],
+      [5, 0, 1024],
+      [4, 1, 512],
+    ]);
+    await within(client.close());
+  });
+
+  test('has extended headers is told what is payload, and which contexts are wanted', async () => {
+    const seen: unknown[] = [];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({
+        ...{ extended: true, flags: 0x1ffd, size: 2 ** 40 },
+        contexts: ['base:allocation', 'x:y'],
+      });
+      for (;;) {
+        const request = await connection.request();
+        const { command, flags, length, offset } = request;
+        const isStatus = command === 7 && (flags & 32) !== 0;
+        const payload = isStatus ? [...(await connection.take(length))] : [];
+        seen.push([command, flags, length, payload]);
+        const id = command === 7 ? payload.at(-1) : 0;
+        const extents = wire.numbers([4, id ?? 0], [4, 1], [8, 512], [8, 0]);
+        const { cookieHigh, cookieLow } = request;
+        const body = command === 7 ? extents : new Uint8Array(0);
+        const header = [
+          [4, 0x6e8a278c],
+          [2, 1],
+          [2, command === 7 ? 6 : 0],
+        ] as const;
+        const cookie = [
+          [4, cookieHigh],
+          [4, cookieLow],
+          [8, offset],
+          [8, body.length],
+        ] as const;
+        connection.send(wire.numbers(...header, ...cookie), body);
+      }
+    });
+    const client = await NbdClient.connect({ server, contexts: ['x:y'] });
+    await client.write(0, bytes(512));
+    await client.writeZeroes(0, 2 ** 40, { fua: true });
+    await client.blockStatus(0, 2 ** 40, ['x:y']);
+    await client.blockStatus(0, 512, ['base:allocation', 'x:y']).catch(() => {});
+    expect(seen).toEqual([
+      [1, 32, 512, []],
+      [6, 1, 2 ** 40, []],
+      [7, 32, 12, [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]],
+      [7, 0, 512, []],
+    ]);
+    await within(client.close());
+  });
+
   test('grants a context and never tells its extents fails that request only', async () => {
     const server = await serveHostile(async (connection) => {
       await connection.negotiate();
@@ -173,6 +248,7 @@ describe('a server that hangs up', () => {
   /** A whole session, as the server's messages; each is sent when its turn comes. */
   const script = [
     wire.greeting(),
+    wire.optionError(11, 0x80000001),
     wire.ack(8),
     wire.concat(wire.grantContext(0, 'base:allocation'), wire.ack(10)),
     wire.concat(wire.blockSizeInfo(1, 4096, 2 ** 25), wire.exportInfo(2 ** 20, 1), wire.ack(7)),
@@ -229,5 +305,61 @@ describe('a server that hangs up', () => {
       cut++;
     }
     expect(cut).toBe(length);
+  });
+});
+
+describe('a server that agrees to TLS and', () => {
+  const tls = { type: 'psk', username: 'a', key: '00112233445566778899aabbccddeeff' } as const;
+  const plain = wire.concat(wire.ack(8), wire.exportInfo(4096, 1), wire.ack(7));
+
+  async function agree(connection: HostileConnection, behind: Uint8Array): Promise<void> {
+    connection.send(wire.greeting());
+    await connection.take(4);
+    expect(await connection.option()).toBe(5);
+    connection.send(wire.ack(5), behind);
+  }
+
+  test.each([
+    ['sends more in plain with its answer', plain],
+    ['sends a single byte more', plain.subarray(0, 1)],
+  ])('%s broke the protocol', async (_, behind) => {
+    const server = await serveHostile((connection) => agree(connection, behind));
+    await expect(within(NbdClient.connect({ server, tls }))).rejects.toMatchObject({
+      code: 'ERR_NBD_PROTOCOL',
+      message: expect.stringContaining('in plain'),
+    });
+  });
+
+  test('answers our ClientHello in plain broke the protocol', async () => {
+    const server = await serveHostile(async (connection) => {
+      await agree(connection, new Uint8Array(0));
+      await connection.take(5);
+      connection.send(plain);
+    });
+    await expect(within(NbdClient.connect({ server, tls }))).rejects.toMatchObject({
+      code: 'ERR_NBD_PROTOCOL',
+    });
+  });
+
+  test.each([
+    ['hangs up', (connection: HostileConnection) => connection.hangUp()],
+    ['sends an alert', (connection: HostileConnection) => connection.send(ALERT)],
+  ])('then %s is told as a failure of TLS', async (_, end) => {
+    const server = await serveHostile(async (connection) => {
+      await agree(connection, new Uint8Array(0));
+      await connection.take(5);
+      end(connection);
+    });
+    const error = await within(NbdClient.connect({ server, tls }).catch((reason) => reason));
+    expect(error).toBeInstanceOf(LacunaError);
+    expect(error.message).toMatch(/TLS|secure/);
+  });
+
+  test('then is silent runs into the limit, or into the caller', async () => {
+    const server = await serveHostile((connection) => agree(connection, new Uint8Array(0)));
+    const connecting = NbdClient.connect({ server, tls, connectTimeoutMs: 100 });
+    await expect(within(connecting)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    const given = NbdClient.connect({ server, tls, signal: AbortSignal.timeout(50) });
+    await expect(within(given)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 });

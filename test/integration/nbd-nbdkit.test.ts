@@ -241,7 +241,8 @@ describe('handshakes', () => {
     });
     expectPattern(await read(client, 4096, MIB), 4096);
     await expect(read(client, 0, MIB + 4096)).rejects.toThrow(RangeError);
-    await expect(read(client, 1, 4096)).rejects.toMatchObject({ errno: 'EINVAL' });
+    await expect(read(client, 1, 4096)).rejects.toThrow('whole blocks of 4096 bytes');
+    await expect(client.blockStatus(0, 512, ['base:allocation'])).rejects.toThrow(RangeError);
     await client.close();
   });
 
@@ -261,7 +262,67 @@ describe('handshakes', () => {
   });
 });
 
+describe('asking without using', () => {
+  test('an export is described, with every context that it has', async () => {
+    const { server } = await peers.nbdkit([
+      ...['--filter=exportname', 'sparse-random', '1G', 'exportdesc=fixed:words'],
+    ]);
+    const info = await NbdClient.info(server);
+    expect(info).toMatchObject({ size: 2 ** 30, description: 'words', canDontFragment: true });
+    expect(info).toMatchObject({ contexts: ['base:allocation'], extended: false });
+  });
+
+  test('an export that is not there is told', async () => {
+    const { server } = await peers.nbdkit(['file', `dir=${await peers.folder()}`]);
+    await expect(NbdClient.info(server, { export: 'nothing' })).rejects.toMatchObject({
+      code: 'ERR_DEVICE_OPEN',
+    });
+  });
+});
+
+describe('flags', () => {
+  test('a read may be asked for in one piece, and a range announced', async () => {
+    const client = await open(['--filter=cache', 'pattern', '64M']);
+    expect(client).toMatchObject({ canCache: true, canDontFragment: true });
+    await client.cache(0, 64 * MIB);
+    const target = new Uint8Array(MIB);
+    await client.read(4096, target, { dontFragment: true });
+    expectPattern(target, 4096);
+    await client.close();
+    const simple = await open(['--no-sr', 'pattern', '1M']);
+    await expect(simple.read(0, target, { dontFragment: true })).rejects.toMatchObject({
+      code: 'ERR_NBD_UNSUPPORTED',
+    });
+    await simple.close();
+  });
+
+  test('status may be asked for one extent', async () => {
+    const client = await open(['sparse-random', '1G', 'seed=1', 'runlength=4096']);
+    const ask = (one: boolean) => client.blockStatus(0, 2 ** 30, ['base:allocation'], { one });
+    const [[many], [single]] = [await ask(false), await ask(true)];
+    expect(many.count).toBeGreaterThan(1);
+    expect(single.count).toBe(1);
+    expect(single.endAt(0)).toBe(many.endAt(0));
+    await client.close();
+  });
+});
+
 describe('changing', () => {
+  test('what is longer than 4 GiB is zeroed and trimmed by several requests', async () => {
+    const log = `${await peers.folder()}/log`;
+    const client = await open(['--filter=log', 'memory', '9G', `logfile=${log}`]);
+    await client.write(9 * 2 ** 30 - 512, new Uint8Array(512).fill(7));
+    await client.writeZeroes(512, 9 * 2 ** 30 - 512, { fua: true });
+    await client.trim(0, 9 * 2 ** 30, { fua: true });
+    expectBytes(await read(client, 9 * 2 ** 30 - 512, 512), new Uint8Array(512));
+    await client.close();
+    const { readFile } = await import('node:fs/promises');
+    const ranges = [...(await readFile(log, 'utf8')).matchAll(/ (Zero|Trim) id=.*?fua=1/g)];
+    const offsets = ranges.map(([text]) => Number(/offset=(0x[0-9a-f]+)/.exec(text)?.[1]));
+    const piece = 2 ** 32 - 4096;
+    expect(offsets).toEqual([...[512, 512 + piece, 512 + 2 * piece], ...[0, piece, 2 * piece]]);
+  });
+
   test('what is written, zeroed and trimmed is read back', async () => {
     const client = await open(['memory', '64M']);
     const bytes = new Uint8Array(MIB).map((_, i) => i * 7);
@@ -398,7 +459,7 @@ describe('giving up', () => {
     const client = await open([...['-t', '16', '--filter=delay', 'pattern', '16M', 'rdelay=1']]);
     const controller = new AbortController();
     const target = new Uint8Array(MIB).fill(0xee);
-    const reading = client.read(0, target, controller.signal);
+    const reading = client.read(0, target, controller);
     const others = Array.from({ length: 4 }, (_, i) => read(client, i * MIB, MIB));
     setTimeout(() => controller.abort(), 20);
     const begun = performance.now();
@@ -417,7 +478,7 @@ describe('giving up', () => {
     const client = await open(['--filter=delay', 'pattern', '1M', 'rdelay=10']);
     const controller = new AbortController();
     const reads = Array.from({ length: 100 }, (_, i) =>
-      client.read(i * 512, new Uint8Array(512), controller.signal),
+      client.read(i * 512, new Uint8Array(512), controller),
     );
     const results = Promise.allSettled(reads);
     controller.abort();

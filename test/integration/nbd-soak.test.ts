@@ -37,7 +37,9 @@ async function work(client: NbdClient, index: number, seed: number): Promise<num
       await client.writeZeroes(base + start, length, { unmap: pick(2) === 0 });
     } else if (kind === 2) {
       const target = new Uint8Array(length);
-      const reading = client.read(base + start, target, AbortSignal.timeout(pick(6)));
+      const reading = client.read(base + start, target, {
+        signal: AbortSignal.timeout(pick(6)),
+      });
       const gaveUp = await reading.then(
         () => false,
         () => true,

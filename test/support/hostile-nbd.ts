@@ -2,15 +2,24 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { TLSSocket, type TLSSocketOptions } from 'node:tls';
 import { onTestFinished } from 'vitest';
 import { Option } from '#dist/nbd/wire/constants.js';
-import { REQUEST_BYTES, type RequestHeader, readRequest } from '#dist/nbd/wire/requests.js';
+import {
+  EXTENDED_REQUEST_BYTES,
+  REQUEST_BYTES,
+  type RequestHeader,
+  readExtendedRequest,
+  readRequest,
+} from '#dist/nbd/wire/requests.js';
 import * as wire from './hostile-nbd-wire.js';
 
 export interface ScriptedExport {
   size?: number | bigint;
   flags?: number;
   structured?: boolean;
+  /** Grants extended headers; requests are then read so, and replies are the test's own. */
+  extended?: boolean;
   /** Granted contexts; a context's id is its index. */
   contexts?: readonly string[];
 }
@@ -24,6 +33,7 @@ export class HostileConnection {
   #received: Uint8Array = new Uint8Array(0);
   #wake: () => void = () => {};
   #ended = false;
+  #extended = false;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -41,6 +51,15 @@ export class HostileConnection {
 
   send(...parts: readonly Uint8Array[]): void {
     this.#socket.write(wire.concat(...parts));
+  }
+
+  /** Sends the answer to STARTTLS and becomes a TLS server; nothing more is received in plain. */
+  startTls(answer: Uint8Array, options: TLSSocketOptions, secured: () => void): void {
+    this.#socket.removeAllListeners('data');
+    this.#socket.write(answer);
+    const socket = new TLSSocket(this.#socket, { ...options, isServer: true });
+    socket.on('secure', secured);
+    socket.on('error', () => this.#socket.destroy());
   }
 
   hangUp(): void {
@@ -72,7 +91,9 @@ export class HostileConnection {
 
   /** Next request's header; a write's payload is taken and dropped. */
   async request(): Promise<RequestHeader> {
-    const header = readRequest(new DataView((await this.take(REQUEST_BYTES)).buffer), 0);
+    const size = this.#extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
+    const read = this.#extended ? readExtendedRequest : readRequest;
+    const header = read(new DataView((await this.take(size)).buffer), 0);
     if (header === undefined) throw new Error('the client sent no request magic');
     if (header.command === 1) await this.take(header.length);
     return header;
@@ -80,6 +101,7 @@ export class HostileConnection {
 
   /** A whole, correct handshake. */
   async negotiate(scripted: ScriptedExport = {}): Promise<void> {
+    this.#extended = scripted.extended ?? false;
     this.send(wire.greeting());
     await this.take(4);
     for (;;) {
@@ -94,6 +116,8 @@ function answers(option: number, scripted: ScriptedExport): Uint8Array[] {
   const { size = 2 ** 20, flags = ABLE, structured = true } = scripted;
   const { contexts = ['base:allocation'] } = scripted;
   switch (option) {
+    case Option.extendedHeaders:
+      return [scripted.extended ? wire.ack(option) : wire.optionError(option, 0x80000001)];
     case Option.structuredReply:
       return [structured ? wire.ack(option) : wire.optionError(option, 0x80000001)];
     case Option.setMetaContext:

@@ -11,6 +11,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   nbdkit: 'nbdkit',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
+  openssl: 'openssl',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
@@ -45,9 +46,13 @@ export class Peers {
     return this.#folder;
   }
 
-  /** `nbdkit [ARGUMENTS]`, for example `['pattern', '64M']`; in the foreground, on a Unix socket. */
-  async nbdkit(args: readonly string[]): Promise<Peer> {
-    const path = await this.#socketPath();
+  /**
+   * `nbdkit [ARGUMENTS]`, for example `['pattern', '64M']`; in the foreground, on a Unix socket, or in the
+   * place of a peer that has ended.
+   */
+  async nbdkit(args: readonly string[], ended?: Peer): Promise<Peer> {
+    const path = ended?.server.path ?? (await this.#socketPath());
+    await rm(path, { force: true });
     // With its stop by the parent's death, no server outlives a killed test run.
     const fixed = ['--foreground', '--exit-with-parent', '--unix', path];
     return this.#start('nbdkit', [...fixed, ...args], path);

@@ -1,4 +1,11 @@
 import { CHUNK_ERROR, Chunk, Command, MAX_EXTENTS, MAX_STRING_BYTES } from '../wire/constants.js';
+import {
+  EXTENDED_EXTENT_BYTES,
+  EXTENDED_STATUS_HEAD_BYTES,
+  EXTENT_BYTES,
+  extendedExtentCount,
+  STATUS_HEAD_BYTES,
+} from '../wire/status.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 
@@ -6,7 +13,8 @@ import type { PendingRequest } from './pending-request.js';
 export const ERROR_FIELDS_BYTES = 6;
 /** The longest error chunk: its fields, a text, and the offset of NBD_REPLY_TYPE_ERROR_OFFSET. */
 const MAX_ERROR_BYTES = ERROR_FIELDS_BYTES + MAX_STRING_BYTES + 8;
-const MAX_STATUS_BYTES = 4 + 8 * MAX_EXTENTS;
+const MAX_STATUS_BYTES = STATUS_HEAD_BYTES + EXTENT_BYTES * MAX_EXTENTS;
+const MAX_EXTENDED_STATUS_BYTES = EXTENDED_STATUS_HEAD_BYTES + EXTENDED_EXTENT_BYTES * MAX_EXTENTS;
 
 /** What a chunk's header says of its body. */
 export interface ChunkClaim {
@@ -14,6 +22,8 @@ export interface ChunkClaim {
   readonly length: number;
   /** Whether it ends its reply. */
   readonly last: boolean;
+  /** Extended headers were agreed on: status comes in its wide form, and in no other. */
+  readonly extended: boolean;
 }
 
 /**
@@ -23,7 +33,7 @@ export interface ChunkClaim {
  * @throws LacunaError ERR_NBD_PROTOCOL
  */
 export function checkChunk(request: PendingRequest, claim: ChunkClaim): void {
-  if (!fitsRequest(request.command, claim.type)) {
+  if (!fitsRequest(request.command, claim)) {
     throw violation(`a chunk of type ${claim.type} in the reply to command ${request.command}`);
   }
   if (!fitsType(request.length, claim)) {
@@ -31,9 +41,10 @@ export function checkChunk(request: PendingRequest, claim: ChunkClaim): void {
   }
 }
 
-function fitsRequest(command: number, type: number): boolean {
+function fitsRequest(command: number, { type, extended }: ChunkClaim): boolean {
   if (type === Chunk.offsetData || type === Chunk.offsetHole) return command === Command.read;
-  if (type === Chunk.blockStatus) return command === Command.blockStatus;
+  if (type === Chunk.blockStatus) return command === Command.blockStatus && !extended;
+  if (type === Chunk.blockStatusExtended) return command === Command.blockStatus && extended;
   return type === Chunk.none || (type & CHUNK_ERROR) !== 0;
 }
 
@@ -47,6 +58,8 @@ function fitsType(requested: number, { type, length, last }: ChunkClaim): boolea
       return length === 12;
     case Chunk.blockStatus:
       return length >= 12 && length <= MAX_STATUS_BYTES && (length - 4) % 8 === 0;
+    case Chunk.blockStatusExtended:
+      return length <= MAX_EXTENDED_STATUS_BYTES && extendedExtentCount(length) !== undefined;
     default:
       return length >= ERROR_FIELDS_BYTES && length <= MAX_ERROR_BYTES;
   }

@@ -1,11 +1,15 @@
 import { abortedError, isAborted, LacunaError } from '../../errors/index.js';
+import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { type Conversation, Dialogue } from './dialogue.js';
 import { locate } from './failures.js';
+import { prepareTls, type Securer } from './secure-socket.js';
 import { Transport } from './transport.js';
 
 export interface ConverseOptions {
   readonly server: NbdServerAddress;
+  /** What the server must prove, and how this side proves itself; absent: in plain. */
+  readonly tls?: NbdTls;
   /** How messages name what is talked to; default the server's URI. */
   readonly name?: string;
   /** Limit for connecting and talking together. Default 15 s. */
@@ -20,14 +24,29 @@ const CONNECT_TIMEOUT_MS = 15_000;
  * Connects and holds a conversation. `proceed` takes the transport over in the same turn in which the
  * conversation ends: the socket must know at once where the next bytes go.
  */
-export function converse<T, R>(
+export async function converse<T, R>(
   conversation: Conversation<T>,
   options: ConverseOptions,
   proceed: (transport: Transport, result: T) => R,
 ): Promise<R> {
-  const { signal, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
-  if (signal?.aborted) return Promise.reject(abortedError(signal));
-  const name = options.name ?? formatNbdUri(options.server);
+  const { signal, server, tls } = options;
+  if (signal?.aborted) throw abortedError(signal);
+  const name = options.name ?? formatNbdUri(server, '', tls);
+  try {
+    const securer = tls && (await prepareTls(tls, server));
+    return await hold(conversation, { ...options, securer }, proceed);
+  } catch (failure) {
+    throw isAborted(failure) ? failure : locate(failure, name);
+  }
+}
+
+function hold<T, R>(
+  conversation: Conversation<T>,
+  options: ConverseOptions & { securer?: Securer },
+  proceed: (transport: Transport, result: T) => R,
+): Promise<R> {
+  const { signal, server, securer, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
+  if (signal?.aborted) throw abortedError(signal);
   return new Promise((resolve, reject) => {
     const onAbort = () => transport.destroy(abortedError(signal));
     const release = () => {
@@ -36,20 +55,20 @@ export function converse<T, R>(
     };
     const dialogue = new Dialogue(conversation, {
       send: (bytes) => transport.write(bytes, () => {}),
+      secure: () => transport.secure(() => dialogue.secured()),
       done: (result) => {
         release();
         resolve(proceed(transport, result));
       },
       failed: (failure) => {
         release();
-        const error = isAborted(failure) ? failure : locate(failure, name);
-        transport.destroy(error as LacunaError);
-        reject(error);
+        transport.destroy(failure as LacunaError);
+        reject(failure);
       },
     });
     // First, because a new socket asks at once where its first bytes go. The server speaks first.
     dialogue.start();
-    const transport = new Transport(options.server, dialogue);
+    const transport = new Transport(server, dialogue, securer);
     const timer = setTimeout(() => transport.destroy(timedOut(connectTimeoutMs)), connectTimeoutMs);
     signal?.addEventListener('abort', onAbort);
   });

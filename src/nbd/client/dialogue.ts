@@ -1,8 +1,13 @@
+import assert from 'node:assert/strict';
 import type { LacunaError } from '../../errors/index.js';
 import type { ByteSink } from './byte-sink.js';
+import { violation } from './failures.js';
 
-/** What a conversation wants next: exactly so many bytes from the peer, or to say something. */
-export type Step = { readonly read: number } | { readonly write: Uint8Array };
+/** What a conversation wants next: exactly so many bytes from the peer, to say something, or TLS. */
+export type Step =
+  | { readonly read: number }
+  | { readonly write: Uint8Array }
+  | { readonly secure: true };
 
 /**
  * A conversation in fixed steps, such as the handshake, as a generator: it reads like the protocol's
@@ -21,8 +26,15 @@ export function* say(bytes: Uint8Array): Conversation<void> {
   yield { write: bytes };
 }
 
+/** Goes on over TLS. Until that stands, not a byte may come in plain. */
+export function* secure(): Conversation<void> {
+  yield { secure: true };
+}
+
 export interface DialogueEvents<T> {
   send(bytes: Uint8Array): void;
+  /** Puts TLS over the stream; {@link Dialogue.secured} is called when it stands. For conversations that ask. */
+  secure?(): void;
   done(result: T): void;
   failed(error: unknown): void;
 }
@@ -37,6 +49,7 @@ export class Dialogue<T> implements ByteSink {
   #wanted: Uint8Array = new Uint8Array(1);
   #filled = 0;
   #ended = false;
+  #securing = false;
 
   constructor(conversation: Conversation<T>, events: DialogueEvents<T>) {
     this.#conversation = conversation;
@@ -52,7 +65,15 @@ export class Dialogue<T> implements ByteSink {
     return this.#filled === 0 ? this.#wanted : this.#wanted.subarray(this.#filled);
   }
 
+  /** TLS stands, and whatever is received from now on came through it. */
+  secured(): void {
+    this.#securing = false;
+    this.#run(() => this.#conversation.next(NOTHING));
+  }
+
   received(count: number): void {
+    // Somebody in between could otherwise have his words taken for the server's (CVE-2021-3716 was a server's).
+    if (this.#securing) throw violation('bytes in plain behind its agreement to TLS');
     this.#filled += count;
     if (this.#ended || this.#filled < this.#wanted.length) return;
     const bytes = this.#wanted;
@@ -73,7 +94,7 @@ export class Dialogue<T> implements ByteSink {
         result = this.#conversation.next(NOTHING);
       }
       if (!result.done) {
-        this.#expect((result.value as { read: number }).read);
+        this.#await(result.value);
         return;
       }
       this.#ended = true;
@@ -84,8 +105,15 @@ export class Dialogue<T> implements ByteSink {
     }
   }
 
-  #expect(count: number): void {
-    this.#wanted = new Uint8Array(count);
+  #await(step: Step): void {
     this.#filled = 0;
+    if ('read' in step) {
+      this.#wanted = new Uint8Array(step.read);
+      return;
+    }
+    this.#wanted = new Uint8Array(1);
+    this.#securing = true;
+    assert(this.#events.secure !== undefined, 'nobody can put TLS over this stream');
+    this.#events.secure();
   }
 }

@@ -16,24 +16,35 @@ export class ExportProperties {
   readonly canWriteZeroes: boolean;
   /** Knows how to refuse a zero request that would be slow. */
   readonly canFastZero: boolean;
+  /** Can be told what will be read soon. */
+  readonly canCache: boolean;
+  /** Can be asked to send a read in one piece. */
+  readonly canDontFragment: boolean;
+  /** A status request can name the contexts that it is made for; otherwise all are answered. */
+  readonly canChooseContexts: boolean;
   /** What one connection has flushed, every other one reads. */
   readonly canMultiConn: boolean;
   /** Lies on a device with slow seeks. */
   readonly rotational: boolean;
   /** Structured replies were agreed on. */
   readonly structured: boolean;
+  /** Extended headers were agreed on: lengths without payload have 64 bits. */
+  readonly extended: boolean;
   /** The granted metadata contexts. */
   readonly contexts: readonly string[];
   /** Offsets and lengths of all requests should be multiples of this; a power of two. */
   readonly minimumBlock: number;
+  /** They must be multiples of this: `minimumBlock` where the server said it, else 1. */
+  readonly requiredBlock: number;
   /** Multiples of this are fast; a power of two. */
   readonly preferredBlock: number;
   /** The longest read or write. */
   readonly maximumPayload: number;
-  /** The longest trim or zero request; status may be asked for more, and is told for less. */
+  /** The longest request without payload; what is longer is made of several, and status is told for less. */
   readonly maximumLength: number;
 
-  constructor({ size, flags, structured, contexts, blockSizes }: Agreement) {
+  constructor(agreement: Agreement) {
+    const { size, flags, structured, extended, contexts, blockSizes } = agreement;
     const has = (flag: number) => (flags & flag) !== 0;
     this.size = size;
     this.readOnly = has(ExportFlag.readOnly);
@@ -42,14 +53,20 @@ export class ExportProperties {
     this.canTrim = has(ExportFlag.trim) && !this.readOnly;
     this.canWriteZeroes = has(ExportFlag.writeZeroes) && !this.readOnly;
     this.canFastZero = this.canWriteZeroes && has(ExportFlag.fastZero);
+    this.canCache = has(ExportFlag.cache);
+    this.canDontFragment = structured && has(ExportFlag.dontFragment);
+    this.canChooseContexts = extended && has(ExportFlag.blockStatusPayload);
     this.canMultiConn = has(ExportFlag.multiConnection);
     this.rotational = has(ExportFlag.rotational);
     this.structured = structured;
+    this.extended = extended;
     this.contexts = contexts.map((context) => context.name);
     this.minimumBlock = blockSizes.minimum;
+    this.requiredBlock = agreement.blockSizesTold ? blockSizes.minimum : 1;
     this.preferredBlock = blockSizes.preferred;
     this.maximumPayload = longestPayload(blockSizes.maximum, blockSizes.minimum);
-    this.maximumLength = MAX_LENGTH - (MAX_LENGTH % blockSizes.preferred);
+    const longest = extended ? Number.MAX_SAFE_INTEGER : MAX_LENGTH;
+    this.maximumLength = longest - (longest % blockSizes.preferred);
   }
 }
 

@@ -24,6 +24,7 @@ const VERBS: Readonly<Record<number, string>> = {
   [Command.write]: 'write',
   [Command.flush]: 'flush',
   [Command.trim]: 'trim',
+  [Command.cache]: 'read ahead',
   [Command.writeZeroes]: 'write zeroes to',
   [Command.blockStatus]: 'tell the status of',
 };

@@ -2,146 +2,85 @@
  * The client's side of the handshake: greeting, then options, each asked and answered in turn, until GO
  * (or EXPORT_NAME with an old server) starts the transmission. Sequence:
  *
- *     greeting -> STRUCTURED_REPLY -> SET_META_CONTEXT -> GO -> transmission
+ *     greeting -> [STARTTLS] -> EXTENDED_HEADERS or STRUCTURED_REPLY -> SET_META_CONTEXT -> GO
  *
- * Every step that a server refuses costs only what it would have given, except GO.
+ * Every step that a server refuses costs only what it would have given, except STARTTLS and GO.
  */
 import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
-import {
-  DEFAULT_MAX_PAYLOAD,
-  ExportFlag,
-  Info,
-  Option,
-  OptionError,
-  OptionReply,
-} from '../wire/constants.js';
-import {
-  type BlockSizes,
-  decodeBlockSizes,
-  decodeExportInfo,
-  type ExportInfo,
-  encodeContextQuery,
-  encodeInfoQuery,
-  encodeOption,
-  viewOf,
-} from '../wire/options.js';
-import { decodeText, encodeText } from '../wire/text.js';
+import { Info, Option, OptionError, OptionReply } from '../wire/constants.js';
+import { decodeExportInfo, encodeInfoQuery, encodeOption, viewOf } from '../wire/options.js';
+import { encodeText } from '../wire/text.js';
 import { type Conversation, say, take } from './dialogue.js';
+import { type Chosen, readInfos, settle } from './export-infos.js';
 import { violation } from './failures.js';
 import { type Greeting, greet } from './greeting.js';
-import { type OptionAnswer, optionReply, refusal } from './option-replies.js';
+import { askContexts, checkDistinct, type GrantedContext } from './meta-contexts.js';
+import { optionReply, refusal } from './option-replies.js';
+import { startTls } from './start-tls.js';
 
 export interface HandshakeOptions {
   readonly export: string;
   /** Contexts beside `base:allocation`; each must be granted. */
   readonly contexts: readonly string[];
-}
-
-/** A granted metadata context and the id that block status replies use for it. */
-export interface GrantedContext {
-  readonly id: number;
-  readonly name: string;
+  /** Say nothing but STARTTLS before TLS stands. */
+  readonly tls?: boolean;
+  /** Ask for extended headers. Default true. */
+  readonly extended?: boolean;
 }
 
 /** What the two sides agreed on. */
-export interface Agreement {
-  readonly size: number;
-  readonly flags: number;
+export interface Agreement extends Chosen {
   readonly structured: boolean;
+  /** Lengths have 64 bits; comes with structured replies. */
+  readonly extended: boolean;
   readonly contexts: readonly GrantedContext[];
-  readonly blockSizes: BlockSizes;
 }
-
-/** More infos or contexts in one answer than any server has reason to send. */
-const MAX_REPLIES = 1024;
 
 export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
+  const { export: name, contexts: wanted } = options;
   const greeting = yield* greet();
-  const structured = greeting.fixed && (yield* askStructuredReplies());
-  const contexts = structured ? yield* askContexts(options) : [];
-  const chosen = yield* enterExport(options.export, greeting);
-  for (const name of options.contexts) {
-    if (!contexts.some((context) => context.name === name)) {
-      throw contextUnknown(name, options.export, structured);
+  if (options.tls) yield* startTls(greeting);
+  const mayExtend = greeting.fixed && options.extended !== false;
+  const extended = mayExtend && (yield* ask(Option.extendedHeaders));
+  const structured = extended || (greeting.fixed && (yield* ask(Option.structuredReply)));
+  const queries = [Context.allocation, ...wanted];
+  const contexts = structured ? yield* askContexts(Option.setMetaContext, name, queries) : [];
+  checkDistinct(contexts);
+  const chosen = yield* enterExport(options, extended, greeting);
+  for (const context of wanted) {
+    if (!contexts.some((granted) => granted.name === context)) {
+      throw contextUnknown(context, name, structured);
     }
   }
-  return { structured, contexts, ...chosen };
+  return { structured, extended, contexts, ...chosen };
 }
 
-function* askStructuredReplies(): Conversation<boolean> {
-  yield* say(encodeOption(Option.structuredReply));
-  const answer = yield* optionReply(Option.structuredReply);
+/** An option without payload that a server takes or does not. */
+export function* ask(option: number): Conversation<boolean> {
+  yield* say(encodeOption(option));
+  const answer = yield* optionReply(option);
   if (answer.type === OptionReply.ack) return true;
   if (answer.error) return false;
-  throw violation(`reply ${answer.type} to NBD_OPT_STRUCTURED_REPLY`);
+  throw violation(`reply ${answer.type} to option ${option}`);
 }
 
-/** A refusal is not told apart from an empty grant: GO will say what is wrong with the export. */
-function* askContexts(options: HandshakeOptions): Conversation<GrantedContext[]> {
-  const queries = [Context.allocation, ...options.contexts];
-  yield* say(encodeOption(Option.setMetaContext, encodeContextQuery(options.export, queries)));
-  const granted: GrantedContext[] = [];
-  while (granted.length <= MAX_REPLIES) {
-    const answer = yield* optionReply(Option.setMetaContext);
-    if (answer.type === OptionReply.ack) return granted;
-    if (answer.error) return [];
-    granted.push(decodeContext(answer, granted));
-  }
-  throw violation(`more than ${MAX_REPLIES} metadata contexts`);
-}
-
-function decodeContext(answer: OptionAnswer, granted: readonly GrantedContext[]): GrantedContext {
-  if (answer.type !== OptionReply.metaContext || answer.payload.length < 5) {
-    throw violation(`reply ${answer.type} to NBD_OPT_SET_META_CONTEXT`);
-  }
-  const id = viewOf(answer.payload).getUint32(0);
-  const name = decodeText(answer.payload.subarray(4));
-  if (granted.some((other) => other.id === id || other.name === name)) {
-    throw violation(`the metadata context ${JSON.stringify(name)} (${id}) was granted twice`);
-  }
-  return { id, name };
-}
-
-type Chosen = Pick<Agreement, 'size' | 'flags' | 'blockSizes'>;
-
-function* enterExport(name: string, greeting: Greeting): Conversation<Chosen> {
+function* enterExport(
+  { export: name, tls = false }: HandshakeOptions,
+  extended: boolean,
+  greeting: Greeting,
+): Conversation<Chosen> {
   if (!greeting.fixed) return yield* exportName(name, greeting);
   yield* say(encodeOption(Option.go, encodeInfoQuery(name, [Info.blockSize])));
-  let info: ExportInfo | undefined;
-  let sizes: BlockSizes | undefined;
-  for (let count = 0; count <= MAX_REPLIES; count++) {
-    const answer = yield* optionReply(Option.go);
-    if (answer.type === OptionError.unsupported) return yield* exportName(name, greeting);
-    if (answer.error) throw refusal(answer, `the export ${JSON.stringify(name)}`);
-    if (answer.type === OptionReply.ack) {
-      if (info === undefined) throw violation('no NBD_INFO_EXPORT before the end of NBD_OPT_GO');
-      return settle(info, sizes);
-    }
-    const view = infoView(answer);
-    const type = view.getUint16(0);
-    if (type === Info.export) info = exportInfo(view);
-    if (type === Info.blockSize) sizes = blockSizes(view);
+  const told = yield* readInfos(Option.go);
+  if ('size' in told) {
+    const { size, flags, blockSizes, blockSizesTold } = told;
+    return { size, flags, blockSizes, blockSizesTold };
   }
-  throw violation(`more than ${MAX_REPLIES} replies to NBD_OPT_GO`);
-}
-
-function infoView(answer: OptionAnswer): DataView {
-  if (answer.type !== OptionReply.info || answer.payload.length < 2) {
-    throw violation(`reply ${answer.type} to NBD_OPT_GO`);
-  }
-  return viewOf(answer.payload);
-}
-
-function exportInfo(view: DataView): ExportInfo {
-  if (view.byteLength !== 12) throw violation(`NBD_INFO_EXPORT of ${view.byteLength} bytes`);
-  return decodeExportInfo(view, 2);
-}
-
-function blockSizes(view: DataView): BlockSizes {
-  const sizes = decodeBlockSizes(view);
-  if (sizes === undefined) throw violation('NBD_INFO_BLOCK_SIZE with sizes that break its rules');
-  return sizes;
+  // Who speaks TLS or extended headers knows GO; with the latter EXPORT_NAME is forbidden.
+  const mayBeOld = told.type === OptionError.unsupported && !tls && !extended;
+  if (mayBeOld) return yield* exportName(name, greeting);
+  throw refusal(told, `the export ${JSON.stringify(name)}`);
 }
 
 /** The oldest way in; it has no error reply, a server that refuses just hangs up. */
@@ -159,23 +98,6 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
   }
   if (!greeting.noZeroes) yield* take(124);
   return settle(decodeExportInfo(viewOf(bytes), 0), undefined);
-}
-
-function settle(info: ExportInfo, sizes: BlockSizes | undefined): Chosen {
-  if (info.size > Number.MAX_SAFE_INTEGER) {
-    throw new LacunaError(
-      'ERR_NBD_UNSUPPORTED',
-      `the export is larger than ${Number.MAX_SAFE_INTEGER} bytes (8 PiB), the most that Lacuna handles`,
-    );
-  }
-  const flags = info.flags & ExportFlag.hasFlags ? info.flags : 0;
-  return { size: info.size, flags, blockSizes: sizes ?? assumedSizes(info.size) };
-}
-
-/** "Block size constraints": a client that was told none should keep to 512, where the size allows. */
-function assumedSizes(size: number): BlockSizes {
-  const minimum = size % 512 === 0 ? 512 : 1;
-  return { minimum, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
 }
 
 function contextUnknown(name: string, exportName: string, structured: boolean): LacunaError {

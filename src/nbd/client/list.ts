@@ -6,6 +6,7 @@ import { type Conversation, say } from './dialogue.js';
 import { violation } from './failures.js';
 import { greet } from './greeting.js';
 import { type OptionAnswer, optionReply, refusal } from './option-replies.js';
+import { startTls } from './start-tls.js';
 
 /** An export that a server offers. */
 export interface ListedExport {
@@ -17,8 +18,9 @@ export interface ListedExport {
 const MAX_EXPORTS = 65536;
 
 /** Asks which exports there are ("NBD_OPT_LIST") and takes leave. */
-export function* listExports(): Conversation<ListedExport[]> {
+export function* listExports(options: { tls?: boolean } = {}): Conversation<ListedExport[]> {
   const greeting = yield* greet();
+  if (options.tls) yield* startTls(greeting);
   if (!greeting.fixed) {
     throw new LacunaError('ERR_NBD_UNSUPPORTED', 'the server is too old to list its exports');
   }

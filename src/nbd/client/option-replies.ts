@@ -41,14 +41,14 @@ const REFUSALS: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   [OptionError.policy]: ['ERR_DEVICE_OPEN', 'its policy forbids it'],
   [OptionError.invalid]: ['ERR_DEVICE_OPEN', 'it calls the request invalid'],
   [OptionError.platform]: ['ERR_NBD_UNSUPPORTED', 'its platform cannot'],
-  [OptionError.tlsRequired]: ['ERR_NBD_UNSUPPORTED', 'it requires TLS, which is not supported yet'],
+  [OptionError.tlsRequired]: ['ERR_NBD_TLS', 'it requires TLS; name it by an nbds:// URI'],
   [OptionError.unknown]: ['ERR_DEVICE_OPEN', 'it has no such export'],
   [OptionError.shutdown]: ['ERR_NBD_DISCONNECTED', 'it is shutting down'],
   [OptionError.blockSizeRequired]: ['ERR_NBD_UNSUPPORTED', 'it insists on block sizes'],
   [OptionError.tooBig]: ['ERR_DEVICE_OPEN', 'it calls the request too big'],
   [OptionError.extendedHeadersRequired]: [
     'ERR_NBD_UNSUPPORTED',
-    'it requires extended headers, which are not supported yet',
+    'it requires extended headers, which were not asked for or agreed on',
   ],
 };
 

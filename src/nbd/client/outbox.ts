@@ -1,4 +1,10 @@
-import { REQUEST_BYTES, type RequestHeader, writeRequest } from '../wire/requests.js';
+import {
+  EXTENDED_REQUEST_BYTES,
+  REQUEST_BYTES,
+  type RequestHeader,
+  writeExtendedRequest,
+  writeRequest,
+} from '../wire/requests.js';
 
 /** The sending half of a socket, as much of it as is needed. */
 export interface Sender {
@@ -7,7 +13,7 @@ export interface Sender {
   write(bytes: Uint8Array, sent: (error?: Error | null) => void): unknown;
 }
 
-/** Headers are gathered in blocks of this size: 292 requests. */
+/** Headers are gathered in blocks of this size: 256 requests or more. */
 const BLOCK_BYTES = 8 * 1024;
 
 class Block {
@@ -30,19 +36,23 @@ export class Outbox {
   readonly #sender: Sender;
   readonly #spare: Block[] = [];
   readonly #flush = () => this.flush();
+  readonly #headerBytes: number;
+  readonly #writeHeader: typeof writeRequest;
   #block = new Block();
   #corked = false;
 
-  constructor(sender: Sender) {
+  constructor(sender: Sender, extended: boolean) {
     this.#sender = sender;
+    this.#headerBytes = extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
+    this.#writeHeader = extended ? writeExtendedRequest : writeRequest;
   }
 
   /** Queues a request; its payload, if it has one, and the function called when Node let go of it. */
   push(request: RequestHeader, payload?: Uint8Array, sent?: () => void): void {
     this.#cork();
-    if (this.#block.end + REQUEST_BYTES > BLOCK_BYTES) this.#nextBlock();
-    writeRequest(this.#block.view, this.#block.end, request);
-    this.#block.end += REQUEST_BYTES;
+    if (this.#block.end + this.#headerBytes > BLOCK_BYTES) this.#nextBlock();
+    this.#writeHeader(this.#block.view, this.#block.end, request);
+    this.#block.end += this.#headerBytes;
     if (payload === undefined || sent === undefined) return;
     this.#sendHeaders();
     this.#sender.write(payload, sent);

@@ -1,8 +1,8 @@
-import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
 import { abortedError, type LacunaError } from '../../errors/index.js';
 import { ExtentList } from '../../extent/index.js';
 import { Command } from '../wire/constants.js';
 import type { RequestHeader } from '../wire/requests.js';
+import { onAbort } from './abort.js';
 import { Coverage } from './coverage.js';
 
 /** What one request asks of the server, and where its bytes come from or go to. */
@@ -17,6 +17,8 @@ export interface RequestSpec {
   readonly source?: Uint8Array;
   /** The ids of the contexts whose extents a status request is made for. */
   readonly contexts?: readonly number[];
+  /** What stands behind a status request that does not mean all contexts ("NBD_FLAG_BLOCK_STATUS_PAYLOAD"). */
+  readonly statusPayload?: Uint8Array;
   readonly signal?: AbortSignal;
 }
 
@@ -129,12 +131,7 @@ export class PendingRequest implements RequestHeader {
   #listenTo(signal: AbortSignal | undefined): void {
     this.#signal = signal;
     if (signal === undefined) return;
-    // One signal for all requests of a copy is right, but Node suspects a leak from 11 listeners on.
-    // Not 0, the documented "no limit": with it, getMaxListeners of Node 20 throws.
-    if (getMaxListeners(signal) === defaultMaxListeners) {
-      setMaxListeners(Number.POSITIVE_INFINITY, signal);
-    }
-    signal.addEventListener('abort', this.#onAbort);
+    onAbort(signal, this.#onAbort);
   }
 
   #forget(): void {

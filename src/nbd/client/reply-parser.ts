@@ -5,15 +5,30 @@
  *     header --simple, read---> payload -> (replied)
  *            --data---> dataOffset ------> payload -> header
  *            --hole---> hole ------------> header
- *            --status-> statusContext ---> extents -> header
+ *            --status-> statusHead ------> extents -> header
  *            --error--> error -----------> header
  *
  * Small replies are read many at once into a staging buffer and copied. While a large read is pending,
  * only a header's bytes are asked for, and then the payload straight into the target: that costs one
  * more system call for each reply and saves copying it.
+ *
+ * With extended headers every reply is a chunk, its header longer, its status wider; all else is the same.
  */
-import { CHUNK_DONE, CHUNK_MAGIC, Chunk, Command, SIMPLE_REPLY_MAGIC } from '../wire/constants.js';
-import { CHUNK_BYTES, SIMPLE_REPLY_BYTES } from '../wire/replies.js';
+import {
+  CHUNK_DONE,
+  CHUNK_MAGIC,
+  Chunk,
+  Command,
+  EXTENDED_CHUNK_MAGIC,
+  SIMPLE_REPLY_MAGIC,
+} from '../wire/constants.js';
+import { CHUNK_BYTES, EXTENDED_CHUNK_BYTES, SIMPLE_REPLY_BYTES } from '../wire/replies.js';
+import {
+  EXTENDED_EXTENT_BYTES,
+  EXTENDED_STATUS_HEAD_BYTES,
+  EXTENT_BYTES,
+  STATUS_HEAD_BYTES,
+} from '../wire/status.js';
 import { readU64 } from '../wire/u64.js';
 import { checkChunk, ERROR_FIELDS_BYTES } from './chunk-rules.js';
 import { remoteError, violation } from './failures.js';
@@ -32,13 +47,15 @@ export interface ReplyEvents {
 export interface ReplyRules extends StatusContexts {
   /** Whether structured replies were agreed on. */
   readonly structured: boolean;
+  /** Whether extended headers were. */
+  readonly extended: boolean;
 }
 
 const STAGING_BYTES = 64 * 1024;
 /** A payload's rest of this size is worth a system call of its own. */
 const DIRECT_BYTES = 32 * 1024;
-/** A data chunk's header and offset, the most that can be asked for without touching payload. */
-const DATA_HEADER_BYTES = CHUNK_BYTES + 8;
+/** The offset in a data chunk's body; so much behind a header can be asked for without touching payload. */
+const DATA_OFFSET_BYTES = 8;
 
 /** Takes what nobody wants any more. What is in it is never looked at, so all connections share it. */
 const scratch = new Uint8Array(STAGING_BYTES);
@@ -48,7 +65,7 @@ const State = {
   dataOffset: 1,
   payload: 2,
   hole: 3,
-  statusContext: 4,
+  statusHead: 4,
   extents: 5,
   error: 6,
 } as const;
@@ -61,7 +78,7 @@ export class ReplyParser {
   readonly #status: StatusReader;
   #state: number = State.header;
   /** Bytes that the state needs at once. */
-  #needed = SIMPLE_REPLY_BYTES;
+  #needed: number;
   /** The request that the current reply or chunk belongs to. */
   #request!: PendingRequest;
   /** Whether the current chunk is its reply's last. */
@@ -77,6 +94,7 @@ export class ReplyParser {
     this.#table = table;
     this.#rules = rules;
     this.#events = events;
+    this.#needed = this.#shortestHeader;
     this.#status = new StatusReader(rules);
   }
 
@@ -95,9 +113,20 @@ export class ReplyParser {
     while (this.#advance());
   }
 
+  /** What a reply has at least. */
+  get #shortestHeader(): number {
+    return this.#rules.extended ? EXTENDED_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
+  }
+
+  get #chunkBytes(): number {
+    return this.#rules.extended ? EXTENDED_CHUNK_BYTES : CHUNK_BYTES;
+  }
+
   /** As much as can be read without running into a payload. */
   #leanLimit(): number {
-    if (this.#state === State.header && this.#rules.structured) return DATA_HEADER_BYTES;
+    if (this.#state === State.header && this.#rules.structured) {
+      return this.#chunkBytes + DATA_OFFSET_BYTES;
+    }
     return this.#state === State.extents ? this.#remaining : this.#needed;
   }
 
@@ -127,8 +156,8 @@ export class ReplyParser {
         return this.#dataOffset();
       case State.hole:
         return this.#hole();
-      case State.statusContext:
-        return this.#statusContext();
+      case State.statusHead:
+        return this.#statusHead();
       case State.extents:
         return this.#extents();
       default:
@@ -145,6 +174,10 @@ export class ReplyParser {
   #header(): boolean {
     const { view, start } = this.#staging;
     const magic = view.getUint32(start);
+    if (this.#rules.extended) {
+      if (magic === EXTENDED_CHUNK_MAGIC) return this.#extendedChunk();
+      throw violation(`a reply with the magic number 0x${magic.toString(16)}`);
+    }
     if (magic === SIMPLE_REPLY_MAGIC) return this.#simpleReply();
     if (magic !== CHUNK_MAGIC || !this.#rules.structured) {
       throw violation(`a reply with the magic number 0x${magic.toString(16)}`);
@@ -175,12 +208,30 @@ export class ReplyParser {
   #chunk(): boolean {
     const { view } = this.#staging;
     const at = this.#staging.consume(CHUNK_BYTES);
-    const request = this.#find(at + 8);
-    const flags = view.getUint16(at + 4);
-    const type = view.getUint16(at + 6);
     this.#remaining = view.getUint32(at + 16);
+    return this.#body(at, this.#find(at + 8));
+  }
+
+  /** "Extended reply header": it says the request's offset again, so that a mix-up is noticed. */
+  #extendedChunk(): boolean {
+    const { view } = this.#staging;
+    const at = this.#staging.consume(EXTENDED_CHUNK_BYTES);
+    const request = this.#find(at + 8);
+    const offset = readU64(view, at + 16);
+    if (offset !== request.offset) {
+      throw violation(`a reply for offset ${offset} to a request for ${request.offset}`);
+    }
+    this.#remaining = readU64(view, at + 24);
+    return this.#body(at, request);
+  }
+
+  /** What follows the header at `at`, whose length is known. */
+  #body(at: number, request: PendingRequest): boolean {
+    const flags = this.#staging.view.getUint16(at + 4);
+    const type = this.#staging.view.getUint16(at + 6);
+    const { extended } = this.#rules;
     this.#last = (flags & CHUNK_DONE) !== 0;
-    checkChunk(request, { type, length: this.#remaining, last: this.#last });
+    checkChunk(request, { type, length: this.#remaining, last: this.#last, extended });
     switch (type) {
       case Chunk.none:
         return this.#endChunk();
@@ -189,7 +240,9 @@ export class ReplyParser {
       case Chunk.offsetHole:
         return this.#enter(State.hole, 12);
       case Chunk.blockStatus:
-        return this.#enter(State.statusContext, 4);
+        return this.#enter(State.statusHead, STATUS_HEAD_BYTES);
+      case Chunk.blockStatusExtended:
+        return this.#enter(State.statusHead, EXTENDED_STATUS_HEAD_BYTES);
       default:
         return this.#enter(State.error, this.#remaining);
     }
@@ -260,18 +313,28 @@ export class ReplyParser {
     this.#remaining -= count;
   }
 
-  #statusContext(): boolean {
-    const id = this.#staging.view.getUint32(this.#staging.consume(4));
-    this.#status.begin(this.#request, id);
-    this.#remaining -= 4;
-    return this.#enter(State.extents, 8);
+  #statusHead(): boolean {
+    const { view } = this.#staging;
+    const { extended } = this.#rules;
+    const headBytes = extended ? EXTENDED_STATUS_HEAD_BYTES : STATUS_HEAD_BYTES;
+    const at = this.#staging.consume(headBytes);
+    this.#status.begin(this.#request, view.getUint32(at));
+    this.#remaining -= headBytes;
+    if (!extended) return this.#enter(State.extents, EXTENT_BYTES);
+    const count = view.getUint32(at + 4);
+    if (count * EXTENDED_EXTENT_BYTES !== this.#remaining) {
+      throw violation(`${count} extents in ${this.#remaining} bytes`);
+    }
+    return this.#enter(State.extents, EXTENDED_EXTENT_BYTES);
   }
 
   #extents(): boolean {
     const staging = this.#staging;
-    const count = Math.floor(Math.min(staging.length, this.#remaining) / 8);
-    this.#status.add(staging.view, staging.consume(count * 8), count);
-    this.#remaining -= count * 8;
+    const count = Math.floor(Math.min(staging.length, this.#remaining) / this.#needed);
+    const at = staging.consume(count * this.#needed);
+    if (this.#rules.extended) this.#status.addExtended(staging.view, at, count);
+    else this.#status.add(staging.view, at, count);
+    this.#remaining -= count * this.#needed;
     return this.#remaining > 0 || this.#endChunk();
   }
 
@@ -289,7 +352,7 @@ export class ReplyParser {
 
   #endChunk(): true {
     const request = this.#request;
-    this.#enter(State.header, SIMPLE_REPLY_BYTES);
+    this.#enter(State.header, this.#shortestHeader);
     if (!this.#last) return true;
     const { contiguous } = request.coverage;
     const structuredRead = request.command === Command.read && this.#rules.structured;

@@ -6,7 +6,7 @@
  * byte lands in its target; for a write, Node holds no part of its source.
  */
 import { abortedError, LacunaError } from '../../errors/index.js';
-import { Command } from '../wire/constants.js';
+import { Command, CommandFlag } from '../wire/constants.js';
 import type { ByteSink } from './byte-sink.js';
 import { describeRequest, disconnected, locate } from './failures.js';
 import { Outbox, type Sender } from './outbox.js';
@@ -51,7 +51,7 @@ export class Session implements ByteSink, RequestOwner {
   constructor(connection: Connection, options: SessionOptions) {
     this.#connection = connection;
     this.#options = options;
-    this.#outbox = new Outbox(connection);
+    this.#outbox = new Outbox(connection, options.extended);
     this.#parser = new ReplyParser(this.#table, options, {
       replied: (request) => this.#replied(request),
       memoryReturned: (request) => this.#abandon(request),
@@ -84,8 +84,20 @@ export class Session implements ByteSink, RequestOwner {
     const promise = request.begin(spec);
     this.#table.sent(request);
     this.#watchdog.watch();
-    this.#outbox.push(request, spec.source, request.onReleased);
+    if (spec.statusPayload === undefined) {
+      this.#outbox.push(request, spec.source, request.onReleased);
+    } else {
+      this.#pushStatus(request, spec.statusPayload);
+    }
     return promise;
+  }
+
+  /** A status request whose length and contexts stand in a payload; it is ours, so nobody waits for it. */
+  #pushStatus(request: PendingRequest, payload: Uint8Array): void {
+    const { command, cookieHigh, cookieLow, offset } = request;
+    const flags = request.flags | CommandFlag.payloadLength;
+    const header = { command, flags, cookieHigh, cookieLow, offset, length: payload.length };
+    this.#outbox.push(header, payload, () => {});
   }
 
   /**

@@ -1,4 +1,6 @@
 import { Context, type ExtentList, Status } from '../../extent/index.js';
+import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../wire/status.js';
+import { readU64 } from '../wire/u64.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 
@@ -41,14 +43,26 @@ export class StatusReader {
   add(view: DataView, at: number, count: number): void {
     const list = this.#list;
     if (list === undefined) return;
-    const { size } = this.#contexts;
-    for (let i = 0; i < count; i++) {
-      const length = view.getUint32(at + i * 8);
-      const flags = view.getUint32(at + i * 8 + 4);
-      if (length === 0) throw violation('an extent of no bytes');
-      if (list.end >= this.#end) throw violation('more extents than the range needs');
-      const clipped = Math.min(length, size - list.end);
-      list.push(clipped, this.#allocation ? STATUS[flags & 3] : flags);
+    for (let i = at; i < at + count * EXTENT_BYTES; i += EXTENT_BYTES) {
+      const flags = view.getUint32(i + 4);
+      this.#push(list, view.getUint32(i), this.#allocation ? STATUS[flags & 3] : flags);
     }
+  }
+
+  /** Adds `count` extents of 64-bit length and flags ("NBD_REPLY_TYPE_BLOCK_STATUS_EXT"). */
+  addExtended(view: DataView, at: number, count: number): void {
+    const list = this.#list;
+    if (list === undefined) return;
+    for (let i = at; i < at + count * EXTENDED_EXTENT_BYTES; i += EXTENDED_EXTENT_BYTES) {
+      // The low half alone: as one number, flags of 64 bits lose their lowest.
+      const flags = this.#allocation ? STATUS[view.getUint32(i + 12) & 3] : readU64(view, i + 8);
+      this.#push(list, readU64(view, i), flags);
+    }
+  }
+
+  #push(list: ExtentList, length: number, flags: number): void {
+    if (length === 0) throw violation('an extent of no bytes');
+    if (list.end >= this.#end) throw violation('more extents than the range needs');
+    list.push(Math.min(length, this.#contexts.size - list.end), flags);
   }
 }

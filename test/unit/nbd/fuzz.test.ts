@@ -33,16 +33,20 @@ test('no bytes crash the handshake, and every failure is a LacunaError', () => {
     fc.property(fc.nat(good.length), damage, junk, sizes, (cut, changes, tail, pieces) => {
       const bytes = wire.concat(damaged(good, changes).subarray(0, cut), tail);
       let ended = false;
-      const dialogue = new Dialogue(handshake({ export: '', contexts: [] }), {
-        send: () => {},
-        done: () => {
-          ended = true;
+      const dialogue: Dialogue<unknown> = new Dialogue(
+        handshake({ export: '', contexts: [], extended: false }),
+        {
+          send: () => {},
+          secure: () => dialogue.secured(),
+          done: () => {
+            ended = true;
+          },
+          failed: (error) => {
+            expect(error).toBeInstanceOf(LacunaError);
+            ended = true;
+          },
         },
-        failed: (error) => {
-          expect(error).toBeInstanceOf(LacunaError);
-          ended = true;
-        },
-      });
+      );
       dialogue.start();
       for (let at = 0; at < bytes.length && !ended; at++)
         feed(dialogue, bytes.subarray(at, at + 1), pieces);

@@ -24,8 +24,9 @@ function talk<T>(
   sizes?: readonly number[],
 ): Outcome<T> & { dialogue: Dialogue<T> } {
   const outcome: Outcome<T> = { sent: [] };
-  const dialogue = new Dialogue(conversation, {
+  const dialogue: Dialogue<T> = new Dialogue(conversation, {
     send: (sent) => outcome.sent.push(sent),
+    secure: () => dialogue.secured(),
     done: (result) => {
       outcome.result = result;
     },
@@ -44,7 +45,7 @@ function talk<T>(
 }
 
 const meet = (bytes: Uint8Array, contexts: string[] = [], sizes?: readonly number[]) =>
-  talk<Agreement>(handshake({ export: 'disk', contexts }), bytes, sizes);
+  talk<Agreement>(handshake({ export: 'disk', contexts, extended: false }), bytes, sizes);
 
 const GO_REPLIES = wire.concat(
   wire.goInfo(wire.numbers([2, 77], [4, 1])),
@@ -64,11 +65,13 @@ const AGREEMENT: Agreement = {
   size: SIZE,
   flags: 0x8ed,
   structured: true,
+  extended: false,
   contexts: [
     { id: 7, name: 'base:allocation' },
     { id: 0x80000001, name: 'x:y' },
   ],
   blockSizes: { minimum: 512, preferred: 65536, maximum: 2 ** 25 },
+  blockSizesTold: true,
 };
 
 describe('the handshake', () => {
@@ -135,7 +138,7 @@ describe('the handshake', () => {
   test.each([
     [OptionError.unknown, 'ERR_DEVICE_OPEN', 'no such export'],
     [OptionError.policy, 'ERR_DEVICE_OPEN', 'policy'],
-    [OptionError.tlsRequired, 'ERR_NBD_UNSUPPORTED', 'TLS'],
+    [OptionError.tlsRequired, 'ERR_NBD_TLS', 'nbds://'],
     [OptionError.shutdown, 'ERR_NBD_DISCONNECTED', 'shutting down'],
     [0x8000abcd, 'ERR_DEVICE_OPEN', '0x8000abcd'],
   ])('GO refused with 0x%i is %s', (type, code, words) => {
@@ -184,7 +187,12 @@ describe('a broken handshake is a protocol error', () => {
     ],
     [
       'a context granted twice',
-      wire.concat(structured, wire.grantContext(1, 'a'), wire.grantContext(1, 'b')),
+      wire.concat(
+        structured,
+        wire.grantContext(1, 'a'),
+        wire.grantContext(1, 'b'),
+        wire.ack(Option.setMetaContext),
+      ),
     ],
     ['GO acknowledged without the export', wire.concat(plain, wire.ack(Option.go))],
     [

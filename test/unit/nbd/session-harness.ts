@@ -23,6 +23,7 @@ export class Harness implements Connection {
       name: 'nbd://test/',
       requestTimeoutMs: 0,
       structured: true,
+      extended: false,
       size: SIZE,
       contexts: new Map([
         [ALLOCATION, 'base:allocation'],

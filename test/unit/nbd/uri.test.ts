@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { formatNbdUri, type NbdLocation, parseNbdUri } from 'lacuna/nbd';
+import { formatNbdUri, type NbdLocation, type NbdTls, parseNbdUri } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
 
 const inet = (host: string, port = 10809) => ({ type: 'inet', host, port });
@@ -27,6 +27,7 @@ describe('an NBD URI', () => {
     ['host:10809', 'must look like'],
     ['nbd:host', 'must look like'],
     ['http://host/', '"http" is not one of'],
+    ['nbd+ssh://host/', '"nbd+ssh" is not one of'],
     ['nbd://host:0/', 'not a port'],
     ['nbd://host:65536/', 'not a port'],
     ['nbd://host:x/', 'HOST[:PORT]'],
@@ -34,6 +35,7 @@ describe('an NBD URI', () => {
     ['nbd://user@host/', 'user name'],
     ['nbd://host/?socket=/s', 'nbd+unix'],
     ['nbd://host/?tls-type=psk', '"tls-type"'],
+    ['nbd://host/?colour=red', '"colour" is not known'],
     ['nbd+unix:///', 'socket=PATH'],
     ['nbd+unix:///?socket=', 'socket=PATH'],
     ['nbd+unix:///?socket=/a&socket=/b', 'twice'],
@@ -46,10 +48,58 @@ describe('an NBD URI', () => {
     expect(() => parseNbdUri(uri)).toThrow(reason);
   });
 
-  test.each(['nbds://host/', 'nbds+unix:///?socket=/s'])('%s needs TLS, not yet there', (uri) => {
-    expect(() => parseNbdUri(uri)).toThrow(
-      expect.objectContaining({ code: 'ERR_NBD_UNSUPPORTED' }) as unknown as Error,
-    );
+  test.each<[string, NbdTls]>([
+    ['nbds://host/', { type: 'x509' }],
+    ['nbds+unix:///?socket=/s', { type: 'x509' }],
+    ['nbds://host/?tls-type=x509&tls-hostname=a.b', { type: 'x509', hostname: 'a.b' }],
+    ['nbds://host/?tls-verify-peer=0', { type: 'x509', 'verify-peer': false }],
+    ['nbds://host/?tls-verify-peer=true', { type: 'x509', 'verify-peer': true }],
+    ['nbds://alice@host/', { type: 'psk', username: 'alice' }],
+    ['nbds+unix://a%40b@/?socket=/s', { type: 'psk', username: 'a@b' }],
+    ['nbds://host/?tls-psk-file=/k', { type: 'psk', 'psk-file': '/k' }],
+    ['nbds://host/?tls-certificates=/c%20d', { type: 'x509', certificates: '/c d' }],
+    ['nbds://alice@host/?tls-type=psk', { type: 'psk', username: 'alice' }],
+  ])('%s requires TLS', (uri, tls) => {
+    expect(parseNbdUri(uri, { localFiles: true }).tls).toEqual(tls);
+  });
+
+  test.each([
+    ['nbds://host/?tls-type=none', 'x509 or psk'],
+    ['nbds://host/?tls-verify-peer=perhaps', 'true or false'],
+    ['nbds://host/?tls-type=psk&tls-hostname=a', 'no meaning'],
+    ['nbds://host/?tls-type=x509&tls-psk-file=/k', 'no meaning'],
+    ['nbds://alice@host/?tls-type=x509', 'tls-type=psk'],
+    ['nbd://host/?tls-hostname=a', 'nbds URIs only'],
+    ['nbd://host/?tls-certificates=/c', 'nbds URIs only'],
+  ])('%s is refused, so that nobody feels safe who is not', (uri, reason) => {
+    expect(() => parseNbdUri(uri, { localFiles: true })).toThrow(TypeError);
+    expect(() => parseNbdUri(uri, { localFiles: true })).toThrow(reason);
+  });
+
+  test('names files of this machine only where the caller allows it', () => {
+    for (const key of ['tls-certificates', 'tls-psk-file']) {
+      const uri = `nbds://host/?${key}=/etc/shadow`;
+      expect(() => parseNbdUri(uri)).toThrow('not allowed');
+      expect(parseNbdUri(uri, { localFiles: true }).tls).toMatchObject({});
+    }
+  });
+
+  test.each(['nbds://host/?tls-type=anon', 'nbd+vsock://2:10809/', 'nbds+vsock://2/'])(
+    '%s cannot be had, and says why',
+    (uri) => {
+      expect(() => parseNbdUri(uri)).toThrow(
+        expect.objectContaining({ code: 'ERR_NBD_UNSUPPORTED' }) as unknown as Error,
+      );
+    },
+  );
+
+  test('never shows a key, a certificate or where they lie', () => {
+    const server = { type: 'inet' as const, host: 'h', port: 1 };
+    const secrets: NbdTls[] = [
+      { type: 'psk', username: 'u', key: '5ec4e7', 'psk-file': '/5ec4e7' },
+      { type: 'x509', certificates: '/5ec4e7', ca: '5ec4e7', cert: '5ec4e7', key: '5ec4e7' },
+    ];
+    for (const tls of secrets) expect(formatNbdUri(server, '', tls)).not.toContain('5ec4e7');
   });
 
   test('says what formatNbdUri was told, whatever the names', () => {
@@ -64,10 +114,22 @@ describe('an NBD URI', () => {
         port: fc.integer({ min: 1, max: 65535 }),
       }),
     );
+    const tls = fc.oneof(
+      fc.constant(undefined),
+      fc.record({ type: fc.constant('psk' as const), username: text }),
+      fc.record(
+        { type: fc.constant('x509' as const), hostname: text, 'verify-peer': fc.constant(false) },
+        { requiredKeys: ['type'] },
+      ),
+    );
     fc.assert(
-      fc.property(server, fc.oneof(fc.constant(''), text), (address, name) => {
-        const location: NbdLocation = { server: address, export: name };
-        expect(parseNbdUri(formatNbdUri(address, name))).toEqual(location);
+      fc.property(server, fc.oneof(fc.constant(''), text), tls, (address, name, secured) => {
+        const location: NbdLocation = {
+          server: address,
+          export: name,
+          ...(secured !== undefined && { tls: secured }),
+        };
+        expect(parseNbdUri(formatNbdUri(address, name, secured))).toEqual(location);
       }),
     );
   });

@@ -1,0 +1,43 @@
+import { setTimeout } from 'node:timers/promises';
+import { abortedError } from '../../errors/index.js';
+import { NbdClient } from './client.js';
+import type { NbdConnectOptions } from './client-options.js';
+import { backoff, mayConnectLater } from './reconnect-rules.js';
+
+/**
+ * Connects, and tries again for `limitMs` while nobody listens, the server does not answer, or it does not
+ * have the export yet. A limit of 0 tries once.
+ *
+ * @throws what `NbdClient.connect` threw last.
+ */
+export async function connectPatiently(
+  options: NbdConnectOptions,
+  limitMs: number,
+): Promise<NbdClient> {
+  if (limitMs === 0) return NbdClient.connect(options);
+  const deadline = performance.now() + limitMs;
+  const { connectTimeoutMs = Number.POSITIVE_INFINITY, signal } = options;
+  for (const delayMs of backoff()) {
+    const restMs = Math.max(deadline - performance.now(), SHORTEST_MS);
+    const limited = { ...options, connectTimeoutMs: Math.min(connectTimeoutMs, restMs) };
+    try {
+      return await NbdClient.connect(limited);
+    } catch (error) {
+      const leftMs = deadline - performance.now();
+      if (!mayConnectLater(error) || leftMs <= 0) throw error;
+      await pause(Math.min(delayMs, leftMs), signal);
+    }
+  }
+  throw new Error('the waits never end');
+}
+
+/** The last attempt, made when the time has just passed, must be able to succeed. */
+const SHORTEST_MS = 100;
+
+async function pause(delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await setTimeout(delayMs, undefined, { signal });
+  } catch {
+    throw abortedError(signal);
+  }
+}

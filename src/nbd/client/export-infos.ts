@@ -1,0 +1,92 @@
+import { LacunaError } from '../../errors/index.js';
+import { DEFAULT_MAX_PAYLOAD, ExportFlag, Info, OptionReply } from '../wire/constants.js';
+import {
+  type BlockSizes,
+  decodeBlockSizes,
+  decodeExportInfo,
+  type ExportInfo,
+  viewOf,
+} from '../wire/options.js';
+import { decodeText } from '../wire/text.js';
+import type { Conversation } from './dialogue.js';
+import { violation } from './failures.js';
+import { type OptionAnswer, optionReply } from './option-replies.js';
+
+/** More infos or contexts in one answer than any server has reason to send. */
+export const MAX_REPLIES = 1024;
+
+/** What the handshake settles of an export. */
+export interface Chosen {
+  readonly size: number;
+  readonly flags: number;
+  readonly blockSizes: BlockSizes;
+  /** The server told its block sizes; they are rules then, and not only good manners. */
+  readonly blockSizesTold: boolean;
+}
+
+/** What a server tells of an export beside. */
+export interface Words {
+  /** Its name, where the server calls it something else than we did. */
+  readonly name?: string;
+  readonly description?: string;
+}
+
+/** The replies to INFO or GO; the error among them, where the server refused. */
+export function* readInfos(option: number): Conversation<(Chosen & Words) | OptionAnswer> {
+  let info: ExportInfo | undefined;
+  let sizes: BlockSizes | undefined;
+  const words: { name?: string; description?: string } = {};
+  for (let count = 0; count <= MAX_REPLIES; count++) {
+    const answer = yield* optionReply(option);
+    if (answer.error) return answer;
+    if (answer.type === OptionReply.ack) {
+      if (info === undefined) throw violation(`no NBD_INFO_EXPORT before the end of ${option}`);
+      return { ...settle(info, sizes), ...words };
+    }
+    const view = infoView(answer, option);
+    const type = view.getUint16(0);
+    // Others are to be ignored: they were not asked for, or are not invented yet.
+    if (type === Info.export) info = exportInfo(view);
+    if (type === Info.blockSize) sizes = blockSizes(view);
+    if (type === Info.name) words.name = decodeText(answer.payload.subarray(2));
+    if (type === Info.description) words.description = decodeText(answer.payload.subarray(2));
+  }
+  throw violation(`more than ${MAX_REPLIES} replies to option ${option}`);
+}
+
+/** @throws LacunaError ERR_NBD_UNSUPPORTED for an export that is too large. */
+export function settle(info: ExportInfo, sizes: BlockSizes | undefined): Chosen {
+  if (info.size > Number.MAX_SAFE_INTEGER) {
+    throw new LacunaError(
+      'ERR_NBD_UNSUPPORTED',
+      `the export is larger than ${Number.MAX_SAFE_INTEGER} bytes (8 PiB), the most that Lacuna handles`,
+    );
+  }
+  const flags = info.flags & ExportFlag.hasFlags ? info.flags : 0;
+  const blockSizesTold = sizes !== undefined;
+  return { size: info.size, flags, blockSizes: sizes ?? assumedSizes(info.size), blockSizesTold };
+}
+
+/** "Block size constraints": a client that was told none should keep to 512, where the size allows. */
+function assumedSizes(size: number): BlockSizes {
+  const minimum = size % 512 === 0 ? 512 : 1;
+  return { minimum, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
+}
+
+function infoView(answer: OptionAnswer, option: number): DataView {
+  if (answer.type !== OptionReply.info || answer.payload.length < 2) {
+    throw violation(`reply ${answer.type} to option ${option}`);
+  }
+  return viewOf(answer.payload);
+}
+
+function exportInfo(view: DataView): ExportInfo {
+  if (view.byteLength !== 12) throw violation(`NBD_INFO_EXPORT of ${view.byteLength} bytes`);
+  return decodeExportInfo(view, 2);
+}
+
+function blockSizes(view: DataView): BlockSizes {
+  const sizes = decodeBlockSizes(view);
+  if (sizes === undefined) throw violation('NBD_INFO_BLOCK_SIZE with sizes that break its rules');
+  return sizes;
+}

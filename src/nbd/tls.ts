@@ -1,0 +1,138 @@
+/**
+ * How the two sides of an NBD connection prove who they are. The keys have the names of the `tls-...`
+ * parameters of NBD URIs, the files in a folder those of QEMU and libnbd, so one folder serves all.
+ * Plain JSON: a worker that opens its own connection gets the same.
+ */
+
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
+import { LacunaError } from '../errors/index.js';
+
+/** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
+export type NbdTls = NbdTlsX509 | NbdTlsPsk;
+
+export interface NbdTlsX509 {
+  type: 'x509';
+  /** Folder with `ca-cert.pem` and, where this side has a certificate, its `-cert.pem` and `-key.pem`. */
+  certificates?: string;
+  /** PEM text of the authorities to trust, in place of files. Default: those that Node trusts. */
+  ca?: string;
+  /** PEM text of this side's certificate and of its private key. */
+  cert?: string;
+  key?: string;
+  /** The name that the server's certificate must bear. Default: the host; `localhost` for a Unix socket. */
+  hostname?: string;
+  /** Whether the peer must prove who it is. Default true; without it anybody may be in between. */
+  'verify-peer'?: boolean;
+}
+
+export interface NbdTlsPsk {
+  type: 'psk';
+  /** Whose key is used. Default: the only one of the file. */
+  username?: string;
+  /** File with lines `username:key`, the key in hexadecimal, as psktool makes it. */
+  'psk-file'?: string;
+  /** The key itself in hexadecimal, in place of a file. */
+  key?: string;
+}
+
+/** The names of an endpoint's own files begin with this. */
+export type Endpoint = 'client' | 'server';
+
+/** What TLS could not do as it was asked; nothing was sent without it. */
+export function tlsFailure(why: string, cause?: unknown): LacunaError {
+  const { code } = (cause ?? {}) as { code?: unknown };
+  const errno = typeof code === 'string' ? { errno: code } : {};
+  return new LacunaError('ERR_NBD_TLS', why, { ...errno, cause });
+}
+
+/**
+ * The context for certificates; the caller says whether the peer must have one.
+ *
+ * @throws LacunaError ERR_NBD_TLS when a file cannot be read or is no certificate or key.
+ */
+export async function x509Context(tls: NbdTlsX509, endpoint: Endpoint): Promise<SecureContext> {
+  const { certificates: folder, ca, cert, key } = tls;
+  const given = { ca, cert, key };
+  return secureContext(folder === undefined ? given : await readFolder(folder, endpoint, given));
+}
+
+/**
+ * The context for pre-shared keys. Not the suites that take a certificate as well (nobody would look at
+ * it), and none without encryption.
+ */
+export function pskContext(): SecureContext {
+  return secureContext({ ciphers: 'PSK:!kRSAPSK:!eNULL' });
+}
+
+/**
+ * All keys that a peer may prove itself with, by username.
+ *
+ * @throws LacunaError ERR_NBD_TLS when the file cannot be read or a key is none.
+ */
+export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8Array>> {
+  const { username, key, 'psk-file': file } = tls;
+  if (key !== undefined) return new Map([[username ?? '', hexKey(key, 'the pre-shared key')]]);
+  if (file === undefined)
+    throw tlsFailure('a pre-shared key is missing: name its file, or the key');
+  const lines = (await read(file)).toString('utf8').split('\n');
+  const keys = new Map<string, Uint8Array>();
+  for (const [i, line] of lines.entries()) {
+    if (line.trim() === '' || line.startsWith('#')) continue;
+    const colon = line.lastIndexOf(':');
+    if (colon < 1) throw tlsFailure(`${file}:${i + 1} is no line USERNAME:KEY`);
+    keys.set(line.slice(0, colon), hexKey(line.slice(colon + 1).trim(), `${file}:${i + 1}`));
+  }
+  return keys;
+}
+
+/** Says where a key is wrong, but never what it is. */
+function hexKey(text: string, where: string): Uint8Array {
+  if (/^(?:[0-9a-f]{2})+$/i.test(text)) return Buffer.from(text, 'hex');
+  throw tlsFailure(`${where}: the key is not written in hexadecimal`);
+}
+
+type Pem = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;
+
+async function readFolder(folder: string, endpoint: Endpoint, given: Pem): Promise<Pem> {
+  const [cert, key] = await Promise.all([
+    given.cert ?? readOwn(join(folder, `${endpoint}-cert.pem`), endpoint),
+    given.key ?? readOwn(join(folder, `${endpoint}-key.pem`), endpoint),
+  ]);
+  return { ca: given.ca ?? (await read(join(folder, 'ca-cert.pem'))), cert, key };
+}
+
+/** A server cannot be without its own certificate; a client can, where the server does not ask for one. */
+async function readOwn(path: string, endpoint: Endpoint): Promise<Buffer | undefined> {
+  try {
+    return await read(path);
+  } catch (error) {
+    if (endpoint === 'client' && (error as LacunaError).errno === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+async function read(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw tlsFailure(`cannot read ${path} (${(cause as Error).message})`, cause);
+  }
+}
+
+/** TLS 1.2 at least, whatever Node was told on its command line. */
+function secureContext(options: SecureContextOptions): SecureContext {
+  const { cert, key } = options;
+  if ((cert === undefined) !== (key === undefined)) {
+    throw tlsFailure('a certificate and its key belong together: one of the two is missing');
+  }
+  try {
+    // OpenSSL passes over an authority that is none, and then nobody is trusted for a reason nobody sees.
+    if (options.ca !== undefined) new X509Certificate(options.ca as string | Buffer);
+    return createSecureContext({ ...options, minVersion: 'TLSv1.2' });
+  } catch (cause) {
+    throw tlsFailure(`the certificates cannot be used (${(cause as Error).message})`, cause);
+  }
+}
