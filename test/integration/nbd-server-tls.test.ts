@@ -130,8 +130,13 @@ test('with an authority, only clients with a certificate of it are let in', asyn
   await emptied(server);
 });
 
-/** A session in TLS, up to GO, with extended headers. */
-async function entered(path: string): Promise<{ tls: TLSSocket; received: () => number }> {
+interface Secured {
+  readonly tls: TLSSocket;
+  /** Bytes that have arrived. */
+  received(): number;
+}
+
+async function startTls(path: string): Promise<Secured> {
   const raw = new RawClient(path);
   raw.send(numbers([4, 3]), encodeOption(Option.startTls));
   await raw.take(18 + 20);
@@ -142,26 +147,48 @@ async function entered(path: string): Promise<{ tls: TLSSocket; received: () => 
   tls.on('data', (bytes: Buffer) => {
     received += bytes.length;
   });
+  return { tls, received: () => received };
+}
+
+/** A session in TLS, up to GO, with extended headers; what was received so far is not counted. */
+async function entered(path: string): Promise<Secured> {
+  const { tls, received } = await startTls(path);
   tls.write(encodeOption(Option.extendedHeaders));
   tls.write(encodeOption(Option.go, encodeInfoQuery('', [])));
-  while (received < 20 + 32 + 34 + 20) await new Promise((resolve) => setTimeout(resolve, 5));
-  received = 0;
-  return { tls, received: () => received };
+  const answers = 20 + 32 + 34 + 20;
+  while (received() < answers) await new Promise((resolve) => setTimeout(resolve, 5));
+  return { tls, received: () => received() - answers };
 }
 
 test('a client that takes no answers waits, and its requests are all answered when it does', async () => {
   const { path } = await serveTls(x509());
   const { tls, received } = await entered(path);
   tls.pause();
-  const length = MiB;
-  for (let cookie = 0; cookie < 60; cookie++) {
-    tls.write(extendedRequest(0, { cookie, flags: 4, offset: MiB, length }));
-  }
+  // More requests than are held while they wait, so that some wait in the middle of a record.
+  const [count, length] = [6000, 4096];
+  const requests = Array.from({ length: count }, (_, cookie) =>
+    extendedRequest(0, { cookie, flags: 4, offset: MiB, length }),
+  );
+  tls.write(Buffer.concat(requests));
   await new Promise((resolve) => setTimeout(resolve, 200));
   tls.resume();
-  const whole = 60 * (32 + 8 + length);
+  const whole = count * (32 + 8 + length);
   while (received() < whole) await new Promise((resolve) => setTimeout(resolve, 20));
   expect(received()).toBe(whole);
+  tls.destroy();
+});
+
+test('a flood of options in one TLS record, whose answers nobody takes, costs bounded memory', async () => {
+  const device = fakeDevice(MiB);
+  const description = 'd'.repeat(4096);
+  const exports = Array.from({ length: 100 }, (_, i) => ({ name: `${i}`, description, device }));
+  const { path } = await serveDevice(device, { tls: x509(), exports, name: '0' });
+  const { tls } = await startTls(path);
+  tls.pause();
+  const before = process.memoryUsage().arrayBuffers;
+  tls.write(Buffer.concat(Array.from({ length: 1000 }, () => encodeOption(Option.list))));
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(32 * MiB);
   tls.destroy();
 });
 

@@ -158,6 +158,8 @@ test('small answers that the socket has not taken are not written over', async (
   await settle();
   const answer = Buffer.from(transmission.take());
   expect(answer.length).toBe(60 * (16 + length));
+  const cookies = Array.from({ length: 60 }, (_, i) => answer.readUInt32BE(i * (16 + length) + 12));
+  expect(cookies).toEqual(Array.from({ length: 60 }, (_, i) => i));
   for (let i = 0; i < 60; i++) {
     const at = i * (16 + length);
     const offset = answer.readUInt32BE(at + 12) * length;
