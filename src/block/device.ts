@@ -258,6 +258,11 @@ export class Device implements AsyncDisposable {
     if (!this.#capabilities.write) this.#refuse('writing: it is read-only');
   }
 
+  /** Tells this opening that another one has changed the device. */
+  changedElsewhere(): void {
+    this.#forgetZero();
+  }
+
   #forgetZero(): void {
     if (!this.#capabilities.knownZero) return;
     this.#capabilities = { ...this.#capabilities, knownZero: false };

@@ -1,10 +1,14 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { Device, type ImageFormat, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
-import { Arena } from '../wasm/index.js';
+import { Turns } from '../util/index.js';
+import { Arena, type ArenaBlock } from '../wasm/index.js';
+import { closeAfter } from './close-after.js';
 import type { DeviceSource, TransferOptions } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
-import { type Range, settleAll } from './status-walk.js';
+import { settleAll } from './settle-all.js';
+import type { Range } from './status-walk.js';
+import { checkTransfer } from './transfer.js';
 
 export interface CompareOptions extends Pick<TransferOptions, 'requests' | 'requestSize'> {
   a: DeviceSource;
@@ -20,7 +24,7 @@ export interface CompareOptions extends Pick<TransferOptions, 'requests' | 'requ
 
 export interface CompareReport {
   equal: boolean;
-  /** The first byte that differs. */
+  /** The first byte that differs; absent where sizes alone made the difference. */
   offset?: number;
   /** Bytes of the larger device. */
   size: number;
@@ -37,21 +41,25 @@ const REQUESTS = 8;
 
 /** Compares two devices by content; what reads as zero on both sides by their own status is not read. */
 export async function compare(options: CompareOptions): Promise<CompareReport> {
+  checkTransfer(options);
   const open = async (source: DeviceSource, format?: ImageFormat) =>
     source instanceof Device
       ? source
       : await openDevice(source, { format, signal: options.signal });
+  const close = async (device: Device, given: DeviceSource) => {
+    if (device !== given) await device.close();
+  };
   const a = await open(options.a, options.aFormat);
-  try {
-    const b = await open(options.b, options.bFormat);
-    try {
-      return await compareDevices(a, b, options);
-    } finally {
-      if (b !== options.b) await b.close();
-    }
-  } finally {
-    if (a !== options.a) await a.close();
-  }
+  return closeAfter(
+    async () => {
+      const b = await open(options.b, options.bFormat);
+      return closeAfter(
+        () => compareDevices(a, b, options),
+        () => close(b, options.b),
+      );
+    },
+    () => close(a, options.a),
+  );
 }
 
 async function compareDevices(
@@ -65,16 +73,16 @@ async function compareDevices(
   if (a.size !== b.size) {
     const told = `${a.name} has ${a.size} bytes, ${b.name} ${b.size}`;
     if (options.strict) {
-      const offset = Math.min(a.size, b.size);
       const durationMs = performance.now() - started;
       const nothing = { comparedBytes: 0, skippedBytes: 0, durationMs };
-      return { equal: false, offset, size, ...nothing, warnings: [told] };
+      return { equal: false, size, ...nothing, warnings: [told] };
     }
     warnings.push(`${told}: the rest of the larger one must read as zero`);
   }
-  const sides = await Promise.all([Side.of(a, size, options), Side.of(b, size, options)]);
+  const sides = [await Side.of(a, size, options)];
   const either = sides[0].data.snapshot();
   try {
+    sides.push(await Side.of(b, size, options));
     either.merge(sides[1].data);
     const totalBytes = either.dirtyBytes;
     const comparison = new Comparison(sides, either.ranges(), totalBytes, options);
@@ -143,7 +151,9 @@ class Comparison {
   readonly #totalBytes: number;
   readonly #options: CompareOptions;
   readonly #requestSize: number;
+  readonly #turns = new Turns();
   #first = Number.POSITIVE_INFINITY;
+  #failed = false;
 
   constructor(
     sides: readonly Side[],
@@ -167,15 +177,20 @@ class Comparison {
 
   async #lane(): Promise<void> {
     const arena = Arena.default;
-    const slots = this.#sides.map(() => arena.allocate(this.#requestSize));
+    const slots: ArenaBlock[] = [];
     try {
+      for (const _side of this.#sides) slots.push(arena.allocate(this.#requestSize));
       for (;;) {
+        await this.#turns.next();
         const { value: piece, done } = this.#pieces.next();
         // Pieces come in order: behind a difference there is nothing earlier to find.
-        if (done || piece.offset > this.#first) return;
+        if (done || this.#failed || piece.offset > this.#first) return;
         const [a, b] = slots.map((slot) => slot.bytes.subarray(0, piece.length));
         await this.#compare(piece, a, b);
       }
+    } catch (error) {
+      this.#failed = true;
+      throw error;
     } finally {
       for (const slot of slots) slot.free();
     }

@@ -1,8 +1,11 @@
 /** The steps of one copy, in order: open, plan, zero, move, flush. The control plane; it runs on the caller's thread. */
 import { isDeepStrictEqual } from 'node:util';
+import type { Bitmap } from '../bitmap/index.js';
 import { Device, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
+import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
+import { closeAfter } from './close-after.js';
 import { Control, type Counters } from './control.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
@@ -17,7 +20,8 @@ const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requ
 export class CopyRun {
   readonly #options: CopyOptions;
   readonly #signal: AbortSignal;
-  readonly #arena = takeArena();
+  /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
+  readonly #bitmap: Bitmap | undefined;
   readonly #started = performance.now();
   #phase: CopyPhase = 'plan';
   #totalBytes = 0;
@@ -26,6 +30,7 @@ export class CopyRun {
 
   constructor(options: CopyOptions) {
     this.#options = options;
+    this.#bitmap = options.bitmap?.snapshot();
     this.#signal = options.signal ?? new AbortController().signal;
   }
 
@@ -43,17 +48,20 @@ export class CopyRun {
 
   async start(): Promise<CopyReport> {
     const { source } = this.#options;
-    const device = source instanceof Device ? source : await this.#openSource(source);
-    try {
-      const target = await prepareTarget(this.#options, device);
-      try {
-        return await this.#copy(device, target);
-      } finally {
-        await target.close();
-      }
-    } finally {
-      if (device !== source) await device.close();
-    }
+    if (source instanceof Device) return await this.#copyFrom(source);
+    const device = await this.#openSource(source);
+    return await closeAfter(
+      () => this.#copyFrom(device),
+      () => device.close(),
+    );
+  }
+
+  async #copyFrom(source: Device): Promise<CopyReport> {
+    const target = await prepareTarget(this.#options, source);
+    return await closeAfter(
+      () => this.#copy(source, target),
+      () => target.close(),
+    );
   }
 
   #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
@@ -66,14 +74,22 @@ export class CopyRun {
   }
 
   async #copy(source: Device, target: Target): Promise<CopyReport> {
-    const made = await this.#plan(source, target);
+    const arena = takeArena();
+    const made = await this.#plan(source, target, arena);
     const planMs = this.#elapsed();
-    const plannedBytes = made.data.dirtyBytes + made.zero.dirtyBytes;
-    const warnings = await this.#execute(source, target, made);
-    await this.#finish(target);
+    const plannedBytes = made.data.dirtyBytes + (this.#incremental ? made.zero.dirtyBytes : 0);
+    const warnings = [...made.warnings, ...target.warnings];
+    try {
+      warnings.push(...(await this.#execute(source, target, made, arena)));
+      warnings.push(...(await this.#finish(target)));
+    } catch (error) {
+      // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
+      await target.leave();
+      throw error;
+    }
     made.data.free();
     made.zero.free();
-    giveArenaBack(this.#arena);
+    giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests } = this.#counted();
     return {
       size: source.size,
@@ -85,32 +101,42 @@ export class CopyRun {
       threads: this.#threads,
       planMs,
       durationMs: this.#elapsed(),
-      warnings: [...made.warnings, ...target.warnings, ...warnings],
+      warnings,
     };
   }
 
-  async #plan(source: Device, target: Target): Promise<Plan> {
+  get #incremental(): boolean {
+    return this.#options.context !== undefined || this.#bitmap !== undefined;
+  }
+
+  async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
     // A granule is written by one thread alone, so it must not be less than the target writes at once.
     const granularity = Math.max(
       planGranularity(source.size),
       source.limits.minimum,
       target.device.limits.minimum,
     );
-    const { context, bitmap } = this.#options;
-    const arena = this.#arena;
+    const { context } = this.#options;
+    const bitmap = this.#bitmap;
     try {
       return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
     } catch (error) {
       await target.abandon();
       throw error;
+    } finally {
+      bitmap?.free();
     }
   }
 
   /** Zeroes and moves what the plan says; returns warnings. */
-  async #execute(source: Device, target: Target, { data, zero }: Plan): Promise<string[]> {
+  async #execute(
+    source: Device,
+    target: Target,
+    { data, zero }: Plan,
+    arena: Arena,
+  ): Promise<string[]> {
     const bytes = data.dirtyBytes;
     this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    const arena = this.#arena;
     // The last row is the calling thread's.
     const control = Control.create(this.#threads + 1);
     this.#counted = () => control.total();
@@ -127,6 +153,7 @@ export class CopyRun {
     }
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
     const { moveInThreads } = await import('./crew.js');
+    target.device.changedElsewhere();
     return await moveInThreads({
       threads: this.#threads,
       source: again(source),
@@ -152,8 +179,7 @@ export class CopyRun {
     if (zero.count === 0) return target.isZero;
 
     this.#phase = 'zero';
-    const { context, bitmap } = this.#options;
-    const whole = context === undefined && bitmap === undefined && !isSame(source, target.device);
+    const whole = !this.#incremental && !isSame(source, target.device);
     if (whole && (await zeroWhole(target.device, source.size, this.#signal))) {
       side.counters.requests += 1;
       side.counters.zeroedBytes += zero.dirtyBytes;
@@ -164,12 +190,16 @@ export class CopyRun {
     return false;
   }
 
-  async #finish(target: Target): Promise<void> {
+  /** Makes the target durable and gives it its name; returns warnings. */
+  async #finish({ device, commit }: Target): Promise<string[]> {
     this.#phase = 'flush';
     throwIfAborted(this.#signal);
-    if (this.#options.flush ?? true) await target.device.flush({ signal: this.#signal });
-    await target.commit();
+    const flush = this.#options.flush ?? true;
+    if (flush) await device.flush({ signal: this.#signal });
+    await commit();
     this.#phase = 'done';
+    if (!flush || device.capabilities.flush) return [];
+    return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
 
   #elapsed(): number {

@@ -6,14 +6,14 @@
  * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
  * plan alone is exact.
  */
-import { setImmediate as turn } from 'node:timers/promises';
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { abortedError, throwIfAborted } from '../errors/index.js';
+import { Turns } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import type { Control, Counters } from './control.js';
 import type { DetectZeroes } from './options.js';
-import { settleAll } from './status-walk.js';
+import { settleAll } from './settle-all.js';
 import { nextRun, ZERO_STEP } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
@@ -47,9 +47,6 @@ const WINDOW_RUNS = 1024;
 /** Shorter zero runs are written as data where zeroing is a request of its own. */
 const SHORTEST_ZERO_REQUEST = 64 * 1024;
 
-/** Files answer at once, so without a pause now and then no timer, signal or message would be heard. */
-const LONGEST_TURN_MS = 10;
-
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
 
@@ -74,7 +71,7 @@ class Mover {
   #end = 0;
   #offload: boolean;
   #failed = false;
-  #turnBegan = performance.now();
+  readonly #turns = new Turns();
 
   constructor(options: MoverOptions) {
     this.#options = options;
@@ -85,34 +82,38 @@ class Mover {
   }
 
   async run(): Promise<void> {
-    const lanes = Array.from({ length: this.#options.requests }, () => this.#lane());
+    const slots = this.#allocate();
     try {
-      await settleAll(lanes);
+      await settleAll(slots.map((slot) => this.#lane(slot)));
     } finally {
+      for (const slot of slots) slot.free();
       this.#putBack();
     }
     throwIfAborted(this.#options.signal);
   }
 
-  /** One request after another, through one slot of the arena. */
-  async #lane(): Promise<void> {
-    const slot = this.#options.arena.allocate(this.#options.requestSize);
+  /** A slot for each request in flight, before anything is claimed. */
+  #allocate(): ArenaBlock[] {
+    const { arena, requests, requestSize } = this.#options;
+    const slots: ArenaBlock[] = [];
     try {
-      for (;;) {
-        if (performance.now() - this.#turnBegan > LONGEST_TURN_MS) await this.#yield();
-        const length = this.#take();
-        if (length === 0) return;
-        const offset = this.#from - length;
-        await this.#piece(slot, offset, length);
-      }
-    } finally {
-      slot.free();
+      while (slots.length < requests) slots.push(arena.allocate(requestSize));
+    } catch (error) {
+      for (const slot of slots) slot.free();
+      throw error;
     }
+    return slots;
   }
 
-  async #yield(): Promise<void> {
-    await turn();
-    this.#turnBegan = performance.now();
+  /** One request after another, through one slot of the arena. */
+  async #lane(slot: ArenaBlock): Promise<void> {
+    for (;;) {
+      await this.#turns.next();
+      const length = this.#take();
+      if (length === 0) return;
+      const offset = this.#from - length;
+      await this.#piece(slot, offset, length);
+    }
   }
 
   /** Cuts the next piece off the window; its length, and its end in `#from`. 0 when there is no more. */

@@ -61,7 +61,7 @@ export interface CopyProgress {
 export interface CopyReport {
   /** Bytes of the source. */
   size: number;
-  /** Bytes that had to be looked at: the data of a full copy, what is dirty in an incremental one. */
+  /** Bytes that had to be dealt with: the data of a full copy, what is dirty in an incremental one. */
   plannedBytes: number;
   /** Bytes written as data. */
   movedBytes: number;

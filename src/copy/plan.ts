@@ -78,14 +78,18 @@ export async function plan(options: PlanOptions): Promise<Plan> {
     );
   }
   const draft = new Draft(source, options);
+  // Planning takes its time, and the caller's bitmap may change meanwhile: the plan is of this moment.
+  const dirty = bitmap?.snapshot();
   try {
-    if (bitmap !== undefined) await draft.addDirty(bitmap.ranges(), undefined, signal);
+    if (dirty !== undefined) await draft.addDirty(dirty.ranges(), undefined, signal);
     else if (context !== undefined) await draft.addDirty(draft.whole, context, signal);
     else await draft.addAll(signal);
     return draft.finish();
   } catch (error) {
     draft.discard();
     throw error;
+  } finally {
+    dirty?.free();
   }
 }
 

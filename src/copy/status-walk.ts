@@ -9,6 +9,8 @@
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError } from '../errors/index.js';
 import { DIRTY, type ExtentList, isDirtyContext, Status } from '../extent/index.js';
+import { Turns } from '../util/index.js';
+import { settleAll } from './settle-all.js';
 
 /** Status queries in flight. */
 const QUERIES = 16;
@@ -42,10 +44,12 @@ export interface StatusWalk {
 /** Visits every byte of the ranges exactly once. */
 export async function walkStatus(walk: StatusWalk): Promise<void> {
   const queries = new Queries(walk.ranges);
+  const turns = new Turns();
   const ask = async () => {
+    await turns.next();
     const query = queries.take();
     if (query === undefined) return false;
-    const lists = await answer(walk, query);
+    const lists = queries.gaveUp ? undefined : await answer(walk, query);
     if (lists === undefined) degrade(walk, queries.refused(query));
     else queries.answered(query, visitTogether(walk, query.offset, lists));
     return true;
@@ -69,6 +73,11 @@ class Queries {
     this.#ranges = ranges[Symbol.iterator]();
   }
 
+  /** The device has refused so often that it is not asked any more. */
+  get gaveUp(): boolean {
+    return this.#refusals >= MOST_REFUSALS;
+  }
+
   take(): Range | undefined {
     const range = this.#rest.pop() ?? this.#nextRange();
     if (range === undefined || range.length <= this.#longest) return range;
@@ -78,7 +87,7 @@ class Queries {
 
   /** Learns from an answer that reached to `end`, and asks for the rest later. */
   answered(query: Range, end: number): void {
-    this.#refusals = 0;
+    if (!this.gaveUp) this.#refusals = 0;
     const covered = end - query.offset;
     if (covered >= query.length) {
       this.#longest = Math.min(Number.MAX_SAFE_INTEGER, this.#longest * 2);
@@ -94,7 +103,7 @@ class Queries {
    */
   refused(query: Range): Range {
     this.#refusals++;
-    if (this.#refusals >= MOST_REFUSALS) {
+    if (this.gaveUp) {
       this.#longest = Number.MAX_SAFE_INTEGER;
       return query;
     }
@@ -163,10 +172,4 @@ function isRefusal(error: unknown): error is LacunaError {
 /** The flags that make nobody skip anything. */
 function worstOf(context: string): number {
   return isDirtyContext(context) ? DIRTY : Status.data;
-}
-
-/** Waits for all, so that nothing runs on behind the caller's back, then fails as the first failure did. */
-export async function settleAll(work: readonly Promise<unknown>[]): Promise<void> {
-  const results = await Promise.allSettled(work);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -35,7 +35,8 @@ export async function prepareTarget(options: CopyOptions, source: Device): Promi
   const incremental = options.context !== undefined || options.bitmap !== undefined;
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
-  const description = target instanceof Device ? target.description : describe(target, options, source);
+  const description =
+    target instanceof Device ? target.description : describe(target, options, source);
   await refuseSameFile(description, source);
   if (target instanceof Device) return inPlace(target, source, incremental, told, false);
 

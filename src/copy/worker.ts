@@ -87,6 +87,7 @@ async function moveShare(
   try {
     await move({ ...task.transfer, source, target, plan, arena, control, counters, signal });
   } finally {
+    plan.free();
     arena.detach();
   }
 }

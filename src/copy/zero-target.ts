@@ -3,8 +3,10 @@ import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError } from '../errors/index.js';
 import { Context, Status } from '../extent/index.js';
+import { Turns } from '../util/index.js';
 import type { Control, Counters } from './control.js';
-import { settleAll, walkStatus } from './status-walk.js';
+import { settleAll } from './settle-all.js';
+import { walkStatus } from './status-walk.js';
 
 /** Zero requests in flight. */
 const REQUESTS = 8;
@@ -61,11 +63,13 @@ export async function writeZeroes(
   zero: Bitmap,
   { control, counters, signal }: { control: Control; counters: Counters; signal: AbortSignal },
 ): Promise<void> {
+  const turns = new Turns();
   const lane = async () => {
     const piece = new Float64Array(2);
     while (!control.stopped && zero.claim(piece, { maxBytes: CLAIM_BYTES }) > 0) {
       const [offset, length] = piece;
       try {
+        await turns.next();
         await target.zero(offset, length, { unmap: true, signal });
       } catch (error) {
         zero.set(offset, length);

@@ -2,10 +2,13 @@
 import { execFileSync } from 'node:child_process';
 import {
   existsSync,
+  lstatSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -13,6 +16,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import { beforeEach, describe, expect, test } from 'vitest';
+import { openDevice } from '#dist/block/index.js';
 import { copy } from '#dist/copy/index.js';
 import { usePeers } from '../support/peers.js';
 import { type CliResult, runCli } from '../support/run-cli.js';
@@ -196,6 +200,38 @@ describe('lacuna copy refuses', () => {
     expect(readFileSync(file, 'utf8')).toBe('precious');
   });
 
+  test('to lose the rest of an earlier copy that it is made from', async () => {
+    const target = join(folder, 'disk.raw');
+    const rest = `${target}.partial`;
+    writeFileSync(rest, Buffer.alloc(MiB, 5));
+    expect((await runCli(['copy', rest, target])).code).toBe(0);
+    expect(readFileSync(rest).equals(Buffer.alloc(MiB, 5))).toBe(true);
+    expect(readFileSync(target).equals(Buffer.alloc(MiB, 5))).toBe(true);
+  });
+
+  test('to write through a link that somebody put where the unfinished copy goes', async () => {
+    const [source, target, victim] = ['a.raw', 'b.raw', 'victim'].map((name) => join(folder, name));
+    writeFileSync(source, Buffer.alloc(4096, 1));
+    writeFileSync(victim, 'precious');
+    symlinkSync(victim, `${target}.partial`);
+    await copy({ source, target });
+    expect(readFileSync(victim, 'utf8')).toBe('precious');
+    expect(lstatSync(target).isFile()).toBe(true);
+  });
+
+  test('to mix two copies that are made to one name at a time', async () => {
+    const target = join(folder, 'target.raw');
+    const sources = [1, 2].map((fill) => {
+      const path = join(folder, `${fill}.raw`);
+      writeFileSync(path, Buffer.alloc(80 * MiB, fill));
+      return path;
+    });
+    await Promise.all(sources.map((source) => copy({ source, target, threads: 2 })));
+    const result = readFileSync(target);
+    expect(sources.some((source) => readFileSync(source).equals(result))).toBe(true);
+    expect(readdirSync(folder).sort()).toEqual(['1.raw', '2.raw', 'target.raw']);
+  });
+
   test('an incremental copy to a target of another size, and leaves it alone', async () => {
     const source = await peers.nbdkit(['memory', '2M']);
     const target = join(folder, 'target.raw');
@@ -241,6 +277,32 @@ test('a replaced target keeps its mode, so that nobody else can read the new con
   truncateSync(source, 0);
   await copy({ source, target });
   expect(statSync(target).size).toBe(0);
+});
+
+test('a new target is not open to more people than its source', async () => {
+  const [source, target] = [join(folder, 'a.raw'), join(folder, 'b.raw')];
+  writeFileSync(source, 'secret', { mode: 0o600 });
+  await copy({ source, target });
+  expect(statSync(target).mode & 0o777).toBe(0o600);
+});
+
+test('a link to a target that is not there yet stays a link', async () => {
+  const [source, target, link] = ['a.raw', 'b.raw', 'link'].map((name) => join(folder, name));
+  writeFileSync(source, 'content');
+  symlinkSync('b.raw', link);
+  await copy({ source, target: link });
+  expect(lstatSync(link).isSymbolicLink()).toBe(true);
+  expect(readFileSync(target, 'utf8')).toBe('content');
+});
+
+test('an opened target forgets that it was zero when worker threads have written to it', async () => {
+  const [full, empty, target] = ['full.raw', 'empty.raw', 'target.raw'].map((n) => join(folder, n));
+  writeFileSync(full, Buffer.alloc(3 * MiB, 1));
+  for (const path of [empty, target]) execFileSync('truncate', ['-s', '3M', path]);
+  await using device = await openDevice(target, { writable: true, knownZero: true });
+  await copy({ source: full, target: device, threads: 3 });
+  await copy({ source: empty, target: device });
+  expect(readFileSync(target).equals(Buffer.alloc(3 * MiB))).toBe(true);
 });
 
 async function emptyBitmap(size: number) {

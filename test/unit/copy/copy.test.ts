@@ -169,11 +169,62 @@ describe('copy', () => {
     });
   });
 
+  it('copies sizes that no number of windows divides', async () => {
+    const size = 100 * 2 ** 20 + 1;
+    const source = fakeDevice(size, { capabilities: { ...capabilities, contexts: [] } });
+    await source.write(size - 1, Uint8Array.of(7));
+    const target = fakeDevice(size);
+    await copy({ source, target });
+    expect(await firstDifference(source, target)).toBe(-1);
+  });
+
+  it('copies what was dirty when it was asked, whatever becomes of the bitmap', async () => {
+    const [source, target] = [fakeDevice(SIZE), fakeDevice(SIZE)];
+    await fill(source, [3], 1);
+    const bitmap = new Bitmap({ size: SIZE, granularity: PAGE });
+    bitmap.set(3 * PAGE, PAGE);
+    const job = copy({ source, target, bitmap });
+    bitmap.resetAll();
+    bitmap.free();
+    expect((await job).movedBytes).toBe(PAGE);
+    expect(await firstDifference(source, target)).toBe(-1);
+  });
+
+  it('hears its signal while it zeroes many small ranges that a driver zeroes at once', async () => {
+    const size = 2 ** 30;
+    const bitmap = new Bitmap({ size, granularity: 512 });
+    for (let at = 0; at < 100_000; at++) bitmap.set(at * 8192, 512);
+    const target = fakeDevice(size, {
+      capabilities: { ...capabilities, knownZero: false, contexts: [] },
+    });
+    const abort = new AbortController();
+    setTimeout(() => abort.abort(), 1);
+    const job = copy({ source: fakeDevice(size), target, bitmap, signal: abort.signal });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  it('warns when nobody knows whether the target is durable', async () => {
+    const target = fakeDevice(SIZE, { capabilities: { ...capabilities, flush: false } });
+    const { warnings } = await copy({ source: fakeDevice(SIZE), target });
+    expect(warnings.join()).toContain('cannot flush');
+    expect((await copy({ source: fakeDevice(SIZE), target, flush: false })).warnings).toEqual([]);
+  });
+
+  it('tells the first failure, not one of closing what it had opened', async () => {
+    const source = fakeDevice(SIZE, {
+      capabilities: { ...capabilities, contexts: [] },
+      read: () => Promise.reject(new LacunaError('ERR_DEVICE_IO', 'first', { errno: 'EIO' })),
+    });
+    await expect(copy({ source, target: 'null:' })).rejects.toMatchObject({ message: 'first' });
+  });
+
   it('refuses options that make no sense before it opens anything', () => {
     const devices = { source: '/nowhere/a.raw', target: '/nowhere/b.raw' };
     expect(() => copy({ ...devices, requestSize: 5000 })).toThrow(/power of two, not 5000/);
     expect(() => copy({ ...devices, requests: 0 })).toThrow(RangeError);
     expect(() => copy({ ...devices, threads: -1 })).toThrow(RangeError);
+    const slots = { requests: 1024, requestSize: 2 ** 25 };
+    expect(() => copy({ ...devices, ...slots })).toThrow(/in flight/);
   });
 });
 
@@ -205,10 +256,30 @@ describe('compare', () => {
     expect(await compare({ a, b })).toMatchObject({ equal: true, comparedBytes: 0 });
   });
 
+  it('refuses to compare with no requests at all', async () => {
+    const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE)];
+    await expect(compare({ a, b, requests: 0 })).rejects.toThrow(RangeError);
+  });
+
+  it('stops reading when a read fails', async () => {
+    let reads = 0;
+    const bad = fakeDevice(64 * SIZE, {
+      capabilities: { ...capabilities, contexts: [] },
+      read: async () => {
+        reads++;
+        throw new LacunaError('ERR_DEVICE_IO', 'bad sector', { errno: 'EIO' });
+      },
+    });
+    const options = { a: bad, b: fakeDevice(64 * SIZE), requestSize: 4096 };
+    await expect(compare(options)).rejects.toMatchObject({ errno: 'EIO' });
+    expect(reads).toBeLessThanOrEqual(8);
+  });
+
   it('takes the missing end of the smaller one for zeroes, unless it is strict', async () => {
     const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE + PAGE)];
     expect(await compare({ a, b })).toMatchObject({ equal: true });
-    expect(await compare({ a, b, strict: true })).toMatchObject({ equal: false, offset: SIZE });
+    const strict = await compare({ a, b, strict: true });
+    expect([strict.equal, strict.offset]).toEqual([false, undefined]);
     await b.write(SIZE + 10, Uint8Array.of(1));
     expect(await compare({ a, b })).toMatchObject({ equal: false, offset: SIZE + 10 });
   });

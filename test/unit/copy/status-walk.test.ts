@@ -156,6 +156,20 @@ describe('walkStatus', () => {
     expect(joined(visits)).toEqual([{ offset: 0, length: 2 ** 50, flags: [Status.data, DIRTY] }]);
   });
 
+  it('asks no more after it gave up, however many ranges are left', async () => {
+    let queries = 0;
+    const device = fakeDevice(2 ** 30, {
+      extents: () => {
+        queries++;
+        return refuse();
+      },
+    });
+    const ranges = Array.from({ length: 10_000 }, (_, i) => ({ offset: i * 8192, length: 512 }));
+    const { visits } = await walkAll(device, ranges);
+    expect(visits).toHaveLength(10_000);
+    expect(queries).toBeLessThan(100);
+  });
+
   it('fails when the connection is lost, because that is no answer', async () => {
     const device = fakeDevice(SIZE, {
       extents: () => Promise.reject(new LacunaError('ERR_NBD_DISCONNECTED', 'gone')),
