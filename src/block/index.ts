@@ -20,10 +20,4 @@ export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export { createRawFile, type RawFileOptions, syncFolder } from './raw-file.js';
-export {
-  createServer,
-  type NbdServerAddress,
-  type NbdServerTls,
-  type ServedDevice,
-  type ServeOptions,
-} from './serve.js';
+export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

@@ -4,16 +4,10 @@ import {
   connectPatiently,
   type ExportProperties,
   type NbdRequests,
-  parseNbdUri,
   ReconnectingClient,
 } from '../nbd/index.js';
 import type { NbdDescription } from './description.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from './driver.js';
-
-/** The description of an export that a URI names. Who may name a device may name files: a path is one. */
-export function describeNbdUri(uri: string): NbdDescription {
-  return { driver: 'nbd', ...parseNbdUri(uri, { localFiles: true }) };
-}
 
 type Client = NbdRequests & ExportProperties;
 

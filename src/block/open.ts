@@ -1,11 +1,10 @@
 import { abortedError } from '../errors/index.js';
-import type { DeviceDescription } from './description.js';
+import type { DeviceDescription, NbdDescription } from './description.js';
 import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
 import type { Driver } from './driver.js';
 import { FileDriver } from './file.js';
 import { MemoryDriver } from './memory.js';
-import { NbdDriver } from './nbd.js';
 import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
 
@@ -58,8 +57,14 @@ function openDriver(
     case 'memory':
       return new MemoryDriver(description);
     case 'nbd':
-      return NbdDriver.open(description, signal);
+      return openNbd(description, signal);
     case 'null':
       return new NullDriver(description);
   }
+}
+
+/** Loaded when it is needed: with TLS and all it takes longer to load than a small file takes to copy. */
+async function openNbd(description: NbdDescription, signal?: AbortSignal): Promise<Driver> {
+  const { NbdDriver } = await import('./nbd.js');
+  return NbdDriver.open(description, signal);
 }

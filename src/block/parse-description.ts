@@ -1,7 +1,7 @@
 import { LacunaError } from '../errors/index.js';
 import type { DeviceDescription } from './description.js';
 import { checkDescription } from './description-check.js';
-import { describeNbdUri } from './nbd.js';
+import { describeNbdUri } from './nbd-uri.js';
 
 /** The formats of disk images that can be read. */
 export type ImageFormat = 'raw';

@@ -67,7 +67,7 @@ export async function compareWithBar(
   options: CompareOptions,
   shell: Shell,
 ): Promise<CompareReport> {
-  const bar = new ProgressBar(shell);
+  const bar = await ProgressBar.start(shell);
   const started = performance.now();
   try {
     return await compare({

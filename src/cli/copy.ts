@@ -127,7 +127,7 @@ const PHASES: Record<CopyProgress['phase'], string> = {
 
 /** Follows a job with a bar, where there is a terminal for one, and returns its report. */
 export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  const bar = new ProgressBar(shell);
+  const bar = await ProgressBar.start(shell);
   try {
     for await (const progress of job) bar.show({ ...progress, phase: PHASES[progress.phase] });
     return await job;

@@ -1,4 +1,4 @@
-import { SingleBar } from 'cli-progress';
+import type { SingleBar } from 'cli-progress';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 
@@ -63,10 +63,12 @@ export class ProgressBar {
   readonly #bar: SingleBar | undefined;
   readonly #rate = new RateMeter();
 
-  constructor(shell: Shell) {
+  static async start(shell: Shell): Promise<ProgressBar> {
     const stream = shell.progressStream;
-    if (stream === undefined) return;
-    this.#bar = new SingleBar({
+    if (stream === undefined) return new ProgressBar();
+    // Loaded when there is somebody to look at it.
+    const { SingleBar } = (await import('cli-progress')).default;
+    const bar = new SingleBar({
       stream,
       clearOnComplete: true,
       hideCursor: true,
@@ -75,7 +77,12 @@ export class ProgressBar {
         return payload.moment ? progressLine(payload.moment, payload.bytesPerMs ?? 0, style) : '';
       },
     });
-    this.#bar.start(1, 0, {});
+    bar.start(1, 0, {});
+    return new ProgressBar(bar);
+  }
+
+  private constructor(bar?: SingleBar) {
+    this.#bar = bar;
   }
 
   show(moment: Moment): void {

@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import {
-  createServer,
   type Device,
   type NbdServerAddress,
   type OpenOptions,
@@ -79,6 +78,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
     }
     if (address.type === 'unix') await removeDeadSocket(address.path);
     const warn = warner(shell);
+    const { createServer } = await import('../block/serve.js');
     const server = createServer({
       exports: [{ name: flags.export, description: flags.description, device }],
       tls,

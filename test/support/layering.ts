@@ -23,7 +23,7 @@ const ISLANDS_KNOW = ['errors', 'util', 'extent'];
 
 /** Only these files may look into an island; `index` is the public door. */
 const BRIDGES: Record<string, string[]> = {
-  nbd: ['block/nbd.ts', 'block/serve.ts', 'block/description.ts', 'index.ts'],
+  nbd: ['block/nbd.ts', 'block/nbd-uri.ts', 'block/serve.ts', 'block/description.ts', 'index.ts'],
   qcow2: ['block/qcow2.ts', 'index.ts'],
 };
 
