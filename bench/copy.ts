@@ -85,6 +85,18 @@ const WORKLOADS: Record<string, Workload> = {
           source,
           target,
         ]),
+        contender('qemu-img convert -t writeback, flushed', (target) => [
+          'qemu-img',
+          'convert',
+          '-t',
+          'writeback',
+          '-f',
+          'raw',
+          '-O',
+          'raw',
+          source,
+          target,
+        ]),
         contender('qemu-img convert -W -m 16', (target) => [
           'qemu-img',
           'convert',

@@ -214,7 +214,8 @@ describe('an interrupted command', () => {
   test.each(['SIGINT', 'SIGTERM'] as const)('exits with 130 on %s', async (signal) => {
     const target = join(place, 'copy.raw');
     const interrupt = async (child: ChildProcess) => {
-      while (!existsSync(`${target}.partial`)) await sleep(20);
+      const begun = async () => (await readdir(place)).some((name) => name.includes('.partial-'));
+      while (!(await begun())) await sleep(20);
       await sleep(500);
       child.kill(signal);
     };
@@ -224,6 +225,7 @@ describe('an interrupted command', () => {
     expect([code, stdout]).toEqual([130, '']);
     expect(stderr).toBe('lacuna: stopped before it was done\n');
     expect(existsSync(target)).toBe(false);
+    expect(existsSync(`${target}.partial`)).toBe(true);
   });
 });
 
