@@ -228,18 +228,21 @@ describe('an interrupted command', () => {
 });
 
 describe('lacuna demo', () => {
-  async function demo(options: CliOptions = {}) {
+  async function demo(options: CliOptions = {}, size = '64M') {
     const place = await mkdtemp(join(folder, 'demo-'));
-    const result = await lacuna(['demo', '--size', '64M', '--folder', place], options);
+    const result = await lacuna(['demo', '--size', size, '--folder', place], options);
     return { ...result, left: await readdir(place) };
   }
 
-  test('tells its story and leaves nothing behind', async () => {
-    const { code, stdout, stderr, left } = await demo();
-    expect([code, stderr, left]).toEqual([0, '', []]);
-    for (const step of [1, 2, 3, 4, 5]) expect(stdout).toMatch(new RegExp(`^${step}\\. `, 'm'));
-    expect(stdout).toContain('Equal.');
-  });
+  test.each(['64M', '67108865'])(
+    'tells its story of a disk of %s and leaves nothing behind',
+    async (size) => {
+      const { code, stdout, stderr, left } = await demo({}, size);
+      expect([code, stderr, left]).toEqual([0, '', []]);
+      for (const step of [1, 2, 3, 4, 5]) expect(stdout).toMatch(new RegExp(`^${step}\\. `, 'm'));
+      expect(stdout).toContain('Equal.');
+    },
+  );
 
   test('leaves nothing behind when it is interrupted', async () => {
     const interrupt = (child: ChildProcess) =>
