@@ -227,6 +227,31 @@ describe('an interrupted command', () => {
   });
 });
 
+describe('a command whose output nobody reads', () => {
+  /** More lines than a pipe and the streams at its ends hold. */
+  async function makeScattered(name: string): Promise<void> {
+    const file = await open(join(folder, name), 'w');
+    const block = Buffer.alloc(4096, 1);
+    for (let at = 0; at < 10_000; at++) await file.write(block, 0, block.length, at * 16_384);
+    await file.close();
+  }
+
+  test('exits with 130 when it is interrupted', async () => {
+    await makeScattered('scattered.raw');
+    const { code, stderr } = await lacuna(['map', '--json', 'scattered.raw'], {
+      started(child) {
+        child.stdout?.once('data', async () => {
+          child.stdout?.pause();
+          await sleep(500);
+          child.kill('SIGINT');
+        });
+        child.once('exit', () => child.stdout?.resume());
+      },
+    });
+    expect([code, stderr]).toEqual([130, 'lacuna: stopped before it was done\n']);
+  });
+});
+
 describe('lacuna demo', () => {
   async function demo(options: CliOptions = {}, size = '64M') {
     const place = await mkdtemp(join(folder, 'demo-'));
