@@ -7,8 +7,13 @@
  * gets an arena of its own.
  */
 
-/** Ten seconds: no kernel works as long, so the holder of the lock is dead. */
-const PATIENCE_NS: i64 = 10_000_000_000;
+/**
+ * Ten seconds in which nothing happens: no kernel works as long, so the holder of the lock is dead. They are
+ * waited one by one, because a process that was stopped finds its wait timed out when it runs on, however
+ * alive the holder is: that may cost one of them.
+ */
+const WAIT_NS: i64 = 1_000_000_000;
+const MOST_WAITS: i32 = 10;
 const TIMED_OUT: i32 = 2;
 
 /** Kernels hold a lock for well under a microsecond, less than going to sleep costs. */
@@ -24,9 +29,11 @@ function lockContended(word: usize): void {
   for (let i = 0; i < SPINS; i++) {
     if (atomic.load<u32>(word) == 0 && atomic.cmpxchg<u32>(word, 0, 1) == 0) return;
   }
+  let waits: i32 = 0;
   while (atomic.xchg<u32>(word, 2) != 0) {
     // A trap is better than a hang: what the dead thread left half done cannot be trusted either.
-    if (atomic.wait<i32>(word, 2, PATIENCE_NS) == TIMED_OUT) unreachable();
+    if (waits == MOST_WAITS) unreachable();
+    waits = atomic.wait<i32>(word, 2, WAIT_NS) == TIMED_OUT ? waits + 1 : 0;
   }
 }
 

@@ -68,7 +68,11 @@ export interface WriteOptions {
 export interface ZeroOptions {
   /** The range may become a hole. Default true. */
   readonly unmap?: boolean;
-  /** Fail quickly with ERR_DEVICE_UNSUPPORTED rather than write zeroes one by one. Default false. */
+  /**
+   * Fail quickly with ERR_DEVICE_UNSUPPORTED rather than write zeroes one by one. A driver that refuses has
+   * changed nothing; a device may have zeroed a part of a range longer than `limits.maximumZero`. Default
+   * false.
+   */
   readonly fast?: boolean;
   readonly fua?: boolean;
   readonly signal?: AbortSignal;

@@ -174,15 +174,19 @@ export class FileDriver implements Driver {
     }
   }
 
-  /** Without system calls, only a range that reaches the end can become a hole: cut it off and grow again. */
+  /**
+   * Without system calls, only a range that reaches the end can become a hole: cut it off and grow again. A
+   * file that has grown since it was opened is left as it is: what others appended would be cut off too.
+   */
   #truncates(offset: number, length: number): boolean {
     if (this.#calls !== undefined || this.#kind.isBlock || offset + length !== this.size)
       return false;
-    this.#attempt({ action: 'zero', offset, length }, () => {
+    return this.#attempt({ action: 'zero', offset, length }, () => {
+      if (fs.fstatSync(this.#fd).size !== this.size) return false;
       fs.ftruncateSync(this.#fd, offset);
       fs.ftruncateSync(this.#fd, this.size);
+      return true;
     });
-    return true;
   }
 
   #punch(offset: number, length: number): boolean {

@@ -62,8 +62,9 @@ export class Requests {
   }
 
   /**
-   * Whole blocks come first, the parts of blocks at both ends last: where a fast zero is refused, nothing has
-   * been changed.
+   * Whole blocks come first, the parts of blocks at both ends last: where the first request of a fast zero is
+   * refused, nothing has been changed. A range longer than `limits.maximumZero` takes several requests, and
+   * where a later one is refused, what the earlier ones zeroed stays zero.
    */
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
     const parts = this.#grid.parts(offset, offset + length);

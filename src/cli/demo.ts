@@ -45,7 +45,7 @@ async function demoCommand(flags: DemoFlags, shell: Shell): Promise<void> {
   if (size < SMALLEST_DISK) {
     throw new RangeError(`the disk must have at least ${formatBytes(SMALLEST_DISK)}`);
   }
-  const dataBytes = Math.min(MOST_DATA, size / 8);
+  const dataBytes = Math.min(MOST_DATA, Math.floor(size / 8));
   const needBytes = 2 * dataBytes + SPARE_SPACE;
   const folder = await makeDemoFolder({ parent: flags.folder, needBytes, keep });
   try {
@@ -124,7 +124,7 @@ class Demo {
     const old = extents.filter((_, i) => i % 10 === 0).map(({ offset }) => offset);
     const again = await guest.overwrite(old, 4096);
     const trimmed = extents[Math.floor(extents.length / 3)];
-    const zeroedBytes = Math.min(this.#size / 8, this.#size - trimmed.offset);
+    const zeroedBytes = Math.min(Math.floor(this.#size / 8), this.#size - trimmed.offset);
     await guest.zero(trimmed.offset, zeroedBytes);
     await device.flush({ signal: this.#shell.signal });
     await this.#say(

@@ -1,4 +1,5 @@
 import type { Device } from '../block/index.js';
+import { throwIfAborted } from '../errors/index.js';
 import type { ExtentList } from '../extent/index.js';
 
 /** A range in which every context that was asked for has one value. */
@@ -27,7 +28,7 @@ export async function* walkExtents(
   let offset = 0;
   let last: StatusRange | undefined;
   while (offset < device.size) {
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     const lists = await device.someExtents(offset, device.size - offset, {
       contexts,
       ...(signal && { signal }),

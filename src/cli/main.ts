@@ -21,3 +21,5 @@ process.on('uncaughtException', (error) => {
 });
 
 process.exitCode = await run(process.argv.slice(2), shell);
+// Text that nobody reads would keep an interrupted process until its reader goes away.
+if (interruption.signal.aborted) process.exit();

@@ -42,7 +42,7 @@ function buildProgram(shell: Shell): Command {
     .version(packageVersion())
     .exitOverride()
     .configureOutput({
-      writeOut: (text) => void shell.print(text),
+      writeOut: (text) => void shell.print(text).catch(() => {}),
       writeErr: (text) => shell.note(text),
       outputError: (text, write) => write(text.replace(/^error: /, 'lacuna: ')),
     })

@@ -87,9 +87,12 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
       onRefused: warn,
     });
     const bound = await server.listen(address);
-    await announce({ uri: server.uri(flags.export), address: bound }, device, flags, shell);
-    await interrupted(shell.signal);
-    await server.close();
+    try {
+      await announce({ uri: server.uri(flags.export), address: bound }, device, flags, shell);
+      await interrupted(shell.signal);
+    } finally {
+      await server.close();
+    }
   } finally {
     await device.close();
   }

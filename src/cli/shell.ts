@@ -1,12 +1,17 @@
 import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
+import { abortedError } from '../errors/index.js';
 import { Exit } from './exit.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
 
 /** What a command needs of the world around it; tests hand in their own. */
 export interface Shell {
-  /** People's text and JSON, on standard output. Resolves when it is safe to hand over more. */
+  /**
+   * People's text and JSON, on standard output. Resolves when it is safe to hand over more.
+   *
+   * @throws LacunaError ERR_ABORTED when the user interrupts and nobody has read the text.
+   */
   print(text: string): Promise<void>;
   /** Warnings and other asides, on standard error. */
   note(text: string): void;
@@ -42,7 +47,7 @@ export function processShell(signal: AbortSignal): Shell {
   });
   stderr.on('error', () => {});
   return {
-    print: (text) => printTo(stdout, text),
+    print: (text) => printTo(stdout, text, signal),
     note: (text) => void stderr.write(text),
     get listening() {
       return listening;
@@ -60,9 +65,16 @@ export function processShell(signal: AbortSignal): Shell {
   };
 }
 
-function printTo(stream: WriteStream, text: string): Promise<void> {
-  return new Promise((resolve) => {
-    stream.write(text, () => resolve());
+function printTo(stream: WriteStream, text: string, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(abortedError(signal));
+    signal.addEventListener('abort', abort);
+    stream.write(text, () => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    });
+    // Last words after an interruption are said, but not waited for.
+    if (signal.aborted && stream.writableLength > 0) abort();
   });
 }
 

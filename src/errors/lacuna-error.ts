@@ -23,10 +23,11 @@ export class LacunaError extends Error {
   /** Stable; see {@link ErrorCode}. */
   readonly code: ErrorCode;
   readonly retryable: boolean;
-  readonly device?: string;
-  readonly offset?: number;
-  readonly length?: number;
-  readonly errno?: string;
+  // Declared, not defined: fields that are not known would be printed with every error, as undefined.
+  declare readonly device?: string;
+  declare readonly offset?: number;
+  declare readonly length?: number;
+  declare readonly errno?: string;
 
   constructor(code: ErrorCode, message: string, context: ErrorContext = {}) {
     super(message, context.cause === undefined ? undefined : { cause: context.cause });

@@ -57,7 +57,6 @@ export interface Kernels {
  */
 export interface Layout {
   readonly version: number;
-  readonly pageBytes: number;
   /** In front of the pairs that a walk writes. */
   readonly walkBytes: number;
   readonly outcomes: Outcomes;
@@ -91,7 +90,6 @@ export function instantiate(module: CompiledModule, memory: SharedMemory): Insta
   const value = (name: string): number => (exports[name] as { value: number }).value;
   const layout: Layout = {
     version: value('LAYOUT_VERSION'),
-    pageBytes: value('PAGE_BYTES'),
     walkBytes: value('WALK_BYTES'),
     outcomes: {
       outOfRange: value('OUT_OF_RANGE'),

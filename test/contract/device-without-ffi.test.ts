@@ -1,4 +1,4 @@
-import { truncateSync } from 'node:fs';
+import { appendFileSync, readFileSync, truncateSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { Status } from '#dist/extent/index.js';
 import { file, ODD_SIZE, SIZE, suite } from './suites.js';
@@ -22,6 +22,18 @@ it('knows a file that holds nothing, unless it was cut meanwhile', async () => {
   truncateSync(device.name, SIZE);
   await device.write(0, Uint8Array.of(1));
   expect(await flags()).toBe(Status.data);
+  await device.close();
+  await dispose();
+});
+
+it('zeroes the end of a file, and nothing that was appended since it was opened', async () => {
+  const { device, dispose } = await file(SIZE, true).open();
+  await device.write(0, new Uint8Array(SIZE).fill(1));
+  appendFileSync(device.name, 'appended');
+  await device.zero(SIZE / 2, SIZE / 2);
+  const zeroed = Buffer.concat([Buffer.alloc(SIZE / 2, 1), Buffer.alloc(SIZE / 2)]);
+  const expected = Buffer.concat([zeroed, Buffer.from('appended')]);
+  expect(readFileSync(device.name).equals(expected)).toBe(true);
   await device.close();
   await dispose();
 });

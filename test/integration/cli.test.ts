@@ -229,19 +229,47 @@ describe('an interrupted command', () => {
   });
 });
 
+describe('a command whose output nobody reads', () => {
+  /** More lines than a pipe and the streams at its ends hold. */
+  async function makeScattered(name: string): Promise<void> {
+    const file = await open(join(folder, name), 'w');
+    const block = Buffer.alloc(4096, 1);
+    for (let at = 0; at < 10_000; at++) await file.write(block, 0, block.length, at * 16_384);
+    await file.close();
+  }
+
+  test('exits with 130 when it is interrupted', async () => {
+    await makeScattered('scattered.raw');
+    const { code, stderr } = await lacuna(['map', '--json', 'scattered.raw'], {
+      started(child) {
+        child.stdout?.once('data', async () => {
+          child.stdout?.pause();
+          await sleep(500);
+          child.kill('SIGINT');
+        });
+        child.once('exit', () => child.stdout?.resume());
+      },
+    });
+    expect([code, stderr]).toEqual([130, 'lacuna: stopped before it was done\n']);
+  });
+});
+
 describe('lacuna demo', () => {
-  async function demo(options: CliOptions = {}) {
+  async function demo(options: CliOptions = {}, size = '64M') {
     const place = await mkdtemp(join(folder, 'demo-'));
-    const result = await lacuna(['demo', '--size', '64M', '--folder', place], options);
+    const result = await lacuna(['demo', '--size', size, '--folder', place], options);
     return { ...result, left: await readdir(place) };
   }
 
-  test('tells its story and leaves nothing behind', async () => {
-    const { code, stdout, stderr, left } = await demo();
-    expect([code, stderr, left]).toEqual([0, '', []]);
-    for (const step of [1, 2, 3, 4, 5]) expect(stdout).toMatch(new RegExp(`^${step}\\. `, 'm'));
-    expect(stdout).toContain('Equal.');
-  });
+  test.each(['64M', '67108865'])(
+    'tells its story of a disk of %s and leaves nothing behind',
+    async (size) => {
+      const { code, stdout, stderr, left } = await demo({}, size);
+      expect([code, stderr, left]).toEqual([0, '', []]);
+      for (const step of [1, 2, 3, 4, 5]) expect(stdout).toMatch(new RegExp(`^${step}\\. `, 'm'));
+      expect(stdout).toContain('Equal.');
+    },
+  );
 
   test('leaves nothing behind when it is interrupted', async () => {
     const interrupt = (child: ChildProcess) =>

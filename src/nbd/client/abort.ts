@@ -6,11 +6,20 @@ import { abortedError } from '../../errors/index.js';
  * suspects a leak from 11 listeners on.
  */
 export function onAbort(signal: AbortSignal, listener: () => void): void {
-  // Not 0, the documented "no limit": with it, getMaxListeners of Node 20 throws.
-  if (getMaxListeners(signal) === defaultMaxListeners) {
+  // Not 0, the documented "no limit", for the sake of others who ask: see mostListeners.
+  if (mostListeners(signal) === defaultMaxListeners) {
     setMaxListeners(Number.POSITIVE_INFINITY, signal);
   }
   signal.addEventListener('abort', listener);
+}
+
+/** Node 20 throws where the owner of a signal has set the limit to 0. */
+function mostListeners(signal: AbortSignal): number {
+  try {
+    return getMaxListeners(signal);
+  } catch {
+    return 0;
+  }
 }
 
 /** Waits for what others wait for as well, until this caller gives up. @throws LacunaError ERR_ABORTED */

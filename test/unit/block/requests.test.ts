@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Device, type Limits, MemoryDriver } from '#dist/block/index.js';
+import { LacunaError } from '#dist/errors/index.js';
 import { type Seen, strictDriver } from '../../support/strict-driver.js';
 
 const LIMITS: Partial<Limits> = {
@@ -87,6 +88,26 @@ it('zeroes whole blocks first and the parts of blocks last', async () => {
     'read 12288+4096',
     'write 12288+4096',
   ]);
+});
+
+it('leaves zero what was zeroed before a later piece of a fast zero was refused', async () => {
+  const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
+  const zero = driver.zero!;
+  driver.zero = async (offset, length, options) => {
+    if (offset >= 131_072) throw new LacunaError('ERR_DEVICE_UNSUPPORTED', 'no fast zero here');
+    await zero(offset, length, options);
+  };
+  const refusing = new Device(driver);
+  await refusing.write(0, new Uint8Array(262_144).fill(1));
+  const zeroing = refusing.zero(1, 262_143, { fast: true });
+  await expect(zeroing).rejects.toMatchObject({ code: 'ERR_DEVICE_UNSUPPORTED' });
+  const bytes = new Uint8Array(262_144);
+  await refusing.read(0, bytes);
+  // Whole blocks of the first piece, and neither the part of a block before them nor the second piece.
+  const end = bytes.indexOf(1, 4096);
+  expect(bytes.subarray(0, 4096).every((byte) => byte === 1)).toBe(true);
+  expect(end).toBe(4096 + LIMITS.maximumZero!);
+  expect(bytes.subarray(end).every((byte) => byte === 1)).toBe(true);
 });
 
 it('discards whole blocks only', async () => {

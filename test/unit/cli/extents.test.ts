@@ -57,10 +57,10 @@ describe('walking the extents of a device', () => {
   });
 
   test('stops when it is told to', async () => {
-    const signal = AbortSignal.abort();
+    const signal = AbortSignal.abort(new Error('SIGINT'));
     const device = scripted(100, { 0: [list(0, [100, 1])] });
     const walking = walkExtents(device, { contexts: ['base:allocation'], signal });
-    await expect(walking.next()).rejects.toThrow();
+    await expect(walking.next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 });
 

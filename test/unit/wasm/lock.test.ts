@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { Arena } from 'lacuna/bitmap';
+import { describe, it } from 'vitest';
+
+/** Where the lock of an arena is: ARENA_LOCK of assembly/layout.ts, as an index of 32-bit words. */
+const LOCK = 64 / 4;
+
+/** Takes the lock of a new arena as a kernel does, and lets another thread wait for it. */
+async function heldArena() {
+  const arena = Arena.create({ maximumBytes: 2 ** 20 });
+  const worker = new Worker(new URL('waiting.mjs', import.meta.url), { workerData: arena.shared });
+  await once(worker, 'message');
+  const words = new Int32Array(arena.shared.memory.buffer);
+  assert.equal(Atomics.exchange(words, LOCK, 1), 0, 'this is the word of the lock');
+  worker.postMessage('begin');
+  while (Atomics.load(words, LOCK) !== 2) await sleep(10);
+  const began = performance.now();
+  const answer = once(worker, 'message').then(([text]) => ({
+    text,
+    seconds: (performance.now() - began) / 1000,
+  }));
+  return { words, answer };
+}
+
+describe.concurrent('a thread that waits for a lock', () => {
+  it('gets it at once when it is given back', async () => {
+    const { words, answer } = await heldArena();
+    Atomics.store(words, LOCK, 0);
+    Atomics.notify(words, LOCK, 1);
+    const { text, seconds } = await answer;
+    assert.equal(text, 'has it');
+    assert.ok(seconds < 0.9, `${seconds} s`);
+  });
+
+  // A thread of a process that was stopped wakes up like this: its time is over, whatever the word says.
+  it('looks again when its wait has timed out, though nobody woke it', async () => {
+    const { words, answer } = await heldArena();
+    await sleep(1500);
+    Atomics.store(words, LOCK, 0);
+    const { text, seconds } = await answer;
+    assert.equal(text, 'has it');
+    assert.ok(seconds < 5, `${seconds} s`);
+  });
+
+  it('traps in the end when the holder is dead', async () => {
+    const { answer } = await heldArena();
+    const { text, seconds } = await answer;
+    assert.equal(text, 'RuntimeError');
+    assert.ok(seconds > 8 && seconds < 20, `${seconds} s`);
+  });
+});
