@@ -1,6 +1,7 @@
 /**
  * The tests talk to other people's NBD programs, because a client and a server of one author agree even
- * where both are wrong. This finds the programs, and installs their packages where it may.
+ * where both are wrong. The models of the bitmap's lock and claim are checked by spin, which needs a
+ * compiler. This finds the programs, and installs their packages where it may.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
@@ -17,6 +18,8 @@ const PACKAGES = {
   nbdcopy: 'libnbd-bin',
   fio: 'fio',
   openssl: 'openssl',
+  spin: 'spin',
+  gcc: 'build-essential',
 };
 
 /** Modules of the system's Python, which another Python in the path does not have. */
@@ -70,7 +73,7 @@ function main() {
 
     sudo apt-get update && sudo apt-get install ${packages.join(' ')}
 
-Elsewhere they come with the packages of QEMU (tools), nbdkit and libnbd.`);
+Elsewhere they come with the packages of QEMU (tools), nbdkit, libnbd, spin and gcc.`);
   return 1;
 }
 
