@@ -24,10 +24,28 @@ export function tableLine(range: StatusRange, contexts: readonly ContextKinds[])
  * them may have fields of the same name.
  */
 export function extentJson(range: StatusRange, contexts: readonly ContextKinds[]): string {
-  const { offset: start, length, flags } = range;
-  if (contexts.length === 1) {
-    return JSON.stringify({ start, length, ...contexts[0].fields(flags[0]) });
+  const { offset, length, flags } = range;
+  const place = `{"start":${offset},"length":${length}`;
+  if (contexts.length === 1) return `${place},${fieldsJson(contexts[0], flags[0]).slice(1)}`;
+  const fields = contexts.map(
+    (kinds, i) => `${JSON.stringify(kinds.context)}:${fieldsJson(kinds, flags[i])}`,
+  );
+  return `${place},"contexts":{${fields.join(',')}}}`;
+}
+
+const known = new WeakMap<ContextKinds, Map<number, string>>();
+
+/** A device has extents by the hundred thousand, and they have but a few values. */
+function fieldsJson(kinds: ContextKinds, flags: number): string {
+  let texts = known.get(kinds);
+  if (texts === undefined) {
+    texts = new Map();
+    known.set(kinds, texts);
   }
-  const fields = contexts.map((kinds, i) => [kinds.context, kinds.fields(flags[i])]);
-  return JSON.stringify({ start, length, contexts: Object.fromEntries(fields) });
+  let text = texts.get(flags);
+  if (text === undefined) {
+    text = JSON.stringify(kinds.fields(flags));
+    texts.set(flags, text);
+  }
+  return text;
 }

@@ -47,15 +47,26 @@ function cutTogether(lists: readonly ExtentList[], from: number, size: number): 
   const end = Math.min(size, ...lists.map((list) => list.end));
   const indexes = lists.map(() => 0);
   const ranges: StatusRange[] = [];
+  const alone = lists.length === 1 ? new Map<number, readonly number[]>() : undefined;
   let offset = from;
   while (offset < end) {
-    const stop = Math.min(end, ...lists.map((list, i) => list.endAt(indexes[i])));
-    const flags = lists.map((list, i) => list.flagsAt(indexes[i]));
+    let stop = end;
+    for (let i = 0; i < lists.length; i++) stop = Math.min(stop, lists[i].endAt(indexes[i]));
+    const flags = alone
+      ? valuesOf(alone, lists[0].flagsAt(indexes[0]))
+      : lists.map((list, i) => list.flagsAt(indexes[i]));
     ranges.push({ offset, length: stop - offset, flags });
     for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
     offset = stop;
   }
   return ranges;
+}
+
+/** One array for each value, not for each extent: there may be a million of those. */
+function valuesOf(known: Map<number, readonly number[]>, value: number): readonly number[] {
+  const values = known.get(value) ?? [value];
+  known.set(value, values);
+  return values;
 }
 
 /** Puts `last` in front of `ranges`, as part of their first where the two are alike. */
