@@ -1,2 +1,10 @@
-export { Device, type DeviceDescription, openDevice } from './block/index.js';
+export {
+  type Capabilities,
+  createRawFile,
+  Device,
+  type DeviceDescription,
+  type Driver,
+  type Limits,
+  openDevice,
+} from './block/index.js';
 export * from './copy/index.js';
