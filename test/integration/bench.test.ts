@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 
 /** Tiny runs of every bench, so that none of them rots; their times mean nothing. */
 describe('npm run bench', () => {
-  test.each(['copy'])('-- %s works and verifies its outputs', (name) => {
+  test.each(['bitmap', 'copy'])('-- %s works and verifies its outputs', (name) => {
     const args = ['run', '-s', 'bench', '--', name, '--smoke', '--json'];
     const { status, stdout, stderr } = spawnSync('npm', args, { encoding: 'utf8' });
     expect(status, stderr).toBe(0);
