@@ -11,7 +11,7 @@
  * lock next. A bitmap's header and the nodes that it alone holds are only touched under its lock, the
  * allocator's lists under the arena's. A node that several bitmaps share is not written at all; its
  * references are atomic, and one that goes to 1 says that the others have read their last, since they
- * give theirs back only after that. What is read without a lock is one atomic word: a size, a count.
+ * give theirs back only after that. Only the size is read without the lock.
  */
 
 /** Ten seconds: no kernel works as long, so the holder of the lock is dead. */
