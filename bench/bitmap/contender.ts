@@ -8,6 +8,8 @@ export interface Holder {
   next(position: number, dirty: boolean): number;
   setAll(): void;
   resetAll(): void;
+  /** Says that a clean position is only found by trying, which would take hours here. */
+  readonly findsNoClean?: true;
   /** The number of dirty runs. */
   runs(): number;
   merge(other: this): void;

@@ -39,6 +39,7 @@ export async function roaring(name: 'roaring' | 'roaring-wasm'): Promise<Contend
 }
 
 class Held implements Holder {
+  readonly findsNoClean = true;
   readonly #bitmap: Roaring;
   readonly #granules: number;
 
@@ -63,18 +64,10 @@ class Held implements Holder {
     return this.#bitmap.has(position);
   }
 
-  /** By rank: it has no search of its own for the next value, nor for the next one that is missing. */
-  next(position: number, dirty: boolean): number {
+  /** By rank: it has no search of its own for the next value, and none for one that is missing. */
+  next(position: number): number {
     const below = position === 0 ? 0 : this.#bitmap.rank(position - 1);
-    if (dirty) return this.#bitmap.select(below) ?? -1;
-    let [low, high] = [position, this.#granules];
-    // The first place up to which not all are dirty.
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      if (this.#bitmap.rank(middle) - below === middle - position + 1) low = middle + 1;
-      else high = middle;
-    }
-    return low < this.#granules ? low : -1;
+    return this.#bitmap.select(below) ?? -1;
   }
 
   setAll(): void {
