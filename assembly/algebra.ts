@@ -40,7 +40,7 @@ function replaceRoot(h: usize, root: u64): i32 {
   if (root == NO_SLOT) return ARENA_FULL;
   const old = rootOf(h);
   store<u64>(h, root, BITMAP_ROOT);
-  atomic.store<u64>(h, countOf(root, heightOf(h)), BITMAP_COUNT);
+  store<u64>(h, countOf(root, heightOf(h)), BITMAP_COUNT);
   releaseSlot(old, heightOf(h));
   return OK;
 }

@@ -140,8 +140,12 @@ export function bitmapShift(h: usize): u32 {
   return load<u32>(h, BITMAP_SHIFT);
 }
 
+/** Under the lock, since an atomic store of the count would cost every set as much as a lock does. */
 export function bitmapCount(h: usize): f64 {
-  return <f64><i64>atomic.load<u64>(h, BITMAP_COUNT);
+  enterBitmap(h);
+  const count = <f64><i64>load<u64>(h, BITMAP_COUNT);
+  leaveBitmap(h);
+  return count;
 }
 
 /** Dirty bytes; what a partial last granule lacks is not counted. */
@@ -159,7 +163,7 @@ export function bitmapDirtyBytes(h: usize): f64 {
 @inline
 export function paintRoot(h: usize, from: u64, to: u64, dirty: bool): void {
   const grown = paint(h, h + BITMAP_ROOT, heightOf(h), from, to, dirty);
-  atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
+  store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
 }
 
 /** Makes granules `from` up to `to` (not empty) dirty or clean. */
@@ -223,7 +227,7 @@ export function bitmapFill(h: usize, dirty: bool): i32 {
 function clearRoot(h: usize): void {
   const root = rootOf(h);
   store<u64>(h, CLEAN, BITMAP_ROOT);
-  atomic.store<u64>(h, 0, BITMAP_COUNT);
+  store<u64>(h, 0, BITMAP_COUNT);
   releaseSlot(root, heightOf(h));
 }
 

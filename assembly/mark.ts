@@ -46,7 +46,7 @@ export function mark(h: usize, height: u32, granule: u64, dirty: bool): bool {
 
 /** Adds `change` to the count of the bitmap and of every slot on the way to a granule. */
 function addToPath(h: usize, height: u32, granule: u64, change: i64): void {
-  atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + change, BITMAP_COUNT);
+  store<u64>(h, load<u64>(h, BITMAP_COUNT) + change, BITMAP_COUNT);
   let at = h + BITMAP_ROOT;
   for (let level = height; ; ) {
     const slot = load<u64>(at);

@@ -1,11 +1,13 @@
 /** `npm run bench -- NAME [--smoke] [--json]`: runs one bench, or says which there are. */
 import { parseArgs } from 'node:util';
+import { benchBitmap } from './bitmap.js';
 import { benchCopy } from './copy.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
 import { benchNbd } from './nbd.js';
 import type { Bench } from './support/bench.js';
 
 const BENCHES: Record<string, Bench> = {
+  bitmap: benchBitmap,
   copy: benchCopy,
   'dirty-bitmaps': benchDirtyBitmaps,
   nbd: benchNbd,

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'vitest';
 
-const SECTION = { import: 2, memory: 5, global: 6, start: 8, data: 11 };
+const SECTION = { import: 2, memory: 5, global: 6, start: 8, code: 10, data: 11 };
+/** The instruction memory.atomic.wait32 with its alignment. */
+const WAIT = Buffer.from([0xfe, 0x01, 0x02]);
 
 /** Ids of the sections of a module, with their bytes. */
 function sections(wasm: Uint8Array): Map<number, Uint8Array> {
@@ -32,6 +34,17 @@ describe.each(['simd', 'scalar'])('the %s kernels', (variant) => {
     const bytes = found.get(SECTION.import) as Uint8Array;
     assert.equal(bytes[0], 1, 'one import');
     assert.equal(Buffer.from(bytes.subarray(1, 12)).toString('latin1'), '\x03env\x06memory');
+  });
+
+  it('wait in one place only, which the optimizer has copied nowhere', () => {
+    const code = Buffer.from(found.get(SECTION.code) as Uint8Array);
+    const first = code.indexOf(WAIT);
+    assert.ok(first > 0, 'there is a wait');
+    assert.equal(
+      code.indexOf(WAIT, first + 1),
+      -1,
+      'there is one only; see nap in assembly/lock.ts',
+    );
   });
 
   it('hold no data, memory or start function that a second instance would run again', () => {

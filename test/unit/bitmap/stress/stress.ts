@@ -1,0 +1,58 @@
+import { Worker } from 'node:worker_threads';
+import { type Arena, Bitmap } from 'lacuna/bitmap';
+
+const THREADS = 4;
+/** Small, so that the threads meet; the spans are wide enough for leaves to come and go. */
+const GEOMETRY = { granularity: 65536, half: 2048, granules: 8192, span: 6000 };
+const SIZE = (GEOMETRY.granules + THREADS * GEOMETRY.span) * GEOMETRY.granularity;
+/** What a thread may take longer than it was told to, on a busy machine. */
+const GRACE_MS = 8000;
+
+/**
+ * Lets four threads loose on one bitmap of an arena for a while. Returns what was wrong, in words;
+ * empty when nothing was. The arena is not to be used after anything was.
+ */
+export async function stress(arena: Arena, seed: number, milliseconds: number): Promise<string> {
+  const idle = arena.usedBytes;
+  const bitmap = new Bitmap({ size: SIZE, granularity: GEOMETRY.granularity, arena });
+  const counters = new SharedArrayBuffer(GEOMETRY.half * 8);
+  const sets = new Int32Array(counters, 0, GEOMETRY.half);
+  const claims = new Int32Array(counters, GEOMETRY.half * 4);
+  const workers = Array.from({ length: THREADS }, (_, me) => {
+    const task = { me, threads: THREADS, seed, milliseconds, geometry: GEOMETRY, sets, claims };
+    return new Worker(new URL('schedule.mjs', import.meta.url), {
+      workerData: { ...task, shared: arena.shared, handle: bitmap.handle },
+    });
+  });
+  const answers = await Promise.all(workers.map((worker) => answer(worker, milliseconds)));
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  const wrong = answers.find((text) => text !== '') ?? inspect(bitmap, sets, claims);
+  if (wrong !== '') return wrong;
+  bitmap.free();
+  return arena.usedBytes === idle ? '' : 'memory was lost';
+}
+
+function answer(worker: Worker, milliseconds: number): Promise<string> {
+  return new Promise((resolve) => {
+    const late = setTimeout(() => resolve('a thread hangs'), milliseconds + GRACE_MS);
+    const settle = (text: string) => {
+      clearTimeout(late);
+      resolve(text);
+    };
+    worker.on('message', settle).on('error', (error) => settle(`a thread died: ${error}`));
+  });
+}
+
+/** What a set leaves: dirty, or claimed exactly once. */
+function inspect(bitmap: Bitmap, sets: Int32Array, claims: Int32Array): string {
+  let count = 0;
+  for (const { length } of bitmap.ranges()) count += length / GEOMETRY.granularity;
+  if (count !== bitmap.count) return `${bitmap.count} are counted, ${count} are dirty`;
+  for (let granule = 0; granule < GEOMETRY.half; granule++) {
+    const owed = sets[granule] - claims[granule];
+    const dirty = Number(bitmap.get(granule * GEOMETRY.granularity));
+    if (owed > dirty) return `the last set of granule ${granule} was lost`;
+    if (owed < dirty) return `granule ${granule} is dirty, though its last set was claimed`;
+  }
+  return '';
+}
