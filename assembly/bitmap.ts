@@ -202,11 +202,19 @@ export function bitmapReset(h: usize, offset: f64, length: f64): i32 {
 }
 
 function resetLocked(h: usize, offset: f64, length: f64): i32 {
-  if (offset + length > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
-  const from = granuleFrom(h, <u64><i64>offset);
-  const to = granuleUpTo(h, <u64><i64>(offset + length));
-  if (from >= to || length == 0) return OK;
-  return stroke(h, from, to, false);
+  const end = offset + length;
+  if (end > <f64><i64>sizeOf(h)) return OUT_OF_RANGE;
+  const start = <u64><i64>offset;
+  const shift = shiftOfBitmap(h);
+  const from = start >> shift;
+  // One whole granule, which most resets are, needs no rounding and mostly no painting.
+  if (from << shift == start && length == <f64>(<i64>1 << shift)) {
+    return mark(h, heightOf(h), from, false) ? OK : stroke(h, from, from + 1, false);
+  }
+  const first = granuleFrom(h, start);
+  const to = granuleUpTo(h, <u64><i64>end);
+  if (first >= to || length == 0) return OK;
+  return stroke(h, first, to, false);
 }
 
 export function bitmapFill(h: usize, dirty: bool): i32 {
