@@ -1,6 +1,6 @@
 import type { Device } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
-import type { ExtentList } from '../extent/index.js';
+import { type ExtentList, visitTogether } from '../extent/index.js';
 
 /** A range in which every context that was asked for has one value. */
 export interface StatusRange {
@@ -33,7 +33,7 @@ export async function* walkExtents(
       contexts,
       ...(signal && { signal }),
     });
-    const ranges = cutTogether(lists, offset, device.size);
+    const ranges = cutTogether(lists, device.size);
     offset = endOf(ranges[ranges.length - 1]);
     if (last !== undefined) join(last, ranges);
     last = ranges.pop();
@@ -42,23 +42,13 @@ export async function* walkExtents(
   if (last !== undefined) yield [last];
 }
 
-/** Cuts the answers of several contexts at every place where one of them changes. */
-function cutTogether(lists: readonly ExtentList[], from: number, size: number): StatusRange[] {
-  const end = Math.min(size, ...lists.map((list) => list.end));
-  const indexes = lists.map(() => 0);
+/** The answers of several contexts as ranges in which none of them changes. */
+function cutTogether(lists: readonly ExtentList[], size: number): StatusRange[] {
   const ranges: StatusRange[] = [];
   const alone = lists.length === 1 ? new Map<number, readonly number[]>() : undefined;
-  let offset = from;
-  while (offset < end) {
-    let stop = end;
-    for (let i = 0; i < lists.length; i++) stop = Math.min(stop, lists[i].endAt(indexes[i]));
-    const flags = alone
-      ? valuesOf(alone, lists[0].flagsAt(indexes[0]))
-      : lists.map((list, i) => list.flagsAt(indexes[i]));
-    ranges.push({ offset, length: stop - offset, flags });
-    for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
-    offset = stop;
-  }
+  visitTogether(lists, size, (offset, length, flags) => {
+    ranges.push({ offset, length, flags: alone ? valuesOf(alone, flags[0]) : [...flags] });
+  });
   return ranges;
 }
 

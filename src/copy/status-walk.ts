@@ -8,7 +8,7 @@
 
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError } from '../errors/index.js';
-import { DIRTY, type ExtentList, isDirtyContext, Status } from '../extent/index.js';
+import { DIRTY, type ExtentList, isDirtyContext, Status, visitTogether } from '../extent/index.js';
 import { Turns } from '../util/index.js';
 import { settleAll } from './settle-all.js';
 
@@ -51,7 +51,7 @@ export async function walkStatus(walk: StatusWalk): Promise<void> {
     if (query === undefined) return false;
     const lists = queries.gaveUp ? undefined : await answer(walk, query);
     if (lists === undefined) degrade(walk, queries.refused(query));
-    else queries.answered(query, visitTogether(walk, query.offset, lists));
+    else queries.answered(query, visitTogether(lists, walk.device.size, walk.visit));
     return true;
   };
   // The first answer shows how far one query reaches, and so whether there is anything to share out.
@@ -139,24 +139,6 @@ async function answer(walk: StatusWalk, query: Range): Promise<ExtentList[] | un
 /** Takes a range of unknown status for the worst that it may be. */
 function degrade(walk: StatusWalk, { offset, length }: Range): void {
   walk.visit(offset, length, walk.contexts.map(worstOf));
-}
-
-/** Contexts may break at different places and end at different ones: what all of them tell is visited. */
-function visitTogether(walk: StatusWalk, from: number, lists: readonly ExtentList[]): number {
-  const end = Math.min(...lists.map((list) => list.end));
-  const indexes = lists.map(() => 0);
-  const flags = lists.map(() => 0);
-  for (let offset = from; offset < end; ) {
-    let stop = end;
-    for (let i = 0; i < lists.length; i++) {
-      stop = Math.min(stop, lists[i].endAt(indexes[i]));
-      flags[i] = lists[i].flagsAt(indexes[i]);
-    }
-    walk.visit(offset, stop - offset, flags);
-    for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
-    offset = stop;
-  }
-  return end;
 }
 
 /** The device answered, but with a no: as opposed to being gone, or closed, or breaking its protocol. */
