@@ -6,13 +6,14 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
+  forceShare?: boolean;
   outputFormat?: CopyOptions['targetFormat'];
   context?: string;
   targetIsZero?: boolean;
@@ -44,6 +45,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to read')
     .argument('<target>', 'the device to write; a file that is not there is created')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
     )
@@ -75,6 +77,7 @@ export function registerCopy(program: Command, shell: Shell): void {
 function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
   const options = {
     sourceFormat: flags.format,
+    forceShare: flags.forceShare,
     targetFormat: flags.outputFormat,
     context: flags.context,
     targetIsZero: flags.targetIsZero,

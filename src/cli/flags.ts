@@ -1,3 +1,6 @@
 /** Flags that several commands share, so that they read the same everywhere. */
 export const FORMAT_FLAG = '-f, --format <format>';
 export const FORMAT_TEXT = 'image format of the source (default: from its name, never its content)';
+export const SHARE_FLAG = '-U, --force-share';
+export const SHARE_TEXT =
+  'read although somebody may be writing: what is read may not fit together';

@@ -65,10 +65,11 @@ export class CopyRun {
   }
 
   #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
-    const { context, sourceFormat } = this.#options;
+    const { context, sourceFormat, forceShare } = this.#options;
     return openDevice(source, {
       contexts: context === undefined ? [] : [context],
       format: sourceFormat,
+      forceShare,
       signal: this.#signal,
     });
   }

@@ -28,6 +28,8 @@ export interface CopyOptions extends TransferOptions {
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
+  /** Read the source although others may be writing it; see OpenOptions. */
+  forceShare?: boolean;
   /**
    * Makes the copy incremental: only what this metadata context of the source marks, such as
    * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.

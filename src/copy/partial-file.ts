@@ -5,12 +5,15 @@
  *     NAME.partial-XXXXXX   while it is made: a name and a file of its own, that nobody else may open
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
+ *
+ * What the name holds before must not be in use, and nobody may begin to use it: they would go on with a file that
+ * has no name any more.
  */
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, syncFolder } from '../block/index.js';
+import { createRawFile, guardFile, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -30,15 +33,22 @@ export class PartialFile {
   readonly path: string;
   readonly #name: string;
   readonly #source: Stats | undefined;
+  readonly #unguard: () => void;
 
   static async create(
     filename: string,
     { size, source }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
-    const file = new PartialFile(await followed(filename), source);
+    const name = await followed(filename);
+    const file = new PartialFile(name, source, old ? await guardFile(name) : () => {});
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
-    await createRawFile(file.path, size, { exclusive: true, mode });
+    try {
+      await createRawFile(file.path, size, { exclusive: true, mode });
+    } catch (error) {
+      file.#unguard();
+      throw error;
+    }
     try {
       if (old) await inheritAccess(file.path, old);
     } catch (error) {
@@ -48,25 +58,29 @@ export class PartialFile {
     return file;
   }
 
-  private constructor(name: string, source: Stats | undefined) {
+  private constructor(name: string, source: Stats | undefined, unguard: () => void) {
     this.#name = name;
     this.#source = source;
+    this.#unguard = unguard;
     this.path = `${name}${PARTIAL}-${randomBytes(4).toString('hex')}`;
   }
 
   /** Gives the file its name, and makes that durable if asked. */
   async commit(durable: boolean): Promise<void> {
     await rename(this.path, this.#name);
+    this.#unguard();
     if (durable) await syncFolder(this.#name);
   }
 
   /** Removes the file. Never fails: it is called when something else has. */
   async abandon(): Promise<void> {
     await rm(this.path, { force: true }).catch(() => {});
+    this.#unguard();
   }
 
   /** Leaves the file under a name that says what it is. Never fails. */
   async leave(): Promise<void> {
+    this.#unguard();
     const name = `${this.#name}${PARTIAL}`;
     const old = await statIfThere(name).catch(() => undefined);
     // The rest of an earlier copy may be what this one was made from.

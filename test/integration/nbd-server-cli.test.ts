@@ -82,7 +82,8 @@ test('--writable lets clients write, --json prints a document, port 0 is chosen 
   expect(document.uri).toBe(`nbd://127.0.0.1:${document.address.port}/`);
   const written = await finish('qemu-io', ['-f', 'raw', '-c', 'write -P 7 4k 4k', document.uri]);
   expect(written.code).toBe(0);
-  expect((await finish('qemu-io', ['-f', 'raw', '-c', 'read -P 7 4k 4k', path])).code).toBe(0);
+  const shared = ['-r', '-U', '-f', 'raw', '-c', 'read -P 7 4k 4k', path];
+  expect((await finish('qemu-io', shared)).code).toBe(0);
   child.kill('SIGINT');
   expect(await ended()).toBe(0);
 });
