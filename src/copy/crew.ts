@@ -55,7 +55,7 @@ class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     this.#pool = new Piscina({
-      filename: new URL('./worker.js', import.meta.url).href,
+      filename: import.meta.resolve('#dist/copy/worker.js'),
       minThreads: options.threads,
       maxThreads: options.threads,
       atomics: 'disabled',
