@@ -7,6 +7,7 @@ import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control, type Counters } from './control.js';
+import { DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
@@ -27,6 +28,7 @@ export class CopyRun {
   #totalBytes = 0;
   #threads = 0;
   #counted: () => Counters = () => NOTHING;
+  #digest: DigestTree | undefined;
 
   constructor(options: CopyOptions) {
     this.#options = options;
@@ -80,6 +82,8 @@ export class CopyRun {
     const planMs = this.#elapsed();
     const plannedBytes = made.data.dirtyBytes + (this.#incremental ? made.zero.dirtyBytes : 0);
     const warnings = [...made.warnings, ...target.warnings];
+    const asPlanned = made.data.snapshot();
+    if (this.#options.digest) this.#digest = new DigestTree(source.size, asPlanned);
     try {
       warnings.push(...(await this.#execute(source, target, made, arena)));
       warnings.push(...(await this.#finish(target)));
@@ -88,10 +92,10 @@ export class CopyRun {
       await target.leave();
       throw error;
     }
-    made.data.free();
-    made.zero.free();
+    for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests } = this.#counted();
+    const digest = this.#digest?.root();
     return {
       size: source.size,
       plannedBytes,
@@ -102,6 +106,7 @@ export class CopyRun {
       threads: this.#threads,
       planMs,
       durationMs: this.#elapsed(),
+      ...(digest !== undefined && { digest }),
       warnings,
     };
   }
@@ -116,6 +121,8 @@ export class CopyRun {
       planGranularity(source.size),
       source.limits.minimum,
       target.device.limits.minimum,
+      // So every piece that moves is made of whole blocks.
+      this.#options.digest ? DIGEST_BLOCK : 1,
     );
     const { context } = this.#options;
     const bitmap = this.#bitmap;
@@ -148,8 +155,11 @@ export class CopyRun {
     const devices = { source, target: target.device, targetIsZero };
     const load = { threads: this.#threads, bytes };
     const transfer = chooseTransfer(this.#options, devices, load);
+    const digest = this.#digest;
     if (this.#threads === 0) {
-      await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
+      const moved =
+        digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
+      await move({ ...transfer, ...side, source, target: target.device, plan: data, arena, moved });
       return [];
     }
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
@@ -162,6 +172,7 @@ export class CopyRun {
       transfer,
       control,
       shared: { arena: arena.shared, plan: data.handle, control: control.memory },
+      digest,
       signal: this.#signal,
     });
   }
