@@ -3,7 +3,7 @@ import { LacunaError } from '../errors/index.js';
 import type { FileDescription } from './description.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { fileError } from './file-error.js';
-import { describeUsers } from './file-users.js';
+import { describeUsers, THIS_PROCESS } from './file-users.js';
 
 /**
  * QEMU's locks on image files (its file driver, `locking=on`). Each byte stands for one permission; all locks on
@@ -119,18 +119,20 @@ function unlockable({ filename }: LockRequest): LacunaError {
 
 async function locked({ fd, filename, access }: LockRequest, byte: number): Promise<LacunaError> {
   const { dev, ino } = fs.fstatSync(fd);
-  const users = (await describeUsers({ dev, ino, byte, fd })) ?? 'Another program';
+  const users = (await describeUsers({ dev, ino, byte, fd })) ?? 'another program';
   const deed = byte < KEEPS_OTHERS_FROM ? 'is writing it' : 'uses it and lets nobody write';
-  const advice =
-    access === 'read'
-      ? 'to read it while it changes, say force-share (-U)'
-      : 'or wait until it is closed';
-  const message =
-    `Cannot open ${filename} for ${access === 'write' ? 'writing' : 'reading'}: ${users} ${deed}. ` +
-    `The disk of a running machine is reached through its NBD export or QMP; ${advice}`;
+  const aim = access === 'write' ? 'writing' : 'reading';
+  const message = `Cannot open ${filename} for ${aim}: ${users} ${deed}. ${adviceFor(users, access)}`;
   return new LacunaError('ERR_DEVICE_LOCKED', message, {
     device: filename,
     errno: 'EAGAIN',
     retryable: true,
   });
+}
+
+function adviceFor(users: string, access: FileAccess): string {
+  if (users === THIS_PROCESS) return 'Hand over the device that is open, instead of its name';
+  const live = 'The disk of a running machine is reached through its NBD export or QMP';
+  if (access === 'write') return `${live}; or wait until it is closed`;
+  return `${live}; force-share (-U) reads a file while it changes`;
 }

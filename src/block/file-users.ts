@@ -9,6 +9,8 @@ export interface ContraryLock {
   readonly fd: number;
 }
 
+export const THIS_PROCESS = 'this process';
+
 /** More names than this help nobody. */
 const MOST_USERS = 3;
 
@@ -42,7 +44,7 @@ async function holds(id: string, { dev, ino, byte, fd: own }: ContraryLock): Pro
 }
 
 async function nameOf(id: string): Promise<string> {
-  if (id === String(process.pid)) return 'this process';
+  if (id === String(process.pid)) return THIS_PROCESS;
   const name = (await text(`/proc/${id}/comm`)).trim();
   return `${name} (process ${id})`;
 }
