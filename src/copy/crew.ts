@@ -16,7 +16,9 @@ export interface CrewOptions {
   transfer: Transfer;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
   signal: AbortSignal;
 }
 
@@ -76,7 +78,12 @@ class Crew {
   stop(): void {
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace ??= setTimeout(() => void this.#pool.destroy(), STOP_GRACE_MS);
+    this.#grace ??= setTimeout(() => this.#kill(), STOP_GRACE_MS);
+  }
+
+  #kill(): void {
+    this.#options.lost?.();
+    void this.#pool.destroy();
   }
 
   async end(): Promise<void> {
@@ -115,6 +122,7 @@ class Crew {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
+      this.#options.lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
       return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
     }

@@ -23,6 +23,7 @@ export interface DeviceAgain {
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
+  remains?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   thread: number;
   source: DeviceAgain;
@@ -84,9 +85,12 @@ async function moveShare(
   const control = new Control(task.control);
   const counters = control.row(task.thread);
   const plan = Bitmap.attach(arena, task.plan);
+  const remains = task.remains && Bitmap.attach(arena, task.remains);
+  const shared = { plan, remains, arena, control, counters };
   try {
-    await move({ ...task.transfer, source, target, plan, arena, control, counters, signal });
+    await move({ ...task.transfer, ...shared, source, target, signal });
   } finally {
+    remains?.free();
     plan.free();
     arena.detach();
   }
