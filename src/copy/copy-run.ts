@@ -7,6 +7,7 @@ import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control } from './control.js';
+import { DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
@@ -36,6 +37,7 @@ export class CopyRun {
   #phase: CopyPhase = 'plan';
   #totalBytes = 0;
   #threads = 0;
+  #digest: DigestTree | undefined;
 
   constructor(options: CopyOptions) {
     this.#options = options;
@@ -106,6 +108,8 @@ export class CopyRun {
     const made = this.#goOn(target) ?? (await this.#plan(source, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
+    const asPlanned = made.data.snapshot();
+    if (this.#options.digest) this.#digest = new DigestTree(source.size, asPlanned);
     try {
       warnings.push(...(await this.#execute(source, target, made, arena)));
       warnings.push(...(await this.#finish(target)));
@@ -114,10 +118,10 @@ export class CopyRun {
       await this.#leave(target);
       throw this.#failure.signal.reason ?? error;
     }
-    made.data.free();
-    made.zero.free();
+    for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests } = this.#control.total();
+    const digest = this.#digest?.root();
     return {
       size: source.size,
       plannedBytes: this.#plannedBytes,
@@ -129,6 +133,7 @@ export class CopyRun {
       threads: this.#threads,
       planMs,
       durationMs: this.#elapsed(),
+      ...(digest !== undefined && { digest }),
       warnings,
     };
   }
@@ -167,6 +172,8 @@ export class CopyRun {
       this.#resumption === undefined ? finest : Math.min(finest, SHORTEST_REQUEST),
       source.limits.minimum,
       target.device.limits.minimum,
+      // So every piece that moves is made of whole blocks.
+      this.#options.digest ? DIGEST_BLOCK : 1,
     );
     const { context } = this.#options;
     const bitmap = this.#bitmap;
@@ -205,9 +212,12 @@ export class CopyRun {
     const devices = { source, target: target.device, targetIsZero };
     const load = { threads: this.#threads, bytes };
     const transfer = chooseTransfer(this.#options, devices, load);
+    const digest = this.#digest;
     if (this.#threads === 0) {
+      const moved =
+        digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
       const remains = this.#resumption?.remains?.data;
-      const work = { plan: data, remains, arena, flush: false };
+      const work = { plan: data, remains, arena, moved, flush: false };
       await move({ ...transfer, ...side, source, target: target.device, ...work });
       return [];
     }
@@ -223,6 +233,7 @@ export class CopyRun {
       control,
       shared: { arena: arena.shared, plan: data.handle, remains, control: control.memory },
       lost: () => this.#resumption?.lose(),
+      digest,
       signal: this.#signal,
     });
   }

@@ -1,8 +1,11 @@
 /** Starts the worker threads of a copy, watches over them, and takes them down again. */
+import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import { addBatch, type DigestBatch } from './digest-sender.js';
+import type { DigestTree } from './digest-tree.js';
 import type { Transfer } from './mover.js';
 import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
@@ -19,6 +22,8 @@ export interface CrewOptions {
   shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
   /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
   lost?(): void;
+  /** Takes the digests of all blocks that are moved. */
+  digest: DigestTree | undefined;
   signal: AbortSignal;
 }
 
@@ -57,7 +62,7 @@ class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     this.#pool = new Piscina({
-      filename: new URL('./worker.js', import.meta.url).href,
+      filename: import.meta.resolve('#dist/copy/worker.js'),
       minThreads: options.threads,
       maxThreads: options.threads,
       atomics: 'disabled',
@@ -113,13 +118,18 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads } = this.#options;
+    const { shared, source, target, transfer, threads, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
-    const task: WorkerTask = { ...shared, thread, source, target, transfer, port: port2 };
+    const ended = once(port1, 'close');
+    if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
+    const side = { thread, source, target, transfer, digest: digest !== undefined };
+    const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
+      // The result takes another way than the digests; the port is closed behind the last of them.
+      if (digest) await ended;
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
       this.#options.lost?.();

@@ -21,6 +21,16 @@ export function copy(options: CopyOptions): CopyJob {
   if (options.context !== undefined && options.bitmap !== undefined) {
     throw new TypeError('a copy is incremental by a context or by a bitmap, not by both');
   }
+  if (options.digest && (options.context !== undefined || options.bitmap !== undefined)) {
+    throw new TypeError(
+      'an incremental copy reads only what is dirty: take the digest of its target when it is done',
+    );
+  }
+  if (options.digest && options.resume !== undefined) {
+    throw new TypeError(
+      'a copy that is resumed does not read all of its data: take the digest of its target when it is done',
+    );
+  }
   return new CopyJob(options);
 }
 

@@ -41,6 +41,8 @@ export interface MoverOptions extends Transfer {
   control: Control;
   counters: Counters;
   signal: AbortSignal;
+  /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
+  moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
 }
 
 /** Runs of a window; scattered data ends a window early rather than growing this. */
@@ -77,7 +79,8 @@ class Mover {
 
   constructor(options: MoverOptions) {
     this.#options = options;
-    this.#offload = options.detectZeroes === 'off';
+    // What the system copies inside itself is seen by nobody.
+    this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#shortestZero = options.targetIsZero
       ? ZERO_STEP
       : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
@@ -181,12 +184,13 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     await source.read(offset, bytes, { signal });
     counters.requests += 1;
     if (detectZeroes === 'off') await this.#write(offset, bytes);
     else await this.#writeSparsely(slot, offset, length);
+    moved?.(offset, bytes);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

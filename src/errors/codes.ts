@@ -39,6 +39,12 @@ export type ErrorCode =
   | 'ERR_DEVICE_UNSUPPORTED'
   /** An image format that must not be guessed, or that cannot be read here. */
   | 'ERR_DEVICE_FORMAT'
+  /** A file that an image names (its backing file, its data file) must not, or cannot, be followed. */
+  | 'ERR_IMAGE_CHAIN'
+  /** Something in a qcow2 image that cannot be: the message says what, and where. */
+  | 'ERR_QCOW2_CORRUPT'
+  /** A qcow2 image needs what is not known here: encryption, a newer feature. */
+  | 'ERR_QCOW2_UNSUPPORTED'
   /** The device has no such metadata context. */
   | 'ERR_CONTEXT_UNKNOWN'
   /** The peer broke the NBD protocol; the connection is closed. */
