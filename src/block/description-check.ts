@@ -56,7 +56,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
   qcow2: {
     ...COMMON,
     file: { read: nested, required: true },
-    backing: { read: (value, key) => (value === null ? null : nested(value, key)) },
+    backing: { read: (value, key) => (value === null || value === '' ? null : nested(value, key)) },
     'data-file': { read: nested },
     snapshot: { read: text },
     'backing-folders': { read: texts },
