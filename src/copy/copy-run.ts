@@ -7,13 +7,13 @@ import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control, type Counters } from './control.js';
+import { again } from './device-again.js';
 import { DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
 import { prepareTarget, type Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requests: 0 };
@@ -162,9 +162,9 @@ export class CopyRun {
       return [];
     }
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
+    const { workInThreads } = await import('./crew.js');
     target.device.changedElsewhere();
-    return await moveInThreads({
+    return await workInThreads({
       threads: this.#threads,
       source: again(source),
       target: again(target.device),
@@ -228,9 +228,4 @@ function isSame(source: Device, target: Device): boolean {
     contexts: undefined,
   });
   return isDeepStrictEqual(place(a), place(b));
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
 }
