@@ -15,6 +15,7 @@ export type {
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
+export { lockFile } from './lock-file.js';
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';

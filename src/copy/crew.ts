@@ -22,7 +22,9 @@ export interface CrewOptions {
   compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
   /** Takes the digests of all blocks that are moved. */
   digest?: DigestTree | undefined;
   signal: AbortSignal;
@@ -84,7 +86,12 @@ class Crew {
   stop(): void {
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace ??= setTimeout(() => void this.#pool.destroy(), STOP_GRACE_MS);
+    this.#grace ??= setTimeout(() => this.#kill(), STOP_GRACE_MS);
+  }
+
+  #kill(): void {
+    this.#options.lost?.();
+    void this.#pool.destroy();
   }
 
   async end(): Promise<void> {
@@ -128,6 +135,7 @@ class Crew {
       if (digest) await ended;
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
+      this.#options.lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
       return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
     }

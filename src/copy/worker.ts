@@ -27,6 +27,7 @@ export interface CompareTask {
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
+  remains?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   thread: number;
   source: DeviceAgain;
@@ -84,15 +85,18 @@ async function workShare(
   const control = new Control(task.control);
   const counters = control.row(task.thread);
   const plan = Bitmap.attach(arena, task.plan);
+  const remains = task.remains && Bitmap.attach(arena, task.remains);
   const side = { plan, arena, control, counters, signal };
   try {
     if (task.transfer !== undefined) {
       const sender = task.digest ? new DigestSender(task.port) : undefined;
-      await move({ ...task.transfer, ...side, source, target, moved: sender?.moved });
+      const { moved } = sender ?? {};
+      await move({ ...task.transfer, ...side, source, target, remains, moved });
       sender?.flush();
     }
     if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
   } finally {
+    remains?.free();
     plan.free();
     arena.detach();
   }
