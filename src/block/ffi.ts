@@ -19,6 +19,8 @@ export interface SystemCalls {
   lockByte(fd: number, offset: number): number;
   /** 1 where another opening has a lock on the byte, 0 where none has. */
   isByteLocked(fd: number, offset: number): number;
+  /** Takes the lock of a whole file (flock), without waiting for it. */
+  lock(fd: number): number;
 }
 
 export interface FilePosition {
@@ -36,6 +38,8 @@ const OFD_SETLK = 37;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
+const LOCK_EXCLUSIVE = 2;
+const LOCK_NO_WAIT = 4;
 
 let calls: Promise<SystemCalls | undefined> | undefined;
 
@@ -72,6 +76,7 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
     'int64_t copy_file_range(int, int64_t *, int, int64_t *, size_t, unsigned int)',
   );
   const fcntl = libc.func('int fcntl(int, int, ...)');
+  const flock = libc.func('int flock(int, int)');
   const sourceOffset = new BigInt64Array(1);
   const targetOffset = new BigInt64Array(1);
   const { EINTR } = koffi.os.errno;
@@ -84,9 +89,9 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
       if (koffi.errno() !== EINTR) return -koffi.errno();
     }
   };
-  const lock = (fd: number, command: number, type: number, offset: number) => {
-    const flock = flockOf(type, offset);
-    return { flock, value: result(() => fcntl(fd, command, 'void *', flock)) };
+  const lockByte = (fd: number, command: number, type: number, offset: number) => {
+    const bytes = flockOf(type, offset);
+    return { bytes, value: result(() => fcntl(fd, command, 'void *', bytes)) };
   };
   return {
     seekData: (fd, offset) => result(() => lseek(fd, offset, SEEK_DATA)),
@@ -102,11 +107,12 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
         copyFileRange(source.fd, sourceOffset, target.fd, targetOffset, length, 0),
       );
     },
-    lockByte: (fd, offset) => lock(fd, OFD_SETLK, F_RDLCK, offset).value,
+    lockByte: (fd, offset) => lockByte(fd, OFD_SETLK, F_RDLCK, offset).value,
     isByteLocked: (fd, offset) => {
-      const { flock, value } = lock(fd, OFD_GETLK, F_WRLCK, offset);
-      return value < 0 ? value : Number(flock[0] !== F_UNLCK);
+      const { bytes, value } = lockByte(fd, OFD_GETLK, F_WRLCK, offset);
+      return value < 0 ? value : Number(bytes[0] !== F_UNLCK);
     },
+    lock: (fd) => result(() => flock(fd, LOCK_EXCLUSIVE | LOCK_NO_WAIT)),
   };
 }
 

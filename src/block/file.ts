@@ -16,7 +16,7 @@ import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { type FileRequest, fileError, shortError } from './file-error.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';
-import { lockFile } from './file-locks.js';
+import { lockImage } from './image-locks.js';
 
 /** Kinds of "not here": the next way to do the same thing is tried, and this one never again. */
 const UNSUPPORTED = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'ENODEV']);
@@ -86,7 +86,7 @@ export class FileDriver implements Driver {
     const { fd, kind } = inspect(filename, readOnly);
     try {
       const access = readOnly ? (shared ? 'share' : 'read') : 'write';
-      await lockFile({ fd, filename, access, locking, calls });
+      await lockImage({ fd, filename, access, locking, calls });
     } catch (error) {
       fs.closeSync(fd);
       throw error;

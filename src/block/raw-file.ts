@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
-import { guardFile } from './file-locks.js';
+import { guardImage } from './image-locks.js';
 
 const fsync = promisify(fs.fsync);
 
@@ -32,7 +32,7 @@ export async function createRawFile(
   let unguard: (() => void) | undefined;
   try {
     if (!exclusive) checkReplaceable(filename);
-    if (!exclusive) unguard = await guardFile(filename);
+    if (!exclusive) unguard = await guardImage(filename);
     fd = fs.openSync(filename, O_WRONLY | O_CREAT | (exclusive ? O_EXCL : 0), mode);
     fs.ftruncateSync(fd, 0);
     fs.ftruncateSync(fd, size);

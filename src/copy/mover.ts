@@ -35,6 +35,8 @@ export interface MoverOptions extends Transfer {
   source: Device;
   target: Device;
   plan: Bitmap;
+  /** Beside the plan: what is not known to have reached the target, what is in flight included. */
+  remains?: Bitmap | undefined;
   arena: Arena;
   control: Control;
   counters: Counters;
@@ -57,7 +59,7 @@ export async function move(options: MoverOptions): Promise<void> {
   const mover = new Mover(options);
   await mover.run();
   if (options.flush && !options.control.stopped) {
-    await options.target.flush({ signal: options.signal });
+    await options.control.flush(options.target, options.signal);
   }
 }
 
@@ -146,14 +148,18 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { plan, requestSize, signal } = this.#options;
+    const { plan, remains, requestSize, signal } = this.#options;
     let done = 0;
     try {
-      if (this.#offload && (await this.#copyInside(offset, length))) return;
+      if (this.#offload && (await this.#copyInside(offset, length))) {
+        remains?.reset(offset, length);
+        return;
+      }
       // A piece cut for an offload that turned out impossible may be longer than a slot.
       while (done < length) {
         const size = Math.min(requestSize, length - done);
         await this.#copyThrough(slot, offset + done, size);
+        remains?.reset(offset + done, size);
         done += size;
       }
     } catch (error) {

@@ -6,6 +6,8 @@
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
  *
+ * A copy that can be resumed leaves it where it was made, to be found again.
+ *
  * What the name holds before must not be in use, and nobody may begin to use it: they would go on with a file that
  * has no name any more.
  */
@@ -13,13 +15,21 @@ import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, guardFile, syncFolder } from '../block/index.js';
+import { createRawFile, guardImage, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
 const OWNER_ONLY = 0o600;
 const EVERYBODY = 0o666;
 const GROUP = 0o070;
+
+const MADE_SUFFIX = /^\.partial-[0-9a-f]{8}$/;
+
+/** A file that is being made: where, and which it is. */
+export interface MadeFile {
+  readonly path: string;
+  readonly inode: string;
+}
 
 export interface PartialFileOptions {
   /** Bytes; the file reads as zero at first. */
@@ -33,15 +43,15 @@ export class PartialFile {
   readonly path: string;
   readonly #name: string;
   readonly #source: Stats | undefined;
-  readonly #unguard: () => void;
+  #unguard = () => {};
 
   static async create(
     filename: string,
     { size, source }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
-    const name = await followed(filename);
-    const file = new PartialFile(name, source, old ? await guardFile(name) : () => {});
+    const file = new PartialFile(await followed(filename), source);
+    if (old) await file.#guard();
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
     try {
       await createRawFile(file.path, size, { exclusive: true, mode });
@@ -58,11 +68,44 @@ export class PartialFile {
     return file;
   }
 
-  private constructor(name: string, source: Stats | undefined, unguard: () => void) {
+  /**
+   * The file that an earlier copy left while it was made; undefined where it is not there any more, or is another
+   * one.
+   */
+  static async reopen(filename: string, made: MadeFile): Promise<PartialFile | undefined> {
+    const name = await followed(filename);
+    const suffix = made.path.startsWith(name) ? made.path.slice(name.length) : '';
+    if (!MADE_SUFFIX.test(suffix)) return undefined;
+    const file = new PartialFile(name, undefined, suffix);
+    if (!(await isMade(file.path, made))) return undefined;
+    if (await statIfThere(name)) await file.#guard();
+    return file;
+  }
+
+  /** Whether the file that an earlier copy made has its name by now. */
+  static async isCommitted(filename: string, made: MadeFile): Promise<boolean> {
+    return isMade(await followed(filename), made);
+  }
+
+  private constructor(
+    name: string,
+    source: Stats | undefined,
+    suffix = `${PARTIAL}-${randomBytes(4).toString('hex')}`,
+  ) {
     this.#name = name;
     this.#source = source;
-    this.#unguard = unguard;
-    this.path = `${name}${PARTIAL}-${randomBytes(4).toString('hex')}`;
+    this.path = `${name}${suffix}`;
+  }
+
+  /** What the file is going to be called. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** What {@link reopen} needs. */
+  async made(): Promise<MadeFile> {
+    const { ino } = await stat(this.path, { bigint: true });
+    return { path: this.path, inode: `${ino}` };
   }
 
   /** Gives the file its name, and makes that durable if asked. */
@@ -87,6 +130,16 @@ export class PartialFile {
     if (old && this.#source && isSameFile(old, this.#source)) return;
     await rename(this.path, name).catch(() => {});
   }
+
+  async #guard(): Promise<void> {
+    this.#unguard = await guardImage(this.#name);
+  }
+}
+
+/** Whether a path is a file that was made earlier, and not something that has come in its place. */
+async function isMade(path: string, { inode }: MadeFile): Promise<boolean> {
+  const found = await lstat(path, { bigint: true }).catch(() => undefined);
+  return found?.isFile() === true && `${found.ino}` === inode;
 }
 
 /** What a path leads to; undefined where nothing is. */
@@ -106,7 +159,7 @@ export function isSameFile(a: Stats, b: Stats): boolean {
 }
 
 /** The path behind symbolic links, also where the last of them leads to nothing yet. */
-async function followed(filename: string): Promise<string> {
+export async function followed(filename: string): Promise<string> {
   try {
     return await realpath(filename);
   } catch (error) {

@@ -56,7 +56,7 @@ export interface LockRequest {
  * @throws LacunaError ERR_DEVICE_LOCKED where others use the file in a way that does not go with `access`;
  * ERR_DEVICE_OPEN where `locking` is on and the system has no such locks.
  */
-export async function lockFile(request: LockRequest): Promise<void> {
+export async function lockImage(request: LockRequest): Promise<void> {
   const { fd, access, locking = 'auto', calls } = request;
   if (locking === 'off') return;
   if (calls === undefined || calls.isByteLocked(fd, USES) < 0) {
@@ -84,7 +84,7 @@ export async function lockFile(request: LockRequest): Promise<void> {
  * @returns what ends it; calling that again is harmless.
  * @throws LacunaError ERR_DEVICE_LOCKED where somebody uses the file.
  */
-export async function guardFile(filename: string): Promise<() => void> {
+export async function guardImage(filename: string): Promise<() => void> {
   const calls = await systemCalls();
   let fd: number;
   try {
@@ -93,7 +93,7 @@ export async function guardFile(filename: string): Promise<() => void> {
     return () => {};
   }
   try {
-    await lockFile({ fd, filename, access: 'write', calls });
+    await lockImage({ fd, filename, access: 'write', calls });
   } catch (error) {
     fs.closeSync(fd);
     throw error;
