@@ -1,4 +1,22 @@
+export {
+  type Area,
+  blockCluster,
+  type NewLayout,
+  planArea,
+  planNewLayout,
+  planTableGrowth,
+  type TableGrowth,
+} from './allocation.js';
 export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+export {
+  allUnits,
+  type Mapped,
+  type MappingRules,
+  readMapped,
+  UNMAPPED,
+  unitsOf,
+  writeMapped,
+} from './cluster.js';
 export * from './entries.js';
 export {
   type BitmapsExtension,
@@ -19,4 +37,5 @@ export { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
 export { type Compression, type Header, hasDataFile } from './header.js';
 export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
 export * from './limits.js';
+export { RefcountCodec } from './refcounts.js';
 export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
