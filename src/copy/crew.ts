@@ -1,8 +1,11 @@
 /** Starts the worker threads of a copy, watches over them, and takes them down again. */
+import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import { addBatch, type DigestBatch } from './digest-sender.js';
+import type { DigestTree } from './digest-tree.js';
 import type { Transfer } from './mover.js';
 import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
@@ -16,7 +19,11 @@ export interface CrewOptions {
   transfer: Transfer;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
+  /** Takes the digests of all blocks that are moved. */
+  digest: DigestTree | undefined;
   signal: AbortSignal;
 }
 
@@ -55,7 +62,7 @@ class Crew {
   constructor(options: CrewOptions) {
     this.#options = options;
     this.#pool = new Piscina({
-      filename: new URL('./worker.js', import.meta.url).href,
+      filename: import.meta.resolve('#dist/copy/worker.js'),
       minThreads: options.threads,
       maxThreads: options.threads,
       atomics: 'disabled',
@@ -76,7 +83,12 @@ class Crew {
   stop(): void {
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace ??= setTimeout(() => void this.#pool.destroy(), STOP_GRACE_MS);
+    this.#grace ??= setTimeout(() => this.#kill(), STOP_GRACE_MS);
+  }
+
+  #kill(): void {
+    this.#options.lost?.();
+    void this.#pool.destroy();
   }
 
   async end(): Promise<void> {
@@ -106,15 +118,21 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads } = this.#options;
+    const { shared, source, target, transfer, threads, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
-    const task: WorkerTask = { ...shared, thread, source, target, transfer, port: port2 };
+    const ended = once(port1, 'close');
+    if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
+    const side = { thread, source, target, transfer, digest: digest !== undefined };
+    const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
+      // The result takes another way than the digests; the port is closed behind the last of them.
+      if (digest) await ended;
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
+      this.#options.lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
       return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
     }

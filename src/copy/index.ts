@@ -1,4 +1,5 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
+export { type DigestOptions, type DigestReport, digest } from './digest.js';
 export { CopyJob, copy } from './job.js';
 export type {
   CopyOptions,

@@ -39,8 +39,19 @@ export interface CopyOptions extends TransferOptions {
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap`. */
   detectZeroes?: DetectZeroes;
+  /**
+   * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental
+   * one does not read what is clean. Default false.
+   */
+  digest?: boolean;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
+  /**
+   * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
+   * it is begun, where it does the copy goes on from it, and when the copy is complete it is removed. It is bound to
+   * source, target and bitmap. The source must hold the same bytes in every run.
+   */
+  resume?: string;
   signal?: AbortSignal;
 }
 
@@ -55,6 +66,8 @@ export interface CopyProgress {
   doneBytes: number;
   movedBytes: number;
   zeroedBytes: number;
+  /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
+  resumedBytes: number;
   elapsedMs: number;
 }
 
@@ -69,12 +82,16 @@ export interface CopyReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are clean or zero on both sides. */
   skippedBytes: number;
+  /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
+  resumedBytes: number;
   /** Read, write and zero requests. */
   requests: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
   planMs: number;
   durationMs: number;
+  /** Of the source's content, if it was asked for. */
+  digest?: string;
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }

@@ -10,6 +10,7 @@ import {
 import { LacunaError, toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
 import { Control } from './control.js';
+import { DigestSender } from './digest-sender.js';
 import { move, type Transfer } from './mover.js';
 
 /** A device that the caller has open, for a worker to open too. */
@@ -19,15 +20,21 @@ export interface DeviceAgain {
   size: number;
 }
 
-/** What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}. */
+/**
+ * What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}, and nothing is sent
+ * by it but its result and, if asked, digests.
+ */
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
+  remains?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   thread: number;
   source: DeviceAgain;
   target: DeviceAgain;
   transfer: Transfer;
+  /** Send the digests of the blocks that were moved. */
+  digest: boolean;
   port: MessagePort;
 }
 
@@ -84,9 +91,15 @@ async function moveShare(
   const control = new Control(task.control);
   const counters = control.row(task.thread);
   const plan = Bitmap.attach(arena, task.plan);
+  const remains = task.remains && Bitmap.attach(arena, task.remains);
+  const sender = task.digest ? new DigestSender(task.port) : undefined;
+  const { moved } = sender ?? {};
+  const shared = { plan, remains, arena, control, counters, moved };
   try {
-    await move({ ...task.transfer, source, target, plan, arena, control, counters, signal });
+    await move({ ...task.transfer, ...shared, source, target, signal });
+    sender?.flush();
   } finally {
+    remains?.free();
     plan.free();
     arena.detach();
   }

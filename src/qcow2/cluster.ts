@@ -16,6 +16,7 @@ import {
 } from './entries.js';
 import { corrupt } from './failures.js';
 import type { Geometry } from './geometry.js';
+import type { MappingRules } from './mapping.js';
 
 export interface Mapped {
   /** Where the cluster lies in the file of data; undefined where it lies nowhere, or is compressed. */
@@ -31,15 +32,6 @@ export interface Mapped {
 
 /** A cluster that shows what lies below. */
 export const UNMAPPED: Mapped = { copied: false, allocated: 0, zero: 0 };
-
-/** What mappings in an image mean. */
-export interface MappingRules {
-  readonly geometry: Geometry;
-  /** Guest clusters lie in a data file, at their own offsets; offset 0 is then a place like any other. */
-  readonly hasDataFile: boolean;
-  /** How a person would name the image. */
-  readonly image: string;
-}
 
 /** The units of a whole cluster. */
 export function allUnits({ extended }: Geometry): number {
@@ -63,7 +55,7 @@ export function unitsOf(geometry: Geometry, from: number, to: number): number {
 export function readMapped(
   table: Uint8Array,
   at: number,
-  { geometry, hasDataFile, image }: MappingRules,
+  { geometry, dataFile, image }: MappingRules,
   tableOffset: number,
 ): Mapped {
   const view = viewOf(table);
@@ -75,7 +67,7 @@ export function readMapped(
   }
   const offset = entryOffset(high, low);
   const copied = isCopied(high);
-  const host = offset !== 0 || (hasDataFile && copied) ? offset : undefined;
+  const host = offset !== 0 || (dataFile && copied) ? offset : undefined;
   if (offset % geometry.clusterSize !== 0 || !Number.isSafeInteger(offset)) {
     throw corrupt(image, `a cluster at ${offset}, which is no start of one`, tableOffset + at);
   }

@@ -1,7 +1,8 @@
-import { allUnits, type Geometry, type Mapped, unitsOf } from '../../qcow2/index.js';
+import { allUnits, corrupt, type Geometry, type Mapped, unitsOf } from '../../qcow2/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 import type { Allocator, Run } from './allocator.js';
 import type { HostFile } from './host-file.js';
+import type { LiveHeader } from './live-header.js';
 import type { Mapping } from './mapping.js';
 
 /** What is written with filling around it goes out in one write up to this length. */
@@ -9,6 +10,7 @@ const JOINED_BYTES = 256 * 1024;
 
 export interface ClusterWriterParts {
   readonly geometry: Geometry;
+  readonly header: LiveHeader;
   readonly mapping: Mapping;
   readonly allocator: Allocator;
   /** The file where guest clusters lie. */
@@ -62,7 +64,10 @@ export class ClusterWriter {
   /** Writes bytes into clusters that nobody else reads or writes meanwhile. */
   async write(offset: number, source: Uint8Array): Promise<void> {
     for (let done = 0; done < source.length; ) {
-      done += await this.#writePiece(offset + done, this.#piece(offset + done, source.subarray(done)));
+      done += await this.#writePiece(
+        offset + done,
+        this.#piece(offset + done, source.subarray(done)),
+      );
     }
   }
 
@@ -86,11 +91,22 @@ export class ClusterWriter {
     try {
       const bytes = this.#cut(source, within, run.count);
       const mapped = await mapping.lookUp(start, run.count);
-      const first = this.#span(mapped[0], within, run.count > 1 ? clusterSize : within + bytes.length);
+      const first = this.#span(
+        mapped[0],
+        within,
+        run.count > 1 ? clusterSize : within + bytes.length,
+      );
       const end = within + bytes.length - (run.count - 1) * clusterSize;
       const last = this.#span(mapped[run.count - 1], run.count > 1 ? 0 : within, end);
       const to = (run.count - 1) * clusterSize + last.to;
-      await this.#writeFilled({ offset, source: bytes, host: run.offset, start, from: first.from, to });
+      await this.#writeFilled({
+        offset,
+        source: bytes,
+        host: run.offset,
+        start,
+        from: first.from,
+        to,
+      });
       await mapping.change(start, run.count, (before, index) => {
         const from = index === 0 ? first.from : 0;
         const units = unitsOf(geometry, from, index === run.count - 1 ? last.to : clusterSize);
@@ -134,7 +150,8 @@ export class ClusterWriter {
    */
   #span(mapped: Mapped, from: number, to: number): { from: number; to: number } {
     const { clusterSize, subclusterSize } = this.#parts.geometry;
-    if (mapped.compressed !== undefined || mapped.allocated !== 0) return { from: 0, to: clusterSize };
+    if (mapped.compressed !== undefined || mapped.allocated !== 0)
+      return { from: 0, to: clusterSize };
     return { from: alignDown(from, subclusterSize), to: alignUp(to, subclusterSize) };
   }
 
@@ -196,14 +213,24 @@ export class ClusterWriter {
       return { clusters: 1, host, inPlace: (allocated & units) >>> 0 === units };
     };
     const first = kindOf(0);
-    if (first.host !== undefined && !first.inPlace) return first;
     let clusters = 1;
     for (; clusters < count; clusters++) {
       const next = kindOf(clusters);
       const host = first.host === undefined ? undefined : first.host + clusters * clusterSize;
-      if (next.inPlace !== first.inPlace || next.host !== host) break;
+      // What fills units of its own clusters does so one by one.
+      const alike = next.inPlace === first.inPlace && (first.host === undefined || first.inPlace);
+      if (!alike || next.host !== host) break;
     }
+    if (first.host !== undefined) this.#checkPlace(first.host, clusters);
     return { ...first, clusters };
+  }
+
+  /** Metadata is not guest data, whatever a damaged table says. */
+  #checkPlace(host: number, clusters: number): void {
+    const { data, geometry, hasDataFile, header } = this.#parts;
+    if (hasDataFile) return;
+    const found = header.metadataIn(host, host + clusters * geometry.clusterSize);
+    if (found !== undefined) throw corrupt(data.name, `${found} in a cluster of the disk`, host);
   }
 
   /** The part of a request that one L2 table maps. */

@@ -82,7 +82,9 @@ export class ClusterZeroer {
         for (let from = at; from < stop; ) {
           // The parts of clusters at both ends, and all whole clusters between them at once.
           const isWhole = from % clusterSize === 0 && stop - from >= clusterSize;
-          const to = isWhole ? alignDown(stop, clusterSize) : Math.min(stop, alignUp(from + 1, clusterSize));
+          const to = isWhole
+            ? alignDown(stop, clusterSize)
+            : Math.min(stop, alignUp(from + 1, clusterSize));
           if (isWhole) await this.#zeroClusters(from, (to - from) / clusterSize, unmap);
           else await this.#zeroSubclusters(from, to, unmap);
           from = to;
@@ -116,9 +118,14 @@ export class ClusterZeroer {
     const { host, copied, compressed, allocated } = before;
     const shines = this.#shines(offset);
     const nothing = host === undefined && compressed === undefined;
-    const readsZero = !shines ? allocated === 0 && compressed === undefined : before.zero === this.#all;
+    const readsZero = !shines
+      ? allocated === 0 && compressed === undefined
+      : before.zero === this.#all;
     if (readsZero && (nothing || !unmap)) return before;
-    const keeps = host !== undefined && (!unmap || dataFile !== undefined) && (copied || dataFile !== undefined);
+    const keeps =
+      host !== undefined &&
+      (!unmap || dataFile !== undefined) &&
+      (copied || dataFile !== undefined);
     if (keeps) return { host, copied, allocated: 0, zero: this.#all };
     return shines && version > 2 ? { ...UNMAPPED, zero: this.#all } : UNMAPPED;
   }
@@ -146,7 +153,8 @@ export class ClusterZeroer {
       const to = Math.min(end, at - within + geometry.clusterSize, at + PIECE_BYTES);
       const [mapped] = await mapping.lookUp(at - within, 1);
       const units = unitsOf(geometry, within, within + to - at);
-      const needed = units & ~mapped.zero & (this.#shines(at - within) ? this.#all : mapped.allocated);
+      const needed =
+        units & ~mapped.zero & (this.#shines(at - within) ? this.#all : mapped.allocated);
       if (mapped.compressed !== undefined || needed !== 0) {
         await writer.write(at, new Uint8Array(to - at));
       }

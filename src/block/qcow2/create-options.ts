@@ -73,13 +73,17 @@ export function checkOptions(given: Qcow2Options): CheckedOptions {
   const least = 2 ** (extendedL2 ? MIN_EXTENDED_CLUSTER_BITS : MIN_CLUSTER_BITS);
   const most = 2 ** MAX_CLUSTER_BITS;
   if (!isPowerOfTwo(clusterSize) || clusterSize < least || clusterSize > most) {
-    throw new RangeError(`clusterSize must be a power of two, ${least} to ${most}, not ${clusterSize}`);
+    throw new RangeError(
+      `clusterSize must be a power of two, ${least} to ${most}, not ${clusterSize}`,
+    );
   }
   if (!isPowerOfTwo(refcountBits) || refcountBits > 64) {
     throw new RangeError(`refcountBits must be 1, 2, 4, 8, 16, 32 or 64, not ${refcountBits}`);
   }
   if (!PREALLOCATIONS.includes(preallocation)) {
-    throw new RangeError(`preallocation must be ${PREALLOCATIONS.join(', ')}, not ${preallocation}`);
+    throw new RangeError(
+      `preallocation must be ${PREALLOCATIONS.join(', ')}, not ${preallocation}`,
+    );
   }
   if (compressionType !== 'deflate' && compressionType !== 'zstd') {
     throw new RangeError(`compressionType must be deflate or zstd, not ${compressionType}`);
@@ -97,7 +101,8 @@ export function checkOptions(given: Qcow2Options): CheckedOptions {
 
 function checkVersion(options: CheckedOptions): void {
   const { version } = options;
-  if (version !== 2 && version !== 3) throw new RangeError(`version must be 2 or 3, not ${version}`);
+  if (version !== 2 && version !== 3)
+    throw new RangeError(`version must be 2 or 3, not ${version}`);
   if (version === 3) return;
   const newer: [string, boolean][] = [
     ['refcountBits other than 16', options.refcountBits !== 16],

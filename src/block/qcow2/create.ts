@@ -87,7 +87,9 @@ function planImage(image: string, options: CheckedOptions): Plan {
   const l1Size = Math.max(1, l1EntriesFor(size, geometry));
   if (l1Size * 8 > MAX_L1_BYTES) {
     const most = (MAX_L1_BYTES / 8) * geometry.l2Span;
-    throw new RangeError(`${size} bytes are too many for clusters of ${clusterSize}: at most ${most}`);
+    throw new RangeError(
+      `${size} bytes are too many for clusters of ${clusterSize}: at most ${most}`,
+    );
   }
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
   const tables = preallocation === 'off' ? 0 : Math.ceil(size / geometry.l2Span);

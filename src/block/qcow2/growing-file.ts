@@ -1,3 +1,4 @@
+import type { DeviceDescription } from '../description.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../driver.js';
 
 /**
@@ -6,6 +7,7 @@ import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '..
  */
 export class GrowingFile implements Driver {
   readonly name: string;
+  readonly description?: DeviceDescription;
   readonly size = Number.MAX_SAFE_INTEGER;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
@@ -15,8 +17,14 @@ export class GrowingFile implements Driver {
   /** @param driver a file that takes writes behind its end, and that nobody else changes meanwhile. */
   constructor(driver: Driver) {
     this.name = driver.name;
+    this.description = driver.description;
     this.limits = driver.limits;
-    this.capabilities = { ...driver.capabilities, contexts: [], knownZero: false };
+    this.capabilities = {
+      ...driver.capabilities,
+      contexts: [],
+      exactStatus: false,
+      knownZero: false,
+    };
     this.#driver = driver;
     this.#end = driver.size;
   }

@@ -9,7 +9,7 @@ import {
 } from '../../qcow2/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 import type { Device } from '../device.js';
-import type { Limits, WriteOptions, ZeroOptions } from '../driver.js';
+import type { WriteOptions, ZeroOptions } from '../driver.js';
 import { RangeLock } from '../range-lock.js';
 import { Allocator } from './allocator.js';
 import { ClusterWriter } from './cluster-writer.js';
@@ -19,7 +19,7 @@ import { HostFile } from './host-file.js';
 import { LiveHeader } from './live-header.js';
 import { Mapping } from './mapping.js';
 
-/** Zero requests are at most this many L2 tables long, so that what changed fits into memory. */
+/** L2 tables that one zero request may change, at least. */
 const ZERO_TABLES = 16;
 const GIB = 1024 ** 3;
 
@@ -76,6 +76,7 @@ export class ImageWriter {
     this.#committer = new Committer({ file, dataFile: data, header, allocator, mapping });
     this.#writer = new ClusterWriter({
       geometry,
+      header,
       mapping,
       allocator,
       data: data ?? file,
@@ -105,29 +106,12 @@ export class ImageWriter {
     const allocator = await Allocator.open(file, header);
     const rules = {
       geometry: header.geometry,
-      hasDataFile: hasDataFile(parts.header),
+      version: parts.header.version,
+      dataFile: hasDataFile(parts.header),
       image: file.name,
     };
     const mapping = await Mapping.open(file, header, allocator, rules);
     return new ImageWriter(parts, file, header, { allocator, mapping }, read);
-  }
-
-  /** Whether zero requests can be answered without writing zeroes. */
-  get canZero(): boolean {
-    return this.#zeroer.canZero;
-  }
-
-  /** What requests should keep to, given what the file says of itself. */
-  limitsOver(file: Limits): Limits {
-    const { clusterSize } = this.header.geometry;
-    return {
-      minimum: file.minimum,
-      preferred: Math.max(clusterSize, file.preferred),
-      maximum: file.maximum,
-      maximumZero: this.#longestZero,
-      zeroAlignment: clusterSize,
-      discardAlignment: clusterSize,
-    };
   }
 
   /** Has something done before the first change, and once only. */
@@ -197,17 +181,12 @@ export class ImageWriter {
     await this.mapping.growL1(entries, () => this.flush());
     // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
     for (let at = current.size; at < size; ) {
-      const end = Math.min(size, at + this.#longestZero);
+      const end = Math.min(size, at + longestZero(geometry.l2Span));
       await this.#zeroAdded(at, end);
       at = end;
     }
     await this.flush();
     await this.header.update({ size });
-  }
-
-  /** Brings everything into the file. The devices are the caller's to close. */
-  close(): Promise<void> {
-    return this.flush();
   }
 
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
@@ -221,15 +200,14 @@ export class ImageWriter {
     await this.#end();
   }
 
-  get #longestZero(): number {
-    return Math.max(GIB, ZERO_TABLES * this.header.geometry.l2Span);
-  }
-
   /** The first change tells others what it invalidates, before it invalidates it. */
   #begin(): Promise<void> {
     this.#begun ??= this.#file.whole(async () => {
       for (const first of this.#firstWrites) await first.run(this.header);
-      const kept = this.#firstWrites.reduce((all, { autoclear }) => all | autoclear, KNOWN_AUTOCLEAR);
+      const kept = this.#firstWrites.reduce(
+        (all, { autoclear }) => all | autoclear,
+        KNOWN_AUTOCLEAR,
+      );
       const autoclear = this.header.current.autoclear & kept;
       if (autoclear !== this.header.current.autoclear) await this.header.update({ autoclear });
     });
@@ -264,6 +242,11 @@ export class ImageWriter {
       this.#locks.leave(hold);
     }
   }
+}
+
+/** The longest zero request, so that what it changes fits into memory. */
+export function longestZero(l2Span: number): number {
+  return Math.max(GIB, ZERO_TABLES * l2Span);
 }
 
 /** An image that must be repaired first is not made worse. */

@@ -52,7 +52,9 @@ export class LiveHeader {
       ['the refcount table', refcountTableOffset, refcountTableClusters * clusterSize],
       ['the snapshot table', snapshotsOffset, snapshotCount > 0 ? 1 : 0],
     ];
-    return places.find(([, from, length]) => length > 0 && from < end && start < from + length)?.[0];
+    return places.find(
+      ([, from, length]) => length > 0 && from < end && start < from + length,
+    )?.[0];
   }
 }
 

@@ -92,7 +92,9 @@ export class Mapping {
   /** The index in the L1 table, and the byte in the L2 table, of a guest cluster. */
   placeOf(offset: number): { l1Index: number; at: number } {
     const l1Index = Math.floor(offset / this.geometry.l2Span);
-    const within = Math.floor((offset - l1Index * this.geometry.l2Span) / this.geometry.clusterSize);
+    const within = Math.floor(
+      (offset - l1Index * this.geometry.l2Span) / this.geometry.clusterSize,
+    );
     return { l1Index, at: within * this.geometry.l2EntryBytes };
   }
 
@@ -108,9 +110,12 @@ export class Mapping {
 
   /** The first L1 entry from `l1Index` on that has an L2 table; `end` where there is none before it. */
   nextUsed(l1Index: number, end: number): number {
-    let index = l1Index;
-    while (index < end && this.tableAt(index) === 0) index++;
-    return index;
+    const view = viewOf(this.#l1);
+    const stop = Math.min(end, this.#l1.length / 8);
+    for (let index = l1Index; index < stop; index++) {
+      if (view.getUint32(index * 8 + 4) !== 0 || view.getUint32(index * 8) !== 0) return index;
+    }
+    return end;
   }
 
   /** The L2 table of an L1 entry as it is now, at once where it is in memory. Not to be changed. */
@@ -262,7 +267,7 @@ export class Mapping {
 
   #unlink(before: Mapped, after: Mapped): void {
     const { clusterSize } = this.geometry;
-    if (this.#rules.hasDataFile) return;
+    if (this.#rules.dataFile) return;
     if (before.compressed !== undefined) {
       const { offset, length } = before.compressed;
       const first = Math.floor(offset / clusterSize);
@@ -297,9 +302,15 @@ export class Mapping {
     const { offset } = this.#l1Entry(l1Index);
     if (offset % this.geometry.clusterSize !== 0 || !Number.isSafeInteger(offset)) {
       const at = this.#header.current.l1Offset + l1Index * 8;
-      throw corrupt(this.#file.name, `an L2 table at ${offset}, which is no start of a cluster`, at);
+      throw corrupt(
+        this.#file.name,
+        `an L2 table at ${offset}, which is no start of a cluster`,
+        at,
+      );
     }
     const bytes = new Uint8Array(this.geometry.clusterSize);
+    const found = this.#header.metadataIn(offset, offset + bytes.length);
+    if (found !== undefined) throw corrupt(this.#file.name, `${found} in an L2 table`, offset);
     await this.#file.read(offset, bytes);
     this.#evict();
     const table = tableOf(l1Index, bytes, offset);
