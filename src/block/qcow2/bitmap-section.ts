@@ -10,7 +10,7 @@ import {
 import { Turns } from '../../util/index.js';
 
 /** The file of an image, as far as its bitmaps are read. */
-export interface BitmapFileReader {
+interface Reader {
   /** Bytes of the file, or what it had when it was opened. */
   readonly size: number;
   read(offset: number, target: Uint8Array): Promise<void>;
@@ -19,7 +19,7 @@ export interface BitmapFileReader {
 /** What all bitmaps of an image share. */
 export interface BitmapHome {
   readonly owner: BitmapOwner;
-  readonly file: BitmapFileReader;
+  readonly file: Reader;
   readonly readOnly: boolean;
   /** Where bits are loaded to; default the arena of this thread. */
   readonly arena?: Arena;

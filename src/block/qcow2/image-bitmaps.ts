@@ -19,12 +19,7 @@ import {
 } from '../../qcow2/index.js';
 import { alignUp, Serial } from '../../util/index.js';
 import type { Allocator, Run } from './allocator.js';
-import {
-  type BitmapFileReader,
-  type BitmapHome,
-  BitmapSection,
-  readInside,
-} from './bitmap-section.js';
+import { type BitmapHome, BitmapSection, readInside } from './bitmap-section.js';
 import { BitmapWriter } from './bitmap-writer.js';
 import { nameBitmapDirectory } from './bitmaps-header.js';
 import type { HostFile } from './host-file.js';
@@ -49,7 +44,7 @@ export async function readBitmapSections(
 /** The parts of an image that is open for writing. */
 export interface WritableImage {
   /** The file as it was when it was opened. */
-  readonly reader: BitmapFileReader;
+  readonly reader: BitmapHome['file'];
   readonly file: HostFile;
   readonly header: LiveHeader;
   readonly allocator: Allocator;

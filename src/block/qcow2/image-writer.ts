@@ -250,7 +250,7 @@ export function longestZero(l2Span: number): number {
 }
 
 /** An image that must be repaired first is not made worse. */
-function checkWritable({ incompatible }: Header, image: string): void {
+export function checkWritable({ incompatible }: Header, image: string): void {
   const found =
     (incompatible & Incompatible.corrupt) !== 0n
       ? 'is marked as corrupt'
