@@ -10,7 +10,10 @@ import {
 import { LacunaError, toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
 import { Control } from './control.js';
-import { move, type Transfer } from './mover.js';
+import { SideError, withoutSide } from './error-policy.js';
+import { LeftOut } from './left-out.js';
+import { type MoveOutcome, move, type Transfer } from './mover.js';
+import type { LeftOutRange, Side } from './options.js';
 
 /** A device that the caller has open, for a worker to open too. */
 export interface DeviceAgain {
@@ -23,8 +26,10 @@ export interface DeviceAgain {
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
+  leftOutMap: BitmapHandle;
   control: SharedArrayBuffer;
-  thread: number;
+  /** Its row of counters. */
+  row: number;
   source: DeviceAgain;
   target: DeviceAgain;
   transfer: Transfer;
@@ -37,8 +42,15 @@ export type WorkerSignal = 'stop' | 'drained';
 export interface WorkerResult {
   /** Whether both devices could be opened; where not, others may do the work. */
   opened: boolean;
+  /** See `MoveOutcome`. */
+  flushed: boolean;
+  leftOut: { ranges: readonly LeftOutRange[]; more: number };
   error?: WireError;
+  /** Where the error happened, if that is known. */
+  side?: Side;
 }
+
+const NOTHING_LEFT_OUT = { ranges: [], more: 0 };
 
 export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const abort = new AbortController();
@@ -48,21 +60,31 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
     if (signal === 'drained') drained = true;
     if (signal === 'stop' || !opened) abort.abort();
   });
+  const unused = { flushed: true, leftOut: NOTHING_LEFT_OUT };
   const devices: Device[] = [];
   try {
     devices.push(await openAgain(task.source, { signal: abort.signal }));
     devices.push(await openAgain(task.target, { writable: true, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
-    if (drained) return { opened };
+    if (drained) return { opened, ...unused };
     opened = true;
-    await moveShare(task, devices[0], devices[1], abort.signal);
-    return { opened };
+    const leftOut = new LeftOut();
+    const outcome = await moveShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const { ranges, more } = leftOut;
+    return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
-    return !opened && drained ? { opened } : { opened, error: toWire(error) };
+    if (!opened && drained) return { opened, ...unused };
+    return { opened, ...unused, error: toWire(error) };
   } finally {
     await Promise.allSettled(devices.map((device) => device.close()));
     task.port.close();
   }
+}
+
+function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | 'error' | 'side'> {
+  if (error === undefined) return { flushed };
+  const side = error instanceof SideError ? error.side : undefined;
+  return { flushed, error: toWire(withoutSide(error)), ...(side && { side }) };
 }
 
 async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
@@ -78,16 +100,20 @@ async function moveShare(
   task: WorkerTask,
   source: Device,
   target: Device,
+  leftOut: LeftOut,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<MoveOutcome> {
   const arena = Arena.attach(task.arena);
   const control = new Control(task.control);
-  const counters = control.row(task.thread);
+  const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
+  const leftOutMap = Bitmap.attach(arena, task.leftOutMap);
   try {
-    await move({ ...task.transfer, source, target, plan, arena, control, counters, signal });
+    const side = { control, counters, leftOut, leftOutMap, signal };
+    return await move({ ...task.transfer, ...side, source, target, plan, arena });
   } finally {
     plan.free();
+    leftOutMap.free();
     arena.detach();
   }
 }
