@@ -21,6 +21,7 @@ interface CopyFlags {
   requests?: number;
   requestSize?: number;
   threads?: number;
+  digest?: boolean;
   flush: boolean;
   json?: boolean;
 }
@@ -63,6 +64,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
@@ -82,6 +84,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requests: flags.requests,
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
+    digest: flags.digest,
     flush: flags.flush,
   };
   const said = Object.entries(options).filter(([, value]) => value !== undefined);
@@ -114,6 +117,7 @@ function jsonLine(type: string, content: CopyProgress | CopyReport): string {
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
   await shell.print(`${describeCopy(report)}\n`);
+  if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   return report;
 }
 

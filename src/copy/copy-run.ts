@@ -1,106 +1,192 @@
-/** The steps of one copy, in order: open, plan, zero, move, flush. The control plane; it runs on the caller's thread. */
-import { isDeepStrictEqual } from 'node:util';
+/** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
-import { Control, type Counters } from './control.js';
-import { type MoverOptions, move } from './mover.js';
-import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
+import { Control } from './control.js';
+import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
+import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, CopyState } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
+import { RateSeries, SAMPLE_MS } from './rate-series.js';
+import { doneBytes, Rounds } from './rounds.js';
+import { openSource, type Source } from './source.js';
+import { stoppedError } from './stopped.js';
 import { prepareTarget, type Target } from './target.js';
-import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
-import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
+import { THREADS } from './transfer.js';
 
-const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requests: 0 };
+/** What a copy tells while it runs, as it happens. */
+export interface CopyListener {
+  paused(): void;
+  resumed(): void;
+  /** A failure has stopped the copy until it is resumed. */
+  stopped(error: Error): void;
+}
 
 export class CopyRun {
   readonly #options: CopyOptions;
+  readonly #listener: CopyListener;
   readonly #signal: AbortSignal;
+  /** Ends what the control does not reach: the plan. */
+  readonly #stop = new AbortController();
   /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
   readonly #bitmap: Bitmap | undefined;
   readonly #started = performance.now();
+  /** A row of counters for each thread there may be, and for this one. */
+  readonly #control = Control.create(THREADS.most + 1);
+  readonly #rates = new RateSeries();
   #phase: CopyPhase = 'plan';
-  #totalBytes = 0;
-  #threads = 0;
-  #counted: () => Counters = () => NOTHING;
+  #rounds: Rounds | undefined;
+  /** Why the copy has stopped until it is resumed. */
+  #failure: Error | undefined;
 
-  constructor(options: CopyOptions) {
+  constructor(options: CopyOptions, listener: CopyListener) {
     this.#options = options;
+    this.#listener = listener;
     this.#bitmap = options.bitmap?.snapshot();
     this.#signal = options.signal ?? new AbortController().signal;
+    this.#control.setRate(options.rate);
   }
 
   progress(): CopyProgress {
-    const { movedBytes, zeroedBytes, skippedBytes } = this.#counted();
+    const { movedBytes, zeroedBytes, retries } = this.#control.total();
+    const elapsedMs = this.#elapsed();
+    const done = doneBytes(this.#control);
+    const totalBytes = this.#rounds?.totalBytes ?? 0;
+    const bytesPerSecond = this.#rates.now(done, elapsedMs);
+    const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
     return {
-      phase: this.#phase,
-      totalBytes: this.#totalBytes,
-      doneBytes: movedBytes + zeroedBytes + skippedBytes,
+      phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
+      state: this.#state,
+      totalBytes,
+      doneBytes: done,
       movedBytes,
       zeroedBytes,
-      elapsedMs: this.#elapsed(),
+      retries,
+      bytesPerSecond,
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      elapsedMs,
+      ...(this.#failure && { error: this.#failure }),
     };
   }
 
+  pause(): void {
+    if (this.#state !== 'running' || this.#phase === 'done') return;
+    this.#control.pause();
+    this.#listener.paused();
+  }
+
+  resume(): void {
+    if (this.#state === 'running') return;
+    this.#control.resume();
+    this.#listener.resumed();
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    this.#control.stop();
+  }
+
+  setRate(rate: number | undefined): void {
+    this.#control.setRate(rate);
+  }
+
   async start(): Promise<CopyReport> {
-    const { source } = this.#options;
-    if (source instanceof Device) return await this.#copyFrom(source);
-    const device = await this.#openSource(source);
+    const stop = () => this.#control.stop();
+    this.#signal.addEventListener('abort', stop);
+    const sample = () => this.#rates.sample(doneBytes(this.#control), this.#elapsed());
+    const sampler = setInterval(sample, SAMPLE_MS);
+    sampler.unref();
+    try {
+      return await this.#open();
+    } finally {
+      clearInterval(sampler);
+      this.#signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #open(): Promise<CopyReport> {
+    const { context } = this.#options;
+    const source = await openSource({
+      ...this.#options,
+      contexts: context === undefined ? [] : [context],
+      reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
+    });
     return await closeAfter(
-      () => this.#copyFrom(device),
-      () => device.close(),
+      () => this.#copyFrom(source),
+      () => source.close(),
     );
   }
 
-  async #copyFrom(source: Device): Promise<CopyReport> {
-    const target = await prepareTarget(this.#options, source);
+  async #copyFrom(source: Source): Promise<CopyReport> {
+    const target = await prepareTarget(this.#options, source.device);
     return await closeAfter(
       () => this.#copy(source, target),
       () => target.close(),
     );
   }
 
-  #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
-    const { context, sourceFormat } = this.#options;
-    return openDevice(source, {
-      contexts: context === undefined ? [] : [context],
-      format: sourceFormat,
-      signal: this.#signal,
-    });
-  }
-
-  async #copy(source: Device, target: Target): Promise<CopyReport> {
+  async #copy(source: Source, target: Target): Promise<CopyReport> {
     const arena = takeArena();
-    const made = await this.#plan(source, target, arena);
+    const made = await this.#plan(source.device, target, arena);
     const planMs = this.#elapsed();
     const plannedBytes = made.data.dirtyBytes + (this.#incremental ? made.zero.dirtyBytes : 0);
     const warnings = [...made.warnings, ...target.warnings];
+    const asPlanned = made.data.snapshot();
+    const tree = this.#options.digest ? new DigestTree(source.device.size, asPlanned) : undefined;
+    const rounds = new Rounds({
+      options: this.#options,
+      rules: rulesOf(this.#options),
+      source,
+      target,
+      plan: made,
+      isPartial: this.#incremental,
+      arena,
+      control: this.#control,
+      digest: tree && onlyOnce(tree, asPlanned),
+      signal: this.#signal,
+      stopAsked: () => this.#stop.signal.aborted,
+      onStopped: (error) => this.#stopped(error),
+    });
+    this.#rounds = rounds;
     try {
-      warnings.push(...(await this.#execute(source, target, made, arena)));
-      warnings.push(...(await this.#finish(target)));
+      warnings.push(...(await rounds.run()));
+      throwIfAborted(this.#signal);
+      await target.commit();
+      this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
       await target.leave();
       throw error;
     }
-    made.data.free();
-    made.zero.free();
+    const leftOutBytes = rounds.leftOutMap.dirtyBytes;
+    rounds.free();
+    for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
-    const { movedBytes, zeroedBytes, requests } = this.#counted();
+    const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    const { size } = source.device;
+    const digest = tree?.root();
     return {
-      size: source.size,
+      size,
       plannedBytes,
       movedBytes,
       zeroedBytes,
-      skippedBytes: source.size - movedBytes - zeroedBytes,
+      // What had to be moved twice is in the sums twice.
+      skippedBytes: Math.max(0, size - movedBytes - zeroedBytes - leftOutBytes),
+      leftOutBytes,
+      totals: made.totals,
       requests,
-      threads: this.#threads,
+      retries,
+      threads: rounds.threads,
       planMs,
       durationMs: this.#elapsed(),
+      rate: this.#rates.rates(),
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      ...(digest !== undefined && { digest }),
+      errors: [...rounds.leftOut.ranges],
+      moreErrors: rounds.leftOut.more,
       warnings,
     };
   }
@@ -115,91 +201,30 @@ export class CopyRun {
       planGranularity(source.size),
       source.limits.minimum,
       target.device.limits.minimum,
+      // So every piece that moves is made of whole blocks.
+      this.#options.digest ? DIGEST_BLOCK : 1,
     );
     const { context } = this.#options;
     const bitmap = this.#bitmap;
+    const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
+      return await plan({ source, context, bitmap, granularity, arena, signal });
     } catch (error) {
       await target.abandon();
-      throw error;
+      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
     } finally {
       bitmap?.free();
     }
   }
 
-  /** Zeroes and moves what the plan says; returns warnings. */
-  async #execute(
-    source: Device,
-    target: Target,
-    { data, zero }: Plan,
-    arena: Arena,
-  ): Promise<string[]> {
-    const bytes = data.dirtyBytes;
-    this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    // The last row is the calling thread's.
-    const control = Control.create(this.#threads + 1);
-    this.#counted = () => control.total();
-    const side = { control, counters: control.row(this.#threads), signal: this.#signal };
-    const targetIsZero = await this.#zero(source, target, zero, data, side);
-
-    this.#phase = 'move';
-    const devices = { source, target: target.device, targetIsZero };
-    const load = { threads: this.#threads, bytes };
-    const transfer = chooseTransfer(this.#options, devices, load);
-    if (this.#threads === 0) {
-      await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
-      return [];
-    }
-    // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
-    target.device.changedElsewhere();
-    return await moveInThreads({
-      threads: this.#threads,
-      source: again(source),
-      target: again(target.device),
-      transfer,
-      control,
-      shared: { arena: arena.shared, plan: data.handle, control: control.memory },
-      signal: this.#signal,
-    });
+  get #state(): CopyState {
+    if (this.#failure !== undefined) return 'stopped';
+    return this.#control.paused ? 'paused' : 'running';
   }
 
-  /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
-  async #zero(
-    source: Device,
-    target: Target,
-    zero: Plan['zero'],
-    data: Plan['data'],
-    side: Pick<MoverOptions, 'control' | 'counters' | 'signal'>,
-  ): Promise<boolean> {
-    if (target.isZero) zero.resetAll();
-    else await dropKnownZero(target.device, zero, this.#signal);
-    this.#totalBytes = data.dirtyBytes + zero.dirtyBytes;
-    if (zero.count === 0) return target.isZero;
-
-    this.#phase = 'zero';
-    const whole = !this.#incremental && !isSame(source, target.device);
-    if (whole && (await zeroWhole(target.device, source.size, this.#signal))) {
-      side.counters.requests += 1;
-      side.counters.zeroedBytes += zero.dirtyBytes;
-      zero.resetAll();
-      return true;
-    }
-    await writeZeroes(target.device, zero, side);
-    return false;
-  }
-
-  /** Makes the target durable and gives it its name; returns warnings. */
-  async #finish({ device, commit }: Target): Promise<string[]> {
-    this.#phase = 'flush';
-    throwIfAborted(this.#signal);
-    const flush = this.#options.flush ?? true;
-    if (flush) await device.flush({ signal: this.#signal });
-    await commit();
-    this.#phase = 'done';
-    if (!flush || device.capabilities.flush) return [];
-    return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
+  #stopped(error: Error | undefined): void {
+    this.#failure = error;
+    if (error !== undefined) this.#listener.stopped(error);
   }
 
   #elapsed(): number {
@@ -207,19 +232,15 @@ export class CopyRun {
   }
 }
 
-/** Zeroing the whole target at once must not wipe the source: a disk may be copied onto itself. */
-function isSame(source: Device, target: Device): boolean {
-  if (source === target) return true;
-  const [a, b] = [source.description, target.description];
-  if (a === undefined || b === undefined) return false;
-  const place = ({ 'read-only': _readOnly, ...rest }: typeof a) => ({
-    ...rest,
-    contexts: undefined,
-  });
-  return isDeepStrictEqual(place(a), place(b));
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
+/** Lets each block through once: after a failure some may be moved a second time, with the same content. */
+function onlyOnce(tree: DigestTree, data: Bitmap): BlockDigests {
+  const missing = data.snapshot();
+  return {
+    add: (block, digest) => {
+      const offset = block * DIGEST_BLOCK;
+      if (!missing.get(offset)) return;
+      missing.reset(offset, Math.min(DIGEST_BLOCK, missing.size - offset));
+      tree.add(block, digest);
+    },
+  };
 }

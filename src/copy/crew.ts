@@ -1,9 +1,12 @@
 /** Starts the worker threads of a copy, watches over them, and takes them down again. */
+import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
-import { withSide } from './error-policy.js';
+import { addBatch, type DigestBatch } from './digest-sender.js';
+import type { BlockDigests } from './digest-tree.js';
+import { withoutSide, withSide } from './error-policy.js';
 import type { LeftOut } from './left-out.js';
 import type { MoveOutcome, Transfer } from './mover.js';
 import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
@@ -24,6 +27,8 @@ export interface CrewOptions {
   shared: Pick<WorkerTask, 'arena' | 'plan' | 'leftOutMap' | 'control'>;
   /** Takes what the workers have left out. */
   leftOut: LeftOut;
+  /** Takes the digests of all blocks that are moved. */
+  digest: BlockDigests | undefined;
   signal: AbortSignal;
 }
 
@@ -128,16 +133,19 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads, leftOut } = this.#options;
+    const { shared, source, target, transfer, threads, leftOut, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
+    const ended = once(port1, 'close');
+    if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
     // The first row is the calling thread's.
-    const task = { ...shared, row: thread + 1, source, target, transfer, port: port2 };
+    const side = { row: thread + 1, source, target, transfer, digest: digest !== undefined };
+    const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
-      const result: WorkerResult = await this.#pool.run(task satisfies WorkerTask, {
-        transferList: [port2],
-      });
+      const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
+      // The result takes another way than the digests; the port is closed behind the last of them.
+      if (digest) await ended;
       leftOut.merge(result.leftOut.ranges, result.leftOut.more);
       return { opened: result.opened, flushed: result.flushed, error: errorOf(result) };
     } catch (cause) {
@@ -162,7 +170,8 @@ function errorOf({ error, side }: WorkerResult): unknown {
   return side === undefined ? revived : withSide(side, revived);
 }
 
-function isConnectFailure(error: unknown): boolean {
+function isConnectFailure(failure: unknown): boolean {
+  const error = withoutSide(failure);
   if (!(error instanceof LacunaError)) return false;
   return error.code === 'ERR_TIMEOUT' || error.code === 'ERR_NBD_DISCONNECTED';
 }

@@ -56,11 +56,14 @@ export function withoutSide(error: unknown): unknown {
 }
 
 /** Refuses policies that make no sense. */
-export function checkPolicies({ onReadError, onWriteError, retry }: CopyOptions): void {
+export function checkPolicies({ onReadError, onWriteError, retry, digest }: CopyOptions): void {
   for (const policy of [onReadError, onWriteError]) {
     if (policy !== undefined && !POLICIES.includes(policy)) {
       throw new TypeError(`an error policy must be one of ${POLICIES.join(', ')}, not ${policy}`);
     }
+  }
+  if (digest && (onReadError === 'ignore' || onWriteError === 'ignore')) {
+    throw new TypeError('there is no digest of a copy that may leave something out');
   }
   checkNumber('retry.attempts', retry?.attempts, ATTEMPTS.most);
   checkNumber('retry.backoffMs', retry?.backoffMs, BACKOFF_MS.most);

@@ -1,12 +1,18 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
-export { CopyJob, copy } from './job.js';
+export { type DigestOptions, type DigestReport, digest } from './digest.js';
+export { type CopyEvents, CopyJob, copy } from './job.js';
 export type {
   CopyOptions,
   CopyPhase,
   CopyProgress,
   CopyReport,
+  CopyState,
   DetectZeroes,
   DeviceSource,
+  ErrorPolicy,
+  LeftOutRange,
+  RetryOptions,
+  Side,
   TransferOptions,
 } from './options.js';
 export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';

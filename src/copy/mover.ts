@@ -46,6 +46,8 @@ export interface MoverOptions extends Transfer {
   leftOut: LeftOut;
   leftOutMap: Bitmap;
   signal: AbortSignal;
+  /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
+  moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
 }
 
 export interface MoveOutcome {
@@ -71,8 +73,7 @@ const OFFLOAD_SIZE = 16 * 1024 * 1024;
 export async function move(options: MoverOptions): Promise<MoveOutcome> {
   const { target, flush, signal } = options;
   const error = await failureOf(new Mover(options).run());
-  const isTargetLost =
-    error instanceof SideError && error.side === 'target' && isLost(error.cause);
+  const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
   if (isTargetLost || signal.aborted) return { error, flushed: false };
   if (!flush) return { error, flushed: true };
   const unflushed = await failureOf(onSide('target', target.flush({ signal })));
@@ -108,7 +109,8 @@ class Mover {
 
   constructor(options: MoverOptions) {
     this.#options = options;
-    this.#offload = options.detectZeroes === 'off';
+    // What the system copies inside itself is seen by nobody.
+    this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#repeater = new Repeater(options);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
     this.#shortestZero = options.targetIsZero
@@ -232,7 +234,7 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     let side: Side = 'source';
     try {
@@ -244,6 +246,7 @@ class Mover {
     } catch (error) {
       throw withSide(side, error);
     }
+    moved?.(offset, bytes);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

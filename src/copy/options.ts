@@ -72,6 +72,11 @@ export interface CopyOptions extends TransferOptions {
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap`. */
   detectZeroes?: DetectZeroes;
+  /**
+   * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental
+   * one does not read what is clean. Default false.
+   */
+  digest?: boolean;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
   /**
@@ -118,6 +123,8 @@ export interface CopyProgress {
   /** Time left at that rate; absent while nothing can be said. */
   remainingMs?: number;
   elapsedMs: number;
+  /** What the copy has stopped for, in the state `stopped`. */
+  error?: Error;
 }
 
 export interface CopyReport {
@@ -151,6 +158,8 @@ export interface CopyReport {
   threads: number;
   planMs: number;
   durationMs: number;
+  /** Of the source's content, if it was asked for. */
+  digest?: string;
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }

@@ -4,11 +4,12 @@ import {
   type DeviceDescription,
   type FileDescription,
   openDevice,
-  parseDescription,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { isSameFile, PartialFile, statIfThere } from './partial-file.js';
+import { patient, reopened } from './source.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -22,6 +23,8 @@ export interface Target {
   abandon(): Promise<void>;
   /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
   leave(): Promise<void>;
+  /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
+  reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
   close(): Promise<void>;
 }
@@ -38,14 +41,15 @@ export async function prepareTarget(options: CopyOptions, source: Device): Promi
   const description =
     target instanceof Device ? target.description : describe(target, options, source);
   await refuseSameFile(description, source);
-  if (target instanceof Device) return inPlace(target, source, incremental, told, false);
+  if (target instanceof Device) return inPlace(target, source, incremental, told);
 
   if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
     return await make(description, source, options);
   }
-  const device = await openDevice(description as DeviceDescription, { writable: true, signal });
+  const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
+  const device = await open();
   try {
-    return inPlace(device, source, incremental, told, true);
+    return inPlace(device, source, incremental, told, open);
   } catch (error) {
     await device.close();
     throw error;
@@ -57,10 +61,8 @@ function describe(
   options: CopyOptions,
   source: Device,
 ): DeviceDescription {
-  const description =
-    typeof target === 'string'
-      ? parseDescription(target, { format: options.targetFormat })
-      : target;
+  const seconds = reconnectSeconds(rulesOf(options).target, options);
+  const description = patient(target, options.targetFormat, seconds);
   if (description.driver === 'null')
     return { ...description, size: description.size ?? source.size };
   return description;
@@ -71,17 +73,21 @@ function inPlace(
   source: Device,
   incremental: boolean,
   told: boolean,
-  ours: boolean,
+  open?: () => Promise<Device>,
 ): Target {
-  return {
+  const opened: Target = {
     device,
     isZero: told || device.capabilities.knownZero,
     warnings: checkSize(device, source, incremental),
     commit: async () => {},
     abandon: async () => {},
     leave: async () => {},
-    close: async () => (ours ? device.close() : undefined),
+    reopen: async () => {
+      if (open) opened.device = await reopened(opened.device, open);
+    },
+    close: async () => (open ? opened.device.close() : undefined),
   };
+  return opened;
 }
 
 function checkSize(device: Device, source: Device, incremental: boolean): string[] {
@@ -139,6 +145,7 @@ async function make(
       commit: () => file.commit(flush),
       abandon: () => file.abandon(),
       leave: () => file.leave(),
+      reopen: async () => {},
       close: () => device.close(),
     };
   } catch (error) {

@@ -1,6 +1,7 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import { availableParallelism } from 'node:os';
 import type { Device } from '../block/index.js';
+import { DIGEST_BLOCK } from './digest-tree.js';
 import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
 import type { CopyOptions, TransferOptions } from './options.js';
@@ -27,12 +28,22 @@ export const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 
 /** Refuses options that make no sense, before anything is opened. */
-export function checkTransfer({ threads, requests, requestSize }: TransferOptions): void {
+export function checkTransfer({
+  threads,
+  requests,
+  requestSize,
+  digest,
+}: TransferOptions & Pick<CopyOptions, 'digest'>): void {
   checkRange('threads', threads, THREADS);
   checkRange('requests', requests, REQUESTS);
   checkRange('requestSize', requestSize, REQUEST_SIZES);
   if (requestSize !== undefined && !Number.isInteger(Math.log2(requestSize))) {
     throw new RangeError(`requestSize must be a power of two, not ${requestSize}`);
+  }
+  if (digest && requestSize !== undefined && requestSize < DIGEST_BLOCK) {
+    throw new RangeError(
+      `for a digest requestSize must be ${DIGEST_BLOCK} or more, not ${requestSize}`,
+    );
   }
   const slots =
     Math.max(1, threads ?? 1) *
@@ -82,24 +93,27 @@ export function chooseTransfer(
   { threads, bytes }: { threads: number; bytes: number },
 ): Transfer {
   const { source, target, targetIsZero } = devices;
-  const requestSize = options.requestSize ?? defaultRequestSize(source, target);
+  const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
+  const requestSize = options.requestSize ?? defaultRequestSize(source, target, least);
+  // With a digest whole blocks are read, so that there are zeroes around what is data.
+  const isExact = source.capabilities.exactStatus && !options.digest;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
   return {
     requests: options.requests ?? REQUESTS.default,
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes: options.detectZeroes ?? (source.capabilities.exactStatus ? 'off' : 'unmap'),
+    detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
     rules: rulesOf(options),
   };
 }
 
-function defaultRequestSize(source: Device, target: Device): number {
+function defaultRequestSize(source: Device, target: Device, least: number): number {
   const preferred = Math.max(source.limits.preferred, target.limits.preferred);
   const maximum = Math.min(source.limits.maximum, target.limits.maximum);
   const wanted = Math.max(REQUEST_SIZES.default, preferred);
-  return Math.max(REQUEST_SIZES.least, Math.min(REQUEST_SIZES.most, wanted, powerBelow(maximum)));
+  return Math.max(least, Math.min(REQUEST_SIZES.most, wanted, powerBelow(maximum)));
 }
 
 function powerBelow(value: number): number {

@@ -10,7 +10,8 @@ import {
 import { LacunaError, toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
 import { Control } from './control.js';
-import { SideError, withoutSide } from './error-policy.js';
+import { DigestSender } from './digest-sender.js';
+import { SideError, withoutSide, withSide } from './error-policy.js';
 import { LeftOut } from './left-out.js';
 import { type MoveOutcome, move, type Transfer } from './mover.js';
 import type { LeftOutRange, Side } from './options.js';
@@ -22,7 +23,10 @@ export interface DeviceAgain {
   size: number;
 }
 
-/** What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}. */
+/**
+ * What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}, and nothing is sent
+ * by it but its result and, if asked, digests.
+ */
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
@@ -33,6 +37,8 @@ export interface WorkerTask {
   source: DeviceAgain;
   target: DeviceAgain;
   transfer: Transfer;
+  /** Send the digests of the blocks that were moved. */
+  digest: boolean;
   port: MessagePort;
 }
 
@@ -74,7 +80,9 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
     return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
     if (!opened && drained) return { opened, ...unused };
-    return { opened, ...unused, error: toWire(error) };
+    if (opened) return { opened, ...unused, flushed: false, error: toWire(error) };
+    const side = devices.length === 0 ? 'source' : 'target';
+    return { opened, ...unused, ...tell({ flushed: true, error: withSide(side, error) }) };
   } finally {
     await Promise.allSettled(devices.map((device) => device.close()));
     task.port.close();
@@ -108,9 +116,13 @@ async function moveShare(
   const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
   const leftOutMap = Bitmap.attach(arena, task.leftOutMap);
+  const sender = task.digest ? new DigestSender(task.port) : undefined;
+  const { moved } = sender ?? {};
   try {
-    const side = { control, counters, leftOut, leftOutMap, signal };
-    return await move({ ...task.transfer, ...side, source, target, plan, arena });
+    const side = { control, counters, leftOut, leftOutMap, signal, moved };
+    const outcome = await move({ ...task.transfer, ...side, source, target, plan, arena });
+    sender?.flush();
+    return outcome;
   } finally {
     plan.free();
     leftOutMap.free();

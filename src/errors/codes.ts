@@ -61,5 +61,7 @@ export type ErrorCode =
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
+  /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
+  | 'ERR_COPY_STOPPED'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST';
