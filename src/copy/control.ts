@@ -5,14 +5,16 @@
  *
  *     byte 0    stopped, u32: claim nothing more
  *     byte 4    paused, u32: begin nothing until it is 0
- *     byte 8    bell, u32: counts every change, and wakes whoever waits
+ *     byte 8    unflushed, u32: a flush has failed
+ *     byte 12   bell, u32: counts every change, and wakes whoever waits
  *     byte 64   rate limit, see rate-limit.ts
  *     byte 128  row 0: the counters in the order of COUNTERS (f64 each), padded to 64
  *     byte 192  row 1 ...
  */
+import type { Device } from '../block/index.js';
 import { RATE_LIMIT_BYTES, RateLimit } from './rate-limit.js';
 
-const [STOPPED, PAUSED, BELL] = [0, 1, 2];
+const [STOPPED, PAUSED, UNFLUSHED, BELL] = [0, 1, 2, 3];
 const LIMIT_AT = 64;
 const ROWS_AT = LIMIT_AT + RATE_LIMIT_BYTES;
 const ROW_BYTES = 64;
@@ -84,6 +86,26 @@ export class Control {
   /** Takes back {@link stop}; only while no thread is at work. */
   start(): void {
     this.#tell(STOPPED, 0);
+  }
+
+  /** Whether a flush of the target has failed: what was written before it may be lost. */
+  get unflushed(): boolean {
+    return Atomics.load(this.#words, UNFLUSHED) !== 0;
+  }
+
+  /** Says that all that was written before a failed flush is going to be written again. */
+  forgetUnflushed(): void {
+    Atomics.store(this.#words, UNFLUSHED, 0);
+  }
+
+  /** Flushes the target, and remembers a failure: the next flush may succeed without what this one has lost. */
+  async flush(target: Device, signal: AbortSignal): Promise<void> {
+    try {
+      await target.flush({ signal });
+    } catch (error) {
+      Atomics.store(this.#words, UNFLUSHED, 1);
+      throw error;
+    }
   }
 
   /** Lets every thread finish the requests in flight and begin no other until {@link resume}. */

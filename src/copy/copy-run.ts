@@ -8,14 +8,18 @@ import { closeAfter } from './close-after.js';
 import { Control } from './control.js';
 import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
-import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, CopyState } from './options.js';
+import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
 import { type Plan, plan, planGranularity } from './plan.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
-import { doneBytes, Rounds } from './rounds.js';
+import { Resumption } from './resumption.js';
+import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
 import { openSource, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import { prepareTarget, type Target } from './target.js';
 import { THREADS } from './transfer.js';
+
+/** Bytes; what no request of a mover is shorter than, and a multiple of. */
+const SHORTEST_REQUEST = 4096;
 
 /** What a copy tells while it runs, as it happens. */
 export interface CopyListener {
@@ -37,6 +41,9 @@ export class CopyRun {
   /** A row of counters for each thread there may be, and for this one. */
   readonly #control = Control.create(THREADS.most + 1);
   readonly #rates = new RateSeries();
+  #resumption: Resumption | undefined;
+  #plannedBytes = 0;
+  #resumedBytes = 0;
   #phase: CopyPhase = 'plan';
   #rounds: Rounds | undefined;
   /** Why the copy has stopped until it is resumed. */
@@ -50,12 +57,17 @@ export class CopyRun {
     this.#control.setRate(options.rate);
   }
 
+  /** What a later run can go on from; see CopyJob. */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    return this.#resumption?.resumable;
+  }
+
   progress(): CopyProgress {
     const { movedBytes, zeroedBytes, retries } = this.#control.total();
     const elapsedMs = this.#elapsed();
-    const done = doneBytes(this.#control);
+    const done = this.#resumedBytes + doneBytes(this.#control);
     const totalBytes = this.#rounds?.totalBytes ?? 0;
-    const bytesPerSecond = this.#rates.now(done, elapsedMs);
+    const bytesPerSecond = this.#rates.now(done - this.#resumedBytes, elapsedMs);
     const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
     return {
       phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
@@ -64,6 +76,7 @@ export class CopyRun {
       doneBytes: done,
       movedBytes,
       zeroedBytes,
+      resumedBytes: this.#resumedBytes,
       retries,
       bytesPerSecond,
       ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
@@ -121,18 +134,30 @@ export class CopyRun {
   }
 
   async #copyFrom(source: Source): Promise<CopyReport> {
-    const target = await prepareTarget(this.#options, source.device);
+    const arena = takeArena();
+    const { resume, context } = this.#options;
+    if (resume === undefined) return await this.#copyTo(source, arena);
+    const origin = { source: source.device, context, bitmap: this.#bitmap, arena };
+    const resumption = await Resumption.open(resume, origin);
+    this.#resumption = resumption;
     return await closeAfter(
-      () => this.#copy(source, target),
+      () => this.#copyTo(source, arena),
+      () => resumption.close(),
+    );
+  }
+
+  async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
+    const state = this.#resumption?.saved?.state;
+    const target = await prepareTarget(this.#options, source.device, state);
+    return await closeAfter(
+      () => this.#copy(source, target, arena),
       () => target.close(),
     );
   }
 
-  async #copy(source: Source, target: Target): Promise<CopyReport> {
-    const arena = takeArena();
-    const made = await this.#plan(source.device, target, arena);
+  async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
+    const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
-    const plannedBytes = made.data.dirtyBytes + (this.#incremental ? made.zero.dirtyBytes : 0);
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
     const tree = this.#options.digest ? new DigestTree(source.device.size, asPlanned) : undefined;
@@ -143,6 +168,9 @@ export class CopyRun {
       target,
       plan: made,
       isPartial: this.#incremental,
+      resumption: this.#resumption,
+      plannedBytes: this.#plannedBytes,
+      resumedBytes: this.#resumedBytes,
       arena,
       control: this.#control,
       digest: tree && onlyOnce(tree, asPlanned),
@@ -155,10 +183,11 @@ export class CopyRun {
       warnings.push(...(await rounds.run()));
       throwIfAborted(this.#signal);
       await target.commit();
+      await this.#resumption?.complete();
       this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
-      await target.leave();
+      await this.#leave(target);
       throw error;
     }
     const leftOutBytes = rounds.leftOutMap.dirtyBytes;
@@ -167,16 +196,18 @@ export class CopyRun {
     giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
     const { size } = source.device;
+    const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
     const digest = tree?.root();
     return {
       size,
-      plannedBytes,
+      plannedBytes: this.#plannedBytes,
       movedBytes,
       zeroedBytes,
       // What had to be moved twice is in the sums twice.
-      skippedBytes: Math.max(0, size - movedBytes - zeroedBytes - leftOutBytes),
+      skippedBytes: Math.max(0, size - done),
+      resumedBytes: this.#resumedBytes,
       leftOutBytes,
-      totals: made.totals,
+      ...(made.totals && { totals: made.totals }),
       requests,
       retries,
       threads: rounds.threads,
@@ -187,8 +218,30 @@ export class CopyRun {
       ...(digest !== undefined && { digest }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
-      warnings,
+      warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
     };
+  }
+
+  /** What an earlier run has left to be done. */
+  #goOn(target: Target): WorkToDo | undefined {
+    const saved = this.#resumption?.saved;
+    if (saved === undefined) return undefined;
+    this.#resumption?.checkTarget(target);
+    const { state, data, zero } = saved;
+    this.#bitmap?.free();
+    if (target.complete) {
+      data.resetAll();
+      zero.resetAll();
+    }
+    this.#plannedBytes = state.plannedBytes;
+    this.#resumedBytes = state.totalBytes - data.dirtyBytes - zero.dirtyBytes;
+    return { data, zero, warnings: [] };
+  }
+
+  /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
+  async #leave(target: Target): Promise<void> {
+    if (this.resumable === undefined) await target.leave();
+    else await this.#resumption?.leave(this.#control.unflushed);
   }
 
   get #incremental(): boolean {
@@ -196,9 +249,11 @@ export class CopyRun {
   }
 
   async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
-    // A granule is written by one thread alone, so it must not be less than the target writes at once.
+    // A granule is written by one thread alone, so it must not be less than the target writes at once. What
+    // remains of a copy is known by pieces, which may be as short as a request.
+    const finest = planGranularity(source.size);
     const granularity = Math.max(
-      planGranularity(source.size),
+      this.#resumption === undefined ? finest : Math.min(finest, SHORTEST_REQUEST),
       source.limits.minimum,
       target.device.limits.minimum,
       // So every piece that moves is made of whole blocks.
@@ -208,7 +263,10 @@ export class CopyRun {
     const bitmap = this.#bitmap;
     const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      return await plan({ source, context, bitmap, granularity, arena, signal });
+      const made = await plan({ source, context, bitmap, granularity, arena, signal });
+      const { data, zero } = made;
+      this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
+      return made;
     } catch (error) {
       await target.abandon();
       throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
@@ -217,7 +275,7 @@ export class CopyRun {
     }
   }
 
-  get #state(): CopyState {
+  get #state(): JobState {
     if (this.#failure !== undefined) return 'stopped';
     return this.#control.paused ? 'paused' : 'running';
   }

@@ -24,9 +24,11 @@ export interface CrewOptions {
   transfer: Transfer;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'leftOutMap' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'leftOutMap' | 'control'>;
   /** Takes what the workers have left out. */
   leftOut: LeftOut;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
   /** Takes the digests of all blocks that are moved. */
   digest: BlockDigests | undefined;
   signal: AbortSignal;
@@ -92,13 +94,18 @@ class Crew {
     clearTimeout(this.#grace);
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace = setTimeout(() => void this.#pool.destroy(), STOP_GRACE_MS);
+    this.#grace = setTimeout(() => this.#kill(), STOP_GRACE_MS);
   }
 
   /** Lets every worker finish what it has in flight, for a while. */
   #finish(): void {
     this.#options.control.stop();
     this.#grace ??= setTimeout(() => this.stop(), FINISH_GRACE_MS);
+  }
+
+  #kill(): void {
+    this.#options.lost?.();
+    void this.#pool.destroy();
   }
 
   async end(): Promise<void> {
@@ -149,6 +156,7 @@ class Crew {
       leftOut.merge(result.leftOut.ranges, result.leftOut.more);
       return { opened: result.opened, flushed: result.flushed, error: errorOf(result) };
     } catch (cause) {
+      this.#options.lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
       const error = new LacunaError('ERR_WORKER_LOST', message, { cause });
       return { opened: true, flushed: false, error };

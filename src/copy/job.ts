@@ -25,8 +25,8 @@ const PROGRESS_MS = 100;
  * the target reads as zero there already. An incremental copy does the same with what is dirty alone.
  *
  * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job:
- *   ERR_COPY_STOPPED after `stop()`, ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and ERR_NBD_*, ERR_WORKER_LOST,
- *   and ERR_ABORTED when `signal` fires.
+ *   ERR_COPY_STOPPED after `stop()`, ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and
+ *   ERR_NBD_*, ERR_WORKER_LOST, with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
  */
 export function copy(options: CopyOptions): CopyJob {
   checkTransfer(options);
@@ -38,6 +38,11 @@ export function copy(options: CopyOptions): CopyJob {
   if (options.digest && (options.context !== undefined || options.bitmap !== undefined)) {
     throw new TypeError(
       'an incremental copy reads only what is dirty: take the digest of its target when it is done',
+    );
+  }
+  if (options.digest && options.resume !== undefined) {
+    throw new TypeError(
+      'a copy that is resumed does not read all of its data: take the digest of its target when it is done',
     );
   }
   return new CopyJob(options);
@@ -141,6 +146,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
   /** How far the copy is now. */
   progress(): CopyProgress {
     return this.#run.progress();
+  }
+
+  /**
+   * After a failure or a cancel of a copy with `resume`: the file that a later run goes on from, and how much it
+   * has to do. Undefined where nothing is kept, because nothing had been begun.
+   */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    return this.#run.resumable;
   }
 
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */

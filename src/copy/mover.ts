@@ -39,6 +39,8 @@ export interface MoverOptions extends Transfer {
   source: Device;
   target: Device;
   plan: Bitmap;
+  /** Beside the plan: what is not known to have reached the target, what is in flight included. */
+  remains?: Bitmap | undefined;
   arena: Arena;
   control: Control;
   counters: Counters;
@@ -71,12 +73,12 @@ const OFFLOAD_SIZE = 16 * 1024 * 1024;
  * throws: what was moved before a failure counts, and is flushed.
  */
 export async function move(options: MoverOptions): Promise<MoveOutcome> {
-  const { target, flush, signal } = options;
+  const { target, control, flush, signal } = options;
   const error = await failureOf(new Mover(options).run());
   const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
   if (isTargetLost || signal.aborted) return { error, flushed: false };
   if (!flush) return { error, flushed: true };
-  const unflushed = await failureOf(onSide('target', target.flush({ signal })));
+  const unflushed = await failureOf(onSide('target', control.flush(target, signal)));
   return { error: error ?? unflushed, flushed: unflushed === undefined };
 }
 
@@ -187,8 +189,11 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { control, plan, signal } = this.#options;
-    if (this.#offload && (await this.#copyInside(offset, length))) return;
+    const { control, plan, remains, signal } = this.#options;
+    if (this.#offload && (await this.#copyInside(offset, length))) {
+      remains?.reset(offset, length);
+      return;
+    }
     let done = 0;
     let error: unknown;
     // A piece cut for an offload that turned out impossible may be longer than a slot.
@@ -234,7 +239,7 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, moved, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     let side: Side = 'source';
     try {
@@ -247,6 +252,7 @@ class Mover {
       throw withSide(side, error);
     }
     moved?.(offset, bytes);
+    remains?.reset(offset, length);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

@@ -89,6 +89,12 @@ export interface CopyOptions extends TransferOptions {
   /** Default `report`. */
   onWriteError?: ErrorPolicy;
   retry?: RetryOptions;
+  /**
+   * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
+   * it is begun, where it does the copy goes on from it, and when the copy is complete it is removed. It is bound to
+   * source, target and bitmap. The source must hold the same bytes in every run.
+   */
+  resume?: string;
   signal?: AbortSignal;
 }
 
@@ -102,14 +108,14 @@ export interface LeftOutRange {
 }
 
 /** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
-export type CopyState = 'running' | 'paused' | 'stopped';
+export type JobState = 'running' | 'paused' | 'stopped';
 
 export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'done';
 
 /** A moment of a running copy. Only completed bytes count. */
 export interface CopyProgress {
   phase: CopyPhase;
-  state: CopyState;
+  state: JobState;
   /** Bytes that must be moved or zeroed; 0 until the plan is made. */
   totalBytes: number;
   /** Bytes of those that are done. */
@@ -122,6 +128,8 @@ export interface CopyProgress {
   bytesPerSecond: number;
   /** Time left at that rate; absent while nothing can be said. */
   remainingMs?: number;
+  /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
+  resumedBytes: number;
   elapsedMs: number;
   /** What the copy has stopped for, in the state `stopped`. */
   error?: Error;
@@ -140,8 +148,13 @@ export interface CopyReport {
   skippedBytes: number;
   /** Bytes that failed and were left out, see `errors`. */
   leftOutBytes: number;
-  /** What the plan knew of the source: how much of it is clean, a hole, zero, or data. */
-  totals: PlanTotals;
+  /**
+   * What the plan knew of the source: how much of it is clean, a hole, zero, or data. Absent where the copy went on
+   * from an earlier run, which had the plan.
+   */
+  totals?: PlanTotals;
+  /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
+  resumedBytes: number;
   /** Read, write and zero requests. */
   requests: number;
   /** Requests that were made again after they had failed. */

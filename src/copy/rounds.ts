@@ -25,6 +25,7 @@ import { LeftOut } from './left-out.js';
 import { move } from './mover.js';
 import type { CopyOptions, CopyPhase, Side } from './options.js';
 import type { Plan } from './plan.js';
+import type { Resumption } from './resumption.js';
 import { isSameDisk } from './same-disk.js';
 import type { Source } from './source.js';
 import { stoppedError } from './stopped.js';
@@ -33,14 +34,22 @@ import { chooseThreads, chooseTransfer } from './transfer.js';
 import type { DeviceAgain } from './worker.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
+/** A plan, or what an earlier run has left of one. */
+export type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'> & Partial<Pick<Plan, 'totals'>>;
+
 export interface RoundsOptions {
   options: CopyOptions;
   rules: ErrorRules;
   source: Source;
   target: Target;
-  plan: Plan;
+  plan: WorkToDo;
   /** Only a part of the target is written: it must not be zeroed whole. */
   isPartial: boolean;
+  /** Keeps what remains for a later run, if that was asked for. */
+  resumption: Resumption | undefined;
+  /** Bytes of the plan, and those that earlier runs had done. */
+  plannedBytes: number;
+  resumedBytes: number;
   arena: Arena;
   control: Control;
   /** Takes the digests of what is moved; a block that is moved twice comes twice. */
@@ -71,6 +80,8 @@ export class Rounds {
   #unconfirmed: Unconfirmed;
   #restarts = 0;
   #round = 0;
+  /** Bytes of the whole copy, as a later run counts them. */
+  #wholeBytes = 0;
   #lost: Side | undefined;
 
   constructor(given: RoundsOptions) {
@@ -91,9 +102,9 @@ export class Rounds {
       const { error, flushed, warnings } = await this.#attempt();
       const isDone = plan.data.count === 0 && plan.zero.count === 0;
       if (error === undefined && isDone) return warnings;
+      await this.#recover(error, flushed);
       if (flushed) this.#confirm();
       else this.#takeBack();
-      await this.#recover(error, flushed);
       control.start();
       if (this.#given.stopAsked()) control.stop();
       this.#round++;
@@ -107,10 +118,13 @@ export class Rounds {
   }
 
   async #attempt(): Promise<CrewOutcome> {
+    const { resumption, signal } = this.#given;
     const outcome = await this.#zeroAndMove();
-    // What did not flush there will not here; and nothing is promised to somebody who cancels.
-    if (!outcome.flushed || this.#given.signal.aborted) return { ...outcome, flushed: false };
     try {
+      // Fails where a flush has failed meanwhile: the next one may succeed without what that one has lost.
+      if (resumption) await onSide('target', resumption.end());
+      // What did not flush there will not here; and nothing is promised to somebody who cancels.
+      if (!outcome.flushed || signal.aborted) return { ...outcome, flushed: false };
       return { ...outcome, warnings: [...outcome.warnings, ...(await this.#flush())] };
     } catch (error) {
       return { ...outcome, error: outcome.error ?? error, flushed: false };
@@ -139,34 +153,53 @@ export class Rounds {
   async #zero(): Promise<boolean> {
     const { source, target, plan, isPartial, signal, control } = this.#given;
     const { data, zero } = plan;
+    const { resumption, resumedBytes, plannedBytes } = this.#given;
     this.phase = 'zero';
-    if (target.isZero) zero.resetAll();
+    const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
+    if (isZero) zero.resetAll();
     else await onSide('target', dropKnownZero(target.device, zero, signal));
-    this.totalBytes = doneBytes(control) + data.dirtyBytes + zero.dirtyBytes;
-    if (zero.count === 0) return target.isZero;
+    const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
+    this.totalBytes = doneBytes(control) + totalBytes;
+    if (this.#round === 0) this.#wholeBytes = totalBytes;
+    const begun = resumption?.begin({
+      target,
+      plan,
+      plannedBytes,
+      totalBytes: this.#wholeBytes,
+      threads: this.threads,
+      failed: () => control.stop(),
+    });
+    if (begun) await onSide('target', begun);
+    if (zero.count === 0) return isZero;
 
     const { counters } = this.#side();
-    // In a later round the target may hold what is not to be moved again.
-    const whole = this.#round === 0 && !isPartial && !isSameDisk(source.device, target.device);
+    // Never over what an earlier round, or an earlier run, has moved.
+    const isFirst = this.#round === 0 && resumedBytes === 0;
+    const whole = isFirst && !isPartial && !isSameDisk(source.device, target.device);
     if (whole && (await zeroWhole(target.device, source.device.size, signal))) {
       counters.requests += 1;
       counters.zeroedBytes += zero.dirtyBytes;
       zero.resetAll();
+      resumption?.targetIsZero();
       return true;
     }
-    await writeZeroes({ ...this.#side(), target: target.device, zero });
+    const remains = resumption?.remains?.zero;
+    await writeZeroes({ ...this.#side(), target: target.device, zero, remains });
     return false;
   }
 
   async #move(targetIsZero: boolean): Promise<CrewOutcome> {
     const { options, source, target, plan, arena, control, digest, signal } = this.#given;
+    const { resumption } = this.#given;
     const devices = { source: source.device, target: target.device };
     const load = { threads: this.threads, bytes: plan.data.dirtyBytes };
     const transfer = chooseTransfer(options, { ...devices, targetIsZero }, load);
     if (this.threads === 0) {
       const moved =
         digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
-      const how = { ...transfer, ...this.#side(), moved };
+      const remains = resumption?.remains?.data;
+      // The flush of this thread's device is the last step of every round.
+      const how = { ...transfer, ...this.#side(), moved, remains, flush: false };
       const outcome = await move({ ...how, ...devices, plan: plan.data, arena });
       return { ...outcome, warnings: [] };
     }
@@ -182,9 +215,11 @@ export class Rounds {
       shared: {
         arena: arena.shared,
         plan: plan.data.handle,
+        remains: resumption?.remains?.data.handle,
         leftOutMap: this.leftOutMap.handle,
         control: control.memory,
       },
+      lost: () => resumption?.lose(),
       leftOut: this.leftOut,
       digest,
       signal,
@@ -193,11 +228,11 @@ export class Rounds {
 
   /** Makes durable what was written; returns warnings. */
   async #flush(): Promise<string[]> {
-    const { options, target, signal } = this.#given;
+    const { options, target, control, signal } = this.#given;
     const { device } = target;
     if (options.flush === false) return [];
     this.phase = 'flush';
-    await onSide('target', device.flush({ signal }));
+    await onSide('target', control.flush(device, signal));
     if (device.capabilities.flush) return [];
     return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
@@ -213,19 +248,20 @@ export class Rounds {
   /** Waits until it makes sense to go on, or throws where it does not. */
   async #recover(error: unknown, flushed: boolean): Promise<void> {
     const { control, rules, signal, stopAsked } = this.#given;
-    if (error === undefined || (stopAsked() && !signal.aborted)) this.#giveUp(stoppedError(error));
-    if (signal.aborted || !(error instanceof SideError)) this.#giveUp(withoutSide(error));
-    const { side, cause } = error as SideError;
+    if (signal.aborted) throw abortedError(signal);
+    if (error === undefined || stopAsked()) throw stoppedError(withoutSide(error));
+    if (!(error instanceof SideError)) throw error;
+    const { side, cause } = error;
     const rule = rules[side];
     const isGone = isLost(cause);
     const startsOver = (isGone || !flushed) && this.#restarts < rule.attempts;
-    if (!startsOver && rule.policy !== 'stop') this.#giveUp(cause);
+    if (!startsOver && rule.policy !== 'stop') throw cause;
     control.start();
     const goesOn = startsOver
       ? await control.delay(backoffOf(rule, this.#restarts++))
       : await this.#resumed(cause);
-    if (signal.aborted) this.#giveUp(abortedError(signal));
-    if (!goesOn) this.#giveUp(stoppedError(cause));
+    if (signal.aborted) throw abortedError(signal);
+    if (!goesOn) throw stoppedError(cause);
     if (isGone) this.#lost = side;
   }
 
@@ -238,12 +274,6 @@ export class Rounds {
     return goesOn;
   }
 
-  /** What was left out is still to be done, for whoever goes on with this plan. */
-  #giveUp(error: unknown): never {
-    this.#given.plan.data.merge(this.leftOutMap);
-    throw error;
-  }
-
   #confirm(): void {
     const { data, zero } = this.#unconfirmed;
     this.#unconfirmed = snapshotOf(this.#given.plan);
@@ -252,7 +282,8 @@ export class Rounds {
   }
 
   #takeBack(): void {
-    const { plan } = this.#given;
+    const { plan, control } = this.#given;
+    control.forgetUnflushed();
     plan.data.merge(this.#unconfirmed.data);
     plan.zero.merge(this.#unconfirmed.zero);
     this.leftOut = new LeftOut();
@@ -260,7 +291,7 @@ export class Rounds {
   }
 }
 
-function snapshotOf({ data, zero }: Plan): Unconfirmed {
+function snapshotOf({ data, zero }: WorkToDo): Unconfirmed {
   return { data: data.snapshot(), zero: zero.snapshot() };
 }
 

@@ -31,6 +31,7 @@ export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
   leftOutMap: BitmapHandle;
+  remains?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   /** Its row of counters. */
   row: number;
@@ -116,14 +117,17 @@ async function moveShare(
   const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
   const leftOutMap = Bitmap.attach(arena, task.leftOutMap);
+  const remains = task.remains && Bitmap.attach(arena, task.remains);
   const sender = task.digest ? new DigestSender(task.port) : undefined;
   const { moved } = sender ?? {};
+  const marks = { plan, remains, leftOut, leftOutMap };
+  const shared = { ...marks, arena, control, counters, moved };
   try {
-    const side = { control, counters, leftOut, leftOutMap, signal, moved };
-    const outcome = await move({ ...task.transfer, ...side, source, target, plan, arena });
+    const outcome = await move({ ...task.transfer, ...shared, source, target, signal });
     sender?.flush();
     return outcome;
   } finally {
+    remains?.free();
     plan.free();
     leftOutMap.free();
     arena.detach();

@@ -60,6 +60,8 @@ export async function zeroWhole(
 
 export interface ZeroOptions extends RepeaterOptions {
   zero: Bitmap;
+  /** Cleared like `zero`, but only when a piece is done. */
+  remains?: Bitmap | undefined;
 }
 
 /**
@@ -67,12 +69,13 @@ export interface ZeroOptions extends RepeaterOptions {
  * stop, or a request fails for good.
  */
 export async function writeZeroes(options: ZeroOptions): Promise<void> {
-  const { target, zero, control, counters, signal } = options;
+  const { target, zero, remains, control, counters, signal } = options;
   const turns = new Turns();
   const repeater = new Repeater(options);
   let failed = false;
   const request = async (offset: number, length: number) => {
     await onSide('target', target.zero(offset, length, { unmap: true, signal }));
+    remains?.reset(offset, length);
     counters.requests += 1;
     counters.zeroedBytes += length;
   };

@@ -63,5 +63,13 @@ export type ErrorCode =
   | 'ERR_COPY_MISMATCH'
   /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
   | 'ERR_COPY_STOPPED'
+  /** A resume file belongs to another copy: of another source or target, or of other changes. */
+  | 'ERR_RESUME_MISMATCH'
+  /** A resume file is damaged, or none at all. */
+  | 'ERR_RESUME_CORRUPT'
+  /** Another copy uses the resume file now. */
+  | 'ERR_RESUME_BUSY'
+  /** A resume file could not be read or written; `errno` says why. */
+  | 'ERR_RESUME_FILE'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST';
