@@ -21,6 +21,9 @@ import { THREADS } from './transfer.js';
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
 
+const NO_DIGEST =
+  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
+
 /** What a copy tells while it runs, as it happens. */
 export interface CopyListener {
   paused(): void;
@@ -160,7 +163,10 @@ export class CopyRun {
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
-    const tree = this.#options.digest ? new DigestTree(source.device.size, asPlanned) : undefined;
+    const { digest: wanted } = this.#options;
+    const isWhole = this.#resumption?.saved === undefined;
+    if (wanted && !isWhole) warnings.push(NO_DIGEST);
+    const tree = wanted && isWhole ? new DigestTree(source.device.size, asPlanned) : undefined;
     const rounds = new Rounds({
       options: this.#options,
       rules: rulesOf(this.#options),

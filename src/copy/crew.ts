@@ -1,15 +1,16 @@
-/** Starts the worker threads of a copy, watches over them, and takes them down again. */
+/** Starts the worker threads of a copy or a comparison, watches over them, and takes them down again. */
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import type { DeviceAgain } from './device-again.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
 import type { BlockDigests } from './digest-tree.js';
 import { withoutSide, withSide } from './error-policy.js';
 import type { LeftOut } from './left-out.js';
 import type { MoveOutcome, Transfer } from './mover.js';
-import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** After a failure the other workers may finish what they have in flight, and flush it, for so long. */
 const FINISH_GRACE_MS = 3000;
@@ -21,16 +22,18 @@ export interface CrewOptions {
   threads: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** What they do with their share: move, or compare. */
+  transfer?: Transfer;
+  compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
   shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'leftOutMap' | 'control'>;
   /** Takes what the workers have left out. */
-  leftOut: LeftOut;
+  leftOut?: LeftOut;
   /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
   lost?(): void;
   /** Takes the digests of all blocks that are moved. */
-  digest: BlockDigests | undefined;
+  digest?: BlockDigests | undefined;
   signal: AbortSignal;
 }
 
@@ -39,10 +42,10 @@ export interface CrewOutcome extends MoveOutcome {
 }
 
 /**
- * Moves the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
+ * Works through the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
  * worker has one; there is a warning for each. Never throws, as `move`.
  */
-export async function moveInThreads(options: CrewOptions): Promise<CrewOutcome> {
+export async function workInThreads(options: CrewOptions): Promise<CrewOutcome> {
   const crew = new Crew(options);
   const stop = () => crew.stop();
   options.signal.addEventListener('abort', stop, { once: true });
@@ -122,7 +125,7 @@ class Crew {
     const none = missing.length > 0 && missing.length === outcomes.length;
     const error = this.#firstFailure ?? (none ? missing[0] : undefined);
     const warnings = missing.map(
-      (lost) => `Copied with one connection less: ${(lost as Error).message}`,
+      (lost) => `One connection less was used: ${(lost as Error).message}`,
     );
     return { error: signal.aborted ? abortedError(signal) : error, flushed, warnings };
   }
@@ -140,24 +143,25 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads, leftOut, digest } = this.#options;
+    const { shared, source, target, transfer, compare, threads, leftOut, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
     const ended = once(port1, 'close');
     if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
     // The first row is the calling thread's.
-    const side = { row: thread + 1, source, target, transfer, digest: digest !== undefined };
+    const row = thread + 1;
+    const side = { row, source, target, transfer, compare, digest: digest !== undefined };
     const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
       // The result takes another way than the digests; the port is closed behind the last of them.
       if (digest) await ended;
-      leftOut.merge(result.leftOut.ranges, result.leftOut.more);
+      leftOut?.merge(result.leftOut.ranges, result.leftOut.more);
       return { opened: result.opened, flushed: result.flushed, error: errorOf(result) };
     } catch (cause) {
       this.#options.lost?.();
-      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
+      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
       const error = new LacunaError('ERR_WORKER_LOST', message, { cause });
       return { opened: true, flushed: false, error };
     }

@@ -7,11 +7,11 @@
  * wrote, all that was written since the last such flush is dirty again.
  */
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device } from '../block/index.js';
 import { abortedError } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import type { Control } from './control.js';
 import type { CrewOutcome } from './crew.js';
+import { again } from './device-again.js';
 import { type BlockDigests, digestBlocks } from './digest-tree.js';
 import {
   backoffOf,
@@ -31,7 +31,6 @@ import type { Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */
@@ -204,9 +203,9 @@ export class Rounds {
       return { ...outcome, warnings: [] };
     }
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
+    const { workInThreads } = await import('./crew.js');
     target.device.changedElsewhere();
-    return await moveInThreads({
+    return await workInThreads({
       threads: this.threads,
       source: again(source.device),
       target: again(target.device),
@@ -299,9 +298,4 @@ function snapshotOf({ data, zero }: WorkToDo): Unconfirmed {
 export function doneBytes(control: Control): number {
   const { movedBytes, zeroedBytes, skippedBytes, leftOutBytes } = control.total();
   return movedBytes + zeroedBytes + skippedBytes + leftOutBytes;
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
 }

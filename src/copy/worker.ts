@@ -1,26 +1,26 @@
-/** One worker thread of a copy: opens its own connection to both sides and moves its share of the plan. */
+/** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
-import {
-  type Device,
-  type DeviceDescription,
-  type OpenOptions,
-  openDevice,
-} from '../block/index.js';
-import { LacunaError, toWire, type WireError } from '../errors/index.js';
+import type { Device } from '../block/index.js';
+import { toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
+import { type ComparePace, type ComparerOptions, compareShare } from './comparer.js';
 import { Control } from './control.js';
+import { type DeviceAgain, openAgain } from './device-again.js';
 import { DigestSender } from './digest-sender.js';
 import { SideError, withoutSide, withSide } from './error-policy.js';
+import { FirstDifference } from './first-difference.js';
 import { LeftOut } from './left-out.js';
 import { type MoveOutcome, move, type Transfer } from './mover.js';
 import type { LeftOutRange, Side } from './options.js';
 
-/** A device that the caller has open, for a worker to open too. */
-export interface DeviceAgain {
-  description: DeviceDescription;
-  /** Bytes that it had when the copy was planned. */
-  size: number;
+/** What a worker does with its share of the plan: compare, where this is said, else move. */
+export interface CompareTask {
+  pace: ComparePace;
+  /** What each side has to be read for. */
+  a: BitmapHandle;
+  b: BitmapHandle;
+  first: SharedArrayBuffer;
 }
 
 /**
@@ -30,16 +30,18 @@ export interface DeviceAgain {
 export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
-  leftOutMap: BitmapHandle;
   remains?: BitmapHandle | undefined;
+  leftOutMap?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   /** Its row of counters. */
   row: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** How to move. */
+  transfer?: Transfer | undefined;
   /** Send the digests of the blocks that were moved. */
   digest: boolean;
+  compare?: CompareTask | undefined;
   port: MessagePort;
 }
 
@@ -51,13 +53,14 @@ export interface WorkerResult {
   opened: boolean;
   /** See `MoveOutcome`. */
   flushed: boolean;
+  /** What the mover had to leave out; see `LeftOut`. */
   leftOut: { ranges: readonly LeftOutRange[]; more: number };
   error?: WireError;
   /** Where the error happened, if that is known. */
   side?: Side;
 }
 
-const NOTHING_LEFT_OUT = { ranges: [], more: 0 };
+const UNUSED = { flushed: true, leftOut: { ranges: [], more: 0 } };
 
 export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const abort = new AbortController();
@@ -67,23 +70,23 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
     if (signal === 'drained') drained = true;
     if (signal === 'stop' || !opened) abort.abort();
   });
-  const unused = { flushed: true, leftOut: NOTHING_LEFT_OUT };
   const devices: Device[] = [];
   try {
     devices.push(await openAgain(task.source, { signal: abort.signal }));
-    devices.push(await openAgain(task.target, { writable: true, signal: abort.signal }));
+    const writable = task.compare === undefined;
+    devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
-    if (drained) return { opened, ...unused };
+    if (drained) return { opened, ...UNUSED };
     opened = true;
     const leftOut = new LeftOut();
-    const outcome = await moveShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const outcome = await workShare(task, devices[0], devices[1], leftOut, abort.signal);
     const { ranges, more } = leftOut;
     return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
-    if (!opened && drained) return { opened, ...unused };
-    if (opened) return { opened, ...unused, flushed: false, error: toWire(error) };
+    if (!opened && drained) return { opened, ...UNUSED };
+    if (opened) return { opened, ...UNUSED, ...tell({ error, flushed: false }) };
     const side = devices.length === 0 ? 'source' : 'target';
-    return { opened, ...unused, ...tell({ flushed: true, error: withSide(side, error) }) };
+    return { opened, ...UNUSED, ...tell({ error: withSide(side, error), flushed: true }) };
   } finally {
     await Promise.allSettled(devices.map((device) => device.close()));
     task.port.close();
@@ -96,16 +99,7 @@ function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | '
   return { flushed, error: toWire(withoutSide(error)), ...(side && { side }) };
 }
 
-async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
-  const device = await openDevice(again.description, options);
-  if (device.size === again.size) return device;
-  await device.close();
-  const sizes = `it had ${again.size} bytes when the copy began and has ${device.size} now`;
-  const message = `${device.name} changed its size: ${sizes}; copy it again while nobody resizes it`;
-  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: device.name });
-}
-
-async function moveShare(
+async function workShare(
   task: WorkerTask,
   source: Device,
   target: Device,
@@ -116,20 +110,44 @@ async function moveShare(
   const control = new Control(task.control);
   const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
-  const leftOutMap = Bitmap.attach(arena, task.leftOutMap);
   const remains = task.remains && Bitmap.attach(arena, task.remains);
-  const sender = task.digest ? new DigestSender(task.port) : undefined;
-  const { moved } = sender ?? {};
-  const marks = { plan, remains, leftOut, leftOutMap };
-  const shared = { ...marks, arena, control, counters, moved };
+  const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
+  const side = { plan, arena, control, counters, signal };
   try {
-    const outcome = await move({ ...task.transfer, ...shared, source, target, signal });
+    if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
+    if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
+    const sender = task.digest ? new DigestSender(task.port) : undefined;
+    const { moved } = sender ?? {};
+    const marks = { remains, leftOut, leftOutMap };
+    const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
     sender?.flush();
     return outcome;
   } finally {
+    leftOutMap?.free();
     remains?.free();
     plan.free();
-    leftOutMap.free();
     arena.detach();
+  }
+}
+
+async function compareBoth(
+  task: CompareTask,
+  {
+    source,
+    target,
+    ...side
+  }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
+    source: Device;
+    target: Device;
+  },
+): Promise<void> {
+  const a = { device: source, data: Bitmap.attach(side.arena, task.a) };
+  const b = { device: target, data: Bitmap.attach(side.arena, task.b) };
+  const first = new FirstDifference(task.first);
+  try {
+    await compareShare({ ...task.pace, ...side, a, b, first });
+  } finally {
+    a.data.free();
+    b.data.free();
   }
 }
