@@ -30,7 +30,8 @@ export async function openSource(options: SourceOptions): Promise<Source> {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
   const description = patient(source, sourceFormat, reconnectSeconds);
-  const open = () => openDevice(description, { contexts, format: sourceFormat, forceShare, signal });
+  const open = () =>
+    openDevice(description, { contexts, format: sourceFormat, forceShare, signal });
   const opened: Source = {
     device: await open(),
     reopen: async () => {
