@@ -8,7 +8,7 @@ import { FileDriver } from '../file.js';
 import { type OpenOptions, openDevice } from '../open.js';
 import { parseDescription } from '../parse-description.js';
 import { Allocator } from './allocator.js';
-import { GrowingFile } from './growing-file.js';
+import { GrowingFile, readerOf } from './growing-file.js';
 import { HostFile } from './host-file.js';
 import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
 import { checkWritable } from './image-writer.js';
@@ -47,14 +47,10 @@ export class BitmapImage implements AsyncDisposable {
   /** @internal See {@link openBitmaps}. */
   static async open(
     file: Device,
-    size: number,
     { writable = false, arena }: BitmapImageOptions,
   ): Promise<BitmapImage> {
     const header = await readHeader(file);
-    const reader = {
-      size,
-      read: (offset: number, target: Uint8Array) => file.read(offset, target),
-    };
+    const reader = readerOf(file);
     const { clusterSize } = geometryOf(header);
     const bitmaps = new DirtyBitmaps({ size: header.size, clusterSize, arena });
     if (!writable) {
@@ -118,27 +114,25 @@ export async function openBitmaps(
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const description = checkDescription(given);
   if (description.driver !== 'qcow2') throw notKept(source);
-  const { file, size } = await openFile(description.file, { ...options, writable });
+  const file = await openFile(description.file, { ...options, writable });
   try {
-    return await BitmapImage.open(file, size, options);
+    return await BitmapImage.open(file, options);
   } catch (error) {
     await file.close();
     throw error;
   }
 }
 
-/** A file that is written grows; so it is opened behind what lets it, and its size is told beside it. */
+/** A file that is written grows; so it is opened behind what lets it. */
 async function openFile(
   description: DeviceDescription,
   { writable, forceShare, signal }: BitmapImageOptions,
-): Promise<{ file: Device; size: number }> {
+): Promise<Device> {
   if (!writable || description.driver !== 'file') {
-    const file = await openDevice(description, { writable, forceShare, signal });
-    return { file, size: file.size };
+    return openDevice(description, { writable, forceShare, signal });
   }
   if (forceShare) throw new TypeError('force-share is for reading only');
-  const driver = await FileDriver.open(description);
-  return { file: new Device(new GrowingFile(driver)), size: driver.size };
+  return new Device(new GrowingFile(await FileDriver.open(description)));
 }
 
 function notKept(source: string | DeviceDescription): LacunaError {

@@ -100,6 +100,11 @@ export class ImageBitmaps implements BitmapStore {
     return new ImageBitmaps(image, await readBitmapSections(header.current, file.name, options));
   }
 
+  /** Bitmaps that the image has. */
+  get count(): number {
+    return this.#sections.length;
+  }
+
   /** Registers all bitmaps. Those that were recording do so again. */
   restore(bitmaps: DirtyBitmaps): void {
     bitmaps.register(...this.#sections);
