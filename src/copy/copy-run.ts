@@ -1,15 +1,16 @@
 /** The steps of one copy, in order: open, plan, zero, move, flush. The control plane; it runs on the caller's thread. */
 import { isDeepStrictEqual } from 'node:util';
-import type { Bitmap } from '../bitmap/index.js';
 import { Device, openDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control, type Counters } from './control.js';
+import { planGranularity } from './granularity.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
-import { type Plan, plan, planGranularity } from './plan.js';
+import { type Plan, plan } from './plan.js';
+import { type CheckedScope, checkScope, contextsOf } from './plan-walk.js';
 import { prepareTarget, type Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
 import type { DeviceAgain } from './worker.js';
@@ -20,8 +21,8 @@ const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requ
 export class CopyRun {
   readonly #options: CopyOptions;
   readonly #signal: AbortSignal;
-  /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
-  readonly #bitmap: Bitmap | undefined;
+  /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
+  readonly #scope: CheckedScope;
   readonly #started = performance.now();
   #phase: CopyPhase = 'plan';
   #totalBytes = 0;
@@ -30,7 +31,8 @@ export class CopyRun {
 
   constructor(options: CopyOptions) {
     this.#options = options;
-    this.#bitmap = options.bitmap?.snapshot();
+    const scope = checkScope(options);
+    this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
     this.#signal = options.signal ?? new AbortController().signal;
   }
 
@@ -65,9 +67,9 @@ export class CopyRun {
   }
 
   #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
-    const { context, sourceFormat } = this.#options;
+    const { sourceFormat } = this.#options;
     return openDevice(source, {
-      contexts: context === undefined ? [] : [context],
+      contexts: contextsOf(this.#scope),
       format: sourceFormat,
       signal: this.#signal,
     });
@@ -106,7 +108,7 @@ export class CopyRun {
   }
 
   get #incremental(): boolean {
-    return this.#options.context !== undefined || this.#bitmap !== undefined;
+    return this.#scope.mode !== 'full';
   }
 
   async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
@@ -116,15 +118,15 @@ export class CopyRun {
       source.limits.minimum,
       target.device.limits.minimum,
     );
-    const { context } = this.#options;
-    const bitmap = this.#bitmap;
+    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
+    const scope = { mode, context, bitmap };
     try {
-      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
+      return await plan({ source, ...scope, granularity, arena, signal: this.#signal });
     } catch (error) {
       await target.abandon();
       throw error;
     } finally {
-      bitmap?.free();
+      for (const frozen of bitmap) frozen.free();
     }
   }
 

@@ -10,3 +10,5 @@ export type {
   TransferOptions,
 } from './options.js';
 export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';
+export type { PlanMode, PlanScope } from './plan-walk.js';
+export { type PopulateOptions, populate } from './populate.js';

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
+import { checkScope } from './plan-walk.js';
 import { checkTransfer } from './transfer.js';
 
 /** Between two moments of progress. */
@@ -18,9 +19,7 @@ const PROGRESS_MS = 100;
  */
 export function copy(options: CopyOptions): CopyJob {
   checkTransfer(options);
-  if (options.context !== undefined && options.bitmap !== undefined) {
-    throw new TypeError('a copy is incremental by a context or by a bitmap, not by both');
-  }
+  checkScope(options);
   return new CopyJob(options);
 }
 

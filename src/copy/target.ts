@@ -9,6 +9,7 @@ import {
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { isSameFile, PartialFile, statIfThere } from './partial-file.js';
+import { isPartial } from './plan-walk.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -32,7 +33,7 @@ export interface Target {
  */
 export async function prepareTarget(options: CopyOptions, source: Device): Promise<Target> {
   const { target, signal } = options;
-  const incremental = options.context !== undefined || options.bitmap !== undefined;
+  const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description =

@@ -2,7 +2,7 @@
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError } from '../errors/index.js';
-import { Context, Status } from '../extent/index.js';
+import { Context, readsAsZero } from '../extent/index.js';
 import { Turns } from '../util/index.js';
 import type { Control, Counters } from './control.js';
 import { settleAll } from './settle-all.js';
@@ -29,7 +29,7 @@ export async function dropKnownZero(
       contexts: [Context.allocation],
       signal,
       visit: (offset, length, [status]) => {
-        if (status & Status.zero) zero.reset(offset, length);
+        if (readsAsZero(status)) zero.reset(offset, length);
       },
     });
   } finally {

@@ -1,0 +1,211 @@
+/** Finds what of a source counts, and what status it has: the walk under every plan. */
+import type { Bitmap } from '../bitmap/index.js';
+import type { Device } from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { Context, isDirtyContext, readsAsZero, Status } from '../extent/index.js';
+import type { Arena } from '../wasm/index.js';
+import { askDirty, dirtyInAny, Spans } from './dirty-ranges.js';
+import { walkStatus } from './status-walk.js';
+
+/**
+ * What of a disk counts. `full`: all of it. `top`: only what its top layer holds, as opposed to what shows
+ * through from a backing image. `incremental`: only what is dirty.
+ */
+export type PlanMode = 'full' | 'top' | 'incremental';
+
+/** What to look for; the part of a plan's options that says so. */
+export interface PlanScope {
+  /** Default: `incremental` with a context or a bitmap, else `full`. */
+  mode?: PlanMode | undefined;
+  /** Only what a `qemu:dirty-bitmap:NAME` context of the source marks as dirty; with several, what any marks. */
+  context?: string | readonly string[] | undefined;
+  /** Only what is dirty in this bitmap; with several, in any. They must be of the source's size. */
+  bitmap?: Bitmap | readonly Bitmap[] | undefined;
+}
+
+/** A scope that has been checked. */
+export interface CheckedScope {
+  readonly mode: PlanMode;
+  readonly contexts: readonly string[];
+  readonly bitmaps: readonly Bitmap[];
+}
+
+/** @throws TypeError where the parts contradict one another. */
+export function checkScope({ mode, context, bitmap }: PlanScope): CheckedScope {
+  const contexts = listOf(context);
+  const bitmaps = listOf(bitmap);
+  if (contexts.length > 0 && bitmaps.length > 0) {
+    throw new TypeError('a plan is made from a context or from a bitmap, not from both');
+  }
+  const other = contexts.find((name) => !isDirtyContext(name));
+  if (other !== undefined) {
+    throw new TypeError(
+      `an incremental plan needs a ${Context.dirtyPrefix}NAME context, not ${other}`,
+    );
+  }
+  const dirt = contexts.length + bitmaps.length;
+  const chosen = mode ?? (dirt > 0 ? 'incremental' : 'full');
+  if (!['full', 'top', 'incremental'].includes(chosen)) {
+    throw new TypeError(`mode must be full, top or incremental, not ${chosen}`);
+  }
+  if ((chosen === 'incremental') !== dirt > 0) {
+    const need = dirt > 0 ? 'goes with no' : 'needs a';
+    throw new TypeError(`the mode "${chosen}" ${need} context or bitmap`);
+  }
+  return { mode: chosen, contexts, bitmaps };
+}
+
+/** Whether a copy leaves parts of the target as they are. */
+export function isPartial(scope: PlanScope): boolean {
+  return checkScope(scope).mode !== 'full';
+}
+
+/** The metadata contexts that a source is opened with for a scope. */
+export function contextsOf({ mode, contexts }: CheckedScope): readonly string[] {
+  return mode === 'top' ? [Context.depth] : contexts;
+}
+
+export interface PlanWalk extends CheckedScope {
+  readonly source: Device;
+  readonly arena: Arena;
+  readonly signal: AbortSignal | undefined;
+  /**
+   * Takes a range that counts and whether it reads as zero, and is not allocated. Ranges do not come in order,
+   * and none comes twice.
+   */
+  readonly visit: (offset: number, length: number, isZero: boolean, isHole: boolean) => void;
+}
+
+/** Visits every byte that counts exactly once; what is not visited is clean. Returns warnings. */
+export async function walkPlan(walk: PlanWalk): Promise<string[]> {
+  checkSizes(walk);
+  if (walk.mode === 'full') return await walkAll(walk);
+  if (walk.mode === 'top') return await walkTop(walk);
+  return await walkDirty(walk);
+}
+
+async function walkAll(walk: PlanWalk): Promise<string[]> {
+  const { source, signal } = walk;
+  const refusals = new Refusals(source, 'some holes were taken for data');
+  await walkStatus({
+    device: source,
+    ranges: wholeOf(source),
+    contexts: [Context.allocation],
+    signal,
+    refused: refusals.add,
+    visit: (offset, length, [status]) => visit(walk, offset, length, status),
+  });
+  return refusals.warnings;
+}
+
+/** What the top layer holds is what is allocated at depth 1; without depths, what is no hole. */
+async function walkTop(walk: PlanWalk): Promise<string[]> {
+  const { source, signal } = walk;
+  const hasDepth = source.capabilities.contexts.includes(Context.depth);
+  const refusals = new Refusals(source, 'more was taken for the top layer than it holds');
+  await walkStatus({
+    device: source,
+    ranges: wholeOf(source),
+    contexts: hasDepth ? [Context.allocation, Context.depth] : [Context.allocation],
+    signal,
+    refused: refusals.add,
+    visit: (offset, length, [status, depth]) => {
+      const below = hasDepth ? depth === 0 || depth > 1 : isHole(status);
+      if (!below) visit(walk, offset, length, status);
+    },
+  });
+  if (hasDepth) return refusals.warnings;
+  const guess = `${source.name} does not tell which layer holds what (${Context.depth}), so all that is allocated in any was taken for the top layer`;
+  return [guess, ...refusals.warnings];
+}
+
+/**
+ * Asks for dirt first and for allocation only where there is some: a bitmap is answered from memory, while
+ * allocation may cost a look at the disk for every extent.
+ */
+async function walkDirty(walk: PlanWalk): Promise<string[]> {
+  const { source, contexts, bitmaps, arena, signal } = walk;
+  const clean = new Refusals(source, 'some clean ranges were taken for dirty');
+  const holes = new Refusals(source, 'some holes were taken for data');
+  const dirty =
+    bitmaps.length > 0
+      ? dirtyInAny(bitmaps, source.size, arena)
+      : await askDirty({ source, contexts, arena, signal, refused: clean.add });
+  const spans = new Spans(dirty);
+  try {
+    await walkStatus({
+      device: source,
+      ranges: spans,
+      contexts: [Context.allocation],
+      signal,
+      refused: holes.add,
+      visit: (offset, length, [status]) => {
+        spans.seen(offset, length);
+        const end = offset + length;
+        for (let at = offset; at < end; ) {
+          const area = dirty.nextDirtyArea(at, end);
+          if (area === null) return;
+          visit(walk, area.offset, area.length, status);
+          at = area.offset + area.length;
+        }
+      },
+    });
+  } finally {
+    dirty.free();
+  }
+  return [...clean.warnings, ...holes.warnings];
+}
+
+function visit(walk: PlanWalk, offset: number, length: number, status: number): void {
+  walk.visit(offset, length, readsAsZero(status), isHole(status));
+}
+
+function isHole(status: number): boolean {
+  return (status & Status.hole) !== 0;
+}
+
+/** All of a device, as a range; none where it has no bytes. */
+function wholeOf({ size }: Device) {
+  return size === 0 ? [] : [{ offset: 0, length: size }];
+}
+
+function checkSizes({ source, bitmaps }: PlanWalk): void {
+  const other = bitmaps.find(({ size }) => size !== source.size);
+  if (other === undefined) return;
+  throw new LacunaError(
+    'ERR_BITMAP_MISMATCH',
+    `The bitmap is of ${other.size} bytes and ${source.name} of ${source.size}: they must be the same size`,
+    { device: source.name },
+  );
+}
+
+function listOf<T>(one: T | readonly T[] | undefined): readonly T[] {
+  if (one === undefined) return [];
+  return Array.isArray(one) ? [...one] : [one as T];
+}
+
+/** Counts the status queries that a device refused, to be told once. */
+class Refusals {
+  readonly #device: Device;
+  readonly #consequence: string;
+  #count = 0;
+  #last = '';
+
+  constructor(device: Device, consequence: string) {
+    this.#device = device;
+    this.#consequence = consequence;
+  }
+
+  readonly add = (error: LacunaError): void => {
+    this.#count++;
+    this.#last = error.message;
+  };
+
+  get warnings(): string[] {
+    if (this.#count === 0) return [];
+    const queries = this.#count === 1 ? 'one status query' : `${this.#count} status queries`;
+    return [
+      `${this.#device.name} gave no useful answer to ${queries}, so ${this.#consequence} (${this.#last})`,
+    ];
+  }
+}
