@@ -53,7 +53,7 @@ export async function askDirty(question: DirtyQuestion): Promise<Bitmap> {
 }
 
 /** A gap between two dirty ranges is asked about too, where it is likely to hold no more extents than this. */
-const GAP_EXTENTS = 16;
+const GAP_EXTENTS = 64;
 
 /** Before anything is known, one border between extents is expected in so many bytes. */
 const FIRST_GUESS = 4 * 1024 * 1024;
