@@ -21,7 +21,9 @@ interface CopyFlags {
   requests?: number;
   requestSize?: number;
   threads?: number;
+  digest?: boolean;
   flush: boolean;
+  resume?: string;
   json?: boolean;
 }
 
@@ -31,6 +33,7 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
@@ -63,7 +66,9 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
+    .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
     .action((source: string, target: string, flags: CopyFlags) =>
@@ -82,7 +87,9 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requests: flags.requests,
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
+    digest: flags.digest,
     flush: flags.flush,
+    resume: flags.resume,
   };
   const said = Object.entries(options).filter(([, value]) => value !== undefined);
   return Object.fromEntries(said) as Partial<CopyOptions>;
@@ -96,8 +103,20 @@ function threadsOf({ connections, threads }: CopyFlags): number | undefined {
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
   const job = copy(options);
-  const report = flags.json ? await copyWithJson(job, shell) : await copyWithBar(job, shell);
+  const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell)).catch(
+    (error) => {
+      noteResumable(job, shell);
+      throw error;
+    },
+  );
   for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+}
+
+/** Says that nothing is lost. */
+function noteResumable({ resumable }: CopyJob, shell: Shell): void {
+  if (resumable === undefined) return;
+  const left = `${formatBytes(resumable.remainingBytes)} remain`;
+  shell.note(`lacuna: ${left} (${resumable.file}); run the same command again to go on\n`);
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
@@ -114,6 +133,7 @@ function jsonLine(type: string, content: CopyProgress | CopyReport): string {
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
   await shell.print(`${describeCopy(report)}\n`);
+  if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   return report;
 }
 
@@ -138,8 +158,9 @@ export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyRepo
 
 /** What a copy did, in one sentence. */
 export function describeCopy(report: CopyReport): string {
-  const { size, movedBytes, zeroedBytes, skippedBytes, durationMs } = report;
+  const { size, movedBytes, zeroedBytes, skippedBytes, resumedBytes, durationMs } = report;
   const deeds = [`moved ${formatBytes(movedBytes)}`];
+  if (resumedBytes > 0) deeds.push(`found ${formatBytes(resumedBytes)} done`);
   if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
   deeds.push(`left ${formatBytes(skippedBytes)} alone`);
   const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';

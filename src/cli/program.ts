@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
+import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
@@ -52,6 +53,7 @@ function buildProgram(shell: Shell): Command {
   registerMap(program, shell);
   registerInfo(program, shell);
   registerCompare(program, shell);
+  registerDigest(program, shell);
   registerServe(program, shell);
   registerDemo(program, shell);
   return program;

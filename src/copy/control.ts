@@ -4,9 +4,12 @@
  * every counter as it is or as it was a moment ago, never in between.
  *
  *     byte 0    stop flag, u32
+ *     byte 4    unflushed flag, u32
  *     byte 64   row 0: moved, zeroed, skipped, requests (f64 each), padded to 64
  *     byte 128  row 1 ...
  */
+import type { Device } from '../block/index.js';
+
 const ROW_BYTES = 64;
 
 export interface Counters {
@@ -20,6 +23,7 @@ export class Control {
   /** Post this to a worker, which makes a control of its own over it. */
   readonly memory: SharedArrayBuffer;
   readonly #stop: Int32Array;
+  readonly #unflushed: Int32Array;
   readonly #rows: Float64Array;
 
   /** A control for this many threads. */
@@ -30,6 +34,7 @@ export class Control {
   constructor(memory: SharedArrayBuffer) {
     this.memory = memory;
     this.#stop = new Int32Array(memory, 0, 1);
+    this.#unflushed = new Int32Array(memory, 4, 1);
     this.#rows = new Float64Array(memory, ROW_BYTES);
   }
 
@@ -40,6 +45,21 @@ export class Control {
   /** Tells every thread to claim nothing more. */
   stop(): void {
     Atomics.store(this.#stop, 0, 1);
+  }
+
+  /** Whether a flush of the target has failed: what was written before it may be lost. */
+  get unflushed(): boolean {
+    return Atomics.load(this.#unflushed, 0) !== 0;
+  }
+
+  /** Flushes the target, and remembers a failure: the next flush may succeed without what this one has lost. */
+  async flush(target: Device, signal: AbortSignal): Promise<void> {
+    try {
+      await target.flush({ signal });
+    } catch (error) {
+      Atomics.store(this.#unflushed, 0, 1);
+      throw error;
+    }
   }
 
   /** The counters of one thread, for that thread to write. */

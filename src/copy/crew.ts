@@ -1,10 +1,14 @@
-/** Starts the worker threads of a copy, watches over them, and takes them down again. */
+/** Starts the worker threads of a copy or a comparison, watches over them, and takes them down again. */
+import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import type { DeviceAgain } from './device-again.js';
+import { addBatch, type DigestBatch } from './digest-sender.js';
+import type { DigestTree } from './digest-tree.js';
 import type { Transfer } from './mover.js';
-import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** A worker that does not stop by itself within this time is ended from outside. */
 const STOP_GRACE_MS = 3000;
@@ -13,18 +17,24 @@ export interface CrewOptions {
   threads: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** What they do with their share: move, or compare. */
+  transfer?: Transfer;
+  compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
+  /** Takes the digests of all blocks that are moved. */
+  digest?: DigestTree | undefined;
   signal: AbortSignal;
 }
 
 /**
- * Moves the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
+ * Works through the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
  * worker has one; returns a warning for each.
  */
-export async function moveInThreads(options: CrewOptions): Promise<string[]> {
+export async function workInThreads(options: CrewOptions): Promise<string[]> {
   const crew = new Crew(options);
   const stop = () => crew.stop();
   options.signal.addEventListener('abort', stop, { once: true });
@@ -76,7 +86,12 @@ class Crew {
   stop(): void {
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace ??= setTimeout(() => void this.#pool.destroy(), STOP_GRACE_MS);
+    this.#grace ??= setTimeout(() => this.#kill(), STOP_GRACE_MS);
+  }
+
+  #kill(): void {
+    this.#options.lost?.();
+    void this.#pool.destroy();
   }
 
   async end(): Promise<void> {
@@ -90,7 +105,7 @@ class Crew {
     if (this.#firstFailure) throw this.#firstFailure;
     const missing = outcomes.flatMap(({ error }) => (error ? [error] : []));
     if (missing.length > 0 && missing.length === outcomes.length) throw missing[0];
-    return missing.map(({ message }) => `Copied with one connection less: ${message}`);
+    return missing.map(({ message }) => `One connection less was used: ${message}`);
   }
 
   async #watch(run: Promise<Outcome>): Promise<Outcome> {
@@ -106,16 +121,22 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads } = this.#options;
+    const { shared, source, target, transfer, compare, threads, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
-    const task: WorkerTask = { ...shared, thread, source, target, transfer, port: port2 };
+    const ended = once(port1, 'close');
+    if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
+    const side = { thread, source, target, transfer, compare, digest: digest !== undefined };
+    const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
+      // The result takes another way than the digests; the port is closed behind the last of them.
+      if (digest) await ended;
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
-      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
+      this.#options.lost?.();
+      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
       return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
     }
   }

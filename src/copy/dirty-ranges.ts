@@ -20,6 +20,11 @@ export function dirtyInAny(bitmaps: readonly Bitmap[], size: number, arena: Aren
   }
 }
 
+/** Whatever a dirty context says of a range that is not "clean" is taken for dirty. */
+export function isDirty(flags: number): boolean {
+  return flags !== 0;
+}
+
 export interface DirtyQuestion {
   source: Device;
   contexts: readonly string[];
@@ -41,8 +46,7 @@ export async function askDirty(question: DirtyQuestion): Promise<Bitmap> {
       signal,
       refused,
       visit: (offset, length, flags) => {
-        // Whatever a context says that is not "clean" is taken for dirty.
-        if (flags.some((value) => value !== 0)) dirty.set(offset, length);
+        if (flags.some(isDirty)) dirty.set(offset, length);
       },
     });
     return dirty;

@@ -1,4 +1,5 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
+export { type DigestOptions, type DigestReport, digest } from './digest.js';
 export { CopyJob, copy } from './job.js';
 export type {
   CopyOptions,
@@ -7,8 +8,10 @@ export type {
   CopyReport,
   DetectZeroes,
   DeviceSource,
+  PlanMode,
+  PlanScope,
   TransferOptions,
 } from './options.js';
 export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';
-export type { PlanMode, PlanScope } from './plan-walk.js';
 export { type PopulateOptions, populate } from './populate.js';
+export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';

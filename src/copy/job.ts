@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
-import { checkScope } from './plan-walk.js';
+import { checkScope, isPartial } from './plan-walk.js';
 import { checkTransfer } from './transfer.js';
 
 /** Between two moments of progress. */
@@ -15,11 +15,21 @@ const PROGRESS_MS = 100;
  *
  * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job:
  *   ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and ERR_NBD_*, ERR_WORKER_LOST,
- *   and ERR_ABORTED when `signal` fires.
+ *   with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
  */
 export function copy(options: CopyOptions): CopyJob {
   checkTransfer(options);
   checkScope(options);
+  if (options.digest && isPartial(options)) {
+    throw new TypeError(
+      'a copy of a part reads only what is dirty: take the digest of its target when it is done',
+    );
+  }
+  if (options.digest && options.resume !== undefined) {
+    throw new TypeError(
+      'a copy that is resumed does not read all of its data: take the digest of its target when it is done',
+    );
+  }
   return new CopyJob(options);
 }
 
@@ -58,6 +68,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
   /** How far the copy is now. */
   progress(): CopyProgress {
     return this.#run.progress();
+  }
+
+  /**
+   * After a failure or a cancel of a copy with `resume`: the file that a later run goes on from, and how much it
+   * has to do. Undefined where nothing is kept, because nothing had been begun.
+   */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    return this.#run.resumable;
   }
 
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */

@@ -35,10 +35,14 @@ export interface MoverOptions extends Transfer {
   source: Device;
   target: Device;
   plan: Bitmap;
+  /** Beside the plan: what is not known to have reached the target, what is in flight included. */
+  remains?: Bitmap | undefined;
   arena: Arena;
   control: Control;
   counters: Counters;
   signal: AbortSignal;
+  /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
+  moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
 }
 
 /** Runs of a window; scattered data ends a window early rather than growing this. */
@@ -55,7 +59,7 @@ export async function move(options: MoverOptions): Promise<void> {
   const mover = new Mover(options);
   await mover.run();
   if (options.flush && !options.control.stopped) {
-    await options.target.flush({ signal: options.signal });
+    await options.control.flush(options.target, options.signal);
   }
 }
 
@@ -75,7 +79,8 @@ class Mover {
 
   constructor(options: MoverOptions) {
     this.#options = options;
-    this.#offload = options.detectZeroes === 'off';
+    // What the system copies inside itself is seen by nobody.
+    this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#shortestZero = options.targetIsZero
       ? ZERO_STEP
       : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
@@ -143,14 +148,18 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { plan, requestSize, signal } = this.#options;
+    const { plan, remains, requestSize, signal } = this.#options;
     let done = 0;
     try {
-      if (this.#offload && (await this.#copyInside(offset, length))) return;
+      if (this.#offload && (await this.#copyInside(offset, length))) {
+        remains?.reset(offset, length);
+        return;
+      }
       // A piece cut for an offload that turned out impossible may be longer than a slot.
       while (done < length) {
         const size = Math.min(requestSize, length - done);
         await this.#copyThrough(slot, offset + done, size);
+        remains?.reset(offset + done, size);
         done += size;
       }
     } catch (error) {
@@ -175,12 +184,13 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     await source.read(offset, bytes, { signal });
     counters.requests += 1;
     if (detectZeroes === 'off') await this.#write(offset, bytes);
     else await this.#writeSparsely(slot, offset, length);
+    moved?.(offset, bytes);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

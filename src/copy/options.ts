@@ -1,8 +1,24 @@
+import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
-import type { PlanScope } from './plan-walk.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
+
+/**
+ * What of a disk counts. `full`: all of it. `top`: only what its top layer holds, as opposed to what shows
+ * through from a backing image. `incremental`: only what is dirty.
+ */
+export type PlanMode = 'full' | 'top' | 'incremental';
+
+/** What to look for; the part of a plan's options that says so. */
+export interface PlanScope {
+  /** Default: `incremental` with a context or a bitmap, else `full`. */
+  mode?: PlanMode | undefined;
+  /** Only what a `qemu:dirty-bitmap:NAME` context of the source marks as dirty; with several, what any marks. */
+  context?: string | readonly string[] | undefined;
+  /** Only what is dirty in this bitmap; with several, in any. They must be of the source's size. */
+  bitmap?: Bitmap | readonly Bitmap[] | undefined;
+}
 
 /**
  * Whether zeroes are looked for inside what the source calls data, in steps of 4 KiB: `on` writes them as
@@ -36,8 +52,19 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap`. */
   detectZeroes?: DetectZeroes;
+  /**
+   * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental
+   * one does not read what is clean. Default false.
+   */
+  digest?: boolean;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
+  /**
+   * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
+   * it is begun, where it does the copy goes on from it, and when the copy is complete it is removed. It is bound to
+   * source, target and bitmap. The source must hold the same bytes in every run.
+   */
+  resume?: string;
   signal?: AbortSignal;
 }
 
@@ -52,6 +79,8 @@ export interface CopyProgress {
   doneBytes: number;
   movedBytes: number;
   zeroedBytes: number;
+  /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
+  resumedBytes: number;
   elapsedMs: number;
 }
 
@@ -66,12 +95,16 @@ export interface CopyReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are clean or zero on both sides. */
   skippedBytes: number;
+  /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
+  resumedBytes: number;
   /** Read, write and zero requests. */
   requests: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
   planMs: number;
   durationMs: number;
+  /** Of the source's content, if it was asked for. */
+  digest?: string;
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }

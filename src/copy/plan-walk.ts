@@ -1,27 +1,12 @@
 /** Finds what of a source counts, and what status it has: the walk under every plan. */
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device } from '../block/index.js';
+import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context, isDirtyContext, readsAsZero, Status } from '../extent/index.js';
 import type { Arena } from '../wasm/index.js';
-import { askDirty, dirtyInAny, Spans } from './dirty-ranges.js';
+import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
+import type { DeviceSource, PlanMode, PlanScope } from './options.js';
 import { walkStatus } from './status-walk.js';
-
-/**
- * What of a disk counts. `full`: all of it. `top`: only what its top layer holds, as opposed to what shows
- * through from a backing image. `incremental`: only what is dirty.
- */
-export type PlanMode = 'full' | 'top' | 'incremental';
-
-/** What to look for; the part of a plan's options that says so. */
-export interface PlanScope {
-  /** Default: `incremental` with a context or a bitmap, else `full`. */
-  mode?: PlanMode | undefined;
-  /** Only what a `qemu:dirty-bitmap:NAME` context of the source marks as dirty; with several, what any marks. */
-  context?: string | readonly string[] | undefined;
-  /** Only what is dirty in this bitmap; with several, in any. They must be of the source's size. */
-  bitmap?: Bitmap | readonly Bitmap[] | undefined;
-}
 
 /** A scope that has been checked. */
 export interface CheckedScope {
@@ -60,9 +45,21 @@ export function isPartial(scope: PlanScope): boolean {
   return checkScope(scope).mode !== 'full';
 }
 
-/** The metadata contexts that a source is opened with for a scope. */
-export function contextsOf({ mode, contexts }: CheckedScope): readonly string[] {
-  return mode === 'top' ? [Context.depth] : contexts;
+/** Opens a source so that it can be planned by a scope. */
+export async function openSource(
+  source: Exclude<DeviceSource, Device>,
+  { mode, contexts }: CheckedScope,
+  options: Pick<OpenOptions, 'format' | 'signal'>,
+): Promise<Device> {
+  if (mode !== 'top') return await openDevice(source, { ...options, contexts });
+  try {
+    return await openDevice(source, { ...options, contexts: [Context.depth] });
+  } catch (error) {
+    const has = !(error instanceof LacunaError && error.code === 'ERR_CONTEXT_UNKNOWN');
+    if (has) throw error;
+    // Without depths there is still a guess to be made.
+    return await openDevice(source, options);
+  }
 }
 
 export interface PlanWalk extends CheckedScope {
@@ -76,6 +73,9 @@ export interface PlanWalk extends CheckedScope {
   readonly visit: (offset: number, length: number, isZero: boolean, isHole: boolean) => void;
 }
 
+const HOLES_AS_DATA = 'some holes were taken for data';
+const CLEAN_AS_DIRTY = 'some clean ranges were taken for dirty';
+
 /** Visits every byte that counts exactly once; what is not visited is clean. Returns warnings. */
 export async function walkPlan(walk: PlanWalk): Promise<string[]> {
   checkSizes(walk);
@@ -86,7 +86,7 @@ export async function walkPlan(walk: PlanWalk): Promise<string[]> {
 
 async function walkAll(walk: PlanWalk): Promise<string[]> {
   const { source, signal } = walk;
-  const refusals = new Refusals(source, 'some holes were taken for data');
+  const refusals = new Refusals(source, HOLES_AS_DATA);
   await walkStatus({
     device: source,
     ranges: wholeOf(source),
@@ -119,18 +119,47 @@ async function walkTop(walk: PlanWalk): Promise<string[]> {
   return [guess, ...refusals.warnings];
 }
 
+async function walkDirty(walk: PlanWalk): Promise<string[]> {
+  const { source, bitmaps, arena } = walk;
+  if (bitmaps.length > 0) {
+    return await walkInside(walk, dirtyInAny(bitmaps, source.size, arena));
+  }
+  if (source.capabilities.contextsTogether) return await walkTogether(walk);
+  return await walkDirtFirst(walk);
+}
+
 /**
- * Asks for dirt first and for allocation only where there is some: a bitmap is answered from memory, while
+ * Asks for dirt first, then for allocation where there is some: a bitmap is answered from memory, while
  * allocation may cost a look at the disk for every extent.
  */
-async function walkDirty(walk: PlanWalk): Promise<string[]> {
-  const { source, contexts, bitmaps, arena, signal } = walk;
-  const clean = new Refusals(source, 'some clean ranges were taken for dirty');
-  const holes = new Refusals(source, 'some holes were taken for data');
-  const dirty =
-    bitmaps.length > 0
-      ? dirtyInAny(bitmaps, source.size, arena)
-      : await askDirty({ source, contexts, arena, signal, refused: clean.add });
+async function walkDirtFirst(walk: PlanWalk): Promise<string[]> {
+  const { source, contexts, arena, signal } = walk;
+  const refusals = new Refusals(source, CLEAN_AS_DIRTY);
+  const dirty = await askDirty({ source, contexts, arena, signal, refused: refusals.add });
+  return [...refusals.warnings, ...(await walkInside(walk, dirty))];
+}
+
+/** Where an answer about dirt includes allocation anyway, it is not asked for twice. */
+async function walkTogether(walk: PlanWalk): Promise<string[]> {
+  const { source, contexts, signal } = walk;
+  const refusals = new Refusals(source, CLEAN_AS_DIRTY);
+  await walkStatus({
+    device: source,
+    ranges: wholeOf(source),
+    contexts: [Context.allocation, ...contexts],
+    signal,
+    refused: refusals.add,
+    visit: (offset, length, flags) => {
+      if (flags.some((value, i) => i > 0 && isDirty(value))) visit(walk, offset, length, flags[0]);
+    },
+  });
+  return refusals.warnings;
+}
+
+/** Asks for allocation inside what is dirty; frees that at the end. */
+async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
+  const { source, signal } = walk;
+  const refusals = new Refusals(source, HOLES_AS_DATA);
   const spans = new Spans(dirty);
   try {
     await walkStatus({
@@ -138,7 +167,7 @@ async function walkDirty(walk: PlanWalk): Promise<string[]> {
       ranges: spans,
       contexts: [Context.allocation],
       signal,
-      refused: holes.add,
+      refused: refusals.add,
       visit: (offset, length, [status]) => {
         spans.seen(offset, length);
         const end = offset + length;
@@ -153,7 +182,7 @@ async function walkDirty(walk: PlanWalk): Promise<string[]> {
   } finally {
     dirty.free();
   }
-  return [...clean.warnings, ...holes.warnings];
+  return refusals.warnings;
 }
 
 function visit(walk: PlanWalk, offset: number, length: number, status: number): void {

@@ -1,18 +1,11 @@
 import { Bitmap } from '../bitmap/index.js';
-import { Device, type ImageFormat, openDevice } from '../block/index.js';
+import { Device, type ImageFormat } from '../block/index.js';
 import { alignDown, alignUp } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import { planGranularity } from './granularity.js';
-import type { DeviceSource } from './options.js';
-import {
-  type CheckedScope,
-  checkScope,
-  contextsOf,
-  type PlanMode,
-  type PlanScope,
-  walkPlan,
-} from './plan-walk.js';
+import type { DeviceSource, PlanMode, PlanScope } from './options.js';
+import { type CheckedScope, checkScope, openSource, walkPlan } from './plan-walk.js';
 
 /** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
 export interface PlanTotals {
@@ -65,8 +58,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   const scope = checkScope(options);
   const { source, sourceFormat, signal } = options;
   if (source instanceof Device) return await planDevice(source, scope, options);
-  const contexts = contextsOf(scope);
-  const device = await openDevice(source, { contexts, format: sourceFormat, signal });
+  const device = await openSource(source, scope, { format: sourceFormat, signal });
   return await closeAfter(
     () => planDevice(device, scope, options),
     () => device.close(),

@@ -1,10 +1,10 @@
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, type ImageFormat, openDevice } from '../block/index.js';
+import { Device, type ImageFormat } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import type { DeviceSource } from './options.js';
-import { checkScope, contextsOf, walkPlan } from './plan-walk.js';
+import { checkScope, openSource, walkPlan } from './plan-walk.js';
 
 export interface PopulateOptions {
   /** Devices of one size, such as the layers of a chain. Those that the caller has opened stay open. */
@@ -34,14 +34,14 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
   if (mode !== 'full' && mode !== 'top') {
     throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);
   }
-  const contexts = contextsOf(checkScope({ mode }));
+  const scope = checkScope({ mode });
   const warnings: string[] = [];
   for (const source of sources) {
     if (source instanceof Device) {
       warnings.push(...(await populateFrom(source, targets, mode, signal)));
       continue;
     }
-    const device = await openDevice(source, { contexts, format: sourceFormat, signal });
+    const device = await openSource(source, scope, { format: sourceFormat, signal });
     const found = await closeAfter(
       () => populateFrom(device, targets, mode, signal),
       () => device.close(),

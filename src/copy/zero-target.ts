@@ -57,11 +57,19 @@ export async function zeroWhole(
   }
 }
 
+export interface ZeroSide {
+  control: Control;
+  counters: Counters;
+  /** Cleared like `zero`, but only when a piece is done. */
+  remains?: Bitmap | undefined;
+  signal: AbortSignal;
+}
+
 /** Writes zeroes where `zero` says, in the largest pieces, and clears it as they are done. */
 export async function writeZeroes(
   target: Device,
   zero: Bitmap,
-  { control, counters, signal }: { control: Control; counters: Counters; signal: AbortSignal },
+  { control, counters, remains, signal }: ZeroSide,
 ): Promise<void> {
   const turns = new Turns();
   const lane = async () => {
@@ -76,6 +84,7 @@ export async function writeZeroes(
         control.stop();
         throw error;
       }
+      remains?.reset(offset, length);
       counters.requests += 1;
       counters.zeroedBytes += length;
     }

@@ -61,5 +61,13 @@ export type ErrorCode =
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
+  /** A resume file belongs to another copy: of another source or target, or of other changes. */
+  | 'ERR_RESUME_MISMATCH'
+  /** A resume file is damaged, or none at all. */
+  | 'ERR_RESUME_CORRUPT'
+  /** Another copy uses the resume file now. */
+  | 'ERR_RESUME_BUSY'
+  /** A resume file could not be read or written; `errno` says why. */
+  | 'ERR_RESUME_FILE'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST';

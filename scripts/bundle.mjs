@@ -1,6 +1,8 @@
-// Makes one file of the command and what it loads at every start: a hundred small modules take longer to find and
-// load than a sparse disk takes to copy. What is loaded on demand stays apart, and so does the library.
-import { chmod, readFile } from 'node:fs/promises';
+// Makes one file of the command and what it loads at every start, and one of each worker thread: a hundred small
+// modules take longer to find and load than a sparse disk takes to copy. What is loaded on demand stays apart, and
+// so does the library.
+import { chmod, readdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { build } from 'esbuild';
 
 const { dependencies, optionalDependencies } = JSON.parse(await readFile('package.json', 'utf8'));
@@ -8,9 +10,16 @@ const { dependencies, optionalDependencies } = JSON.parse(await readFile('packag
 /** Loaded at every start, and so small that they are taken in. */
 const TAKEN_IN = ['commander', 'picocolors', 'pretty-bytes'];
 
+// Their names hold digests: what an earlier build left would stay for ever.
+await rm('dist/parts', { recursive: true, force: true });
+
+const files = await readdir('dist', { recursive: true });
+const workers = files.filter((name) => name.endsWith('worker.js'));
+
 await build({
-  entryPoints: ['dist/cli/main.js'],
-  outdir: 'dist/cli',
+  entryPoints: ['cli/main.js', ...workers].map((name) => join('dist', name)),
+  outdir: 'dist',
+  outbase: 'dist',
   allowOverwrite: true,
   bundle: true,
   splitting: true,
