@@ -1,6 +1,6 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export { type DigestOptions, type DigestReport, digest } from './digest.js';
-export { CopyJob, copy } from './job.js';
+export { type CopyEvents, CopyJob, copy } from './job.js';
 export type {
   CopyOptions,
   CopyPhase,
@@ -8,8 +8,13 @@ export type {
   CopyReport,
   DetectZeroes,
   DeviceSource,
+  ErrorPolicy,
+  JobState,
+  LeftOutRange,
   PlanMode,
   PlanScope,
+  RetryOptions,
+  Side,
   TransferOptions,
 } from './options.js';
 export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';

@@ -46,7 +46,7 @@ export function isPartial(scope: PlanScope): boolean {
 }
 
 /** Opens a source so that it can be planned by a scope. */
-export async function openSource(
+export async function openForPlan(
   source: Exclude<DeviceSource, Device>,
   { mode, contexts }: CheckedScope,
   options: Pick<OpenOptions, 'format' | 'signal'>,

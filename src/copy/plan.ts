@@ -5,7 +5,7 @@ import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import { planGranularity } from './granularity.js';
 import type { DeviceSource, PlanMode, PlanScope } from './options.js';
-import { type CheckedScope, checkScope, openSource, walkPlan } from './plan-walk.js';
+import { type CheckedScope, checkScope, openForPlan, walkPlan } from './plan-walk.js';
 
 /** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
 export interface PlanTotals {
@@ -58,7 +58,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   const scope = checkScope(options);
   const { source, sourceFormat, signal } = options;
   if (source instanceof Device) return await planDevice(source, scope, options);
-  const device = await openSource(source, scope, { format: sourceFormat, signal });
+  const device = await openForPlan(source, scope, { format: sourceFormat, signal });
   return await closeAfter(
     () => planDevice(device, scope, options),
     () => device.close(),

@@ -4,7 +4,7 @@ import { LacunaError } from '../errors/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import type { DeviceSource } from './options.js';
-import { checkScope, openSource, walkPlan } from './plan-walk.js';
+import { checkScope, openForPlan, walkPlan } from './plan-walk.js';
 
 export interface PopulateOptions {
   /** Devices of one size, such as the layers of a chain. Those that the caller has opened stay open. */
@@ -41,7 +41,7 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
       warnings.push(...(await populateFrom(source, targets, mode, signal)));
       continue;
     }
-    const device = await openSource(source, scope, { format: sourceFormat, signal });
+    const device = await openForPlan(source, scope, { format: sourceFormat, signal });
     const found = await closeAfter(
       () => populateFrom(device, targets, mode, signal),
       () => device.close(),
