@@ -11,7 +11,7 @@ import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
 import { type Plan, plan } from './plan.js';
-import { type CheckedScope, checkScope } from './plan-walk.js';
+import { type CheckedScope, checkScope } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';

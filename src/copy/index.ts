@@ -11,12 +11,11 @@ export type {
   ErrorPolicy,
   JobState,
   LeftOutRange,
-  PlanMode,
-  PlanScope,
   RetryOptions,
   Side,
   TransferOptions,
 } from './options.js';
-export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';
+export { type Plan, type PlanOptions, plan } from './plan.js';
+export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';
 export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';

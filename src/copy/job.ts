@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
-import { checkScope, isPartial } from './plan-walk.js';
+import { checkScope, isPartial } from './plan-scope.js';
 import { checkTransfer } from './transfer.js';
 
 /** What `CopyJob.on` tells of, and with what. */

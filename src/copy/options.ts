@@ -1,25 +1,8 @@
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
-import type { PlanTotals } from './plan.js';
+import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
-
-/**
- * What of a disk counts. `full`: all of it. `top`: only what its top layer holds, as opposed to what shows
- * through from a backing image. `incremental`: only what is dirty.
- */
-export type PlanMode = 'full' | 'top' | 'incremental';
-
-/** What to look for; the part of a plan's options that says so. */
-export interface PlanScope {
-  /** Default: `incremental` with a context or a bitmap, else `full`. */
-  mode?: PlanMode | undefined;
-  /** Only what a `qemu:dirty-bitmap:NAME` context of the source marks as dirty; with several, what any marks. */
-  context?: string | readonly string[] | undefined;
-  /** Only what is dirty in this bitmap; with several, in any. They must be of the source's size. */
-  bitmap?: Bitmap | readonly Bitmap[] | undefined;
-}
 
 /**
  * Whether zeroes are looked for inside what the source calls data, in steps of 4 KiB: `on` writes them as

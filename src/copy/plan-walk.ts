@@ -2,48 +2,12 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import { Context, isDirtyContext, readsAsZero, Status } from '../extent/index.js';
+import { Context, readsAsZero, Status } from '../extent/index.js';
 import type { Arena } from '../wasm/index.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
-import type { DeviceSource, PlanMode, PlanScope } from './options.js';
+import type { DeviceSource } from './options.js';
+import type { CheckedScope } from './plan-scope.js';
 import { walkStatus } from './status-walk.js';
-
-/** A scope that has been checked. */
-export interface CheckedScope {
-  readonly mode: PlanMode;
-  readonly contexts: readonly string[];
-  readonly bitmaps: readonly Bitmap[];
-}
-
-/** @throws TypeError where the parts contradict one another. */
-export function checkScope({ mode, context, bitmap }: PlanScope): CheckedScope {
-  const contexts = listOf(context);
-  const bitmaps = listOf(bitmap);
-  if (contexts.length > 0 && bitmaps.length > 0) {
-    throw new TypeError('a plan is made from a context or from a bitmap, not from both');
-  }
-  const other = contexts.find((name) => !isDirtyContext(name));
-  if (other !== undefined) {
-    throw new TypeError(
-      `an incremental plan needs a ${Context.dirtyPrefix}NAME context, not ${other}`,
-    );
-  }
-  const dirt = contexts.length + bitmaps.length;
-  const chosen = mode ?? (dirt > 0 ? 'incremental' : 'full');
-  if (!['full', 'top', 'incremental'].includes(chosen)) {
-    throw new TypeError(`mode must be full, top or incremental, not ${chosen}`);
-  }
-  if ((chosen === 'incremental') !== dirt > 0) {
-    const need = dirt > 0 ? 'goes with no' : 'needs a';
-    throw new TypeError(`the mode "${chosen}" ${need} context or bitmap`);
-  }
-  return { mode: chosen, contexts, bitmaps };
-}
-
-/** Whether a copy leaves parts of the target as they are. */
-export function isPartial(scope: PlanScope): boolean {
-  return checkScope(scope).mode !== 'full';
-}
 
 /** Opens a source so that it can be planned by a scope. */
 export async function openForPlan(
@@ -206,11 +170,6 @@ function checkSizes({ source, bitmaps }: PlanWalk): void {
     `The bitmap is of ${other.size} bytes and ${source.name} of ${source.size}: they must be the same size`,
     { device: source.name },
   );
-}
-
-function listOf<T>(one: T | readonly T[] | undefined): readonly T[] {
-  if (one === undefined) return [];
-  return Array.isArray(one) ? [...one] : [one as T];
 }
 
 /** Counts the status queries that a device refused, to be told once. */

@@ -4,21 +4,15 @@ import { alignDown, alignUp } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import { planGranularity } from './granularity.js';
-import type { DeviceSource, PlanMode, PlanScope } from './options.js';
-import { type CheckedScope, checkScope, openForPlan, walkPlan } from './plan-walk.js';
-
-/** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
-export interface PlanTotals {
-  size: number;
-  /** Not dirty, or not held by the top layer: left alone. */
-  cleanBytes: number;
-  /** Must be read. */
-  dataBytes: number;
-  /** Allocated and reads as zero. */
-  zeroBytes: number;
-  /** Not allocated and reads as zero. */
-  holeBytes: number;
-}
+import type { DeviceSource } from './options.js';
+import {
+  type CheckedScope,
+  checkScope,
+  type PlanMode,
+  type PlanScope,
+  type PlanTotals,
+} from './plan-scope.js';
+import { openForPlan, walkPlan } from './plan-walk.js';
 
 /** What must be done to make a target equal to a source. No granule is in both bitmaps. */
 export interface Plan {

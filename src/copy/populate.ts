@@ -4,7 +4,8 @@ import { LacunaError } from '../errors/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import type { DeviceSource } from './options.js';
-import { checkScope, openForPlan, walkPlan } from './plan-walk.js';
+import { checkScope } from './plan-scope.js';
+import { openForPlan, walkPlan } from './plan-walk.js';
 
 export interface PopulateOptions {
   /** Devices of one size, such as the layers of a chain. Those that the caller has opened stay open. */

@@ -7,7 +7,7 @@ import { resolve } from 'node:path';
 import { checksumOf } from '../bitmap/file-writer.js';
 import type { Device, DeviceDescription } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import type { CheckedScope } from './plan-walk.js';
+import type { CheckedScope } from './plan-scope.js';
 
 export type Binding = Readonly<Record<string, string>>;
 

@@ -3,7 +3,7 @@ import { type Device, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
 import type { Plan } from './plan.js';
-import type { CheckedScope } from './plan-walk.js';
+import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
 import type { Target } from './target.js';

@@ -7,7 +7,8 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
-import { type CheckedScope, openForPlan } from './plan-walk.js';
+import type { CheckedScope } from './plan-scope.js';
+import { openForPlan } from './plan-walk.js';
 
 export interface Source {
   device: Device;

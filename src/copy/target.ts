@@ -10,7 +10,7 @@ import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
-import { isPartial } from './plan-walk.js';
+import { isPartial } from './plan-scope.js';
 import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { patient, reopened } from './source.js';
