@@ -100,7 +100,8 @@ export function chooseTransfer(
     requests: options.requests ?? REQUESTS.default,
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
+    detectZeroes:
+      options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
     rules: rulesOf(options),
