@@ -4,3 +4,8 @@ export const FORMAT_TEXT = 'image format of the source (default: from its name, 
 export const SHARE_FLAG = '-U, --force-share';
 export const SHARE_TEXT =
   'read although somebody may be writing: what is read may not fit together';
+
+/** Gathers an option that may be repeated. */
+export function collect(value: string, values: string[] = []): string[] {
+  return [...values, value];
+}

@@ -8,6 +8,7 @@ import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
+import { registerPopulate } from './populate.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
@@ -55,6 +56,7 @@ function buildProgram(shell: Shell): Command {
   registerInfo(program, shell);
   registerCompare(program, shell);
   registerDigest(program, shell);
+  registerPopulate(program, shell);
   registerServe(program, shell);
   registerBitmap(program, shell);
   registerDemo(program, shell);

@@ -1,14 +1,13 @@
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
-import type { PlanTotals } from './plan.js';
+import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
 
 /**
- * Whether zeroes are looked for inside what the source calls data, in steps of 4 KiB: `on` writes them as
- * zero requests, `unmap` lets those requests make holes. Where the target is known to hold zero already,
- * both leave them out.
+ * Whether zeroes are looked for inside what the source calls data, in steps of 4 to 64 KiB, as the target zeroes
+ * as a whole: `on` writes them as zero requests, `unmap` lets those requests make holes. Where the target is
+ * known to hold zero already, both leave them out.
  */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
@@ -54,25 +53,24 @@ export interface RetryOptions {
   reconnectSeconds?: number;
 }
 
-export interface CopyOptions extends TransferOptions {
+/**
+ * In the modes `top` and `incremental` the target must hold what the source held when the bitmap began to
+ * count, or what the layers below its top one hold; the rest of it is left alone. Bitmaps are not changed.
+ */
+export interface CopyOptions extends TransferOptions, PlanScope {
   source: DeviceSource;
-  /** A file that is not there is created; one that is there is replaced, unless the copy is incremental. */
+  /** A file that is not there is created; one that is there is replaced, unless parts of it are left alone. */
   target: DeviceSource;
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
   /** Read the source although others may be writing it; see OpenOptions. */
   forceShare?: boolean;
-  /**
-   * Makes the copy incremental: only what this metadata context of the source marks, such as
-   * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.
-   */
-  context?: string;
-  /** Makes the copy incremental: only what is dirty in this bitmap is moved. It is not changed. */
-  bitmap?: Bitmap;
+  /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
+  unmap?: boolean;
   /** The caller knows that the target reads as zero everywhere. */
   targetIsZero?: boolean;
-  /** Default: `off` where the source's status is exact, else `unmap`. */
+  /** Default: `off` where the source's status is exact, else `unmap` (or `on` where `unmap` is false). */
   detectZeroes?: DetectZeroes;
   /**
    * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental
