@@ -8,6 +8,9 @@ type Entry =
   /** All that stands before entry `since` is durable from here on. */
   | { readonly kind: 'flushed'; readonly since: number };
 
+/** Whether a sector of a write reached the disk; told whether the write is the newest one. */
+export type Keep = (isNewest: boolean) => boolean;
+
 /**
  * A disk in memory that remembers every write and flush, and tells afterwards what could have been left of it had the
  * power failed: at any entry, with writes that no flush has followed there or not, sector by sector.
@@ -60,7 +63,8 @@ export class PowerCutDisk {
       },
       read: async (offset, target) => {
         target.fill(0);
-        if (offset < this.#end) target.set(this.#now.subarray(offset, Math.min(this.#end, offset + target.length)));
+        if (offset < this.#end)
+          target.set(this.#now.subarray(offset, Math.min(this.#end, offset + target.length)));
       },
       write: async (offset, source) => {
         this.#write(offset, source.slice());
@@ -82,10 +86,10 @@ export class PowerCutDisk {
   /**
    * The states in which a cut can leave the disk, one entry after the other, from the beginning on.
    *
-   * @param visit takes the entry, how many entries a flush has made durable, and a function that makes the content: with
-   * all that was written, or with each sector of what was not flushed as `keep` says.
+   * @param visit takes the entry, and a function that makes the content: with each sector of what was not flushed as
+   * `keep` says.
    */
-  forEachCut(visit: (entry: number, content: (keep?: () => boolean) => Buffer) => void): void {
+  forEachCut(visit: (entry: number, content: (keep: Keep) => Buffer) => void): void {
     const durable = Buffer.alloc(this.#end);
     this.#first.copy(durable);
     let applied = 0;
@@ -96,7 +100,7 @@ export class PowerCutDisk {
       }
       visit(cut, (keep) => {
         const content = Buffer.from(durable);
-        for (let i = applied; i < cut; i++) apply(content, this.#log[i], keep);
+        for (let i = applied; i < cut; i++) apply(content, this.#log[i], () => keep(i === cut - 1));
         return content;
       });
     }

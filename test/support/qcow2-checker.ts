@@ -9,6 +9,8 @@ export interface CheckedImage {
   readonly size: number;
   /** The disk as the guest sees it, over a backing file that holds `backing`. */
   read(backing?: Uint8Array): Uint8Array;
+  /** The disk of an internal snapshot. */
+  readSnapshot(index: number, backing?: Uint8Array): Uint8Array;
 }
 
 const COPIED = 1n << 63n;
@@ -82,7 +84,7 @@ export function checkImage(file: Uint8Array): CheckedImage {
     const at = block + (bit >> 3);
     if (at >= bytes.length) return 0;
     if (order >= 3) return Number(BigInt(`0x${bytes.toString('hex', at, at + 2 ** (order - 3))}`));
-    return (bytes[at] >> (bit & 7)) & (2 ** 2 ** order - 1);
+    return (bytes[at] >> (bit & 7)) & (2 ** (2 ** order) - 1);
   };
 
   const snapshots: { offset: number; size: number }[] = [];
@@ -90,7 +92,8 @@ export function checkImage(file: Uint8Array): CheckedImage {
   let place = start;
   for (let i = 0; i < u32(60); i++) {
     snapshots.push({ offset: Number(u64(place)), size: u32(place + 8) });
-    const length = 40 + u32(place + 36) + bytes.readUInt16BE(place + 12) + bytes.readUInt16BE(place + 14);
+    const length =
+      40 + u32(place + 36) + bytes.readUInt16BE(place + 12) + bytes.readUInt16BE(place + 14);
     place += Math.ceil(length / 8) * 8;
   }
   if (snapshots.length > 0) refer(start, place - start, 'the snapshot table');
@@ -105,29 +108,46 @@ export function checkImage(file: Uint8Array): CheckedImage {
       if (table === 0) continue;
       needs(table, cluster, `L2 table ${i}`);
       if (l1 === active) copied.push([`L2 table ${i}`, table, (entry & COPIED) !== 0n]);
-      walkTable(shape, table, (what, offset, length, isCopied) => {
-        if (shape.dataFile) return;
-        refer(offset, length, what);
-        if (l1 === active && isCopied !== undefined) copied.push([what, offset, isCopied]);
-      }, corruptions);
+      walkTable(
+        shape,
+        table,
+        (what, offset, length, isCopied) => {
+          if (shape.dataFile) return;
+          refer(offset, length, what);
+          if (l1 === active && isCopied !== undefined) copied.push([what, offset, isCopied]);
+        },
+        corruptions,
+      );
     }
   }
 
   let leaks = 0;
-  const last = Math.max(Math.ceil(bytes.length / cluster), ...[...blockOf.keys()].map((i) => (i + 1) * perBlock));
+  const last = Math.max(
+    Math.ceil(bytes.length / cluster),
+    ...[...blockOf.keys()].map((i) => (i + 1) * perBlock),
+  );
   for (let index = 0; index < last; index++) {
     const [counted, used] = [refcountOf(index), references.get(index) ?? 0];
     if (counted > used) leaks += counted - used;
     if (counted < used) corruptions.push(`cluster ${index} is counted ${counted}, used ${used}`);
     references.delete(index);
   }
-  for (const [index] of references) corruptions.push(`cluster ${index} is used, and has no refcount`);
+  for (const [index] of references)
+    corruptions.push(`cluster ${index} is used, and has no refcount`);
   for (const [what, offset, isCopied] of copied) {
     // A leaked reference to a cluster that is written in place is no harm; writing where two refer is.
-    if (isCopied && refcountOf(offset / cluster) !== 1) corruptions.push(`${what} claims to be alone`);
-    if (!isCopied && refcountOf(offset / cluster) === 1) corruptions.push(`${what} is alone, and denies it`);
+    if (isCopied && refcountOf(offset / cluster) !== 1)
+      corruptions.push(`${what} claims to be alone`);
+    if (!isCopied && refcountOf(offset / cluster) === 1)
+      corruptions.push(`${what} is alone, and denies it`);
   }
-  return { corruptions, leaks, size: shape.size, read: (backing) => readDisk(shape, active, backing) };
+  return {
+    corruptions,
+    leaks,
+    size: shape.size,
+    read: (backing) => readDisk(shape, active, backing),
+    readSnapshot: (index, backing) => readDisk(shape, snapshots[index], backing),
+  };
 }
 
 type Visit = (what: string, offset: number, length: number, copied?: boolean) => void;
@@ -146,7 +166,8 @@ function walkTable(shape: Shape, table: number, visit: Visit, corruptions: strin
     if (extended) {
       const [zero, allocated] = [bytes.readUInt32BE(at + 8), bytes.readUInt32BE(at + 12)];
       if ((zero & allocated) !== 0) corruptions.push(`entry ${at} has subclusters in two states`);
-      if (allocated !== 0 && offset === 0 && !shape.dataFile) corruptions.push(`entry ${at} has no place`);
+      if (allocated !== 0 && offset === 0 && !shape.dataFile)
+        corruptions.push(`entry ${at} has no place`);
     }
     if (offset !== 0) visit(`the cluster of entry ${at}`, offset, cluster, (entry & COPIED) !== 0n);
   }
@@ -159,7 +180,11 @@ function compressedPlace(entry: bigint, bits: number): { offset: number; length:
   return { offset, length: (sectors + 1) * 512 - (offset % 512) };
 }
 
-function readDisk(shape: Shape, l1: { offset: number; size: number }, backing?: Uint8Array): Uint8Array {
+function readDisk(
+  shape: Shape,
+  l1: { offset: number; size: number },
+  backing?: Uint8Array,
+): Uint8Array {
   const { bytes, cluster, extended, size, bits } = shape;
   const disk = new Uint8Array(size);
   if (backing !== undefined) disk.set(backing.subarray(0, size));
@@ -182,7 +207,11 @@ function readDisk(shape: Shape, l1: { offset: number; size: number }, backing?: 
     const guest = index * cluster;
     if ((entry & COMPRESSED) !== 0n) {
       const { offset, length } = compressedPlace(entry, bits);
-      put(guest, inflateRawSync(bytes.subarray(offset, offset + length), { maxOutputLength: cluster }), cluster);
+      put(
+        guest,
+        inflateRawSync(bytes.subarray(offset, offset + length), { maxOutputLength: cluster }),
+        cluster,
+      );
       continue;
     }
     const offset = Number(entry & OFFSET);

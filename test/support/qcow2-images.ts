@@ -41,7 +41,11 @@ export interface MadeImage {
 }
 
 /** Makes an image of a kind with a disk of so many sectors, filled by QEMU where it has content. */
-export async function makeImage(folder: string, kind: ImageKind, sectors: number): Promise<MadeImage> {
+export async function makeImage(
+  folder: string,
+  kind: ImageKind,
+  sectors: number,
+): Promise<MadeImage> {
   const path = join(folder, 'disk.qcow2');
   const writers = new Array<number>(sectors).fill(0);
   let backingPath: string | undefined;
@@ -70,7 +74,14 @@ export async function makeImage(folder: string, kind: ImageKind, sectors: number
   return { path, bytes: readFileSync(path), backingPath, backing, writers };
 }
 
-function fill(folder: string, path: string, compressed: boolean, first: number, count: number, kind: ImageKind) {
+function fill(
+  folder: string,
+  path: string,
+  compressed: boolean,
+  first: number,
+  count: number,
+  kind: ImageKind,
+) {
   const { clusterSize = 65_536 } = kind.options;
   const [offset, length] = [first * 512, count * 512];
   const isAligned = offset % clusterSize === 0 && length % clusterSize === 0;

@@ -28,7 +28,10 @@ export interface Qcow2Options {
   readonly preallocation?: Preallocation;
   /** The image below: its name as it shall stand in the new image, and its format, which readers must not guess. */
   readonly backing?: { readonly filename: string; readonly format: string };
-  /** A file for the guest's clusters, as it shall stand in the new image. It is made, relative to the image's folder. */
+  /**
+   * A file for the guest's clusters, as its name shall stand in the new image. It is made, relative to the image's folder,
+   * where we look for it too. QEMU looks in the folder that it runs in, so give it an absolute path.
+   */
   readonly dataFile?: string;
   /** The data file is always a raw image of the disk. Default false. */
   readonly dataFileRaw?: boolean;
