@@ -29,6 +29,7 @@ export class Resumption {
   readonly saved: CopyMoment | undefined;
   readonly #file: ResumeFile;
   readonly #binding: Binding;
+  readonly #savedBytes: number | undefined;
   #checkpoints: Checkpoints | undefined;
   #flusher: Device | undefined;
 
@@ -55,11 +56,12 @@ export class Resumption {
     this.#file = file;
     this.#binding = binding;
     this.saved = saved;
+    this.#savedBytes = saved && saved.data.dirtyBytes + saved.zero.dirtyBytes;
   }
 
-  /** The file, and the bytes that it says are left for a later run; undefined before the first checkpoint. */
+  /** The file, and the bytes that it says are left for a later run; undefined before the first checkpoint of the first run. */
   get resumable(): { file: string; remainingBytes: number } | undefined {
-    const remainingBytes = this.#checkpoints?.remainingBytes;
+    const remainingBytes = this.#checkpoints?.remainingBytes ?? this.#savedBytes;
     return remainingBytes === undefined ? undefined : { file: this.#file.path, remainingBytes };
   }
 
