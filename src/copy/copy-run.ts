@@ -7,6 +7,7 @@ import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control } from './control.js';
+import { again } from './device-again.js';
 import { DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
 import { type MoverOptions, move } from './mover.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
@@ -14,11 +15,13 @@ import { type Plan, plan, planGranularity } from './plan.js';
 import { Resumption } from './resumption.js';
 import { prepareTarget, type Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
+
+const NO_DIGEST =
+  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
 
 type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'>;
 
@@ -109,7 +112,10 @@ export class CopyRun {
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
-    if (this.#options.digest) this.#digest = new DigestTree(source.size, asPlanned);
+    const { digest: wanted } = this.#options;
+    const whole = this.#resumption?.saved === undefined;
+    if (wanted && whole) this.#digest = new DigestTree(source.size, asPlanned);
+    if (wanted && !whole) warnings.push(NO_DIGEST);
     try {
       warnings.push(...(await this.#execute(source, target, made, arena)));
       warnings.push(...(await this.#finish(target)));
@@ -222,10 +228,10 @@ export class CopyRun {
       return [];
     }
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
+    const { workInThreads } = await import('./crew.js');
     target.device.changedElsewhere();
     const remains = this.#resumption?.remains?.data.handle;
-    return await moveInThreads({
+    return await workInThreads({
       threads: this.#threads,
       source: again(source),
       target: again(target.device),
@@ -307,9 +313,4 @@ function isSame(source: Device, target: Device): boolean {
     contexts: undefined,
   });
   return isDeepStrictEqual(place(a), place(b));
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
 }

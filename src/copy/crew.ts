@@ -1,13 +1,14 @@
-/** Starts the worker threads of a copy, watches over them, and takes them down again. */
+/** Starts the worker threads of a copy or a comparison, watches over them, and takes them down again. */
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import type { DeviceAgain } from './device-again.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
 import type { DigestTree } from './digest-tree.js';
 import type { Transfer } from './mover.js';
-import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** A worker that does not stop by itself within this time is ended from outside. */
 const STOP_GRACE_MS = 3000;
@@ -16,22 +17,24 @@ export interface CrewOptions {
   threads: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** What they do with their share: move, or compare. */
+  transfer?: Transfer;
+  compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
   shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
   /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
   lost?(): void;
   /** Takes the digests of all blocks that are moved. */
-  digest: DigestTree | undefined;
+  digest?: DigestTree | undefined;
   signal: AbortSignal;
 }
 
 /**
- * Moves the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
+ * Works through the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
  * worker has one; returns a warning for each.
  */
-export async function moveInThreads(options: CrewOptions): Promise<string[]> {
+export async function workInThreads(options: CrewOptions): Promise<string[]> {
   const crew = new Crew(options);
   const stop = () => crew.stop();
   options.signal.addEventListener('abort', stop, { once: true });
@@ -102,7 +105,7 @@ class Crew {
     if (this.#firstFailure) throw this.#firstFailure;
     const missing = outcomes.flatMap(({ error }) => (error ? [error] : []));
     if (missing.length > 0 && missing.length === outcomes.length) throw missing[0];
-    return missing.map(({ message }) => `Copied with one connection less: ${message}`);
+    return missing.map(({ message }) => `One connection less was used: ${message}`);
   }
 
   async #watch(run: Promise<Outcome>): Promise<Outcome> {
@@ -118,13 +121,13 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads, digest } = this.#options;
+    const { shared, source, target, transfer, compare, threads, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
     const ended = once(port1, 'close');
     if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
-    const side = { thread, source, target, transfer, digest: digest !== undefined };
+    const side = { thread, source, target, transfer, compare, digest: digest !== undefined };
     const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
@@ -133,7 +136,7 @@ class Crew {
       return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
     } catch (cause) {
       this.#options.lost?.();
-      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
+      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
       return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
     }
   }

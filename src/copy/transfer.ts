@@ -1,6 +1,7 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import { availableParallelism } from 'node:os';
 import type { Device } from '../block/index.js';
+import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
 import type { Transfer } from './mover.js';
 import type { CopyOptions, TransferOptions } from './options.js';
@@ -73,10 +74,7 @@ export function chooseThreads(
   { threads }: TransferOptions,
   { source, target, bytes }: { source: Device; target: Device; bytes: number },
 ): number {
-  const shareable = [source, target].every(
-    (device) => device.description !== undefined && device.capabilities.multiConnection,
-  );
-  if (!shareable) return 0;
+  if (!isShareable(source) || !isShareable(target)) return 0;
   if (threads !== undefined) return threads;
   const isFile = (device: Device) => device.description?.driver === 'file';
   if (isFile(source) && isFile(target)) return bytes < FILES_WORTH_A_THREAD ? 0 : 1;

@@ -1,23 +1,23 @@
-/** One worker thread of a copy: opens its own connection to both sides and moves its share of the plan. */
+/** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
-import {
-  type Device,
-  type DeviceDescription,
-  type OpenOptions,
-  openDevice,
-} from '../block/index.js';
-import { LacunaError, toWire, type WireError } from '../errors/index.js';
+import type { Device } from '../block/index.js';
+import { toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
+import { type ComparePace, type ComparerOptions, compareShare } from './comparer.js';
 import { Control } from './control.js';
+import { type DeviceAgain, openAgain } from './device-again.js';
 import { DigestSender } from './digest-sender.js';
+import { FirstDifference } from './first-difference.js';
 import { move, type Transfer } from './mover.js';
 
-/** A device that the caller has open, for a worker to open too. */
-export interface DeviceAgain {
-  description: DeviceDescription;
-  /** Bytes that it had when the copy was planned. */
-  size: number;
+/** What a worker does with its share of the plan: compare, where this is said, else move. */
+export interface CompareTask {
+  pace: ComparePace;
+  /** What each side has to be read for. */
+  a: BitmapHandle;
+  b: BitmapHandle;
+  first: SharedArrayBuffer;
 }
 
 /**
@@ -32,9 +32,11 @@ export interface WorkerTask {
   thread: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** How to move. */
+  transfer?: Transfer | undefined;
   /** Send the digests of the blocks that were moved. */
   digest: boolean;
+  compare?: CompareTask | undefined;
   port: MessagePort;
 }
 
@@ -58,11 +60,12 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const devices: Device[] = [];
   try {
     devices.push(await openAgain(task.source, { signal: abort.signal }));
-    devices.push(await openAgain(task.target, { writable: true, signal: abort.signal }));
+    const writable = task.compare === undefined;
+    devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
     if (drained) return { opened };
     opened = true;
-    await moveShare(task, devices[0], devices[1], abort.signal);
+    await workShare(task, devices[0], devices[1], abort.signal);
     return { opened };
   } catch (error) {
     return !opened && drained ? { opened } : { opened, error: toWire(error) };
@@ -72,16 +75,7 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   }
 }
 
-async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
-  const device = await openDevice(again.description, options);
-  if (device.size === again.size) return device;
-  await device.close();
-  const sizes = `it had ${again.size} bytes when the copy began and has ${device.size} now`;
-  const message = `${device.name} changed its size: ${sizes}; copy it again while nobody resizes it`;
-  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: device.name });
-}
-
-async function moveShare(
+async function workShare(
   task: WorkerTask,
   source: Device,
   target: Device,
@@ -92,15 +86,40 @@ async function moveShare(
   const counters = control.row(task.thread);
   const plan = Bitmap.attach(arena, task.plan);
   const remains = task.remains && Bitmap.attach(arena, task.remains);
-  const sender = task.digest ? new DigestSender(task.port) : undefined;
-  const { moved } = sender ?? {};
-  const shared = { plan, remains, arena, control, counters, moved };
+  const side = { plan, arena, control, counters, signal };
   try {
-    await move({ ...task.transfer, ...shared, source, target, signal });
-    sender?.flush();
+    if (task.transfer !== undefined) {
+      const sender = task.digest ? new DigestSender(task.port) : undefined;
+      const { moved } = sender ?? {};
+      await move({ ...task.transfer, ...side, source, target, remains, moved });
+      sender?.flush();
+    }
+    if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
   } finally {
     remains?.free();
     plan.free();
     arena.detach();
+  }
+}
+
+async function compareBoth(
+  task: CompareTask,
+  {
+    source,
+    target,
+    ...side
+  }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
+    source: Device;
+    target: Device;
+  },
+): Promise<void> {
+  const a = { device: source, data: Bitmap.attach(side.arena, task.a) };
+  const b = { device: target, data: Bitmap.attach(side.arena, task.b) };
+  const first = new FirstDifference(task.first);
+  try {
+    await compareShare({ ...task.pace, ...side, a, b, first });
+  } finally {
+    a.data.free();
+    b.data.free();
   }
 }
