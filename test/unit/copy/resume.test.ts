@@ -12,12 +12,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { fileOperations } from '#dist/bitmap/file-operations.js';
 import { type Device, openDevice } from '#dist/block/index.js';
+import { Checkpoints } from '#dist/copy/checkpoints.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
-import { type CopyMoment, ResumeFile } from '#dist/copy/resume-file.js';
+import { type CopyMoment, ResumeFile, type ResumeFileOperations } from '#dist/copy/resume-file.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -182,6 +185,32 @@ describe.each(Object.entries(TARGETS))('a copy that is resumed to a target that 
   });
 });
 
+describe('a copy that is resumed', () => {
+  it('never zeroes the whole target over what was moved, even if that has become possible', async () => {
+    const source = fakeDevice(SIZE);
+    await fill(source, [1, 3, 5, 7, 9], 1);
+    let [refusals, wholes] = [1, 0];
+    let writes = 3;
+    const disk = new VolatileDisk({
+      content: pattern(SIZE, 99),
+      capabilities: { fastZero: true },
+      before: (kind, _offset, length) => {
+        const whole = kind === 'zero' && length === SIZE;
+        if (whole) wholes++;
+        if (whole && refusals-- > 0) {
+          throw new LacunaError('ERR_DEVICE_UNSUPPORTED', 'not now');
+        }
+        if (kind === 'write' && writes-- === 0) throw new LacunaError('ERR_DEVICE_IO', 'no more');
+      },
+    });
+    const options = { source, target: disk.device, resume: file, requestSize: PAGE, threads: 0 };
+    await expect(copy({ ...options, requests: 1 })).rejects.toThrow('no more');
+    await copy({ ...options, requests: 1 });
+    expect(wholes).toBe(1);
+    expect(Buffer.compare(disk.bytes, await contentOf(source))).toBe(0);
+  });
+});
+
 /** An opening of a file that calls back at each read. */
 async function watched(filename: string, reads: (count: number) => void): Promise<Device> {
   const device = await openDevice(filename);
@@ -270,6 +299,15 @@ describe('a resume file', () => {
     const first = copy(options);
     await expect(copy(options)).rejects.toMatchObject({ code: 'ERR_RESUME_BUSY' });
     await first;
+  });
+
+  it('stays locked while it is replaced', async () => {
+    const first = await ResumeFile.open(file);
+    await first.write(momentOf(1));
+    await first.write(momentOf(2));
+    await expect(ResumeFile.open(file)).rejects.toMatchObject({ code: 'ERR_RESUME_BUSY' });
+    first.close();
+    (await ResumeFile.open(file)).close();
   });
 
   it('does not stay locked by what has died', async () => {
@@ -482,5 +520,84 @@ describe('a resume file that was damaged', () => {
     await expect(again.write(momentOf(4))).rejects.toBeInstanceOf(PowerCut);
     again.close();
     expect(await momentIn(file)).toEqual([3 * PAGE, PAGE, 3]);
+  });
+});
+
+describe('checkpoints', () => {
+  /** Checkpoints of a copy of which nothing is done yet, and what became of them. */
+  async function setUp(flush: () => Promise<void>, operations?: ResumeFileOperations) {
+    const opened = await ResumeFile.open(file, operations);
+    const { state, ...remains } = momentOf(30);
+    const failures: unknown[] = [];
+    const failed = (error: unknown) => failures.push(error);
+    const checkpoints = new Checkpoints({ file: opened, state, remains, flush, failed });
+    await checkpoints.begin();
+    const dirtyBytes = async () => {
+      opened.close();
+      return (await momentIn(file))?.[0];
+    };
+    return { checkpoints, remains, failures, dirtyBytes };
+  }
+
+  it('say what remained before the flush began, whatever is completed meanwhile', async () => {
+    let during = () => {};
+    const { checkpoints, remains, dirtyBytes } = await setUp(async () => during());
+    remains.data.reset(0, 10 * PAGE);
+    during = () => remains.data.reset(0, 20 * PAGE);
+    await vi.waitFor(() => expect(checkpoints.remainingBytes).toBe(21 * PAGE), 5000);
+    await checkpoints.end();
+    expect(await dirtyBytes()).toBe(20 * PAGE);
+  });
+
+  it('are not made of a flush that failed, nor of any after it', async () => {
+    let [failing, flushes] = [false, 0];
+    const { checkpoints, remains, failures, dirtyBytes } = await setUp(async () => {
+      flushes++;
+      if (failing) throw new LacunaError('ERR_DEVICE_IO', 'lost', { errno: 'EIO' });
+    });
+    failing = true;
+    remains.data.reset(0, 10 * PAGE);
+    await vi.waitFor(() => expect(failures).toHaveLength(1), 5000);
+    failing = false;
+    remains.data.reset(0, 20 * PAGE);
+    await checkpoints.leave();
+    expect(flushes).toBe(2);
+    expect(checkpoints.remainingBytes).toBe(31 * PAGE);
+    expect(await dirtyBytes()).toBe(30 * PAGE);
+  });
+
+  it('go on after one that could not be written, with a warning', async () => {
+    let failing = false;
+    const { checkpoints, remains, failures, dirtyBytes } = await setUp(async () => {}, {
+      ...fileOperations,
+      sync: (fd) => {
+        if (failing) throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+        fileOperations.sync(fd);
+      },
+    });
+    failing = true;
+    remains.data.reset(0, 10 * PAGE);
+    await vi.waitFor(() => expect(checkpoints.warnings).toHaveLength(1), 5000);
+    expect(checkpoints.warnings[0]).toMatch(/resume file .*: full/);
+    failing = false;
+    await vi.waitFor(() => expect(checkpoints.remainingBytes).toBe(21 * PAGE), 5000);
+    await checkpoints.end();
+    expect(failures).toEqual([]);
+    expect(await dirtyBytes()).toBe(20 * PAGE);
+  });
+
+  it('end at once when a thread was lost, and keep their hands off its memory', async () => {
+    let release = () => {};
+    let held = Promise.resolve();
+    const { checkpoints, remains, dirtyBytes } = await setUp(() => held);
+    held = new Promise((resolve) => {
+      release = resolve;
+    });
+    remains.data.reset(0, 10 * PAGE);
+    await sleep(400);
+    checkpoints.lose();
+    release();
+    await checkpoints.leave();
+    expect(await dirtyBytes()).toBe(30 * PAGE);
   });
 });
