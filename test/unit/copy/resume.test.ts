@@ -111,7 +111,7 @@ async function copyThrough(
     if (!existsSync(file)) continue;
     confirmed = confirmedBy(file);
     expect(job.resumable?.remainingBytes).toBe(SIZE - confirmed.dirtyBytes);
-    const base = options.bitmap?.snapshot();
+    const base = (options.bitmap as Bitmap | undefined)?.snapshot();
     base?.intersect(confirmed);
     for (const { offset, length } of (base ?? confirmed).ranges()) {
       const got = disk.bytes.subarray(offset, offset + length);
