@@ -24,6 +24,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     control,
     counters: control.row(0),
     requests: 4,
+    mostRequests: 4,
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
@@ -114,7 +115,8 @@ describe('move', () => {
   });
 
   it('leaves out zeroes of a target that is zero, in steps of 4 KiB', async () => {
-    const { source, options, target } = setUp(wholePlan());
+    const limits = { ...fakeDevice(SIZE).limits, zeroAlignment: PAGE };
+    const { source, options, target } = setUp(wholePlan(), fakeDevice(SIZE, { limits }));
     await source.write(5 * PAGE + 100, pattern(10));
     await source.write(9 * PAGE, pattern(3 * PAGE));
     await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });
