@@ -285,6 +285,15 @@ describe('a resume file', () => {
     expect(names()).toEqual([]);
   });
 
+  it('finds the file of a run that died before it had noted it, or whose notes were deleted', async () => {
+    const options = await stopHalfWay();
+    rmSync(file);
+    const report = await copy(options);
+    expect(report.resumedBytes).toBe(0);
+    expect(names()).toEqual(['source.raw', 'target.raw']);
+    expect(readFileSync(join(folder, 'target.raw')).equals(pattern(SIZE))).toBe(true);
+  });
+
   it('sees that all was done by a run that ended between the last two steps', async () => {
     const options = await stopHalfWay();
     const saved = readFileSync(file);
