@@ -6,12 +6,11 @@
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
  *
- * A copy that can be resumed leaves it where it was made, to be found again.
- *
- * What the name holds before must not be in use, and nobody may begin to use it: they would go on with a file that
- * has no name any more.
+    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
+    if (old) await file.#guard();
+    if (resume !== undefined) await rm(file.path, { force: true });
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
@@ -36,6 +35,11 @@ export interface PartialFileOptions {
   size: number;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
   source: Stats | undefined;
+  /**
+   * A resume file that is locked. What it begins has one name for ever, so that the file of a run that died before it
+   * could note that name is found and replaced.
+   */
+  resume?: string | undefined;
 }
 
 export class PartialFile {
@@ -47,16 +51,17 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source }: PartialFileOptions,
+    { size, source, resume }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
-    const file = new PartialFile(await followed(filename), source);
+    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
     if (old) await file.#guard();
+    if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
     try {
       await createRawFile(file.path, size, { exclusive: true, mode });
     } catch (error) {
-      file.#unguard();
+      file.release();
       throw error;
     }
     try {
@@ -87,11 +92,7 @@ export class PartialFile {
     return isMade(await followed(filename), made);
   }
 
-  private constructor(
-    name: string,
-    source: Stats | undefined,
-    suffix = `${PARTIAL}-${randomBytes(4).toString('hex')}`,
-  ) {
+  private constructor(name: string, source: Stats | undefined, suffix: string) {
     this.#name = name;
     this.#source = source;
     this.path = `${name}${suffix}`;
@@ -111,19 +112,17 @@ export class PartialFile {
   /** Gives the file its name, and makes that durable if asked. */
   async commit(durable: boolean): Promise<void> {
     await rename(this.path, this.#name);
-    this.#unguard();
     if (durable) await syncFolder(this.#name);
   }
 
   /** Removes the file. Never fails: it is called when something else has. */
   async abandon(): Promise<void> {
     await rm(this.path, { force: true }).catch(() => {});
-    this.#unguard();
+    this.release();
   }
 
   /** Leaves the file under a name that says what it is. Never fails. */
   async leave(): Promise<void> {
-    this.#unguard();
     const name = `${this.#name}${PARTIAL}`;
     const old = await statIfThere(name).catch(() => undefined);
     // The rest of an earlier copy may be what this one was made from.
@@ -131,9 +130,25 @@ export class PartialFile {
     await rename(this.path, name).catch(() => {});
   }
 
+  /** Lets others use what the name held before. */
+  release(): void {
+    this.#unguard();
+  }
+
   async #guard(): Promise<void> {
     this.#unguard = await guardImage(this.#name);
   }
+}
+
+async function suffixFor(resume: string | undefined): Promise<string> {
+  const id =
+    resume === undefined
+      ? randomBytes(4)
+      : createHash('sha256')
+          .update(await followed(resume))
+          .digest()
+          .subarray(0, 4);
+  return `${PARTIAL}-${id.toString('hex')}`;
 }
 
 /** Whether a path is a file that was made earlier, and not something that has come in its place. */

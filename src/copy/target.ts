@@ -153,6 +153,7 @@ async function make(
   const file = await PartialFile.create(description.filename, {
     size: source.size,
     source: origin === undefined ? undefined : await statIfThere(origin),
+    resume: options.resume,
   });
   try {
     return await openMade(file, description, options);
@@ -181,7 +182,10 @@ async function openMade(
     abandon: () => file.abandon(),
     leave: () => file.leave(),
     reopen: async () => {},
-    close: () => device.close(),
+    close: () => {
+      file.release();
+      return device.close();
+    },
   };
 }
 
