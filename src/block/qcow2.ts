@@ -102,7 +102,7 @@ export class Qcow2Driver implements Driver {
   async #makeWritable({ header, file, dataFile, backing }: OpenedParts): Promise<void> {
     const parts = { header, file, dataFile, backingSize: backing?.size ?? 0 };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
-    this.#image.tables = writer.mapping;
+    this.#image.follow(writer.mapping);
     this.#writer = writer;
     this.#show(await OpenBitmaps.record(writer, file));
   }

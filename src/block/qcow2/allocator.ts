@@ -313,6 +313,10 @@ export class Allocator {
   #checkPlace({ offset, count }: Run): void {
     const end = offset + count * this.#geometry.clusterSize;
     if (end > MAX_HOST_OFFSET) throw this.#tooLarge();
+    if (end > this.#file.room) {
+      const message = `${this.#file.name} is full: it ends at ${this.#file.room} bytes and cannot grow. Make it larger, or discard what is not needed`;
+      throw new LacunaError('ERR_DEVICE_IO', message, { device: this.#file.name, errno: 'ENOSPC' });
+    }
     const found = this.#header.metadataIn(offset, end);
     if (found !== undefined) {
       throw corrupt(this.#file.name, `${found} in clusters that are counted as free`, offset);

@@ -53,10 +53,35 @@ export class ClusterZeroer {
     const unit = geometry.subclusterSize;
     const first = alignUp(offset, unit);
     const last = end === diskEnd ? alignUp(end, unit) : alignDown(end, unit);
-    if (first > last) return this.writeZeroes(offset, end);
-    await this.writeZeroes(offset, Math.min(first, end));
+    if (first > last) return this.#writeZeroes(offset, end);
+    await this.#writeZeroes(offset, Math.min(first, end));
     if (first < last) await this.#zeroUnits(first, last, unmap);
-    await this.writeZeroes(last, end);
+    await this.#writeZeroes(last, end);
+  }
+
+  /** Makes a range behind the end of the disk read as zero, whatever shines through there. */
+  addZeroes(offset: number, end: number): Promise<void> {
+    if (this.#parts.rawDataFile) return this.#addRaw(offset, end);
+    return this.canZero ? this.zero(offset, end, end, true) : this.#writeZeroes(offset, end);
+  }
+
+  /** In a raw data file zeroes are mapped, so that what others write into that file is seen. */
+  async #addRaw(offset: number, end: number): Promise<void> {
+    const { dataFile, geometry, mapping } = this.#parts;
+    const { clusterSize, l2Span } = geometry;
+    await dataFile!.zero(offset, end - offset, true);
+    // The file is as long as the disk.
+    await dataFile!.write(end - 1, new Uint8Array(1));
+    for (let at = alignDown(offset, clusterSize); at < end; ) {
+      const start = at;
+      const stop = Math.min(alignUp(end, clusterSize), at - (at % l2Span) + l2Span);
+      await mapping.change(start, (stop - start) / clusterSize, (before, index) =>
+        before.host === undefined
+          ? { host: start + index * clusterSize, copied: true, allocated: this.#all, zero: 0 }
+          : before,
+      );
+      at = stop;
+    }
   }
 
   /** Forgets whole clusters. They read as zero, or as before where an entry cannot say that. */
@@ -135,7 +160,7 @@ export class ClusterZeroer {
     const { clusterSize } = geometry;
     const within = offset % clusterSize;
     const [before] = await mapping.lookUp(offset - within, 1);
-    if (before.compressed !== undefined) return this.writeZeroes(offset, end);
+    if (before.compressed !== undefined) return this.#writeZeroes(offset, end);
     const units = unitsOf(geometry, within, within + end - offset);
     if ((before.zero & units) >>> 0 === units) return;
     const allocated = (before.allocated & ~units) >>> 0;
@@ -146,7 +171,7 @@ export class ClusterZeroer {
   }
 
   /** Writes zeroes over a range, where it does not read as zero already. */
-  async writeZeroes(offset: number, end: number): Promise<void> {
+  async #writeZeroes(offset: number, end: number): Promise<void> {
     const { mapping, geometry, writer } = this.#parts;
     for (let at = offset; at < end; ) {
       const within = at % geometry.clusterSize;

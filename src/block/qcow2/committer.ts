@@ -70,19 +70,21 @@ export class Committer {
     await allocator.writeBack();
   }
 
-  async #write({ tables, l1, l1Spans }: MappingChanges): Promise<void> {
+  async #write({ tables, l1 }: MappingChanges): Promise<void> {
     const { file, dataFile, allocator, header } = this.#parts;
     await allocator.writeBack();
-    for (const { table, bytes, span, fresh } of tables) {
-      if (fresh) await file.writeSpan(table.offset, bytes, span);
+    for (const { table, sectors, span, fresh } of tables) {
+      if (fresh) await file.writeSectors(table.offset, sectors, span);
     }
     await dataFile?.flush();
     await file.flush();
     if (tables.length === 0) return;
-    for (const { table, bytes, span, fresh } of tables) {
-      if (!fresh) await file.writeSpan(table.offset, bytes, span);
+    for (const { table, sectors, span, fresh } of tables) {
+      if (!fresh) await file.writeSectors(table.offset, sectors, span);
     }
-    for (const span of l1Spans) await file.writeSpan(header.current.l1Offset, l1, span);
+    for (const { sectors, span } of l1) {
+      await file.writeSectors(header.current.l1Offset, sectors, span);
+    }
     await file.flush();
   }
 }

@@ -34,6 +34,11 @@ export class HostFile {
     return this.#device.read(offset, target);
   }
 
+  /** Bytes that there is room for. */
+  get room(): number {
+    return this.#device.size;
+  }
+
   /** What must be written as a whole: a sector, or what the driver takes for one. */
   get unit(): number {
     return this.#unit;
@@ -44,11 +49,20 @@ export class HostFile {
     await this.#device.write(offset, source);
   }
 
-  /** Writes what changed of a table that lies at `offset`, in whole sectors. */
-  async writeSpan(offset: number, table: Uint8Array, span: Span): Promise<void> {
-    const from = alignDown(span.from, this.#unit);
+  /** The whole sectors of a table that hold a span of it. */
+  sectorsOf(table: Uint8Array, span: Span): Uint8Array {
     const to = Math.min(table.length, alignUp(span.to, this.#unit));
-    await this.write(offset + from, table.subarray(from, to));
+    return table.subarray(alignDown(span.from, this.#unit), to);
+  }
+
+  /** Writes the sectors that hold a span of a table, which lies at `offset`. */
+  async writeSectors(offset: number, sectors: Uint8Array, span: Span): Promise<void> {
+    await this.write(offset + alignDown(span.from, this.#unit), sectors);
+  }
+
+  /** Writes what changed of a table that lies at `offset`. */
+  async writeSpan(offset: number, table: Uint8Array, span: Span): Promise<void> {
+    await this.writeSectors(offset, this.sectorsOf(table, span), span);
   }
 
   /**

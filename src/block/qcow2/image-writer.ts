@@ -111,6 +111,7 @@ export class ImageWriter {
   static async open(parts: ImageWriterParts, read: GuestRead): Promise<ImageWriter> {
     const file = new HostFile(parts.file);
     checkWritable(parts.header, file.name);
+    checkDataFile(parts);
     const header = new LiveHeader(file, parts.header);
     const allocator = await Allocator.open(file, header);
     const rules = {
@@ -179,13 +180,18 @@ export class ImageWriter {
   /**
    * Makes the disk larger; what is added reads as zero, whatever lies below.
    *
-   * @throws RangeError where it would become smaller, or its L1 table longer than the format's readers take.
+   * @throws RangeError where it would become smaller, or its L1 table longer than the format's readers take; LacunaError
+   * ERR_QCOW2_UNSUPPORTED where it has snapshots that do not know their own size.
    */
   async grow(size: number): Promise<void> {
     const { geometry, current } = this.header;
     const entries = l1EntriesFor(size, geometry);
     if (!Number.isSafeInteger(size) || size < current.size) {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
+    }
+    if (current.version === 2 && current.snapshotCount > 0) {
+      const message = `${this.#file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
+      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.#file.name });
     }
     if (entries * 8 > MAX_L1_BYTES) {
       throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
@@ -205,11 +211,7 @@ export class ImageWriter {
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
   async #zeroAdded(offset: number, end: number): Promise<void> {
     this.#committer.wroteData();
-    await this.#hold(offset, end, true, () =>
-      this.#zeroer.canZero
-        ? this.#zeroer.zero(offset, end, end, true)
-        : this.#zeroer.writeZeroes(offset, end),
-    );
+    await this.#hold(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
     await this.#end();
   }
 
@@ -265,6 +267,13 @@ export class ImageWriter {
 /** The longest zero request, so that what it changes fits into memory. */
 export function longestZero(l2Span: number): number {
   return Math.max(GIB, ZERO_TABLES * l2Span);
+}
+
+/** A data file that cannot grow must hold the whole disk from the start. */
+function checkDataFile({ header, dataFile }: ImageWriterParts): void {
+  if (dataFile === undefined || dataFile.size >= header.size) return;
+  const message = `${dataFile.name} holds ${dataFile.size} bytes of a disk of ${header.size}: make it larger before the disk is written`;
+  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: dataFile.name });
 }
 
 /** An image that must be repaired first is not made worse. */

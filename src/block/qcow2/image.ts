@@ -45,8 +45,9 @@ export class Image {
   readonly file: Device;
   /** Where guest clusters lie. */
   readonly data: Device;
-  /** The tables as they are stored, or of a writer, who has newer ones. */
-  tables: ImageTables;
+  #tables: ImageTables;
+  /** A writer changes the tables, and the files. */
+  #changes = false;
   readonly #decompress: Decompress;
   readonly #number = tableCache.enter();
   /** The cluster that was decompressed last: small reads come one after another. */
@@ -67,7 +68,7 @@ export class Image {
     this.size = snapshot?.size ?? header.size;
     this.file = file;
     this.data = dataFile ?? file;
-    this.tables = {
+    this.#tables = {
       tableAt: (index) => l1.tableAt(index),
       nextUsed: (index, end) => l1.nextUsed(index, end),
       l2: (_index, offset) => tableCache.get(this.#number, offset) ?? this.#readL2(offset),
@@ -82,6 +83,21 @@ export class Image {
     const place = { offset: l1Offset, entries: l1Size };
     const l1 = await L1Table.read(file, place, geometryOf(header));
     return new Image(parts, l1, await decompressorFor(header.compression));
+  }
+
+  get tables(): ImageTables {
+    return this.#tables;
+  }
+
+  /** Whether what is known of the files may be old. */
+  get changes(): boolean {
+    return this.#changes;
+  }
+
+  /** Looks tables up with a writer from now on, who has newer ones than the file. */
+  follow(tables: ImageTables): void {
+    this.#tables = tables;
+    this.#changes = true;
   }
 
   async #readL2(offset: number): Promise<DataView> {

@@ -37,10 +37,20 @@ export interface L2Table {
 
 /** What the file lacks of the mapping, as it was at one moment. */
 export interface MappingChanges {
-  readonly tables: readonly { table: L2Table; bytes: Uint8Array; span: Span; fresh: boolean }[];
-  /** Spans of the L1 table, one for each fresh table. */
-  readonly l1: Uint8Array;
-  readonly l1Spans: readonly Span[];
+  readonly tables: readonly TableChange[];
+  /** Entries of the L1 table, one for each fresh table. */
+  readonly l1: readonly SpanChange[];
+}
+
+/** A changed part of a table, in whole sectors. */
+export interface SpanChange {
+  readonly span: Span;
+  readonly sectors: Uint8Array;
+}
+
+export interface TableChange extends SpanChange {
+  readonly table: L2Table;
+  readonly fresh: boolean;
 }
 
 /**
@@ -171,19 +181,21 @@ export class Mapping {
 
   /** What the file lacks now. Each call must be followed by `settle`. */
   takeChanges(): MappingChanges {
-    const tables = [];
-    const l1Spans: Span[] = [];
+    const tables: TableChange[] = [];
+    const l1: SpanChange[] = [];
     for (const table of this.#tables.values()) {
       if (table.dirty === undefined) continue;
-      const { fresh, dirty } = table;
-      const span = fresh ? { from: 0, to: table.bytes.length } : dirty;
-      tables.push({ table, bytes: table.bytes.slice(), span, fresh });
-      if (fresh) l1Spans.push({ from: table.l1Index * 8, to: table.l1Index * 8 + 8 });
+      const { fresh, dirty: span } = table;
+      tables.push({ table, span, fresh, sectors: this.#file.sectorsOf(table.bytes, span).slice() });
+      if (fresh) {
+        const entry = { from: table.l1Index * 8, to: table.l1Index * 8 + 8 };
+        l1.push({ span: entry, sectors: this.#file.sectorsOf(this.#l1, entry).slice() });
+      }
       table.dirty = undefined;
       table.fresh = false;
       table.leaving = true;
     }
-    return { tables, l1: l1Spans.length === 0 ? this.#l1 : this.#l1.slice(), l1Spans };
+    return { tables, l1 };
   }
 
   /** Says whether changes are in the file now, or must be handed out again. */
