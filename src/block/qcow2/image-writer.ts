@@ -190,8 +190,8 @@ export class ImageWriter {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
     }
     if (current.version === 2 && current.snapshotCount > 0) {
-      const message = `${this.#file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
-      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.#file.name });
+      const message = `${this.file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
+      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.file.name });
     }
     if (entries * 8 > MAX_L1_BYTES) {
       throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
