@@ -22,6 +22,7 @@ interface CopyFlags {
   requestSize?: number;
   threads?: number;
   digest?: boolean;
+  preallocation?: CopyOptions['preallocation'];
   flush: boolean;
   resume?: string;
   json?: boolean;
@@ -66,6 +67,12 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .addOption(
+      new Option(
+        '--preallocation <mode>',
+        'space that a new file takes at once: none, allocated, or written with zeroes',
+      ).choices(['off', 'falloc', 'full']),
+    )
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
@@ -88,6 +95,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
     digest: flags.digest,
+    preallocation: flags.preallocation,
     flush: flags.flush,
     resume: flags.resume,
   };

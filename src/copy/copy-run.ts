@@ -20,9 +20,6 @@ import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
 
-const NO_DIGEST =
-  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
-
 type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'>;
 
 export class CopyRun {
@@ -112,10 +109,7 @@ export class CopyRun {
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
-    const { digest: wanted } = this.#options;
-    const whole = this.#resumption?.saved === undefined;
-    if (wanted && whole) this.#digest = new DigestTree(source.size, asPlanned);
-    if (wanted && !whole) warnings.push(NO_DIGEST);
+    if (this.#options.digest) this.#digest = new DigestTree(source.size, asPlanned);
     try {
       warnings.push(...(await this.#execute(source, target, made, arena)));
       warnings.push(...(await this.#finish(target)));

@@ -1,5 +1,5 @@
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
+import type { Device, DeviceDescription, ImageFormat, Preallocation } from '../block/index.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
@@ -44,6 +44,8 @@ export interface CopyOptions extends TransferOptions {
    * one does not read what is clean. Default false.
    */
   digest?: boolean;
+  /** The space that a new file takes before anything is copied to it. Default `off`: a sparse file. */
+  preallocation?: Preallocation;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
   /**

@@ -12,7 +12,7 @@ import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, syncFolder } from '../block/index.js';
+import { createRawFile, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -28,7 +28,7 @@ export interface MadeFile {
   readonly inode: string;
 }
 
-export interface PartialFileOptions {
+export interface PartialFileOptions extends Pick<RawFileOptions, 'preallocation' | 'signal'> {
   /** Bytes; the file reads as zero at first. */
   size: number;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
@@ -43,12 +43,12 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source }: PartialFileOptions,
+    { size, source, ...rest }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
     const file = new PartialFile(await followed(filename), source);
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
-    await createRawFile(file.path, size, { exclusive: true, mode });
+    await createRawFile(file.path, size, { ...rest, exclusive: true, mode });
     try {
       if (old) await inheritAccess(file.path, old);
     } catch (error) {
