@@ -21,5 +21,5 @@ export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export type { Preallocation } from './preallocate.js';
-export { createRawFile, type RawFileOptions, syncFolder } from './raw-file.js';
+export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
 export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

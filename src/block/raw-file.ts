@@ -47,6 +47,15 @@ export async function createRawFile(
   }
 }
 
+/** Cuts a raw file, or lets it grow by bytes that read as zero; open it anew to see the new size. */
+export function resizeRawFile(filename: string, size: number): void {
+  try {
+    fs.truncateSync(filename, size);
+  } catch (error) {
+    throw fileError('ERR_DEVICE_IO', { action: 'resize', device: filename }, error as Error);
+  }
+}
+
 /**
  * Makes the name of a file durable, which is kept by the folder that holds it: flushing a new or renamed file saves
  * its bytes, but not the way to them.

@@ -6,6 +6,7 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
+import { copyStream, STREAM } from './copy-stream.js';
 import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
@@ -34,6 +35,8 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy nbd://host/vda - | zstd > disk.raw.zst
+  zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
@@ -45,8 +48,8 @@ export function registerCopy(program: Command, shell: Shell): void {
     .command('copy')
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
-    .argument('<source>', 'the device to read')
-    .argument('<target>', 'the device to write; a file that is not there is created')
+    .argument('<source>', 'the device to read; - is standard input')
+    .argument('<target>', 'the device to write, made if it is a file; - is standard output')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
@@ -78,9 +81,11 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
-    .action((source: string, target: string, flags: CopyFlags) =>
-      copyCommand({ source, target, ...optionsOf(flags), signal: shell.signal }, flags, shell),
-    );
+    .action((source: string, target: string, flags: CopyFlags) => {
+      const options = { ...optionsOf(flags), source, target, signal: shell.signal };
+      const isStream = source === STREAM || target === STREAM;
+      return isStream ? copyStream(options, flags, shell) : copyCommand(options, flags, shell);
+    });
 }
 
 /** Leaves out what was not said, so that the defaults are the engine's. */

@@ -14,7 +14,7 @@ import type { Arena, ArenaBlock } from '../wasm/index.js';
 import type { Control, Counters } from './control.js';
 import type { DetectZeroes } from './options.js';
 import { settleAll } from './settle-all.js';
-import { nextRun, ZERO_STEP } from './zero-runs.js';
+import { nextRun, shortestZero } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
@@ -48,9 +48,6 @@ export interface MoverOptions extends Transfer {
 /** Runs of a window; scattered data ends a window early rather than growing this. */
 const WINDOW_RUNS = 1024;
 
-/** Shorter zero runs are written as data where zeroing is a request of its own. */
-const SHORTEST_ZERO_REQUEST = 64 * 1024;
-
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
 
@@ -81,9 +78,7 @@ class Mover {
     this.#options = options;
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
-    this.#shortestZero = options.targetIsZero
-      ? ZERO_STEP
-      : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
+    this.#shortestZero = shortestZero(options.target, options.targetIsZero);
   }
 
   async run(): Promise<void> {

@@ -142,7 +142,7 @@ function refusePreallocation({ preallocation = 'off' }: CopyOptions, target?: De
 }
 
 /** A regular file is made or replaced; a block device is written in place. */
-async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
+export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
   const old = await statIfThere(filename);
   return old === undefined || old.isFile();
 }

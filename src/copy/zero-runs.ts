@@ -1,7 +1,17 @@
+import type { Device } from '../block/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 
 /** Zeroes are looked for in steps of this many bytes: the block size of most file systems. */
 export const ZERO_STEP = 4096;
+
+/** Shorter zero runs are written as data where zeroing is a request of its own. */
+const SHORTEST_ZERO_REQUEST = 64 * 1024;
+
+/** The shortest run of zeroes that is worth not being written as data. */
+export function shortestZero(target: Device, targetIsZero: boolean): number {
+  if (targetIsZero) return ZERO_STEP;
+  return Math.max(SHORTEST_ZERO_REQUEST, target.limits.zeroAlignment);
+}
 
 /** What to look at. */
 export interface ZeroScan {
