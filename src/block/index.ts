@@ -4,6 +4,7 @@ export type {
   MemoryDescription,
   NbdDescription,
   NullDescription,
+  Qcow2Description,
 } from './description.js';
 export { checkDescription } from './description-check.js';
 export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
@@ -11,6 +12,7 @@ export type {
   Capabilities,
   CopyRange,
   Driver,
+  ImageDetails,
   Limits,
   WriteOptions,
   ZeroOptions,

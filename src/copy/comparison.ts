@@ -6,6 +6,7 @@ import type { ComparedSide, ComparePace } from './comparer.js';
 import { compareShare } from './comparer.js';
 import { Control } from './control.js';
 import { again, isShareable } from './device-again.js';
+import { withoutSide } from './error-policy.js';
 import { FirstDifference } from './first-difference.js';
 import type { TransferOptions } from './options.js';
 
@@ -73,7 +74,7 @@ export class Comparison {
     const { a, b, plan, arena, signal } = this.#options;
     // Loaded when it is needed: the pool takes longer to load than a small comparison takes.
     const { workInThreads } = await import('./crew.js');
-    return workInThreads({
+    const { error, warnings } = await workInThreads({
       threads: this.threads,
       source: again(a.device),
       target: again(b.device),
@@ -82,6 +83,8 @@ export class Comparison {
       compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
       signal,
     });
+    if (error !== undefined) throw withoutSide(error);
+    return warnings;
   }
 
   get #pace(): ComparePace {

@@ -4,7 +4,7 @@
  *
  * Bits are cleared by the claim, before the read, and set again when a piece fails or is not reached. So at
  * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
- * plan alone is exact.
+ * plan alone is exact, but for what was left out on purpose.
  */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
@@ -12,9 +12,12 @@ import { abortedError, throwIfAborted } from '../errors/index.js';
 import { Turns } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import type { Control, Counters } from './control.js';
-import type { DetectZeroes } from './options.js';
+import { type ErrorRules, isLost, onSide, SideError, withSide } from './error-policy.js';
+import type { LeftOut } from './left-out.js';
+import type { DetectZeroes, Side } from './options.js';
+import { Repeater, type Settled } from './repeater.js';
 import { settleAll } from './settle-all.js';
-import { nextRun, shortestZero } from './zero-runs.js';
+import { nextRun, shortestZero, ZERO_STEP } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
@@ -29,6 +32,7 @@ export interface Transfer {
   targetIsZero: boolean;
   /** Flush the target when this thread has moved its share. */
   flush: boolean;
+  rules: ErrorRules;
 }
 
 export interface MoverOptions extends Transfer {
@@ -40,9 +44,19 @@ export interface MoverOptions extends Transfer {
   arena: Arena;
   control: Control;
   counters: Counters;
+  /** Take the ranges that failed and may be left out. */
+  leftOut: LeftOut;
+  leftOutMap: Bitmap;
   signal: AbortSignal;
   /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
   moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
+}
+
+export interface MoveOutcome {
+  /** Why this thread ended before the plan was empty, or why the flush failed. */
+  error?: unknown;
+  /** Whether all that this thread has written is durable, as far as flushes were asked for. */
+  flushed: boolean;
 }
 
 /** Runs of a window; scattered data ends a window early rather than growing this. */
@@ -51,12 +65,27 @@ const WINDOW_RUNS = 1024;
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
 
-/** Moves what the plan holds until nothing is left, or the control says stop, or a request fails. */
-export async function move(options: MoverOptions): Promise<void> {
-  const mover = new Mover(options);
-  await mover.run();
-  if (options.flush && !options.control.stopped) {
-    await options.control.flush(options.target, options.signal);
+/**
+ * Moves what the plan holds until nothing is left, or the control says stop, or a request fails for good. Never
+ * throws: what was moved before a failure counts, and is flushed.
+ */
+export async function move(options: MoverOptions): Promise<MoveOutcome> {
+  const { target, control, flush, signal } = options;
+  const error = await failureOf(new Mover(options).run());
+  const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
+  if (isTargetLost || signal.aborted) return { error, flushed: false };
+  if (!flush) return { error, flushed: true };
+  const unflushed = await failureOf(onSide('target', control.flush(target, signal)));
+  return { error: error ?? unflushed, flushed: unflushed === undefined };
+}
+
+/** Why some work failed; undefined when it did not. */
+async function failureOf(work: Promise<void>): Promise<unknown> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return error;
   }
 }
 
@@ -73,11 +102,16 @@ class Mover {
   #offload: boolean;
   #failed = false;
   readonly #turns = new Turns();
+  readonly #repeater: Repeater;
+  /** The smallest piece that a limited rate cuts. */
+  readonly #smallest: number;
 
   constructor(options: MoverOptions) {
     this.#options = options;
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
+    this.#repeater = new Repeater(options);
+    this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
     this.#shortestZero = shortestZero(options.target, options.targetIsZero);
   }
 
@@ -107,11 +141,17 @@ class Mover {
 
   /** One request after another, through one slot of the arena. */
   async #lane(slot: ArenaBlock): Promise<void> {
+    const { control, plan } = this.#options;
     for (;;) {
       await this.#turns.next();
+      if (control.paused) await control.mayGo();
       const length = this.#take();
       if (length === 0) return;
       const offset = this.#from - length;
+      if (control.isLimited && !(await control.mayMove(length))) {
+        plan.set(offset, length);
+        return;
+      }
       await this.#piece(slot, offset, length);
     }
   }
@@ -121,7 +161,8 @@ class Mover {
     const { control, requestSize } = this.#options;
     if (this.#failed || control.stopped) return 0;
     if (this.#from === this.#end && !this.#nextRun()) return 0;
-    const size = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    const most = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    const size = Math.min(most, Math.max(this.#smallest, control.pieceSize));
     // Pieces end at multiples of the request size, so that all but the edges of a run are aligned.
     const end = Math.min(this.#end, this.#from - (this.#from % size) + size);
     const length = end - this.#from;
@@ -143,33 +184,47 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { plan, remains, requestSize, signal } = this.#options;
+    const { control, plan, remains, signal } = this.#options;
+    if (this.#offload && (await this.#copyInside(offset, length))) {
+      remains?.reset(offset, length);
+      return;
+    }
     let done = 0;
+    let error: unknown;
+    // A piece cut for an offload that turned out impossible may be longer than a slot.
+    do {
+      const size = Math.min(slot.length, length - done);
+      const settled = await this.#copySurely(slot, offset + done, size);
+      done += settled.bytes;
+      error = settled.error;
+      if (settled.bytes < size) break;
+    } while (done < length && (await control.mayGo()));
+    if (done < length) plan.set(offset + done, length - done);
+    if (error === undefined) return;
+    this.#failed = true;
+    throw signal.aborted ? abortedError(signal) : error;
+  }
+
+  /** Copies a piece, again and again where it fails, as the policies say. */
+  async #copySurely(slot: ArenaBlock, offset: number, length: number): Promise<Settled> {
     try {
-      if (this.#offload && (await this.#copyInside(offset, length))) {
-        remains?.reset(offset, length);
-        return;
-      }
-      // A piece cut for an offload that turned out impossible may be longer than a slot.
-      while (done < length) {
-        const size = Math.min(requestSize, length - done);
-        await this.#copyThrough(slot, offset + done, size);
-        remains?.reset(offset + done, size);
-        done += size;
-      }
+      await this.#copyThrough(slot, offset, length);
+      return { bytes: length };
     } catch (error) {
-      this.#failed = true;
-      plan.set(offset + done, length - done);
-      throw signal.aborted ? abortedError(signal) : error;
+      const request = (from: number, size: number) => this.#copyThrough(slot, from, size);
+      return this.#repeater.settle(error, offset, length, request);
     }
   }
 
-  /** Lets the system copy, where it can, without the bytes passing through this process. */
+  /**
+   * Lets the system copy, where it can, without the bytes passing through this process. Where that fails, reading
+   * and writing tells which side it was.
+   */
   async #copyInside(offset: number, length: number): Promise<boolean> {
     const { source, target, counters, signal } = this.#options;
-    throwIfAborted(signal);
     const range = { sourceOffset: offset, targetOffset: offset, length };
-    if (!(await target.copyFrom(source, range))) {
+    const copied = target.copyFrom(source, range, { signal });
+    if (!(await copied.catch(() => false))) {
       this.#offload = false;
       return false;
     }
@@ -179,13 +234,20 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, moved, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
-    await source.read(offset, bytes, { signal });
-    counters.requests += 1;
-    if (detectZeroes === 'off') await this.#write(offset, bytes);
-    else await this.#writeSparsely(slot, offset, length);
+    let side: Side = 'source';
+    try {
+      await source.read(offset, bytes, { signal });
+      counters.requests += 1;
+      side = 'target';
+      if (detectZeroes === 'off') await this.#write(offset, bytes);
+      else await this.#writeSparsely(slot, offset, length);
+    } catch (error) {
+      throw withSide(side, error);
+    }
     moved?.(offset, bytes);
+    remains?.reset(offset, length);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

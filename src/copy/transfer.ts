@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Device } from '../block/index.js';
 import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
+import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
 import type { CopyOptions, TransferOptions } from './options.js';
 
@@ -19,11 +20,12 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 const MOST_THREADS = 4;
 
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
-const REQUESTS = { least: 1, most: 1024, default: 8 };
+export const REQUESTS = { least: 1, most: 1024, default: 8 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
 
-const THREADS = { least: 0, most: 256 };
+/** The most worker threads that a caller may ask for. */
+export const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 
 /** Refuses options that make no sense, before anything is opened. */
@@ -101,10 +103,16 @@ export function chooseTransfer(
     detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
+    rules: rulesOf(options),
   };
 }
 
-function defaultRequestSize(source: Device, target: Device, least: number): number {
+/** Bytes of one request that suit both sides. */
+export function defaultRequestSize(
+  source: Device,
+  target: Device,
+  least = REQUEST_SIZES.least,
+): number {
   const preferred = Math.max(source.limits.preferred, target.limits.preferred);
   const maximum = Math.min(source.limits.maximum, target.limits.maximum);
   const wanted = Math.max(REQUEST_SIZES.default, preferred);

@@ -8,8 +8,11 @@ import { type ComparePace, type ComparerOptions, compareShare } from './comparer
 import { Control } from './control.js';
 import { type DeviceAgain, openAgain } from './device-again.js';
 import { DigestSender } from './digest-sender.js';
+import { SideError, withoutSide, withSide } from './error-policy.js';
 import { FirstDifference } from './first-difference.js';
-import { move, type Transfer } from './mover.js';
+import { LeftOut } from './left-out.js';
+import { type MoveOutcome, move, type Transfer } from './mover.js';
+import type { LeftOutRange, Side } from './options.js';
 
 /** What a worker does with its share of the plan: compare, where this is said, else move. */
 export interface CompareTask {
@@ -28,8 +31,10 @@ export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
   remains?: BitmapHandle | undefined;
+  leftOutMap?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
-  thread: number;
+  /** Its row of counters. */
+  row: number;
   source: DeviceAgain;
   target: DeviceAgain;
   /** How to move. */
@@ -46,8 +51,16 @@ export type WorkerSignal = 'stop' | 'drained';
 export interface WorkerResult {
   /** Whether both devices could be opened; where not, others may do the work. */
   opened: boolean;
+  /** See `MoveOutcome`. */
+  flushed: boolean;
+  /** What the mover had to leave out; see `LeftOut`. */
+  leftOut: { ranges: readonly LeftOutRange[]; more: number };
   error?: WireError;
+  /** Where the error happened, if that is known. */
+  side?: Side;
 }
+
+const UNUSED = { flushed: true, leftOut: { ranges: [], more: 0 } };
 
 export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const abort = new AbortController();
@@ -63,39 +76,54 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
     const writable = task.compare === undefined;
     devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
-    if (drained) return { opened };
+    if (drained) return { opened, ...UNUSED };
     opened = true;
-    await workShare(task, devices[0], devices[1], abort.signal);
-    return { opened };
+    const leftOut = new LeftOut();
+    const outcome = await workShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const { ranges, more } = leftOut;
+    return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
-    return !opened && drained ? { opened } : { opened, error: toWire(error) };
+    if (!opened && drained) return { opened, ...UNUSED };
+    if (opened) return { opened, ...UNUSED, ...tell({ error, flushed: false }) };
+    const side = devices.length === 0 ? 'source' : 'target';
+    return { opened, ...UNUSED, ...tell({ error: withSide(side, error), flushed: true }) };
   } finally {
     await Promise.allSettled(devices.map((device) => device.close()));
     task.port.close();
   }
 }
 
+function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | 'error' | 'side'> {
+  if (error === undefined) return { flushed };
+  const side = error instanceof SideError ? error.side : undefined;
+  return { flushed, error: toWire(withoutSide(error)), ...(side && { side }) };
+}
+
 async function workShare(
   task: WorkerTask,
   source: Device,
   target: Device,
+  leftOut: LeftOut,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<MoveOutcome> {
   const arena = Arena.attach(task.arena);
   const control = new Control(task.control);
-  const counters = control.row(task.thread);
+  const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
   const remains = task.remains && Bitmap.attach(arena, task.remains);
+  const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
   const side = { plan, arena, control, counters, signal };
   try {
-    if (task.transfer !== undefined) {
-      const sender = task.digest ? new DigestSender(task.port) : undefined;
-      const { moved } = sender ?? {};
-      await move({ ...task.transfer, ...side, source, target, remains, moved });
-      sender?.flush();
-    }
     if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
+    if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
+    const sender = task.digest ? new DigestSender(task.port) : undefined;
+    const { moved } = sender ?? {};
+    const marks = { remains, leftOut, leftOutMap };
+    const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
+    sender?.flush();
+    return outcome;
   } finally {
+    leftOutMap?.free();
     remains?.free();
     plan.free();
     arena.detach();

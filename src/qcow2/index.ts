@@ -19,4 +19,6 @@ export { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
 export { type Compression, type Header, hasDataFile } from './header.js';
 export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
 export * from './limits.js';
+export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
 export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
+export { findZstdFrame, type ZstdFrame } from './zstd-frame.js';
