@@ -23,6 +23,7 @@ interface CopyFlags {
   requestSize?: number;
   threads?: number;
   digest?: boolean;
+  verify?: boolean;
   preallocation?: CopyOptions['preallocation'];
   flush: boolean;
   resume?: string;
@@ -76,6 +77,7 @@ export function registerCopy(program: Command, shell: Shell): void {
         'space that a new file takes at once: none, allocated, or written with zeroes',
       ).choices(['off', 'falloc', 'full']),
     )
+    .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
@@ -100,6 +102,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
     digest: flags.digest,
+    verify: flags.verify,
     preallocation: flags.preallocation,
     flush: flags.flush,
     resume: flags.resume,
@@ -146,6 +149,9 @@ function jsonLine(type: string, content: CopyProgress | CopyReport): string {
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
   await shell.print(`${describeCopy(report)}\n`);
+  if (report.verifiedBytes !== undefined) {
+    await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
+  }
   if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   return report;
 }
@@ -155,6 +161,7 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   zero: 'Zeroing',
   move: 'Copying',
   flush: 'Flushing',
+  verify: 'Verifying',
   done: 'Done',
 };
 

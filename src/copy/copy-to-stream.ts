@@ -4,7 +4,8 @@ import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { closeAfter } from './close-after.js';
 import type { StreamReport } from './copy-from-stream.js';
 import type { CopyOptions, DeviceSource } from './options.js';
-import { type Plan, plan } from './plan.js';
+import { plan } from './plan.js';
+import { readExtents } from './read-extents.js';
 import { checkTransfer } from './transfer.js';
 
 export interface ToStreamOptions
@@ -13,9 +14,7 @@ export interface ToStreamOptions
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
 
-const REQUESTS = 8;
-const REQUEST_SIZE = 512 * 1024;
-const ZEROES = Buffer.alloc(REQUEST_SIZE);
+const ZEROES = Buffer.alloc(512 * 1024);
 
 /**
  * Writes all bytes of a source to a stream, in order, zeroes included. What is known to be zero is not read. Some
@@ -46,78 +45,42 @@ async function pour(
   options: ToStreamOptions,
 ): Promise<StreamReport> {
   const started = performance.now();
-  const { requests = REQUESTS, onProgress, signal } = options;
-  const made = await plan({ source, signal });
-  const { dirtyBytes } = made.data;
-  const outlet = new Outlet(writable, signal);
-  const ahead: Promise<Uint8Array>[] = [];
+  const { signal, onProgress } = options;
   const { size } = source;
-  let written = 0;
-  const writeOne = async () => {
-    const bytes = await ahead[0];
-    await outlet.write(bytes, written);
-    ahead.shift();
-    written += bytes.length;
-    onProgress?.({ doneBytes: written, totalBytes: size });
+  const made = await plan({ source, signal });
+  const movedBytes = made.data.dirtyBytes;
+  const outlet = new Outlet(writable, signal);
+  let doneBytes = 0;
+  const write = async (bytes: Uint8Array) => {
+    await outlet.write(bytes, doneBytes);
+    doneBytes += bytes.length;
+    onProgress?.({ doneBytes, totalBytes: size });
   };
   try {
-    for (const piece of piecesOf(made, options)) {
-      if (ahead.length === requests) await writeOne();
-      const bytes = read(source, piece, signal);
-      // It is looked at when its turn comes, which must not be too late.
-      bytes.catch(() => {});
-      ahead.push(bytes);
+    for await (const { data, length } of readExtents(source, made, options)) {
+      // What is lent must be copied: nobody knows how long a stream holds on to what it was given.
+      if (data !== undefined) await write(Buffer.from(data));
+      else for (const zeroes of zeroesOf(length)) await write(zeroes);
     }
-    while (ahead.length > 0) await writeOne();
   } finally {
-    await Promise.allSettled(ahead);
     outlet.close();
     made.data.free();
     made.zero.free();
   }
   return {
     size,
-    movedBytes: dirtyBytes,
-    zeroedBytes: size - dirtyBytes,
+    movedBytes,
+    zeroedBytes: size - movedBytes,
     skippedBytes: 0,
     durationMs: performance.now() - started,
     warnings: made.warnings,
   };
 }
 
-interface Piece {
-  readonly offset: number;
-  readonly length: number;
-  readonly isData: boolean;
-}
-
-/** All of the source in order, in pieces that end at multiples of the request size. */
-function* piecesOf(
-  { data }: Plan,
-  { requestSize = REQUEST_SIZE }: ToStreamOptions,
-): Generator<Piece> {
-  const { size } = data;
-  for (let offset = 0; offset < size; ) {
-    const { dirty: isData, length: run } = data.status(offset, size - offset);
-    for (const end = offset + run; offset < end; ) {
-      const most = isData ? requestSize - (offset % requestSize) : ZEROES.length;
-      const length = Math.min(end - offset, most);
-      yield { offset, length, isData };
-      offset += length;
-    }
+function* zeroesOf(length: number): Generator<Uint8Array> {
+  for (let left = length; left > 0; left -= ZEROES.length) {
+    yield ZEROES.subarray(0, Math.min(left, ZEROES.length));
   }
-}
-
-/** Into memory of its own: nobody knows how long a stream holds on to what it was given. */
-async function read(
-  source: Device,
-  { offset, length, isData }: Piece,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
-  if (!isData) return ZEROES.subarray(0, length);
-  const bytes = Buffer.allocUnsafeSlow(length);
-  await source.read(offset, bytes, { signal });
-  return bytes;
 }
 
 /** Writes to a stream, one piece after the other. */

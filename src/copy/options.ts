@@ -73,6 +73,11 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * one does not read what is clean. Default false.
    */
   digest?: boolean;
+  /**
+   * Read the target back when it is flushed, and compare all that was copied with the source. It is read as every
+   * program would read it: through the system's cache, where there is one. Default false.
+   */
+  verify?: boolean;
   /** The space that a new file takes before anything is copied to it. Default `off`: a sparse file. */
   preallocation?: Preallocation;
   /** Make the target durable before the copy is called done. Default true. */
@@ -108,13 +113,13 @@ export interface LeftOutRange {
 /** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
 export type JobState = 'running' | 'paused' | 'stopped';
 
-export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'done';
+export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'verify' | 'done';
 
 /** A moment of a running copy. Only completed bytes count. */
 export interface CopyProgress {
   phase: CopyPhase;
   state: JobState;
-  /** Bytes that must be moved or zeroed; 0 until the plan is made. */
+  /** Bytes that must be moved or zeroed, or read back when the phase is `verify`; 0 until that is known. */
   totalBytes: number;
   /** Bytes of those that are done. */
   doneBytes: number;
@@ -169,6 +174,8 @@ export interface CopyReport {
   threads: number;
   planMs: number;
   durationMs: number;
+  /** Bytes that were read back, if it was asked for; the rest is known to be zero on both sides, or clean. */
+  verifiedBytes?: number;
   /** Of the source's content, if it was asked for. */
   digest?: string;
   /** What a person should know although the copy succeeded. */
