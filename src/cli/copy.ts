@@ -22,6 +22,7 @@ interface CopyFlags {
   requests?: number;
   requestSize?: number;
   threads?: number;
+  sequential?: boolean;
   digest?: boolean;
   verify?: boolean;
   preallocation?: CopyOptions['preallocation'];
@@ -77,6 +78,7 @@ export function registerCopy(program: Command, shell: Shell): void {
         'space that a new file takes at once: none, allocated, or written with zeroes',
       ).choices(['off', 'falloc', 'full']),
     )
+    .option('--sequential', 'write in the order of offsets')
     .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
@@ -101,6 +103,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requests: flags.requests,
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
+    sequential: flags.sequential,
     digest: flags.digest,
     verify: flags.verify,
     preallocation: flags.preallocation,

@@ -15,14 +15,17 @@ import type { Control, Counters } from './control.js';
 import { type ErrorRules, isLost, onSide, SideError, withSide } from './error-policy.js';
 import type { LeftOut } from './left-out.js';
 import type { DetectZeroes, Side } from './options.js';
+import { Pace } from './pace.js';
 import { Repeater, type Settled } from './repeater.js';
-import { settleAll } from './settle-all.js';
+import { type Turn, WriteOrder } from './write-order.js';
 import { nextRun, shortestZero, ZERO_STEP } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
-  /** Requests in flight. */
+  /** Requests in flight at first. */
   requests: number;
+  /** Requests in flight where more of them make the copy faster. */
+  mostRequests: number;
   /** Bytes of one request. */
   requestSize: number;
   /** Bytes of the plan that are claimed at once. */
@@ -30,6 +33,8 @@ export interface Transfer {
   detectZeroes: DetectZeroes;
   /** Every byte of the target that the plan holds reads as zero now. */
   targetIsZero: boolean;
+  /** Write in the order of offsets; for one thread alone. */
+  sequential: boolean;
   /** Flush the target when this thread has moved its share. */
   flush: boolean;
   rules: ErrorRules;
@@ -58,6 +63,9 @@ export interface MoveOutcome {
   /** Whether all that this thread has written is durable, as far as flushes were asked for. */
   flushed: boolean;
 }
+
+/** An earlier piece was not written, so those behind it must not be. */
+const NOT_REACHED = Symbol('not reached');
 
 /** Runs of a window; scattered data ends a window early rather than growing this. */
 const WINDOW_RUNS = 1024;
@@ -101,6 +109,11 @@ class Mover {
   #end = 0;
   #offload: boolean;
   #failed = false;
+  #failure: { readonly error: unknown } | undefined;
+  readonly #pace: Pace;
+  readonly #order: WriteOrder | undefined;
+  readonly #lanes: Promise<void>[] = [];
+  #running = 0;
   readonly #turns = new Turns();
   readonly #repeater: Repeater;
   /** The smallest piece that a limited rate cuts. */
@@ -111,27 +124,28 @@ class Mover {
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#repeater = new Repeater(options);
+    this.#order = options.sequential ? new WriteOrder() : undefined;
+    this.#pace = new Pace(options.requests, options.mostRequests);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
     this.#shortestZero = shortestZero(options.target, options.targetIsZero);
   }
 
   async run(): Promise<void> {
-    const slots = this.#allocate();
-    try {
-      await settleAll(slots.map((slot) => this.#lane(slot)));
-    } finally {
-      for (const slot of slots) slot.free();
-      this.#putBack();
-    }
+    const slots = this.#allocate(this.#pace.lanes);
+    for (const slot of slots) this.#start(slot);
+    // A lane may start others while it runs, so that this goes on until the last one has ended.
+    for (const lane of this.#lanes) await lane;
+    this.#putBack();
+    if (this.#failure) throw this.#failure.error;
     throwIfAborted(this.#options.signal);
   }
 
   /** A slot for each request in flight, before anything is claimed. */
-  #allocate(): ArenaBlock[] {
-    const { arena, requests, requestSize } = this.#options;
+  #allocate(count: number): ArenaBlock[] {
+    const { arena, requestSize } = this.#options;
     const slots: ArenaBlock[] = [];
     try {
-      while (slots.length < requests) slots.push(arena.allocate(requestSize));
+      while (slots.length < count) slots.push(arena.allocate(requestSize));
     } catch (error) {
       for (const slot of slots) slot.free();
       throw error;
@@ -139,20 +153,49 @@ class Mover {
     return slots;
   }
 
+  #start(slot: ArenaBlock): void {
+    this.#running++;
+    const failed = (error: unknown) => {
+      this.#failure ??= { error };
+    };
+    const ended = () => {
+      this.#running--;
+      slot.free();
+    };
+    this.#lanes.push(this.#lane(slot).catch(failed).finally(ended));
+  }
+
   /** One request after another, through one slot of the arena. */
   async #lane(slot: ArenaBlock): Promise<void> {
     const { control, plan } = this.#options;
-    for (;;) {
+    while (this.#running <= this.#pace.lanes) {
       await this.#turns.next();
       if (control.paused) await control.mayGo();
       const length = this.#take();
       if (length === 0) return;
       const offset = this.#from - length;
-      if (control.isLimited && !(await control.mayMove(length))) {
-        plan.set(offset, length);
-        return;
+      const turn = this.#order?.take();
+      try {
+        if (control.isLimited && !(await control.mayMove(length))) {
+          this.#failed = true;
+          plan.set(offset, length);
+          return;
+        }
+        await this.#piece(slot, offset, length, turn);
+      } finally {
+        turn?.end();
       }
-      await this.#piece(slot, offset, length);
+      this.#pace.done(length, performance.now());
+      if (this.#running < this.#pace.lanes) this.#startMore();
+    }
+  }
+
+  /** Does as well as it can: where there is no memory for more requests, those in flight go on. */
+  #startMore(): void {
+    try {
+      for (const slot of this.#allocate(this.#pace.lanes - this.#running)) this.#start(slot);
+    } catch {
+      this.#pace.stay(this.#running);
     }
   }
 
@@ -183,8 +226,17 @@ class Mover {
     return true;
   }
 
-  async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+  async #piece(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<void> {
     const { control, plan, remains, signal } = this.#options;
+    if (this.#offload && !(await this.#mayGoOn(turn))) {
+      plan.set(offset, length);
+      return;
+    }
     if (this.#offload && (await this.#copyInside(offset, length))) {
       remains?.reset(offset, length);
       return;
@@ -194,24 +246,30 @@ class Mover {
     // A piece cut for an offload that turned out impossible may be longer than a slot.
     do {
       const size = Math.min(slot.length, length - done);
-      const settled = await this.#copySurely(slot, offset + done, size);
+      const settled = await this.#copySurely(slot, offset + done, size, turn);
       done += settled.bytes;
       error = settled.error;
       if (settled.bytes < size) break;
     } while (done < length && (await control.mayGo()));
-    if (done < length) plan.set(offset + done, length - done);
-    if (error === undefined) return;
+    if (done === length) return;
     this.#failed = true;
+    plan.set(offset + done, length - done);
+    if (error === undefined || error === NOT_REACHED) return;
     throw signal.aborted ? abortedError(signal) : error;
   }
 
   /** Copies a piece, again and again where it fails, as the policies say. */
-  async #copySurely(slot: ArenaBlock, offset: number, length: number): Promise<Settled> {
+  async #copySurely(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<Settled> {
     try {
-      await this.#copyThrough(slot, offset, length);
+      await this.#copyThrough(slot, offset, length, turn);
       return { bytes: length };
     } catch (error) {
-      const request = (from: number, size: number) => this.#copyThrough(slot, from, size);
+      const request = (from: number, size: number) => this.#copyThrough(slot, from, size, turn);
       return this.#repeater.settle(error, offset, length, request);
     }
   }
@@ -233,13 +291,19 @@ class Mover {
     return true;
   }
 
-  async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+  async #copyThrough(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<void> {
     const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     let side: Side = 'source';
     try {
       await source.read(offset, bytes, { signal });
       counters.requests += 1;
+      if (!(await this.#mayGoOn(turn))) throw NOT_REACHED;
       side = 'target';
       if (detectZeroes === 'off') await this.#write(offset, bytes);
       else await this.#writeSparsely(slot, offset, length);
@@ -248,6 +312,13 @@ class Mover {
     }
     moved?.(offset, bytes);
     remains?.reset(offset, length);
+  }
+
+  /** Waits until all earlier pieces are done with; false where one of them was not written. */
+  async #mayGoOn(turn: Turn | undefined): Promise<boolean> {
+    if (turn === undefined) return true;
+    await turn.come;
+    return !this.#failed;
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

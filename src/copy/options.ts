@@ -74,6 +74,11 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    */
   digest?: boolean;
   /**
+   * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
+   * ahead as usual. One thread does it all, and what has to become zero is read like data. Default false.
+   */
+  sequential?: boolean;
+  /**
    * Read the target back when it is flushed, and compare all that was copied with the source. It is read as every
    * program would read it: through the system's cache, where there is one. Default false.
    */
