@@ -7,7 +7,7 @@ import { closeAfter } from './close-after.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { openStreamTarget, type StreamTarget } from './stream-target.js';
 import { checkTransfer } from './transfer.js';
-import { nextRun, shortestZero } from './zero-runs.js';
+import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 
 export interface FromStreamOptions
   extends Pick<
@@ -166,7 +166,8 @@ class Intake {
     const { isZero: targetIsZero } = this.#target;
     const counted = this.#counted;
     const shortest = shortestZero(device, targetIsZero);
-    const scan = { arena: this.#arena, block: slot, end: length, shortest };
+    const step = zeroStep(device.limits);
+    const scan = { arena: this.#arena, block: slot, end: length, step, shortest };
     for (let at = 0; at < length; ) {
       const run = detectZeroes === 'off' ? -length : nextRun(scan, at);
       const end = Math.abs(run);

@@ -18,7 +18,7 @@ import type { DetectZeroes, Side } from './options.js';
 import { Pace } from './pace.js';
 import { Repeater, type Settled } from './repeater.js';
 import { type Turn, WriteOrder } from './write-order.js';
-import { nextRun, shortestZero, ZERO_STEP } from './zero-runs.js';
+import { nextRun, shortestZero, ZERO_STEP, zeroStep } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
@@ -99,6 +99,7 @@ async function failureOf(work: Promise<void>): Promise<unknown> {
 
 class Mover {
   readonly #options: MoverOptions;
+  readonly #zeroStep: number;
   readonly #shortestZero: number;
   /** The claimed window: pairs of offset and length. */
   readonly #window = new Float64Array(2 * WINDOW_RUNS);
@@ -127,6 +128,7 @@ class Mover {
     this.#order = options.sequential ? new WriteOrder() : undefined;
     this.#pace = new Pace(options.requests, options.mostRequests);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
+    this.#zeroStep = zeroStep(options.target.limits);
     this.#shortestZero = shortestZero(options.target, options.targetIsZero);
   }
 
@@ -323,9 +325,12 @@ class Mover {
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
     const { arena } = this.#options;
-    const scan = { arena, block: slot, end: length, shortest: this.#shortestZero };
+    const step = this.#zeroStep;
+    const scan = { arena, block: slot, end: length, step, shortest: this.#shortestZero };
+    // Steps begin where the target's blocks do, not where the piece does.
+    const lead = Math.min(length, (step - (offset % step)) % step);
     for (let at = 0; at < length; ) {
-      const run = nextRun(scan, at);
+      const run = nextRun(at < lead ? { ...scan, end: lead } : scan, at);
       const end = Math.abs(run);
       if (run > 0) await this.#zero(offset + at, end - at);
       else await this.#write(offset + at, slot.bytes.subarray(at, end));

@@ -106,7 +106,8 @@ export function chooseTransfer(
     mostRequests: options.requests ?? mostRequests(threads, requestSize),
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
+    detectZeroes:
+      options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     sequential: options.sequential ?? false,
     flush: options.flush ?? true,
