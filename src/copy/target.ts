@@ -165,6 +165,7 @@ async function make(
     source: origin === undefined ? undefined : await statIfThere(origin),
     preallocation: options.preallocation,
     signal: options.signal,
+    resume: options.resume,
   });
   try {
     return await openMade(file, description, options);
