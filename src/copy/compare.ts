@@ -3,8 +3,9 @@ import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Comparison } from './comparison.js';
+import { planGranularity } from './granularity.js';
 import type { DeviceSource, TransferOptions } from './options.js';
-import { type Plan, plan, planGranularity } from './plan.js';
+import { type Plan, plan } from './plan.js';
 import { checkTransfer } from './transfer.js';
 
 export interface CompareOptions extends TransferOptions {

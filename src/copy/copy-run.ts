@@ -8,8 +8,10 @@ import { closeAfter } from './close-after.js';
 import { Control } from './control.js';
 import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
+import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
-import { type Plan, plan, planGranularity } from './plan.js';
+import { type Plan, plan } from './plan.js';
+import { type CheckedScope, checkScope } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
@@ -38,8 +40,8 @@ export class CopyRun {
   readonly #signal: AbortSignal;
   /** Ends what the control does not reach: the plan. */
   readonly #stop = new AbortController();
-  /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
-  readonly #bitmap: Bitmap | undefined;
+  /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
+  readonly #scope: CheckedScope;
   readonly #started = performance.now();
   /** A row of counters for each thread there may be, and for this one. */
   readonly #control = Control.create(THREADS.most + 1);
@@ -55,7 +57,8 @@ export class CopyRun {
   constructor(options: CopyOptions, listener: CopyListener) {
     this.#options = options;
     this.#listener = listener;
-    this.#bitmap = options.bitmap?.snapshot();
+    const scope = checkScope(options);
+    this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
     this.#signal = options.signal ?? new AbortController().signal;
     this.#control.setRate(options.rate);
   }
@@ -124,10 +127,9 @@ export class CopyRun {
   }
 
   async #open(): Promise<CopyReport> {
-    const { context } = this.#options;
     const source = await openSource({
       ...this.#options,
-      contexts: context === undefined ? [] : [context],
+      scope: this.#scope,
       reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
     });
     return await closeAfter(
@@ -138,9 +140,9 @@ export class CopyRun {
 
   async #copyFrom(source: Source): Promise<CopyReport> {
     const arena = takeArena();
-    const { resume, context } = this.#options;
+    const { resume } = this.#options;
     if (resume === undefined) return await this.#copyTo(source, arena);
-    const origin = { source: source.device, context, bitmap: this.#bitmap, arena };
+    const origin = { source: source.device, scope: this.#scope, arena };
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(
@@ -234,7 +236,7 @@ export class CopyRun {
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
     const { state, data, zero } = saved;
-    this.#bitmap?.free();
+    for (const bitmap of this.#scope.bitmaps) bitmap.free();
     if (target.complete) {
       data.resetAll();
       zero.resetAll();
@@ -251,7 +253,7 @@ export class CopyRun {
   }
 
   get #incremental(): boolean {
-    return this.#options.context !== undefined || this.#bitmap !== undefined;
+    return this.#scope.mode !== 'full';
   }
 
   async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
@@ -265,11 +267,11 @@ export class CopyRun {
       // So every piece that moves is made of whole blocks.
       this.#options.digest ? DIGEST_BLOCK : 1,
     );
-    const { context } = this.#options;
-    const bitmap = this.#bitmap;
+    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
+    const scope = { mode, context, bitmap };
     const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      const made = await plan({ source, context, bitmap, granularity, arena, signal });
+      const made = await plan({ source, ...scope, granularity, arena, signal });
       const { data, zero } = made;
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
@@ -277,7 +279,7 @@ export class CopyRun {
       await target.abandon();
       throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
     } finally {
-      bitmap?.free();
+      for (const frozen of bitmap) frozen.free();
     }
   }
 

@@ -15,4 +15,7 @@ export type {
   Side,
   TransferOptions,
 } from './options.js';
-export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';
+export { type Plan, type PlanOptions, plan } from './plan.js';
+export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
+export { type PopulateOptions, populate } from './populate.js';
+export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
+import { checkScope, isPartial } from './plan-scope.js';
 import { checkTransfer } from './transfer.js';
 
 /** What `CopyJob.on` tells of, and with what. */
@@ -32,12 +33,10 @@ export function copy(options: CopyOptions): CopyJob {
   checkTransfer(options);
   checkPolicies(options);
   checkRate(options.rate);
-  if (options.context !== undefined && options.bitmap !== undefined) {
-    throw new TypeError('a copy is incremental by a context or by a bitmap, not by both');
-  }
-  if (options.digest && (options.context !== undefined || options.bitmap !== undefined)) {
+  checkScope(options);
+  if (options.digest && isPartial(options)) {
     throw new TypeError(
-      'an incremental copy reads only what is dirty: take the digest of its target when it is done',
+      'a copy of a part reads only what is dirty: take the digest of its target when it is done',
     );
   }
   if (options.digest && options.resume !== undefined) {

@@ -1,6 +1,5 @@
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
-import type { PlanTotals } from './plan.js';
+import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
@@ -54,20 +53,17 @@ export interface RetryOptions {
   reconnectSeconds?: number;
 }
 
-export interface CopyOptions extends TransferOptions {
+/**
+ * In the modes `top` and `incremental` the target must hold what the source held when the bitmap began to
+ * count, or what the layers below its top one hold; the rest of it is left alone. Bitmaps are not changed.
+ */
+export interface CopyOptions extends TransferOptions, PlanScope {
   source: DeviceSource;
-  /** A file that is not there is created; one that is there is replaced, unless the copy is incremental. */
+  /** A file that is not there is created; one that is there is replaced, unless parts of it are left alone. */
   target: DeviceSource;
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
-  /**
-   * Makes the copy incremental: only what this metadata context of the source marks, such as
-   * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.
-   */
-  context?: string;
-  /** Makes the copy incremental: only what is dirty in this bitmap is moved. It is not changed. */
-  bitmap?: Bitmap;
   /** The caller knows that the target reads as zero everywhere. */
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap`. */

@@ -1,17 +1,16 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import type { Bitmap } from '../bitmap/index.js';
 import { type Device, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
 import type { Plan } from './plan.js';
+import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
 import type { Target } from './target.js';
 
 export interface ResumptionOptions {
   source: Device;
-  context: string | undefined;
-  bitmap: Bitmap | undefined;
+  scope: CheckedScope;
   arena: Arena;
 }
 
@@ -40,10 +39,10 @@ export class Resumption {
    * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
    */
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
-    const { source, context, bitmap, arena } = options;
+    const { source, scope, arena } = options;
     const file = await ResumeFile.open(path);
     try {
-      const binding = { ...sourceBinding(source), ...planBinding(context, bitmap) };
+      const binding = { ...sourceBinding(source), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
       return new Resumption(file, binding, saved);

@@ -3,11 +3,12 @@ import {
   Device,
   type DeviceDescription,
   type ImageFormat,
-  openDevice,
   parseDescription,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import type { CheckedScope } from './plan-scope.js';
+import { openForPlan } from './plan-walk.js';
 
 export interface Source {
   device: Device;
@@ -18,18 +19,18 @@ export interface Source {
 }
 
 export interface SourceOptions extends Pick<CopyOptions, 'source' | 'sourceFormat' | 'signal'> {
-  contexts: readonly string[];
+  scope: CheckedScope;
   /** How long a lost connection may take to come back; see {@link patient}. */
   reconnectSeconds: number;
 }
 
 export async function openSource(options: SourceOptions): Promise<Source> {
-  const { source, sourceFormat, contexts, reconnectSeconds, signal } = options;
+  const { source, sourceFormat, scope, reconnectSeconds, signal } = options;
   if (source instanceof Device) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
   const description = patient(source, sourceFormat, reconnectSeconds);
-  const open = () => openDevice(description, { contexts, format: sourceFormat, signal });
+  const open = () => openForPlan(description, scope, { format: sourceFormat, signal });
   const opened: Source = {
     device: await open(),
     reopen: async () => {

@@ -10,6 +10,7 @@ import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
+import { isPartial } from './plan-scope.js';
 import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { patient, reopened } from './source.js';
@@ -50,7 +51,7 @@ export async function prepareTarget(
   state?: CopyState,
 ): Promise<Target> {
   const { target, signal } = options;
-  const incremental = options.context !== undefined || options.bitmap !== undefined;
+  const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description =

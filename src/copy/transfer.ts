@@ -20,7 +20,7 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 const MOST_THREADS = 4;
 
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
-const REQUESTS = { least: 1, most: 1024, default: 8 };
+export const REQUESTS = { least: 1, most: 1024, default: 8 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
 
@@ -107,7 +107,12 @@ export function chooseTransfer(
   };
 }
 
-function defaultRequestSize(source: Device, target: Device, least: number): number {
+/** Bytes of one request that suit both sides. */
+export function defaultRequestSize(
+  source: Device,
+  target: Device,
+  least = REQUEST_SIZES.least,
+): number {
   const preferred = Math.max(source.limits.preferred, target.limits.preferred);
   const maximum = Math.min(source.limits.maximum, target.limits.maximum);
   const wanted = Math.max(REQUEST_SIZES.default, preferred);

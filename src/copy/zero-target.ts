@@ -2,7 +2,7 @@
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError, throwIfAborted } from '../errors/index.js';
-import { Context, Status } from '../extent/index.js';
+import { Context, readsAsZero } from '../extent/index.js';
 import { Turns } from '../util/index.js';
 import { isRefusal, onSide, SideError } from './error-policy.js';
 import { Repeater, type RepeaterOptions } from './repeater.js';
@@ -30,7 +30,7 @@ export async function dropKnownZero(
       contexts: [Context.allocation],
       signal,
       visit: (offset, length, [status]) => {
-        if (status & Status.zero) zero.reset(offset, length);
+        if (readsAsZero(status)) zero.reset(offset, length);
       },
     });
   } finally {
