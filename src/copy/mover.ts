@@ -15,14 +15,16 @@ import type { Control, Counters } from './control.js';
 import { type ErrorRules, isLost, onSide, SideError, withSide } from './error-policy.js';
 import type { LeftOut } from './left-out.js';
 import type { DetectZeroes, Side } from './options.js';
+import { Pace } from './pace.js';
 import { Repeater, type Settled } from './repeater.js';
-import { settleAll } from './settle-all.js';
 import { nextRun, ZERO_STEP } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
-  /** Requests in flight. */
+  /** Requests in flight at first. */
   requests: number;
+  /** Requests in flight where more of them make the copy faster. */
+  mostRequests: number;
   /** Bytes of one request. */
   requestSize: number;
   /** Bytes of the plan that are claimed at once. */
@@ -104,6 +106,10 @@ class Mover {
   #end = 0;
   #offload: boolean;
   #failed = false;
+  #failure: { readonly error: unknown } | undefined;
+  readonly #pace: Pace;
+  readonly #lanes: Promise<void>[] = [];
+  #running = 0;
   readonly #turns = new Turns();
   readonly #repeater: Repeater;
   /** The smallest piece that a limited rate cuts. */
@@ -114,6 +120,7 @@ class Mover {
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#repeater = new Repeater(options);
+    this.#pace = new Pace(options.requests, options.mostRequests);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
     this.#shortestZero = options.targetIsZero
       ? ZERO_STEP
@@ -121,22 +128,21 @@ class Mover {
   }
 
   async run(): Promise<void> {
-    const slots = this.#allocate();
-    try {
-      await settleAll(slots.map((slot) => this.#lane(slot)));
-    } finally {
-      for (const slot of slots) slot.free();
-      this.#putBack();
-    }
+    const slots = this.#allocate(this.#pace.lanes);
+    for (const slot of slots) this.#start(slot);
+    // A lane may start others while it runs, so that this goes on until the last one has ended.
+    for (const lane of this.#lanes) await lane;
+    this.#putBack();
+    if (this.#failure) throw this.#failure.error;
     throwIfAborted(this.#options.signal);
   }
 
   /** A slot for each request in flight, before anything is claimed. */
-  #allocate(): ArenaBlock[] {
-    const { arena, requests, requestSize } = this.#options;
+  #allocate(count: number): ArenaBlock[] {
+    const { arena, requestSize } = this.#options;
     const slots: ArenaBlock[] = [];
     try {
-      while (slots.length < requests) slots.push(arena.allocate(requestSize));
+      while (slots.length < count) slots.push(arena.allocate(requestSize));
     } catch (error) {
       for (const slot of slots) slot.free();
       throw error;
@@ -144,10 +150,22 @@ class Mover {
     return slots;
   }
 
+  #start(slot: ArenaBlock): void {
+    this.#running++;
+    const failed = (error: unknown) => {
+      this.#failure ??= { error };
+    };
+    const ended = () => {
+      this.#running--;
+      slot.free();
+    };
+    this.#lanes.push(this.#lane(slot).catch(failed).finally(ended));
+  }
+
   /** One request after another, through one slot of the arena. */
   async #lane(slot: ArenaBlock): Promise<void> {
     const { control, plan } = this.#options;
-    for (;;) {
+    while (this.#running <= this.#pace.lanes) {
       await this.#turns.next();
       if (control.paused) await control.mayGo();
       const length = this.#take();
@@ -158,6 +176,17 @@ class Mover {
         return;
       }
       await this.#piece(slot, offset, length);
+      this.#pace.done(length, performance.now());
+      if (this.#running < this.#pace.lanes) this.#startMore();
+    }
+  }
+
+  /** Does as well as it can: where there is no memory for more requests, those in flight go on. */
+  #startMore(): void {
+    try {
+      for (const slot of this.#allocate(this.#pace.lanes - this.#running)) this.#start(slot);
+    } catch {
+      this.#pace.stay(this.#running);
     }
   }
 

@@ -20,9 +20,11 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 const MOST_THREADS = 4;
 
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
-export const REQUESTS = { least: 1, most: 1024, default: 8 };
+export const REQUESTS = { least: 1, most: 1024, default: 8, onTrial: 64 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
+/** The same where nobody has said how many: the number grows as long as that helps. */
+const MOST_ON_TRIAL = 128 * MiB;
 
 /** The most worker threads that a caller may ask for. */
 export const THREADS = { least: 0, most: 256 };
@@ -96,8 +98,10 @@ export function chooseTransfer(
   // With a digest whole blocks are read, so that there are zeroes around what is data.
   const isExact = source.capabilities.exactStatus && !options.digest;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
+  const requests = options.requests ?? REQUESTS.default;
   return {
-    requests: options.requests ?? REQUESTS.default,
+    requests,
+    mostRequests: options.requests ?? mostRequests(threads, requestSize),
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
     detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
@@ -105,6 +109,12 @@ export function chooseTransfer(
     flush: options.flush ?? true,
     rules: rulesOf(options),
   };
+}
+
+/** As many as a slow device needs, in memory that does not grow with the number of threads. */
+function mostRequests(threads: number, requestSize: number): number {
+  const bytes = MOST_ON_TRIAL / Math.max(1, threads);
+  return Math.max(REQUESTS.default, Math.min(REQUESTS.onTrial, powerBelow(bytes / requestSize)));
 }
 
 /** Bytes of one request that suit both sides. */

@@ -24,6 +24,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     control,
     counters: control.row(0),
     requests: 4,
+    mostRequests: 4,
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
