@@ -191,7 +191,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
         'retry-request-delay=1',
         'retry-request-retries=100',
         'error-pread=EIO',
-        'error-pread-rate=20%',
+        'error-pread-rate=3%',
       ],
       [],
     ],
