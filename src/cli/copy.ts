@@ -8,8 +8,9 @@ import {
 } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import { steerBySignals } from './copy-signals.js';
+import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
@@ -17,7 +18,10 @@ import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
   outputFormat?: CopyOptions['targetFormat'];
-  context?: string;
+  context?: string[];
+  mode?: CopyOptions['mode'];
+  dryRun?: boolean;
+  allocated?: boolean;
   targetIsZero?: boolean;
   detectZeroes?: CopyOptions['detectZeroes'];
   connections?: number;
@@ -40,9 +44,11 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
+With --mode top it must hold what the layers below the top one hold.
 Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on.
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
 
@@ -53,12 +59,23 @@ export function registerCopy(program: Command, shell: Shell): void {
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read')
-    .argument('<target>', 'the device to write; a file that is not there is created')
+    .argument('[target]', 'the device to write; a file that is not there is created')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
     )
-    .option('--context <name>', 'copy only what this context marks: qemu:dirty-bitmap:NAME')
+    .option(
+      '--context <name>',
+      'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
+      collect,
+    )
+    .addOption(
+      new Option('--mode <mode>', 'copy all, or only what the top layer holds').choices([
+        'full',
+        'top',
+      ]),
+    )
+    .option('-n, --dry-run', 'say what would be moved, and move nothing; no target is needed')
     .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
     .addOption(
       new Option(
@@ -66,6 +83,7 @@ export function registerCopy(program: Command, shell: Shell): void {
         'look for zeroes inside data, and write them as such (on) or as holes (unmap)',
       ).choices(['off', 'on', 'unmap']),
     )
+    .option('--allocated', 'zero without making holes')
     .option(
       '--connections <n>',
       'connections to each side; each has a thread of its own',
@@ -87,9 +105,12 @@ export function registerCopy(program: Command, shell: Shell): void {
     )
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
-    .action((source: string, target: string, flags: CopyFlags) =>
-      copyCommand({ source, target, ...optionsOf(flags) }, flags, shell),
-    );
+    .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
+      const options = { source, ...optionsOf(flags) };
+      if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
+      if (target === undefined) return command.error("error: missing required argument 'target'");
+      return copyCommand({ ...options, target }, flags, shell);
+    });
 }
 
 function policyOption(side: 'read' | 'write', ignored: string): Option {
@@ -106,6 +127,8 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     sourceFormat: flags.format,
     targetFormat: flags.outputFormat,
     context: flags.context,
+    mode: flags.mode,
+    unmap: flags.allocated ? false : undefined,
     targetIsZero: flags.targetIsZero,
     detectZeroes: flags.detectZeroes,
     requests: flags.requests,

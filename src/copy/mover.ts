@@ -17,7 +17,7 @@ import type { LeftOut } from './left-out.js';
 import type { DetectZeroes, Side } from './options.js';
 import { Pace } from './pace.js';
 import { Repeater, type Settled } from './repeater.js';
-import { nextRun, ZERO_STEP } from './zero-runs.js';
+import { nextRun, ZERO_STEP, zeroStep } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
@@ -30,6 +30,8 @@ export interface Transfer {
   /** Bytes of the plan that are claimed at once. */
   windowSize: number;
   detectZeroes: DetectZeroes;
+  /** Whether zeroing what could not be read may make holes. */
+  unmap: boolean;
   /** Every byte of the target that the plan holds reads as zero now. */
   targetIsZero: boolean;
   /** Flush the target when this thread has moved its share. */
@@ -96,6 +98,7 @@ async function failureOf(work: Promise<void>): Promise<unknown> {
 
 class Mover {
   readonly #options: MoverOptions;
+  readonly #zeroStep: number;
   readonly #shortestZero: number;
   /** The claimed window: pairs of offset and length. */
   readonly #window = new Float64Array(2 * WINDOW_RUNS);
@@ -122,8 +125,10 @@ class Mover {
     this.#repeater = new Repeater(options);
     this.#pace = new Pace(options.requests, options.mostRequests);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
+    this.#zeroStep = zeroStep(options.target.limits);
+    // Leaving out costs nothing, however little it is.
     this.#shortestZero = options.targetIsZero
-      ? ZERO_STEP
+      ? 1
       : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
   }
 
@@ -286,9 +291,12 @@ class Mover {
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
     const { arena } = this.#options;
-    const scan = { arena, block: slot, end: length, shortest: this.#shortestZero };
+    const step = this.#zeroStep;
+    const scan = { arena, block: slot, end: length, step, shortest: this.#shortestZero };
+    // Steps begin where the target's blocks do, not where the piece does.
+    const lead = Math.min(length, (step - (offset % step)) % step);
     for (let at = 0; at < length; ) {
-      const run = nextRun(scan, at);
+      const run = nextRun(at < lead ? { ...scan, end: lead } : scan, at);
       const end = Math.abs(run);
       if (run > 0) await this.#zero(offset + at, end - at);
       else await this.#write(offset + at, slot.bytes.subarray(at, end));

@@ -5,9 +5,9 @@ import type { PlanScope, PlanTotals } from './plan-scope.js';
 export type DeviceSource = string | DeviceDescription | Device;
 
 /**
- * Whether zeroes are looked for inside what the source calls data, in steps of 4 KiB: `on` writes them as
- * zero requests, `unmap` lets those requests make holes. Where the target is known to hold zero already,
- * both leave them out.
+ * Whether zeroes are looked for inside what the source calls data, in steps of 4 to 64 KiB, as the target zeroes
+ * as a whole: `on` writes them as zero requests, `unmap` lets those requests make holes. Where the target is
+ * known to hold zero already, both leave them out.
  */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
@@ -36,7 +36,8 @@ export type Side = 'source' | 'target';
  *   held, or a part of what it should. A device that is gone altogether still ends the copy.
  *
  * A flush that fails is never simply made again, because a second one may succeed although bytes were lost:
- * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails.
+ * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails. A connection that is
+ * lost while the plan is made fails the copy, unless it comes back in time (`reconnectSeconds`).
  */
 export type ErrorPolicy = 'report' | 'retry' | 'stop' | 'ignore';
 
@@ -64,9 +65,11 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
+  /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
+  unmap?: boolean;
   /** The caller knows that the target reads as zero everywhere. */
   targetIsZero?: boolean;
-  /** Default: `off` where the source's status is exact, else `unmap`. */
+  /** Default: `off` where the source's status is exact, else `unmap` (or `on` where `unmap` is false). */
   detectZeroes?: DetectZeroes;
   /**
    * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental

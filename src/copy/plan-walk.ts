@@ -21,7 +21,7 @@ export async function openForPlan(
   } catch (error) {
     const has = !(error instanceof LacunaError && error.code === 'ERR_CONTEXT_UNKNOWN');
     if (has) throw error;
-    // Without depths there is still a guess to be made.
+    // Without depths everything is taken for the top layer.
     return await openDevice(source, options);
   }
 }
@@ -62,25 +62,29 @@ async function walkAll(walk: PlanWalk): Promise<string[]> {
   return refusals.warnings;
 }
 
-/** What the top layer holds is what is allocated at depth 1; without depths, what is no hole. */
+/**
+ * What the top layer holds is what is allocated at depth 1. Without depths everything counts: what shows as a
+ * hole may be zeroes of the top layer that hide data below.
+ */
 async function walkTop(walk: PlanWalk): Promise<string[]> {
   const { source, signal } = walk;
-  const hasDepth = source.capabilities.contexts.includes(Context.depth);
+  if (!source.capabilities.contexts.includes(Context.depth)) {
+    const guess = `${source.name} does not tell which layer holds what (${Context.depth}), so everything was taken for its top layer`;
+    return [guess, ...(await walkAll(walk))];
+  }
   const refusals = new Refusals(source, 'more was taken for the top layer than it holds');
   await walkStatus({
     device: source,
     ranges: wholeOf(source),
-    contexts: hasDepth ? [Context.allocation, Context.depth] : [Context.allocation],
+    contexts: [Context.allocation, Context.depth],
     signal,
     refused: refusals.add,
     visit: (offset, length, [status, depth]) => {
-      const below = hasDepth ? depth === 0 || depth > 1 : isHole(status);
-      if (!below) visit(walk, offset, length, status);
+      const isBelow = depth === 0 || depth > 1;
+      if (!isBelow) visit(walk, offset, length, status);
     },
   });
-  if (hasDepth) return refusals.warnings;
-  const guess = `${source.name} does not tell which layer holds what (${Context.depth}), so all that is allocated in any was taken for the top layer`;
-  return [guess, ...refusals.warnings];
+  return refusals.warnings;
 }
 
 async function walkDirty(walk: PlanWalk): Promise<string[]> {

@@ -153,6 +153,7 @@ export class Rounds {
     const { source, target, plan, isPartial, signal, control } = this.#given;
     const { data, zero } = plan;
     const { resumption, resumedBytes, plannedBytes } = this.#given;
+    const { unmap = true } = this.#given.options;
     this.phase = 'zero';
     const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
     if (isZero) zero.resetAll();
@@ -175,7 +176,7 @@ export class Rounds {
     // Never over what an earlier round, or an earlier run, has moved.
     const isFirst = this.#round === 0 && resumedBytes === 0;
     const whole = isFirst && !isPartial && !isSameDisk(source.device, target.device);
-    if (whole && (await zeroWhole(target.device, source.device.size, signal))) {
+    if (whole && (await zeroWhole(target.device, source.device.size, { unmap, signal }))) {
       counters.requests += 1;
       counters.zeroedBytes += zero.dirtyBytes;
       zero.resetAll();
@@ -183,7 +184,7 @@ export class Rounds {
       return true;
     }
     const remains = resumption?.remains?.zero;
-    await writeZeroes({ ...this.#side(), target: target.device, zero, remains });
+    await writeZeroes({ ...this.#side(), target: target.device, zero, unmap, remains });
     return false;
   }
 

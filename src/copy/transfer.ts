@@ -104,9 +104,11 @@ export function chooseTransfer(
     mostRequests: options.requests ?? mostRequests(threads, requestSize),
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
+    detectZeroes:
+      options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
+    unmap: options.unmap ?? true,
     rules: rulesOf(options),
   };
 }

@@ -45,11 +45,11 @@ export async function dropKnownZero(
 export async function zeroWhole(
   target: Device,
   length: number,
-  signal?: AbortSignal,
+  { unmap, signal }: Pick<ZeroOptions, 'unmap' | 'signal'>,
 ): Promise<boolean> {
   if (!target.capabilities.fastZero) return false;
   try {
-    await target.zero(0, length, { fast: true, unmap: true, ...(signal && { signal }) });
+    await target.zero(0, length, { fast: true, unmap, signal });
     return true;
   } catch (error) {
     if (!(error instanceof LacunaError) || isAborted(error)) throw error;
@@ -69,12 +69,12 @@ export interface ZeroOptions extends RepeaterOptions {
  * stop, or a request fails for good.
  */
 export async function writeZeroes(options: ZeroOptions): Promise<void> {
-  const { target, zero, remains, control, counters, signal } = options;
+  const { target, zero, unmap, remains, control, counters, signal } = options;
   const turns = new Turns();
   const repeater = new Repeater(options);
   let failed = false;
   const request = async (offset: number, length: number) => {
-    await onSide('target', target.zero(offset, length, { unmap: true, signal }));
+    await onSide('target', target.zero(offset, length, { unmap, signal }));
     remains?.reset(offset, length);
     counters.requests += 1;
     counters.zeroedBytes += length;

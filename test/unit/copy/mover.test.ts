@@ -28,6 +28,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
+    unmap: true,
     targetIsZero: false,
     flush: true,
     rules: { source: rule, target: rule },
@@ -115,7 +116,8 @@ describe('move', () => {
   });
 
   it('leaves out zeroes of a target that is zero, in steps of 4 KiB', async () => {
-    const { source, options, target } = setUp(wholePlan());
+    const limits = { ...fakeDevice(SIZE).limits, zeroAlignment: PAGE };
+    const { source, options, target } = setUp(wholePlan(), fakeDevice(SIZE, { limits }));
     await source.write(5 * PAGE + 100, pattern(10));
     await source.write(9 * PAGE, pattern(3 * PAGE));
     await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });

@@ -179,7 +179,7 @@ describe('plan', () => {
     expect(warnings).toEqual([]);
   });
 
-  it('takes all that is no hole for the top layer where nothing tells, and says so', async () => {
+  it('takes everything for the top layer where nothing tells, and says so', async () => {
     const source = layeredDevice(4 * PAGE, {
       [Context.allocation]: [
         [PAGE, Status.data],
@@ -189,8 +189,14 @@ describe('plan', () => {
       ],
     });
     const { data, zero, warnings } = await plan({ source, mode: 'top' });
-    expect(runs(data)).toEqual([[0, PAGE]]);
-    expect(runs(zero)).toEqual([[PAGE, PAGE]]);
+    expect(runs(data)).toEqual([
+      [0, PAGE],
+      [2 * PAGE, PAGE],
+    ]);
+    expect(runs(zero)).toEqual([
+      [PAGE, PAGE],
+      [3 * PAGE, PAGE],
+    ]);
     expect(warnings).toEqual([expect.stringContaining(Context.depth)]);
   });
 
