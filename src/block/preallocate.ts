@@ -10,9 +10,9 @@ const write = promisify(fs.write);
  * The space that a new raw file takes before anything is written to it, by the names of qemu-img: none (`off`), all of it
  * as the file system allocates it (`falloc`), or all of it with zeroes written (`full`).
  */
-export type Preallocation = 'off' | 'falloc' | 'full';
+export type RawPreallocation = 'off' | 'falloc' | 'full';
 
-const NAMES: readonly string[] = ['off', 'falloc', 'full'] satisfies Preallocation[];
+const NAMES: readonly string[] = ['off', 'falloc', 'full'] satisfies RawPreallocation[];
 
 /** Between two looks at the signal. */
 const FALLOC_STEP = 64 * 2 ** 30;
@@ -22,7 +22,7 @@ export interface PreallocateOptions {
   filename: string;
   /** Bytes of the file. */
   size: number;
-  preallocation: Preallocation;
+  preallocation: RawPreallocation;
   signal?: AbortSignal | undefined;
 }
 

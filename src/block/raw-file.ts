@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
-import { type Preallocation, preallocate } from './preallocate.js';
+import { preallocate, type RawPreallocation } from './preallocate.js';
 
 const fsync = promisify(fs.fsync);
 
@@ -13,7 +13,7 @@ export interface RawFileOptions {
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
   /** Space that the file takes at once. Default `off`. */
-  readonly preallocation?: Preallocation;
+  readonly preallocation?: RawPreallocation;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -1,4 +1,4 @@
-import type { Device, DeviceDescription, ImageFormat, Preallocation } from '../block/index.js';
+import type { Device, DeviceDescription, ImageFormat, RawPreallocation } from '../block/index.js';
 import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
@@ -36,7 +36,8 @@ export type Side = 'source' | 'target';
  *   held, or a part of what it should. A device that is gone altogether still ends the copy.
  *
  * A flush that fails is never simply made again, because a second one may succeed although bytes were lost:
- * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails.
+ * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails. A connection that is
+ * lost while the plan is made fails the copy, unless it comes back in time (`reconnectSeconds`).
  */
 export type ErrorPolicy = 'report' | 'retry' | 'stop' | 'ignore';
 
@@ -86,7 +87,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    */
   verify?: boolean;
   /** The space that a new file takes before anything is copied to it. Default `off`: a sparse file. */
-  preallocation?: Preallocation;
+  preallocation?: RawPreallocation;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
   /**

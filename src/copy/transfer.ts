@@ -111,6 +111,7 @@ export function chooseTransfer(
     targetIsZero,
     sequential: options.sequential ?? false,
     flush: options.flush ?? true,
+    unmap: options.unmap ?? true,
     rules: rulesOf(options),
   };
 }
