@@ -14,7 +14,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, guardImage, syncFolder } from '../block/index.js';
+import { createRawFile, guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -30,7 +30,7 @@ export interface MadeFile {
   readonly inode: string;
 }
 
-export interface PartialFileOptions {
+export interface PartialFileOptions extends Pick<RawFileOptions, 'preallocation' | 'signal'> {
   /** Bytes; the file reads as zero at first. */
   size: number;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
@@ -51,7 +51,7 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source, resume }: PartialFileOptions,
+    { size, source, resume, ...rest }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
     const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
@@ -59,7 +59,7 @@ export class PartialFile {
     if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
     try {
-      await createRawFile(file.path, size, { exclusive: true, mode });
+      await createRawFile(file.path, size, { ...rest, exclusive: true, mode });
     } catch (error) {
       file.release();
       throw error;
