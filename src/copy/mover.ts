@@ -108,7 +108,6 @@ class Mover {
   #from = 0;
   #end = 0;
   #offload: boolean;
-  #failed = false;
   #failure: { readonly error: unknown } | undefined;
   readonly #pace: Pace;
   readonly #lanes: Promise<void>[] = [];
@@ -198,7 +197,7 @@ class Mover {
   /** Cuts the next piece off the window; its length, and its end in `#from`. 0 when there is no more. */
   #take(): number {
     const { control, requestSize } = this.#options;
-    if (this.#failed || control.stopped) return 0;
+    if (control.stopped) return 0;
     if (this.#from === this.#end && !this.#nextRun()) return 0;
     const most = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
     const size = Math.min(most, Math.max(this.#smallest, control.pieceSize));
@@ -240,7 +239,8 @@ class Mover {
     } while (done < length && (await control.mayGo()));
     if (done < length) plan.set(offset + done, length - done);
     if (error === undefined) return;
-    this.#failed = true;
+    // Whoever waits for its turn, in this thread or another, must not go on for long.
+    control.stop();
     throw signal.aborted ? abortedError(signal) : error;
   }
 

@@ -269,6 +269,20 @@ describe('a failure that stops the copy', () => {
     expect(report.movedBytes).toBe(SIZE);
   });
 
+  it('loses nothing of what waits for its turn by the rate', async () => {
+    const reads = new Set([9]);
+    const { source, target, content, memory } = await devices({ reads });
+    const limits = { rate: 2 * SIZE, requestSize: PAGE, requests: 8 };
+    const job = copy({ source, target, ...limits, onReadError: 'stop' });
+    job.on('stopped', () => {
+      reads.clear();
+      job.resume();
+    });
+    const report = await job;
+    expect(report.movedBytes).toBe(SIZE);
+    expect(await firstDifference(content, memory)).toBe(-1);
+  });
+
   it.each(['stop', 'abort'])('can be ended with %s', async (how) => {
     const { source, target } = await devices({ reads: new Set([9]) });
     const abort = new AbortController();
