@@ -333,6 +333,22 @@ describe('a resume file', () => {
     await copy({ source: fakeDevice(SIZE), target: fakeDevice(SIZE), resume: file });
   });
 
+  it.each(['source.raw', 'target.raw', 'there.raw', 'link', 'folder/target.raw'])(
+    'cannot be the disk %s',
+    async (name) => {
+      const [source, target] = [join(folder, 'source.raw'), join(folder, 'target.raw')];
+      writeFileSync(source, '');
+      writeFileSync(join(folder, 'there.raw'), '');
+      symlinkSync('target.raw', join(folder, 'link'));
+      symlinkSync('.', join(folder, 'folder'));
+      const before = names();
+      const to = name === 'there.raw' ? join(folder, name) : target;
+      const run = copy({ source, target: to, resume: join(folder, name) });
+      await expect(run).rejects.toThrow(RangeError);
+      expect(names()).toEqual(before);
+    },
+  );
+
   it('does not go with a digest of what is moved', () => {
     const [source, target] = [fakeDevice(SIZE), fakeDevice(SIZE)];
     expect(() => copy({ source, target, resume: file, digest: true })).toThrow(TypeError);
