@@ -43,14 +43,18 @@ test.each([
   ['of a full copy, alternating', 64 * 1024, 128 * 1024, 0],
   ['of a full copy, far apart', 4096, 64 * 1024 * 1024, 0],
   ['of an increment, alternating', 64 * 1024, 128 * 1024, 1],
-])('a plan of a million extents %s, takes less than 200 MiB', (_name, length, step, incremental) => {
-  const args = ['--input-type=module', '-e', SCRIPT, `${length}`, `${step}`, `${incremental}`];
-  const env = {
-    ...process.env,
-    EXTENT_MODULE: new URL('../../dist/extent/index.js', import.meta.url).href,
-  };
-  const options = { env, cwd: process.cwd(), encoding: 'utf8' } as const;
-  const { extents, mib } = JSON.parse(execFileSync(process.execPath, args, options));
-  expect(extents).toBe(1_000_000);
-  expect(mib).toBeLessThan(MOST_MIB);
-}, 60_000);
+])(
+  'a plan of a million extents %s, takes less than 200 MiB',
+  (_name, length, step, incremental) => {
+    const args = ['--input-type=module', '-e', SCRIPT, `${length}`, `${step}`, `${incremental}`];
+    const env = {
+      ...process.env,
+      EXTENT_MODULE: new URL('../../dist/extent/index.js', import.meta.url).href,
+    };
+    const options = { env, cwd: process.cwd(), encoding: 'utf8' } as const;
+    const { extents, mib } = JSON.parse(execFileSync(process.execPath, args, options));
+    expect(extents).toBe(1_000_000);
+    expect(mib).toBeLessThan(MOST_MIB);
+  },
+  60_000,
+);
