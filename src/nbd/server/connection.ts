@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import { LacunaError } from '../../errors/index.js';
-import { type Conversation, Dialogue } from '../client/dialogue.js';
+import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
 import { MAX_UNSENT_ANSWERS } from './limits.js';

@@ -5,14 +5,14 @@
  * A client that sends more than it may have in flight, or that does not take its answers, is not read from
  * until it does: it waits, and nobody else does.
  */
-import type { ByteSink } from '../client/byte-sink.js';
+import type { ByteSink } from '../stream/byte-sink.js';
+import { Outbox, type Sender } from '../stream/outbox.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import type { Entered } from './agreement.js';
 import type { BufferPool } from './buffer-pool.js';
 import { execute, type Workplace } from './commands.js';
 import { wireErrno } from './failures.js';
 import type { NbdServerLimits } from './limits.js';
-import { Outbox, type Sender } from './outbox.js';
 import { Replies } from './replies.js';
 import { ServerRequest } from './request.js';
 import { RequestParser } from './request-parser.js';
@@ -35,6 +35,8 @@ export interface SessionOptions {
   readonly onDeviceError: (error: unknown) => void;
 }
 
+/** Headers and small payloads are gathered in blocks of this size. */
+const BLOCK_BYTES = 128 * 1024;
 /** Answers that wait for the socket: enough to keep it busy, little enough to stay in the cache. */
 const MAX_UNSENT = 1024 * 1024;
 /** Bytes of requests begun in one turn of the event loop; then other connections have theirs. */
@@ -73,7 +75,7 @@ export class ServerSession implements ByteSink {
       extended,
       contextCount: contexts.length,
     };
-    this.#outbox = new Outbox(connection, () => this.#progress());
+    this.#outbox = new Outbox(connection, BLOCK_BYTES, () => this.#progress());
     this.#work = {
       served,
       replies: new Replies(this.#outbox, { structured, extended }),
