@@ -6,7 +6,6 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile } from '#dist/block/index.js';
 import { isLoopback, parseBindAddress } from '#dist/cli/serve-address.js';
-import { parseSecrets } from '#dist/cli/serve-tls.js';
 import { makeCertificates } from '../support/certificates.js';
 import { finish } from '../support/nbd-server.js';
 import { usePeers } from '../support/peers.js';
@@ -176,13 +175,5 @@ describe('parts', () => {
     for (const open of ['0.0.0.0', '[::]', '10.0.0.1', 'localhost.example.org']) {
       expect(isLoopback(parseBindAddress(open))).toBe(false);
     }
-  });
-
-  test('secrets', () => {
-    expect([...parseSecrets('a:00ff\r\n\n# x\nb:AA\n', 'f').keys()]).toEqual(['a', 'b']);
-    for (const wrong of ['', 'a', 'a:', 'a:0', 'a:zz', ':00']) {
-      expect(() => parseSecrets(wrong, 'f')).toThrow(TypeError);
-    }
-    expect(() => parseSecrets('a:00\nb:secretxx', 'f')).toThrow(/^f, line 2: not IDENTITY:HEX$/);
   });
 });

@@ -8,7 +8,7 @@ import { ended } from './failures.js';
 import { MAX_UNSENT_ANSWERS } from './limits.js';
 import { negotiate, negotiateInTls } from './negotiation.js';
 import { ServerSession, type SessionOptions } from './session.js';
-import { startTls } from './tls.js';
+import { startTls } from './start-tls.js';
 import { ServerTransport } from './transport.js';
 
 export interface ConnectionOptions extends SessionOptions {
