@@ -8,6 +8,7 @@
 import { abortedError, LacunaError } from '../../errors/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import type { Sender } from '../stream/outbox.js';
+import { Watchdog } from '../stream/watchdog.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { describeRequest, disconnected, locate } from './failures.js';
 import type {
@@ -19,7 +20,6 @@ import type {
 import { ReplyParser, type ReplyRules } from './reply-parser.js';
 import { RequestOutbox } from './request-outbox.js';
 import { RequestTable } from './request-table.js';
-import { Watchdog } from './watchdog.js';
 
 export interface SessionOptions extends ReplyRules {
   /** How messages name the export. */

@@ -19,6 +19,11 @@ export interface NbdServerOptions {
   readonly maxConnections?: number;
   /** A client that has not entered an export by then is hung up on. Default 10 s. */
   readonly handshakeTimeoutMs?: number;
+  /**
+   * A client that neither asks anything nor takes its answers for so long is hung up on. Default 0: never, for a
+   * disk that nobody uses may stay attached.
+   */
+  readonly idleTimeoutMs?: number;
   readonly limits?: Partial<NbdServerLimits>;
   /** Hears of requests that a device failed. The client is told no more than the kind of the error. */
   readonly onDeviceError?: (error: unknown) => void;
@@ -70,6 +75,7 @@ export class NbdServer implements AsyncDisposable {
       offer: { exports: servedExports(options.exports, limits.maxPayload), tls: mode },
       tls: undefined,
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
+      idleTimeoutMs: options.idleTimeoutMs ?? 0,
       onDeviceError: guarded(options.onDeviceError),
       onClosed: (connection, failure) => this.#closed(connection, failure),
     };

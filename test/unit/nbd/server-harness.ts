@@ -185,6 +185,7 @@ export class Transmission implements SessionConnection {
   constructor(
     entered: Partial<Entered> = {},
     limits: Parameters<typeof resolveLimits>[0] = undefined,
+    idleTimeoutMs = 0,
   ) {
     const each = entered.export ?? served();
     const agreed = { structured: true, extended: false, contexts: each.contexts };
@@ -194,6 +195,7 @@ export class Transmission implements SessionConnection {
       {
         limits: resolveLimits(limits),
         pool: new BufferPool(),
+        idleTimeoutMs,
         onDeviceError: (error) => this.deviceErrors.push(error),
       },
     );

@@ -1,5 +1,5 @@
 import { LacunaError } from 'lacuna/errors';
-import { describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { concat, numbers } from '../../support/hostile-nbd-wire.js';
@@ -657,5 +657,78 @@ describe('the end', () => {
     await settle();
     expect(signal?.aborted).toBe(true);
     expect([transmission.take().length, transmission.deviceErrors]).toEqual([0, []]);
+  });
+});
+
+describe('a limit for clients that do nothing', () => {
+  const IDLE_MS = 1000;
+
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  const idling = (entered = {}) => new Transmission(entered, undefined, IDLE_MS);
+  const tooLong = { code: 'ERR_TIMEOUT' };
+
+  test('hangs up on one that asks nothing', () => {
+    const transmission = idling();
+    vi.advanceTimersByTime(IDLE_MS - 1);
+    expect(transmission.failure).toBeUndefined();
+    vi.advanceTimersByTime(1);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('starts anew with everything that comes', async () => {
+    const transmission = idling();
+    for (let i = 0; i < 5; i++) {
+      vi.advanceTimersByTime(IDLE_MS - 1);
+      await transmission.ask(request(FLUSH, { cookie: i }));
+    }
+    expect(transmission.failure).toBeUndefined();
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('does not blame the client for a device that takes long', async () => {
+    let done: () => void = () => {};
+    const waits = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const device = fakeDevice(SIZE, { flush: () => waits });
+    const transmission = idling({ export: served({ device }) });
+    await transmission.say(request(FLUSH));
+    vi.advanceTimersByTime(10 * IDLE_MS);
+    expect(transmission.failure).toBeUndefined();
+    done();
+    await settle();
+    expect(errorsOf(replies(transmission.take()))).toEqual([0]);
+    vi.advanceTimersByTime(2 * IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('hangs up on one that does not take its answer', async () => {
+    const transmission = idling();
+    transmission.holds = true;
+    await transmission.say(request(READ, { length: 65536 }));
+    await settle();
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('hangs up on one that stops within its payload', async () => {
+    const transmission = idling();
+    const write = request(WRITE, { payload: pattern(65536) });
+    await transmission.say(write.subarray(0, 5000));
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('is not there unless somebody sets it', () => {
+    const transmission = new Transmission();
+    vi.advanceTimersByTime(2 ** 31);
+    expect(transmission.failure).toBeUndefined();
   });
 });
