@@ -40,3 +40,13 @@ test('what goes in comes out in order, and there is always room', () => {
     }),
   );
 });
+
+test('filled to its very end, it makes room all the same', () => {
+  const inbox = new Inbox(LIMIT);
+  // Never empty, so that it begins anew only by moving what is unread.
+  for (let i = 0; i < 100; i++) {
+    inbox.filled(inbox.room(LIMIT).length);
+    expect(inbox.room(1).length).toBeGreaterThan(0);
+    inbox.consume(LIMIT / 2);
+  }
+});

@@ -692,6 +692,18 @@ describe('a limit for clients that do nothing', () => {
     expect(transmission.failure).toMatchObject(tooLong);
   });
 
+  test('lets a payload come slowly, as long as it comes', async () => {
+    const transmission = idling();
+    const write = request(WRITE, { payload: pattern(6000) });
+    for (let at = 0; at < write.length; at += 1000) {
+      vi.advanceTimersByTime(IDLE_MS - 1);
+      await transmission.say(write.subarray(at, at + 1000));
+    }
+    await settle();
+    expect(transmission.failure).toBeUndefined();
+    expect(errorsOf(replies(transmission.take()))).toEqual([0]);
+  });
+
   test('does not blame the client for a device that takes long', async () => {
     let done: () => void = () => {};
     const waits = new Promise<void>((resolve) => {
