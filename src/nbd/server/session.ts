@@ -14,6 +14,7 @@ import type { Entered } from './agreement.js';
 import type { BufferPool } from './buffer-pool.js';
 import { execute, type Workplace } from './commands.js';
 import { wireErrno } from './failures.js';
+import { Holes } from './holes.js';
 import type { NbdServerLimits } from './limits.js';
 import { Replies } from './replies.js';
 import { ServerRequest } from './request.js';
@@ -87,7 +88,7 @@ export class ServerSession implements ByteSink {
       structured: structured || extended,
       contexts,
       maxExtents: limits.maxExtents,
-      holes: served.holes,
+      holes: served.tellsHoles ? new Holes(served.device) : undefined,
       signal: this.#abort.signal,
     };
     this.#watchdog = new Watchdog(options.idleTimeoutMs, () => this.#idled());

@@ -91,6 +91,19 @@ describe('reads and writes', () => {
     }
   });
 
+  test('a dense disk is asked for holes once in a while, however many connections read it', async () => {
+    const device = fakeDevice(SIZE);
+    await device.write(0, pattern(SIZE));
+    const asked = vi.spyOn(device, 'someExtents');
+    const each = served({ device });
+    const [one, other] = [new Transmission({ export: each }), new Transmission({ export: each })];
+    for (let at = 0; at < SIZE / 2; at += 65536) {
+      await one.ask(request(READ, { offset: at, length: 65536 }));
+      await other.ask(request(READ, { offset: SIZE / 2 + at, length: 65536 }));
+    }
+    expect(asked.mock.calls.length).toBeLessThanOrEqual(4);
+  });
+
   test('what is zero is told, not sent; unless pieces are forbidden', async () => {
     const device = fakeDevice(SIZE);
     await device.write(65536, pattern(65536));
