@@ -129,6 +129,16 @@ describe('the handshake', () => {
     expect(result?.blockSizes).toEqual({ minimum: 512, preferred: 4096, maximum: 2 ** 25 });
   });
 
+  test('flags of a server that does not say that it has some mean nothing', () => {
+    const bytes = (flags: number) =>
+      wire.concat(
+        ...[wire.greeting(), NO(Option.structuredReply)],
+        ...[wire.exportInfo(1000, flags), wire.ack(Option.go)],
+      );
+    expect(meet(bytes(0xffe)).result).toMatchObject({ flags: 0 });
+    expect(meet(bytes(0xfff)).result).toMatchObject({ flags: 0xfff });
+  });
+
   test('a hang-up instead of EXPORT_NAME means that the export is not there', () => {
     const outcome = meet(wire.greeting(0));
     outcome.dialogue.closed(Object.assign(new Error('gone')) as LacunaError);

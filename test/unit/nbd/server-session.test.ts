@@ -256,6 +256,50 @@ describe('what cannot be done is refused, and the connection lives', () => {
   });
 });
 
+describe('large numbers', () => {
+  const GIB = 2 ** 30;
+
+  test('offsets and lengths with the highest bits set are read as what they are', async () => {
+    const device = fakeDevice(8 * GIB);
+    const transmission = new Transmission({ export: served({ device }) });
+    const offset = 3 * GIB;
+    const found = replies(
+      await transmission.ask(
+        concat(
+          request(WRITE, { cookie: 1, offset, payload: pattern(512) }),
+          request(WRITE, { cookie: 2, offset: 7 * GIB - 512, payload: pattern(1024) }),
+          request(ZERO, { cookie: 3, offset: offset + 512, length: 2 ** 32 - 512 }),
+          request(READ, { cookie: 4, offset, length: 512 }),
+        ),
+      ),
+    );
+    expect(errorsOf(found)).toEqual([0, 0, 0, 0]);
+    const read = found.find(({ cookie }) => cookie === 4)!;
+    expect(Number(read.body.readBigUInt64BE(0))).toBe(offset);
+    expect(Buffer.compare(read.body.subarray(8), pattern(512))).toBe(0);
+    // The zeroes end in the middle of the second write's bytes.
+    const rest = new Uint8Array(1024);
+    await device.read(7 * GIB - 512, rest);
+    expect(rest.subarray(0, 512).every((byte) => byte === 0)).toBe(true);
+    expect(Buffer.compare(rest.subarray(512), pattern(1024).subarray(512))).toBe(0);
+  });
+
+  test.each([2n ** 63n, 2n ** 64n - 1n, 2n ** 53n])(
+    'offset %i is behind every end',
+    async (offset) => {
+      for (const [command, errno] of [
+        [READ, EINVAL],
+        [ZERO, ENOSPC],
+        [STATUS, EINVAL],
+      ]) {
+        const bytes = request(command, { length: 512 });
+        new DataView(bytes.buffer).setBigUint64(16, offset);
+        expect(await errorOf(bytes)).toEqual([errno]);
+      }
+    },
+  );
+});
+
 describe('errors of the device', () => {
   test.each([
     ['EIO', EIO],
