@@ -16,9 +16,13 @@ export type Bench = (options: BenchOptions) => Promise<void>;
 /** One competitor in a workload: ours, or a tool that a user would take instead. */
 export interface Contender {
   name: string;
+  /** Comes before every run, and does not count. */
+  prepare?(): Promise<void>;
   run(): Promise<void>;
   /** Throws if the output of the last run is wrong. */
   verify?(): Promise<void>;
+  /** Takes the output away after every run, so that it does not fill the page cache for the next one. */
+  clear?(): Promise<void>;
 }
 
 export interface Result {
@@ -43,14 +47,18 @@ export async function race(
 ): Promise<Result[]> {
   const times = contenders.map((): number[] => []);
   for (const contender of contenders) {
+    await contender.prepare?.();
     await contender.run();
     await contender.verify?.();
+    await contender.clear?.();
   }
   for (let round = 0; round < runs; round++) {
     for (const [i, contender] of contenders.entries()) {
+      await contender.prepare?.();
       const started = performance.now();
       await contender.run();
       times[i].push(performance.now() - started);
+      await contender.clear?.();
     }
   }
   const medians = times.map(median);

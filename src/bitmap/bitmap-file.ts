@@ -103,6 +103,11 @@ export class BitmapFile implements BitmapStore {
     return this.#sections;
   }
 
+  /** What the file says of its disk beside the size. */
+  get identity(): string {
+    return this.#identity;
+  }
+
   /**
    * Reads the bits of one bitmap; the caller owns them.
    *

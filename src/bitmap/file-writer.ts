@@ -77,6 +77,32 @@ export function writeDrafts(
   return head;
 }
 
+/**
+ * Writes a whole file of these bitmaps, by name, none of which records; a caller makes it durable. Such a file
+ * can be opened as a BitmapFile.
+ */
+export function writeBitmaps(
+  operations: Pick<FileOperations, 'write'>,
+  fd: number,
+  bitmaps: Readonly<Record<string, Bitmap>>,
+  disk: Omit<WriteOptions, 'open'>,
+): void {
+  const gathered = new Gathered(operations, fd);
+  const drafts = Object.entries(bitmaps).map(([name, from]) => draftOf(name, from));
+  writeDrafts((bytes, at) => gathered.write(bytes, at), drafts, { ...disk, open: false });
+  gathered.flush();
+}
+
+/** A checksum of what is dirty and of the granularity, whose cost follows the runs rather than the size. */
+export function checksumOf(bitmap: Bitmap): string {
+  const { checksum } = writeSection(() => {}, draftOf('', bitmap));
+  return `${bitmap.granularity}:${Buffer.from(checksum).toString('hex')}`;
+}
+
+function draftOf(name: string, from: Bitmap): Draft {
+  return { name, granularity: from.granularity, recording: false, inconsistent: false, from };
+}
+
 function writeSection(write: (bytes: Uint8Array, at: number) => void, draft: Draft): HeadEntry {
   const { name, granularity, recording, from } = draft;
   const hash = createHash('sha256');
@@ -99,7 +125,7 @@ export class Gathered {
   #filled = 0;
   #position = 0;
 
-  constructor(operations: FileOperations, fd: number) {
+  constructor(operations: Pick<FileOperations, 'write'>, fd: number) {
     this.#write = (bytes, position) => operations.write(fd, bytes, position);
   }
 

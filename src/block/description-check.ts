@@ -53,7 +53,18 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     'open-timeout': { read: seconds },
   },
   null: { ...COMMON, size: { read: size } },
+  qcow2: {
+    ...COMMON,
+    file: { read: nested, required: true },
+    backing: { read: (value, key) => (value === null || value === '' ? null : nested(value, key)) },
+    'data-file': { read: nested },
+    snapshot: { read: text },
+    'backing-folders': { read: texts },
+  },
 };
+
+/** Descriptions inside descriptions, as of a long chain: deeper ones would not be opened anyway. */
+const DEEPEST = 512;
 
 /**
  * Checks a description that came from outside (JSON, dotted keys, a caller without types) and returns it with every
@@ -63,6 +74,11 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
  */
 export function checkDescription(value: unknown): DeviceDescription {
   return variant(value, '', 'driver', DRIVERS) as unknown as DeviceDescription;
+}
+
+function nested(value: unknown, key: string): Record<string, unknown> {
+  if (key.split('.').length > DEEPEST) throw new TypeError('a device description is too deep');
+  return variant(value, key, 'driver', DRIVERS);
 }
 
 /** Reads an object whose keys depend on the value of one of them. */

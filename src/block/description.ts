@@ -8,7 +8,8 @@ export type DeviceDescription =
   | FileDescription
   | NbdDescription
   | NullDescription
-  | MemoryDescription;
+  | MemoryDescription
+  | Qcow2Description;
 
 interface Common {
   /** Refuse writes, and open the resource so that it refuses them too. Default false. */
@@ -55,4 +56,22 @@ export interface MemoryDescription extends Common {
   driver: 'memory';
   /** Bytes. */
   size: number;
+}
+
+/** A qcow2 image. */
+export interface Qcow2Description extends Common {
+  driver: 'qcow2';
+  /** Where the image itself is: a file, as a rule. */
+  file: DeviceDescription;
+  /** In place of the backing file that the image names; null for none, so that gaps read as zero. */
+  backing?: DeviceDescription | null;
+  /** In place of the external data file that the image names. */
+  'data-file'?: DeviceDescription;
+  /** Read the disk as it was in this internal snapshot (its id or its name). It cannot be written then. */
+  snapshot?: string;
+  /**
+   * Folders inside which files that an image names may be followed, through the whole chain. Default: the
+   * folder of the image.
+   */
+  'backing-folders'?: string[];
 }

@@ -6,11 +6,14 @@ import type {
   Capabilities,
   CopyRange,
   Driver,
+  ImageDetails,
   Limits,
+  Location,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
 import { checkedLimits, derivedCapabilities } from './limits.js';
+import { copyLocated } from './located-copy.js';
 import { Requests } from './requests.js';
 import { askStatus, askWholeStatus, checkContexts, type StatusRequest } from './status-query.js';
 
@@ -52,6 +55,8 @@ export class Device implements AsyncDisposable {
   readonly size: number;
   /** What requests should keep to in order to be fast; none of it must be kept to. */
   readonly limits: Limits;
+  /** What an image file says of itself; absent where the device is none. */
+  readonly details?: ImageDetails;
   readonly #driver: Driver;
   readonly #requests: Requests;
   #capabilities: Capabilities;
@@ -69,6 +74,7 @@ export class Device implements AsyncDisposable {
     this.description = description;
     this.size = size;
     this.limits = checkedLimits(driver.limits);
+    this.details = driver.details;
     this.#driver = driver;
     this.#capabilities = { ...capabilities, knownZero };
     this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));
@@ -165,7 +171,8 @@ export class Device implements AsyncDisposable {
   }
 
   /**
-   * Copies a range from another device without the bytes passing through this process.
+   * Copies a range from another device without the bytes passing through this process, but for those that are
+   * kept nowhere as they are, such as compressed ones.
    *
    * @returns false where the two devices cannot; then read and write instead.
    */
@@ -183,8 +190,19 @@ export class Device implements AsyncDisposable {
     if (length === 0) return true;
     if (this.#driver.copyFrom === undefined) return false;
     this.#forgetZero();
-    const copy = () => this.#requests.copyFrom(source.#driver, range, options.signal);
+    const copy =
+      source.#driver.locate === undefined
+        ? () => this.#requests.copyFrom(source.#driver, range, options.signal)
+        : () => copyLocated({ source, target: this, requests: this.#requests }, range, options);
     return this.#run(() => source.#run(copy));
+  }
+
+  /** Where bytes are kept as they are, and how many lie there one behind the other; see {@link Driver.locate}. */
+  async locate(offset: number, length: number): Promise<Location> {
+    this.#check();
+    this.#checkRange(offset, length);
+    if (this.#driver.locate === undefined) return { driver: this.#driver, offset, length };
+    return this.#run(() => this.#driver.locate!(offset, length));
   }
 
   /**

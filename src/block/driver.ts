@@ -21,6 +21,8 @@ export interface Driver {
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
+  /** What an image file says of itself; absent where there is none. */
+  readonly details?: ImageDetails;
 
   /** Fills the whole of `target` with the bytes at `offset`. */
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
@@ -46,11 +48,59 @@ export interface Driver {
     signal?: AbortSignal,
   ): Promise<ExtentList[]>;
   /**
+   * Where the bytes at `offset` are kept as they are, and how many of them lie there one behind the other: at least
+   * one, and not more than `length`. Absent where they are kept here.
+   */
+  locate?(offset: number, length: number): Promise<Location>;
+  /**
    * Copies a range from another driver without the bytes passing through this process; returns false,
    * having changed nothing, where the two cannot.
    */
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
   close(): Promise<void>;
+}
+
+/** A place where bytes are kept as they are. */
+export interface Location {
+  /** Who keeps them; absent where nobody does: they are compressed, or zero, and must be read. */
+  readonly driver?: Driver;
+  /** First byte, as the driver counts. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** What an image file says of itself: plain JSON. */
+export interface ImageDetails {
+  readonly format: string;
+  readonly version: number;
+  /** Bytes. */
+  readonly clusterSize: number;
+  readonly refcountBits: number;
+  readonly compression: string;
+  /** The features that are on, by name. */
+  readonly features: readonly string[];
+  /** The names of other files as they stand in the image. */
+  readonly backingFile?: string;
+  readonly backingFormat?: string;
+  readonly dataFile?: string;
+  /** The files that are really read: the backing file, its backing file, and so on. */
+  readonly chain: ReadonlyArray<{
+    readonly name: string;
+    readonly driver: string;
+    readonly size: number;
+  }>;
+  readonly snapshots: readonly SnapshotDetails[];
+}
+
+export interface SnapshotDetails {
+  readonly id: string;
+  readonly name: string;
+  /** Bytes of the disk. */
+  readonly size: number;
+  /** ISO 8601. */
+  readonly date: string;
+  /** Bytes of the state of the machine. */
+  readonly stateSize: number;
 }
 
 export interface CopyRange {
@@ -104,6 +154,11 @@ export interface Capabilities {
   readonly flush: boolean;
   /** The metadata contexts that `extents` answers; empty where nothing is known. */
   readonly contexts: readonly string[];
+  /**
+   * A status query is worked out for all contexts whichever are asked, so that asking for one costs as much
+   * as asking for all. Default false.
+   */
+  readonly contextsTogether?: boolean;
   /** Whether the allocation status is exact, so that looking for zeroes inside data finds next to none. */
   readonly exactStatus: boolean;
   /** Opened several times, all see the same bytes: what one has flushed, every other one reads. */

@@ -15,6 +15,8 @@ export interface SystemCalls {
   zeroRange(fd: number, offset: number, length: number): number;
   /** Copies at most `length` bytes inside the kernel; returns how many. */
   copyFileRange(source: FilePosition, target: FilePosition, length: number): number;
+  /** Takes the lock of a whole file (flock), without waiting for it. */
+  lock(fd: number): number;
 }
 
 export interface FilePosition {
@@ -27,6 +29,8 @@ const SEEK_HOLE = 4;
 const KEEP_SIZE = 0x01;
 const PUNCH_HOLE = 0x02;
 const ZERO_RANGE = 0x10;
+const LOCK_EXCLUSIVE = 2;
+const LOCK_NO_WAIT = 4;
 
 let calls: Promise<SystemCalls | undefined> | undefined;
 
@@ -62,6 +66,7 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
   const copyFileRange = libc.func(
     'int64_t copy_file_range(int, int64_t *, int, int64_t *, size_t, unsigned int)',
   );
+  const flock = libc.func('int flock(int, int)');
   const sourceOffset = new BigInt64Array(1);
   const targetOffset = new BigInt64Array(1);
   const { EINTR } = koffi.os.errno;
@@ -88,5 +93,6 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
         copyFileRange(source.fd, sourceOffset, target.fd, targetOffset, length, 0),
       );
     },
+    lock: (fd) => result(() => flock(fd, LOCK_EXCLUSIVE | LOCK_NO_WAIT)),
   };
 }

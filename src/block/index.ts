@@ -4,6 +4,7 @@ export type {
   MemoryDescription,
   NbdDescription,
   NullDescription,
+  Qcow2Description,
 } from './description.js';
 export { checkDescription } from './description-check.js';
 export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
@@ -11,10 +12,12 @@ export type {
   Capabilities,
   CopyRange,
   Driver,
+  ImageDetails,
   Limits,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
+export { lockFile } from './lock-file.js';
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice } from './open.js';

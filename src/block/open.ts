@@ -1,5 +1,5 @@
 import { abortedError } from '../errors/index.js';
-import type { DeviceDescription, NbdDescription } from './description.js';
+import type { DeviceDescription, NbdDescription, Qcow2Description } from './description.js';
 import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
 import type { Driver } from './driver.js';
@@ -7,6 +7,7 @@ import { FileDriver } from './file.js';
 import { MemoryDriver } from './memory.js';
 import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
+import type { ChainOpening } from './qcow2/chain.js';
 
 export interface OpenOptions {
   /** Open for writing. Default false; a description that says `read-only` wins. */
@@ -60,7 +61,24 @@ function openDriver(
       return openNbd(description, signal);
     case 'null':
       return new NullDriver(description);
+    case 'qcow2':
+      return openQcow2(description, { open: openBelow, above: [], signal });
   }
+}
+
+/** An image opens its own files, and tells those that are images too what is above them. */
+async function openBelow(description: DeviceDescription, opening: ChainOpening): Promise<Device> {
+  const driver =
+    description.driver === 'qcow2'
+      ? await openQcow2(description, opening)
+      : await openDriver(description, opening.signal);
+  return new Device(driver);
+}
+
+/** Loaded when it is needed, as most devices are no images. */
+async function openQcow2(description: Qcow2Description, opening: ChainOpening): Promise<Driver> {
+  const { Qcow2Driver } = await import('./qcow2.js');
+  return Qcow2Driver.open(description, opening);
 }
 
 /** Loaded when it is needed: with TLS and all it takes longer to load than a small file takes to copy. */

@@ -4,15 +4,16 @@ import { checkDescription } from './description-check.js';
 import { describeNbdUri } from './nbd-uri.js';
 
 /** The formats of disk images that can be read. */
-export type ImageFormat = 'raw';
+export type ImageFormat = 'raw' | 'qcow2';
 
 export interface ParseOptions {
-  /** The format of what is inside a path. Default: raw, unless the path's ending names another one. */
+  /** The format of what is inside. Default: raw, unless a path's ending names another one. */
   readonly format?: ImageFormat;
 }
 
 /** Endings of image formats. Bytes are never looked at: a guest may have written them. */
-const IMAGE_ENDING = /\.(qcow2?|vmdk|vdi|vhdx?)$/i;
+const IMAGE_ENDING = /\.(qcow|vmdk|vdi|vhdx?)$/i;
+const QCOW2_ENDING = /\.qcow2$/i;
 
 const NBD_URI = /^nbds?(\+[a-z]+)?:/i;
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
@@ -28,7 +29,15 @@ const DOTTED_KEYS = /^(?=.*\bdriver=)[a-z][a-z0-9.-]*=/is;
 export function parseDescription(text: string, options: ParseOptions = {}): DeviceDescription {
   if (text === '')
     throw new TypeError('a device is a path, a URI or a description, not an empty text');
-  checkFormat(text, options.format);
+  const { format } = options;
+  if (format !== undefined && format !== 'raw' && format !== 'qcow2')
+    throw unreadable(text, format);
+  const description = parseText(text, format);
+  if (format !== 'qcow2' || description.driver === 'qcow2') return description;
+  return { driver: 'qcow2', file: description };
+}
+
+function parseText(text: string, format: ImageFormat | undefined): DeviceDescription {
   if (NBD_URI.test(text)) return describeNbdUri(text);
   if (text === 'null:') return { driver: 'null' };
   if (/^(json:)?\{/.test(text)) return checkDescription(parseJson(text.replace(/^json:/, '')));
@@ -39,12 +48,9 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
       `${scheme}:// is not a known scheme; known are nbd[s]:// and nbd[s]+unix://`,
     );
   }
-  checkEnding(text, options.format);
-  return { driver: 'file', filename: text };
-}
-
-function checkFormat(text: string, format: ImageFormat | undefined): void {
-  if (format !== undefined && format !== 'raw') throw unreadable(text, format);
+  checkEnding(text, format);
+  const file = { driver: 'file', filename: text } as const;
+  return format === undefined && QCOW2_ENDING.test(text) ? { driver: 'qcow2', file } : file;
 }
 
 function checkEnding(filename: string, format: ImageFormat | undefined): void {

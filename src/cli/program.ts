@@ -3,9 +3,11 @@ import { Command, CommanderError } from 'commander';
 import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
+import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
+import { registerPopulate } from './populate.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
@@ -52,6 +54,8 @@ function buildProgram(shell: Shell): Command {
   registerMap(program, shell);
   registerInfo(program, shell);
   registerCompare(program, shell);
+  registerDigest(program, shell);
+  registerPopulate(program, shell);
   registerServe(program, shell);
   registerDemo(program, shell);
   return program;

@@ -1,205 +1,296 @@
-/** The steps of one copy, in order: open, plan, zero, move, flush. The control plane; it runs on the caller's thread. */
-import { isDeepStrictEqual } from 'node:util';
+/** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
-import { Control, type Counters } from './control.js';
-import { type MoverOptions, move } from './mover.js';
-import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
-import { type Plan, plan, planGranularity } from './plan.js';
+import { Control } from './control.js';
+import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
+import { planGranularity } from './granularity.js';
+import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
+import { type Plan, plan } from './plan.js';
+import { type CheckedScope, checkScope } from './plan-scope.js';
+import { RateSeries, SAMPLE_MS } from './rate-series.js';
+import { Resumption } from './resumption.js';
+import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
+import { openSource, type Source } from './source.js';
+import { stoppedError } from './stopped.js';
 import { prepareTarget, type Target } from './target.js';
-import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
-import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
+import { THREADS } from './transfer.js';
 
-const NOTHING: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requests: 0 };
+/** Bytes; what no request of a mover is shorter than, and a multiple of. */
+const SHORTEST_REQUEST = 4096;
+
+const NO_DIGEST =
+  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
+
+/** What a copy tells while it runs, as it happens. */
+export interface CopyListener {
+  paused(): void;
+  resumed(): void;
+  /** A failure has stopped the copy until it is resumed. */
+  stopped(error: Error): void;
+}
 
 export class CopyRun {
   readonly #options: CopyOptions;
+  readonly #listener: CopyListener;
   readonly #signal: AbortSignal;
-  /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
-  readonly #bitmap: Bitmap | undefined;
+  /** Ends what the control does not reach: the plan. */
+  readonly #stop = new AbortController();
+  /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
+  readonly #scope: CheckedScope;
   readonly #started = performance.now();
+  /** A row of counters for each thread there may be, and for this one. */
+  readonly #control = Control.create(THREADS.most + 1);
+  readonly #rates = new RateSeries();
+  #resumption: Resumption | undefined;
+  #plannedBytes = 0;
+  #resumedBytes = 0;
   #phase: CopyPhase = 'plan';
-  #totalBytes = 0;
-  #threads = 0;
-  #counted: () => Counters = () => NOTHING;
+  #rounds: Rounds | undefined;
+  /** Why the copy has stopped until it is resumed. */
+  #failure: Error | undefined;
 
-  constructor(options: CopyOptions) {
+  constructor(options: CopyOptions, listener: CopyListener) {
     this.#options = options;
-    this.#bitmap = options.bitmap?.snapshot();
+    this.#listener = listener;
+    const scope = checkScope(options);
+    this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
     this.#signal = options.signal ?? new AbortController().signal;
+    this.#control.setRate(options.rate);
+  }
+
+  /** What a later run can go on from; see CopyJob. */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    return this.#resumption?.resumable;
   }
 
   progress(): CopyProgress {
-    const { movedBytes, zeroedBytes, skippedBytes } = this.#counted();
+    const { movedBytes, zeroedBytes, retries } = this.#control.total();
+    const elapsedMs = this.#elapsed();
+    const done = this.#resumedBytes + doneBytes(this.#control);
+    const totalBytes = this.#rounds?.totalBytes ?? 0;
+    const bytesPerSecond = this.#rates.now(done - this.#resumedBytes, elapsedMs);
+    const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
     return {
-      phase: this.#phase,
-      totalBytes: this.#totalBytes,
-      doneBytes: movedBytes + zeroedBytes + skippedBytes,
+      phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
+      state: this.#state,
+      totalBytes,
+      doneBytes: done,
       movedBytes,
       zeroedBytes,
-      elapsedMs: this.#elapsed(),
+      resumedBytes: this.#resumedBytes,
+      retries,
+      bytesPerSecond,
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      elapsedMs,
+      ...(this.#failure && { error: this.#failure }),
     };
   }
 
+  pause(): void {
+    if (this.#state !== 'running' || this.#phase === 'done') return;
+    this.#control.pause();
+    this.#listener.paused();
+  }
+
+  resume(): void {
+    if (this.#state === 'running') return;
+    this.#control.resume();
+    this.#listener.resumed();
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    this.#control.stop();
+  }
+
+  setRate(rate: number | undefined): void {
+    this.#control.setRate(rate);
+  }
+
   async start(): Promise<CopyReport> {
-    const { source } = this.#options;
-    if (source instanceof Device) return await this.#copyFrom(source);
-    const device = await this.#openSource(source);
+    const stop = () => this.#control.stop();
+    this.#signal.addEventListener('abort', stop);
+    const sample = () => this.#rates.sample(doneBytes(this.#control), this.#elapsed());
+    const sampler = setInterval(sample, SAMPLE_MS);
+    sampler.unref();
+    try {
+      return await this.#open();
+    } finally {
+      clearInterval(sampler);
+      this.#signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #open(): Promise<CopyReport> {
+    const source = await openSource({
+      ...this.#options,
+      scope: this.#scope,
+      reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
+    });
     return await closeAfter(
-      () => this.#copyFrom(device),
-      () => device.close(),
+      () => this.#copyFrom(source),
+      () => source.close(),
     );
   }
 
-  async #copyFrom(source: Device): Promise<CopyReport> {
-    const target = await prepareTarget(this.#options, source);
+  async #copyFrom(source: Source): Promise<CopyReport> {
+    const arena = takeArena();
+    const { resume } = this.#options;
+    if (resume === undefined) return await this.#copyTo(source, arena);
+    const origin = { source: source.device, scope: this.#scope, arena };
+    const resumption = await Resumption.open(resume, origin);
+    this.#resumption = resumption;
     return await closeAfter(
-      () => this.#copy(source, target),
+      () => this.#copyTo(source, arena),
+      () => resumption.close(),
+    );
+  }
+
+  async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
+    const state = this.#resumption?.saved?.state;
+    const target = await prepareTarget(this.#options, source.device, state);
+    return await closeAfter(
+      () => this.#copy(source, target, arena),
       () => target.close(),
     );
   }
 
-  #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
-    const { context, sourceFormat } = this.#options;
-    return openDevice(source, {
-      contexts: context === undefined ? [] : [context],
-      format: sourceFormat,
-      signal: this.#signal,
-    });
-  }
-
-  async #copy(source: Device, target: Target): Promise<CopyReport> {
-    const arena = takeArena();
-    const made = await this.#plan(source, target, arena);
+  async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
+    const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
-    const plannedBytes = made.data.dirtyBytes + (this.#incremental ? made.zero.dirtyBytes : 0);
     const warnings = [...made.warnings, ...target.warnings];
+    const asPlanned = made.data.snapshot();
+    const { digest: wanted } = this.#options;
+    const isWhole = this.#resumption?.saved === undefined;
+    if (wanted && !isWhole) warnings.push(NO_DIGEST);
+    const tree = wanted && isWhole ? new DigestTree(source.device.size, asPlanned) : undefined;
+    const rounds = new Rounds({
+      options: this.#options,
+      rules: rulesOf(this.#options),
+      source,
+      target,
+      plan: made,
+      isPartial: this.#incremental,
+      resumption: this.#resumption,
+      plannedBytes: this.#plannedBytes,
+      resumedBytes: this.#resumedBytes,
+      arena,
+      control: this.#control,
+      digest: tree && onlyOnce(tree, asPlanned),
+      signal: this.#signal,
+      stopAsked: () => this.#stop.signal.aborted,
+      onStopped: (error) => this.#stopped(error),
+    });
+    this.#rounds = rounds;
     try {
-      warnings.push(...(await this.#execute(source, target, made, arena)));
-      warnings.push(...(await this.#finish(target)));
+      warnings.push(...(await rounds.run()));
+      throwIfAborted(this.#signal);
+      await target.commit();
+      await this.#resumption?.complete();
+      this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
-      await target.leave();
+      await this.#leave(target);
       throw error;
     }
-    made.data.free();
-    made.zero.free();
+    const leftOutBytes = rounds.leftOutMap.dirtyBytes;
+    rounds.free();
+    for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
-    const { movedBytes, zeroedBytes, requests } = this.#counted();
+    const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    const { size } = source.device;
+    const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
+    const digest = tree?.root();
     return {
-      size: source.size,
-      plannedBytes,
+      size,
+      plannedBytes: this.#plannedBytes,
       movedBytes,
       zeroedBytes,
-      skippedBytes: source.size - movedBytes - zeroedBytes,
+      // What had to be moved twice is in the sums twice.
+      skippedBytes: Math.max(0, size - done),
+      resumedBytes: this.#resumedBytes,
+      leftOutBytes,
+      ...(made.totals && { totals: made.totals }),
       requests,
-      threads: this.#threads,
+      retries,
+      threads: rounds.threads,
       planMs,
       durationMs: this.#elapsed(),
-      warnings,
+      rate: this.#rates.rates(),
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      ...(digest !== undefined && { digest }),
+      errors: [...rounds.leftOut.ranges],
+      moreErrors: rounds.leftOut.more,
+      warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
     };
   }
 
+  /** What an earlier run has left to be done. */
+  #goOn(target: Target): WorkToDo | undefined {
+    const saved = this.#resumption?.saved;
+    if (saved === undefined) return undefined;
+    this.#resumption?.checkTarget(target);
+    const { state, data, zero } = saved;
+    for (const bitmap of this.#scope.bitmaps) bitmap.free();
+    if (target.complete) {
+      data.resetAll();
+      zero.resetAll();
+    }
+    this.#plannedBytes = state.plannedBytes;
+    this.#resumedBytes = state.totalBytes - data.dirtyBytes - zero.dirtyBytes;
+    return { data, zero, warnings: [] };
+  }
+
+  /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
+  async #leave(target: Target): Promise<void> {
+    if (this.resumable === undefined) await target.leave();
+    else await this.#resumption?.leave(this.#control.unflushed);
+  }
+
   get #incremental(): boolean {
-    return this.#options.context !== undefined || this.#bitmap !== undefined;
+    return this.#scope.mode !== 'full';
   }
 
   async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
-    // A granule is written by one thread alone, so it must not be less than the target writes at once.
+    // A granule is written by one thread alone, so it must not be less than the target writes at once. What
+    // remains of a copy is known by pieces, which may be as short as a request.
+    const finest = planGranularity(source.size);
     const granularity = Math.max(
-      planGranularity(source.size),
+      this.#resumption === undefined ? finest : Math.min(finest, SHORTEST_REQUEST),
       source.limits.minimum,
       target.device.limits.minimum,
+      // So every piece that moves is made of whole blocks.
+      this.#options.digest ? DIGEST_BLOCK : 1,
     );
-    const { context } = this.#options;
-    const bitmap = this.#bitmap;
+    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
+    const scope = { mode, context, bitmap };
+    const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      return await plan({ source, context, bitmap, granularity, arena, signal: this.#signal });
+      const made = await plan({ source, ...scope, granularity, arena, signal });
+      const { data, zero } = made;
+      this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
+      return made;
     } catch (error) {
       await target.abandon();
-      throw error;
+      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
     } finally {
-      bitmap?.free();
+      for (const frozen of bitmap) frozen.free();
     }
   }
 
-  /** Zeroes and moves what the plan says; returns warnings. */
-  async #execute(
-    source: Device,
-    target: Target,
-    { data, zero }: Plan,
-    arena: Arena,
-  ): Promise<string[]> {
-    const bytes = data.dirtyBytes;
-    this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    // The last row is the calling thread's.
-    const control = Control.create(this.#threads + 1);
-    this.#counted = () => control.total();
-    const side = { control, counters: control.row(this.#threads), signal: this.#signal };
-    const targetIsZero = await this.#zero(source, target, zero, data, side);
-
-    this.#phase = 'move';
-    const devices = { source, target: target.device, targetIsZero };
-    const load = { threads: this.#threads, bytes };
-    const transfer = chooseTransfer(this.#options, devices, load);
-    if (this.#threads === 0) {
-      await move({ ...transfer, ...side, source, target: target.device, plan: data, arena });
-      return [];
-    }
-    // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
-    target.device.changedElsewhere();
-    return await moveInThreads({
-      threads: this.#threads,
-      source: again(source),
-      target: again(target.device),
-      transfer,
-      control,
-      shared: { arena: arena.shared, plan: data.handle, control: control.memory },
-      signal: this.#signal,
-    });
+  get #state(): JobState {
+    if (this.#failure !== undefined) return 'stopped';
+    return this.#control.paused ? 'paused' : 'running';
   }
 
-  /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
-  async #zero(
-    source: Device,
-    target: Target,
-    zero: Plan['zero'],
-    data: Plan['data'],
-    side: Pick<MoverOptions, 'control' | 'counters' | 'signal'>,
-  ): Promise<boolean> {
-    if (target.isZero) zero.resetAll();
-    else await dropKnownZero(target.device, zero, this.#signal);
-    this.#totalBytes = data.dirtyBytes + zero.dirtyBytes;
-    if (zero.count === 0) return target.isZero;
-
-    this.#phase = 'zero';
-    const whole = !this.#incremental && !isSame(source, target.device);
-    if (whole && (await zeroWhole(target.device, source.size, this.#signal))) {
-      side.counters.requests += 1;
-      side.counters.zeroedBytes += zero.dirtyBytes;
-      zero.resetAll();
-      return true;
-    }
-    await writeZeroes(target.device, zero, side);
-    return false;
-  }
-
-  /** Makes the target durable and gives it its name; returns warnings. */
-  async #finish({ device, commit }: Target): Promise<string[]> {
-    this.#phase = 'flush';
-    throwIfAborted(this.#signal);
-    const flush = this.#options.flush ?? true;
-    if (flush) await device.flush({ signal: this.#signal });
-    await commit();
-    this.#phase = 'done';
-    if (!flush || device.capabilities.flush) return [];
-    return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
+  #stopped(error: Error | undefined): void {
+    this.#failure = error;
+    if (error !== undefined) this.#listener.stopped(error);
   }
 
   #elapsed(): number {
@@ -207,19 +298,15 @@ export class CopyRun {
   }
 }
 
-/** Zeroing the whole target at once must not wipe the source: a disk may be copied onto itself. */
-function isSame(source: Device, target: Device): boolean {
-  if (source === target) return true;
-  const [a, b] = [source.description, target.description];
-  if (a === undefined || b === undefined) return false;
-  const place = ({ 'read-only': _readOnly, ...rest }: typeof a) => ({
-    ...rest,
-    contexts: undefined,
-  });
-  return isDeepStrictEqual(place(a), place(b));
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
+/** Lets each block through once: after a failure some may be moved a second time, with the same content. */
+function onlyOnce(tree: DigestTree, data: Bitmap): BlockDigests {
+  const missing = data.snapshot();
+  return {
+    add: (block, digest) => {
+      const offset = block * DIGEST_BLOCK;
+      if (!missing.get(offset)) return;
+      missing.reset(offset, Math.min(DIGEST_BLOCK, missing.size - offset));
+      tree.add(block, digest);
+    },
+  };
 }

@@ -5,6 +5,8 @@
  *     NAME.partial-XXXXXX   while it is made: a name and a file of its own, that nobody else may open
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
+ *
+ * A copy that can be resumed leaves it where it was made, to be found again.
  */
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
@@ -17,6 +19,14 @@ export const PARTIAL = '.partial';
 const OWNER_ONLY = 0o600;
 const EVERYBODY = 0o666;
 const GROUP = 0o070;
+
+const MADE_SUFFIX = /^\.partial-[0-9a-f]{8}$/;
+
+/** A file that is being made: where, and which it is. */
+export interface MadeFile {
+  readonly path: string;
+  readonly inode: string;
+}
 
 export interface PartialFileOptions {
   /** Bytes; the file reads as zero at first. */
@@ -48,10 +58,42 @@ export class PartialFile {
     return file;
   }
 
-  private constructor(name: string, source: Stats | undefined) {
+  /**
+   * The file that an earlier copy left while it was made; undefined where it is not there any more, or is another
+   * one.
+   */
+  static async reopen(filename: string, made: MadeFile): Promise<PartialFile | undefined> {
+    const name = await followed(filename);
+    const suffix = made.path.startsWith(name) ? made.path.slice(name.length) : '';
+    if (!MADE_SUFFIX.test(suffix)) return undefined;
+    const file = new PartialFile(name, undefined, suffix);
+    return (await isMade(file.path, made)) ? file : undefined;
+  }
+
+  /** Whether the file that an earlier copy made has its name by now. */
+  static async isCommitted(filename: string, made: MadeFile): Promise<boolean> {
+    return isMade(await followed(filename), made);
+  }
+
+  private constructor(
+    name: string,
+    source: Stats | undefined,
+    suffix = `${PARTIAL}-${randomBytes(4).toString('hex')}`,
+  ) {
     this.#name = name;
     this.#source = source;
-    this.path = `${name}${PARTIAL}-${randomBytes(4).toString('hex')}`;
+    this.path = `${name}${suffix}`;
+  }
+
+  /** What the file is going to be called. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** What {@link reopen} needs. */
+  async made(): Promise<MadeFile> {
+    const { ino } = await stat(this.path, { bigint: true });
+    return { path: this.path, inode: `${ino}` };
   }
 
   /** Gives the file its name, and makes that durable if asked. */
@@ -75,6 +117,12 @@ export class PartialFile {
   }
 }
 
+/** Whether a path is a file that was made earlier, and not something that has come in its place. */
+async function isMade(path: string, { inode }: MadeFile): Promise<boolean> {
+  const found = await lstat(path, { bigint: true }).catch(() => undefined);
+  return found?.isFile() === true && `${found.ino}` === inode;
+}
+
 /** What a path leads to; undefined where nothing is. */
 export async function statIfThere(path: string): Promise<Stats | undefined> {
   try {
@@ -92,7 +140,7 @@ export function isSameFile(a: Stats, b: Stats): boolean {
 }
 
 /** The path behind symbolic links, also where the last of them leads to nothing yet. */
-async function followed(filename: string): Promise<string> {
+export async function followed(filename: string): Promise<string> {
   try {
     return await realpath(filename);
   } catch (error) {

@@ -4,11 +4,16 @@ import {
   type DeviceDescription,
   type FileDescription,
   openDevice,
-  parseDescription,
+  syncFolder,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
 import type { CopyOptions, DeviceSource } from './options.js';
-import { isSameFile, PartialFile, statIfThere } from './partial-file.js';
+import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
+import { isPartial } from './plan-scope.js';
+import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
+import type { CopyState } from './resume-file.js';
+import { patient, reopened } from './source.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -16,36 +21,52 @@ export interface Target {
   /** Every byte reads as zero. */
   isZero: boolean;
   warnings: string[];
+  /** What tells it from other targets. */
+  binding: Binding;
+  /** The unfinished file that is written, if it is one. */
+  made?: MadeFile;
+  /** An earlier run has moved everything, and given the file its name. */
+  complete?: boolean;
+  /** Makes durable where the target can be found while it is written. */
+  anchor(): Promise<void>;
   /** Makes the target take its final name, when all is written and durable. */
   commit(): Promise<void>;
   /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
   /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
   leave(): Promise<void>;
+  /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
+  reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
   close(): Promise<void>;
 }
 
 /**
  * A full copy to a file is made beside it (see partial-file.ts); everything else, and an incremental copy, is
- * written in place.
+ * written in place. A copy that is resumed goes on with the target that its state names.
  */
-export async function prepareTarget(options: CopyOptions, source: Device): Promise<Target> {
+export async function prepareTarget(
+  options: CopyOptions,
+  source: Device,
+  state?: CopyState,
+): Promise<Target> {
   const { target, signal } = options;
-  const incremental = options.context !== undefined || options.bitmap !== undefined;
+  const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description =
     target instanceof Device ? target.description : describe(target, options, source);
   await refuseSameFile(description, source);
-  if (target instanceof Device) return inPlace(target, source, incremental, told, false);
+  if (target instanceof Device) return inPlace(target, source, incremental, told);
 
   if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
+    if (state !== undefined) return await goOn(description, options, state);
     return await make(description, source, options);
   }
-  const device = await openDevice(description as DeviceDescription, { writable: true, signal });
+  const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
+  const device = await open();
   try {
-    return inPlace(device, source, incremental, told, true);
+    return inPlace(device, source, incremental, told, open);
   } catch (error) {
     await device.close();
     throw error;
@@ -57,10 +78,8 @@ function describe(
   options: CopyOptions,
   source: Device,
 ): DeviceDescription {
-  const description =
-    typeof target === 'string'
-      ? parseDescription(target, { format: options.targetFormat })
-      : target;
+  const seconds = reconnectSeconds(rulesOf(options).target, options);
+  const description = patient(target, options.targetFormat, seconds);
   if (description.driver === 'null')
     return { ...description, size: description.size ?? source.size };
   return description;
@@ -71,17 +90,23 @@ function inPlace(
   source: Device,
   incremental: boolean,
   told: boolean,
-  ours: boolean,
+  open?: () => Promise<Device>,
 ): Target {
-  return {
+  const opened: Target = {
     device,
     isZero: told || device.capabilities.knownZero,
     warnings: checkSize(device, source, incremental),
+    binding: deviceBinding('target', device),
+    anchor: async () => {},
     commit: async () => {},
     abandon: async () => {},
     leave: async () => {},
-    close: async () => (ours ? device.close() : undefined),
+    reopen: async () => {
+      if (open) opened.device = await reopened(opened.device, open);
+    },
+    close: async () => (open ? opened.device.close() : undefined),
   };
+  return opened;
 }
 
 function checkSize(device: Device, source: Device, incremental: boolean): string[] {
@@ -122,7 +147,7 @@ async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
 async function make(
   description: FileDescription,
   source: Device,
-  { flush = true, signal }: CopyOptions,
+  options: CopyOptions,
 ): Promise<Target> {
   const origin = source.description?.driver === 'file' ? source.description.filename : undefined;
   const file = await PartialFile.create(description.filename, {
@@ -130,19 +155,66 @@ async function make(
     source: origin === undefined ? undefined : await statIfThere(origin),
   });
   try {
-    const opened = { ...description, filename: file.path };
-    const device = await openDevice(opened, { writable: true, knownZero: true, signal });
-    return {
-      device,
-      isZero: true,
-      warnings: [],
-      commit: () => file.commit(flush),
-      abandon: () => file.abandon(),
-      leave: () => file.leave(),
-      close: () => device.close(),
-    };
+    return await openMade(file, description, options);
   } catch (error) {
     await file.abandon();
     throw error;
   }
+}
+
+async function openMade(
+  file: PartialFile,
+  description: FileDescription,
+  { flush = true, signal }: CopyOptions,
+): Promise<Target> {
+  const opened = { ...description, filename: file.path };
+  const made = await file.made();
+  const device = await openDevice(opened, { writable: true, knownZero: true, signal });
+  return {
+    device,
+    isZero: true,
+    warnings: [],
+    binding: { target: file.name },
+    made,
+    anchor: () => syncFolder(file.path),
+    commit: () => file.commit(flush),
+    abandon: () => file.abandon(),
+    leave: () => file.leave(),
+    reopen: async () => {},
+    close: () => device.close(),
+  };
+}
+
+/** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
+async function goOn(
+  description: FileDescription,
+  options: CopyOptions,
+  { made }: CopyState,
+): Promise<Target> {
+  const { filename } = description;
+  const { resume = '', flush = true, signal } = options;
+  if (made === undefined) {
+    throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
+  }
+  const keep = { abandon: async () => {}, leave: async () => {} };
+  const file = await PartialFile.reopen(filename, made);
+  if (file !== undefined) return { ...(await openMade(file, description, options)), ...keep };
+
+  if (!(await PartialFile.isCommitted(filename, made))) {
+    throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
+  }
+  const device = await openDevice(description, { writable: true, signal });
+  return {
+    device,
+    isZero: false,
+    warnings: [],
+    binding: { target: await followed(filename) },
+    made,
+    complete: true,
+    anchor: async () => {},
+    commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
+    ...keep,
+    reopen: async () => {},
+    close: () => device.close(),
+  };
 }

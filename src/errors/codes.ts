@@ -39,6 +39,12 @@ export type ErrorCode =
   | 'ERR_DEVICE_UNSUPPORTED'
   /** An image format that must not be guessed, or that cannot be read here. */
   | 'ERR_DEVICE_FORMAT'
+  /** A file that an image names (its backing file, its data file) must not, or cannot, be followed. */
+  | 'ERR_IMAGE_CHAIN'
+  /** Something in a qcow2 image that cannot be: the message says what, and where. */
+  | 'ERR_QCOW2_CORRUPT'
+  /** A qcow2 image needs what is not known here: encryption, a newer feature. */
+  | 'ERR_QCOW2_UNSUPPORTED'
   /** The device has no such metadata context. */
   | 'ERR_CONTEXT_UNKNOWN'
   /** The peer broke the NBD protocol; the connection is closed. */
@@ -55,5 +61,15 @@ export type ErrorCode =
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
+  /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
+  | 'ERR_COPY_STOPPED'
+  /** A resume file belongs to another copy: of another source or target, or of other changes. */
+  | 'ERR_RESUME_MISMATCH'
+  /** A resume file is damaged, or none at all. */
+  | 'ERR_RESUME_CORRUPT'
+  /** Another copy uses the resume file now. */
+  | 'ERR_RESUME_BUSY'
+  /** A resume file could not be read or written; `errno` says why. */
+  | 'ERR_RESUME_FILE'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST';

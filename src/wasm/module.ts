@@ -26,9 +26,9 @@ export function preferredVariant(): KernelVariant {
 export function kernelModule(variant: KernelVariant): CompiledModule {
   const known = compiled.get(variant);
   if (known !== undefined) return known;
-  const module = new engine.Module(
-    readFileSync(new URL(`./kernels.${variant}.wasm`, import.meta.url)),
-  );
+  // By the package's own path, because the command is bundled into files that lie elsewhere.
+  const url = new URL(import.meta.resolve(`#dist/wasm/kernels.${variant}.wasm`));
+  const module = new engine.Module(readFileSync(url));
   compiled.set(variant, module);
   return module;
 }

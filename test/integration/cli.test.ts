@@ -32,7 +32,7 @@ function lacuna(args: string[], options: CliOptions = {}) {
 
 describe('every command', () => {
   test('prints help on standard output', async () => {
-    for (const command of ['copy', 'map', 'info', 'compare', 'demo']) {
+    for (const command of ['copy', 'map', 'info', 'compare', 'digest', 'demo']) {
       const { code, stdout, stderr } = await lacuna([command, '--help']);
       expect([code, stderr]).toEqual([0, '']);
       expect(stdout).toContain(`Usage: lacuna ${command}`);
@@ -72,6 +72,20 @@ describe('every command', () => {
       started: (child) => child.stdout?.destroy(),
     });
     expect([code, stderr]).toEqual([0, '']);
+  });
+});
+
+describe('lacuna digest', () => {
+  test('prints the same as a copy does, and reads only data', async () => {
+    const { code, stdout } = await lacuna(['digest', 'disk.raw']);
+    expect(code).toBe(0);
+    const [digest, name] = stdout.trimEnd().split('  ');
+    expect([digest, name]).toEqual([expect.stringMatching(/^lacuna1:[0-9a-f]{64}$/), 'disk.raw']);
+    const report = JSON.parse((await lacuna(['digest', '--json', 'disk.raw'])).stdout);
+    expect(report).toMatchObject({ digest, size: 64 * MIB, readBytes: 2 * MIB });
+    const copied = await lacuna(['copy', '--digest', 'disk.raw', 'digested.raw']);
+    expect(copied.stdout).toContain(`Digest: ${digest}\n`);
+    expect((await lacuna(['digest', 'digested.raw'])).stdout).toBe(`${digest}  digested.raw\n`);
   });
 });
 

@@ -248,10 +248,10 @@ describe('lacuna copy refuses', () => {
     expect(readFileSync(target).equals(Buffer.alloc(MiB, 3))).toBe(true);
   });
 
-  test('a target that is a qcow2 by its name, and says what to do', async () => {
+  test('a target of a format that cannot be written, and says what to do', async () => {
     const source = join(folder, 'a.raw');
     writeFileSync(source, 'x');
-    const result = await runCli(['copy', source, join(folder, 'b.qcow2')]);
+    const result = await runCli(['copy', source, join(folder, 'b.vmdk')]);
     expectFailure(result, 'ERR_DEVICE_FORMAT', /qemu-nbd/);
   });
 

@@ -39,7 +39,7 @@ it('does not open when the signal has fired', async () => {
 it('takes a description for what it says, whatever the ending of its file', async () => {
   const filename = join(folder, 'odd.qcow2');
   await createRawFile(filename, 512);
-  await expect(openDevice(filename)).rejects.toMatchObject({ code: 'ERR_DEVICE_FORMAT' });
+  await expect(openDevice(filename)).rejects.toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });
   await using raw = await openDevice(filename, { format: 'raw' });
   await using again = await openDevice(raw.description!);
   expect(again.size).toBe(512);

@@ -44,7 +44,10 @@ describe('parseDescription', () => {
     ['{"driver"', /not valid JSON/],
     ['json:{]', /not valid JSON/],
     ['{"filename": "x"}', /driver is missing.*file, memory, nbd, null/],
-    ['{"driver": "qcow2"}', /driver cannot be "qcow2".*file, memory/],
+    ['{"driver": "vmdk"}', /driver cannot be "vmdk".*file, memory/],
+    ['{"driver": "qcow2"}', /file is missing; driver qcow2 needs it/],
+    ['driver=qcow2,file.driver=file', /file.filename is missing/],
+    ['driver=qcow2,file.driver=file,file.filename=x,backing=y', /backing must be an object/],
     ['{"driver": "toString"}', /driver cannot be "toString"/],
     [
       'driver=file,file=x',
@@ -65,7 +68,7 @@ describe('parseDescription', () => {
     expect(() => parseDescription(text)).toThrow(message);
   });
 
-  it.each(['disk.qcow2', 'DISK.QCOW2', 'a.qcow', 'a.vmdk', 'a.vdi', 'a.vhd', '/x/a.vhdx'])(
+  it.each(['a.qcow', 'a.vmdk', 'a.vdi', 'a.vhd', '/x/a.vhdx'])(
     'refuses %s unless it is said to be raw',
     (path) => {
       const refusal = { code: 'ERR_DEVICE_FORMAT', device: path };
@@ -78,8 +81,37 @@ describe('parseDescription', () => {
     expect(() => parseDescription('disk.vhd')).toThrow(
       /qemu-nbd -f vpc .*say that the format is raw/,
     );
-    const format = 'qcow2' as ImageFormat;
-    expect(() => parseDescription('disk', { format })).toThrow(/qemu-nbd -f qcow2/);
+    const format = 'vmdk' as ImageFormat;
+    expect(() => parseDescription('disk', { format })).toThrow(/qemu-nbd -f vmdk/);
+  });
+
+  it.each(['disk.qcow2', 'DISK.QCOW2'])(
+    'takes %s for an image, unless it is said to be raw',
+    (path) => {
+      const file = { driver: 'file', filename: path };
+      expect(parseDescription(path)).toEqual({ driver: 'qcow2', file });
+      expect(parseDescription(path, { format: 'raw' })).toEqual(file);
+    },
+  );
+
+  it('puts an image into whatever it is said to be in', () => {
+    const format = 'qcow2';
+    const file = { driver: 'file', filename: 'disk.img' };
+    expect(parseDescription('disk.img', { format })).toEqual({ driver: 'qcow2', file });
+    expect(parseDescription('nbd://host/x', { format })).toMatchObject({
+      driver: 'qcow2',
+      file: { driver: 'nbd' },
+    });
+    const image = 'driver=qcow2,file.driver=file,file.filename=disk.img,backing=';
+    expect(parseDescription(image, { format })).toEqual({ driver: 'qcow2', file, backing: null });
+  });
+
+  it('refuses a description that goes deeper than any chain', () => {
+    const deep = 'backing.'.repeat(600);
+    expect(() => parseDescription(`driver=qcow2,${deep}driver=file`)).toThrow(TypeError);
+    let nested: unknown = { driver: 'file', filename: 'x' };
+    for (let i = 0; i < 600; i++) nested = { driver: 'qcow2', file: nested };
+    expect(() => checkDescription(nested)).toThrow(/too deep/);
   });
 });
 

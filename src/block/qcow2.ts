@@ -1,0 +1,151 @@
+import type { ExtentList } from '../extent/index.js';
+import { RunKind, type Snapshot } from '../qcow2/index.js';
+import type { Qcow2Description } from './description.js';
+import type { Device } from './device.js';
+import type { Capabilities, Driver, ImageDetails, Limits, Location } from './driver.js';
+import { type ChainOpening, openParts } from './qcow2/chain.js';
+import { detailsOf } from './qcow2/details.js';
+import { Image } from './qcow2/image.js';
+import { readPadded } from './qcow2/read-padded.js';
+import { RunWalk } from './qcow2/run-walk.js';
+import { ChainStatus, CONTEXTS } from './qcow2/status.js';
+
+const GIB = 1024 ** 3;
+
+/** A qcow2 image with its backing files, read. */
+export class Qcow2Driver implements Driver {
+  readonly name: string;
+  /** As it was opened, with every file that was found through the image. */
+  readonly description: Qcow2Description;
+  readonly size: number;
+  readonly limits: Limits;
+  readonly capabilities: Capabilities;
+  readonly details: ImageDetails;
+  readonly #image: Image;
+  readonly #backing?: Device;
+  readonly #devices: readonly Device[];
+  readonly #status: ChainStatus;
+
+  private constructor(
+    image: Image,
+    description: Qcow2Description,
+    { devices, backing, snapshots }: Opened,
+  ) {
+    const { clusterSize } = image.geometry;
+    this.name = image.name;
+    this.description = description;
+    this.size = image.size;
+    this.#image = image;
+    this.#backing = backing;
+    this.#devices = devices;
+    this.#status = new ChainStatus(image, backing);
+    this.details = detailsOf(image.header, snapshots, chainOf(backing));
+    this.limits = {
+      minimum: 1,
+      preferred: clusterSize,
+      maximum: GIB,
+      maximumZero: Number.MAX_SAFE_INTEGER,
+      zeroAlignment: clusterSize,
+      discardAlignment: clusterSize,
+    };
+    this.capabilities = {
+      write: false,
+      zero: false,
+      fastZero: false,
+      discard: false,
+      flush: false,
+      contexts: CONTEXTS,
+      // A backing file that is no image may know little of its holes; the image itself knows all.
+      exactStatus: backing?.capabilities.exactStatus ?? true,
+      multiConnection: true,
+      knownZero: false,
+    };
+  }
+
+  /**
+   * Opens an image and, through it, its backing files.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED, ERR_IMAGE_CHAIN, or that of a file.
+   */
+  static async open(description: Qcow2Description, opening: ChainOpening): Promise<Qcow2Driver> {
+    const parts = await openParts(description, opening);
+    try {
+      const image = await Image.open(parts);
+      return new Qcow2Driver(image, parts.description, parts);
+    } catch (error) {
+      await Promise.allSettled(parts.devices.map((device) => device.close()));
+      throw error;
+    }
+  }
+
+  async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const length = target.byteLength;
+    const walk = new RunWalk(this.#image, offset, offset + length);
+    for (;;) {
+      const more = walk.next();
+      if (!(more instanceof Promise ? await more : more)) return;
+      const at = walk.offset - offset;
+      const piece = walk.length === length ? target : target.subarray(at, at + walk.length);
+      await this.#readRun(walk, piece, signal);
+    }
+  }
+
+  async #readRun(run: RunWalk, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    switch (run.kind) {
+      case RunKind.data:
+        return readPadded(this.#image.data, run.host, target, signal);
+      case RunKind.compressed: {
+        const inside = run.offset % this.#image.geometry.clusterSize;
+        return this.#image.readCompressed(run, inside, target);
+      }
+      case RunKind.unallocated:
+        if (this.#backing !== undefined) {
+          return readPadded(this.#backing, run.offset, target, signal);
+        }
+    }
+    target.fill(0);
+  }
+
+  extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]> {
+    return this.#status.extents(offset, length, contexts, signal);
+  }
+
+  async locate(offset: number, length: number): Promise<Location> {
+    const walk = new RunWalk(this.#image, offset, offset + length);
+    await walk.next();
+    if (walk.kind === RunKind.data) return locateIn(this.#image.data, walk.host, walk.length);
+    if (walk.kind === RunKind.unallocated && this.#backing !== undefined) {
+      return locateIn(this.#backing, offset, walk.length);
+    }
+    return { offset, length: walk.length };
+  }
+
+  async close(): Promise<void> {
+    this.#image.forget();
+    const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
+    for (const result of closed) if (result.status === 'rejected') throw result.reason;
+  }
+}
+
+interface Opened {
+  readonly devices: readonly Device[];
+  readonly backing?: Device;
+  readonly snapshots: readonly Snapshot[];
+}
+
+/** Behind the end of a file all is zero, and kept by nobody. */
+async function locateIn(device: Device, offset: number, length: number): Promise<Location> {
+  const there = Math.min(length, device.size - offset);
+  return there > 0 ? device.locate(offset, there) : { offset, length };
+}
+
+function chainOf(backing: Device | undefined): ImageDetails['chain'] {
+  if (backing === undefined) return [];
+  const { name, size, description, details } = backing;
+  return [{ name, driver: description?.driver ?? 'unknown', size }, ...(details?.chain ?? [])];
+}

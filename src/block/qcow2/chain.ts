@@ -1,0 +1,180 @@
+/** Opens the files of an image: its own, its data file and, through the drivers of their own, its backing files. */
+import { dirname, resolve } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { type Header, hasDataFile, Incompatible, type Snapshot } from '../../qcow2/index.js';
+import type { DeviceDescription, Qcow2Description } from '../description.js';
+import type { Device } from '../device.js';
+import type { ImageParts } from './image.js';
+import {
+  describeBacking,
+  identityOf,
+  type Naming,
+  realFolders,
+  refused,
+  resolveNamed,
+} from './named-file.js';
+import { readHeader, readSnapshots } from './read-header.js';
+
+/** Backing files behind one another. */
+const MOST_BACKING_FILES = 200;
+
+/** What an image is told by whoever opens it: the caller, or the image above it. */
+export interface ChainOpening {
+  /** Opens a device below this one. */
+  readonly open: (description: DeviceDescription, opening: ChainOpening) => Promise<Device>;
+  /** Folders that the image above may follow names into. */
+  readonly folders?: readonly string[];
+  /** The files of the images above. */
+  readonly above: ReadonlyArray<string | undefined>;
+  readonly signal?: AbortSignal;
+}
+
+/** All that belongs to an image, opened. */
+export interface OpenedParts extends ImageParts {
+  readonly backing?: Device;
+  readonly snapshots: readonly Snapshot[];
+  /** Every device that was opened, to be closed with the image. */
+  readonly devices: readonly Device[];
+  /** The description with all that was found. */
+  readonly description: Qcow2Description;
+}
+
+/** @throws what opening a file throws, and LacunaError ERR_IMAGE_CHAIN; nothing stays open then. */
+export async function openParts(
+  description: Qcow2Description,
+  opening: ChainOpening,
+): Promise<OpenedParts> {
+  const devices: Device[] = [];
+  const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
+    const device = await opening.open(part, { ...opening, ...below });
+    devices.push(device);
+    return device;
+  };
+  try {
+    return await openAll(description, opening, { open, devices });
+  } catch (error) {
+    await Promise.allSettled(devices.map((device) => device.close()));
+    throw error;
+  }
+}
+
+interface Opener {
+  open(part: DeviceDescription, below?: Partial<ChainOpening>): Promise<Device>;
+  readonly devices: readonly Device[];
+}
+
+async function openAll(
+  description: Qcow2Description,
+  opening: ChainOpening,
+  { open, devices }: Opener,
+): Promise<OpenedParts> {
+  const readOnly = description['read-only'] === true;
+  const file = await open({ ...description.file, 'read-only': readOnly });
+  const own = file.description ?? description.file;
+  const above = [...opening.above, identityOf(own)];
+  checkChain(file.name, above);
+  const header = await readHeader(file);
+  checkWritable(header, file, description);
+  const snapshots = await readSnapshots(file, header);
+  const snapshot = findSnapshot(description.snapshot, snapshots, file);
+  const folders = foldersOf(description, opening, own);
+  const names = { image: own.driver === 'file' ? own.filename : undefined, folders, file, header };
+
+  const wanted = describeDataFile(description, names, above);
+  const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }));
+  const below = describeBackingFile(description, names);
+  const backing = below && (await open({ ...below, 'read-only': true }, { folders, above }));
+  const found: Qcow2Description = {
+    ...description,
+    file: own,
+    backing: backing === undefined ? null : (backing.description ?? below),
+    ...(dataFile !== undefined && { 'data-file': dataFile.description ?? wanted }),
+  };
+  const parts = { header, file, dataFile, snapshot, snapshots, backing };
+  return { ...parts, devices, description: found };
+}
+
+/** A chain that comes back to a file of its own would have no end. */
+function checkChain(image: string, files: ReadonlyArray<string | undefined>): void {
+  const last = files.at(-1);
+  const again = last !== undefined && files.indexOf(last) < files.length - 1;
+  if (!again && files.length <= MOST_BACKING_FILES + 1) return;
+  const problem = again
+    ? 'is its own backing file, some way down: the chain goes in a circle'
+    : `has more than ${MOST_BACKING_FILES} images above it: commit some of them first`;
+  throw new LacunaError('ERR_IMAGE_CHAIN', `${image} ${problem}`, { device: image });
+}
+
+function checkWritable(header: Header, file: Device, description: Qcow2Description): void {
+  const isCorrupt = (header.incompatible & Incompatible.corrupt) !== 0n;
+  if (!isCorrupt || description['read-only'] === true) return;
+  const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
+  throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
+}
+
+/** By id, or else by name, as QEMU looks. */
+function findSnapshot(
+  wanted: string | undefined,
+  snapshots: readonly Snapshot[],
+  file: Device,
+): Snapshot | undefined {
+  if (wanted === undefined) return undefined;
+  const found =
+    snapshots.find(({ id }) => id === wanted) ?? snapshots.find(({ name }) => name === wanted);
+  if (found !== undefined) return found;
+  const names = snapshots.map(({ id, name }) => `${id} (${name})`).join(', ') || 'none';
+  const message = `${file.name} has no snapshot "${wanted}"; it has: ${names}`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: file.name });
+}
+
+/** The folders of the caller hold for the whole chain: an image below does not widen them. */
+function foldersOf(
+  description: Qcow2Description,
+  opening: ChainOpening,
+  own: DeviceDescription,
+): readonly string[] {
+  const { 'backing-folders': said } = description;
+  if (said !== undefined) return realFolders(said);
+  if (opening.folders !== undefined) return opening.folders;
+  return own.driver === 'file' ? realFolders([dirname(resolve(own.filename))]) : [];
+}
+
+interface Names {
+  readonly image: string | undefined;
+  readonly folders: readonly string[];
+  readonly file: Device;
+  readonly header: Header;
+}
+
+function describeBackingFile(
+  { backing }: Qcow2Description,
+  { header, file, image, folders }: Names,
+): DeviceDescription | undefined {
+  if (backing !== undefined) return backing ?? undefined;
+  if (header.backingFile === undefined) return undefined;
+  const naming: Naming = { image, name: file.name, what: 'backing file', key: 'backing', folders };
+  const path = resolveNamed(header.backingFile, naming);
+  return describeBacking(path, header.extensions.backingFormat, naming);
+}
+
+function describeDataFile(
+  { 'data-file': said }: Qcow2Description,
+  { header, file, image, folders }: Names,
+  above: ReadonlyArray<string | undefined>,
+): DeviceDescription | undefined {
+  const naming: Naming = { image, name: file.name, what: 'data file', key: 'data-file', folders };
+  if (!hasDataFile(header)) {
+    if (said === undefined) return undefined;
+    const message = `${file.name} keeps its data in itself: leave out "data-file"`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: file.name });
+  }
+  const { dataFile: named } = header.extensions;
+  if (said === undefined && named === undefined) {
+    const message = `${file.name} has an external data file and does not name it: say it as "data-file"`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: file.name });
+  }
+  const wanted = said ?? ({ driver: 'file', filename: resolveNamed(named!, naming) } as const);
+  const identity = identityOf(wanted);
+  if (identity === undefined || !above.includes(identity)) return wanted;
+  throw refused(naming, named ?? 'said', 'is an image of this chain itself: name the right one');
+}

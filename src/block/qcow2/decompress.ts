@@ -1,0 +1,57 @@
+import { inflateRawSync } from 'node:zlib';
+import { type Compression, findZstdFrame } from '../../qcow2/index.js';
+
+/**
+ * Decompresses one cluster. The bytes may go on behind what was compressed, and the result must have exactly
+ * `size` bytes: more are never made, whatever the bytes claim.
+ *
+ * @returns the cluster; undefined where the bytes are no cluster of that size.
+ */
+export type Decompress = (bytes: Uint8Array, size: number) => Uint8Array | undefined;
+
+/** The decompressor of an image; the one for zstd is loaded when an image needs it. */
+export async function decompressorFor(compression: Compression): Promise<Decompress> {
+  return compression === 'deflate' ? inflate : await zstdDecompressor();
+}
+
+function inflate(bytes: Uint8Array, size: number): Uint8Array | undefined {
+  try {
+    const cluster = inflateRawSync(bytes, { maxOutputLength: size });
+    return cluster.length === size ? cluster : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+let zstd: Promise<Decompress> | undefined;
+
+function zstdDecompressor(): Promise<Decompress> {
+  zstd ??= loadZstd();
+  return zstd;
+}
+
+async function loadZstd(): Promise<Decompress> {
+  const { decompress, init } = await import('@bokuweb/zstd-wasm');
+  await init();
+  return (bytes, size) => {
+    const cluster = new Uint8Array(size);
+    let done = 0;
+    for (let at = 0; done < size; ) {
+      const rest = bytes.subarray(at);
+      const frame = findZstdFrame(rest);
+      // The library makes as much room as a frame claims to need, so the claim is looked at before.
+      if (frame === undefined || (frame.contentSize ?? 0) > size - done) return undefined;
+      at += frame.length;
+      if (frame.contentSize === 0) continue;
+      try {
+        const options = { defaultHeapSize: size - done };
+        const content = decompress(rest.subarray(0, frame.length), options);
+        cluster.set(content, done);
+        done += content.length;
+      } catch {
+        return undefined;
+      }
+    }
+    return cluster;
+  };
+}

@@ -1,0 +1,60 @@
+import { findRun, type L2Table, type Run, RunKind } from '../../qcow2/index.js';
+import type { Image } from './image.js';
+
+/**
+ * Walks the runs of an image between two bytes of its disk. Nothing is made for a run: this object is the run, until
+ * it is asked for the next one. Entries of the L1 table without an L2 table are passed all at once.
+ */
+export class RunWalk implements Run {
+  kind: number = RunKind.unallocated;
+  /** First byte of the run, in the disk. */
+  offset: number;
+  length = 0;
+  host = 0;
+  hostLength = 0;
+  /** Tables that were entered. */
+  tables = 0;
+  readonly #image: Image;
+  readonly #end: number;
+  #index = -1;
+  #table?: L2Table;
+
+  constructor(image: Image, offset: number, end: number) {
+    this.#image = image;
+    this.offset = offset;
+    this.#end = end;
+  }
+
+  /** Goes to the next run, at once where its table is in memory; false behind the last one. */
+  next(): boolean | Promise<boolean> {
+    this.offset += this.length;
+    this.length = 0;
+    if (this.offset >= this.#end) return false;
+    const { l1, geometry } = this.#image;
+    const index = Math.floor(this.offset / geometry.l2Span);
+    if (index === this.#index) return this.#find();
+    const place = l1.tableAt(index);
+    if (place === 0) {
+      const used = l1.nextUsed(index + 1, Math.ceil(this.#end / geometry.l2Span));
+      this.kind = RunKind.unallocated;
+      this.length = Math.min(this.#end, used * geometry.l2Span) - this.offset;
+      return true;
+    }
+    const view = this.#image.l2(place);
+    if (!(view instanceof Promise)) return this.#enter(index, place, view);
+    return view.then((loaded) => this.#enter(index, place, loaded));
+  }
+
+  #enter(index: number, offset: number, view: DataView): boolean {
+    this.tables++;
+    this.#index = index;
+    this.#table = { view, offset, start: index * this.#image.geometry.l2Span };
+    return this.#find();
+  }
+
+  #find(): boolean {
+    const search = { from: this.offset, end: this.#end, run: this };
+    findRun(this.#table as L2Table, this.#image.rules, search);
+    return true;
+  }
+}

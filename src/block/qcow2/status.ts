@@ -1,0 +1,141 @@
+import { Context, ExtentList, Status } from '../../extent/index.js';
+import { RunKind } from '../../qcow2/index.js';
+import type { Device } from '../device.js';
+import { FileHoles } from './file-holes.js';
+import type { Image } from './image.js';
+import { RunWalk } from './run-walk.js';
+
+/** What a qcow2 device answers. */
+export const CONTEXTS: readonly string[] = [Context.allocation, Context.depth];
+
+/** An answer ends after this many extents, or tables, so that others have their turn. */
+const MOST_EXTENTS = 65_536;
+const MOST_TABLES = 1024;
+
+/** How much of the backing file's status is asked for at once, where this image has but small gaps. */
+const LOOKAHEAD = 512 * 1024 * 1024;
+
+/** Depth of what is allocated in the image itself. */
+const HERE = 1;
+
+/**
+ * The status of an image through its chain. What a cluster is comes from the first image that has it; behind the end
+ * of a backing file that is shorter, all is zero and counts as allocated in it, as QEMU has it.
+ */
+export class ChainStatus {
+  readonly #image: Image;
+  readonly #backing?: BackingStatus;
+  #holes?: Promise<FileHoles | undefined>;
+
+  constructor(image: Image, backing?: Device) {
+    this.#image = image;
+    this.#backing = backing === undefined ? undefined : new BackingStatus(backing);
+  }
+
+  /** One list for each context, of the range or of its beginning. */
+  async extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]> {
+    this.#holes ??= FileHoles.look(this.#image.data);
+    const holes = await this.#holes;
+    const lists: Lists = { allocation: new ExtentList(offset), depth: new ExtentList(offset) };
+    const walk = new RunWalk(this.#image, offset, offset + length);
+    for (;;) {
+      const more = walk.next();
+      if (!(more instanceof Promise ? await more : more)) break;
+      if (walk.kind !== RunKind.unallocated) pushOwn(lists, walk, holes);
+      else if (this.#backing !== undefined) await this.#backing.pushTo(lists, walk, signal);
+      else push(lists, walk.length, Status.hole | Status.zero, 0);
+      if (lists.allocation.count >= MOST_EXTENTS || walk.tables >= MOST_TABLES) break;
+    }
+    return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
+  }
+}
+
+interface Lists {
+  readonly allocation: ExtentList;
+  readonly depth: ExtentList;
+}
+
+function push({ allocation, depth }: Lists, length: number, status: number, level: number): void {
+  allocation.push(length, status);
+  depth.push(length, level);
+}
+
+function pushOwn(lists: Lists, run: RunWalk, holes: FileHoles | undefined): void {
+  if (run.kind === RunKind.data && holes !== undefined) {
+    holes.pushTo(lists.allocation, run.host, run.length);
+    lists.depth.push(run.length, HERE);
+    return;
+  }
+  push(lists, run.length, run.kind === RunKind.zero ? Status.zero : Status.data, HERE);
+}
+
+/** What a backing file says, asked for in large pieces and kept for the next gap. */
+class BackingStatus {
+  readonly #device: Device;
+  readonly #contexts: readonly string[];
+  #answer: ExtentList[] = [];
+  #start = 0;
+  #end = 0;
+
+  constructor(device: Device) {
+    this.#device = device;
+    const { contexts } = device.capabilities;
+    this.#contexts = CONTEXTS.filter(
+      (context) => context === Context.allocation || contexts.includes(context),
+    );
+  }
+
+  /** Adds the status of a run that the image does not have. */
+  async pushTo(lists: Lists, run: RunWalk, signal?: AbortSignal): Promise<void> {
+    const end = run.offset + run.length;
+    const stop = Math.min(end, this.#device.size);
+    for (let at = run.offset; at < stop; ) {
+      if (at < this.#start || at >= this.#end) await this.#ask(at, stop, signal);
+      const to = Math.min(stop, this.#end);
+      const [allocation, depth] = this.#answer;
+      pushPart(lists.allocation, allocation, at, to);
+      if (depth === undefined) lists.depth.push(to - at, HERE + 1);
+      else pushPart(lists.depth, depth, at, to, deeper);
+      at = to;
+      if (lists.allocation.count >= MOST_EXTENTS) return;
+    }
+    push(lists, end - Math.max(stop, run.offset), Status.zero, HERE + 1);
+  }
+
+  async #ask(offset: number, end: number, signal?: AbortSignal): Promise<void> {
+    const stop = Math.min(this.#device.size, Math.max(end, offset + LOOKAHEAD));
+    const options = { contexts: this.#contexts, signal };
+    const answer = await this.#device.someExtents(offset, stop - offset, options);
+    this.#answer = answer;
+    this.#start = offset;
+    this.#end = Math.min(...answer.map((list) => list.end));
+  }
+}
+
+function deeper(depth: number): number {
+  return depth === 0 ? 0 : depth + 1;
+}
+
+/** Adds a part of a list to another one. */
+function pushPart(
+  target: ExtentList,
+  list: ExtentList,
+  from: number,
+  to: number,
+  change: (flags: number) => number = same,
+): void {
+  for (let i = list.indexOf(from), at = from; at < to; i++) {
+    const end = Math.min(to, list.endAt(i));
+    target.push(end - at, change(list.flagsAt(i)));
+    at = end;
+  }
+}
+
+function same(flags: number): number {
+  return flags;
+}

@@ -1,0 +1,62 @@
+/** Bytes of tables that a thread holds, of all images together. */
+const MOST_BYTES = 32 * 1024 * 1024;
+
+/**
+ * The L2 tables of this thread's images that were used last. One cache for all of them: a chain of hundreds of images
+ * must not hold hundreds of times as much.
+ */
+export class TableCache {
+  readonly #tables = new Map<string, DataView>();
+  readonly #most: number;
+  #bytes = 0;
+  #images = 0;
+
+  constructor(most = MOST_BYTES) {
+    this.#most = most;
+  }
+
+  /** A number for an image, under which its tables are held. */
+  enter(): number {
+    return this.#images++;
+  }
+
+  get(image: number, offset: number): DataView | undefined {
+    const key = `${image}:${offset}`;
+    const table = this.#tables.get(key);
+    if (table === undefined) return undefined;
+    // What was used last stands last.
+    this.#tables.delete(key);
+    this.#tables.set(key, table);
+    return table;
+  }
+
+  set(image: number, offset: number, table: DataView): void {
+    this.delete(image, offset);
+    this.#tables.set(`${image}:${offset}`, table);
+    this.#bytes += table.byteLength;
+    for (const [key, oldest] of this.#tables) {
+      if (this.#bytes <= this.#most || oldest === table) return;
+      this.#drop(key, oldest);
+    }
+  }
+
+  delete(image: number, offset: number): void {
+    const key = `${image}:${offset}`;
+    const table = this.#tables.get(key);
+    if (table !== undefined) this.#drop(key, table);
+  }
+
+  /** Forgets all tables of an image. */
+  leave(image: number): void {
+    for (const [key, table] of this.#tables) {
+      if (key.startsWith(`${image}:`)) this.#drop(key, table);
+    }
+  }
+
+  #drop(key: string, table: DataView): void {
+    this.#tables.delete(key);
+    this.#bytes -= table.byteLength;
+  }
+}
+
+export const tableCache = new TableCache();

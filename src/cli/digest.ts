@@ -1,0 +1,69 @@
+import type { Command } from 'commander';
+import { type DigestOptions, type DigestReport, digest } from '../copy/index.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { ProgressBar } from './progress.js';
+import type { Shell } from './shell.js';
+import { parseCount } from './units.js';
+
+interface DigestFlags {
+  format?: DigestOptions['sourceFormat'];
+  threads?: number;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna digest disk.raw
+  lacuna digest --json nbd://host/vda
+
+Zeroes are not read, and not what sha256sum prints: docs/digest.md says how it is made.`;
+
+/** Adds `lacuna digest`. */
+export function registerDigest(program: Command, shell: Shell): void {
+  program
+    .command('digest')
+    .summary('name what a device holds by one hash')
+    .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
+    .argument('<source>', 'the device to read')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: DigestFlags) => digestCommand(source, flags, shell));
+}
+
+async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {
+  const { format: sourceFormat, threads } = flags;
+  const report = await digestWithBar(
+    source,
+    {
+      signal: shell.signal,
+      ...(sourceFormat !== undefined && { sourceFormat }),
+      ...(threads !== undefined && { threads }),
+    },
+    shell,
+  );
+  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${source}`;
+  await shell.print(`${text}\n`);
+}
+
+async function digestWithBar(
+  source: string,
+  options: DigestOptions,
+  shell: Shell,
+): Promise<DigestReport> {
+  const bar = await ProgressBar.start(shell);
+  const started = performance.now();
+  try {
+    return await digest(source, {
+      ...options,
+      onProgress: ({ readBytes, totalBytes }) => {
+        const elapsedMs = performance.now() - started;
+        bar.show({ phase: 'Reading', totalBytes, doneBytes: readBytes, elapsedMs });
+      },
+    });
+  } finally {
+    bar.stop();
+  }
+}

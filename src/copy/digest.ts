@@ -1,0 +1,45 @@
+import type { ImageFormat } from '../block/index.js';
+import { copy } from './job.js';
+import type { DeviceSource, TransferOptions } from './options.js';
+
+export interface DigestOptions extends TransferOptions {
+  sourceFormat?: ImageFormat;
+  signal?: AbortSignal;
+  /** Told about ten times a second. */
+  onProgress?(progress: { readBytes: number; totalBytes: number }): void;
+}
+
+export interface DigestReport {
+  /** `lacuna1:` and 64 hexadecimal digits. */
+  digest: string;
+  /** Bytes of the source. */
+  size: number;
+  readBytes: number;
+  /** Bytes not read, because they are known to be zero. */
+  skippedBytes: number;
+  /** Worker threads; 0 when the calling thread did it all. */
+  threads: number;
+  durationMs: number;
+  warnings: string[];
+}
+
+/**
+ * Names the content of a device by one SHA-256, which docs/digest.md defines. Only data is read; devices of the same
+ * size with the same bytes have the same digest, whatever is allocated.
+ *
+ * @throws what `copy` throws: this is a copy to nowhere.
+ */
+export async function digest(
+  source: DeviceSource,
+  options: DigestOptions = {},
+): Promise<DigestReport> {
+  const { onProgress, ...rest } = options;
+  const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
+  const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });
+  for await (const { movedBytes: readBytes, totalBytes } of job) {
+    onProgress?.({ readBytes, totalBytes });
+  }
+  const { digest, size, movedBytes, threads, durationMs, warnings } = await job;
+  const read = { readBytes: movedBytes, skippedBytes: size - movedBytes };
+  return { digest: digest!, size, ...read, threads, durationMs, warnings };
+}

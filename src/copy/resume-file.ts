@@ -1,0 +1,270 @@
+/**
+ * What remains of a copy, kept in a small file, so that a later run can go on.
+ *
+ * It is a file of bitmaps (see bitmap/file-header.ts) with two of them, `data` and `zero`, and with the rest of what
+ * is known as JSON in the place of the disk's identity. It is only ever replaced as a whole: written beside itself,
+ * synced, renamed, and the folder synced. So after a crash it is one moment of the copy or the next, and what is
+ * neither has been damaged and is refused.
+ *
+ * Whoever uses it holds its lock. An empty file is one that was not begun: it stands for the lock alone.
+ */
+import fs from 'node:fs';
+import { promisify } from 'node:util';
+import { type FileOperations, fileOperations } from '../bitmap/file-operations.js';
+import { writeBitmaps } from '../bitmap/file-writer.js';
+import { type Bitmap, BitmapFile } from '../bitmap/index.js';
+import { lockFile, syncFolder } from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import type { Arena } from '../wasm/index.js';
+import { followed, type MadeFile } from './partial-file.js';
+
+/** What a resume file says beside what remains. */
+export interface CopyState {
+  /** What tells this copy from others: see resume-binding.ts. */
+  readonly binding: Readonly<Record<string, string>>;
+  /** The unfinished file, where the target is one that is being made. */
+  readonly made?: MadeFile;
+  /** What remains reads as zero in the target, unless it was written after this moment. */
+  readonly targetIsZero: boolean;
+  /** Bytes that the whole copy had to deal with, as in its report. */
+  readonly plannedBytes: number;
+  /** Bytes that the whole copy had to move or zero. */
+  readonly totalBytes: number;
+}
+
+/** A moment of a copy. */
+export interface CopyMoment {
+  readonly state: CopyState;
+  /** What has to be moved. */
+  readonly data: Bitmap;
+  /** What has to be zeroed. */
+  readonly zero: Bitmap;
+}
+
+/** The steps that change the file, so that a test can cut the power between any two of them. */
+export interface ResumeFileOperations extends Omit<FileOperations, 'sync' | 'syncFolder'> {
+  sync(fd: number): Promise<void> | void;
+  syncFolder(path: string): Promise<void> | void;
+}
+
+const OPERATIONS: ResumeFileOperations = {
+  ...fileOperations,
+  // What waits for the medium must not keep this thread from copying.
+  sync: promisify(fs.fsync),
+  syncFolder,
+};
+
+const KIND = 'lacuna-resume';
+const VERSION = 1;
+
+export class ResumeFile {
+  readonly path: string;
+  readonly #operations: ResumeFileOperations;
+  #fd: number;
+  #begun: boolean;
+  #closed = false;
+
+  /**
+   * Opens the file, or makes an empty one, and locks it.
+   *
+   * @throws LacunaError ERR_RESUME_BUSY, ERR_RESUME_CORRUPT when it is no regular file, ERR_RESUME_FILE
+   */
+  static async open(
+    filename: string,
+    operations: ResumeFileOperations = OPERATIONS,
+  ): Promise<ResumeFile> {
+    try {
+      const path = await followed(filename);
+      for (;;) {
+        const file = await lockNamed(path);
+        if (file !== undefined) return new ResumeFile(path, file, operations);
+      }
+    } catch (error) {
+      throw fileFailure('open', filename, error);
+    }
+  }
+
+  private constructor(
+    path: string,
+    { fd, size }: { fd: number; size: number },
+    operations: ResumeFileOperations,
+  ) {
+    this.path = path;
+    this.#fd = fd;
+    this.#begun = size > 0;
+    this.#operations = operations;
+  }
+
+  /**
+   * The moment that the file holds, whose bitmaps the caller owns; undefined when it was not begun.
+   *
+   * @throws LacunaError ERR_RESUME_CORRUPT; ERR_RESUME_MISMATCH when its source has another size;
+   * ERR_RESUME_FILE; ERR_ARENA_FULL
+   */
+  read({ size, arena }: { size: number; arena: Arena }): CopyMoment | undefined {
+    if (!this.#begun) return undefined;
+    try {
+      const bitmaps = BitmapFile.open(this.path, { size, arena, readOnly: true });
+      try {
+        const state = decodeState(bitmaps.identity);
+        if (state === undefined) throw damaged(this.path);
+        return { state, data: bitmaps.load('data'), zero: bitmaps.load('zero') };
+      } finally {
+        bitmaps.close();
+      }
+    } catch (error) {
+      throw readFailure(this.path, error);
+    }
+  }
+
+  /**
+   * Replaces what the file holds. Durable when this resolves; after a failure it holds what it held.
+   *
+   * @throws LacunaError ERR_RESUME_FILE
+   */
+  async write({ state, data, zero }: CopyMoment): Promise<void> {
+    const operations = this.#operations;
+    const temporary = temporaryOf(this.path);
+    let fd: number | undefined;
+    try {
+      fd = operations.create(temporary, fs.fstatSync(this.#fd).mode & 0o777);
+      // Its lock must be ours before it can be found under the name.
+      await lockFile(fd);
+      writeBitmaps(operations, fd, { data, zero }, { size: data.size, identity: encode(state) });
+      await operations.sync(fd);
+      operations.rename(temporary, this.path);
+      fs.closeSync(this.#fd);
+      this.#fd = fd;
+      this.#begun = true;
+      await operations.syncFolder(this.path);
+    } catch (error) {
+      if (fd !== undefined && fd !== this.#fd) this.#abandon(fd, temporary);
+      throw fileFailure('write', this.path, error);
+    }
+  }
+
+  /**
+   * Removes the file: the copy is complete.
+   *
+   * @throws LacunaError ERR_RESUME_FILE
+   */
+  async remove(): Promise<void> {
+    try {
+      this.#operations.remove(temporaryOf(this.path));
+      this.#operations.remove(this.path);
+      this.#begun = true;
+      await this.#operations.syncFolder(this.path);
+    } catch (error) {
+      throw fileFailure('remove', this.path, error);
+    }
+  }
+
+  /** Gives the lock back. A file that was not begun is not left behind. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (!this.#begun) fs.rmSync(this.path, { force: true });
+    fs.closeSync(this.#fd);
+  }
+
+  #abandon(fd: number, temporary: string): void {
+    fs.closeSync(fd);
+    try {
+      this.#operations.remove(temporary);
+    } catch {
+      // It is in nobody's way: the next one replaces it, and the first error matters more.
+    }
+  }
+}
+
+/** Opens and locks what the path names; undefined when it was replaced or removed meanwhile. */
+async function lockNamed(path: string): Promise<{ fd: number; size: number } | undefined> {
+  const { O_RDWR, O_CREAT, O_NONBLOCK } = fs.constants;
+  // A FIFO would otherwise wait for somebody at its other end.
+  const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NONBLOCK, 0o666);
+  try {
+    const stat = fs.fstatSync(fd);
+    if (!stat.isFile()) throw damaged(path);
+    if (!(await lockFile(fd))) throw busy(path);
+    const named = fs.statSync(path, { throwIfNoEntry: false });
+    if (named?.ino === stat.ino) return { fd, size: fs.fstatSync(fd).size };
+  } catch (error) {
+    fs.closeSync(fd);
+    throw error;
+  }
+  fs.closeSync(fd);
+  return undefined;
+}
+
+/** What a crash may leave beside the file; the next run replaces or removes it. */
+function temporaryOf(path: string): string {
+  return `${path}.new`;
+}
+
+function encode(state: CopyState): string {
+  return JSON.stringify({ [KIND]: VERSION, ...state });
+}
+
+/** Undefined for what is no state; whatever the text is, the result is sound. */
+function decodeState(text: string): CopyState | undefined {
+  let value: Record<string, unknown>;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (!isObject(value) || value[KIND] !== VERSION) return undefined;
+  const { binding, made, targetIsZero, plannedBytes, totalBytes } = value;
+  if (!isTexts(binding) || typeof targetIsZero !== 'boolean') return undefined;
+  if (!isBytes(plannedBytes) || !isBytes(totalBytes)) return undefined;
+  if (made === undefined) return { binding, targetIsZero, plannedBytes, totalBytes };
+  if (!isTexts(made) || made.path === undefined || made.inode === undefined) return undefined;
+  const { path, inode } = made;
+  return { binding, made: { path, inode }, targetIsZero, plannedBytes, totalBytes };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function isTexts(value: unknown): value is Record<string, string> {
+  return isObject(value) && Object.values(value).every((text) => typeof text === 'string');
+}
+
+function isBytes(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function readFailure(path: string, error: unknown): unknown {
+  if (!(error instanceof LacunaError)) return error;
+  if (error.code === 'ERR_BITMAP_CORRUPT' || error.code === 'ERR_BITMAP_UNKNOWN') {
+    return damaged(path, error);
+  }
+  if (error.code === 'ERR_BITMAP_FILE') return fileFailure('read', path, error);
+  if (error.code !== 'ERR_BITMAP_MISMATCH') return error;
+  const message = `Cannot resume from ${path}: the source had another size when the copy began; name that source, or delete ${path} to begin again`;
+  return new LacunaError('ERR_RESUME_MISMATCH', message, { device: path, cause: error });
+}
+
+function damaged(path: string, cause?: unknown): LacunaError {
+  const message = `Cannot resume from ${path}: it is damaged, or no resume file of this version; delete it to begin again`;
+  return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path, cause });
+}
+
+function busy(path: string): LacunaError {
+  const message = `${path} is used by another copy: wait for that, or name another resume file`;
+  return new LacunaError('ERR_RESUME_BUSY', message, { device: path });
+}
+
+function fileFailure(action: string, path: string, error: unknown): unknown {
+  const { code, errno, message } = error as NodeJS.ErrnoException & { errno?: unknown };
+  const isOurs = error instanceof LacunaError;
+  if (isOurs && !['ERR_BITMAP_FILE', 'ERR_DEVICE_IO'].includes(error.code)) return error;
+  const name = isOurs && typeof errno === 'string' ? errno : code;
+  if (name === undefined) return error;
+  return new LacunaError(
+    'ERR_RESUME_FILE',
+    `Cannot ${action} the resume file ${path}: ${message}`,
+    { device: path, errno: name, cause: error },
+  );
+}

@@ -1,0 +1,170 @@
+/** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
+import { type Device, openDevice } from '../block/index.js';
+import type { Arena } from '../wasm/index.js';
+import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
+import type { Plan } from './plan.js';
+import type { CheckedScope } from './plan-scope.js';
+import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
+import { type CopyMoment, ResumeFile } from './resume-file.js';
+import type { Target } from './target.js';
+
+export interface ResumptionOptions {
+  source: Device;
+  scope: CheckedScope;
+  arena: Arena;
+}
+
+export interface BeginOptions extends Pick<CheckpointsOptions, 'failed'> {
+  target: Target;
+  plan: Pick<Plan, 'data' | 'zero'>;
+  plannedBytes: number;
+  /** Bytes of the whole copy. */
+  totalBytes: number;
+  threads: number;
+}
+
+export class Resumption {
+  /** What an earlier run left to be done; undefined when this is the first. */
+  readonly saved: CopyMoment | undefined;
+  readonly #file: ResumeFile;
+  readonly #binding: Binding;
+  #checkpoints: Checkpoints | undefined;
+  /** As of the checkpoints before the present ones. */
+  #remainedBytes: number | undefined;
+  #flusher: Device | undefined;
+
+  /**
+   * Opens a resume file for a copy, before anything is written.
+   *
+   * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
+   */
+  static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
+    const { source, scope, arena } = options;
+    const file = await ResumeFile.open(path);
+    try {
+      const binding = { ...sourceBinding(source), ...planBinding(scope) };
+      const saved = file.read({ size: source.size, arena });
+      if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
+      return new Resumption(file, binding, saved);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  private constructor(file: ResumeFile, binding: Binding, saved: CopyMoment | undefined) {
+    this.#file = file;
+    this.#binding = binding;
+    this.saved = saved;
+  }
+
+  /** The file, and the bytes that it says are left for a later run; undefined before the first checkpoint. */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    const remainingBytes = this.#checkpoints?.remainingBytes ?? this.#remainedBytes;
+    return remainingBytes === undefined ? undefined : { file: this.#file.path, remainingBytes };
+  }
+
+  get remains(): Remains | undefined {
+    return this.#checkpoints?.remains;
+  }
+
+  get warnings(): string[] {
+    return this.#checkpoints?.warnings ?? [];
+  }
+
+  /** @throws LacunaError ERR_RESUME_MISMATCH */
+  checkTarget({ binding }: Target): void {
+    if (this.saved !== undefined) {
+      checkBinding(this.#file.path, this.saved.state.binding, binding);
+    }
+  }
+
+  /**
+   * Makes checkpoints from here on; the plan is exact, and nothing of it has been begun. Called again when the copy
+   * goes on after a failure, with a target that may have been opened anew.
+   */
+  async begin(options: BeginOptions): Promise<void> {
+    const { target, plan, plannedBytes, totalBytes, threads, failed } = options;
+    await this.#forget();
+    await target.anchor();
+    const flusher = await this.#openFlusher(target.device, threads);
+    this.#checkpoints = new Checkpoints({
+      file: this.#file,
+      state: {
+        binding: { ...this.#binding, ...target.binding },
+        made: target.made,
+        targetIsZero: this.saved?.state.targetIsZero ?? target.isZero,
+        plannedBytes,
+        totalBytes,
+      },
+      remains: { data: plan.data.snapshot(), zero: plan.zero.snapshot() },
+      flush: (signal) => flusher.flush({ signal }),
+      failed,
+    });
+    await this.#checkpoints.begin();
+  }
+
+  /** Says that all that remains reads as zero in the target, because all of it was zeroed at once. */
+  targetIsZero(): void {
+    this.remains?.zero.resetAll();
+    this.#checkpoints?.targetIsZero();
+  }
+
+  /**
+   * Makes no more checkpoints until the next {@link begin}.
+   *
+   * @throws what a flush has failed with
+   */
+  async end(): Promise<void> {
+    await this.#checkpoints?.end();
+  }
+
+  /** Removes the file: the copy is complete, and durable under its name. */
+  async complete(): Promise<void> {
+    await this.#file.remove();
+    this.remains?.data.free();
+    this.remains?.zero.free();
+  }
+
+  /** Gives back what the checkpoints of an earlier round have held. */
+  async #forget(): Promise<void> {
+    this.remains?.data.free();
+    this.remains?.zero.free();
+    this.#remainedBytes = this.#checkpoints?.remainingBytes;
+    this.#checkpoints = undefined;
+    await this.#flusher?.close();
+    this.#flusher = undefined;
+  }
+
+  /**
+   * After a failure: keeps what remains as it is now. Never fails.
+   *
+   * @param unflushed whether a flush of the target has failed, so that the next one proves nothing
+   */
+  async leave(unflushed: boolean): Promise<void> {
+    if (unflushed) await this.#checkpoints?.end().catch(() => {});
+    else await this.#checkpoints?.leave();
+  }
+
+  /** The shared memory must not be touched any more. */
+  lose(): void {
+    this.#checkpoints?.lose();
+  }
+
+  async close(): Promise<void> {
+    this.#file.close();
+    await this.#flusher?.close();
+  }
+
+  /**
+   * The opening whose flush makes durable what all threads have written. A connection that is made again when it
+   * is lost cannot: it knows of its own writes whether the server has forgotten them, but not of other ones'.
+   */
+  async #openFlusher(device: Device, threads: number): Promise<Device> {
+    const { description } = device;
+    const reconnects = description?.driver === 'nbd' && description['reconnect-delay'];
+    if (threads === 0 || !reconnects) return device;
+    this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
+    return this.#flusher;
+  }
+}

@@ -1,0 +1,24 @@
+export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+export * from './entries.js';
+export {
+  type BitmapsExtension,
+  type Extensions,
+  ExtensionType,
+  NO_EXTENSIONS,
+  type UnknownExtension,
+} from './extensions.js';
+export { corrupt, unsupported } from './failures.js';
+export {
+  Autoclear,
+  Compatible,
+  type FeatureName,
+  Incompatible,
+  KNOWN_FEATURES,
+} from './features.js';
+export { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
+export { type Compression, type Header, hasDataFile } from './header.js';
+export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
+export * from './limits.js';
+export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
+export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
+export { findZstdFrame, type ZstdFrame } from './zstd-frame.js';
