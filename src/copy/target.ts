@@ -153,6 +153,7 @@ async function make(
   const file = await PartialFile.create(description.filename, {
     size: source.size,
     source: origin === undefined ? undefined : await statIfThere(origin),
+    resume: options.resume,
   });
   try {
     return await openMade(file, description, options);
