@@ -30,6 +30,8 @@ export interface Transfer {
   /** Bytes of the plan that are claimed at once. */
   windowSize: number;
   detectZeroes: DetectZeroes;
+  /** Whether zeroing what could not be read may make holes. */
+  unmap: boolean;
   /** Every byte of the target that the plan holds reads as zero now. */
   targetIsZero: boolean;
   /** Flush the target when this thread has moved its share. */

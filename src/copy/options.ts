@@ -36,7 +36,8 @@ export type Side = 'source' | 'target';
  *   held, or a part of what it should. A device that is gone altogether still ends the copy.
  *
  * A flush that fails is never simply made again, because a second one may succeed although bytes were lost:
- * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails.
+ * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails. A connection that is
+ * lost while the plan is made fails the copy, unless it comes back in time (`reconnectSeconds`).
  */
 export type ErrorPolicy = 'report' | 'retry' | 'stop' | 'ignore';
 

@@ -108,6 +108,7 @@ export function chooseTransfer(
       options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
+    unmap: options.unmap ?? true,
     rules: rulesOf(options),
   };
 }

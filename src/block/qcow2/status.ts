@@ -40,7 +40,7 @@ export class ChainStatus {
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
     this.#holes ??= FileHoles.look(this.#image.data);
-    const holes = await this.#holes;
+    const holes = this.#image.changes ? undefined : await this.#holes;
     const lists: Lists = { allocation: new ExtentList(offset), depth: new ExtentList(offset) };
     const walk = new RunWalk(this.#image, offset, offset + length);
     for (;;) {

@@ -28,6 +28,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
+    unmap: true,
     targetIsZero: false,
     flush: true,
     rules: { source: rule, target: rule },
