@@ -8,6 +8,7 @@ import {
 } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import { steerBySignals } from './copy-signals.js';
+import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
@@ -28,7 +29,10 @@ interface CopyFlags {
   requests?: number;
   requestSize?: number;
   threads?: number;
+  sequential?: boolean;
   digest?: boolean;
+  verify?: boolean;
+  preallocation?: CopyOptions['preallocation'];
   flush: boolean;
   resume?: string;
   rate?: number;
@@ -44,6 +48,8 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy nbd://host/vda - | zstd > disk.raw.zst
+  zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
@@ -58,8 +64,8 @@ export function registerCopy(program: Command, shell: Shell): void {
     .command('copy')
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
-    .argument('<source>', 'the device to read')
-    .argument('[target]', 'the device to write; a file that is not there is created')
+    .argument('<source>', 'the device to read; - is standard input')
+    .argument('[target]', 'the device to write, made if it is a file; - is standard output')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
@@ -92,6 +98,14 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .addOption(
+      new Option(
+        '--preallocation <mode>',
+        'space that a new file takes at once: none, allocated, or written with zeroes',
+      ).choices(['off', 'falloc', 'full']),
+    )
+    .option('--sequential', 'write in the order of offsets')
+    .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
@@ -109,6 +123,9 @@ export function registerCopy(program: Command, shell: Shell): void {
       const options = { source, ...optionsOf(flags) };
       if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
+      if (source === STREAM || target === STREAM) {
+        return copyStream({ ...options, source, target, signal: shell.signal }, flags, shell);
+      }
       return copyCommand({ ...options, target }, flags, shell);
     });
 }
@@ -134,7 +151,10 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requests: flags.requests,
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
+    sequential: flags.sequential,
     digest: flags.digest,
+    verify: flags.verify,
+    preallocation: flags.preallocation,
     flush: flags.flush,
     resume: flags.resume,
     rate: flags.rate,
@@ -214,6 +234,9 @@ function jsonLine(type: string, content: object): string {
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
   await shell.print(`${describeCopy(report)}\n`);
+  if (report.verifiedBytes !== undefined) {
+    await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
+  }
   if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   return report;
 }
@@ -223,6 +246,7 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   zero: 'Zeroing',
   move: 'Copying',
   flush: 'Flushing',
+  verify: 'Verifying',
   done: 'Done',
 };
 

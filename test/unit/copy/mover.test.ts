@@ -30,6 +30,7 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     detectZeroes: 'off' as const,
     unmap: true,
     targetIsZero: false,
+    sequential: false,
     flush: true,
     rules: { source: rule, target: rule },
     leftOut: new LeftOut(),
