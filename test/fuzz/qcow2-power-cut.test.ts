@@ -52,6 +52,7 @@ const KINDS: Record<string, Kind> = {
   'a disk that grows over a longer backing file, and its L1 table with it': {
     options: { clusterSize: 512 },
     backing: 1500,
+    content: 'snapshot',
     rounds: 4,
     growsTo: 6000,
   },
@@ -167,6 +168,18 @@ async function session(
   }
 }
 
+/** Changes every L2 table, and flushes none. */
+async function touchAll(device: Device, disk: PowerCutDisk, history: History): Promise<void> {
+  for (let first = 0; first < device.size / 512; first += 64) {
+    const writer = 10_000 + first;
+    const start = disk.entries;
+    const request: Request = { writer, first, count: 1, start, answered: Number.POSITIVE_INFINITY };
+    history.requests.push(request);
+    await device.write(first * 512, sectorsOf(writer, first, 1));
+    request.answered = ++history.steps;
+  }
+}
+
 async function flush(device: Device, disk: PowerCutDisk, history: History): Promise<void> {
   const sent = ++history.steps;
   await device.flush();
@@ -244,6 +257,7 @@ async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
   const { driver, device } = await open(image, disk);
   await session(device, disk, random, history, kind.rounds);
   if (kind.growsTo !== undefined) {
+    await touchAll(device, disk, history);
     await driver.grow(kind.growsTo * 512);
     await session(device, disk, random, history, kind.rounds);
   }
