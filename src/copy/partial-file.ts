@@ -13,7 +13,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, syncFolder } from '../block/index.js';
+import { createRawFile, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -29,7 +29,7 @@ export interface MadeFile {
   readonly inode: string;
 }
 
-export interface PartialFileOptions {
+export interface PartialFileOptions extends Pick<RawFileOptions, 'preallocation' | 'signal'> {
   /** Bytes; the file reads as zero at first. */
   size: number;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
@@ -49,13 +49,13 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source, resume }: PartialFileOptions,
+    { size, source, resume, ...rest }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
     const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
     if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
-    await createRawFile(file.path, size, { exclusive: true, mode });
+    await createRawFile(file.path, size, { ...rest, exclusive: true, mode });
     try {
       if (old) await inheritAccess(file.path, old);
     } catch (error) {

@@ -8,7 +8,7 @@ import {
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
-import type { CopyOptions, DeviceSource } from './options.js';
+import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
@@ -54,12 +54,13 @@ export async function prepareTarget(
   const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
-  const description =
-    target instanceof Device ? target.description : describe(target, options, source);
+  const description = describeTarget(options, source);
   await refuseSameFile(description, source);
+  const made = description?.driver === 'file' && !incremental && (await isFileToMake(description));
+  if (!made || target instanceof Device) refusePreallocation(options, description);
   if (target instanceof Device) return inPlace(target, source, incremental, told);
 
-  if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
+  if (made) {
     if (state !== undefined) return await goOn(description, options, state);
     return await make(description, source, options);
   }
@@ -73,11 +74,13 @@ export async function prepareTarget(
   }
 }
 
-function describe(
-  target: Exclude<DeviceSource, Device>,
+/** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
+export function describeTarget(
   options: CopyOptions,
   source: Device,
-): DeviceDescription {
+): DeviceDescription | undefined {
+  const { target } = options;
+  if (target instanceof Device) return target.description;
   const seconds = reconnectSeconds(rulesOf(options).target, options);
   const description = patient(target, options.targetFormat, seconds);
   if (description.driver === 'null')
@@ -138,8 +141,16 @@ async function refuseSameFile(target: DeviceDescription | undefined, source: Dev
   );
 }
 
+/** Only a file that is made here can be given its space before. */
+function refusePreallocation({ preallocation = 'off' }: CopyOptions, target?: DeviceDescription) {
+  if (preallocation === 'off') return;
+  const name = target?.driver === 'file' ? target.filename : 'The target';
+  const message = `${name} is written in place, so it cannot be preallocated; leave that out`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
+}
+
 /** A regular file is made or replaced; a block device is written in place. */
-async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
+export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
   const old = await statIfThere(filename);
   return old === undefined || old.isFile();
 }
@@ -153,6 +164,8 @@ async function make(
   const file = await PartialFile.create(description.filename, {
     size: source.size,
     source: origin === undefined ? undefined : await statIfThere(origin),
+    preallocation: options.preallocation,
+    signal: options.signal,
     resume: options.resume,
   });
   try {
