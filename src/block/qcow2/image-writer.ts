@@ -100,7 +100,7 @@ export class ImageWriter {
       writer: this.#writer,
       backingSize,
       dataFile: data,
-      rawDataFile: (current.autoclear & Autoclear.rawDataFile) !== 0n,
+      rawDataFile: data !== undefined && (current.autoclear & Autoclear.rawDataFile) !== 0n,
     });
   }
 
