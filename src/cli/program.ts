@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { registerBitmap } from './bitmap.js';
+import { registerCommit } from './commit.js';
 import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
@@ -59,6 +60,7 @@ function buildProgram(shell: Shell): Command {
   registerPopulate(program, shell);
   registerServe(program, shell);
   registerBitmap(program, shell);
+  registerCommit(program, shell);
   registerDemo(program, shell);
   return program;
 }

@@ -1,3 +1,4 @@
+export { type CommitOptions, type CommitReport, commit } from './commit.js';
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export {
   copyFromStream,
