@@ -10,6 +10,7 @@ import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
+import { registerRebase } from './rebase.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
@@ -61,6 +62,7 @@ function buildProgram(shell: Shell): Command {
   registerServe(program, shell);
   registerBitmap(program, shell);
   registerCommit(program, shell);
+  registerRebase(program, shell);
   registerDemo(program, shell);
   return program;
 }

@@ -1,28 +1,16 @@
-import { execFileSync } from 'node:child_process';
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { commit, openBitmaps, openDevice } from 'lacuna';
 import { expect, it } from 'vitest';
 import { run } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
+import { scribble } from '../support/scribble.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
 
 const MIB = 2 ** 20;
 const folder = temporaryFolder();
 let chains = 0;
-
-/** Random writes, zeroes and discards by qemu-io. */
-function scribble(path: string, size: number, random: Random): void {
-  const commands: string[] = [];
-  for (let i = 0; i < 12; i++) {
-    const offset = random.between(0, size / 512 - 1) * 512;
-    const length = Math.min(size - offset, random.between(1, 2000) * 512);
-    const kind = random.pick([`write -P ${random.between(1, 255)}`, 'write -z', 'discard']);
-    commands.push('-c', `${kind} ${offset} ${length}`);
-  }
-  execFileSync('qemu-io', ['-f', 'qcow2', ...commands, path], { stdio: 'ignore' });
-}
 
 interface Chain {
   base: string;
