@@ -1,4 +1,5 @@
 export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+export { countReferenced } from './count-referenced.js';
 export * from './entries.js';
 export {
   type BitmapsExtension,

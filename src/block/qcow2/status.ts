@@ -15,12 +15,14 @@ const MOST_TABLES = 1024;
 /** How much of the backing file's status is asked for at once, where this image has but small gaps. */
 const LOOKAHEAD = 512 * 1024 * 1024;
 
+const NOWHERE = Status.hole | Status.zero;
+
 /** Depth of what is allocated in the image itself. */
 const HERE = 1;
 
 /**
  * The status of an image through its chain. What a cluster is comes from the first image that has it; behind the end
- * of a backing file that is shorter, all is zero and counts as allocated in it, as QEMU has it.
+ * of a backing file that is shorter, all is zero, and has the depth of that file, as QEMU counts.
  */
 export class ChainStatus {
   readonly #image: Image;
@@ -39,7 +41,7 @@ export class ChainStatus {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    this.#holes ??= FileHoles.look(this.#image.data);
+    this.#holes ??= FileHoles.look(this.#image);
     const holes = await this.#holes;
     const lists: Lists = { allocation: new ExtentList(offset), depth: new ExtentList(offset) };
     const walk = new RunWalk(this.#image, offset, offset + length);
@@ -48,7 +50,7 @@ export class ChainStatus {
       if (!(more instanceof Promise ? await more : more)) break;
       if (walk.kind !== RunKind.unallocated) pushOwn(lists, walk, holes);
       else if (this.#backing !== undefined) await this.#backing.pushTo(lists, walk, signal);
-      else push(lists, walk.length, Status.hole | Status.zero, 0);
+      else push(lists, walk.length, NOWHERE, 0);
       if (lists.allocation.count >= MOST_EXTENTS || walk.tables >= MOST_TABLES) break;
     }
     return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
@@ -104,7 +106,7 @@ class BackingStatus {
       at = to;
       if (lists.allocation.count >= MOST_EXTENTS) return;
     }
-    push(lists, end - Math.max(stop, run.offset), Status.zero, HERE + 1);
+    push(lists, end - Math.max(stop, run.offset), NOWHERE, HERE + 1);
   }
 
   async #ask(offset: number, end: number, signal?: AbortSignal): Promise<void> {
