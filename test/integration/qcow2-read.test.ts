@@ -18,6 +18,7 @@ import {
   qemuIo,
   qemuMap,
   randomCommands,
+  readWhole,
 } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
@@ -66,7 +67,13 @@ async function make(name: string, shape: Shape): Promise<string> {
 
 async function expectSame(path: string): Promise<void> {
   await using device = await openDevice(path);
-  const bytes = await qemuBytes(path);
+  const bytes = await qemuBytes(path).catch((error: Error) => error);
+  if (bytes instanceof Error) {
+    // A discard makes QEMU 7.2 leave subclusters behind that it refuses to read afterwards.
+    expect(bytes.message).toMatch(/Input\/output error/);
+    await expect(readWhole(device)).rejects.toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });
+    return;
+  }
   try {
     await expectBytes(device, bytes);
     expectSameMap(await mapOf(device), await qemuMap(path), bytes);
