@@ -48,13 +48,18 @@ os.close(fd)
 h.shutdown()
 `;
 
-/** Writes random bytes at the offsets that a file lists. */
+/** Writes random bytes at the offsets that a file lists, and the same into a raw file. */
 const FILL = `
 import nbd, sys, os
+uri, offsets, raw, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 h = nbd.NBD()
-h.connect_uri(sys.argv[1])
-for line in open(sys.argv[2]):
-    h.pwrite(os.urandom(${BLOCK}), int(line))
+h.connect_uri(uri)
+fd = os.open(raw, os.O_WRONLY | os.O_CREAT)
+os.ftruncate(fd, size)
+for offset in map(int, open(offsets)):
+    block = os.urandom(${BLOCK})
+    h.pwrite(block, offset)
+    os.pwrite(fd, block, offset)
 h.flush()
 h.shutdown()
 `;
@@ -108,9 +113,11 @@ export const incremental: Workload = {
         write(folder, 'copy.py', COPY_WITH_LIBNBD),
         write(folder, 'job.py', BACKUP_JOB),
       ]);
-      await exec(PYTHON, [fill, uri, offsets]);
+      // Comparing files is quicker than asking the daemon for 8 TiB of status once more.
+      const source = join(folder, 'disk.raw');
+      await exec(PYTHON, [fill, uri, offsets, source, String(size)]);
       // What is clean holds zeroes, so an empty target is what an earlier full copy would have left.
-      const disk = { folder, source: uri, target: size };
+      const disk = { folder, source, target: size };
       const context = `qemu:dirty-bitmap:${BITMAP}`;
       await race([
         makesFile('lacuna copy --context', disk, (to) =>

@@ -154,6 +154,11 @@ export interface Capabilities {
   readonly flush: boolean;
   /** The metadata contexts that `extents` answers; empty where nothing is known. */
   readonly contexts: readonly string[];
+  /**
+   * A status query is worked out for all contexts whichever are asked, so that asking for one costs as much
+   * as asking for all. Default false.
+   */
+  readonly contextsTogether?: boolean;
   /** Whether the allocation status is exact, so that looking for zeroes inside data finds next to none. */
   readonly exactStatus: boolean;
   /** Opened several times, all see the same bytes: what one has flushed, every other one reads. */

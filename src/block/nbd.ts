@@ -41,6 +41,7 @@ export class NbdDriver implements Driver {
       discard: client.canTrim,
       flush: client.canFlush,
       contexts: client.contexts,
+      contextsTogether: !client.canChooseContexts,
       // What a server calls data may well be zero; nothing in the protocol says how exact it is.
       exactStatus: false,
       multiConnection: client.canMultiConn,

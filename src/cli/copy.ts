@@ -6,7 +6,8 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { dryRun } from './dry-run.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
@@ -14,7 +15,10 @@ import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
   outputFormat?: CopyOptions['targetFormat'];
-  context?: string;
+  context?: string[];
+  mode?: CopyOptions['mode'];
+  dryRun?: boolean;
+  allocated?: boolean;
   targetIsZero?: boolean;
   detectZeroes?: CopyOptions['detectZeroes'];
   connections?: number;
@@ -33,9 +37,11 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
+With --mode top it must hold what the layers below the top one hold.
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
 
 /** Adds `lacuna copy`. */
@@ -45,12 +51,23 @@ export function registerCopy(program: Command, shell: Shell): void {
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read')
-    .argument('<target>', 'the device to write; a file that is not there is created')
+    .argument('[target]', 'the device to write; a file that is not there is created')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
     )
-    .option('--context <name>', 'copy only what this context marks: qemu:dirty-bitmap:NAME')
+    .option(
+      '--context <name>',
+      'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
+      collect,
+    )
+    .addOption(
+      new Option('--mode <mode>', 'copy all, or only what the top layer holds').choices([
+        'full',
+        'top',
+      ]),
+    )
+    .option('-n, --dry-run', 'say what would be moved, and move nothing; no target is needed')
     .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
     .addOption(
       new Option(
@@ -58,6 +75,7 @@ export function registerCopy(program: Command, shell: Shell): void {
         'look for zeroes inside data, and write them as such (on) or as holes (unmap)',
       ).choices(['off', 'on', 'unmap']),
     )
+    .option('--allocated', 'zero without making holes')
     .option(
       '--connections <n>',
       'connections to each side; each has a thread of its own',
@@ -71,9 +89,12 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
-    .action((source: string, target: string, flags: CopyFlags) =>
-      copyCommand({ source, target, ...optionsOf(flags), signal: shell.signal }, flags, shell),
-    );
+    .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
+      const options = { source, ...optionsOf(flags), signal: shell.signal };
+      if (flags.dryRun) return dryRun(options, flags, shell);
+      if (target === undefined) return command.error("error: missing required argument 'target'");
+      return copyCommand({ ...options, target }, flags, shell);
+    });
 }
 
 /** Leaves out what was not said, so that the defaults are the engine's. */
@@ -82,6 +103,8 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     sourceFormat: flags.format,
     targetFormat: flags.outputFormat,
     context: flags.context,
+    mode: flags.mode,
+    unmap: flags.allocated ? false : undefined,
     targetIsZero: flags.targetIsZero,
     detectZeroes: flags.detectZeroes,
     requests: flags.requests,

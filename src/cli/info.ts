@@ -19,7 +19,7 @@ export interface DeviceInfo {
   /** Bytes. */
   size: number;
   limits: Device['limits'];
-  capabilities: Omit<Device['capabilities'], 'contexts'>;
+  capabilities: Omit<Device['capabilities'], 'contexts' | 'contextsTogether'>;
   contexts: readonly string[];
   /** Bytes by status; absent where the device cannot tell. */
   allocation?: { data: number; zero: number; hole: number };
@@ -59,7 +59,7 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
 }
 
 async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo> {
-  const { contexts, ...capabilities } = device.capabilities;
+  const { contexts, contextsTogether: _together, ...capabilities } = device.capabilities;
   const { driver } = device.description ?? {};
   const tells = contexts.includes(Context.allocation);
   return {

@@ -5,7 +5,7 @@ import { Cells } from './cells.js';
 import { type ContextKinds, kindsOf } from './context-kinds.js';
 import { extentJson, tableHeading, tableLine } from './extent-table.js';
 import { type StatusRange, walkExtents } from './extent-walk.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
@@ -54,10 +54,6 @@ export function registerMap(program: Command, shell: Shell): void {
     .option('--width <cells>', 'cells of the picture (default: the terminal)', parseCount(1))
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: MapFlags) => mapCommand(source, flags, shell));
-}
-
-function collect(name: string, names: string[] = []): string[] {
-  return [...names, name];
 }
 
 async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promise<void> {

@@ -7,6 +7,7 @@ import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
+import { registerPopulate } from './populate.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
@@ -54,6 +55,7 @@ function buildProgram(shell: Shell): Command {
   registerInfo(program, shell);
   registerCompare(program, shell);
   registerDigest(program, shell);
+  registerPopulate(program, shell);
   registerServe(program, shell);
   registerDemo(program, shell);
   return program;

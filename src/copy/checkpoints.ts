@@ -48,7 +48,7 @@ export class Checkpoints {
   /** The memory must not be touched any more. */
   #lost = false;
   /** Nothing can be confirmed any more: the next flush would succeed without what this one has lost. */
-  #flushFailed = false;
+  #flushFailure: unknown;
   #written: { remainingBytes: number; state: CopyState } | undefined;
   #warning: string | undefined;
 
@@ -85,10 +85,15 @@ export class Checkpoints {
     this.#wait(0);
   }
 
-  /** Makes no more checkpoints, because the copy is complete. */
+  /**
+   * Makes no more checkpoints, and waits for the one that is being made.
+   *
+   * @throws what a flush has failed with: what was written before it may be lost
+   */
   async end(): Promise<void> {
     this.#stop();
     await this.#running;
+    if (this.#flushFailure !== undefined) throw this.#flushFailure;
   }
 
   /**
@@ -129,7 +134,7 @@ export class Checkpoints {
     try {
       writeMs = await this.#take();
     } catch (error) {
-      if (this.#flushFailed) {
+      if (this.#flushFailure !== undefined) {
         if (!this.#ended) this.#options.failed(error);
         return;
       }
@@ -162,11 +167,11 @@ export class Checkpoints {
   }
 
   async #flush(): Promise<void> {
-    if (this.#flushFailed) throw new Error('a flush has failed before');
+    if (this.#flushFailure !== undefined) throw this.#flushFailure;
     try {
       await this.#options.flush(this.#limit.signal);
     } catch (error) {
-      this.#flushFailed = true;
+      this.#flushFailure = error;
       throw error;
     }
   }

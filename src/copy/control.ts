@@ -1,55 +1,101 @@
 /**
- * What the threads of one copy share beside the plan: a stop flag that everybody watches, and a row of
- * counters for each thread. A row has one writer and whole numbers, so it needs no atomics: a reader sees
- * every counter as it is or as it was a moment ago, never in between.
+ * What the threads of one copy share beside the plan: whether to go on, how fast, and a row of counters for
+ * each thread. A row has one writer and whole numbers, so it needs no atomics: a reader sees every counter as
+ * it is or as it was a moment ago, never in between.
  *
- *     byte 0    stop flag, u32
- *     byte 4    unflushed flag, u32
- *     byte 64   row 0: moved, zeroed, skipped, requests (f64 each), padded to 64
- *     byte 128  row 1 ...
+ *     byte 0    stopped, u32: claim nothing more
+ *     byte 4    paused, u32: begin nothing until it is 0
+ *     byte 8    unflushed, u32: a flush has failed
+ *     byte 12   bell, u32: counts every change, and wakes whoever waits
+ *     byte 64   rate limit, see rate-limit.ts
+ *     byte 128  row 0: the counters in the order of COUNTERS (f64 each), padded to 64
+ *     byte 192  row 1 ...
  */
 import type { Device } from '../block/index.js';
+import { RATE_LIMIT_BYTES, RateLimit } from './rate-limit.js';
 
+const [STOPPED, PAUSED, UNFLUSHED, BELL] = [0, 1, 2, 3];
+const LIMIT_AT = 64;
+const ROWS_AT = LIMIT_AT + RATE_LIMIT_BYTES;
 const ROW_BYTES = 64;
 
 export interface Counters {
   movedBytes: number;
   zeroedBytes: number;
   skippedBytes: number;
+  /** Bytes of ranges that failed and were given up, as the caller had allowed. */
+  leftOutBytes: number;
   requests: number;
+  /** Requests that were made again after they had failed. */
+  retries: number;
 }
+
+const COUNTERS: readonly (keyof Counters)[] = [
+  'movedBytes',
+  'zeroedBytes',
+  'skippedBytes',
+  'leftOutBytes',
+  'requests',
+  'retries',
+];
 
 export class Control {
   /** Post this to a worker, which makes a control of its own over it. */
   readonly memory: SharedArrayBuffer;
-  readonly #stop: Int32Array;
-  readonly #unflushed: Int32Array;
+  readonly #words: Int32Array;
+  readonly #limit: RateLimit;
   readonly #rows: Float64Array;
 
   /** A control for this many threads. */
   static create(threads: number): Control {
-    return new Control(new SharedArrayBuffer(ROW_BYTES * (threads + 1)));
+    const control = new Control(new SharedArrayBuffer(ROWS_AT + ROW_BYTES * threads));
+    control.#limit.run(true, milliseconds());
+    return control;
   }
 
   constructor(memory: SharedArrayBuffer) {
     this.memory = memory;
-    this.#stop = new Int32Array(memory, 0, 1);
-    this.#unflushed = new Int32Array(memory, 4, 1);
-    this.#rows = new Float64Array(memory, ROW_BYTES);
+    this.#words = new Int32Array(memory, 0, LIMIT_AT / 4);
+    this.#limit = new RateLimit(memory, LIMIT_AT);
+    this.#rows = new Float64Array(memory, ROWS_AT);
   }
 
   get stopped(): boolean {
-    return Atomics.load(this.#stop, 0) !== 0;
+    return Atomics.load(this.#words, STOPPED) !== 0;
   }
 
-  /** Tells every thread to claim nothing more. */
+  get paused(): boolean {
+    return Atomics.load(this.#words, PAUSED) !== 0;
+  }
+
+  /** Whether there is a limit on bytes per second. */
+  get isLimited(): boolean {
+    return this.#limit.isSet;
+  }
+
+  /** Bytes of the longest request that keeps to the rate; Infinity where there is no limit. */
+  get pieceSize(): number {
+    return this.#limit.pieceSize;
+  }
+
+  /** Tells every thread to claim nothing more, and to finish what is in flight. */
   stop(): void {
-    Atomics.store(this.#stop, 0, 1);
+    this.#tell(STOPPED, 1);
+  }
+
+  /** Takes back {@link stop}; only while no thread is at work. */
+  start(): void {
+    this.#tell(STOPPED, 0);
   }
 
   /** Whether a flush of the target has failed: what was written before it may be lost. */
   get unflushed(): boolean {
-    return Atomics.load(this.#unflushed, 0) !== 0;
+    return Atomics.load(this.#words, UNFLUSHED) !== 0;
+  }
+
+  /** Says that all that was written before a failed flush is going to be written again. */
+  forgetUnflushed(): void {
+    Atomics.store(this.#words, UNFLUSHED, 0);
   }
 
   /** Flushes the target, and remembers a failure: the next flush may succeed without what this one has lost. */
@@ -57,8 +103,62 @@ export class Control {
     try {
       await target.flush({ signal });
     } catch (error) {
-      Atomics.store(this.#unflushed, 0, 1);
+      Atomics.store(this.#words, UNFLUSHED, 1);
       throw error;
+    }
+  }
+
+  /** Lets every thread finish the requests in flight and begin no other until {@link resume}. */
+  pause(): void {
+    if (this.paused) return;
+    this.#limit.run(false, milliseconds());
+    this.#tell(PAUSED, 1);
+  }
+
+  resume(): void {
+    if (!this.paused) return;
+    this.#limit.run(true, milliseconds());
+    this.#tell(PAUSED, 0);
+  }
+
+  /** Bytes per second from now on; undefined for as fast as it goes. */
+  setRate(rate: number | undefined): void {
+    this.#limit.setRate(rate, milliseconds());
+    this.#ring();
+  }
+
+  /** Waits while the copy is paused. False once it is stopped: then begin nothing more. */
+  async mayGo(): Promise<boolean> {
+    for (;;) {
+      const bell = Atomics.load(this.#words, BELL);
+      if (this.stopped) return false;
+      if (!this.paused) return true;
+      await this.#wait(bell);
+    }
+  }
+
+  /** As {@link mayGo}, and waits until the rate allows so many bytes. */
+  async mayMove(bytes: number): Promise<boolean> {
+    if (!this.#limit.isSet) return this.mayGo();
+    const ticket = this.#limit.draw(bytes, milliseconds());
+    for (;;) {
+      const bell = Atomics.load(this.#words, BELL);
+      if (!(await this.mayGo())) return false;
+      const left = this.#limit.wait(ticket, milliseconds());
+      if (left <= 0) return true;
+      await this.#wait(bell, left);
+    }
+  }
+
+  /** Lets time pass before something is tried again; false once the copy is stopped. */
+  async delay(ms: number): Promise<boolean> {
+    const end = milliseconds() + ms;
+    for (;;) {
+      const bell = Atomics.load(this.#words, BELL);
+      if (this.stopped) return false;
+      const left = end - milliseconds();
+      if (left <= 0) return this.mayGo();
+      await this.#wait(bell, left);
     }
   }
 
@@ -71,15 +171,52 @@ export class Control {
 
   /** The sums over all threads. */
   total(): Counters {
-    const total: Counters = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0, requests: 0 };
+    const total = noCounts();
     for (let at = 0; at < this.#rows.length; at += ROW_BYTES / 8) {
-      total.movedBytes += this.#rows[at];
-      total.zeroedBytes += this.#rows[at + 1];
-      total.skippedBytes += this.#rows[at + 2];
-      total.requests += this.#rows[at + 3];
+      for (let i = 0; i < COUNTERS.length; i++) total[COUNTERS[i]] += this.#rows[at + i];
     }
     return total;
   }
+
+  #tell(word: number, value: number): void {
+    Atomics.store(this.#words, word, value);
+    this.#ring();
+  }
+
+  #ring(): void {
+    Atomics.add(this.#words, BELL, 1);
+    Atomics.notify(this.#words, BELL);
+  }
+
+  /** Sleeps until the bell is not what it was, or the time has passed; sockets and timers are heard meanwhile. */
+  async #wait(bell: number, ms = Number.POSITIVE_INFINITY): Promise<void> {
+    const { async, value } = Atomics.waitAsync(this.#words, BELL, bell, ms);
+    if (!async) return;
+    // A wait does not keep a thread alive, and a paused copy must not end with it.
+    const alive = setInterval(() => {}, 2 ** 30);
+    try {
+      await value;
+    } finally {
+      clearInterval(alive);
+    }
+  }
+}
+
+function noCounts(): Counters {
+  return {
+    movedBytes: 0,
+    zeroedBytes: 0,
+    skippedBytes: 0,
+    leftOutBytes: 0,
+    requests: 0,
+    retries: 0,
+  };
+}
+
+/** A clock that all threads read alike, and that nobody can set. */
+function milliseconds(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
 }
 
 class CounterRow implements Counters {
@@ -107,10 +244,22 @@ class CounterRow implements Counters {
   set skippedBytes(value: number) {
     this.#cells[2] = value;
   }
-  get requests(): number {
+  get leftOutBytes(): number {
     return this.#cells[3];
   }
-  set requests(value: number) {
+  set leftOutBytes(value: number) {
     this.#cells[3] = value;
+  }
+  get requests(): number {
+    return this.#cells[4];
+  }
+  set requests(value: number) {
+    this.#cells[4] = value;
+  }
+  get retries(): number {
+    return this.#cells[5];
+  }
+  set retries(value: number) {
+    this.#cells[5] = value;
   }
 }

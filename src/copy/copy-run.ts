@@ -1,49 +1,66 @@
-/** The steps of one copy, in order: open, plan, zero, move, flush. The control plane; it runs on the caller's thread. */
-import { isDeepStrictEqual } from 'node:util';
+/** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Control } from './control.js';
-import { DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
-import { type MoverOptions, move } from './mover.js';
-import type { CopyOptions, CopyPhase, CopyProgress, CopyReport } from './options.js';
-import { type Plan, plan, planGranularity } from './plan.js';
+import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
+import { planGranularity } from './granularity.js';
+import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
+import { type Plan, plan } from './plan.js';
+import { type CheckedScope, checkScope } from './plan-scope.js';
+import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
+import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
+import { openSource, type Source } from './source.js';
+import { stoppedError } from './stopped.js';
 import { prepareTarget, type Target } from './target.js';
-import { chooseThreads, chooseTransfer } from './transfer.js';
-import type { DeviceAgain } from './worker.js';
-import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
+import { THREADS } from './transfer.js';
 
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
 
-type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'>;
+const NO_DIGEST =
+  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
+
+/** What a copy tells while it runs, as it happens. */
+export interface CopyListener {
+  paused(): void;
+  resumed(): void;
+  /** A failure has stopped the copy until it is resumed. */
+  stopped(error: Error): void;
+}
 
 export class CopyRun {
   readonly #options: CopyOptions;
+  readonly #listener: CopyListener;
   readonly #signal: AbortSignal;
-  /** As the caller's was when the copy was asked for, whatever happens to that meanwhile. */
-  readonly #bitmap: Bitmap | undefined;
+  /** Ends what the control does not reach: the plan. */
+  readonly #stop = new AbortController();
+  /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
+  readonly #scope: CheckedScope;
   readonly #started = performance.now();
-  /** Fires when the copy must not go on although nobody has cancelled it; its reason says why. */
-  readonly #failure = new AbortController();
+  /** A row of counters for each thread there may be, and for this one. */
+  readonly #control = Control.create(THREADS.most + 1);
+  readonly #rates = new RateSeries();
   #resumption: Resumption | undefined;
   #plannedBytes = 0;
   #resumedBytes = 0;
-  #control = Control.create(1);
   #phase: CopyPhase = 'plan';
-  #totalBytes = 0;
-  #threads = 0;
-  #digest: DigestTree | undefined;
+  #rounds: Rounds | undefined;
+  /** Why the copy has stopped until it is resumed. */
+  #failure: Error | undefined;
 
-  constructor(options: CopyOptions) {
+  constructor(options: CopyOptions, listener: CopyListener) {
     this.#options = options;
-    this.#bitmap = options.bitmap?.snapshot();
-    const failure = this.#failure.signal;
-    this.#signal = options.signal ? AbortSignal.any([options.signal, failure]) : failure;
+    this.#listener = listener;
+    const scope = checkScope(options);
+    this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
+    this.#signal = options.signal ?? new AbortController().signal;
+    this.#control.setRate(options.rate);
   }
 
   /** What a later run can go on from; see CopyJob. */
@@ -52,33 +69,80 @@ export class CopyRun {
   }
 
   progress(): CopyProgress {
-    const { movedBytes, zeroedBytes, skippedBytes } = this.#control.total();
+    const { movedBytes, zeroedBytes, retries } = this.#control.total();
+    const elapsedMs = this.#elapsed();
+    const done = this.#resumedBytes + doneBytes(this.#control);
+    const totalBytes = this.#rounds?.totalBytes ?? 0;
+    const bytesPerSecond = this.#rates.now(done - this.#resumedBytes, elapsedMs);
+    const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
     return {
-      phase: this.#phase,
-      totalBytes: this.#totalBytes,
-      doneBytes: this.#resumedBytes + movedBytes + zeroedBytes + skippedBytes,
+      phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
+      state: this.#state,
+      totalBytes,
+      doneBytes: done,
       movedBytes,
       zeroedBytes,
       resumedBytes: this.#resumedBytes,
-      elapsedMs: this.#elapsed(),
+      retries,
+      bytesPerSecond,
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      elapsedMs,
+      ...(this.#failure && { error: this.#failure }),
     };
   }
 
+  pause(): void {
+    if (this.#state !== 'running' || this.#phase === 'done') return;
+    this.#control.pause();
+    this.#listener.paused();
+  }
+
+  resume(): void {
+    if (this.#state === 'running') return;
+    this.#control.resume();
+    this.#listener.resumed();
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    this.#control.stop();
+  }
+
+  setRate(rate: number | undefined): void {
+    this.#control.setRate(rate);
+  }
+
   async start(): Promise<CopyReport> {
-    const { source } = this.#options;
-    if (source instanceof Device) return await this.#copyFrom(source);
-    const device = await this.#openSource(source);
+    const stop = () => this.#control.stop();
+    this.#signal.addEventListener('abort', stop);
+    const sample = () => this.#rates.sample(doneBytes(this.#control), this.#elapsed());
+    const sampler = setInterval(sample, SAMPLE_MS);
+    sampler.unref();
+    try {
+      return await this.#open();
+    } finally {
+      clearInterval(sampler);
+      this.#signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #open(): Promise<CopyReport> {
+    const source = await openSource({
+      ...this.#options,
+      scope: this.#scope,
+      reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
+    });
     return await closeAfter(
-      () => this.#copyFrom(device),
-      () => device.close(),
+      () => this.#copyFrom(source),
+      () => source.close(),
     );
   }
 
-  async #copyFrom(source: Device): Promise<CopyReport> {
+  async #copyFrom(source: Source): Promise<CopyReport> {
     const arena = takeArena();
-    const { resume, context } = this.#options;
+    const { resume } = this.#options;
     if (resume === undefined) return await this.#copyTo(source, arena);
-    const origin = { source, context, bitmap: this.#bitmap, arena };
+    const origin = { source: source.device, scope: this.#scope, arena };
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(
@@ -87,54 +151,82 @@ export class CopyRun {
     );
   }
 
-  async #copyTo(source: Device, arena: Arena): Promise<CopyReport> {
-    const target = await prepareTarget(this.#options, source, this.#resumption?.saved?.state);
+  async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
+    const state = this.#resumption?.saved?.state;
+    const target = await prepareTarget(this.#options, source.device, state);
     return await closeAfter(
       () => this.#copy(source, target, arena),
       () => target.close(),
     );
   }
 
-  #openSource(source: Exclude<CopyOptions['source'], Device>): Promise<Device> {
-    const { context, sourceFormat } = this.#options;
-    return openDevice(source, {
-      contexts: context === undefined ? [] : [context],
-      format: sourceFormat,
-      signal: this.#signal,
-    });
-  }
-
-  async #copy(source: Device, target: Target, arena: Arena): Promise<CopyReport> {
-    const made = this.#goOn(target) ?? (await this.#plan(source, target, arena));
+  async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
+    const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
-    if (this.#options.digest) this.#digest = new DigestTree(source.size, asPlanned);
+    const { digest: wanted } = this.#options;
+    const isWhole = this.#resumption?.saved === undefined;
+    if (wanted && !isWhole) warnings.push(NO_DIGEST);
+    const tree = wanted && isWhole ? new DigestTree(source.device.size, asPlanned) : undefined;
+    const rounds = new Rounds({
+      options: this.#options,
+      rules: rulesOf(this.#options),
+      source,
+      target,
+      plan: made,
+      isPartial: this.#incremental,
+      resumption: this.#resumption,
+      plannedBytes: this.#plannedBytes,
+      resumedBytes: this.#resumedBytes,
+      arena,
+      control: this.#control,
+      digest: tree && onlyOnce(tree, asPlanned),
+      signal: this.#signal,
+      stopAsked: () => this.#stop.signal.aborted,
+      onStopped: (error) => this.#stopped(error),
+    });
+    this.#rounds = rounds;
     try {
-      warnings.push(...(await this.#execute(source, target, made, arena)));
-      warnings.push(...(await this.#finish(target)));
+      warnings.push(...(await rounds.run()));
+      throwIfAborted(this.#signal);
+      await target.commit();
+      await this.#resumption?.complete();
+      this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
       await this.#leave(target);
-      throw this.#failure.signal.reason ?? error;
+      throw error;
     }
+    const leftOutBytes = rounds.leftOutMap.dirtyBytes;
+    rounds.free();
     for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
-    const { movedBytes, zeroedBytes, requests } = this.#control.total();
-    const digest = this.#digest?.root();
+    const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    const { size } = source.device;
+    const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
+    const digest = tree?.root();
     return {
-      size: source.size,
+      size,
       plannedBytes: this.#plannedBytes,
       movedBytes,
       zeroedBytes,
-      skippedBytes: source.size - this.#resumedBytes - movedBytes - zeroedBytes,
+      // What had to be moved twice is in the sums twice.
+      skippedBytes: Math.max(0, size - done),
       resumedBytes: this.#resumedBytes,
+      leftOutBytes,
+      ...(made.totals && { totals: made.totals }),
       requests,
-      threads: this.#threads,
+      retries,
+      threads: rounds.threads,
       planMs,
       durationMs: this.#elapsed(),
+      rate: this.#rates.rates(),
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
       ...(digest !== undefined && { digest }),
-      warnings,
+      errors: [...rounds.leftOut.ranges],
+      moreErrors: rounds.leftOut.more,
+      warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
     };
   }
 
@@ -144,7 +236,7 @@ export class CopyRun {
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
     const { state, data, zero } = saved;
-    this.#bitmap?.free();
+    for (const bitmap of this.#scope.bitmaps) bitmap.free();
     if (target.complete) {
       data.resetAll();
       zero.resetAll();
@@ -161,10 +253,10 @@ export class CopyRun {
   }
 
   get #incremental(): boolean {
-    return this.#options.context !== undefined || this.#bitmap !== undefined;
+    return this.#scope.mode !== 'full';
   }
 
-  async #plan(source: Device, target: Target, arena: Arena): Promise<WorkToDo> {
+  async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
     // A granule is written by one thread alone, so it must not be less than the target writes at once. What
     // remains of a copy is known by pieces, which may be as short as a request.
     const finest = planGranularity(source.size);
@@ -175,121 +267,30 @@ export class CopyRun {
       // So every piece that moves is made of whole blocks.
       this.#options.digest ? DIGEST_BLOCK : 1,
     );
-    const { context } = this.#options;
-    const bitmap = this.#bitmap;
+    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
+    const scope = { mode, context, bitmap };
+    const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      const made = await plan({
-        source,
-        context,
-        bitmap,
-        granularity,
-        arena,
-        signal: this.#signal,
-      });
+      const made = await plan({ source, ...scope, granularity, arena, signal });
       const { data, zero } = made;
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {
       await target.abandon();
-      throw error;
+      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
     } finally {
-      bitmap?.free();
+      for (const frozen of bitmap) frozen.free();
     }
   }
 
-  /** Zeroes and moves what the plan says; returns warnings. */
-  async #execute(source: Device, target: Target, plan: WorkToDo, arena: Arena): Promise<string[]> {
-    const { data } = plan;
-    const bytes = data.dirtyBytes;
-    this.#threads = chooseThreads(this.#options, { source, target: target.device, bytes });
-    // The last row is the calling thread's.
-    const control = Control.create(this.#threads + 1);
-    this.#control = control;
-    const side = { control, counters: control.row(this.#threads), signal: this.#signal };
-    const targetIsZero = await this.#zero(source, target, plan, side);
-
-    this.#phase = 'move';
-    const devices = { source, target: target.device, targetIsZero };
-    const load = { threads: this.#threads, bytes };
-    const transfer = chooseTransfer(this.#options, devices, load);
-    const digest = this.#digest;
-    if (this.#threads === 0) {
-      const moved =
-        digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
-      const remains = this.#resumption?.remains?.data;
-      const work = { plan: data, remains, arena, moved, flush: false };
-      await move({ ...transfer, ...side, source, target: target.device, ...work });
-      return [];
-    }
-    // Loaded when it is needed: the pool takes longer to load than a small copy takes.
-    const { moveInThreads } = await import('./crew.js');
-    target.device.changedElsewhere();
-    const remains = this.#resumption?.remains?.data.handle;
-    return await moveInThreads({
-      threads: this.#threads,
-      source: again(source),
-      target: again(target.device),
-      transfer,
-      control,
-      shared: { arena: arena.shared, plan: data.handle, remains, control: control.memory },
-      lost: () => this.#resumption?.lose(),
-      digest,
-      signal: this.#signal,
-    });
+  get #state(): JobState {
+    if (this.#failure !== undefined) return 'stopped';
+    return this.#control.paused ? 'paused' : 'running';
   }
 
-  /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
-  async #zero(
-    source: Device,
-    target: Target,
-    plan: WorkToDo,
-    side: Pick<MoverOptions, 'control' | 'counters' | 'signal'>,
-  ): Promise<boolean> {
-    const { data, zero } = plan;
-    const isZero = this.#resumption?.saved?.state.targetIsZero ?? target.isZero;
-    if (isZero) zero.resetAll();
-    else await dropKnownZero(target.device, zero, this.#signal);
-    this.#totalBytes = this.#resumedBytes + data.dirtyBytes + zero.dirtyBytes;
-    await this.#resumption?.begin({
-      target,
-      plan,
-      plannedBytes: this.#plannedBytes,
-      totalBytes: this.#totalBytes,
-      threads: this.#threads,
-      failed: (error) => this.#failure.abort(error),
-    });
-    if (zero.count === 0) return isZero;
-
-    this.#phase = 'zero';
-    // Never again over what an earlier run has moved.
-    const whole = !this.#incremental && this.#resumedBytes === 0 && !isSame(source, target.device);
-    if (whole && (await zeroWhole(target.device, source.size, this.#signal))) {
-      side.counters.requests += 1;
-      side.counters.zeroedBytes += zero.dirtyBytes;
-      zero.resetAll();
-      this.#resumption?.targetIsZero();
-      return true;
-    }
-    await writeZeroes(target.device, zero, { ...side, remains: this.#resumption?.remains?.zero });
-    return false;
-  }
-
-  /** Makes the target durable and gives it its name; returns warnings. */
-  async #finish({ device, commit }: Target): Promise<string[]> {
-    this.#phase = 'flush';
-    throwIfAborted(this.#signal);
-    const flush = this.#options.flush ?? true;
-    await this.#resumption?.end();
-    if (flush) await this.#control.flush(device, this.#signal);
-    await commit();
-    await this.#resumption?.complete();
-    this.#phase = 'done';
-    const warnings = this.#resumption?.warnings ?? [];
-    if (!flush || device.capabilities.flush) return warnings;
-    return [
-      ...warnings,
-      `${device.name} cannot flush, so nobody knows when the copy will be durable there`,
-    ];
+  #stopped(error: Error | undefined): void {
+    this.#failure = error;
+    if (error !== undefined) this.#listener.stopped(error);
   }
 
   #elapsed(): number {
@@ -297,19 +298,15 @@ export class CopyRun {
   }
 }
 
-/** Zeroing the whole target at once must not wipe the source: a disk may be copied onto itself. */
-function isSame(source: Device, target: Device): boolean {
-  if (source === target) return true;
-  const [a, b] = [source.description, target.description];
-  if (a === undefined || b === undefined) return false;
-  const place = ({ 'read-only': _readOnly, ...rest }: typeof a) => ({
-    ...rest,
-    contexts: undefined,
-  });
-  return isDeepStrictEqual(place(a), place(b));
-}
-
-function again({ name, description, size }: Device): DeviceAgain {
-  if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
-  return { description, size };
+/** Lets each block through once: after a failure some may be moved a second time, with the same content. */
+function onlyOnce(tree: DigestTree, data: Bitmap): BlockDigests {
+  const missing = data.snapshot();
+  return {
+    add: (block, digest) => {
+      const offset = block * DIGEST_BLOCK;
+      if (!missing.get(offset)) return;
+      missing.reset(offset, Math.min(DIGEST_BLOCK, missing.size - offset));
+      tree.add(block, digest);
+    },
+  };
 }

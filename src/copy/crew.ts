@@ -1,13 +1,19 @@
-/** Starts the worker threads of a copy, watches over them, and takes them down again. */
+/** Starts the worker threads of a copy or a comparison, watches over them, and takes them down again. */
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
+import type { DeviceAgain } from './device-again.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
-import type { DigestTree } from './digest-tree.js';
-import type { Transfer } from './mover.js';
-import type { DeviceAgain, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type { BlockDigests } from './digest-tree.js';
+import { withoutSide, withSide } from './error-policy.js';
+import type { LeftOut } from './left-out.js';
+import type { MoveOutcome, Transfer } from './mover.js';
+import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+
+/** After a failure the other workers may finish what they have in flight, and flush it, for so long. */
+const FINISH_GRACE_MS = 3000;
 
 /** A worker that does not stop by itself within this time is ended from outside. */
 const STOP_GRACE_MS = 3000;
@@ -16,30 +22,36 @@ export interface CrewOptions {
   threads: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** What they do with their share: move, or compare. */
+  transfer?: Transfer;
+  compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'leftOutMap' | 'control'>;
+  /** Takes what the workers have left out. */
+  leftOut?: LeftOut;
   /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
   lost?(): void;
   /** Takes the digests of all blocks that are moved. */
-  digest: DigestTree | undefined;
+  digest?: BlockDigests | undefined;
   signal: AbortSignal;
 }
 
+export interface CrewOutcome extends MoveOutcome {
+  warnings: string[];
+}
+
 /**
- * Moves the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
- * worker has one; returns a warning for each.
+ * Works through the plan in `threads` workers. A connection that cannot be made costs only speed as long as another
+ * worker has one; there is a warning for each. Never throws, as `move`.
  */
-export async function moveInThreads(options: CrewOptions): Promise<string[]> {
+export async function workInThreads(options: CrewOptions): Promise<CrewOutcome> {
   const crew = new Crew(options);
   const stop = () => crew.stop();
   options.signal.addEventListener('abort', stop, { once: true });
   try {
     if (options.signal.aborted) stop();
-    const outcomes = await crew.run();
-    if (options.signal.aborted) throw abortedError(options.signal);
-    return crew.judge(outcomes);
+    return crew.judge(await crew.run());
   } finally {
     options.signal.removeEventListener('abort', stop);
     await crew.end();
@@ -49,14 +61,15 @@ export async function moveInThreads(options: CrewOptions): Promise<string[]> {
 interface Outcome {
   /** Whether the worker had both its devices open. */
   opened: boolean;
-  error?: Error;
+  flushed: boolean;
+  error?: unknown;
 }
 
 class Crew {
   readonly #options: CrewOptions;
   readonly #pool: Piscina;
   readonly #ports: MessagePort[] = [];
-  #firstFailure: Error | undefined;
+  #firstFailure: unknown;
   #grace: NodeJS.Timeout | undefined;
 
   constructor(options: CrewOptions) {
@@ -81,9 +94,16 @@ class Crew {
 
   /** Asks every worker to stop, and ends those that do not. */
   stop(): void {
+    clearTimeout(this.#grace);
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace ??= setTimeout(() => this.#kill(), STOP_GRACE_MS);
+    this.#grace = setTimeout(() => this.#kill(), STOP_GRACE_MS);
+  }
+
+  /** Lets every worker finish what it has in flight, for a while. */
+  #finish(): void {
+    this.#options.control.stop();
+    this.#grace ??= setTimeout(() => this.stop(), FINISH_GRACE_MS);
   }
 
   #kill(): void {
@@ -97,19 +117,24 @@ class Crew {
     await this.#pool.destroy();
   }
 
-  /** Fails as the first worker did, or says which connections were missing. */
-  judge(outcomes: readonly Outcome[]): string[] {
-    if (this.#firstFailure) throw this.#firstFailure;
-    const missing = outcomes.flatMap(({ error }) => (error ? [error] : []));
-    if (missing.length > 0 && missing.length === outcomes.length) throw missing[0];
-    return missing.map(({ message }) => `Copied with one connection less: ${message}`);
+  /** How it went, all in all: the first failure, or which connections were missing. */
+  judge(outcomes: readonly Outcome[]): CrewOutcome {
+    const { signal } = this.#options;
+    const flushed = outcomes.every((outcome) => outcome.flushed);
+    const missing = outcomes.flatMap(({ opened, error }) => (!opened && error ? [error] : []));
+    const none = missing.length > 0 && missing.length === outcomes.length;
+    const error = this.#firstFailure ?? (none ? missing[0] : undefined);
+    const warnings = missing.map(
+      (lost) => `One connection less was used: ${(lost as Error).message}`,
+    );
+    return { error: signal.aborted ? abortedError(signal) : error, flushed, warnings };
   }
 
   async #watch(run: Promise<Outcome>): Promise<Outcome> {
     const outcome = await run;
     if (isFatal(outcome)) {
       this.#firstFailure ??= outcome.error;
-      this.stop();
+      this.#finish();
     } else if (outcome.opened) {
       // It found nothing left to claim, so whoever is still connecting is not needed.
       this.#tell('drained');
@@ -118,23 +143,27 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, threads, digest } = this.#options;
+    const { shared, source, target, transfer, compare, threads, leftOut, digest } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
     const ended = once(port1, 'close');
     if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
-    const side = { thread, source, target, transfer, digest: digest !== undefined };
+    // The first row is the calling thread's.
+    const row = thread + 1;
+    const side = { row, source, target, transfer, compare, digest: digest !== undefined };
     const task: WorkerTask = { ...shared, ...side, port: port2 };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
       // The result takes another way than the digests; the port is closed behind the last of them.
       if (digest) await ended;
-      return { opened: result.opened, ...(result.error && { error: fromWire(result.error) }) };
+      leftOut?.merge(result.leftOut.ranges, result.leftOut.more);
+      return { opened: result.opened, flushed: result.flushed, error: errorOf(result) };
     } catch (cause) {
       this.#options.lost?.();
-      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; run the copy again`;
-      return { opened: true, error: new LacunaError('ERR_WORKER_LOST', message, { cause }) };
+      const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
+      const error = new LacunaError('ERR_WORKER_LOST', message, { cause });
+      return { opened: true, flushed: false, error };
     }
   }
 
@@ -148,7 +177,13 @@ function isFatal({ opened, error }: Outcome): boolean {
   return error !== undefined && (opened || !isConnectFailure(error));
 }
 
-function isConnectFailure(error: Error): boolean {
+function errorOf({ error, side }: WorkerResult): unknown {
+  const revived = error && fromWire(error);
+  return side === undefined ? revived : withSide(side, revived);
+}
+
+function isConnectFailure(failure: unknown): boolean {
+  const error = withoutSide(failure);
   if (!(error instanceof LacunaError)) return false;
   return error.code === 'ERR_TIMEOUT' || error.code === 'ERR_NBD_DISCONNECTED';
 }

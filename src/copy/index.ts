@@ -1,6 +1,6 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export { type DigestOptions, type DigestReport, digest } from './digest.js';
-export { CopyJob, copy } from './job.js';
+export { type CopyEvents, CopyJob, copy } from './job.js';
 export type {
   CopyOptions,
   CopyPhase,
@@ -8,6 +8,14 @@ export type {
   CopyReport,
   DetectZeroes,
   DeviceSource,
+  ErrorPolicy,
+  JobState,
+  LeftOutRange,
+  RetryOptions,
+  Side,
   TransferOptions,
 } from './options.js';
-export { type Plan, type PlanOptions, type PlanTotals, plan } from './plan.js';
+export { type Plan, type PlanOptions, plan } from './plan.js';
+export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
+export { type PopulateOptions, populate } from './populate.js';
+export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';

@@ -1,7 +1,20 @@
+import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
+import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
+import { checkScope, isPartial } from './plan-scope.js';
 import { checkTransfer } from './transfer.js';
+
+/** What `CopyJob.on` tells of, and with what. */
+export interface CopyEvents {
+  /** About ten times a second, and at the end. */
+  progress: [progress: CopyProgress];
+  paused: [];
+  resumed: [];
+  /** A failure has stopped the copy, as its side's policy says, until it is resumed. */
+  stopped: [error: Error];
+}
 
 /** Between two moments of progress. */
 const PROGRESS_MS = 100;
@@ -13,17 +26,17 @@ const PROGRESS_MS = 100;
  * the target reads as zero there already. An incremental copy does the same with what is dirty alone.
  *
  * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job:
- *   ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and ERR_NBD_*, ERR_WORKER_LOST,
- *   with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
+ *   ERR_COPY_STOPPED after `stop()`, ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and
+ *   ERR_NBD_*, ERR_WORKER_LOST, with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
  */
 export function copy(options: CopyOptions): CopyJob {
   checkTransfer(options);
-  if (options.context !== undefined && options.bitmap !== undefined) {
-    throw new TypeError('a copy is incremental by a context or by a bitmap, not by both');
-  }
-  if (options.digest && (options.context !== undefined || options.bitmap !== undefined)) {
+  checkPolicies(options);
+  checkRate(options.rate);
+  checkScope(options);
+  if (options.digest && isPartial(options)) {
     throw new TypeError(
-      'an incremental copy reads only what is dirty: take the digest of its target when it is done',
+      'a copy of a part reads only what is dirty: take the digest of its target when it is done',
     );
   }
   if (options.digest && options.resume !== undefined) {
@@ -34,15 +47,29 @@ export function copy(options: CopyOptions): CopyJob {
   return new CopyJob(options);
 }
 
-/** A copy that is running: await it for the report, iterate it for progress. */
+function checkRate(rate: number | undefined): void {
+  if (rate === undefined || (Number.isFinite(rate) && rate >= 1)) return;
+  throw new RangeError(`a rate must be a number of bytes per second, 1 or more, not ${rate}`);
+}
+
+/**
+ * A copy that is running: await it for the report, iterate it for progress, or listen to its events.
+ */
 export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress> {
   readonly [Symbol.toStringTag] = 'CopyJob';
   readonly #run: CopyRun;
+  readonly #events = new EventEmitter<CopyEvents>();
+  #tellsProgress = false;
   readonly #report: Promise<CopyReport>;
 
   /** @internal Use {@link copy}. */
   constructor(options: CopyOptions) {
-    this.#run = new CopyRun(options);
+    const events = this.#events;
+    this.#run = new CopyRun(options, {
+      paused: () => events.emit('paused'),
+      resumed: () => events.emit('resumed'),
+      stopped: (error) => events.emit('stopped', error),
+    });
     this.#report = this.#run.start();
     // Whoever only iterates gets the failure from there; it must not count as unhandled as well.
     this.#report.catch(() => {});
@@ -64,6 +91,55 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
 
   finally(settled?: (() => void) | null): Promise<CopyReport> {
     return this.#report.finally(settled);
+  }
+
+  /**
+   * Begins no request until {@link resume}; those in flight are finished. The plan is still made meanwhile.
+   * Pausing what is paused does nothing.
+   */
+  pause(): void {
+    this.#run.pause();
+  }
+
+  /** Goes on, also where a failure had stopped the copy: then what failed is tried again. */
+  resume(): void {
+    this.#run.resume();
+  }
+
+  /**
+   * Bytes per second from now on; undefined for as fast as it goes.
+   *
+   * @throws RangeError when it is not 1 or more.
+   */
+  setRate(bytesPerSecond: number | undefined): void {
+    checkRate(bytesPerSecond);
+    this.#run.setRate(bytesPerSecond);
+  }
+
+  /**
+   * Ends the copy early: requests in flight are finished and made durable, and the job rejects with
+   * ERR_COPY_STOPPED. To end it at once, fire the signal. A copy that is done meanwhile is done.
+   */
+  stop(): void {
+    this.#run.stop();
+  }
+
+  /** Calls `listener` whenever `event` happens. */
+  on<Name extends keyof CopyEvents>(
+    event: Name,
+    listener: (...args: CopyEvents[Name]) => void,
+  ): this {
+    this.#events.on(event, listener as never);
+    if (event === 'progress' && !this.#tellsProgress) void this.#tellProgress();
+    return this;
+  }
+
+  off<Name extends keyof CopyEvents>(
+    event: Name,
+    listener: (...args: CopyEvents[Name]) => void,
+  ): this {
+    this.#events.off(event, listener as never);
+    return this;
   }
 
   /** How far the copy is now. */
@@ -90,5 +166,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     }
     yield this.progress();
     await this.#report;
+  }
+
+  async #tellProgress(): Promise<void> {
+    this.#tellsProgress = true;
+    try {
+      for await (const progress of this) this.#events.emit('progress', progress);
+    } catch {
+      // Whoever awaits the job is told.
+    }
   }
 }

@@ -4,7 +4,7 @@
  *
  * Bits are cleared by the claim, before the read, and set again when a piece fails or is not reached. So at
  * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
- * plan alone is exact.
+ * plan alone is exact, but for what was left out on purpose.
  */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
@@ -12,14 +12,19 @@ import { abortedError, throwIfAborted } from '../errors/index.js';
 import { Turns } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import type { Control, Counters } from './control.js';
-import type { DetectZeroes } from './options.js';
-import { settleAll } from './settle-all.js';
-import { nextRun, ZERO_STEP } from './zero-runs.js';
+import { type ErrorRules, isLost, onSide, SideError, withSide } from './error-policy.js';
+import type { LeftOut } from './left-out.js';
+import type { DetectZeroes, Side } from './options.js';
+import { Pace } from './pace.js';
+import { Repeater, type Settled } from './repeater.js';
+import { nextRun, ZERO_STEP, zeroStep } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
-  /** Requests in flight. */
+  /** Requests in flight at first. */
   requests: number;
+  /** Requests in flight where more of them make the copy faster. */
+  mostRequests: number;
   /** Bytes of one request. */
   requestSize: number;
   /** Bytes of the plan that are claimed at once. */
@@ -29,6 +34,7 @@ export interface Transfer {
   targetIsZero: boolean;
   /** Flush the target when this thread has moved its share. */
   flush: boolean;
+  rules: ErrorRules;
 }
 
 export interface MoverOptions extends Transfer {
@@ -40,9 +46,19 @@ export interface MoverOptions extends Transfer {
   arena: Arena;
   control: Control;
   counters: Counters;
+  /** Take the ranges that failed and may be left out. */
+  leftOut: LeftOut;
+  leftOutMap: Bitmap;
   signal: AbortSignal;
   /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
   moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
+}
+
+export interface MoveOutcome {
+  /** Why this thread ended before the plan was empty, or why the flush failed. */
+  error?: unknown;
+  /** Whether all that this thread has written is durable, as far as flushes were asked for. */
+  flushed: boolean;
 }
 
 /** Runs of a window; scattered data ends a window early rather than growing this. */
@@ -54,17 +70,33 @@ const SHORTEST_ZERO_REQUEST = 64 * 1024;
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
 
-/** Moves what the plan holds until nothing is left, or the control says stop, or a request fails. */
-export async function move(options: MoverOptions): Promise<void> {
-  const mover = new Mover(options);
-  await mover.run();
-  if (options.flush && !options.control.stopped) {
-    await options.control.flush(options.target, options.signal);
+/**
+ * Moves what the plan holds until nothing is left, or the control says stop, or a request fails for good. Never
+ * throws: what was moved before a failure counts, and is flushed.
+ */
+export async function move(options: MoverOptions): Promise<MoveOutcome> {
+  const { target, control, flush, signal } = options;
+  const error = await failureOf(new Mover(options).run());
+  const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
+  if (isTargetLost || signal.aborted) return { error, flushed: false };
+  if (!flush) return { error, flushed: true };
+  const unflushed = await failureOf(onSide('target', control.flush(target, signal)));
+  return { error: error ?? unflushed, flushed: unflushed === undefined };
+}
+
+/** Why some work failed; undefined when it did not. */
+async function failureOf(work: Promise<void>): Promise<unknown> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return error;
   }
 }
 
 class Mover {
   readonly #options: MoverOptions;
+  readonly #zeroStep: number;
   readonly #shortestZero: number;
   /** The claimed window: pairs of offset and length. */
   readonly #window = new Float64Array(2 * WINDOW_RUNS);
@@ -75,34 +107,45 @@ class Mover {
   #end = 0;
   #offload: boolean;
   #failed = false;
+  #failure: { readonly error: unknown } | undefined;
+  readonly #pace: Pace;
+  readonly #lanes: Promise<void>[] = [];
+  #running = 0;
   readonly #turns = new Turns();
+  readonly #repeater: Repeater;
+  /** The smallest piece that a limited rate cuts. */
+  readonly #smallest: number;
 
   constructor(options: MoverOptions) {
     this.#options = options;
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
+    this.#repeater = new Repeater(options);
+    this.#pace = new Pace(options.requests, options.mostRequests);
+    this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
+    this.#zeroStep = zeroStep(options.target.limits);
+    // Leaving out costs nothing, however little it is.
     this.#shortestZero = options.targetIsZero
-      ? ZERO_STEP
+      ? 1
       : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
   }
 
   async run(): Promise<void> {
-    const slots = this.#allocate();
-    try {
-      await settleAll(slots.map((slot) => this.#lane(slot)));
-    } finally {
-      for (const slot of slots) slot.free();
-      this.#putBack();
-    }
+    const slots = this.#allocate(this.#pace.lanes);
+    for (const slot of slots) this.#start(slot);
+    // A lane may start others while it runs, so that this goes on until the last one has ended.
+    for (const lane of this.#lanes) await lane;
+    this.#putBack();
+    if (this.#failure) throw this.#failure.error;
     throwIfAborted(this.#options.signal);
   }
 
   /** A slot for each request in flight, before anything is claimed. */
-  #allocate(): ArenaBlock[] {
-    const { arena, requests, requestSize } = this.#options;
+  #allocate(count: number): ArenaBlock[] {
+    const { arena, requestSize } = this.#options;
     const slots: ArenaBlock[] = [];
     try {
-      while (slots.length < requests) slots.push(arena.allocate(requestSize));
+      while (slots.length < count) slots.push(arena.allocate(requestSize));
     } catch (error) {
       for (const slot of slots) slot.free();
       throw error;
@@ -110,14 +153,43 @@ class Mover {
     return slots;
   }
 
+  #start(slot: ArenaBlock): void {
+    this.#running++;
+    const failed = (error: unknown) => {
+      this.#failure ??= { error };
+    };
+    const ended = () => {
+      this.#running--;
+      slot.free();
+    };
+    this.#lanes.push(this.#lane(slot).catch(failed).finally(ended));
+  }
+
   /** One request after another, through one slot of the arena. */
   async #lane(slot: ArenaBlock): Promise<void> {
-    for (;;) {
+    const { control, plan } = this.#options;
+    while (this.#running <= this.#pace.lanes) {
       await this.#turns.next();
+      if (control.paused) await control.mayGo();
       const length = this.#take();
       if (length === 0) return;
       const offset = this.#from - length;
+      if (control.isLimited && !(await control.mayMove(length))) {
+        plan.set(offset, length);
+        return;
+      }
       await this.#piece(slot, offset, length);
+      this.#pace.done(length, performance.now());
+      if (this.#running < this.#pace.lanes) this.#startMore();
+    }
+  }
+
+  /** Does as well as it can: where there is no memory for more requests, those in flight go on. */
+  #startMore(): void {
+    try {
+      for (const slot of this.#allocate(this.#pace.lanes - this.#running)) this.#start(slot);
+    } catch {
+      this.#pace.stay(this.#running);
     }
   }
 
@@ -126,7 +198,8 @@ class Mover {
     const { control, requestSize } = this.#options;
     if (this.#failed || control.stopped) return 0;
     if (this.#from === this.#end && !this.#nextRun()) return 0;
-    const size = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    const most = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    const size = Math.min(most, Math.max(this.#smallest, control.pieceSize));
     // Pieces end at multiples of the request size, so that all but the edges of a run are aligned.
     const end = Math.min(this.#end, this.#from - (this.#from % size) + size);
     const length = end - this.#from;
@@ -148,33 +221,47 @@ class Mover {
   }
 
   async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { plan, remains, requestSize, signal } = this.#options;
+    const { control, plan, remains, signal } = this.#options;
+    if (this.#offload && (await this.#copyInside(offset, length))) {
+      remains?.reset(offset, length);
+      return;
+    }
     let done = 0;
+    let error: unknown;
+    // A piece cut for an offload that turned out impossible may be longer than a slot.
+    do {
+      const size = Math.min(slot.length, length - done);
+      const settled = await this.#copySurely(slot, offset + done, size);
+      done += settled.bytes;
+      error = settled.error;
+      if (settled.bytes < size) break;
+    } while (done < length && (await control.mayGo()));
+    if (done < length) plan.set(offset + done, length - done);
+    if (error === undefined) return;
+    this.#failed = true;
+    throw signal.aborted ? abortedError(signal) : error;
+  }
+
+  /** Copies a piece, again and again where it fails, as the policies say. */
+  async #copySurely(slot: ArenaBlock, offset: number, length: number): Promise<Settled> {
     try {
-      if (this.#offload && (await this.#copyInside(offset, length))) {
-        remains?.reset(offset, length);
-        return;
-      }
-      // A piece cut for an offload that turned out impossible may be longer than a slot.
-      while (done < length) {
-        const size = Math.min(requestSize, length - done);
-        await this.#copyThrough(slot, offset + done, size);
-        remains?.reset(offset + done, size);
-        done += size;
-      }
+      await this.#copyThrough(slot, offset, length);
+      return { bytes: length };
     } catch (error) {
-      this.#failed = true;
-      plan.set(offset + done, length - done);
-      throw signal.aborted ? abortedError(signal) : error;
+      const request = (from: number, size: number) => this.#copyThrough(slot, from, size);
+      return this.#repeater.settle(error, offset, length, request);
     }
   }
 
-  /** Lets the system copy, where it can, without the bytes passing through this process. */
+  /**
+   * Lets the system copy, where it can, without the bytes passing through this process. Where that fails, reading
+   * and writing tells which side it was.
+   */
   async #copyInside(offset: number, length: number): Promise<boolean> {
     const { source, target, counters, signal } = this.#options;
-    throwIfAborted(signal);
     const range = { sourceOffset: offset, targetOffset: offset, length };
-    if (!(await target.copyFrom(source, range))) {
+    const copied = target.copyFrom(source, range, { signal });
+    if (!(await copied.catch(() => false))) {
       this.#offload = false;
       return false;
     }
@@ -184,20 +271,30 @@ class Mover {
   }
 
   async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { source, counters, detectZeroes, moved, signal } = this.#options;
+    const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
-    await source.read(offset, bytes, { signal });
-    counters.requests += 1;
-    if (detectZeroes === 'off') await this.#write(offset, bytes);
-    else await this.#writeSparsely(slot, offset, length);
+    let side: Side = 'source';
+    try {
+      await source.read(offset, bytes, { signal });
+      counters.requests += 1;
+      side = 'target';
+      if (detectZeroes === 'off') await this.#write(offset, bytes);
+      else await this.#writeSparsely(slot, offset, length);
+    } catch (error) {
+      throw withSide(side, error);
+    }
     moved?.(offset, bytes);
+    remains?.reset(offset, length);
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
     const { arena } = this.#options;
-    const scan = { arena, block: slot, end: length, shortest: this.#shortestZero };
+    const step = this.#zeroStep;
+    const scan = { arena, block: slot, end: length, step, shortest: this.#shortestZero };
+    // Steps begin where the target's blocks do, not where the piece does.
+    const lead = Math.min(length, (step - (offset % step)) % step);
     for (let at = 0; at < length; ) {
-      const run = nextRun(scan, at);
+      const run = nextRun(at < lead ? { ...scan, end: lead } : scan, at);
       const end = Math.abs(run);
       if (run > 0) await this.#zero(offset + at, end - at);
       else await this.#write(offset + at, slot.bytes.subarray(at, end));

@@ -1,13 +1,13 @@
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
+import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
 export type DeviceSource = string | DeviceDescription | Device;
 
 /**
- * Whether zeroes are looked for inside what the source calls data, in steps of 4 KiB: `on` writes them as
- * zero requests, `unmap` lets those requests make holes. Where the target is known to hold zero already,
- * both leave them out.
+ * Whether zeroes are looked for inside what the source calls data, in steps of 4 to 64 KiB, as the target zeroes
+ * as a whole: `on` writes them as zero requests, `unmap` lets those requests make holes. Where the target is
+ * known to hold zero already, both leave them out.
  */
 export type DetectZeroes = 'off' | 'on' | 'unmap';
 
@@ -21,23 +21,54 @@ export interface TransferOptions {
   requestSize?: number;
 }
 
-export interface CopyOptions extends TransferOptions {
+/** Where a request failed: reading the source, or writing, zeroing or flushing the target. */
+export type Side = 'source' | 'target';
+
+/**
+ * What is done about a request that failed:
+ *
+ * - `report`: the copy fails. The default.
+ * - `retry`: it is made again, in smaller pieces, then as `report`. See {@link RetryOptions}.
+ * - `stop`: the copy finishes what is in flight, keeps what remains, and waits in the state `stopped`. `resume()`
+ *   tries again, over new connections where they were lost; `stop()` or the signal ends it.
+ * - `ignore`: it is made again in ever smaller pieces, down to 4 KiB, and what fails at last is left out and listed
+ *   in the report. What cannot be read is zeroed in the target; what cannot be written holds there whatever it
+ *   held, or a part of what it should. A device that is gone altogether still ends the copy.
+ *
+ * A flush that fails is never simply made again, because a second one may succeed although bytes were lost:
+ * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails.
+ */
+export type ErrorPolicy = 'report' | 'retry' | 'stop' | 'ignore';
+
+/** How a failed request is made again, before its side's policy decides; with `ignore` and `stop` only if given. */
+export interface RetryOptions {
+  /** How often, 0 to 1000. Default 5 with the policy `retry`, else 0. */
+  attempts?: number;
+  /** Milliseconds before the first attempt; each further one waits twice as long, up to 30 s. Default 100. */
+  backoffMs?: number;
+  /**
+   * How long requests wait for a lost NBD connection to be made again, in seconds; 0 for not at all. Default 30
+   * where there are attempts. A device that the caller has opened keeps what it was opened with.
+   */
+  reconnectSeconds?: number;
+}
+
+/**
+ * In the modes `top` and `incremental` the target must hold what the source held when the bitmap began to
+ * count, or what the layers below its top one hold; the rest of it is left alone. Bitmaps are not changed.
+ */
+export interface CopyOptions extends TransferOptions, PlanScope {
   source: DeviceSource;
-  /** A file that is not there is created; one that is there is replaced, unless the copy is incremental. */
+  /** A file that is not there is created; one that is there is replaced, unless parts of it are left alone. */
   target: DeviceSource;
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
-  /**
-   * Makes the copy incremental: only what this metadata context of the source marks, such as
-   * `qemu:dirty-bitmap:NAME`, is moved. The target must hold the state that the bitmap counts from.
-   */
-  context?: string;
-  /** Makes the copy incremental: only what is dirty in this bitmap is moved. It is not changed. */
-  bitmap?: Bitmap;
+  /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
+  unmap?: boolean;
   /** The caller knows that the target reads as zero everywhere. */
   targetIsZero?: boolean;
-  /** Default: `off` where the source's status is exact, else `unmap`. */
+  /** Default: `off` where the source's status is exact, else `unmap` (or `on` where `unmap` is false). */
   detectZeroes?: DetectZeroes;
   /**
    * Take the digest of the source's content while it is copied; see `digest`. Only for a full copy: an incremental
@@ -47,6 +78,16 @@ export interface CopyOptions extends TransferOptions {
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
   /**
+   * Bytes per second that may be read as data, all threads together. Zero requests and what is left out by its
+   * status cost nothing. Default: as fast as it goes. `setRate` changes it.
+   */
+  rate?: number;
+  /** Default `report`. */
+  onReadError?: ErrorPolicy;
+  /** Default `report`. */
+  onWriteError?: ErrorPolicy;
+  retry?: RetryOptions;
+  /**
    * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
    * it is begun, where it does the copy goes on from it, and when the copy is complete it is removed. It is bound to
    * source, target and bitmap. The source must hold the same bytes in every run.
@@ -55,20 +96,41 @@ export interface CopyOptions extends TransferOptions {
   signal?: AbortSignal;
 }
 
+/** A range that was left out because it failed and the policy was to ignore that. */
+export interface LeftOutRange {
+  side: Side;
+  offset: number;
+  length: number;
+  /** The first failure in it. */
+  error: { code: string; message: string; errno?: string };
+}
+
+/** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
+export type JobState = 'running' | 'paused' | 'stopped';
+
 export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'done';
 
 /** A moment of a running copy. Only completed bytes count. */
 export interface CopyProgress {
   phase: CopyPhase;
+  state: JobState;
   /** Bytes that must be moved or zeroed; 0 until the plan is made. */
   totalBytes: number;
   /** Bytes of those that are done. */
   doneBytes: number;
   movedBytes: number;
   zeroedBytes: number;
+  /** Requests that were made again after they had failed. */
+  retries: number;
+  /** Bytes done in each of the last seconds, on average. */
+  bytesPerSecond: number;
+  /** Time left at that rate; absent while nothing can be said. */
+  remainingMs?: number;
   /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
   resumedBytes: number;
   elapsedMs: number;
+  /** What the copy has stopped for, in the state `stopped`. */
+  error?: Error;
 }
 
 export interface CopyReport {
@@ -82,10 +144,27 @@ export interface CopyReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are clean or zero on both sides. */
   skippedBytes: number;
+  /** Bytes that failed and were left out, see `errors`. */
+  leftOutBytes: number;
+  /**
+   * What the plan knew of the source: how much of it is clean, a hole, zero, or data. Absent where the copy went on
+   * from an earlier run, which had the plan.
+   */
+  totals?: PlanTotals;
   /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
   resumedBytes: number;
   /** Read, write and zero requests. */
   requests: number;
+  /** Requests that were made again after they had failed. */
+  retries: number;
+  /** What was left out, in order of side and offset. Nothing unless an error policy is `ignore`. */
+  errors: LeftOutRange[];
+  /** Ranges that did not fit into `errors`, which ends at 1000. */
+  moreErrors: number;
+  /** Bytes per second, as they were done, second by second; a long copy has longer steps. */
+  rate: { stepMs: number; bytesPerSecond: number[] };
+  /** The most memory that this process ever had resident, in bytes. */
+  peakMemoryBytes: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
   planMs: number;

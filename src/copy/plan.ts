@@ -1,23 +1,18 @@
 import { Bitmap } from '../bitmap/index.js';
-import type { Device } from '../block/index.js';
-import { LacunaError } from '../errors/index.js';
-import { Context, DIRTY, isDirtyContext, Status } from '../extent/index.js';
+import { Device, type ImageFormat } from '../block/index.js';
 import { alignDown, alignUp } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
-import { type Range, type StatusWalk, walkStatus } from './status-walk.js';
-
-/** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
-export interface PlanTotals {
-  size: number;
-  /** Not dirty: left alone by an incremental copy. */
-  cleanBytes: number;
-  /** Must be read. */
-  dataBytes: number;
-  /** Allocated and reads as zero. */
-  zeroBytes: number;
-  /** Not allocated and reads as zero. */
-  holeBytes: number;
-}
+import { closeAfter } from './close-after.js';
+import { planGranularity } from './granularity.js';
+import type { DeviceSource } from './options.js';
+import {
+  type CheckedScope,
+  checkScope,
+  type PlanMode,
+  type PlanScope,
+  type PlanTotals,
+} from './plan-scope.js';
+import { openForPlan, walkPlan } from './plan-walk.js';
 
 /** What must be done to make a target equal to a source. No granule is in both bitmaps. */
 export interface Plan {
@@ -29,12 +24,11 @@ export interface Plan {
   warnings: string[];
 }
 
-export interface PlanOptions {
-  source: Device;
-  /** Only what this context of the source marks as dirty. */
-  context?: string | undefined;
-  /** Only what is dirty in this bitmap. */
-  bitmap?: Bitmap | undefined;
+export interface PlanOptions extends PlanScope {
+  /** What is going to be copied. A device that the caller has opened stays open. */
+  source: DeviceSource;
+  /** The format inside a path. Default: from the path's ending. */
+  sourceFormat?: ImageFormat | undefined;
   /** Bytes; a power of two. Default: the finest that keeps the plan small, see {@link planGranularity}. */
   granularity?: number | undefined;
   /** Where the bitmaps live. Default: the arena of this thread. */
@@ -42,101 +36,86 @@ export interface PlanOptions {
   signal?: AbortSignal | undefined;
 }
 
-const FINEST = 512;
-const MOST_GRANULES = 2 ** 35;
-
-/**
- * The finest granularity that numbers a disk's granules below 2^35: 512 bytes up to 16 TiB. Runs of any
- * length cost the same memory, so fine granules are cheap; and they keep a plan exact to the sector.
- */
-export function planGranularity(size: number): number {
-  let granularity = FINEST;
-  while (size / granularity > MOST_GRANULES) granularity *= 2;
-  return granularity;
-}
-
 /**
  * Finds out what has to move, without moving it. From allocation alone (a full copy) everything that does
- * not read as zero is `data`; with a context or a bitmap (an incremental copy) only what is dirty counts.
- * What is dirty and reads as zero is in `zero`, never left out: the target may hold something else there.
+ * not read as zero is `data`; with contexts or bitmaps (an incremental copy) only what is dirty counts, and
+ * with the mode `top` only what the top layer of a chain of images holds.
+ *
+ * Of what counts, everything that reads as zero is in `zero`, never left out: the target may hold something
+ * else there. Status that a source refuses, or that makes no sense, is taken for data, and warned of.
+ *
+ * @throws TypeError for a scope that contradicts itself. LacunaError ERR_BITMAP_MISMATCH where a bitmap is of
+ *   another size; ERR_CONTEXT_UNKNOWN; ERR_ABORTED; what opening a source throws; ERR_NBD_DISCONNECTED where
+ *   the connection is lost, because that is no answer.
  */
 export async function plan(options: PlanOptions): Promise<Plan> {
-  const { source, context, bitmap, signal } = options;
-  if (context !== undefined && bitmap !== undefined) {
-    throw new TypeError('a plan is made from a context or from a bitmap, not from both');
-  }
-  if (context !== undefined && !isDirtyContext(context)) {
-    throw new TypeError(
-      `an incremental plan needs a ${Context.dirtyPrefix}NAME context, not ${context}`,
-    );
-  }
-  if (bitmap !== undefined && bitmap.size !== source.size) {
-    throw new LacunaError(
-      'ERR_BITMAP_MISMATCH',
-      `The bitmap is of ${bitmap.size} bytes and ${source.name} of ${source.size}: they must be the same size`,
-      { device: source.name },
-    );
-  }
-  const draft = new Draft(source, options);
-  // Planning takes its time, and the caller's bitmap may change meanwhile: the plan is of this moment.
-  const dirty = bitmap?.snapshot();
+  const scope = checkScope(options);
+  const { source, sourceFormat, signal } = options;
+  if (source instanceof Device) return await planDevice(source, scope, options);
+  const device = await openForPlan(source, scope, { format: sourceFormat, signal });
+  return await closeAfter(
+    () => planDevice(device, scope, options),
+    () => device.close(),
+  );
+}
+
+async function planDevice(
+  source: Device,
+  scope: CheckedScope,
+  options: PlanOptions,
+): Promise<Plan> {
+  const { arena = Arena.default, signal } = options;
+  const { granularity = planGranularity(source.size) } = options;
+  const draft = new Draft(source.size, granularity, arena, scope.mode);
   try {
-    if (dirty !== undefined) await draft.addDirty(dirty.ranges(), undefined, signal);
-    else if (context !== undefined) await draft.addDirty(draft.whole, context, signal);
-    else await draft.addAll(signal);
-    return draft.finish();
+    const visit = draft.add;
+    const warnings = await walkPlan({ ...scope, source, arena, signal, visit });
+    return draft.finish(warnings);
   } catch (error) {
     draft.discard();
     throw error;
-  } finally {
-    dirty?.free();
   }
 }
 
 /** A plan in the making. */
 class Draft {
-  readonly #source: Device;
   readonly #data: Bitmap;
   readonly #zero: Bitmap;
   readonly #totals: PlanTotals;
-  #refusals = 0;
-  #refusal = '';
+  readonly #mode: PlanMode;
+  /** What reads as zero and has not been added yet. */
+  #zeroStart = 0;
+  #zeroEnd = 0;
 
-  constructor(source: Device, options: PlanOptions) {
-    const { size } = source;
-    const { granularity = planGranularity(size), arena = Arena.default } = options;
-    this.#source = source;
+  constructor(size: number, granularity: number, arena: Arena, mode: PlanMode) {
+    this.#mode = mode;
     this.#data = new Bitmap({ size, granularity, arena });
     this.#zero = new Bitmap({ size, granularity, arena });
     this.#totals = { size, cleanBytes: 0, dataBytes: 0, zeroBytes: 0, holeBytes: 0 };
   }
 
-  /** All of the source, as a range; none where it has no bytes. */
-  get whole(): Range[] {
-    return this.#source.size === 0 ? [] : [{ offset: 0, length: this.#source.size }];
-  }
+  readonly add = (offset: number, length: number, isZero: boolean, isHole: boolean): void => {
+    if (!isZero) this.#totals.dataBytes += length;
+    else if (isHole) this.#totals.holeBytes += length;
+    else this.#totals.zeroBytes += length;
+    if (!isZero) this.#data.set(offset, length);
+    // Where everything counts, what is not data is zero.
+    else if (this.#mode !== 'full') this.#addZero(offset, offset + length);
+  };
 
-  /** Plans all of the source: what is not data is zero. */
-  async addAll(signal?: AbortSignal): Promise<void> {
-    await this.#walk(this.whole, [Context.allocation], signal, (offset, length, [status]) => {
-      if (!this.#count(length, status)) this.#data.set(offset, length);
-    });
-    this.#zero.setAll();
-  }
-
-  /** Plans these ranges, or only what a context calls dirty in them. */
-  addDirty(ranges: Iterable<Range>, context?: string, signal?: AbortSignal): Promise<void> {
-    const contexts = context === undefined ? [Context.allocation] : [Context.allocation, context];
-    return this.#walk(ranges, contexts, signal, (offset, length, [status, dirty = DIRTY]) => {
-      if (!(dirty & DIRTY)) return;
-      if (this.#count(length, status)) this.#addZero(offset, offset + length);
-      else this.#data.set(offset, length);
-    });
+  /** Neighbours that read as zero are one, or granules that they share would not be zeroed. */
+  #addZero(offset: number, end: number): void {
+    if (offset !== this.#zeroEnd) {
+      this.#endZero();
+      this.#zeroStart = offset;
+    }
+    this.#zeroEnd = end;
   }
 
   /** A granule that is zero only in part is moved as data: its other part may be clean, and not zero. */
-  #addZero(offset: number, end: number): void {
+  #endZero(): void {
     const { size, granularity } = this.#zero;
+    const [offset, end] = [this.#zeroStart, this.#zeroEnd];
     const from = alignUp(offset, granularity);
     const to = end === size ? size : alignDown(end, granularity);
     if (from >= to) {
@@ -148,42 +127,13 @@ class Draft {
     this.#data.set(to, end - to);
   }
 
-  /** Whether a range of this status reads as zero. */
-  #count(length: number, status: number): boolean {
-    const isZero = (status & Status.zero) !== 0;
-    if (!isZero) this.#totals.dataBytes += length;
-    else if (status & Status.hole) this.#totals.holeBytes += length;
-    else this.#totals.zeroBytes += length;
-    return isZero;
-  }
-
-  #walk(
-    ranges: Iterable<Range>,
-    contexts: readonly string[],
-    signal: AbortSignal | undefined,
-    visit: StatusWalk['visit'],
-  ): Promise<void> {
-    const refused = (error: LacunaError) => {
-      this.#refusals++;
-      this.#refusal = error.message;
-    };
-    return walkStatus({ device: this.#source, ranges, contexts, signal, visit, refused });
-  }
-
-  finish(): Plan {
+  finish(warnings: string[]): Plan {
+    this.#endZero();
+    if (this.#mode === 'full') this.#zero.setAll();
     this.#zero.subtract(this.#data);
     const { size, dataBytes, zeroBytes, holeBytes } = this.#totals;
     this.#totals.cleanBytes = size - dataBytes - zeroBytes - holeBytes;
-    return {
-      data: this.#data,
-      zero: this.#zero,
-      totals: this.#totals,
-      warnings: this.#refusals === 0 ? [] : [this.#degraded()],
-    };
-  }
-
-  #degraded(): string {
-    return `${this.#source.name} refused ${this.#refusals} status queries, so some holes were taken for data (${this.#refusal})`;
+    return { data: this.#data, zero: this.#zero, totals: this.#totals, warnings };
   }
 
   discard(): void {

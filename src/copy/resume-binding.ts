@@ -5,9 +5,9 @@
 import fs from 'node:fs';
 import { resolve } from 'node:path';
 import { checksumOf } from '../bitmap/file-writer.js';
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device, DeviceDescription } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import type { CheckedScope } from './plan-scope.js';
 
 export type Binding = Readonly<Record<string, string>>;
 
@@ -29,11 +29,15 @@ export function deviceBinding(side: 'source' | 'target', device: Device): Bindin
   };
 }
 
-/** What the copy was planned from: everything, or what a context or a bitmap calls dirty. */
-export function planBinding(context: string | undefined, bitmap: Bitmap | undefined): Binding {
-  if (context !== undefined) return { 'choice of what to copy': context };
-  if (bitmap !== undefined) return { 'choice of what to copy': `bitmap ${checksumOf(bitmap)}` };
-  return { 'choice of what to copy': 'all' };
+/** What the copy was planned from: everything, the top layer, or what contexts or bitmaps call dirty. */
+export function planBinding(scope: CheckedScope): Binding {
+  return { 'choice of what to copy': choiceOf(scope) };
+}
+
+function choiceOf({ mode, contexts, bitmaps }: CheckedScope): string {
+  if (contexts.length > 0) return contexts.join(', ');
+  if (bitmaps.length > 0) return `bitmap ${bitmaps.map(checksumOf).join(', ')}`;
+  return mode === 'top' ? 'the top layer' : 'all';
 }
 
 /**

@@ -1,17 +1,16 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import type { Bitmap } from '../bitmap/index.js';
 import { type Device, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
 import type { Plan } from './plan.js';
+import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
 import type { Target } from './target.js';
 
 export interface ResumptionOptions {
   source: Device;
-  context: string | undefined;
-  bitmap: Bitmap | undefined;
+  scope: CheckedScope;
   arena: Arena;
 }
 
@@ -30,6 +29,8 @@ export class Resumption {
   readonly #file: ResumeFile;
   readonly #binding: Binding;
   #checkpoints: Checkpoints | undefined;
+  /** As of the checkpoints before the present ones. */
+  #remainedBytes: number | undefined;
   #flusher: Device | undefined;
 
   /**
@@ -38,10 +39,10 @@ export class Resumption {
    * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
    */
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
-    const { source, context, bitmap, arena } = options;
+    const { source, scope, arena } = options;
     const file = await ResumeFile.open(path);
     try {
-      const binding = { ...sourceBinding(source), ...planBinding(context, bitmap) };
+      const binding = { ...sourceBinding(source), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
       return new Resumption(file, binding, saved);
@@ -59,7 +60,7 @@ export class Resumption {
 
   /** The file, and the bytes that it says are left for a later run; undefined before the first checkpoint. */
   get resumable(): { file: string; remainingBytes: number } | undefined {
-    const remainingBytes = this.#checkpoints?.remainingBytes;
+    const remainingBytes = this.#checkpoints?.remainingBytes ?? this.#remainedBytes;
     return remainingBytes === undefined ? undefined : { file: this.#file.path, remainingBytes };
   }
 
@@ -78,9 +79,13 @@ export class Resumption {
     }
   }
 
-  /** Makes checkpoints from here on; the plan is final, and nothing of it has been done yet. */
+  /**
+   * Makes checkpoints from here on; the plan is exact, and nothing of it has been begun. Called again when the copy
+   * goes on after a failure, with a target that may have been opened anew.
+   */
   async begin(options: BeginOptions): Promise<void> {
     const { target, plan, plannedBytes, totalBytes, threads, failed } = options;
+    await this.#forget();
     await target.anchor();
     const flusher = await this.#openFlusher(target.device, threads);
     this.#checkpoints = new Checkpoints({
@@ -105,7 +110,11 @@ export class Resumption {
     this.#checkpoints?.targetIsZero();
   }
 
-  /** Makes no more checkpoints: all is done but for the end of the copy. */
+  /**
+   * Makes no more checkpoints until the next {@link begin}.
+   *
+   * @throws what a flush has failed with
+   */
   async end(): Promise<void> {
     await this.#checkpoints?.end();
   }
@@ -117,13 +126,23 @@ export class Resumption {
     this.remains?.zero.free();
   }
 
+  /** Gives back what the checkpoints of an earlier round have held. */
+  async #forget(): Promise<void> {
+    this.remains?.data.free();
+    this.remains?.zero.free();
+    this.#remainedBytes = this.#checkpoints?.remainingBytes;
+    this.#checkpoints = undefined;
+    await this.#flusher?.close();
+    this.#flusher = undefined;
+  }
+
   /**
    * After a failure: keeps what remains as it is now. Never fails.
    *
    * @param unflushed whether a flush of the target has failed, so that the next one proves nothing
    */
   async leave(unflushed: boolean): Promise<void> {
-    if (unflushed) await this.#checkpoints?.end();
+    if (unflushed) await this.#checkpoints?.end().catch(() => {});
     else await this.#checkpoints?.leave();
   }
 

@@ -21,6 +21,12 @@ const SHORTEST_QUERY = 128 * 1024 * 1024;
 /** Refusals in a row after which the rest is taken for data unasked. */
 const MOST_REFUSALS = 64;
 
+/** Answers that end early, after which it is judged whether asking pays. */
+const ENOUGH_SHORT = 4096;
+
+/** Bytes that such an answer must tell of on average: reading so many costs about as much as asking. */
+const LEAST_TOLD = 32 * 1024;
+
 export interface Range {
   readonly offset: number;
   readonly length: number;
@@ -37,7 +43,7 @@ export interface StatusWalk {
    * order, and the array is used again for the next one.
    */
   visit(offset: number, length: number, flags: readonly number[]): void;
-  /** Told that a query was refused, so that some of the ranges are taken for data. */
+  /** Told why some of the ranges are taken for data: a query was refused, or answers tell next to nothing. */
   refused?(error: LacunaError): void;
 }
 
@@ -51,7 +57,9 @@ export async function walkStatus(walk: StatusWalk): Promise<void> {
     if (query === undefined) return false;
     const lists = queries.gaveUp ? undefined : await answer(walk, query);
     if (lists === undefined) degrade(walk, queries.refused(query));
-    else queries.answered(query, visitTogether(lists, walk.device.size, walk.visit));
+    else if (!queries.answered(query, visitTogether(lists, walk.device.size, walk.visit))) {
+      walk.refused?.(tellsTooLittle(walk.device));
+    }
     return true;
   };
   // The first answer shows how far one query reaches, and so whether there is anything to share out.
@@ -68,14 +76,17 @@ class Queries {
   readonly #rest: Range[] = [];
   #refusals = 0;
   #longest = Number.MAX_SAFE_INTEGER;
+  #short = 0;
+  #shortBytes = 0;
+  #tellsTooLittle = false;
 
   constructor(ranges: Iterable<Range>) {
     this.#ranges = ranges[Symbol.iterator]();
   }
 
-  /** The device has refused so often that it is not asked any more. */
+  /** The device has refused so often, or tells so little at a time, that it is not asked any more. */
   get gaveUp(): boolean {
-    return this.#refusals >= MOST_REFUSALS;
+    return this.#refusals >= MOST_REFUSALS || this.#tellsTooLittle;
   }
 
   take(): Range | undefined {
@@ -85,16 +96,24 @@ class Queries {
     return { offset: range.offset, length: this.#longest };
   }
 
-  /** Learns from an answer that reached to `end`, and asks for the rest later. */
-  answered(query: Range, end: number): void {
-    if (!this.gaveUp) this.#refusals = 0;
+  /**
+   * Learns from an answer that reached to `end`, and asks for the rest later. False where it is the one that
+   * shows that asking does not pay.
+   */
+  answered(query: Range, end: number): boolean {
+    if (this.#refusals < MOST_REFUSALS) this.#refusals = 0;
     const covered = end - query.offset;
     if (covered >= query.length) {
       this.#longest = Math.min(Number.MAX_SAFE_INTEGER, this.#longest * 2);
-      return;
+      return true;
     }
     this.#longest = Math.max(SHORTEST_QUERY, covered);
     this.#leave(end, query.offset + query.length);
+    this.#short++;
+    this.#shortBytes += covered;
+    if (this.gaveUp || this.#short < ENOUGH_SHORT) return true;
+    this.#tellsTooLittle = this.#shortBytes < this.#short * LEAST_TOLD;
+    return !this.#tellsTooLittle;
   }
 
   /**
@@ -134,6 +153,11 @@ async function answer(walk: StatusWalk, query: Range): Promise<ExtentList[] | un
     walk.refused?.(error);
     return undefined;
   }
+}
+
+function tellsTooLittle({ name }: Device): LacunaError {
+  const message = `${name} tells of less than ${LEAST_TOLD} bytes in one answer, which costs more than reading them`;
+  return new LacunaError('ERR_DEVICE_IO', message, { device: name });
 }
 
 /** Takes a range of unknown status for the worst that it may be. */

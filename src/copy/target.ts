@@ -4,14 +4,16 @@ import {
   type DeviceDescription,
   type FileDescription,
   openDevice,
-  parseDescription,
   syncFolder,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { reconnectSeconds, rulesOf } from './error-policy.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
+import { isPartial } from './plan-scope.js';
 import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
+import { patient, reopened } from './source.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -33,6 +35,8 @@ export interface Target {
   abandon(): Promise<void>;
   /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
   leave(): Promise<void>;
+  /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
+  reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
   close(): Promise<void>;
 }
@@ -47,21 +51,22 @@ export async function prepareTarget(
   state?: CopyState,
 ): Promise<Target> {
   const { target, signal } = options;
-  const incremental = options.context !== undefined || options.bitmap !== undefined;
+  const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description =
     target instanceof Device ? target.description : describe(target, options, source);
   await refuseSameFile(description, source);
-  if (target instanceof Device) return inPlace(target, source, incremental, told, false);
+  if (target instanceof Device) return inPlace(target, source, incremental, told);
 
   if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
     if (state !== undefined) return await goOn(description, options, state);
     return await make(description, source, options);
   }
-  const device = await openDevice(description as DeviceDescription, { writable: true, signal });
+  const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
+  const device = await open();
   try {
-    return inPlace(device, source, incremental, told, true);
+    return inPlace(device, source, incremental, told, open);
   } catch (error) {
     await device.close();
     throw error;
@@ -73,10 +78,8 @@ function describe(
   options: CopyOptions,
   source: Device,
 ): DeviceDescription {
-  const description =
-    typeof target === 'string'
-      ? parseDescription(target, { format: options.targetFormat })
-      : target;
+  const seconds = reconnectSeconds(rulesOf(options).target, options);
+  const description = patient(target, options.targetFormat, seconds);
   if (description.driver === 'null')
     return { ...description, size: description.size ?? source.size };
   return description;
@@ -87,9 +90,9 @@ function inPlace(
   source: Device,
   incremental: boolean,
   told: boolean,
-  ours: boolean,
+  open?: () => Promise<Device>,
 ): Target {
-  return {
+  const opened: Target = {
     device,
     isZero: told || device.capabilities.knownZero,
     warnings: checkSize(device, source, incremental),
@@ -98,8 +101,12 @@ function inPlace(
     commit: async () => {},
     abandon: async () => {},
     leave: async () => {},
-    close: async () => (ours ? device.close() : undefined),
+    reopen: async () => {
+      if (open) opened.device = await reopened(opened.device, open);
+    },
+    close: async () => (open ? opened.device.close() : undefined),
   };
+  return opened;
 }
 
 function checkSize(device: Device, source: Device, incremental: boolean): string[] {
@@ -173,6 +180,7 @@ async function openMade(
     commit: () => file.commit(flush),
     abandon: () => file.abandon(),
     leave: () => file.leave(),
+    reopen: async () => {},
     close: () => device.close(),
   };
 }
@@ -206,6 +214,7 @@ async function goOn(
     anchor: async () => {},
     commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
     ...keep,
+    reopen: async () => {},
     close: () => device.close(),
   };
 }

@@ -1,7 +1,9 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import { availableParallelism } from 'node:os';
 import type { Device } from '../block/index.js';
+import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
+import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
 import type { CopyOptions, TransferOptions } from './options.js';
 
@@ -18,11 +20,14 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 const MOST_THREADS = 4;
 
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
-const REQUESTS = { least: 1, most: 1024, default: 8 };
+export const REQUESTS = { least: 1, most: 1024, default: 8, onTrial: 64 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
+/** The same where nobody has said how many: the number grows as long as that helps. */
+const MOST_ON_TRIAL = 128 * MiB;
 
-const THREADS = { least: 0, most: 256 };
+/** The most worker threads that a caller may ask for. */
+export const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 
 /** Refuses options that make no sense, before anything is opened. */
@@ -73,10 +78,7 @@ export function chooseThreads(
   { threads }: TransferOptions,
   { source, target, bytes }: { source: Device; target: Device; bytes: number },
 ): number {
-  const shareable = [source, target].every(
-    (device) => device.description !== undefined && device.capabilities.multiConnection,
-  );
-  if (!shareable) return 0;
+  if (!isShareable(source) || !isShareable(target)) return 0;
   if (threads !== undefined) return threads;
   const isFile = (device: Device) => device.description?.driver === 'file';
   if (isFile(source) && isFile(target)) return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
@@ -96,17 +98,32 @@ export function chooseTransfer(
   // With a digest whole blocks are read, so that there are zeroes around what is data.
   const isExact = source.capabilities.exactStatus && !options.digest;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
+  const requests = options.requests ?? REQUESTS.default;
   return {
-    requests: options.requests ?? REQUESTS.default,
+    requests,
+    mostRequests: options.requests ?? mostRequests(threads, requestSize),
     requestSize,
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes: options.detectZeroes ?? (isExact ? 'off' : 'unmap'),
+    detectZeroes:
+      options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     flush: options.flush ?? true,
+    rules: rulesOf(options),
   };
 }
 
-function defaultRequestSize(source: Device, target: Device, least: number): number {
+/** As many as a slow device needs, in memory that does not grow with the number of threads. */
+function mostRequests(threads: number, requestSize: number): number {
+  const bytes = MOST_ON_TRIAL / Math.max(1, threads);
+  return Math.max(REQUESTS.default, Math.min(REQUESTS.onTrial, powerBelow(bytes / requestSize)));
+}
+
+/** Bytes of one request that suit both sides. */
+export function defaultRequestSize(
+  source: Device,
+  target: Device,
+  least = REQUEST_SIZES.least,
+): number {
   const preferred = Math.max(source.limits.preferred, target.limits.preferred);
   const maximum = Math.min(source.limits.maximum, target.limits.maximum);
   const wanted = Math.max(REQUEST_SIZES.default, preferred);

@@ -1,23 +1,26 @@
-/** One worker thread of a copy: opens its own connection to both sides and moves its share of the plan. */
+/** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
-import {
-  type Device,
-  type DeviceDescription,
-  type OpenOptions,
-  openDevice,
-} from '../block/index.js';
-import { LacunaError, toWire, type WireError } from '../errors/index.js';
+import type { Device } from '../block/index.js';
+import { toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
+import { type ComparePace, type ComparerOptions, compareShare } from './comparer.js';
 import { Control } from './control.js';
+import { type DeviceAgain, openAgain } from './device-again.js';
 import { DigestSender } from './digest-sender.js';
-import { move, type Transfer } from './mover.js';
+import { SideError, withoutSide, withSide } from './error-policy.js';
+import { FirstDifference } from './first-difference.js';
+import { LeftOut } from './left-out.js';
+import { type MoveOutcome, move, type Transfer } from './mover.js';
+import type { LeftOutRange, Side } from './options.js';
 
-/** A device that the caller has open, for a worker to open too. */
-export interface DeviceAgain {
-  description: DeviceDescription;
-  /** Bytes that it had when the copy was planned. */
-  size: number;
+/** What a worker does with its share of the plan: compare, where this is said, else move. */
+export interface CompareTask {
+  pace: ComparePace;
+  /** What each side has to be read for. */
+  a: BitmapHandle;
+  b: BitmapHandle;
+  first: SharedArrayBuffer;
 }
 
 /**
@@ -28,13 +31,17 @@ export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
   remains?: BitmapHandle | undefined;
+  leftOutMap?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
-  thread: number;
+  /** Its row of counters. */
+  row: number;
   source: DeviceAgain;
   target: DeviceAgain;
-  transfer: Transfer;
+  /** How to move. */
+  transfer?: Transfer | undefined;
   /** Send the digests of the blocks that were moved. */
   digest: boolean;
+  compare?: CompareTask | undefined;
   port: MessagePort;
 }
 
@@ -44,8 +51,16 @@ export type WorkerSignal = 'stop' | 'drained';
 export interface WorkerResult {
   /** Whether both devices could be opened; where not, others may do the work. */
   opened: boolean;
+  /** See `MoveOutcome`. */
+  flushed: boolean;
+  /** What the mover had to leave out; see `LeftOut`. */
+  leftOut: { ranges: readonly LeftOutRange[]; more: number };
   error?: WireError;
+  /** Where the error happened, if that is known. */
+  side?: Side;
 }
+
+const UNUSED = { flushed: true, leftOut: { ranges: [], more: 0 } };
 
 export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const abort = new AbortController();
@@ -58,49 +73,81 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   const devices: Device[] = [];
   try {
     devices.push(await openAgain(task.source, { signal: abort.signal }));
-    devices.push(await openAgain(task.target, { writable: true, signal: abort.signal }));
+    const writable = task.compare === undefined;
+    devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
-    if (drained) return { opened };
+    if (drained) return { opened, ...UNUSED };
     opened = true;
-    await moveShare(task, devices[0], devices[1], abort.signal);
-    return { opened };
+    const leftOut = new LeftOut();
+    const outcome = await workShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const { ranges, more } = leftOut;
+    return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
-    return !opened && drained ? { opened } : { opened, error: toWire(error) };
+    if (!opened && drained) return { opened, ...UNUSED };
+    if (opened) return { opened, ...UNUSED, ...tell({ error, flushed: false }) };
+    const side = devices.length === 0 ? 'source' : 'target';
+    return { opened, ...UNUSED, ...tell({ error: withSide(side, error), flushed: true }) };
   } finally {
     await Promise.allSettled(devices.map((device) => device.close()));
     task.port.close();
   }
 }
 
-async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
-  const device = await openDevice(again.description, options);
-  if (device.size === again.size) return device;
-  await device.close();
-  const sizes = `it had ${again.size} bytes when the copy began and has ${device.size} now`;
-  const message = `${device.name} changed its size: ${sizes}; copy it again while nobody resizes it`;
-  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: device.name });
+function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | 'error' | 'side'> {
+  if (error === undefined) return { flushed };
+  const side = error instanceof SideError ? error.side : undefined;
+  return { flushed, error: toWire(withoutSide(error)), ...(side && { side }) };
 }
 
-async function moveShare(
+async function workShare(
   task: WorkerTask,
   source: Device,
   target: Device,
+  leftOut: LeftOut,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<MoveOutcome> {
   const arena = Arena.attach(task.arena);
   const control = new Control(task.control);
-  const counters = control.row(task.thread);
+  const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
   const remains = task.remains && Bitmap.attach(arena, task.remains);
-  const sender = task.digest ? new DigestSender(task.port) : undefined;
-  const { moved } = sender ?? {};
-  const shared = { plan, remains, arena, control, counters, moved };
+  const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
+  const side = { plan, arena, control, counters, signal };
   try {
-    await move({ ...task.transfer, ...shared, source, target, signal });
+    if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
+    if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
+    const sender = task.digest ? new DigestSender(task.port) : undefined;
+    const { moved } = sender ?? {};
+    const marks = { remains, leftOut, leftOutMap };
+    const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
     sender?.flush();
+    return outcome;
   } finally {
+    leftOutMap?.free();
     remains?.free();
     plan.free();
     arena.detach();
+  }
+}
+
+async function compareBoth(
+  task: CompareTask,
+  {
+    source,
+    target,
+    ...side
+  }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
+    source: Device;
+    target: Device;
+  },
+): Promise<void> {
+  const a = { device: source, data: Bitmap.attach(side.arena, task.a) };
+  const b = { device: target, data: Bitmap.attach(side.arena, task.b) };
+  const first = new FirstDifference(task.first);
+  try {
+    await compareShare({ ...task.pace, ...side, a, b, first });
+  } finally {
+    a.data.free();
+    b.data.free();
   }
 }

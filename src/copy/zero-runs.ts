@@ -1,7 +1,16 @@
+import type { Limits } from '../block/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 
-/** Zeroes are looked for in steps of this many bytes: the block size of most file systems. */
+/** Zeroes are looked for in steps of at least so many bytes: the block size of most file systems. */
 export const ZERO_STEP = 4096;
+
+/** In longer steps most of what is zero would not be found. */
+const LONGEST_STEP = 64 * 1024;
+
+/** The step for a target: what it zeroes as a whole, from 4 to 64 KiB. */
+export function zeroStep({ zeroAlignment }: Limits): number {
+  return Math.max(ZERO_STEP, Math.min(LONGEST_STEP, zeroAlignment));
+}
 
 /** What to look at. */
 export interface ZeroScan {
@@ -9,6 +18,8 @@ export interface ZeroScan {
   block: ArenaBlock;
   /** First byte behind the part of the block that holds anything. */
   end: number;
+  /** Zeroes count in whole steps of so many bytes. */
+  step: number;
   /** A run of zeroes that is shorter than this is not worth a request, and counts as data. */
   shortest: number;
 }
@@ -17,18 +28,19 @@ export interface ZeroScan {
  * The end of the run at `from`, as a positive number if it is zero and as a negative one if it is data.
  * A run of data takes in all short runs of zeroes behind it.
  */
-export function nextRun({ arena, block, end, shortest }: ZeroScan, from: number): number {
-  const zeroes = zeroesAt(arena, block, from, end);
+export function nextRun(scan: ZeroScan, from: number): number {
+  const { arena, block, end, step, shortest } = scan;
+  const zeroes = zeroesAt(scan, from);
   if (zeroes >= shortest) return from + zeroes;
   for (let at = from + zeroes; at < end; ) {
-    at -= arena.zeroRun(block, at, end - at, ZERO_STEP);
-    const gap = zeroesAt(arena, block, at, end);
+    at -= arena.zeroRun(block, at, end - at, step);
+    const gap = zeroesAt(scan, at);
     if (gap >= shortest) return -at;
     at += gap;
   }
   return -end;
 }
 
-function zeroesAt(arena: Arena, block: ArenaBlock, from: number, end: number): number {
-  return from < end ? Math.max(0, arena.zeroRun(block, from, end - from, ZERO_STEP)) : 0;
+function zeroesAt({ arena, block, end, step }: ZeroScan, from: number): number {
+  return from < end ? Math.max(0, arena.zeroRun(block, from, end - from, step)) : 0;
 }

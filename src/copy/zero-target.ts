@@ -1,10 +1,11 @@
 /** Makes the target read as zero where the source does, touching nothing that reads as zero already. */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
-import { isAborted, LacunaError } from '../errors/index.js';
-import { Context, Status } from '../extent/index.js';
+import { isAborted, LacunaError, throwIfAborted } from '../errors/index.js';
+import { Context, readsAsZero } from '../extent/index.js';
 import { Turns } from '../util/index.js';
-import type { Control, Counters } from './control.js';
+import { isRefusal, onSide, SideError } from './error-policy.js';
+import { Repeater, type RepeaterOptions } from './repeater.js';
 import { settleAll } from './settle-all.js';
 import { walkStatus } from './status-walk.js';
 
@@ -29,7 +30,7 @@ export async function dropKnownZero(
       contexts: [Context.allocation],
       signal,
       visit: (offset, length, [status]) => {
-        if (status & Status.zero) zero.reset(offset, length);
+        if (readsAsZero(status)) zero.reset(offset, length);
       },
     });
   } finally {
@@ -44,50 +45,55 @@ export async function dropKnownZero(
 export async function zeroWhole(
   target: Device,
   length: number,
-  signal?: AbortSignal,
+  { unmap, signal }: Pick<ZeroOptions, 'unmap' | 'signal'>,
 ): Promise<boolean> {
   if (!target.capabilities.fastZero) return false;
   try {
-    await target.zero(0, length, { fast: true, unmap: true, ...(signal && { signal }) });
+    await target.zero(0, length, { fast: true, unmap, signal });
     return true;
   } catch (error) {
-    const refused = error instanceof LacunaError && !isAborted(error) && !error.retryable;
-    if (refused) return false;
-    throw error;
+    if (!(error instanceof LacunaError) || isAborted(error)) throw error;
+    if (isRefusal(error) || !error.retryable) return false;
+    throw new SideError('target', error);
   }
 }
 
-export interface ZeroSide {
-  control: Control;
-  counters: Counters;
+export interface ZeroOptions extends RepeaterOptions {
+  zero: Bitmap;
+  /** Whether the target may make holes. */
+  unmap: boolean;
   /** Cleared like `zero`, but only when a piece is done. */
   remains?: Bitmap | undefined;
-  signal: AbortSignal;
 }
 
-/** Writes zeroes where `zero` says, in the largest pieces, and clears it as they are done. */
-export async function writeZeroes(
-  target: Device,
-  zero: Bitmap,
-  { control, counters, remains, signal }: ZeroSide,
-): Promise<void> {
+/**
+ * Writes zeroes where `zero` says, in the largest pieces, and clears it as they are done; until the control says
+ * stop, or a request fails for good.
+ */
+export async function writeZeroes(options: ZeroOptions): Promise<void> {
+  const { target, zero, unmap, remains, control, counters, signal } = options;
   const turns = new Turns();
+  const repeater = new Repeater(options);
+  let failed = false;
+  const request = async (offset: number, length: number) => {
+    await onSide('target', target.zero(offset, length, { unmap, signal }));
+    remains?.reset(offset, length);
+    counters.requests += 1;
+    counters.zeroedBytes += length;
+  };
   const lane = async () => {
     const piece = new Float64Array(2);
-    while (!control.stopped && zero.claim(piece, { maxBytes: CLAIM_BYTES }) > 0) {
-      const [offset, length] = piece;
-      try {
-        await turns.next();
-        await target.zero(offset, length, { unmap: true, signal });
-      } catch (error) {
-        zero.set(offset, length);
-        control.stop();
-        throw error;
-      }
-      remains?.reset(offset, length);
-      counters.requests += 1;
-      counters.zeroedBytes += length;
+    for (;;) {
+      await turns.next();
+      if (!(await control.mayGo()) || failed) return;
+      if (zero.claim(piece, { maxBytes: CLAIM_BYTES }) === 0) return;
+      const { bytes, error } = await repeater.run(piece[0], piece[1], request);
+      if (bytes < piece[1]) zero.set(piece[0] + bytes, piece[1] - bytes);
+      if (error === undefined) continue;
+      failed = true;
+      throw error;
     }
   };
   await settleAll(Array.from({ length: REQUESTS }, lane));
+  throwIfAborted(signal);
 }

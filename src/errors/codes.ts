@@ -61,6 +61,8 @@ export type ErrorCode =
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
+  /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
+  | 'ERR_COPY_STOPPED'
   /** A resume file belongs to another copy: of another source or target, or of other changes. */
   | 'ERR_RESUME_MISMATCH'
   /** A resume file is damaged, or none at all. */

@@ -1,3 +1,3 @@
 export { type Extent, ExtentList } from './extent-list.js';
-export { Context, DIRTY, isDirtyContext, Status } from './status.js';
+export { Context, DIRTY, isDirtyContext, readsAsZero, Status } from './status.js';
 export { visitTogether } from './visit-together.js';

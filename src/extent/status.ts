@@ -30,3 +30,15 @@ export const DIRTY = 1;
 export function isDirtyContext(context: string): boolean {
   return context.startsWith(Context.dirtyPrefix);
 }
+
+/**
+ * Whether a range of this {@link Status} reads as zero. Bits that nobody has defined may mean anything, so a
+ * status that has one is not believed.
+ */
+export function readsAsZero(status: number): boolean {
+  return (
+    status === Status.zero ||
+    status === (Status.zero | Status.hole) ||
+    status === (Status.zero | Status.data)
+  );
+}

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { Control } from '#dist/copy/control.js';
+import { LeftOut } from '#dist/copy/left-out.js';
 import { move } from '#dist/copy/mover.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
@@ -9,6 +10,8 @@ import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/f
 
 const PAGE = 4096;
 const SIZE = 64 * PAGE;
+
+const rule = { policy: 'report' as const, attempts: 0, backoffMs: 1 };
 
 function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
   const control = Control.create(1);
@@ -21,11 +24,15 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     control,
     counters: control.row(0),
     requests: 4,
+    mostRequests: 4,
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
     targetIsZero: false,
     flush: true,
+    rules: { source: rule, target: rule },
+    leftOut: new LeftOut(),
+    leftOutMap: new Bitmap({ size: SIZE, granularity: 512 }),
     signal: new AbortController().signal,
   };
   return { source, target, control, options };
@@ -56,7 +63,9 @@ describe('move', () => {
           const plan = wholePlan();
           const { source, options } = setUp(plan, target);
           await source.write(0, pattern(SIZE));
-          await expect(move({ ...options, requests })).rejects.toMatchObject({ errno: 'ENOSPC' });
+          const { error, flushed } = await move({ ...options, requests });
+          expect(error).toMatchObject({ side: 'target', cause: { errno: 'ENOSPC' } });
+          expect(flushed).toBe(true);
 
           const [want, got] = [await contentOf(source), await contentOf(memory)];
           for (let offset = 0; offset < SIZE; offset += PAGE) {
@@ -106,7 +115,8 @@ describe('move', () => {
   });
 
   it('leaves out zeroes of a target that is zero, in steps of 4 KiB', async () => {
-    const { source, options, target } = setUp(wholePlan());
+    const limits = { ...fakeDevice(SIZE).limits, zeroAlignment: PAGE };
+    const { source, options, target } = setUp(wholePlan(), fakeDevice(SIZE, { limits }));
     await source.write(5 * PAGE + 100, pattern(10));
     await source.write(9 * PAGE, pattern(3 * PAGE));
     await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });

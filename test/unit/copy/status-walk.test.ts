@@ -170,6 +170,38 @@ describe('walkStatus', () => {
     expect(queries).toBeLessThan(100);
   });
 
+  it('stops asking a device that tells next to nothing at a time, and says so', async () => {
+    let queries = 0;
+    const device = fakeDevice(SIZE, {
+      extents: async (offset) => {
+        queries++;
+        return [ExtentList.of(offset, 512, Status.zero)];
+      },
+    });
+    const { visits, refusals } = await walkAll(device);
+    expect(queries).toBeLessThan(5000);
+    expect(refusals.map(({ message }) => message)).toEqual([
+      expect.stringContaining('in one answer'),
+    ]);
+    expect(visits.reduce((sum, { length }) => sum + length, 0)).toBe(SIZE);
+    expect(joined(visits).at(-1)).toMatchObject({ flags: [Status.data] });
+  });
+
+  it('goes on asking a device that tells one extent of 64 KiB at a time', async () => {
+    let queries = 0;
+    const device = fakeDevice(2 ** 30, {
+      extents: async (offset) => {
+        const status = (offset / 65536) % 2 === 0 ? Status.data : Status.zero;
+        queries++;
+        return [ExtentList.of(offset, 65536, status)];
+      },
+    });
+    const { visits, refusals } = await walkAll(device);
+    expect(queries).toBe(2 ** 30 / 65536);
+    expect(visits).toHaveLength(queries);
+    expect(refusals).toEqual([]);
+  });
+
   it('fails when the connection is lost, because that is no answer', async () => {
     const device = fakeDevice(SIZE, {
       extents: () => Promise.reject(new LacunaError('ERR_NBD_DISCONNECTED', 'gone')),

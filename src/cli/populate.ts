@@ -1,0 +1,97 @@
+import { type Command, Option } from 'commander';
+import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
+import { type ImageFormat, openDevice } from '../block/index.js';
+import { type PopulateOptions, populate } from '../copy/index.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import type { Shell } from './shell.js';
+import { formatBytes, formatShare, parseBytes } from './units.js';
+
+interface PopulateFlags {
+  output: string;
+  name: string;
+  format?: ImageFormat;
+  granularity?: number;
+  mode?: PopulateOptions['mode'];
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna populate disk.raw --output disk.bitmaps
+  lacuna populate -g 1M --mode top nbd://host/top nbd://host/middle --output chain.bitmaps --name since-monday
+
+A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.`;
+
+/** Adds `lacuna populate`. */
+export function registerPopulate(program: Command, shell: Shell): void {
+  program
+    .command('populate')
+    .summary('make a dirty bitmap of what is allocated')
+    .description(
+      'Makes dirty in a bitmap what is allocated in any of the sources, which have one size.',
+    )
+    .argument('<source...>', 'the devices to ask')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
+    .option('--name <name>', 'name of the bitmap', 'allocated')
+    .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        'all that does not read as zero (full), or all that the top layer of each source holds (top)',
+      ).choices(['full', 'top']),
+    )
+    .option('--json', 'print what came out as JSON')
+    .addHelpText('after', EXAMPLES)
+    .action((sources: string[], flags: PopulateFlags) => populateCommand(sources, flags, shell));
+}
+
+async function populateCommand(
+  sources: string[],
+  flags: PopulateFlags,
+  shell: Shell,
+): Promise<void> {
+  const { name, format, mode } = flags;
+  const { signal } = shell;
+  const size = await sizeOf(sources[0], format, signal);
+  const file = BitmapFile.open(flags.output, { size });
+  try {
+    const bitmaps = new DirtyBitmaps({ size });
+    file.restore(bitmaps);
+    const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
+    const found = new Bitmap({ size, granularity });
+    const options = { sources, sourceFormat: format, targets: [found], mode, signal };
+    const warnings = await populate(options);
+    if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
+    bitmaps.merge(name, [found]);
+    const { dirtyBytes } = bitmaps.get(name);
+    file.close(bitmaps);
+    await print({ name, size, granularity, dirtyBytes, warnings }, flags, shell);
+  } finally {
+    // What was not stored is not in the file.
+    file.close();
+  }
+}
+
+interface Populated {
+  name: string;
+  size: number;
+  granularity: number;
+  dirtyBytes: number;
+  warnings: string[];
+}
+
+async function print(done: Populated, { json, output }: PopulateFlags, shell: Shell) {
+  const { name, size, dirtyBytes, warnings } = done;
+  const share = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} (${formatShare(dirtyBytes, size)})`;
+  if (json) await shell.print(`${JSON.stringify(done)}\n`);
+  else await shell.print(`${share} are dirty in "${name}" of ${output}.\n`);
+  for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
+}
+
+async function sizeOf(source: string, format: ImageFormat | undefined, signal: AbortSignal) {
+  const device = await openDevice(source, { signal, ...(format !== undefined && { format }) });
+  const { size } = device;
+  await device.close();
+  return size;
+}

@@ -1,0 +1,111 @@
+/** Compares two devices by what is known of each, in as many threads as that is worth. Runs on the caller's thread. */
+import { availableParallelism } from 'node:os';
+import type { Bitmap } from '../bitmap/index.js';
+import type { Arena } from '../wasm/index.js';
+import type { ComparedSide, ComparePace } from './comparer.js';
+import { compareShare } from './comparer.js';
+import { Control } from './control.js';
+import { again, isShareable } from './device-again.js';
+import { withoutSide } from './error-policy.js';
+import { FirstDifference } from './first-difference.js';
+import type { TransferOptions } from './options.js';
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+const MOST_THREADS = 4;
+const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
+
+/**
+ * Files answer at once, so one piece at a time, small enough to be compared in the processor's cache. Less than
+ * `worthAThread` is compared before a worker thread has even started.
+ */
+const FILES = { requests: 1, requestSize: 512 * KiB, worthAThread: 2048 * MiB };
+const OTHERS = { requests: 8, requestSize: 1024 * KiB, worthAThread: 128 * MiB };
+
+export interface ComparisonOptions extends TransferOptions {
+  a: ComparedSide;
+  b: ComparedSide;
+  /** Where either side may be anything but zero, in the arena of both sides' bitmaps. Empty afterwards. */
+  plan: Bitmap;
+  arena: Arena;
+  signal: AbortSignal;
+}
+
+export class Comparison {
+  /** Bytes that have to be compared. */
+  readonly totalBytes: number;
+  /** Worker threads; 0 when the calling thread does it all. */
+  readonly threads: number;
+  readonly #options: ComparisonOptions;
+  readonly #control: Control;
+
+  constructor(options: ComparisonOptions) {
+    this.#options = options;
+    this.totalBytes = options.plan.dirtyBytes;
+    this.threads = chooseThreads(options, this.totalBytes);
+    this.#control = Control.create(this.threads + 1);
+  }
+
+  get comparedBytes(): number {
+    return this.#control.total().movedBytes;
+  }
+
+  /** Finds the first byte that differs; returns it, if there is one, and warnings. */
+  async run(): Promise<{ offset?: number; warnings: string[] }> {
+    const first = new FirstDifference();
+    const warnings = await (this.threads === 0 ? this.#here(first) : this.#inThreads(first));
+    return { ...(first.found && { offset: first.offset }), warnings };
+  }
+
+  async #here(first: FirstDifference): Promise<string[]> {
+    const control = this.#control;
+    await compareShare({
+      ...this.#options,
+      ...this.#pace,
+      first,
+      control,
+      counters: control.row(0),
+    });
+    return [];
+  }
+
+  async #inThreads(first: FirstDifference): Promise<string[]> {
+    const { a, b, plan, arena, signal } = this.#options;
+    // Loaded when it is needed: the pool takes longer to load than a small comparison takes.
+    const { workInThreads } = await import('./crew.js');
+    const { error, warnings } = await workInThreads({
+      threads: this.threads,
+      source: again(a.device),
+      target: again(b.device),
+      control: this.#control,
+      shared: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
+      compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
+      signal,
+    });
+    if (error !== undefined) throw withoutSide(error);
+    return warnings;
+  }
+
+  get #pace(): ComparePace {
+    const { a, b, requests, requestSize } = this.#options;
+    const defaults = defaultsFor(a, b);
+    const share = Math.ceil(this.totalBytes / (Math.max(1, this.threads) * WINDOWS.perThread));
+    return {
+      requests: requests ?? defaults.requests,
+      requestSize: requestSize ?? defaults.requestSize,
+      windowSize: Math.min(WINDOWS.most, Math.max(WINDOWS.least, share)),
+    };
+  }
+}
+
+function chooseThreads({ a, b, threads }: ComparisonOptions, bytes: number): number {
+  if (!isShareable(a.device) || !isShareable(b.device)) return 0;
+  if (threads !== undefined) return threads;
+  const { worthAThread } = defaultsFor(a, b);
+  return bytes < worthAThread ? 0 : Math.min(MOST_THREADS, availableParallelism());
+}
+
+function defaultsFor(...sides: readonly ComparedSide[]): typeof FILES {
+  return sides.every(({ device }) => device.description?.driver === 'file') ? FILES : OTHERS;
+}

@@ -1,0 +1,72 @@
+import type { Bitmap } from '../bitmap/index.js';
+import { Device, type ImageFormat } from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { Arena } from '../wasm/index.js';
+import { closeAfter } from './close-after.js';
+import type { DeviceSource } from './options.js';
+import { checkScope } from './plan-scope.js';
+import { openForPlan, walkPlan } from './plan-walk.js';
+
+export interface PopulateOptions {
+  /** Devices of one size, such as the layers of a chain. Those that the caller has opened stay open. */
+  sources: readonly DeviceSource[];
+  /** The format inside paths. Default: from each path's ending. */
+  sourceFormat?: ImageFormat | undefined;
+  /** Bitmaps of that size and of any granularity. What is dirty in them stays dirty. */
+  targets: readonly Bitmap[];
+  /**
+   * `full`: all that does not read as zero. `top`: all that the top layer of each source holds, zeroes
+   * included. Default `full`.
+   */
+  mode?: 'full' | 'top' | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes dirty in every target what is allocated in any of the sources, rounded outward to granules. It asks
+ * for status as {@link plan} does, and never reads data. When it fails, what was found until then is dirty.
+ *
+ * @returns warnings: status that was refused was taken for data.
+ * @throws TypeError or RangeError for options that make no sense; LacunaError ERR_BITMAP_MISMATCH where a
+ *   bitmap is not of the size of a source; else as {@link plan}.
+ */
+export async function populate(options: PopulateOptions): Promise<string[]> {
+  const { sources, sourceFormat, targets, mode = 'full', signal } = options;
+  if (mode !== 'full' && mode !== 'top') {
+    throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);
+  }
+  const scope = checkScope({ mode });
+  const warnings: string[] = [];
+  for (const source of sources) {
+    if (source instanceof Device) {
+      warnings.push(...(await populateFrom(source, targets, mode, signal)));
+      continue;
+    }
+    const device = await openForPlan(source, scope, { format: sourceFormat, signal });
+    const found = await closeAfter(
+      () => populateFrom(device, targets, mode, signal),
+      () => device.close(),
+    );
+    warnings.push(...found);
+  }
+  return warnings;
+}
+
+async function populateFrom(
+  source: Device,
+  targets: readonly Bitmap[],
+  mode: 'full' | 'top',
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const other = targets.find(({ size }) => size !== source.size);
+  if (other !== undefined) {
+    const message = `The bitmap is of ${other.size} bytes and ${source.name} of ${source.size}: they must be the same size`;
+    throw new LacunaError('ERR_BITMAP_MISMATCH', message, { device: source.name });
+  }
+  const visit = (offset: number, length: number, isZero: boolean) => {
+    if (isZero && mode === 'full') return;
+    for (const target of targets) target.set(offset, length);
+  };
+  const scope = checkScope({ mode });
+  return await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+}

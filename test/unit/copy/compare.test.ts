@@ -1,0 +1,122 @@
+import { spawnSync } from 'node:child_process';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { compare } from '#dist/copy/index.js';
+import { fakeDevice, pattern } from '../../support/fake-device.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const folder = temporaryFolder();
+
+interface Piece {
+  readonly at: number;
+  readonly length: number;
+  readonly seed: number;
+}
+
+const pieces = fc.array(
+  fc.record({
+    at: fc.integer({ min: 0, max: 8 * MIB }),
+    length: fc.integer({ min: 1, max: 700 * KIB }),
+    // 0 stands for zeroes that are written.
+    seed: fc.integer({ min: 0, max: 2 }),
+  }),
+  { maxLength: 8 },
+);
+
+function makeFile(name: string, size: number, content: readonly Piece[]): string {
+  const path = join(folder, name);
+  const fd = openSync(path, 'w');
+  ftruncateSync(fd, size);
+  for (const { at, length, seed } of content) {
+    const room = Math.min(length, size - at);
+    if (room > 0) writeSync(fd, seed === 0 ? Buffer.alloc(room) : pattern(room, seed), 0, room, at);
+  }
+  closeSync(fd);
+  return path;
+}
+
+/** Where two files first differ, by cmp; its offsets count from 1. */
+function byCmp(a: string, b: string): number | undefined {
+  const { status, stdout } = spawnSync('cmp', [a, b], {
+    encoding: 'utf8',
+    env: { ...process.env, LC_ALL: 'C' },
+  });
+  if (status === 0) return undefined;
+  return Number(/(?:char|byte) (\d+)/.exec(stdout)?.[1]) - 1;
+}
+
+describe('compare', () => {
+  it('finds the first difference that cmp finds, in any number of threads', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 8 * MIB }),
+        pieces,
+        pieces,
+        fc.boolean(),
+        fc.constantFrom(0, 0, 2),
+        fc.constantFrom(undefined, 1, 5),
+        async (size, common, more, isSame, threads, requests) => {
+          const a = makeFile('a', size, common);
+          const b = makeFile('b', size, isSame ? common : [...common, ...more]);
+          const expected = byCmp(a, b);
+          const options = { a, b, threads, requestSize: 64 * KIB, ...(requests && { requests }) };
+          const report = await compare(options);
+          expect(report.offset).toBe(expected);
+          expect(report).toMatchObject({ equal: expected === undefined, threads });
+        },
+      ),
+      { numRuns: 15 },
+    );
+  }, 60_000);
+
+  it('does not read on behind a difference', async () => {
+    const [a, b] = [fakeDevice(32 * MIB), fakeDevice(32 * MIB)];
+    for (const device of [a, b]) await device.write(0, Buffer.alloc(32 * MIB, 'full'));
+    await b.write(5 * MIB, Uint8Array.of(0));
+    const report = await compare({ a, b });
+    expect(report.offset).toBe(5 * MIB);
+    expect(report.comparedBytes).toBeLessThan(24 * MIB);
+  });
+
+  it('reads one side alone where the other is known to be zero', async () => {
+    const a = fakeDevice(MIB);
+    const b = fakeDevice(MIB, {
+      read: async () => {
+        throw new Error('there is nothing to read');
+      },
+    });
+    await a.write(100 * KIB, new Uint8Array(100 * KIB));
+    expect(await compare({ a, b })).toMatchObject({ equal: true, comparedBytes: 3 * 64 * KIB });
+    await a.write(131_073, Uint8Array.of(1));
+    expect(await compare({ a, b })).toMatchObject({ equal: false, offset: 131_073 });
+  });
+
+  it('takes the rest of the longer one for different where it is not zero', async () => {
+    const a = makeFile('short', MIB + 1, []);
+    const b = makeFile('long', 3 * MIB, [{ at: 2 * MIB, length: 5, seed: 0 }]);
+    expect(await compare({ a, b, threads: 2 })).toMatchObject({ equal: true, size: 3 * MIB });
+    expect(await compare({ a, b, strict: true })).toMatchObject({ equal: false });
+    const other = makeFile('other', 3 * MIB, [{ at: MIB + 1, length: 1, seed: 1 }]);
+    expect(await compare({ a, b: other, threads: 2 })).toMatchObject({ offset: MIB + 1 });
+  });
+
+  it('tells how far it has come, and fails as a read fails', async () => {
+    const moments: number[] = [];
+    const a = makeFile('full', 4 * MIB, [{ at: 0, length: 4 * MIB, seed: 1 }]);
+    await compare({ a, b: a, onProgress: ({ comparedBytes }) => moments.push(comparedBytes) });
+    expect(moments.at(-1)).toBe(4 * MIB);
+    const broken = fakeDevice(4 * MIB, {
+      extents: undefined,
+      read: async () => {
+        throw new Error('no such luck');
+      },
+    });
+    await expect(compare({ a, b: broken })).rejects.toThrow('no such luck');
+    const signal = AbortSignal.abort();
+    await expect(compare({ a, b: a, signal })).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+});
