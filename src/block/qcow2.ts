@@ -126,6 +126,7 @@ export class Qcow2Driver implements Driver {
   }
 
   async close(): Promise<void> {
+    await this.#status.close();
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of closed) if (result.status === 'rejected') throw result.reason;
