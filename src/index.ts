@@ -1,10 +1,14 @@
 export {
   type Capabilities,
+  createQcow2,
   createRawFile,
   Device,
   type DeviceDescription,
   type Driver,
   type Limits,
   openDevice,
+  type Preallocation,
+  type Qcow2Options,
+  resizeQcow2,
 } from './block/index.js';
 export * from './copy/index.js';

@@ -9,6 +9,8 @@ export interface SystemCalls {
   seekData(fd: number, offset: number): number;
   /** First byte of a hole at or behind `offset`; every file ends in one. */
   seekHole(fd: number, offset: number): number;
+  /** Gives a range space that reads as zero, where it has none yet. */
+  allocate(fd: number, offset: number, length: number): number;
   /** Makes a range a hole that reads as zero. */
   punchHole(fd: number, offset: number, length: number): number;
   /** Makes a range read as zero and keeps its space. */
@@ -82,6 +84,7 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
   return {
     seekData: (fd, offset) => result(() => lseek(fd, offset, SEEK_DATA)),
     seekHole: (fd, offset) => result(() => lseek(fd, offset, SEEK_HOLE)),
+    allocate: (fd, offset, length) => result(() => fallocate(fd, 0, offset, length)),
     punchHole: (fd, offset, length) =>
       result(() => fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)),
     zeroRange: (fd, offset, length) =>

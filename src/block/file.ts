@@ -83,6 +83,11 @@ export class FileDriver implements Driver {
     return new FileDriver({ ...description, filename }, fd, kind, calls);
   }
 
+  /** Whether writes behind its end make it longer. */
+  get grows(): boolean {
+    return !this.#kind.isBlock;
+  }
+
   async read(offset: number, target: Uint8Array): Promise<void> {
     const length = target.byteLength;
     for (let done = 0; done < length; ) {

@@ -20,7 +20,10 @@ export type {
 export { lockFile } from './lock-file.js';
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
-export { type OpenOptions, openDevice } from './open.js';
+export { type OpenOptions, openDevice, resizeQcow2 } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
-export { createRawFile, type RawFileOptions, syncFolder } from './raw-file.js';
+export type { RawPreallocation } from './preallocate.js';
+export { createQcow2 } from './qcow2/create.js';
+export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
+export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
 export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

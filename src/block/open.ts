@@ -8,6 +8,8 @@ import { MemoryDriver } from './memory.js';
 import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
 import type { ChainOpening } from './qcow2/chain.js';
+import { GrowingFile } from './qcow2/growing-file.js';
+import type { Qcow2Driver } from './qcow2.js';
 
 export interface OpenOptions {
   /** Open for writing. Default false; a description that says `read-only` wins. */
@@ -37,6 +39,26 @@ export async function openDevice(
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const driver = await openDriver(describe(checkDescription(given), options), options.signal);
   return new Device(driver, { knownZero });
+}
+
+/**
+ * Makes the disk of a qcow2 image larger; what is added reads as zero. Nobody else may have it open.
+ *
+ * @throws TypeError if this is no qcow2 image; RangeError if the disk would become smaller or too large; what
+ * `openDevice` throws.
+ */
+export async function resizeQcow2(source: string | DeviceDescription, size: number): Promise<void> {
+  const given = typeof source === 'string' ? parseDescription(source, {}) : source;
+  const description = describe(checkDescription(given), { writable: true });
+  if (description.driver !== 'qcow2') {
+    throw new TypeError(`driver ${description.driver}: only qcow2 images are resized`);
+  }
+  const driver = await openQcow2(description, { open: openBelow, above: [] });
+  try {
+    await driver.grow(size);
+  } finally {
+    await driver.close();
+  }
 }
 
 /** The description as it is opened: what was asked beside it becomes a part of it. */
@@ -72,11 +94,15 @@ async function openBelow(description: DeviceDescription, opening: ChainOpening):
     description.driver === 'qcow2'
       ? await openQcow2(description, opening)
       : await openDriver(description, opening.signal);
-  return new Device(driver);
+  const grows = opening.grows === true && driver instanceof FileDriver && driver.grows;
+  return new Device(grows ? new GrowingFile(driver) : driver);
 }
 
 /** Loaded when it is needed, as most devices are no images. */
-async function openQcow2(description: Qcow2Description, opening: ChainOpening): Promise<Driver> {
+async function openQcow2(
+  description: Qcow2Description,
+  opening: ChainOpening,
+): Promise<Qcow2Driver> {
   const { Qcow2Driver } = await import('./qcow2.js');
   return Qcow2Driver.open(description, opening);
 }

@@ -2,17 +2,26 @@ import type { ExtentList } from '../extent/index.js';
 import { RunKind, type Snapshot } from '../qcow2/index.js';
 import type { Qcow2Description } from './description.js';
 import type { Device } from './device.js';
-import type { Capabilities, Driver, ImageDetails, Limits, Location } from './driver.js';
-import { type ChainOpening, openParts } from './qcow2/chain.js';
+import type {
+  Capabilities,
+  Driver,
+  ImageDetails,
+  Limits,
+  Location,
+  WriteOptions,
+  ZeroOptions,
+} from './driver.js';
+import { type ChainOpening, type OpenedParts, openParts } from './qcow2/chain.js';
 import { detailsOf } from './qcow2/details.js';
 import { Image } from './qcow2/image.js';
+import { ImageWriter, longestZero } from './qcow2/image-writer.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
 import { ChainStatus, CONTEXTS } from './qcow2/status.js';
 
 const GIB = 1024 ** 3;
 
-/** A qcow2 image with its backing files, read. */
+/** A qcow2 image with its backing files; writable where it was opened so, and is no snapshot. */
 export class Qcow2Driver implements Driver {
   readonly name: string;
   /** As it was opened, with every file that was found through the image. */
@@ -25,13 +34,15 @@ export class Qcow2Driver implements Driver {
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
   readonly #status: ChainStatus;
+  #writer?: ImageWriter;
 
   private constructor(
     image: Image,
     description: Qcow2Description,
     { devices, backing, snapshots }: Opened,
+    writable: boolean,
   ) {
-    const { clusterSize } = image.geometry;
+    const { clusterSize, l2Span } = image.geometry;
     this.name = image.name;
     this.description = description;
     this.size = image.size;
@@ -41,23 +52,25 @@ export class Qcow2Driver implements Driver {
     this.#status = new ChainStatus(image, backing);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
     this.limits = {
-      minimum: 1,
+      minimum: writable ? image.data.limits.minimum : 1,
       preferred: clusterSize,
       maximum: GIB,
-      maximumZero: Number.MAX_SAFE_INTEGER,
+      maximumZero: longestZero(l2Span),
       zeroAlignment: clusterSize,
       discardAlignment: clusterSize,
     };
+    // Version 2 cannot say that clusters read as zero, where something lies below.
+    const canZero = writable && (image.header.version > 2 || backing === undefined);
     this.capabilities = {
-      write: false,
-      zero: false,
-      fastZero: false,
-      discard: false,
-      flush: false,
+      write: writable,
+      zero: canZero,
+      fastZero: canZero,
+      discard: writable,
+      flush: writable,
       contexts: CONTEXTS,
       // A backing file that is no image may know little of its holes; the image itself knows all.
       exactStatus: backing?.capabilities.exactStatus ?? true,
-      multiConnection: true,
+      multiConnection: !writable,
       knownZero: false,
     };
   }
@@ -71,14 +84,30 @@ export class Qcow2Driver implements Driver {
     const parts = await openParts(description, opening);
     try {
       const image = await Image.open(parts);
-      return new Qcow2Driver(image, parts.description, parts);
+      const writable = description['read-only'] !== true && parts.snapshot === undefined;
+      const driver = new Qcow2Driver(image, parts.description, parts, writable);
+      if (writable) await driver.#makeWritable(parts);
+      return driver;
     } catch (error) {
       await Promise.allSettled(parts.devices.map((device) => device.close()));
       throw error;
     }
   }
 
-  async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+  async #makeWritable({ header, file, dataFile, backing }: OpenedParts): Promise<void> {
+    const parts = { header, file, dataFile, backingSize: backing?.size ?? 0 };
+    const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
+    this.#image.follow(writer.mapping);
+    this.#writer = writer;
+  }
+
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const writer = this.#writer;
+    if (writer === undefined) return this.#read(offset, target, signal);
+    return writer.reading(offset, target.byteLength, () => this.#read(offset, target, signal));
+  }
+
+  async #read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     const length = target.byteLength;
     const walk = new RunWalk(this.#image, offset, offset + length);
     for (;;) {
@@ -106,6 +135,27 @@ export class Qcow2Driver implements Driver {
     target.fill(0);
   }
 
+  write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    return this.#writer!.write(offset, source, options);
+  }
+
+  zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    return this.#writer!.zero(offset, length, options);
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#writer!.discard(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.#writer!.flush();
+  }
+
+  /** Makes the disk larger; this opening goes on with the size that it had. See {@link ImageWriter.grow}. */
+  grow(size: number): Promise<void> {
+    return this.#writer!.grow(size);
+  }
+
   extents(
     offset: number,
     length: number,
@@ -116,6 +166,8 @@ export class Qcow2Driver implements Driver {
   }
 
   async locate(offset: number, length: number): Promise<Location> {
+    // What is written meanwhile may move what lies there.
+    if (this.#writer !== undefined) return { offset, length };
     const walk = new RunWalk(this.#image, offset, offset + length);
     await walk.next();
     if (walk.kind === RunKind.data) return locateIn(this.#image.data, walk.host, walk.length);
@@ -126,10 +178,12 @@ export class Qcow2Driver implements Driver {
   }
 
   async close(): Promise<void> {
+    const flushed = await Promise.allSettled([this.#writer?.flush()]);
     await this.#status.close();
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
-    for (const result of closed) if (result.status === 'rejected') throw result.reason;
+    for (const result of [...flushed, ...closed])
+      if (result.status === 'rejected') throw result.reason;
   }
 }
 

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
+import { preallocate, type RawPreallocation } from './preallocate.js';
 
 const fsync = promisify(fs.fsync);
 
@@ -11,18 +12,22 @@ export interface RawFileOptions {
   readonly exclusive?: boolean;
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
+  /** Space that the file takes at once. Default `off`. */
+  readonly preallocation?: RawPreallocation;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Makes a raw file of `size` bytes that reads as zero and takes no space, or replaces the content of the one that
- * is there. Open it with `knownZero: true`.
+ * Makes a raw file of `size` bytes that reads as zero, and takes no space unless that is asked for, or replaces the
+ * content of the one that is there. Open it with `knownZero: true`.
  *
- * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file.
+ * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file, and what
+ *   `preallocate` throws.
  */
 export async function createRawFile(
   filename: string,
   size: number,
-  { exclusive = false, mode = 0o666 }: RawFileOptions = {},
+  { exclusive = false, mode = 0o666, preallocation = 'off', signal }: RawFileOptions = {},
 ): Promise<void> {
   if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`${size} is no size in bytes`);
   const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
@@ -32,12 +37,22 @@ export async function createRawFile(
     fd = fs.openSync(filename, O_WRONLY | O_CREAT | (exclusive ? O_EXCL : 0), mode);
     fs.ftruncateSync(fd, 0);
     fs.ftruncateSync(fd, size);
+    await preallocate(fd, { filename, size, preallocation, signal });
   } catch (error) {
     if (exclusive && fd !== undefined) fs.rmSync(filename, { force: true });
-    if (error instanceof LacunaError) throw error;
+    if (error instanceof LacunaError || error instanceof TypeError) throw error;
     throw fileError('ERR_DEVICE_OPEN', { action: 'create', device: filename }, error as Error);
   } finally {
     if (fd !== undefined) fs.closeSync(fd);
+  }
+}
+
+/** Cuts a raw file, or lets it grow by bytes that read as zero; open it anew to see the new size. */
+export function resizeRawFile(filename: string, size: number): void {
+  try {
+    fs.truncateSync(filename, size);
+  } catch (error) {
+    throw fileError('ERR_DEVICE_IO', { action: 'resize', device: filename }, error as Error);
   }
 }
 

@@ -6,7 +6,11 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
+import { LacunaError } from '../errors/index.js';
+import { steerBySignals } from './copy-signals.js';
+import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
+import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
@@ -25,9 +29,16 @@ interface CopyFlags {
   requests?: number;
   requestSize?: number;
   threads?: number;
+  sequential?: boolean;
   digest?: boolean;
+  verify?: boolean;
+  preallocation?: CopyOptions['preallocation'];
   flush: boolean;
   resume?: string;
+  rate?: number;
+  onReadError?: CopyOptions['onReadError'];
+  onWriteError?: CopyOptions['onWriteError'];
+  retries?: number;
   json?: boolean;
 }
 
@@ -37,11 +48,14 @@ Examples:
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy nbd://host/vda - | zstd > disk.raw.zst
+  zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --mode top it must hold what the layers below the top one hold.
+Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on.
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
 
 /** Adds `lacuna copy`. */
@@ -50,8 +64,8 @@ export function registerCopy(program: Command, shell: Shell): void {
     .command('copy')
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
-    .argument('<source>', 'the device to read')
-    .argument('[target]', 'the device to write; a file that is not there is created')
+    .argument('<source>', 'the device to read; - is standard input')
+    .argument('[target]', 'the device to write, made if it is a file; - is standard output')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
@@ -84,17 +98,44 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .addOption(
+      new Option(
+        '--preallocation <mode>',
+        'space that a new file takes at once: none, allocated, or written with zeroes',
+      ).choices(['off', 'falloc', 'full']),
+    )
+    .option('--sequential', 'write in the order of offsets')
+    .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
+    .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
+    .addOption(policyOption('read', 'left out, and zeroed in the target'))
+    .addOption(policyOption('write', 'left out'))
+    .option(
+      '--retries <n>',
+      'make failed requests again so often, before the policy decides (with retry: 5)',
+      parseCount(0),
+    )
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
     .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
-      const options = { source, ...optionsOf(flags), signal: shell.signal };
-      if (flags.dryRun) return dryRun(options, flags, shell);
+      const options = { source, ...optionsOf(flags) };
+      if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
+      if (source === STREAM || target === STREAM) {
+        return copyStream({ ...options, source, target, signal: shell.signal }, flags, shell);
+      }
       return copyCommand({ ...options, target }, flags, shell);
     });
+}
+
+function policyOption(side: 'read' | 'write', ignored: string): Option {
+  const text =
+    `when a ${side} fails: fail (report), try again and then fail (retry), wait for SIGUSR2 to try again (stop), ` +
+    `or go on (ignore): what fails is ${ignored}`;
+  const choices = ['report', 'retry', 'stop', 'ignore'];
+  return new Option(`--on-${side}-error <policy>`, text).choices(choices);
 }
 
 /** Leaves out what was not said, so that the defaults are the engine's. */
@@ -110,9 +151,16 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requests: flags.requests,
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
+    sequential: flags.sequential,
     digest: flags.digest,
+    verify: flags.verify,
+    preallocation: flags.preallocation,
     flush: flags.flush,
     resume: flags.resume,
+    rate: flags.rate,
+    onReadError: flags.onReadError,
+    onWriteError: flags.onWriteError,
+    retry: flags.retries === undefined ? undefined : { attempts: flags.retries },
   };
   const said = Object.entries(options).filter(([, value]) => value !== undefined);
   return Object.fromEntries(said) as Partial<CopyOptions>;
@@ -126,13 +174,36 @@ function threadsOf({ connections, threads }: CopyFlags): number | undefined {
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
   const job = copy(options);
-  const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell)).catch(
-    (error) => {
-      noteResumable(job, shell);
-      throw error;
-    },
-  );
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  const letGo = steerBySignals(job, shell);
+  try {
+    const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
+    for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+    noteLeftOut(report, shell);
+  } catch (error) {
+    // Whatever happened to the output, the copy comes to its end first.
+    job.stop();
+    await job.catch(() => {});
+    noteResumable(job, shell);
+    throw error;
+  } finally {
+    letGo();
+  }
+}
+
+/** Ranges that people are told of; programs get all of them in the report. */
+const MOST_TOLD = 10;
+
+/** Says what is missing, and sets the exit code that says so. */
+function noteLeftOut({ leftOutBytes, errors, moreErrors }: CopyReport, shell: Shell): void {
+  if (errors.length === 0) return;
+  shell.exitCode = Exit.leftOut;
+  for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {
+    const what = `${length} bytes at ${offset} of the ${side}`;
+    shell.note(`lacuna: left out ${what}: ${error.message} (${error.code})\n`);
+  }
+  const more = Math.max(0, errors.length - MOST_TOLD) + moreErrors;
+  if (more > 0) shell.note(`lacuna: and ${more} more ranges; --json lists them\n`);
+  shell.note(`lacuna: left out ${formatBytes(leftOutBytes)} in all\n`);
 }
 
 /** Says that nothing is lost. */
@@ -143,19 +214,29 @@ function noteResumable({ resumable }: CopyJob, shell: Shell): void {
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  for await (const progress of job) await shell.print(jsonLine('progress', progress));
+  for await (const progress of job) await shell.print(jsonLine('progress', plain(progress)));
   const report = await job;
   await shell.print(jsonLine('report', report));
   return report;
 }
 
-function jsonLine(type: string, content: CopyProgress | CopyReport): string {
+/** An error's own fields are not for JSON. */
+function plain({ error, ...progress }: CopyProgress): object {
+  if (error === undefined) return progress;
+  const code = error instanceof LacunaError ? error.code : undefined;
+  return { ...progress, error: { code, message: error.message } };
+}
+
+function jsonLine(type: string, content: object): string {
   return `${JSON.stringify({ type, ...content })}\n`;
 }
 
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
   await shell.print(`${describeCopy(report)}\n`);
+  if (report.verifiedBytes !== undefined) {
+    await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
+  }
   if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   return report;
 }
@@ -165,14 +246,20 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   zero: 'Zeroing',
   move: 'Copying',
   flush: 'Flushing',
+  verify: 'Verifying',
   done: 'Done',
 };
+
+function nameOf({ phase, state }: CopyProgress): string {
+  if (state === 'running') return PHASES[phase];
+  return state === 'paused' ? 'Paused' : 'Stopped';
+}
 
 /** Follows a job with a bar, where there is a terminal for one, and returns its report. */
 export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const bar = await ProgressBar.start(shell);
   try {
-    for await (const progress of job) bar.show({ ...progress, phase: PHASES[progress.phase] });
+    for await (const progress of job) bar.show({ ...progress, phase: nameOf(progress) });
     return await job;
   } finally {
     bar.stop();
@@ -182,10 +269,13 @@ export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyRepo
 /** What a copy did, in one sentence. */
 export function describeCopy(report: CopyReport): string {
   const { size, movedBytes, zeroedBytes, skippedBytes, resumedBytes, durationMs } = report;
+  const { leftOutBytes, retries } = report;
   const deeds = [`moved ${formatBytes(movedBytes)}`];
   if (resumedBytes > 0) deeds.push(`found ${formatBytes(resumedBytes)} done`);
   if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
   deeds.push(`left ${formatBytes(skippedBytes)} alone`);
+  if (leftOutBytes > 0) deeds.push(`left ${formatBytes(leftOutBytes)} out because it failed`);
+  if (retries > 0) deeds.push(`made ${retries} requests again`);
   const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
   const time = formatDuration(durationMs);
   return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;

@@ -1,3 +1,4 @@
+import type { Readable, Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
 import { abortedError } from '../errors/index.js';
@@ -13,6 +14,10 @@ export interface Shell {
    * @throws LacunaError ERR_ABORTED when the user interrupts and nobody has read the text.
    */
   print(text: string): Promise<void>;
+  /** Standard input, for bytes. */
+  input(): Readable;
+  /** Standard output, for bytes; its errors are then the caller's. */
+  output(): Writable;
   /** Warnings and other asides, on standard error. */
   note(text: string): void;
   /** Whether anybody still reads standard output; `lacuna map | head` stops reading early. */
@@ -40,14 +45,22 @@ const DEFAULT_WIDTH = 80;
 export function processShell(signal: AbortSignal): Shell {
   const { stdout, stderr, env } = process;
   let listening = true;
+  let taken = false;
   // A reader that went away is no error of ours; every write reports it to this handler.
   stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
+    if (error.code !== 'EPIPE' && !taken) throw error;
     listening = false;
   });
   stderr.on('error', () => {});
   return {
     print: (text) => printTo(stdout, text, signal),
+    input: () => process.stdin,
+    output: () => {
+      taken = true;
+      // Node writes to pipes synchronously: nothing would be read, nor a signal heard, while the pipe is full.
+      (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
+      return stdout;
+    },
     note: (text) => void stderr.write(text),
     get listening() {
       return listening;

@@ -1,7 +1,7 @@
 /** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
-import { throwIfAborted } from '../errors/index.js';
+import { LacunaError, throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
@@ -19,12 +19,10 @@ import { openSource, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import { prepareTarget, type Target } from './target.js';
 import { THREADS } from './transfer.js';
+import { Verification } from './verification.js';
 
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
-
-const NO_DIGEST =
-  'a copy that is resumed reads only what is left, so it has no digest: take that of the target';
 
 /** What a copy tells while it runs, as it happens. */
 export interface CopyListener {
@@ -51,6 +49,7 @@ export class CopyRun {
   #resumedBytes = 0;
   #phase: CopyPhase = 'plan';
   #rounds: Rounds | undefined;
+  #verification: Verification | undefined;
   /** Why the copy has stopped until it is resumed. */
   #failure: Error | undefined;
 
@@ -69,6 +68,13 @@ export class CopyRun {
   }
 
   progress(): CopyProgress {
+    const moment = this.#moment();
+    if (this.#phase !== 'verify' || this.#verification === undefined) return moment;
+    const { totalBytes, doneBytes } = this.#verification;
+    return { ...moment, totalBytes, doneBytes };
+  }
+
+  #moment(): CopyProgress {
     const { movedBytes, zeroedBytes, retries } = this.#control.total();
     const elapsedMs = this.#elapsed();
     const done = this.#resumedBytes + doneBytes(this.#control);
@@ -122,6 +128,7 @@ export class CopyRun {
       return await this.#open();
     } finally {
       clearInterval(sampler);
+      for (const frozen of this.#scope.bitmaps) frozen.free();
       this.#signal.removeEventListener('abort', stop);
     }
   }
@@ -166,9 +173,7 @@ export class CopyRun {
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
     const { digest: wanted } = this.#options;
-    const isWhole = this.#resumption?.saved === undefined;
-    if (wanted && !isWhole) warnings.push(NO_DIGEST);
-    const tree = wanted && isWhole ? new DigestTree(source.device.size, asPlanned) : undefined;
+    const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
     const rounds = new Rounds({
       options: this.#options,
       rules: rulesOf(this.#options),
@@ -190,12 +195,14 @@ export class CopyRun {
     try {
       warnings.push(...(await rounds.run()));
       throwIfAborted(this.#signal);
+      if (this.#options.verify)
+        warnings.push(...(await this.#verify(source, target, rounds, arena)));
       await target.commit();
       await this.#resumption?.complete();
       this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
-      await this.#leave(target);
+      await this.#leave(target, error);
       throw error;
     }
     const leftOutBytes = rounds.leftOutMap.dirtyBytes;
@@ -223,6 +230,7 @@ export class CopyRun {
       durationMs: this.#elapsed(),
       rate: this.#rates.rates(),
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      ...(this.#verification && { verifiedBytes: this.#verification.totalBytes }),
       ...(digest !== undefined && { digest }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
@@ -236,7 +244,6 @@ export class CopyRun {
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
     const { state, data, zero } = saved;
-    for (const bitmap of this.#scope.bitmaps) bitmap.free();
     if (target.complete) {
       data.resetAll();
       zero.resetAll();
@@ -247,8 +254,10 @@ export class CopyRun {
   }
 
   /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
-  async #leave(target: Target): Promise<void> {
-    if (this.resumable === undefined) await target.leave();
+  async #leave(target: Target, error: unknown): Promise<void> {
+    // What is wrong although it was written cannot be gone on from.
+    if (isDifference(error)) await this.#resumption?.complete();
+    if (this.resumable === undefined || isDifference(error)) await target.leave();
     else await this.#resumption?.leave(this.#control.unflushed);
   }
 
@@ -278,8 +287,29 @@ export class CopyRun {
     } catch (error) {
       await target.abandon();
       throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
-    } finally {
-      for (const frozen of bitmap) frozen.free();
+    }
+  }
+
+  async #verify(
+    source: Source,
+    target: Target,
+    { leftOutMap: leftOut }: Rounds,
+    arena: Arena,
+  ): Promise<string[]> {
+    this.#phase = 'verify';
+    this.#verification = new Verification({
+      ...this.#options,
+      source: source.device,
+      target: target.device,
+      scope: this.#scope,
+      leftOut,
+      arena,
+      signal: AbortSignal.any([this.#signal, this.#stop.signal]),
+    });
+    try {
+      return await this.#verification.run();
+    } catch (error) {
+      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
     }
   }
 
@@ -296,6 +326,10 @@ export class CopyRun {
   #elapsed(): number {
     return performance.now() - this.#started;
   }
+}
+
+function isDifference(error: unknown): boolean {
+  return error instanceof LacunaError && error.code === 'ERR_COPY_VERIFY';
 }
 
 /** Lets each block through once: after a failure some may be moved a second time, with the same content. */

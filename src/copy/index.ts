@@ -1,4 +1,10 @@
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
+export {
+  copyFromStream,
+  type FromStreamOptions,
+  type StreamReport,
+} from './copy-from-stream.js';
+export { copyToStream, type ToStreamOptions } from './copy-to-stream.js';
 export { type DigestOptions, type DigestReport, digest } from './digest.js';
 export { type CopyEvents, CopyJob, copy } from './job.js';
 export type {

@@ -31,20 +31,17 @@ export class LeftOut {
   }
 
   #insert(range: LeftOutRange): void {
+    const ranges = this.#ranges;
     const at = this.#placeOf(range);
-    const before = this.#ranges[at - 1];
-    const after = this.#ranges[at];
-    if (before !== undefined && touches(before, range)) {
-      const joined = join(before, range);
-      const closes = after !== undefined && touches(joined, after);
-      this.#ranges.splice(at - 1, closes ? 2 : 1, closes ? join(joined, after) : joined);
-    } else if (after !== undefined && touches(range, after)) {
-      this.#ranges[at] = { ...join(range, after), error: after.error };
-    } else if (this.#ranges.length < MOST_RANGES) {
-      this.#ranges.splice(at, 0, range);
-    } else {
-      this.#more++;
+    const from = at > 0 && touches(ranges[at - 1], range) ? at - 1 : at;
+    let joined = range;
+    let end = from;
+    for (; end < ranges.length && (end < at || touches(joined, ranges[end])); end++) {
+      // What was there came first, so its failure did.
+      joined = join(joined, ranges[end], end === from ? ranges[end].error : joined.error);
     }
+    if (end > from || ranges.length < MOST_RANGES) ranges.splice(from, end - from, joined);
+    else this.#more++;
   }
 
   /** Where a range belongs: the index of the first one behind it. */
@@ -68,7 +65,8 @@ function touches(a: LeftOutRange, b: LeftOutRange): boolean {
   return a.side === b.side && a.offset + a.length >= b.offset;
 }
 
-function join(a: LeftOutRange, b: LeftOutRange): LeftOutRange {
+function join(a: LeftOutRange, b: LeftOutRange, error: LeftOutRange['error']): LeftOutRange {
+  const offset = Math.min(a.offset, b.offset);
   const end = Math.max(a.offset + a.length, b.offset + b.length);
-  return { ...a, length: end - a.offset };
+  return { side: a.side, offset, length: end - offset, error };
 }

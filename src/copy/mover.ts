@@ -17,7 +17,8 @@ import type { LeftOut } from './left-out.js';
 import type { DetectZeroes, Side } from './options.js';
 import { Pace } from './pace.js';
 import { Repeater, type Settled } from './repeater.js';
-import { nextRun, ZERO_STEP, zeroStep } from './zero-runs.js';
+import { type Turn, WriteOrder } from './write-order.js';
+import { nextRun, shortestZero, ZERO_STEP, zeroStep } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer {
@@ -30,8 +31,12 @@ export interface Transfer {
   /** Bytes of the plan that are claimed at once. */
   windowSize: number;
   detectZeroes: DetectZeroes;
+  /** Whether zeroing what could not be read may make holes. */
+  unmap: boolean;
   /** Every byte of the target that the plan holds reads as zero now. */
   targetIsZero: boolean;
+  /** Write in the order of offsets; for one thread alone. */
+  sequential: boolean;
   /** Flush the target when this thread has moved its share. */
   flush: boolean;
   rules: ErrorRules;
@@ -61,11 +66,11 @@ export interface MoveOutcome {
   flushed: boolean;
 }
 
+/** An earlier piece was not written, so those behind it must not be. */
+const NOT_REACHED = Symbol('not reached');
+
 /** Runs of a window; scattered data ends a window early rather than growing this. */
 const WINDOW_RUNS = 1024;
-
-/** Shorter zero runs are written as data where zeroing is a request of its own. */
-const SHORTEST_ZERO_REQUEST = 64 * 1024;
 
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
 const OFFLOAD_SIZE = 16 * 1024 * 1024;
@@ -109,6 +114,7 @@ class Mover {
   #failed = false;
   #failure: { readonly error: unknown } | undefined;
   readonly #pace: Pace;
+  readonly #order: WriteOrder | undefined;
   readonly #lanes: Promise<void>[] = [];
   #running = 0;
   readonly #turns = new Turns();
@@ -121,13 +127,11 @@ class Mover {
     // What the system copies inside itself is seen by nobody.
     this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
     this.#repeater = new Repeater(options);
+    this.#order = options.sequential ? new WriteOrder() : undefined;
     this.#pace = new Pace(options.requests, options.mostRequests);
     this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
     this.#zeroStep = zeroStep(options.target.limits);
-    // Leaving out costs nothing, however little it is.
-    this.#shortestZero = options.targetIsZero
-      ? 1
-      : Math.max(SHORTEST_ZERO_REQUEST, options.target.limits.zeroAlignment);
+    this.#shortestZero = shortestZero(options.target, options.targetIsZero);
   }
 
   async run(): Promise<void> {
@@ -174,11 +178,17 @@ class Mover {
       const length = this.#take();
       if (length === 0) return;
       const offset = this.#from - length;
-      if (control.isLimited && !(await control.mayMove(length))) {
-        plan.set(offset, length);
-        return;
+      const turn = this.#order?.take();
+      try {
+        if (control.isLimited && !(await control.mayMove(length))) {
+          this.#failed = true;
+          plan.set(offset, length);
+          return;
+        }
+        await this.#piece(slot, offset, length, turn);
+      } finally {
+        turn?.end();
       }
-      await this.#piece(slot, offset, length);
       this.#pace.done(length, performance.now());
       if (this.#running < this.#pace.lanes) this.#startMore();
     }
@@ -220,8 +230,17 @@ class Mover {
     return true;
   }
 
-  async #piece(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+  async #piece(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<void> {
     const { control, plan, remains, signal } = this.#options;
+    if (this.#offload && !(await this.#mayGoOn(turn))) {
+      plan.set(offset, length);
+      return;
+    }
     if (this.#offload && (await this.#copyInside(offset, length))) {
       remains?.reset(offset, length);
       return;
@@ -231,24 +250,30 @@ class Mover {
     // A piece cut for an offload that turned out impossible may be longer than a slot.
     do {
       const size = Math.min(slot.length, length - done);
-      const settled = await this.#copySurely(slot, offset + done, size);
+      const settled = await this.#copySurely(slot, offset + done, size, turn);
       done += settled.bytes;
       error = settled.error;
       if (settled.bytes < size) break;
     } while (done < length && (await control.mayGo()));
-    if (done < length) plan.set(offset + done, length - done);
-    if (error === undefined) return;
+    if (done === length) return;
     this.#failed = true;
+    plan.set(offset + done, length - done);
+    if (error === undefined || error === NOT_REACHED) return;
     throw signal.aborted ? abortedError(signal) : error;
   }
 
   /** Copies a piece, again and again where it fails, as the policies say. */
-  async #copySurely(slot: ArenaBlock, offset: number, length: number): Promise<Settled> {
+  async #copySurely(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<Settled> {
     try {
-      await this.#copyThrough(slot, offset, length);
+      await this.#copyThrough(slot, offset, length, turn);
       return { bytes: length };
     } catch (error) {
-      const request = (from: number, size: number) => this.#copyThrough(slot, from, size);
+      const request = (from: number, size: number) => this.#copyThrough(slot, from, size, turn);
       return this.#repeater.settle(error, offset, length, request);
     }
   }
@@ -270,13 +295,19 @@ class Mover {
     return true;
   }
 
-  async #copyThrough(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+  async #copyThrough(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<void> {
     const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     let side: Side = 'source';
     try {
       await source.read(offset, bytes, { signal });
       counters.requests += 1;
+      if (!(await this.#mayGoOn(turn))) throw NOT_REACHED;
       side = 'target';
       if (detectZeroes === 'off') await this.#write(offset, bytes);
       else await this.#writeSparsely(slot, offset, length);
@@ -285,6 +316,13 @@ class Mover {
     }
     moved?.(offset, bytes);
     remains?.reset(offset, length);
+  }
+
+  /** Waits until all earlier pieces are done with; false where one of them was not written. */
+  async #mayGoOn(turn: Turn | undefined): Promise<boolean> {
+    if (turn === undefined) return true;
+    await turn.come;
+    return !this.#failed;
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {

@@ -1,4 +1,4 @@
-import type { Device, DeviceDescription, ImageFormat } from '../block/index.js';
+import type { Device, DeviceDescription, ImageFormat, RawPreallocation } from '../block/index.js';
 import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
@@ -36,7 +36,8 @@ export type Side = 'source' | 'target';
  *   held, or a part of what it should. A device that is gone altogether still ends the copy.
  *
  * A flush that fails is never simply made again, because a second one may succeed although bytes were lost:
- * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails.
+ * everything since the last good flush is moved again (`retry`, `stop`), or the copy fails. A connection that is
+ * lost while the plan is made fails the copy, unless it comes back in time (`reconnectSeconds`).
  */
 export type ErrorPolicy = 'report' | 'retry' | 'stop' | 'ignore';
 
@@ -75,6 +76,18 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * one does not read what is clean. Default false.
    */
   digest?: boolean;
+  /**
+   * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
+   * ahead as usual. One thread does it all, and what has to become zero is read like data. Default false.
+   */
+  sequential?: boolean;
+  /**
+   * Read the target back when it is flushed, and compare all that was copied with the source. It is read as every
+   * program would read it: through the system's cache, where there is one. Default false.
+   */
+  verify?: boolean;
+  /** The space that a new file takes before anything is copied to it. Default `off`: a sparse file. */
+  preallocation?: RawPreallocation;
   /** Make the target durable before the copy is called done. Default true. */
   flush?: boolean;
   /**
@@ -108,13 +121,13 @@ export interface LeftOutRange {
 /** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
 export type JobState = 'running' | 'paused' | 'stopped';
 
-export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'done';
+export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'verify' | 'done';
 
 /** A moment of a running copy. Only completed bytes count. */
 export interface CopyProgress {
   phase: CopyPhase;
   state: JobState;
-  /** Bytes that must be moved or zeroed; 0 until the plan is made. */
+  /** Bytes that must be moved or zeroed, or read back when the phase is `verify`; 0 until that is known. */
   totalBytes: number;
   /** Bytes of those that are done. */
   doneBytes: number;
@@ -169,6 +182,8 @@ export interface CopyReport {
   threads: number;
   planMs: number;
   durationMs: number;
+  /** Bytes that were read back, if it was asked for; the rest is known to be zero on both sides, or clean. */
+  verifiedBytes?: number;
   /** Of the source's content, if it was asked for. */
   digest?: string;
   /** What a person should know although the copy succeeded. */

@@ -6,13 +6,14 @@
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
  *
- * A copy that can be resumed leaves it where it was made, to be found again.
+ * A copy that can be resumed leaves it where it was made, to be found again, under a name that comes from its resume
+ * file.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, syncFolder } from '../block/index.js';
+import { createRawFile, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -28,11 +29,16 @@ export interface MadeFile {
   readonly inode: string;
 }
 
-export interface PartialFileOptions {
+export interface PartialFileOptions extends Pick<RawFileOptions, 'preallocation' | 'signal'> {
   /** Bytes; the file reads as zero at first. */
   size: number;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
   source: Stats | undefined;
+  /**
+   * A resume file that is locked. What it begins has one name for ever, so that the file of a run that died before it
+   * could note that name is found and replaced.
+   */
+  resume?: string | undefined;
 }
 
 export class PartialFile {
@@ -43,12 +49,13 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source }: PartialFileOptions,
+    { size, source, resume, ...rest }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
-    const file = new PartialFile(await followed(filename), source);
+    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
+    if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
-    await createRawFile(file.path, size, { exclusive: true, mode });
+    await createRawFile(file.path, size, { ...rest, exclusive: true, mode });
     try {
       if (old) await inheritAccess(file.path, old);
     } catch (error) {
@@ -75,11 +82,7 @@ export class PartialFile {
     return isMade(await followed(filename), made);
   }
 
-  private constructor(
-    name: string,
-    source: Stats | undefined,
-    suffix = `${PARTIAL}-${randomBytes(4).toString('hex')}`,
-  ) {
+  private constructor(name: string, source: Stats | undefined, suffix: string) {
     this.#name = name;
     this.#source = source;
     this.path = `${name}${suffix}`;
@@ -115,6 +118,17 @@ export class PartialFile {
     if (old && this.#source && isSameFile(old, this.#source)) return;
     await rename(this.path, name).catch(() => {});
   }
+}
+
+async function suffixFor(resume: string | undefined): Promise<string> {
+  const id =
+    resume === undefined
+      ? randomBytes(4)
+      : createHash('sha256')
+          .update(await followed(resume))
+          .digest()
+          .subarray(0, 4);
+  return `${PARTIAL}-${id.toString('hex')}`;
 }
 
 /** Whether a path is a file that was made earlier, and not something that has come in its place. */

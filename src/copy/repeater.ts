@@ -25,6 +25,8 @@ export interface RepeaterOptions {
   control: Control;
   counters: Counters;
   signal: AbortSignal;
+  /** Whether zeroing may make holes. */
+  unmap: boolean;
   /** Takes the ranges that are left out. */
   leftOut: LeftOut;
   /** Marks them too, for whoever tries them again; as fine as the plan. */
@@ -105,8 +107,8 @@ export class Repeater {
 
   /** Whatever the target held where the source cannot be read must not look like the source's. */
   readonly #zero: Request = (offset, length) => {
-    const { target, signal } = this.#options;
-    return onSide('target', target.zero(offset, length, { unmap: true, signal }));
+    const { target, unmap, signal } = this.#options;
+    return onSide('target', target.zero(offset, length, { unmap, signal }));
   };
 
   #note(side: Side, offset: number, length: number, error: LacunaError): void {

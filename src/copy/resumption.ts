@@ -29,7 +29,7 @@ export class Resumption {
   readonly #file: ResumeFile;
   readonly #binding: Binding;
   #checkpoints: Checkpoints | undefined;
-  /** As of the checkpoints before the present ones. */
+  /** By the file, before the first of the present checkpoints. */
   #remainedBytes: number | undefined;
   #flusher: Device | undefined;
 
@@ -56,9 +56,10 @@ export class Resumption {
     this.#file = file;
     this.#binding = binding;
     this.saved = saved;
+    this.#remainedBytes = saved && saved.data.dirtyBytes + saved.zero.dirtyBytes;
   }
 
-  /** The file, and the bytes that it says are left for a later run; undefined before the first checkpoint. */
+  /** The file, and the bytes that it says are left for a later run; undefined where it says nothing yet. */
   get resumable(): { file: string; remainingBytes: number } | undefined {
     const remainingBytes = this.#checkpoints?.remainingBytes ?? this.#remainedBytes;
     return remainingBytes === undefined ? undefined : { file: this.#file.path, remainingBytes };
@@ -130,7 +131,7 @@ export class Resumption {
   async #forget(): Promise<void> {
     this.remains?.data.free();
     this.remains?.zero.free();
-    this.#remainedBytes = this.#checkpoints?.remainingBytes;
+    this.#remainedBytes = this.resumable?.remainingBytes;
     this.#checkpoints = undefined;
     await this.#flusher?.close();
     this.#flusher = undefined;

@@ -150,7 +150,7 @@ export class Rounds {
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
   async #zero(): Promise<boolean> {
-    const { source, target, plan, isPartial, signal, control } = this.#given;
+    const { options, source, target, plan, isPartial, signal, control } = this.#given;
     const { data, zero } = plan;
     const { resumption, resumedBytes, plannedBytes } = this.#given;
     const { unmap = true } = this.#given.options;
@@ -160,6 +160,10 @@ export class Rounds {
     else await onSide('target', dropKnownZero(target.device, zero, signal));
     const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
     this.totalBytes = doneBytes(control) + totalBytes;
+    if (options.sequential) {
+      data.merge(zero);
+      zero.resetAll();
+    }
     if (this.#round === 0) this.#wholeBytes = totalBytes;
     const begun = resumption?.begin({
       target,

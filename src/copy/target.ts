@@ -57,9 +57,11 @@ export async function prepareTarget(
   const description =
     target instanceof Device ? target.description : describe(target, options, source);
   await refuseSameFile(description, source);
+  const made = description?.driver === 'file' && !incremental && (await isFileToMake(description));
+  if (!made || target instanceof Device) refusePreallocation(options, description);
   if (target instanceof Device) return inPlace(target, source, incremental, told);
 
-  if (description?.driver === 'file' && !incremental && (await isFileToMake(description))) {
+  if (made) {
     if (state !== undefined) return await goOn(description, options, state);
     return await make(description, source, options);
   }
@@ -138,8 +140,16 @@ async function refuseSameFile(target: DeviceDescription | undefined, source: Dev
   );
 }
 
+/** Only a file that is made here can be given its space before. */
+function refusePreallocation({ preallocation = 'off' }: CopyOptions, target?: DeviceDescription) {
+  if (preallocation === 'off') return;
+  const name = target?.driver === 'file' ? target.filename : 'The target';
+  const message = `${name} is written in place, so it cannot be preallocated; leave that out`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
+}
+
 /** A regular file is made or replaced; a block device is written in place. */
-async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
+export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
   const old = await statIfThere(filename);
   return old === undefined || old.isFile();
 }
@@ -153,6 +163,9 @@ async function make(
   const file = await PartialFile.create(description.filename, {
     size: source.size,
     source: origin === undefined ? undefined : await statIfThere(origin),
+    preallocation: options.preallocation,
+    signal: options.signal,
+    resume: options.resume,
   });
   try {
     return await openMade(file, description, options);

@@ -75,10 +75,11 @@ function checkRange(
  * opened several times and shows the same bytes each time.
  */
 export function chooseThreads(
-  { threads }: TransferOptions,
+  { threads, sequential }: TransferOptions & Pick<CopyOptions, 'sequential'>,
   { source, target, bytes }: { source: Device; target: Device; bytes: number },
 ): number {
   if (!isShareable(source) || !isShareable(target)) return 0;
+  if (sequential) return Math.min(1, threads ?? (bytes < WORTH_A_THREAD ? 0 : 1));
   if (threads !== undefined) return threads;
   const isFile = (device: Device) => device.description?.driver === 'file';
   if (isFile(source) && isFile(target)) return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
@@ -95,8 +96,9 @@ export function chooseTransfer(
   const { source, target, targetIsZero } = devices;
   const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
   const requestSize = options.requestSize ?? defaultRequestSize(source, target, least);
-  // With a digest whole blocks are read, so that there are zeroes around what is data.
-  const isExact = source.capabilities.exactStatus && !options.digest;
+  // With a digest whole blocks are read, and in order all that must be zero, so that there are zeroes in the data.
+  const hasZeroes = options.digest || options.sequential;
+  const isExact = source.capabilities.exactStatus && !hasZeroes;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
   const requests = options.requests ?? REQUESTS.default;
   return {
@@ -107,7 +109,9 @@ export function chooseTransfer(
     detectZeroes:
       options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
+    sequential: options.sequential ?? false,
     flush: options.flush ?? true,
+    unmap: options.unmap ?? true,
     rules: rulesOf(options),
   };
 }

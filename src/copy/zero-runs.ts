@@ -1,4 +1,4 @@
-import type { Limits } from '../block/index.js';
+import type { Device, Limits } from '../block/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 
 /** Zeroes are looked for in steps of at least so many bytes: the block size of most file systems. */
@@ -10,6 +10,16 @@ const LONGEST_STEP = 64 * 1024;
 /** The step for a target: what it zeroes as a whole, from 4 to 64 KiB. */
 export function zeroStep({ zeroAlignment }: Limits): number {
   return Math.max(ZERO_STEP, Math.min(LONGEST_STEP, zeroAlignment));
+}
+
+/** Shorter zero runs are written as data where zeroing is a request of its own. */
+const SHORTEST_ZERO_REQUEST = 64 * 1024;
+
+/** The shortest run of zeroes that is worth not being written as data. */
+export function shortestZero(target: Device, targetIsZero: boolean): number {
+  // Leaving out costs nothing, however little it is.
+  if (targetIsZero) return 1;
+  return Math.max(SHORTEST_ZERO_REQUEST, target.limits.zeroAlignment);
 }
 
 /** What to look at. */

@@ -60,8 +60,6 @@ export async function zeroWhole(
 
 export interface ZeroOptions extends RepeaterOptions {
   zero: Bitmap;
-  /** Whether the target may make holes. */
-  unmap: boolean;
   /** Cleared like `zero`, but only when a piece is done. */
   remains?: Bitmap | undefined;
 }

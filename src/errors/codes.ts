@@ -71,5 +71,7 @@ export type ErrorCode =
   | 'ERR_RESUME_BUSY'
   /** A resume file could not be read or written; `errno` says why. */
   | 'ERR_RESUME_FILE'
+  /** What a copy has written reads back as something else. */
+  | 'ERR_COPY_VERIFY'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST';

@@ -1,4 +1,21 @@
+export {
+  type Area,
+  blockCluster,
+  type NewLayout,
+  planArea,
+  planNewLayout,
+  planTableGrowth,
+  type TableGrowth,
+} from './allocation.js';
 export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+export {
+  allUnits,
+  type Mapped,
+  readMapped,
+  UNMAPPED,
+  unitsOf,
+  writeMapped,
+} from './cluster.js';
 export { countReferenced } from './count-referenced.js';
 export * from './entries.js';
 export {
@@ -21,5 +38,6 @@ export { type Compression, type Header, hasDataFile } from './header.js';
 export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
 export * from './limits.js';
 export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
+export { RefcountCodec } from './refcounts.js';
 export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
 export { findZstdFrame, type ZstdFrame } from './zstd-frame.js';

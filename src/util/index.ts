@@ -1,3 +1,4 @@
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
+export { Serial } from './serial.js';
 export { parseSize } from './size.js';
 export { Turns } from './turns.js';

@@ -26,6 +26,8 @@ export interface ChainOpening {
   readonly folders?: readonly string[];
   /** The files of the images above. */
   readonly above: ReadonlyArray<string | undefined>;
+  /** The file is the image's own: it grows where it is written behind its end. */
+  readonly grows?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -69,7 +71,8 @@ async function openAll(
   { open, devices }: Opener,
 ): Promise<OpenedParts> {
   const readOnly = description['read-only'] === true;
-  const file = await open({ ...description.file, 'read-only': readOnly });
+  const grows = !readOnly;
+  const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(own)];
   checkChain(file.name, above);
@@ -81,9 +84,10 @@ async function openAll(
   const names = { image: own.driver === 'file' ? own.filename : undefined, folders, file, header };
 
   const wanted = describeDataFile(description, names, above);
-  const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }));
+  const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
   const below = describeBackingFile(description, names);
-  const backing = below && (await open({ ...below, 'read-only': true }, { folders, above }));
+  const backing =
+    below && (await open({ ...below, 'read-only': true }, { folders, above, grows: false }));
   const found: Qcow2Description = {
     ...description,
     file: own,

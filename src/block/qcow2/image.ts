@@ -24,6 +24,16 @@ export interface ImageParts {
   readonly snapshot?: Snapshot;
 }
 
+/** Where the tables of an image are looked up: in its file, or with whoever changes them. */
+export interface ImageTables {
+  /** Where the L2 table of an entry of the L1 table is; 0 where there is none. */
+  tableAt(index: number): number;
+  /** The first entry from `index` on that may have an L2 table; `end` where there is none before it. */
+  nextUsed(index: number, end: number): number;
+  /** The L2 table of an entry, which lies at `offset`: at once where it is in memory. */
+  l2(index: number, offset: number): DataView | Promise<DataView>;
+}
+
 /** The tables and clusters of one image, without its backing file. */
 export class Image {
   readonly name: string;
@@ -35,7 +45,9 @@ export class Image {
   readonly file: Device;
   /** Where guest clusters lie. */
   readonly data: Device;
-  readonly l1: L1Table;
+  #tables: ImageTables;
+  /** A writer changes the tables, and the files. */
+  #changes = false;
   readonly #decompress: Decompress;
   readonly #number = tableCache.enter();
   /** The cluster that was decompressed last: small reads come one after another. */
@@ -56,7 +68,11 @@ export class Image {
     this.size = snapshot?.size ?? header.size;
     this.file = file;
     this.data = dataFile ?? file;
-    this.l1 = l1;
+    this.#tables = {
+      tableAt: (index) => l1.tableAt(index),
+      nextUsed: (index, end) => l1.nextUsed(index, end),
+      l2: (_index, offset) => tableCache.get(this.#number, offset) ?? this.#readL2(offset),
+    };
     this.#decompress = decompress;
   }
 
@@ -69,9 +85,19 @@ export class Image {
     return new Image(parts, l1, await decompressorFor(header.compression));
   }
 
-  /** The L2 table at a place of the file: at once where it is in memory. */
-  l2(offset: number): DataView | Promise<DataView> {
-    return tableCache.get(this.#number, offset) ?? this.#readL2(offset);
+  get tables(): ImageTables {
+    return this.#tables;
+  }
+
+  /** Whether what is known of the files may be old. */
+  get changes(): boolean {
+    return this.#changes;
+  }
+
+  /** Looks tables up with a writer from now on, who has newer ones than the file. */
+  follow(tables: ImageTables): void {
+    this.#tables = tables;
+    this.#changes = true;
   }
 
   async #readL2(offset: number): Promise<DataView> {
@@ -111,6 +137,8 @@ export class Image {
       const found = `${hostLength} bytes that are no cluster compressed by ${this.header.compression}`;
       throw corrupt(this.name, found, host);
     }
+    // A writer may put another cluster there.
+    if (this.#changes) return cluster;
     this.#cluster = cluster;
     this.#clusterHost = host;
     return cluster;

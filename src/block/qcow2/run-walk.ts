@@ -33,17 +33,17 @@ export class RunWalk implements Run {
     this.offset += this.length;
     this.length = 0;
     if (this.offset >= this.#end) return false;
-    const { l1, geometry } = this.#image;
+    const { tables, geometry } = this.#image;
     const index = Math.floor(this.offset / geometry.l2Span);
     if (index === this.#index) return this.#find();
-    const place = l1.tableAt(index);
+    const place = tables.tableAt(index);
     if (place === 0) {
-      const used = l1.nextUsed(index + 1, Math.ceil(this.#end / geometry.l2Span));
+      const used = tables.nextUsed(index + 1, Math.ceil(this.#end / geometry.l2Span));
       this.kind = RunKind.unallocated;
       this.length = Math.min(this.#end, used * geometry.l2Span) - this.offset;
       return true;
     }
-    const view = this.#image.l2(place);
+    const view = tables.l2(index, place);
     if (!(view instanceof Promise)) return this.#enter(index, place, view);
     return view.then((loaded) => this.#enter(index, place, loaded));
   }

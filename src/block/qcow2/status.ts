@@ -49,11 +49,12 @@ export class ChainStatus {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    this.#holes ??= FileHoles.look(this.#image);
-    const holes = await this.#holes;
+    const { changes } = this.#image;
+    if (!changes) this.#holes ??= FileHoles.look(this.#image);
+    const holes = changes ? undefined : await this.#holes;
     const lists: Lists = { allocation: new ExtentList(offset), depth: new ExtentList(offset) };
     const walk = new RunWalk(this.#image, offset, offset + length);
-    if (this.#tables >= WORTH_A_KERNEL && !this.#decoding) {
+    if (this.#tables >= WORTH_A_KERNEL && !this.#decoding && !changes) {
       this.#decoding = true;
       // Where the arena is full it takes longer, and that is all.
       this.#decoder ??= this.#loadDecoder().catch(() => undefined);

@@ -84,7 +84,7 @@ describe('digest', () => {
           expect((await digest(path, { threads, requestSize: 64 * KIB })).digest).toBe(expected);
         },
       ),
-      { numRuns: 12 },
+      { numRuns: 8 },
     );
   }, 60_000);
 
@@ -138,8 +138,8 @@ describe('DigestTree', () => {
     const build = (order: readonly number[]) => {
       const tree = new DigestTree(size, data);
       let most = 0;
+      expect(tree.root()).toBeUndefined();
       for (const index of order) {
-        expect(tree.root()).toBeUndefined();
         block.writeUInt32LE(index);
         digestBlocks(index * DIGEST_BLOCK, block, tree);
         most = Math.max(most, tree.waiting);
@@ -186,7 +186,8 @@ describe('copy with a digest', () => {
       },
     });
     await source.write(256 * KIB, pattern(4 * KIB));
-    const report = await copy({ source, target: fakeDevice(KIB * KIB), digest: true });
+    const target = join(folder, 'sparse.raw');
+    const report = await copy({ source, target, digest: true });
     expect(report.movedBytes).toBe(4 * KIB);
     expect(report.digest).toBe((await digest(source)).digest);
   });

@@ -1,0 +1,204 @@
+import { dirname, resolve } from 'node:path';
+import {
+  Autoclear,
+  allUnits,
+  Compatible,
+  encodeHeader,
+  type Geometry,
+  geometryOf,
+  type Header,
+  Incompatible,
+  KNOWN_FEATURES,
+  l1EntriesFor,
+  MAX_L1_BYTES,
+  MAX_REFCOUNT_TABLE_BYTES,
+  type NewLayout,
+  planNewLayout,
+  RefcountCodec,
+  viewOf,
+  writeL1Entry,
+  writeMapped,
+  writeRefcountTableEntry,
+} from '../../qcow2/index.js';
+import { Turns } from '../../util/index.js';
+import { Device } from '../device.js';
+import { FileDriver } from '../file.js';
+import { createRawFile } from '../raw-file.js';
+import { type CheckedOptions, checkOptions, type Qcow2Options } from './create-options.js';
+
+/** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
+const SMALLEST_WITH_NAMES = 4096;
+const PIECE_BYTES = 1024 * 1024;
+
+/** Where everything of a new image lies. */
+interface Plan {
+  readonly image: string;
+  readonly options: CheckedOptions;
+  readonly header: Header;
+  readonly geometry: Geometry;
+  readonly layout: NewLayout;
+  /** Numbers of clusters: where the L2 tables and the data of a preallocated image begin. */
+  readonly firstTable: number;
+  readonly tables: number;
+  readonly firstData: number;
+}
+
+/**
+ * Makes a qcow2 image that reads as zero, or as its backing file, or replaces the content of the file that is there.
+ * It is not flushed.
+ *
+ * @throws RangeError and TypeError for options that cannot be; LacunaError ERR_DEVICE_OPEN if the path cannot be such a
+ * file, ERR_QCOW2_UNSUPPORTED if its header does not fit into a cluster.
+ */
+export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
+  const image = resolve(filename);
+  const options = checkOptions(given);
+  const { exclusive, mode, dataFile, size, preallocation } = options;
+  const plan = planImage(image, options);
+  const header = encodeHeader(plan.header, image);
+  await createRawFile(image, plan.layout.total * plan.geometry.clusterSize, { exclusive, mode });
+  await using file = await openNew(image);
+  if (dataFile !== undefined) {
+    const path = resolve(dirname(image), dataFile);
+    await createRawFile(path, size, { exclusive, mode });
+    await using data = await openNew(path);
+    await reserve(data, 0, size, preallocation);
+  }
+  await writeRefcounts(file, plan);
+  if (plan.tables > 0) await writeTables(file, plan);
+  if (dataFile === undefined && plan.tables > 0) {
+    const start = plan.firstData * plan.geometry.clusterSize;
+    await reserve(file, start, file.size - start, preallocation);
+  }
+  // Last, so that what was given up half way is no image.
+  await file.write(0, header);
+}
+
+async function openNew(filename: string): Promise<Device> {
+  return new Device(await FileDriver.open({ driver: 'file', filename }));
+}
+
+function planImage(image: string, options: CheckedOptions): Plan {
+  const { size, clusterSize, preallocation, dataFile, refcountBits, version } = options;
+  const clusterBits = Math.log2(clusterSize);
+  const refcountOrder = Math.log2(refcountBits);
+  const incompatible = incompatibleOf(options);
+  const geometry = geometryOf({ clusterBits, incompatible, refcountOrder });
+  const l1Size = Math.max(1, l1EntriesFor(size, geometry));
+  if (l1Size * 8 > MAX_L1_BYTES) {
+    const most = (MAX_L1_BYTES / 8) * geometry.l2Span;
+    throw new RangeError(
+      `${size} bytes are too many for clusters of ${clusterSize}: at most ${most}`,
+    );
+  }
+  const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
+  const tables = preallocation === 'off' ? 0 : Math.ceil(size / geometry.l2Span);
+  const clusters = tables === 0 || dataFile !== undefined ? 0 : Math.ceil(size / clusterSize);
+  const rest = l1Clusters + tables + clusters;
+  const layout = planNewLayout(rest, clusterSize, geometry.refcountBlockEntries);
+  if (layout.tableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
+    throw new RangeError(`${size} bytes cannot be preallocated in clusters of ${clusterSize}`);
+  }
+  const header: Header = {
+    version,
+    clusterBits,
+    size,
+    l1Size,
+    l1Offset: layout.rest * clusterSize,
+    refcountTableOffset: clusterSize,
+    refcountTableClusters: layout.tableClusters,
+    snapshotCount: 0,
+    snapshotsOffset: 0,
+    incompatible,
+    compatible: options.lazyRefcounts ? Compatible.lazyRefcounts : 0n,
+    autoclear: options.dataFileRaw ? Autoclear.rawDataFile : 0n,
+    refcountOrder,
+    compression: options.compressionType,
+    additional: new Uint8Array(0),
+    extensions: {
+      backingFormat: options.backing?.format,
+      dataFile,
+      featureNames: version === 3 && clusterSize >= SMALLEST_WITH_NAMES ? KNOWN_FEATURES : [],
+      unknown: [],
+    },
+    backingFile: options.backing?.filename,
+  };
+  const firstTable = layout.rest + l1Clusters;
+  return {
+    image,
+    options,
+    header,
+    geometry,
+    layout,
+    firstTable,
+    tables,
+    firstData: firstTable + tables,
+  };
+}
+
+function incompatibleOf(options: CheckedOptions): bigint {
+  let bits = 0n;
+  if (options.dataFile !== undefined) bits |= Incompatible.dataFile;
+  if (options.compressionType !== 'deflate') bits |= Incompatible.compression;
+  if (options.extendedL2) bits |= Incompatible.extendedL2;
+  return bits;
+}
+
+/** The refcount table and its blocks: every cluster of the new file is used once. */
+async function writeRefcounts(file: Device, { geometry, header, layout }: Plan): Promise<void> {
+  const { clusterSize, refcountBlockEntries } = geometry;
+  const codec = new RefcountCodec(header.refcountOrder);
+  const first = 1 + layout.tableClusters;
+  const table = new Uint8Array(layout.tableClusters * clusterSize);
+  const block = new Uint8Array(clusterSize);
+  const turns = new Turns();
+  let left = layout.total;
+  let filled = 0;
+  for (let index = 0; index < layout.blocks; index++) {
+    const used = Math.min(left, refcountBlockEntries);
+    for (; filled < used; filled++) codec.set(block, filled, 1);
+    for (; filled > used; filled--) codec.set(block, filled - 1, 0);
+    await file.write((first + index) * clusterSize, block);
+    writeRefcountTableEntry(viewOf(table), index * 8, (first + index) * clusterSize);
+    left -= used;
+    await turns.next();
+  }
+  await file.write(header.refcountTableOffset, table);
+}
+
+/** The L1 table and the L2 tables of a preallocated image: all clusters in a row. */
+async function writeTables(file: Device, plan: Plan): Promise<void> {
+  const { header, geometry, options, firstTable, tables, firstData } = plan;
+  const { clusterSize, l2Entries, l2EntryBytes } = geometry;
+  const clusters = Math.ceil(options.size / clusterSize);
+  const start = options.dataFile === undefined ? firstData * clusterSize : 0;
+  // Over a backing file, subclusters are reserved and still show it.
+  const allocated = options.backing === undefined ? allUnits(geometry) : 0;
+  const l1 = new Uint8Array(header.l1Size * 8);
+  const turns = new Turns();
+  for (let index = 0; index < tables; index++) {
+    const table = new Uint8Array(clusterSize);
+    const offset = (firstTable + index) * clusterSize;
+    const first = index * l2Entries;
+    for (let i = 0; i < Math.min(l2Entries, clusters - first); i++) {
+      const host = start + (first + i) * clusterSize;
+      writeMapped(table, i * l2EntryBytes, { host, copied: true, allocated, zero: 0 }, geometry);
+    }
+    await file.write(offset, table);
+    writeL1Entry(viewOf(l1), index * 8, { offset, copied: true });
+    await turns.next();
+  }
+  await file.write(header.l1Offset, l1);
+}
+
+/** Reserves the space of a range that reads as zero. */
+async function reserve(file: Device, start: number, length: number, preallocation: string) {
+  if (length === 0 || preallocation === 'off' || preallocation === 'metadata') return;
+  if (preallocation === 'falloc') return file.zero(start, length, { unmap: false });
+  const zeroes = new Uint8Array(Math.min(PIECE_BYTES, length));
+  const turns = new Turns();
+  for (let at = 0; at < length; at += zeroes.length) {
+    await file.write(start + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)));
+    await turns.next();
+  }
+}

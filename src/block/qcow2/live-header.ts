@@ -1,0 +1,70 @@
+import { type Geometry, geometryOf, type Header, viewOf, writeU64 } from '../../qcow2/index.js';
+import { Serial } from '../../util/index.js';
+import type { HostFile } from './host-file.js';
+
+/** The fields that change while an image is written. All lie in the first sector, and so change at once. */
+export type HeaderChanges = Partial<
+  Pick<
+    Header,
+    'size' | 'l1Size' | 'l1Offset' | 'refcountTableOffset' | 'refcountTableClusters' | 'autoclear'
+  >
+>;
+
+/** The header of an image that is being written. */
+export class LiveHeader {
+  readonly geometry: Geometry;
+  readonly #file: HostFile;
+  readonly #turns = new Serial();
+  #current: Header;
+
+  constructor(file: HostFile, header: Header) {
+    this.geometry = geometryOf(header);
+    this.#file = file;
+    this.#current = header;
+  }
+
+  get current(): Header {
+    return this.#current;
+  }
+
+  /** Changes fields: after all that was written before is durable, and durably when it returns. */
+  update(changes: HeaderChanges): Promise<void> {
+    return this.#turns.run(async () => {
+      const header = { ...this.#current, ...changes };
+      const sector = new Uint8Array(this.#file.unit);
+      await this.#file.read(0, sector);
+      patch(sector, header);
+      await this.#file.flush();
+      await this.#file.whole(() => this.#file.write(0, sector));
+      await this.#file.flush();
+      this.#current = header;
+    });
+  }
+
+  /** What of the metadata whose places the header knows lies between two bytes of the file. */
+  metadataIn(start: number, end: number): string | undefined {
+    const { l1Offset, l1Size, refcountTableOffset, refcountTableClusters } = this.#current;
+    const { snapshotsOffset, snapshotCount } = this.#current;
+    const { clusterSize } = this.geometry;
+    const places: [string, number, number][] = [
+      ['the header', 0, clusterSize],
+      ['the L1 table', l1Offset, l1Size * 8],
+      ['the refcount table', refcountTableOffset, refcountTableClusters * clusterSize],
+      ['the snapshot table', snapshotsOffset, snapshotCount > 0 ? 1 : 0],
+    ];
+    return places.find(
+      ([, from, length]) => length > 0 && from < end && start < from + length,
+    )?.[0];
+  }
+}
+
+/** Puts the fields that change into the first sector (specification: "Header"). */
+function patch(sector: Uint8Array, header: Header): void {
+  const view = viewOf(sector);
+  writeU64(view, 24, header.size);
+  view.setUint32(36, header.l1Size);
+  writeU64(view, 40, header.l1Offset);
+  writeU64(view, 48, header.refcountTableOffset);
+  view.setUint32(56, header.refcountTableClusters);
+  if (header.version > 2) view.setBigUint64(88, header.autoclear);
+}

@@ -1,0 +1,92 @@
+/** `lacuna copy` with `-`: standard input as the source, or standard output as the target. */
+import {
+  type CopyOptions,
+  copyFromStream,
+  copyToStream,
+  type StreamReport,
+} from '../copy/index.js';
+import { ProgressBar } from './progress.js';
+import type { Shell } from './shell.js';
+import { formatBytes, formatDuration, formatRate } from './units.js';
+
+/** What a path means a stream by. */
+export const STREAM = '-';
+
+/** Options that a stream has a use for; what is read in order has no plan, no threads and no digest. */
+const FROM_STREAM = [
+  'targetFormat',
+  'targetIsZero',
+  'detectZeroes',
+  'requests',
+  'requestSize',
+  'flush',
+] as const;
+const TO_STREAM = ['sourceFormat', 'requests', 'requestSize', 'flush'] as const;
+
+type Ends = Pick<CopyOptions, 'signal'> & { source: string; target: string };
+
+/** Copies to standard output or from standard input. */
+export async function copyStream(
+  { source, target, signal, ...options }: Ends & Partial<CopyOptions>,
+  { json = false }: { json?: boolean },
+  shell: Shell,
+): Promise<void> {
+  if (source === STREAM && target === STREAM) {
+    throw new TypeError('only one of source and target can be -');
+  }
+  if (source === STREAM) {
+    checkOptions(options, FROM_STREAM, 'read from standard input');
+    const report = await withBar(shell, (show) =>
+      copyFromStream(shell.input(), target, { ...options, signal, onProgress: show }),
+    );
+    note(report, shell);
+    await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
+    return;
+  }
+  checkOptions(options, TO_STREAM, 'written to standard output');
+  if (json) throw new TypeError('standard output holds the disk, so there is no room for --json');
+  if (shell.isTerminal) {
+    throw new TypeError('standard output is a terminal: send it into a file or a program');
+  }
+  const report = await withBar(shell, (show) =>
+    copyToStream(source, shell.output(), { ...options, signal, onProgress: show }),
+  );
+  note(report, shell);
+}
+
+function checkOptions(given: object, known: readonly string[], what: string): void {
+  const odd = Object.keys(given).find((name) => !known.includes(name));
+  if (odd === undefined) return;
+  throw new TypeError(`the option ${odd} makes no sense for a disk that is ${what}`);
+}
+
+function note(report: StreamReport, shell: Shell): void {
+  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+}
+
+function jsonReport(report: StreamReport): string {
+  return `${JSON.stringify({ type: 'report', ...report })}\n`;
+}
+
+function describe({ size, movedBytes, durationMs }: StreamReport): string {
+  const rate = formatRate(size, durationMs);
+  const time = formatDuration(durationMs);
+  return `Copied a stream of ${formatBytes(size)}: ${formatBytes(movedBytes)} of data, in ${time} (${rate}).`;
+}
+
+/** Follows the work with a bar, where there is a terminal for one; of a stream nobody knows how long it will be. */
+async function withBar<T>(
+  shell: Shell,
+  work: (show: (progress: { doneBytes: number; totalBytes?: number }) => void) => Promise<T>,
+): Promise<T> {
+  const bar = await ProgressBar.start(shell);
+  const started = performance.now();
+  try {
+    return await work(({ doneBytes, totalBytes = 0 }) => {
+      const phase = totalBytes === 0 ? `Copying: ${formatBytes(doneBytes)}` : 'Copying';
+      bar.show({ phase, totalBytes, doneBytes, elapsedMs: performance.now() - started });
+    });
+  } finally {
+    bar.stop();
+  }
+}

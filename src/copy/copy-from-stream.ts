@@ -1,0 +1,186 @@
+import type { Readable } from 'node:stream';
+import type { Device } from '../block/index.js';
+import { abortedError, throwIfAborted } from '../errors/index.js';
+import type { Arena, ArenaBlock } from '../wasm/index.js';
+import { giveArenaBack, takeArena } from './arenas.js';
+import { closeAfter } from './close-after.js';
+import type { CopyOptions, DeviceSource } from './options.js';
+import { openStreamTarget, type StreamTarget } from './stream-target.js';
+import { checkTransfer } from './transfer.js';
+import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
+
+export interface FromStreamOptions
+  extends Pick<
+    CopyOptions,
+    | 'targetFormat'
+    | 'targetIsZero'
+    | 'detectZeroes'
+    | 'requests'
+    | 'requestSize'
+    | 'flush'
+    | 'signal'
+  > {
+  /** Told of every piece that was written. */
+  onProgress?(progress: { doneBytes: number }): void;
+}
+
+export interface StreamReport {
+  /** Bytes of the stream. */
+  size: number;
+  /** Bytes written as data. */
+  movedBytes: number;
+  /** Bytes written as zeroes, without moving data. */
+  zeroedBytes: number;
+  /** Bytes never touched, because they are zero on both sides. */
+  skippedBytes: number;
+  durationMs: number;
+  warnings: string[];
+}
+
+const REQUESTS = 8;
+const REQUEST_SIZE = 512 * 1024;
+
+/**
+ * Writes a stream of unknown length to a target, from its first byte on. Zeroes are found and left out of a new file,
+ * or written as such. A file gets the size of the stream, and appears under its name when it is whole; a device or
+ * an export must have room for all of it. The stream is read no faster than its bytes are written.
+ *
+ * @throws TypeError or RangeError for options that make no sense; ERR_COPY_MISMATCH where there is no more room,
+ *   ERR_ABORTED when `signal` fires, and what the stream and the target fail with.
+ */
+export async function copyFromStream(
+  readable: Readable,
+  target: DeviceSource,
+  options: FromStreamOptions = {},
+): Promise<StreamReport> {
+  checkTransfer(options);
+  throwIfAborted(options.signal);
+  const opened = await openStreamTarget({ ...options, target });
+  return closeAfter(
+    () => new Intake(readable, opened, options).run(),
+    () => opened.close(),
+  );
+}
+
+class Intake {
+  readonly #readable: Readable;
+  readonly #target: StreamTarget;
+  readonly #options: FromStreamOptions;
+  readonly #arena: Arena;
+  readonly #free: ArenaBlock[] = [];
+  readonly #inFlight = new Set<Promise<void>>();
+  readonly #counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };
+  #failure: { error: unknown } | undefined;
+
+  constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions) {
+    this.#readable = readable;
+    this.#target = target;
+    this.#options = options;
+    this.#arena = takeArena();
+  }
+
+  async run(): Promise<StreamReport> {
+    const started = performance.now();
+    const { signal, flush = true } = this.#options;
+    const abort = () => this.#readable.destroy(abortedError(signal));
+    signal?.addEventListener('abort', abort, { once: true });
+    const slots = this.#allocate();
+    try {
+      const size = await this.#takeAll();
+      throwIfAborted(signal);
+      const warnings = await this.#target.finish(size, flush);
+      return { size, ...this.#counted, durationMs: performance.now() - started, warnings };
+    } catch (error) {
+      this.#readable.destroy();
+      await this.#idle().catch(() => {});
+      await this.#target.leave();
+      throw signal?.aborted ? abortedError(signal) : error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      for (const slot of slots) slot.free();
+      giveArenaBack(this.#arena);
+    }
+  }
+
+  #allocate(): ArenaBlock[] {
+    const { requests = REQUESTS, requestSize = REQUEST_SIZE } = this.#options;
+    while (this.#free.length < requests) this.#free.push(this.#arena.allocate(requestSize));
+    return [...this.#free];
+  }
+
+  /** Fills one slot after another; returns how many bytes have come. */
+  async #takeAll(): Promise<number> {
+    let offset = 0;
+    let filled = 0;
+    let slot = await this.#nextSlot();
+    for await (const chunk of this.#readable) {
+      if (!(chunk instanceof Uint8Array)) throw new TypeError('the stream must be one of bytes');
+      for (let at = 0; at < chunk.length; ) {
+        const part = chunk.subarray(at, at + slot.length - filled);
+        slot.bytes.set(part, filled);
+        at += part.length;
+        filled += part.length;
+        if (filled < slot.length) continue;
+        await this.#begin(slot, offset, filled);
+        offset += filled;
+        filled = 0;
+        slot = await this.#nextSlot();
+      }
+    }
+    if (filled > 0) await this.#begin(slot, offset, filled);
+    await this.#idle();
+    return offset + filled;
+  }
+
+  async #nextSlot(): Promise<ArenaBlock> {
+    for (;;) {
+      if (this.#failure) throw this.#failure.error;
+      const slot = this.#free.pop();
+      if (slot !== undefined) return slot;
+      await Promise.race(this.#inFlight);
+    }
+  }
+
+  async #begin(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    const device = await this.#target.upTo(offset + length, () => this.#idle());
+    const work = this.#write(device, slot, offset, length)
+      .catch((error) => {
+        this.#failure ??= { error };
+      })
+      .finally(() => {
+        this.#inFlight.delete(work);
+        this.#free.push(slot);
+        this.#options.onProgress?.({ doneBytes: offset + length });
+      });
+    this.#inFlight.add(work);
+  }
+
+  /** Waits for all requests in flight. */
+  async #idle(): Promise<void> {
+    await Promise.all(this.#inFlight);
+    if (this.#failure) throw this.#failure.error;
+  }
+
+  async #write(device: Device, slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    const { detectZeroes = 'unmap', signal } = this.#options;
+    const { isZero: targetIsZero } = this.#target;
+    const counted = this.#counted;
+    const shortest = shortestZero(device, targetIsZero);
+    const step = zeroStep(device.limits);
+    const scan = { arena: this.#arena, block: slot, end: length, step, shortest };
+    for (let at = 0; at < length; ) {
+      const run = detectZeroes === 'off' ? -length : nextRun(scan, at);
+      const end = Math.abs(run);
+      if (run < 0) {
+        await device.write(offset + at, slot.bytes.subarray(at, end), { signal });
+        counted.movedBytes += end - at;
+      } else if (targetIsZero) {
+        counted.skippedBytes += end - at;
+      } else {
+        await device.zero(offset + at, end - at, { unmap: detectZeroes === 'unmap', signal });
+        counted.zeroedBytes += end - at;
+      }
+      at = end;
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import type { Writable } from 'node:stream';
+import { Device, openDevice } from '../block/index.js';
+import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
+import { closeAfter } from './close-after.js';
+import type { StreamReport } from './copy-from-stream.js';
+import type { CopyOptions, DeviceSource } from './options.js';
+import { plan } from './plan.js';
+import { readExtents } from './read-extents.js';
+import { checkTransfer } from './transfer.js';
+
+export interface ToStreamOptions
+  extends Pick<CopyOptions, 'sourceFormat' | 'requests' | 'requestSize' | 'signal'> {
+  /** Told of every piece that the stream has taken. */
+  onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
+}
+
+const ZEROES = Buffer.alloc(512 * 1024);
+
+/**
+ * Writes all bytes of a source to a stream, in order, zeroes included. What is known to be zero is not read. Some
+ * pieces are read ahead, and no more of them than `requests`, however slowly the stream takes them. The stream is not
+ * ended.
+ *
+ * @throws ERR_DEVICE_IO where the stream fails (`errno` is EPIPE where its reader went away), ERR_ABORTED when
+ *   `signal` fires, and what the source fails with.
+ */
+export async function copyToStream(
+  source: DeviceSource,
+  writable: Writable,
+  options: ToStreamOptions = {},
+): Promise<StreamReport> {
+  checkTransfer(options);
+  const { sourceFormat: format, signal } = options;
+  if (source instanceof Device) return pour(source, writable, options);
+  const device = await openDevice(source, { format, signal });
+  return closeAfter(
+    () => pour(device, writable, options),
+    () => device.close(),
+  );
+}
+
+async function pour(
+  source: Device,
+  writable: Writable,
+  options: ToStreamOptions,
+): Promise<StreamReport> {
+  const started = performance.now();
+  const { signal, onProgress } = options;
+  const { size } = source;
+  const made = await plan({ source, signal });
+  const movedBytes = made.data.dirtyBytes;
+  const outlet = new Outlet(writable, signal);
+  let doneBytes = 0;
+  const write = async (bytes: Uint8Array) => {
+    await outlet.write(bytes, doneBytes);
+    doneBytes += bytes.length;
+    onProgress?.({ doneBytes, totalBytes: size });
+  };
+  try {
+    for await (const { data, length } of readExtents(source, made, options)) {
+      // What is lent must be copied: nobody knows how long a stream holds on to what it was given.
+      if (data !== undefined) await write(Buffer.from(data));
+      else for (const zeroes of zeroesOf(length)) await write(zeroes);
+    }
+  } finally {
+    outlet.close();
+    made.data.free();
+    made.zero.free();
+  }
+  return {
+    size,
+    movedBytes,
+    zeroedBytes: size - movedBytes,
+    skippedBytes: 0,
+    durationMs: performance.now() - started,
+    warnings: made.warnings,
+  };
+}
+
+function* zeroesOf(length: number): Generator<Uint8Array> {
+  for (let left = length; left > 0; left -= ZEROES.length) {
+    yield ZEROES.subarray(0, Math.min(left, ZEROES.length));
+  }
+}
+
+/** Writes to a stream, one piece after the other. */
+class Outlet {
+  readonly #writable: Writable;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(writable: Writable, signal: AbortSignal | undefined) {
+    this.#writable = writable;
+    this.#signal = signal;
+    writable.on('error', ignore);
+  }
+
+  /** Resolves when the stream has taken the piece. */
+  async write(bytes: Uint8Array, offset: number): Promise<void> {
+    const signal = this.#signal;
+    throwIfAborted(signal);
+    await new Promise<void>((resolve, reject) => {
+      const abort = () => reject(abortedError(signal));
+      signal?.addEventListener('abort', abort, { once: true });
+      const gone = () => reject(streamError(offset, new Error('it was closed')));
+      this.#writable.once('close', gone);
+      this.#writable.write(bytes, (error) => {
+        signal?.removeEventListener('abort', abort);
+        this.#writable.off('close', gone);
+        if (error) reject(streamError(offset, error));
+        else resolve();
+      });
+    });
+  }
+
+  close(): void {
+    this.#writable.off('error', ignore);
+  }
+}
+
+function ignore(): void {}
+
+function streamError(offset: number, cause: NodeJS.ErrnoException): LacunaError {
+  const message = `The stream took no more after ${offset} bytes: ${cause.message}`;
+  const errno = cause.code;
+  return new LacunaError('ERR_DEVICE_IO', message, { offset, cause, ...(errno && { errno }) });
+}

@@ -1,0 +1,153 @@
+/** Opens the target of a stream, whose end nobody knows before it comes. */
+import {
+  Device,
+  type DeviceDescription,
+  type FileDescription,
+  openDevice,
+  parseDescription,
+  resizeRawFile,
+} from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import type { CopyOptions, DeviceSource } from './options.js';
+import { PartialFile } from './partial-file.js';
+import { isFileToMake } from './target.js';
+
+export interface StreamTarget {
+  /** Every byte reads as zero at first. */
+  readonly isZero: boolean;
+  /** The device, with room up to `end`; `idle` waits for all requests in flight, should it have to change. */
+  upTo(end: number, idle: () => Promise<void>): Promise<Device>;
+  /** After the last request: makes the target durable, and gives it its size and its name. Returns warnings. */
+  finish(size: number, flush: boolean): Promise<string[]>;
+  /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
+  leave(): Promise<void>;
+  /** Closes what was opened here. */
+  close(): Promise<void>;
+}
+
+export interface StreamTargetOptions
+  extends Pick<CopyOptions, 'targetFormat' | 'targetIsZero' | 'signal'> {
+  target: DeviceSource;
+}
+
+/** A file is made beside its name (see partial-file.ts) and grows; everything else is written in place. */
+export async function openStreamTarget(options: StreamTargetOptions): Promise<StreamTarget> {
+  const { target, targetFormat: format, signal, targetIsZero: told = false } = options;
+  if (target instanceof Device) return new InPlace(target, told, false);
+  const description = typeof target === 'string' ? parseDescription(target, { format }) : target;
+  if (description.driver === 'file' && (await isFileToMake(description))) {
+    return await GrowingFile.create(description, signal);
+  }
+  return new InPlace(await open(description, signal), told, true);
+}
+
+function open(description: DeviceDescription, signal?: AbortSignal, knownZero?: boolean) {
+  return openDevice(description, { writable: true, signal, ...(knownZero && { knownZero }) });
+}
+
+class InPlace implements StreamTarget {
+  readonly isZero: boolean;
+  readonly #device: Device;
+  readonly #ours: boolean;
+
+  constructor(device: Device, told: boolean, ours: boolean) {
+    this.#device = device;
+    this.#ours = ours;
+    this.isZero = told || device.capabilities.knownZero;
+  }
+
+  async upTo(end: number): Promise<Device> {
+    const { name, size } = this.#device;
+    if (end <= size) return this.#device;
+    const message = `${name} has ${size} bytes, and the stream has more: give it a larger target`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
+  }
+
+  async finish(size: number, flush: boolean): Promise<string[]> {
+    const device = this.#device;
+    if (flush) await device.flush();
+    const warnings: string[] = [];
+    if (device.size > size) {
+      const more = device.size - size;
+      warnings.push(
+        `${device.name} is ${more} bytes larger than the stream; those were left as they were`,
+      );
+    }
+    if (flush && !device.capabilities.flush) {
+      warnings.push(
+        `${device.name} cannot flush, so nobody knows when the copy will be durable there`,
+      );
+    }
+    return warnings;
+  }
+
+  async leave(): Promise<void> {}
+
+  async close(): Promise<void> {
+    if (this.#ours) await this.#device.close();
+  }
+}
+
+/** The size of a file at first; it takes no space. */
+const FIRST_SIZE = 2 ** 30;
+
+/** Beyond this a file grows by as much, rather than to twice its size, for file systems that have an end. */
+const MOST_GROWTH = 2 ** 36;
+
+class GrowingFile implements StreamTarget {
+  readonly isZero = true;
+  readonly #file: PartialFile;
+  readonly #description: FileDescription;
+  #device: Device;
+
+  static async create(
+    description: FileDescription,
+    signal: AbortSignal | undefined,
+  ): Promise<GrowingFile> {
+    const options = { size: FIRST_SIZE, source: undefined, signal };
+    const file = await PartialFile.create(description.filename, options);
+    const made = { ...description, filename: file.path };
+    try {
+      return new GrowingFile(file, made, await open(made, signal, true));
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+  }
+
+  private constructor(file: PartialFile, description: FileDescription, device: Device) {
+    this.#file = file;
+    this.#description = description;
+    this.#device = device;
+  }
+
+  async upTo(end: number, idle: () => Promise<void>): Promise<Device> {
+    if (end <= this.#device.size) return this.#device;
+    await idle();
+    await this.#resize(this.#device.size + Math.min(this.#device.size, MOST_GROWTH));
+    return this.#device;
+  }
+
+  async finish(size: number, flush: boolean): Promise<string[]> {
+    await this.#resize(size);
+    if (flush) await this.#device.flush();
+    await this.#file.commit(flush);
+    return [];
+  }
+
+  leave(): Promise<void> {
+    return this.#file.leave();
+  }
+
+  close(): Promise<void> {
+    return this.#device.close();
+  }
+
+  /** A device keeps its size, so the file is opened anew. */
+  async #resize(size: number): Promise<void> {
+    resizeRawFile(this.#file.path, size);
+    const before = this.#device;
+    this.#device = await open(this.#description);
+    await before.close();
+  }
+}

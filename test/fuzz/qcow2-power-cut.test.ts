@@ -1,0 +1,287 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { openDevice } from 'lacuna';
+import { Random } from 'lacuna/testing';
+import { expect, it } from 'vitest';
+import { Device } from '#dist/block/index.js';
+import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { type Keep, PowerCutDisk } from '../support/power-cut-disk.js';
+import { checkImage } from '../support/qcow2-checker.js';
+import {
+  type ImageKind,
+  type MadeImage,
+  makeImage,
+  sectorOf,
+  sectorsOf,
+} from '../support/qcow2-images.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+/** Cut points in all; LACUNA_FUZZ_RUNS=10000 is what a long run takes. The seed is printed when one fails. */
+const RUNS = Number(process.env.LACUNA_FUZZ_RUNS ?? 1500);
+const SEED = Number(process.env.LACUNA_FUZZ_SEED ?? 1);
+/** QEMU looks at one state in so many. */
+const SAMPLE = 150;
+
+/** Sectors of the disk, where a kind says nothing else. */
+const SECTORS = 1024;
+
+interface Kind extends ImageKind {
+  readonly sectors?: number;
+  /** Rounds of requests. */
+  readonly rounds?: number;
+  /** The refcount table moves: it was nearly full. */
+  readonly grows?: boolean;
+}
+
+const KINDS: Record<string, Kind> = {
+  'small clusters': { options: { clusterSize: 4096 } },
+  'tiny clusters with wide refcounts, so that blocks are added': {
+    options: { clusterSize: 512, refcountBits: 64 },
+  },
+  'a snapshot of a full image, so that the refcount table grows': {
+    options: { clusterSize: 512, refcountBits: 64, preallocation: 'metadata' },
+    content: 'snapshot',
+    sectors: 3584,
+    rounds: 4,
+    grows: true,
+  },
+  'version 2 over a backing file': { options: { clusterSize: 1024, version: 2 }, backing: 700 },
+  'refcounts of one bit': { options: { clusterSize: 2048, refcountBits: 1 } },
+  'a backing file that is shorter': { options: { clusterSize: 8192 }, backing: 777 },
+  'subclusters over a backing file': {
+    options: { clusterSize: 16_384, extendedL2: true },
+    backing: 900,
+  },
+  'a snapshot': { options: { clusterSize: 4096 }, content: 'snapshot' },
+  'a snapshot with subclusters': {
+    options: { clusterSize: 16_384, extendedL2: true },
+    content: 'snapshot',
+  },
+  'compressed clusters': { options: { clusterSize: 4096 }, content: 'compressed' },
+  'preallocated metadata': { options: { clusterSize: 4096, preallocation: 'metadata' } },
+};
+
+const folder = temporaryFolder();
+
+/** One request of the guest. */
+interface Request {
+  readonly writer: number;
+  readonly first: number;
+  readonly count: number;
+  /** Sectors that it changed, where that is not all of them: a discard may leave some. */
+  changed?: (sector: number) => boolean;
+  /** Entry of the log at which it was sent. */
+  readonly start: number;
+  /** Step of the session in which it was answered. */
+  answered: number;
+}
+
+interface History {
+  readonly initial: readonly number[];
+  readonly requests: Request[];
+  /** Flushes of the guest that succeeded: the step in which each was sent, and the entry of the log at its end. */
+  readonly flushes: { sent: number; end: number }[];
+  /** Counts what is sent and what is answered: much of it happens in memory, between two entries of the log. */
+  steps: number;
+}
+
+/** A range of sectors, often whole clusters, and one that overlaps none that is in flight. */
+function pickRange(
+  random: Random,
+  device: Device,
+  busy: readonly Request[],
+): [number, number] | undefined {
+  const sectors = device.size / 512;
+  const unit = random.pick([1, 1, 7, Math.max(1, device.limits.zeroAlignment / 512)]);
+  const first = Math.floor(random.below(sectors) / unit) * unit;
+  const count = Math.min(
+    sectors - first,
+    (1 + random.below(random.pick([3, 20, sectors / 16]))) * unit,
+  );
+  const overlaps = (other: Request) =>
+    other.first < first + count && first < other.first + other.count;
+  return busy.some(overlaps) ? undefined : [first, count];
+}
+
+/** Sends random requests, some side by side. */
+async function session(
+  device: Device,
+  disk: PowerCutDisk,
+  random: Random,
+  history: History,
+  rounds = 12,
+) {
+  let writer = 10;
+  for (let round = 0; round < rounds; round++) {
+    const busy: Request[] = [];
+    const running: Promise<void>[] = [];
+    const discarded: Request[] = [];
+    for (let i = 1 + random.below(4); i > 0; i--) {
+      const range = pickRange(random, device, busy);
+      if (range === undefined) continue;
+      const [first, count] = range;
+      const kind = random.pick(['write', 'write', 'write', 'zero', 'discard']);
+      const request: Request = {
+        writer: kind === 'write' ? writer++ : 0,
+        first,
+        count,
+        start: disk.entries,
+        answered: Number.POSITIVE_INFINITY,
+      };
+      const send = () => {
+        if (kind === 'write')
+          return device.write(first * 512, sectorsOf(request.writer, first, count));
+        if (kind === 'discard') return device.discard(first * 512, count * 512);
+        return device.zero(first * 512, count * 512, { unmap: random.below(2) === 0 });
+      };
+      busy.push(request);
+      history.requests.push(request);
+      if (kind === 'discard') discarded.push(request);
+      running.push(
+        send().then(() => {
+          request.answered = ++history.steps;
+        }),
+      );
+    }
+    if (random.below(3) === 0) running.push(flush(device, disk, history));
+    await Promise.all(running);
+    for (const request of discarded) {
+      const bytes = Buffer.alloc(request.count * 512);
+      await device.read(request.first * 512, bytes);
+      request.changed = (sector) => {
+        const at = (sector - request.first) * 512;
+        return sectorOf(0, sector).equals(bytes.subarray(at, at + 512));
+      };
+    }
+    if (random.below(3) === 0) await flush(device, disk, history);
+  }
+}
+
+async function flush(device: Device, disk: PowerCutDisk, history: History): Promise<void> {
+  const sent = ++history.steps;
+  await device.flush();
+  history.flushes.push({ sent, end: disk.entries });
+}
+
+/** Which writers a sector may show after a cut: the one whom the last flush made durable, and all who came later. */
+function allowedWriters(
+  { initial, requests, flushes }: History,
+  cut: number,
+): (sector: number) => number[] {
+  const flushed = flushes.findLast(({ end }) => end <= cut);
+  const began = requests.filter(({ start }) => start <= cut);
+  return (sector) => {
+    let allowed = [initial[sector]];
+    for (const request of began) {
+      const { writer, first, count, answered, changed } = request;
+      if (sector < first || sector >= first + count) continue;
+      if (changed !== undefined && !changed(sector)) continue;
+      if (flushed !== undefined && answered < flushed.sent) allowed = [];
+      allowed.push(writer);
+    }
+    return allowed;
+  };
+}
+
+function checkContent(disk: Uint8Array, allowed: (sector: number) => number[]): void {
+  const bytes = Buffer.from(disk.buffer, disk.byteOffset, disk.byteLength);
+  for (let sector = 0; sector < bytes.length / 512; sector++) {
+    const found = bytes.subarray(sector * 512, sector * 512 + 512);
+    const writers = allowed(sector);
+    const by = found.readUInt32BE(0);
+    if (writers.includes(by) && found.equals(sectorOf(by, sector))) continue;
+    assert.fail(
+      `sector ${sector} shows writer ${by} (of sector ${found.readUInt32BE(4)}), allowed are ${writers}`,
+    );
+  }
+}
+
+/** What QEMU says: leaks are allowed, errors are not. */
+function checkByQemu(content: Buffer): void {
+  const path = join(folder, 'cut.qcow2');
+  writeFileSync(path, content);
+  const { status, stdout, stderr } = spawnSync('qemu-img', ['check', '-f', 'qcow2', path], {
+    encoding: 'utf8',
+  });
+  assert.ok(status === 0 || status === 3, `qemu-img check: ${status} ${stdout}${stderr}`);
+}
+
+async function open(image: MadeImage, disk: PowerCutDisk): Promise<Device> {
+  const own = { driver: 'file' as const, filename: image.path };
+  const { backingPath } = image;
+  const backing =
+    backingPath === undefined ? null : { driver: 'file' as const, filename: backingPath };
+  const driver = await Qcow2Driver.open(
+    { driver: 'qcow2', file: own, backing },
+    {
+      above: [],
+      open: async (description) =>
+        description === undefined ||
+        (description.driver === 'file' && description.filename === image.path)
+          ? new Device(disk.driver())
+          : openDevice(description),
+    },
+  );
+  return new Device(driver);
+}
+
+/** Runs one session and cuts it everywhere; returns at how many points. */
+async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
+  const random = new Random(seed);
+  const image = await makeImage(folder, kind, kind.sectors ?? SECTORS);
+  const disk = new PowerCutDisk(image.bytes);
+  const history: History = { initial: image.writers, requests: [], flushes: [], steps: 0 };
+  const device = await open(image, disk);
+  await session(device, disk, random, history, kind.rounds);
+  const sent = ++history.steps;
+  await device.close();
+  history.flushes.push({ sent, end: disk.entries });
+
+  const movedTable = disk.content.readBigUInt64BE(48) !== image.bytes.readBigUInt64BE(48);
+  if (kind.grows) expect(movedTable).toBe(true);
+
+  let points = 0;
+  disk.forEachCut((cut, content) => {
+    const allowed = allowedWriters(history, cut);
+    const survivals: Record<string, Keep> = {
+      'all that was written': () => true,
+      'only the newest write': (isNewest) => isNewest,
+      'half of the sectors': () => random.below(2) === 0,
+    };
+    for (const [what, keep] of Object.entries(survivals)) {
+      const left = content(keep);
+      try {
+        const checked = checkImage(left);
+        assert.deepEqual(checked.corruptions, [], 'corruptions');
+        checkContent(checked.read(image.backing), allowed);
+        if (kind.content === 'snapshot') {
+          checkContent(checked.readSnapshot(0, image.backing), (sector) => [image.writers[sector]]);
+        }
+        if (random.below(SAMPLE) === 0) checkByQemu(left);
+      } catch (cause) {
+        const where = `cut at entry ${cut} of ${disk.entries}`;
+        throw new Error(`seed ${seed}: ${where}, ${what} is left of what was not flushed`, {
+          cause,
+        });
+      }
+      points++;
+    }
+  });
+  const closed = checkImage(disk.content);
+  expect(closed).toMatchObject({ corruptions: [], leaks: 0 });
+  checkByQemu(disk.content);
+  return points;
+}
+
+it.each(Object.entries(KINDS))(
+  'a cut at any moment loses nothing that was flushed: %s',
+  async (_name, kind) => {
+    const wanted = RUNS / Object.keys(KINDS).length;
+    let points = 0;
+    for (let seed = SEED; points < wanted; seed++) points += await cutEverywhere(kind, seed);
+    console.log(`seed ${SEED}: ${points} cut points`);
+  },
+  RUNS * 200 + 60_000,
+);

@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createQcow2, openDevice, type Qcow2Options, resizeQcow2 } from 'lacuna';
+import { Random } from 'lacuna/testing';
+import { it } from 'vitest';
+import type { Device } from '#dist/block/index.js';
+import { run } from '../support/peers.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+/** Images; LACUNA_FUZZ_RUNS=1000 is what a long run takes. The seed of an image is printed when one fails. */
+const RUNS = Math.ceil(Number(process.env.LACUNA_FUZZ_RUNS ?? 12));
+const SEED = Number(process.env.LACUNA_FUZZ_SEED ?? 1);
+
+const folder = temporaryFolder();
+const path = join(folder, 'disk.qcow2');
+
+interface Subject {
+  readonly options: Qcow2Options;
+  /** What the disk must hold. */
+  model: Buffer;
+  snapshots: number;
+}
+
+/** Any options that go together. */
+function pickOptions(random: Random, size: number): Omit<Qcow2Options, 'backing'> {
+  const clusterSize = random.pick([512, 1024, 4096, 16_384, 65_536, 65_536, 2 ** 21]);
+  if (random.below(4) === 0) return { size, clusterSize, version: 2 };
+  const dataFile = random.below(5) === 0 ? join(folder, 'data.raw') : undefined;
+  return {
+    size,
+    clusterSize,
+    refcountBits: random.pick([1, 2, 4, 8, 16, 32, 64]),
+    extendedL2: clusterSize >= 16_384 && random.below(2) === 0,
+    compressionType: random.pick(['deflate', 'zstd']),
+    lazyRefcounts: random.below(4) === 0,
+    dataFile,
+    dataFileRaw: dataFile !== undefined && random.below(2) === 0,
+  };
+}
+
+/** A new image, perhaps over a backing file, shorter or longer than it. */
+async function make(random: Random): Promise<Subject> {
+  const size = 512 * (1 + random.below(random.pick([100, 4000, 8000])));
+  const options = pickOptions(random, size);
+  const model = Buffer.alloc(size);
+  let backing: Qcow2Options['backing'];
+  if (!options.dataFileRaw && random.below(3) === 0) {
+    const filename = join(folder, 'backing.raw');
+    const content = Buffer.from(random.bytes(512 * (1 + random.below(6000))));
+    writeFileSync(filename, content);
+    content.copy(model);
+    backing = { filename, format: 'raw' };
+    if (random.below(2) === 0) {
+      const converted = join(folder, 'backing.qcow2');
+      await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', filename, converted]);
+      backing = { filename: converted, format: 'qcow2' };
+    }
+  }
+  const mayReserve = backing === undefined || options.extendedL2 === true;
+  const preallocation = mayReserve
+    ? random.pick(['off', 'off', 'metadata', 'falloc', 'full'] as const)
+    : 'off';
+  const all = { ...options, backing, preallocation };
+  await createQcow2(path, all);
+  return { options: all, model, snapshots: 0 };
+}
+
+/** A range of bytes, often of whole units. */
+function pickRange(random: Random, size: number, units: readonly number[]): [number, number] {
+  const unit = random.pick(units);
+  const offset = Math.floor(random.below(size) / unit) * unit;
+  const length = (1 + random.below(random.pick([3, 30, 300_000 / unit + 1]))) * unit;
+  return [offset, Math.min(length, size - offset)];
+}
+
+/** Requests through our driver, up to three at once where they touch different bytes. */
+async function useOurs(random: Random, subject: Subject): Promise<void> {
+  const { model } = subject;
+  await using device = await openDevice(path, { writable: true });
+  const cluster = device.limits.zeroAlignment;
+  assert.equal(device.size, model.length, 'size');
+  for (let round = 0; round < 6; round++) {
+    const busy: [number, number][] = [];
+    const requests: Promise<void>[] = [];
+    for (let i = 0; i < 3; i++) {
+      const [offset, length] = pickRange(random, device.size, [1, 512, 4096, cluster]);
+      if (busy.some(([at, size]) => at < offset + length && offset < at + size)) continue;
+      busy.push([offset, length]);
+      requests.push(change(random, device, model.subarray(offset, offset + length), offset));
+    }
+    if (random.below(4) === 0) requests.push(device.flush());
+    await Promise.all(requests);
+    for (const [offset, length] of busy) await assertReads(device, model, offset, length);
+  }
+  await assertReads(device, model, 0, device.size);
+}
+
+async function change(random: Random, device: Device, part: Buffer, offset: number): Promise<void> {
+  const kind = random.pick(['write', 'write', 'zero', 'zero', 'discard']);
+  if (kind === 'write') {
+    part.set(random.bytes(part.length));
+    await device.write(offset, part, { fua: random.below(8) === 0 });
+  } else if (kind === 'zero') {
+    part.fill(0);
+    await device.zero(offset, part.length, { unmap: random.below(2) === 0 });
+  } else {
+    await device.discard(offset, part.length);
+    const found = Buffer.alloc(part.length);
+    await device.read(offset, found);
+    // What a guest gave up reads as zero, or as before: never as somebody else's bytes.
+    found.forEach((byte, i) => {
+      assert.ok(byte === 0 || byte === part[i], `byte ${offset + i} of a discard`);
+    });
+    found.copy(part);
+  }
+}
+
+async function assertReads(device: Device, model: Buffer, offset: number, length: number) {
+  const found = Buffer.alloc(length);
+  await device.read(offset, found);
+  const wanted = model.subarray(offset, offset + length);
+  if (found.equals(wanted)) return;
+  const at = found.findIndex((byte, i) => byte !== wanted[i]);
+  assert.fail(`byte ${offset + at} is ${found[at]} and should be ${wanted[at]}`);
+}
+
+/** Requests through QEMU. */
+async function useQemu(random: Random, subject: Subject): Promise<void> {
+  const { model, options } = subject;
+  const commands: string[] = [];
+  const { clusterSize = 65_536 } = options;
+  for (let i = 0; i < 3; i++) {
+    const [offset, length] = pickRange(random, model.length, [512, 4096, clusterSize]);
+    const kind = random.pick(['write', 'write', 'write -z', 'write -z -u', 'write -c']);
+    const isWhole = offset % clusterSize === 0 && length === clusterSize;
+    const canDiscard = options.backing === undefined && options.dataFile === undefined;
+    const compresses = kind === 'write -c' && isWhole && canDiscard;
+    if (kind.includes('-z')) {
+      commands.push(`${kind} ${offset} ${length}`);
+      model.fill(0, offset, offset + length);
+    } else {
+      const byte = 1 + random.below(255);
+      // QEMU compresses nothing over what is there.
+      if (compresses) commands.push(`discard ${offset} ${length}`);
+      commands.push(`write ${compresses ? '-c ' : ''}-P ${byte} ${offset} ${length}`);
+      model.fill(byte, offset, offset + length);
+    }
+  }
+  await run('qemu-io', ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), path]);
+  const { refcountBits = 16, dataFile } = options;
+  if (
+    dataFile === undefined &&
+    refcountBits >= 8 &&
+    subject.snapshots < 2 &&
+    random.below(4) === 0
+  ) {
+    await run('qemu-img', ['snapshot', '-c', `s${subject.snapshots++}`, path]);
+  }
+}
+
+async function grow(random: Random, subject: Subject): Promise<void> {
+  const size = subject.model.length + 512 * random.below(5000);
+  await resizeQcow2(path, size);
+  subject.model = Buffer.concat([subject.model, Buffer.alloc(size - subject.model.length)]);
+}
+
+/** QEMU finds no error and no leak, and the disk that the model holds. */
+async function judge({ model, options }: Subject): Promise<void> {
+  await run('qemu-img', ['check', '-f', 'qcow2', path]);
+  const raw = join(folder, 'model.raw');
+  writeFileSync(raw, model);
+  await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', path, raw]);
+  if (options.dataFileRaw) {
+    assert.ok(readFileSync(options.dataFile!).equals(model), 'the raw data file');
+  }
+}
+
+it(
+  'writes images that QEMU reads, checks and writes on',
+  async () => {
+    for (let seed = SEED; seed < SEED + RUNS; seed++) {
+      const random = new Random(seed);
+      const subject = await make(random);
+      try {
+        for (let turn = 0; turn < 4; turn++) {
+          await useOurs(random, subject);
+          await judge(subject);
+          if (random.below(3) === 0) await grow(random, subject);
+          if (random.below(2) === 0) await useQemu(random, subject);
+          await judge(subject);
+        }
+      } catch (cause) {
+        const how = JSON.stringify(subject.options);
+        throw new Error(`LACUNA_FUZZ_SEED=${seed} finds it: ${how}`, { cause });
+      }
+      for (const name of ['backing.raw', 'backing.qcow2', 'data.raw']) {
+        rmSync(join(folder, name), { force: true });
+      }
+    }
+  },
+  RUNS * 5000 + 60_000,
+);

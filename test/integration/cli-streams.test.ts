@@ -1,0 +1,96 @@
+/** `lacuna copy` in the middle of a pipeline, between programs of other people. */
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { closeSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { pattern } from '../support/fake-device.js';
+import { usePeers } from '../support/peers.js';
+import { runCli } from '../support/run-cli.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+const MIB = 2 ** 20;
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const folder = temporaryFolder();
+const peers = usePeers();
+const disk = join(folder, 'disk.raw');
+let sha256: string;
+
+beforeAll(() => {
+  const fd = openSync(disk, 'w');
+  ftruncateSync(fd, 40 * MIB + 512);
+  for (const at of [0, 7, 39]) writeSync(fd, pattern(MIB, at), 0, MIB, at * MIB + 77);
+  closeSync(fd);
+  sha256 = createHash('sha256').update(readFileSync(disk)).digest('hex');
+});
+
+/** Runs a pipeline, in which `lacuna` is the built command; fails as any part of it fails. */
+function shell(script: string): Promise<{ code: number; stdout: string; stderr: string }> {
+  const lacuna = `lacuna() { '${process.execPath}' '${MAIN}' "$@"; }`;
+  return new Promise((resolve) => {
+    const env = { ...process.env, LC_ALL: 'C' };
+    const args = ['-c', `set -o pipefail; ${lacuna}; cd '${folder}'; ${script}`];
+    execFile('bash', args, { env }, (error, stdout, stderr) =>
+      resolve({ code: Number(error?.code ?? 0), stdout, stderr }),
+    );
+  });
+}
+
+describe('lacuna copy SOURCE -', () => {
+  test('writes what sha256sum takes for the disk, from a file and from a server', async () => {
+    const result = { code: 0, stdout: `${sha256}  -\n`, stderr: '' };
+    expect(await shell('lacuna copy disk.raw - | sha256sum')).toEqual(result);
+    expect(await shell('lacuna copy disk.raw - > redirected && sha256sum < redirected')).toEqual(
+      result,
+    );
+    const { uri } = await peers.nbdkit(['file', disk]);
+    expect(await shell(`lacuna copy '${uri}' - | sha256sum`)).toEqual(result);
+  });
+
+  test('says so when its reader goes away', async () => {
+    const { code, stdout, stderr } = await shell('lacuna copy disk.raw - | head -c 3 | wc -c');
+    expect([code, stdout.trim()]).toEqual([1, '3']);
+    expect(stderr).toMatch(/^lacuna: The stream took no more .*EPIPE.*\n$/);
+  });
+
+  test('is misuse with what a stream cannot do', async () => {
+    for (const args of ['- -', 'disk.raw - --json', 'disk.raw - --digest', '- x --threads 2']) {
+      const { code, stdout } = await shell(`lacuna copy ${args} < /dev/null`);
+      expect([code, stdout], args).toEqual([2, '']);
+    }
+  });
+});
+
+describe('lacuna copy - TARGET', () => {
+  test('makes a sparse file of what gzip unpacks', async () => {
+    const { code, stderr } = await shell('gzip -1 < disk.raw | gzip -dc | lacuna copy - piped.raw');
+    expect([code, stderr]).toEqual([0, '']);
+    expect((await shell('cmp disk.raw piped.raw')).code).toBe(0);
+    expect(statSync(join(folder, 'piped.raw')).blocks * 512).toBeLessThan(4 * MIB);
+  });
+
+  test('reads from a file, and writes into a server that has other bytes', async () => {
+    const { uri } = await peers.nbdkit(['memory', `${40 * MIB + 512}`]);
+    const fill = `head -c ${40 * MIB + 512} /dev/zero | tr '\\0' x | lacuna copy - '${uri}'`;
+    const script = `${fill} && lacuna copy - '${uri}' < disk.raw && lacuna copy '${uri}' - | cmp - disk.raw`;
+    expect(await shell(script)).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('fails where there is no room, and warns where there is more', async () => {
+    const { uri: small } = await peers.nbdkit(['memory', '1M']);
+    const { code, stderr } = await shell(`lacuna copy - '${small}' < disk.raw`);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('ERR_COPY_MISMATCH')]);
+    const { uri: large } = await peers.nbdkit(['memory', '64M']);
+    const more = await shell(`lacuna copy --json - '${large}' < disk.raw`);
+    expect(more).toMatchObject({ code: 0, stderr: expect.stringContaining('larger') });
+    expect(JSON.parse(more.stdout)).toMatchObject({ type: 'report', size: 40 * MIB + 512 });
+  });
+
+  test('ends when it is interrupted while nothing comes', async () => {
+    const result = runCli(['copy', '-', join(folder, 'waiting.raw')], {
+      started: (child) => setTimeout(() => child.kill('SIGINT'), 1000),
+    });
+    expect(await result).toMatchObject({ code: 130 });
+  });
+});

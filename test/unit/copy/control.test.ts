@@ -1,0 +1,225 @@
+import { Worker } from 'node:worker_threads';
+import { describe, expect, it } from 'vitest';
+import { Control } from '#dist/copy/control.js';
+import { copy } from '#dist/copy/index.js';
+import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+
+const PAGE = 4096;
+const SIZE = 256 * PAGE;
+const { capabilities } = fakeDevice(1);
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** A source full of data and a target, either of which may be changed. */
+async function devices(write?: () => Promise<void>) {
+  const source = fakeDevice(SIZE, { capabilities: { ...capabilities, exactStatus: false } });
+  await source.write(0, pattern(SIZE));
+  const memory = fakeDevice(SIZE);
+  let writes = 0;
+  const target = fakeDevice(SIZE, {
+    write: async (offset, bytes) => {
+      writes++;
+      await (write ?? turn)();
+      await memory.write(offset, bytes);
+    },
+  });
+  return { source, target, memory, count: () => writes };
+}
+
+describe('a control', () => {
+  it('wakes another thread that waits, which hears its port meanwhile', async () => {
+    const control = Control.create(1);
+    control.pause();
+    const code = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      parentPort.on('message', () => parentPort.postMessage('heard'));
+      import(workerData.url).then(async ({ Control }) => {
+        const control = new Control(workerData.memory);
+        parentPort.postMessage('waits');
+        parentPort.postMessage(await control.mayGo() ? 'goes' : 'stops');
+        parentPort.postMessage(await control.mayMove(1e9) && await control.mayMove(1) ? 'goes' : 'stops');
+        process.exit();
+      });`;
+    const url = import.meta.resolve('#dist/copy/control.js');
+    const workerData = { url, memory: control.memory };
+    const worker = new Worker(code, { eval: true, workerData });
+    const words: string[] = [];
+    const told = (word: string) =>
+      new Promise<void>((resolve) => {
+        const look = (heard: string) => {
+          if (words.push(heard) && heard === word) resolve();
+          else worker.once('message', look);
+        };
+        worker.once('message', look);
+      });
+    await told('waits');
+    const heard = told('heard');
+    worker.postMessage('are you there?');
+    await heard;
+    control.setRate(1);
+    const goes = told('goes');
+    control.resume();
+    await goes;
+    const stops = told('stops');
+    control.stop();
+    await stops;
+    expect(words).toEqual(['waits', 'heard', 'goes', 'stops']);
+    await worker.terminate();
+  });
+
+  it('keeps the counters of all threads apart and adds them up', () => {
+    const control = Control.create(3);
+    for (const row of [0, 1, 2]) {
+      const counters = new Control(control.memory).row(row);
+      counters.movedBytes += 2 ** 40;
+      counters.retries += row;
+      counters.leftOutBytes = 5;
+    }
+    expect(control.total()).toEqual({
+      movedBytes: 3 * 2 ** 40,
+      zeroedBytes: 0,
+      skippedBytes: 0,
+      leftOutBytes: 15,
+      requests: 0,
+      retries: 3,
+    });
+  });
+});
+
+describe('a copy', () => {
+  it('that is paused finishes what is in flight and begins nothing more until it is resumed', async () => {
+    const { source, target, memory, count } = await devices();
+    const job = copy({ source, target, requestSize: PAGE, requests: 4 });
+    const events: string[] = [];
+    job.on('paused', () => events.push('paused')).on('resumed', () => events.push('resumed'));
+    while (count() < 10) await turn();
+    job.pause();
+    job.pause();
+    expect(job.progress()).toMatchObject({ state: 'paused', phase: 'move' });
+    const atPause = count();
+    for (let i = 0; i < 50; i++) await turn();
+    const then = count();
+    expect(then - atPause).toBeLessThanOrEqual(4);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(count()).toBe(then);
+    expect(job.progress().doneBytes).toBe(then * PAGE);
+    job.resume();
+    job.resume();
+    await job;
+    expect(events).toEqual(['paused', 'resumed']);
+    expect(await firstDifference(source, memory)).toBe(-1);
+  });
+
+  it('may be paused before it has begun, and while it zeroes', async () => {
+    const [source, target] = [
+      fakeDevice(SIZE),
+      fakeDevice(SIZE, {
+        capabilities: { ...capabilities, knownZero: false, fastZero: false, contexts: [] },
+      }),
+    ];
+    const job = copy({ source, target });
+    job.pause();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(job.progress()).toMatchObject({ state: 'paused', phase: 'zero', doneBytes: 0 });
+    job.resume();
+    expect(await job).toMatchObject({ zeroedBytes: SIZE });
+  });
+
+  it('that is stopped says so, having finished and flushed what was in flight', async () => {
+    let [inFlight, flushed] = [0, false];
+    const { source, target, memory, count } = await devices(async () => {
+      inFlight++;
+      await turn();
+      inFlight--;
+    });
+    const flush = target.flush.bind(target);
+    target.flush = async (options) => {
+      expect(inFlight).toBe(0);
+      flushed = true;
+      await flush(options);
+    };
+    const job = copy({ source, target, requestSize: PAGE, requests: 4 });
+    while (count() < 10) await turn();
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED', name: 'LacunaError' });
+    expect(flushed).toBe(true);
+    expect(job.progress().doneBytes).toBe(count() * PAGE);
+    expect(count()).toBeLessThan(SIZE / PAGE);
+    expect(await firstDifference(source, memory)).toBe(count() * PAGE);
+  });
+
+  it.each(['paused', 'slowed'])('can be stopped, or aborted, while it is %s', async (how) => {
+    for (const end of ['stop', 'abort']) {
+      const { source, target } = await devices();
+      const abort = new AbortController();
+      const options = { source, target, requestSize: PAGE, signal: abort.signal };
+      const job = copy({ ...options, ...(how === 'slowed' && { rate: 1 }) });
+      if (how === 'paused') job.pause();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (end === 'stop') job.stop();
+      else abort.abort();
+      const code = end === 'stop' ? 'ERR_COPY_STOPPED' : 'ERR_ABORTED';
+      await expect(job).rejects.toMatchObject({ code });
+    }
+  });
+
+  it('that is stopped before it knows what to do leaves the target alone', async () => {
+    const { source, target, count } = await devices();
+    const job = copy({ source, target });
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    expect(count()).toBe(0);
+  });
+
+  it('that is nearly stood still by its rate goes on at once when that is taken away', async () => {
+    const { source, target, memory } = await devices();
+    const job = copy({ source, target, rate: 1, requestSize: PAGE });
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    expect(job.progress().doneBytes).toBeLessThanOrEqual(PAGE);
+    job.setRate(undefined);
+    await job;
+    expect(await firstDifference(source, memory)).toBe(-1);
+    expect(() => job.setRate(0)).toThrow(RangeError);
+    expect(() => job.setRate(Number.NaN)).toThrow(RangeError);
+    expect(() => copy({ source, target, rate: -1 })).toThrow(RangeError);
+  });
+
+  it('keeps its process alive while it is paused', async () => {
+    const { execFileSync } = await import('node:child_process');
+    const script = `
+      import { copy } from 'lacuna';
+      const job = copy({ source: { driver: 'null', size: 2 ** 30 }, target: 'null:' });
+      job.pause();
+      setTimeout(() => job.resume(), 300).unref();
+      setTimeout(() => { console.log('late'); process.exit(); }, 10000).unref();
+      console.log((await job).size);`;
+    const text = execFileSync(process.execPath, ['--input-type=module', '-e', script]);
+    expect(text.toString()).toBe(`${2 ** 30}\n`);
+  });
+
+  it('tells its progress as events, with rate and time left, to the end', async () => {
+    const { source, target } = await devices();
+    const states: unknown[] = [];
+    const job = copy({ source, target, requestSize: PAGE });
+    const seen = (progress: unknown) => states.push(progress);
+    job.on('progress', seen);
+    await job;
+    await turn();
+    job.off('progress', seen);
+    expect(states.at(-1)).toMatchObject({ phase: 'done', state: 'running', doneBytes: SIZE });
+  });
+
+  it('reports how it went', async () => {
+    const { source, target } = await devices();
+    const report = await copy({ source, target, rate: SIZE });
+    expect(report).toMatchObject({
+      leftOutBytes: 0,
+      retries: 0,
+      errors: [],
+      moreErrors: 0,
+      totals: { size: SIZE, dataBytes: SIZE, holeBytes: 0, zeroBytes: 0, cleanBytes: 0 },
+      rate: { stepMs: 1000 },
+    });
+    expect(report.peakMemoryBytes).toBeGreaterThan(2 ** 20);
+  });
+});

@@ -1,0 +1,230 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { PassThrough, Readable, Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { copyFromStream, copyToStream } from '#dist/copy/index.js';
+import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const folder = temporaryFolder();
+const { capabilities } = fakeDevice(1);
+
+/** Pieces of data and zeroes, as the bytes of a stream in chunks of any length. */
+const streams = fc
+  .tuple(
+    fc.array(fc.tuple(fc.integer({ min: 1, max: 200 * KIB }), fc.boolean()), { maxLength: 8 }),
+    fc.integer({ min: 1, max: 150 * KIB }),
+  )
+  .map(([parts, chunk]) => {
+    const bytes = Buffer.concat(
+      parts.map(([length, isZero], i) => (isZero ? Buffer.alloc(length) : pattern(length, i))),
+    );
+    const chunks: Buffer[] = [];
+    for (let at = 0; at < bytes.length; at += chunk) chunks.push(bytes.subarray(at, at + chunk));
+    return { bytes, chunks };
+  });
+
+describe('copyFromStream', () => {
+  it('makes a sparse file of exactly what came', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        streams,
+        fc.constantFrom(1, 4),
+        fc.constantFrom(4 * KIB, 64 * KIB),
+        async ({ bytes, chunks }, requests, requestSize) => {
+          const path = join(folder, 'out.raw');
+          const options = { requests, requestSize, flush: false };
+          const report = await copyFromStream(Readable.from(chunks), path, options);
+          expect(Buffer.compare(readFileSync(path), bytes)).toBe(0);
+          expect(report.size).toBe(bytes.length);
+          expect(report.movedBytes + report.skippedBytes).toBe(bytes.length);
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  it('overwrites what a device held, by zero requests where the stream is zero', async () => {
+    await fc.assert(
+      fc.asyncProperty(streams, async ({ bytes, chunks }) => {
+        const device = fakeDevice(2 * MIB, { capabilities: { ...capabilities, knownZero: false } });
+        const before = Buffer.alloc(2 * MIB, 'what was there');
+        await device.write(0, before);
+        const report = await copyFromStream(Readable.from(chunks), device);
+        before.set(bytes);
+        expect(Buffer.compare(await contentOf(device), before)).toBe(0);
+        expect(report.skippedBytes).toBe(0);
+        expect(report.warnings).toHaveLength(bytes.length < 2 * MIB ? 1 : 0);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it('grows a file beyond what it was made with', async () => {
+    const path = join(folder, 'large.raw');
+    const zeroes = Buffer.alloc(16 * MIB);
+    const chunks = [...Array.from({ length: 65 }, () => zeroes), Buffer.from('end')];
+    await copyFromStream(Readable.from(chunks), path);
+    const { size, blocks } = statSync(path);
+    expect(size).toBe(65 * 16 * MIB + 3);
+    expect(blocks * 512).toBeLessThan(MIB);
+    const tail = Buffer.alloc(3);
+    const { openDevice } = await import('#dist/block/index.js');
+    const device = await openDevice(path);
+    await device.read(size - 3, tail);
+    await device.close();
+    expect(tail.toString()).toBe('end');
+  });
+
+  it('reads no faster than it writes', async () => {
+    let read = 0;
+    let written = 0;
+    let most = 0;
+    const readable = new Readable({
+      highWaterMark: 64 * KIB,
+      read() {
+        read += 64 * KIB;
+        most = Math.max(most, read - written);
+        this.push(read > 8 * MIB ? null : Buffer.alloc(64 * KIB, 1));
+      },
+    });
+    const slow = fakeDevice(8 * MIB, {
+      write: async (_offset, bytes) => {
+        await sleep(1);
+        written += bytes.length;
+      },
+    });
+    await copyFromStream(readable, slow, { requests: 2, requestSize: 64 * KIB });
+    expect(written).toBe(8 * MIB);
+    expect(most).toBeLessThan(MIB);
+  });
+
+  it('refuses more than there is room for', async () => {
+    const chunks = [Buffer.alloc(100, 1), Buffer.alloc(KIB)];
+    const promise = copyFromStream(Readable.from(chunks), fakeDevice(KIB));
+    await expect(promise).rejects.toMatchObject({ code: 'ERR_COPY_MISMATCH' });
+  });
+
+  it.each(['an error of the stream', 'a cancel', 'text'])(
+    'leaves a rest after %s',
+    async (what) => {
+      const path = join(folder, `${what}.raw`);
+      const abort = new AbortController();
+      const readable = new PassThrough(what === 'text' ? { encoding: 'utf8' } : {});
+      readable.write(Buffer.alloc(MIB, 'a'));
+      setTimeout(() => {
+        if (what === 'a cancel') abort.abort();
+        else if (what === 'text') readable.end();
+        else readable.destroy(new Error('the pipe broke'));
+      }, 20);
+      const promise = copyFromStream(readable, path, { signal: abort.signal });
+      await expect(promise).rejects.toThrow(/Aborted|the pipe broke|one of bytes/);
+      expect(existsSync(path)).toBe(false);
+      expect(readdirSync(folder)).toContain(`${what}.raw.partial`);
+    },
+  );
+
+  it('fails as a write fails, and reads no further', async () => {
+    const readable = Readable.from(Array.from({ length: 100 }, () => Buffer.alloc(64 * KIB, 1)));
+    const full = fakeDevice(100 * MIB, {
+      write: async () => {
+        throw new Error('no room');
+      },
+    });
+    const promise = copyFromStream(readable, full, { requestSize: 64 * KIB });
+    await expect(promise).rejects.toThrow('no room');
+    expect(readable.destroyed).toBe(true);
+  });
+});
+
+/** Takes everything, as slowly as it is told. */
+function collector(ms = 0): { stream: Writable; chunks: Uint8Array[] } {
+  const chunks: Uint8Array[] = [];
+  const stream = new Writable({
+    write(chunk, _encoding, done) {
+      chunks.push(chunk);
+      if (ms === 0) done();
+      else setTimeout(done, ms);
+    },
+  });
+  return { stream, chunks };
+}
+
+describe('copyToStream', () => {
+  it('writes all bytes in order, and keeps none of them for other bytes', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        streams,
+        fc.constantFrom(1, 3),
+        fc.constantFrom(4 * KIB, 64 * KIB),
+        async ({ bytes }, requests, requestSize) => {
+          const source = fakeDevice(bytes.length + 70 * KIB, {
+            read: async (offset, target) => {
+              await sleep(Math.random() * 2);
+              target.fill(0).set(bytes.subarray(offset, offset + target.length));
+            },
+          });
+          await source.write(0, bytes);
+          const { stream, chunks } = collector();
+          const report = await copyToStream(source, stream, { requests, requestSize });
+          const expected = Buffer.concat([bytes, Buffer.alloc(70 * KIB)]);
+          expect(Buffer.compare(Buffer.concat(chunks), expected)).toBe(0);
+          expect(report.size).toBe(expected.length);
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  it('reads ahead of a slow stream, but not far', async () => {
+    let reading = 0;
+    const source = fakeDevice(4 * MIB, {
+      extents: undefined,
+      read: async (_offset, target) => {
+        reading += target.length;
+      },
+    });
+    const { stream, chunks } = collector(1);
+    let most = 0;
+    await copyToStream(source, stream, {
+      requests: 4,
+      requestSize: 64 * KIB,
+      onProgress: ({ doneBytes }) => {
+        most = Math.max(most, reading - doneBytes);
+      },
+    });
+    expect(chunks).toHaveLength(64);
+    expect(most).toBeGreaterThanOrEqual(2 * 64 * KIB);
+    expect(most).toBeLessThanOrEqual(4 * 64 * KIB);
+  });
+
+  it('fails as the source or the stream fails, and ends with a cancel', async () => {
+    const source = fakeDevice(MIB);
+    await source.write(0, pattern(MIB));
+    const broken = new Writable({
+      write: (_chunk, _encoding, done) => done(Object.assign(new Error('gone'), { code: 'EPIPE' })),
+    });
+    await expect(copyToStream(source, broken)).rejects.toMatchObject({
+      code: 'ERR_DEVICE_IO',
+      errno: 'EPIPE',
+    });
+    const { stream } = collector();
+    stream.destroy();
+    await expect(copyToStream(source, stream)).rejects.toMatchObject({ code: 'ERR_DEVICE_IO' });
+    const stuck = new Writable({ write: () => {} });
+    const signal = AbortSignal.timeout(20);
+    const cancelled = copyToStream(source, stuck, { signal });
+    await expect(cancelled).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    const unreadable = fakeDevice(MIB, {
+      extents: undefined,
+      read: async () => {
+        throw new Error('no such luck');
+      },
+    });
+    await expect(copyToStream(unreadable, collector().stream)).rejects.toThrow('no such luck');
+  });
+});
