@@ -145,6 +145,14 @@ describe('an image reads as qemu-img reads it', () => {
     await expectSame(path);
   });
 
+  test('an image with large gaps in its L1 table', async () => {
+    const path = join(folder, 'a.qcow2');
+    await createImage(path, '2G', ['cluster_size=512']);
+    await qemuIo(path, ['write -P 1 0 4k', 'write -P 2 600M 4k', 'write -P 3 1800M 4k']);
+    await using device = await openDevice(path);
+    expect(await mapOf(device)).toEqual(await qemuMap(path));
+  });
+
   test('an empty one, and one of no bytes', async () => {
     await createImage(join(folder, 'a.qcow2'), '1M');
     await expectSame(join(folder, 'a.qcow2'));
