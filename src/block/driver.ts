@@ -19,6 +19,8 @@ export interface Driver {
   readonly description?: DeviceDescription;
   /** Bytes. */
   readonly size: number;
+  /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */
+  readonly end?: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
   /** What an image file says of itself; absent where there is none. */

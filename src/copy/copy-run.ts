@@ -17,7 +17,7 @@ import { Resumption } from './resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
 import { openSource, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
-import { prepareTarget, type Target } from './target.js';
+import { describeTarget, prepareTarget, type Target } from './target.js';
 import { THREADS } from './transfer.js';
 import { Verification } from './verification.js';
 
@@ -149,7 +149,8 @@ export class CopyRun {
     const arena = takeArena();
     const { resume } = this.#options;
     if (resume === undefined) return await this.#copyTo(source, arena);
-    const origin = { source: source.device, scope: this.#scope, arena };
+    const target = describeTarget(this.#options, source.device);
+    const origin = { source: source.device, target, scope: this.#scope, arena };
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(

@@ -1,7 +1,9 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { type Device, openDevice } from '../block/index.js';
+import { resolve } from 'node:path';
+import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
+import { followed, isSameFile, statIfThere } from './partial-file.js';
 import type { Plan } from './plan.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
@@ -10,6 +12,8 @@ import type { Target } from './target.js';
 
 export interface ResumptionOptions {
   source: Device;
+  /** What is going to be opened as the target, where that is known. */
+  target: DeviceDescription | undefined;
   scope: CheckedScope;
   arena: Arena;
 }
@@ -39,9 +43,13 @@ export class Resumption {
    * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
    */
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
-    const { source, scope, arena } = options;
+    const { source, target, scope, arena } = options;
+    const devices = [source.description, target];
+    for (const device of devices) await refuseDevice(path, device);
     const file = await ResumeFile.open(path);
     try {
+      // Now that it is there, whatever else leads to it is seen as well.
+      for (const device of devices) await refuseDevice(path, device);
       const binding = { ...sourceBinding(source), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
@@ -168,4 +176,17 @@ export class Resumption {
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
     return this.#flusher;
   }
+}
+
+/** The resume file is replaced again and again, and removed in the end. */
+async function refuseDevice(path: string, device: DeviceDescription | undefined): Promise<void> {
+  if (device?.driver !== 'file') return;
+  const [a, b] = [await statIfThere(path), await statIfThere(device.filename)];
+  const isSame =
+    a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(device.filename));
+  if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+}
+
+async function placeOf(filename: string): Promise<string> {
+  return resolve(await followed(filename));
 }

@@ -165,11 +165,15 @@ function degrade(walk: StatusWalk, { offset, length }: Range): void {
   walk.visit(offset, length, walk.contexts.map(worstOf));
 }
 
-/** The device answered, but with a no: as opposed to being gone, or closed, or breaking its protocol. */
+/**
+ * The device answered, but with a no, or with what makes no sense: as opposed to being gone, or closed. Where a
+ * server's nonsense has ended the connection, whoever uses it next is told.
+ */
 function isRefusal(error: unknown): error is LacunaError {
   if (!(error instanceof LacunaError) || isAborted(error)) return false;
   return (
     error.code === 'ERR_NBD_REMOTE' ||
+    error.code === 'ERR_NBD_PROTOCOL' ||
     error.code === 'ERR_DEVICE_IO' ||
     error.code === 'ERR_DEVICE_UNSUPPORTED'
   );

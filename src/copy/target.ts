@@ -8,7 +8,7 @@ import {
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
-import type { CopyOptions, DeviceSource } from './options.js';
+import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
@@ -54,8 +54,7 @@ export async function prepareTarget(
   const incremental = isPartial(options);
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
-  const description =
-    target instanceof Device ? target.description : describe(target, options, source);
+  const description = describeTarget(options, source);
   await refuseSameFile(description, source);
   const made = description?.driver === 'file' && !incremental && (await isFileToMake(description));
   if (!made || target instanceof Device) refusePreallocation(options, description);
@@ -75,11 +74,13 @@ export async function prepareTarget(
   }
 }
 
-function describe(
-  target: Exclude<DeviceSource, Device>,
+/** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
+export function describeTarget(
   options: CopyOptions,
   source: Device,
-): DeviceDescription {
+): DeviceDescription | undefined {
+  const { target } = options;
+  if (target instanceof Device) return target.description;
   const seconds = reconnectSeconds(rulesOf(options).target, options);
   const description = patient(target, options.targetFormat, seconds);
   if (description.driver === 'null')

@@ -29,6 +29,10 @@ export class GrowingFile implements Driver {
     this.#end = driver.size;
   }
 
+  get end(): number {
+    return this.#end;
+  }
+
   async read(offset: number, target: Uint8Array): Promise<void> {
     const there = Math.max(0, Math.min(target.byteLength, this.#end - offset));
     if (there < target.byteLength) target.fill(0, there);

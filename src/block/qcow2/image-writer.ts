@@ -91,7 +91,7 @@ export class ImageWriter {
       writer: this.#writer,
       backingSize,
       dataFile: data,
-      rawDataFile: (current.autoclear & Autoclear.rawDataFile) !== 0n,
+      rawDataFile: data !== undefined && (current.autoclear & Autoclear.rawDataFile) !== 0n,
     });
   }
 
@@ -128,13 +128,12 @@ export class ImageWriter {
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
     await this.#begin();
     const end = offset + source.byteLength;
-    this.#committer.wroteData();
-    const done = await this.#hold(offset, end, false, () =>
+    const done = await this.#change(offset, end, false, () =>
       this.#writer.writeInPlace(offset, source),
     );
     if (done < source.byteLength) {
       const rest = () => this.#writer.write(offset + done, source.subarray(done));
-      await this.#hold(offset + done, end, true, rest);
+      await this.#change(offset + done, end, true, rest);
     }
     await this.#end(options.fua);
   }
@@ -143,8 +142,7 @@ export class ImageWriter {
     await this.#begin();
     const end = offset + length;
     const { size } = this.header.current;
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () =>
+    await this.#change(offset, end, true, () =>
       this.#zeroer.zero(offset, end, size, options.unmap ?? true),
     );
     await this.#end(options.fua);
@@ -154,8 +152,7 @@ export class ImageWriter {
     await this.#begin();
     const end = offset + length;
     const { size } = this.header.current;
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () => this.#zeroer.discard(offset, end, size));
+    await this.#change(offset, end, true, () => this.#zeroer.discard(offset, end, size));
     await this.#end();
   }
 
@@ -197,8 +194,7 @@ export class ImageWriter {
 
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
   async #zeroAdded(offset: number, end: number): Promise<void> {
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
+    await this.#change(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
     await this.#end();
   }
 
@@ -225,6 +221,23 @@ export class ImageWriter {
     const there = Math.max(0, Math.min(target.length, this.header.current.size - offset));
     if (there < target.length) target.fill(0, there);
     if (there > 0) await read(offset, target.subarray(0, there));
+  }
+
+  /**
+   * Runs a request that writes. The next commit has something to flush when it ends, and not before: a commit that runs
+   * meanwhile may have flushed a part of it.
+   */
+  async #change<T>(
+    offset: number,
+    end: number,
+    alone: boolean,
+    request: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#hold(offset, end, alone, request);
+    } finally {
+      this.#committer.wroteData();
+    }
   }
 
   /** Runs a request while it holds the clusters that it touches. */

@@ -95,6 +95,10 @@ export class Mapping {
   ): Promise<Mapping> {
     const { l1Offset, l1Size } = header.current;
     const l1 = new Uint8Array(l1Size * 8);
+    // QEMU makes files that end inside their L1 table, but none that ends a cluster before it.
+    if (l1.length > 0 && l1Offset >= file.end + header.geometry.clusterSize) {
+      throw corrupt(file.name, `the L1 table at ${l1Offset}, behind the end of the file`, 40);
+    }
     if (l1.length > 0) await file.read(l1Offset, l1);
     return new Mapping(file, header, allocator, rules, l1);
   }
@@ -323,6 +327,13 @@ export class Mapping {
     const bytes = new Uint8Array(this.geometry.clusterSize);
     const found = this.#header.metadataIn(offset, offset + bytes.length);
     if (found !== undefined) throw corrupt(this.#file.name, `${found} in an L2 table`, offset);
+    if (offset + bytes.length > this.#file.end) {
+      throw corrupt(
+        this.#file.name,
+        `an L2 table at ${offset}, behind the end of the file`,
+        offset,
+      );
+    }
     await this.#file.read(offset, bytes);
     this.#evict();
     const table = tableOf(l1Index, bytes, offset);

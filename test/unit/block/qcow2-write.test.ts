@@ -211,6 +211,47 @@ describe('an image that is written', () => {
     await device.close();
   });
 
+  it('flushes what was written while another flush was on its way', async () => {
+    await create();
+    const disk = new PowerCutDisk(readFileSync(path));
+    let writes = 0;
+    let release = () => {};
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const driver = disk.driver();
+    const write = driver.write!.bind(driver);
+    const device = await openOver({
+      ...driver,
+      write: async (offset, source, options) => {
+        if (++writes === 2) await gate;
+        await write(offset, source, options);
+      },
+    });
+    // Two neighbours that lie apart in the file, and so are written one after the other.
+    await device.write(4096, new Uint8Array(4096).fill(1));
+    writes = 2;
+    await device.write(0, new Uint8Array(4096).fill(1));
+    await device.flush();
+    writes = 0;
+    const writing = device.write(0, new Uint8Array(8192).fill(2));
+    await device.flush();
+    release();
+    await writing;
+    await device.flush();
+    let left = Buffer.alloc(0);
+    disk.forEachCut((_entry, content) => {
+      left = content(() => false);
+    });
+    expect(
+      checkImage(left)
+        .read()
+        .subarray(0, 8192)
+        .every((byte) => byte === 2),
+    ).toBe(true);
+    await device.close();
+  });
+
   it('never shows one guest cluster the bytes of another', async () => {
     await create();
     const disk = new PowerCutDisk(readFileSync(path));

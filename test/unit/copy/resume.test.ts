@@ -70,6 +70,8 @@ const griefs = fc.array(
   }),
   { maxLength: 5 },
 );
+/** Some copies go on by themselves after a failure. */
+const retries = fc.constantFrom({ attempts: 0 }, { attempts: 1, backoffMs: 1 });
 const pages = fc.uniqueArray(fc.integer({ min: 0, max: PAGES - 1 }), { maxLength: PAGES });
 
 const TARGETS = {
@@ -144,7 +146,7 @@ describe.each(Object.entries(TARGETS))('a copy that is resumed to a target that 
 
   it('loses nothing and moves nothing twice, whenever it is stopped', async () => {
     await fc.assert(
-      fc.asyncProperty(pages, griefs, async (data, plagues) => {
+      fc.asyncProperty(pages, griefs, retries, async (data, plagues, retry) => {
         rmSync(file, { force: true });
         const plague = new Plague();
         const content = isZero ? new Uint8Array(SIZE) : pattern(SIZE, 99);
@@ -153,7 +155,7 @@ describe.each(Object.entries(TARGETS))('a copy that is resumed to a target that 
         const source = fakeDevice(SIZE);
         await fill(source, data, 1);
         // The first run alone knows that the target is zero: the device forgets it with the first write.
-        const options = { source, target: disk.device, ...small };
+        const options = { source, target: disk.device, retry, ...small };
         await copyThrough(plagues, { options, disk, plague });
         expect(Buffer.compare(disk.bytes, await contentOf(source))).toBe(0);
       }),
@@ -332,6 +334,22 @@ describe('a resume file', () => {
     expect(names()).toEqual(['resume']);
     await copy({ source: fakeDevice(SIZE), target: fakeDevice(SIZE), resume: file });
   });
+
+  it.each(['source.raw', 'target.raw', 'there.raw', 'link', 'folder/target.raw'])(
+    'cannot be the disk %s',
+    async (name) => {
+      const [source, target] = [join(folder, 'source.raw'), join(folder, 'target.raw')];
+      writeFileSync(source, '');
+      writeFileSync(join(folder, 'there.raw'), '');
+      symlinkSync('target.raw', join(folder, 'link'));
+      symlinkSync('.', join(folder, 'folder'));
+      const before = names();
+      const to = name === 'there.raw' ? join(folder, name) : target;
+      const run = copy({ source, target: to, resume: join(folder, name) });
+      await expect(run).rejects.toThrow(RangeError);
+      expect(names()).toEqual(before);
+    },
+  );
 
   it('does not go with a digest of what is moved', () => {
     const [source, target] = [fakeDevice(SIZE), fakeDevice(SIZE)];

@@ -135,6 +135,42 @@ describe('walkStatus', () => {
     ]);
   });
 
+  it.each([
+    'ERR_NBD_REMOTE',
+    'ERR_NBD_PROTOCOL',
+    'ERR_DEVICE_IO',
+    'ERR_DEVICE_UNSUPPORTED',
+  ] as const)('takes %s for an answer that says nothing', async (code) => {
+    let queries = 0;
+    const device = fakeDevice(2 ** 20, {
+      extents: async (offset, length) => {
+        if (queries++ === 0) throw new LacunaError(code, 'nonsense');
+        return [ExtentList.of(offset, length, Status.zero)];
+      },
+    });
+    const ranges = [0, 1, 2].map((i) => ({ offset: i * 4096, length: 4096 }));
+    const { visits, refusals } = await walkAll(device, ranges);
+    expect(refusals).toHaveLength(1);
+    expect(visits.map(({ flags }) => flags[0])).toEqual([Status.data, Status.zero, Status.zero]);
+  });
+
+  it('takes lists that begin elsewhere, or say nothing, for answers that say nothing', async () => {
+    for (const list of [ExtentList.of(8192, 4096, Status.zero), new ExtentList(0)]) {
+      const device = fakeDevice(65536, { extents: async () => [list] });
+      const { visits, refusals } = await walkAll(device);
+      expect(refusals.length).toBeGreaterThan(0);
+      expect(joined(visits)).toEqual([{ offset: 0, length: 65536, flags: [Status.data] }]);
+    }
+  });
+
+  it('believes no extent behind the end of the device', async () => {
+    const device = fakeDevice(65536, {
+      extents: async (offset) => [ExtentList.of(offset, 2 ** 50, Status.zero)],
+    });
+    const { visits } = await walkAll(device);
+    expect(visits).toEqual([{ offset: 0, length: 65536, flags: [Status.zero] }]);
+  });
+
   it('stops asking a device that always refuses, and calls everything data and dirty', async () => {
     let queries = 0;
     const device = fakeDevice(2 ** 50, {
