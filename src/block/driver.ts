@@ -15,7 +15,10 @@ import type { DeviceDescription } from './description.js';
 export interface Driver {
   /** How a person would name it: a path or a URI. */
   readonly name: string;
-  /** Opens the same device again, in this thread or another; absent where that is impossible. */
+  /**
+   * Opens the same device again, in this thread or another, for as long as this opening lasts, whose locks stand
+   * for both; absent where that is impossible.
+   */
   readonly description?: DeviceDescription;
   /** Bytes. */
   readonly size: number;

@@ -11,13 +11,14 @@ import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
+  forceShare?: boolean;
   outputFormat?: CopyOptions['targetFormat'];
   context?: string[];
   mode?: CopyOptions['mode'];
@@ -67,6 +68,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to read; - is standard input')
     .argument('[target]', 'the device to write, made if it is a file; - is standard output')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
     )
@@ -142,6 +144,7 @@ function policyOption(side: 'read' | 'write', ignored: string): Option {
 function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
   const options = {
     sourceFormat: flags.format,
+    forceShare: flags.forceShare,
     targetFormat: flags.outputFormat,
     context: flags.context,
     mode: flags.mode,

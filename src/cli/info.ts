@@ -3,12 +3,13 @@ import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 
 interface InfoFlags {
   format?: OpenOptions['format'];
+  forceShare?: boolean;
   json?: boolean;
 }
 
@@ -40,6 +41,7 @@ export function registerInfo(program: Command, shell: Shell): void {
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
@@ -48,6 +50,7 @@ export function registerInfo(program: Command, shell: Shell): void {
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
   const device = await openDevice(source, {
     signal: shell.signal,
+    forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { registerBitmap } from './bitmap.js';
 import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
@@ -57,6 +58,7 @@ function buildProgram(shell: Shell): Command {
   registerDigest(program, shell);
   registerPopulate(program, shell);
   registerServe(program, shell);
+  registerBitmap(program, shell);
   registerDemo(program, shell);
   return program;
 }

@@ -65,6 +65,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
+  /** Read the source although others may be writing it; see OpenOptions. */
+  forceShare?: boolean;
   /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
   unmap?: boolean;
   /** The caller knows that the target reads as zero everywhere. */

@@ -195,7 +195,10 @@ async function openMade(
     abandon: () => file.abandon(),
     leave: () => file.leave(),
     reopen: async () => {},
-    close: () => device.close(),
+    close: () => {
+      file.release();
+      return device.close();
+    },
   };
 }
 

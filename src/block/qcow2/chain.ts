@@ -48,7 +48,8 @@ export async function openParts(
 ): Promise<OpenedParts> {
   const devices: Device[] = [];
   const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
-    const device = await opening.open(part, { ...opening, ...below });
+    const shared = description['force-share'] === true && { 'force-share': true };
+    const device = await opening.open({ ...part, ...shared }, { ...opening, ...below });
     devices.push(device);
     return device;
   };

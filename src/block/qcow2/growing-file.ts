@@ -1,4 +1,6 @@
+import { statSync } from 'node:fs';
 import type { DeviceDescription } from '../description.js';
+import type { Device } from '../device.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../driver.js';
 
 /**
@@ -61,4 +63,12 @@ export class GrowingFile implements Driver {
   close(): Promise<void> {
     return this.#driver.close();
   }
+}
+
+/** What reads a file, with its real size: a device that grows has none to tell. */
+export function readerOf(file: Device) {
+  const read = (offset: number, target: Uint8Array) => file.read(offset, target);
+  const { description } = file;
+  const grows = file.size === Number.MAX_SAFE_INTEGER && description?.driver === 'file';
+  return { size: grows ? statSync(description.filename).size : file.size, read };
 }

@@ -46,6 +46,12 @@ export interface FirstWrite {
 }
 
 /**
+ * Is told of every range of the disk before it is changed, but not of what is added when the disk grows. The change
+ * waits for it, and is not made where it fails.
+ */
+export type BeforeChange = (offset: number, length: number) => Promise<void> | void;
+
+/**
  * The writing half of an image. It holds the tables that the reading half must look into while the image is open, and
  * keeps requests for the same clusters apart: those that write in place, and reads, run side by side; one that maps
  * clusters anew has them for itself.
@@ -53,13 +59,15 @@ export interface FirstWrite {
 export class ImageWriter {
   readonly header: LiveHeader;
   readonly mapping: Mapping;
-  readonly #file: HostFile;
+  readonly allocator: Allocator;
+  readonly file: HostFile;
   readonly #committer: Committer;
   readonly #writer: ClusterWriter;
   readonly #zeroer: ClusterZeroer;
   readonly #locks = new RangeLock();
   readonly #firstWrites: FirstWrite[] = [];
   #begun?: Promise<void>;
+  #tell?: BeforeChange;
 
   private constructor(
     { dataFile, backingSize }: ImageWriterParts,
@@ -70,9 +78,10 @@ export class ImageWriter {
   ) {
     const { geometry, current } = header;
     const data = dataFile === undefined ? undefined : new HostFile(dataFile);
-    this.#file = file;
+    this.file = file;
     this.header = header;
     this.mapping = mapping;
+    this.allocator = allocator;
     this.#committer = new Committer({ file, dataFile: data, header, allocator, mapping });
     this.#writer = new ClusterWriter({
       geometry,
@@ -120,13 +129,17 @@ export class ImageWriter {
     this.#firstWrites.push(first);
   }
 
+  beforeEachChange(tell: BeforeChange): void {
+    this.#tell = tell;
+  }
+
   /** Runs a read while nobody maps its clusters anew. */
   reading<T>(offset: number, length: number, read: () => Promise<T>): Promise<T> {
     return this.#hold(offset, offset + length, false, read);
   }
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
-    await this.#begin();
+    await this.#begin(offset, source.byteLength);
     const end = offset + source.byteLength;
     const done = await this.#change(offset, end, false, () =>
       this.#writer.writeInPlace(offset, source),
@@ -139,7 +152,7 @@ export class ImageWriter {
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
-    await this.#begin();
+    await this.#begin(offset, length);
     const end = offset + length;
     const { size } = this.header.current;
     await this.#change(offset, end, true, () =>
@@ -149,7 +162,7 @@ export class ImageWriter {
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#begin();
+    await this.#begin(offset, length);
     const end = offset + length;
     const { size } = this.header.current;
     await this.#change(offset, end, true, () => this.#zeroer.discard(offset, end, size));
@@ -174,13 +187,13 @@ export class ImageWriter {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
     }
     if (current.version === 2 && current.snapshotCount > 0) {
-      const message = `${this.#file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
-      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.#file.name });
+      const message = `${this.file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
+      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.file.name });
     }
     if (entries * 8 > MAX_L1_BYTES) {
       throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
     }
-    await this.#begin();
+    await this.#beginOnce();
     await this.mapping.growL1(entries, () => this.flush());
     // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
     for (let at = current.size; at < size; ) {
@@ -198,9 +211,14 @@ export class ImageWriter {
     await this.#end();
   }
 
+  async #begin(offset: number, length: number): Promise<void> {
+    await this.#beginOnce();
+    await this.#tell?.(offset, length);
+  }
+
   /** The first change tells others what it invalidates, before it invalidates it. */
-  #begin(): Promise<void> {
-    this.#begun ??= this.#file.whole(async () => {
+  #beginOnce(): Promise<void> {
+    this.#begun ??= this.file.whole(async () => {
       for (const first of this.#firstWrites) await first.run(this.header);
       const kept = this.#firstWrites.reduce(
         (all, { autoclear }) => all | autoclear,
@@ -272,7 +290,7 @@ function checkDataFile({ header, dataFile }: ImageWriterParts): void {
 }
 
 /** An image that must be repaired first is not made worse. */
-function checkWritable({ incompatible }: Header, image: string): void {
+export function checkWritable({ incompatible }: Header, image: string): void {
   const found =
     (incompatible & Incompatible.corrupt) !== 0n
       ? 'is marked as corrupt'
