@@ -239,7 +239,7 @@ describe('an image that is written', () => {
     release();
     await writing;
     await device.flush();
-    let left = Buffer.alloc(0);
+    let left: Buffer = Buffer.alloc(0);
     disk.forEachCut((_entry, content) => {
       left = content(() => false);
     });
