@@ -163,7 +163,9 @@ export class Mapping {
   ): Promise<void> {
     const { l1Index, at } = this.placeOf(offset);
     const { l2EntryBytes } = this.geometry;
-    const table = await this.#writable(l1Index);
+    // Between an answer and its use others run, and may have dropped the table from memory.
+    let table = this.#writable(l1Index);
+    for (; table === undefined; table = this.#writable(l1Index)) await this.#prepare(l1Index);
     for (let i = 0; i < count; i++) {
       const place = at + i * l2EntryBytes;
       const before = readMapped(table.bytes, place, this.#rules, table.offset);
@@ -252,16 +254,15 @@ export class Mapping {
     });
   }
 
-  /** The L2 table, made where there is none, copied where it is shared with a snapshot; ready to be changed. */
-  async #writable(l1Index: number): Promise<L2Table> {
-    for (;;) {
-      if (!this.#l1Entry(l1Index).copied) {
-        await this.#turns.run(() => this.#replaceTable(l1Index));
-      }
-      const table = this.#tables.get(l1Index);
-      if (table !== undefined) return table;
-      await this.#table(l1Index);
-    }
+  /** The L2 table of an entry, if it is in memory and its own: it may be changed at once. */
+  #writable(l1Index: number): L2Table | undefined {
+    return this.#l1Entry(l1Index).copied ? this.#tables.get(l1Index) : undefined;
+  }
+
+  /** Makes an L2 table where there is none, copies one that is shared with a snapshot, and loads it. */
+  async #prepare(l1Index: number): Promise<void> {
+    if (this.#l1Entry(l1Index).copied) await this.#table(l1Index);
+    else await this.#turns.run(() => this.#replaceTable(l1Index));
   }
 
   async #replaceTable(l1Index: number): Promise<void> {
