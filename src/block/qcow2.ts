@@ -208,6 +208,7 @@ export class Qcow2Driver implements Driver {
   async close(): Promise<void> {
     const flushed = await Promise.allSettled([this.#finish()]);
     this.#bitmaps?.free();
+    await this.#status.close();
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of [...flushed, ...closed])
