@@ -254,7 +254,7 @@ describe('an image that is written', () => {
 
   it('keeps more tables than fit into memory', async () => {
     const span = 2 ** 38;
-    const tables = 40;
+    const tables = 24;
     await create({ clusterSize: 2 ** 21, extendedL2: true, size: tables * span });
     const random = new Random(5);
     const model = new Map<number, number>();
@@ -264,7 +264,7 @@ describe('an image that is written', () => {
       const written = new Set<number>();
       // Tables are dropped and loaded while others are on their way into the file.
       if (random.below(2) === 0) requests.push(device.flush());
-      for (let i = 0; i < 16; i++) {
+      for (let i = 0; i < 30; i++) {
         const offset = random.below(tables) * span + random.below(64) * 65_536;
         const byte = 1 + random.below(255);
         if (written.has(offset)) continue;
