@@ -42,7 +42,8 @@ interface Layers {
 
 /**
  * Puts what the top image holds into its backing file, which is the same disk then, and can be used in its place. The
- * top is left as it is, and shows the same as before; other images over the same backing file do not.
+ * top is left as it is, and shows the same as before; other images over the same backing file do not. A backing file that
+ * is smaller grows; one that is larger keeps its size, and what it has behind the end of the top.
  *
  * A bitmap of the base that records notes what is put into it. One of the top is carried along: its dirt is added to
  * the base's bitmap of that name, or the base gets one like it, which begins when the data is there, since what the
@@ -156,6 +157,7 @@ async function carry(
   if (there === undefined) bitmaps.add({ name, granularity, persistent: true, disabled: true });
   using bits = await from.load(name);
   await bitmaps.load(name);
+  bits.resize(bitmaps.size);
   bitmaps.merge(name, [bits]);
   bitmaps.transaction([{ type: recording ? 'enable' : 'disable', name }]);
   return undefined;

@@ -28,6 +28,24 @@ async function newChain(format: string, sizes: [number, number], random: Random)
   return { base, top };
 }
 
+it('leaves what a larger base has behind the end of the top', async () => {
+  const random = new Random(Random.seed());
+  const { base, top } = await newChain('qcow2', [16 * MIB, 9 * MIB + 512], random);
+  const theirs = { base: `${base}.theirs`, top: `${top}.theirs` };
+  cpSync(base, theirs.base);
+  cpSync(top, theirs.top);
+  await run('qemu-img', ['rebase', '-u', '-b', theirs.base, '-F', 'qcow2', theirs.top]);
+  await run('qemu-img', ['commit', '-q', '-d', '-f', 'qcow2', theirs.top]);
+  await run('qemu-img', ['bitmap', '--add', top, 'b']);
+  await run('qemu-io', ['-f', 'qcow2', '-c', 'write 9M 512', top]);
+  await run('qemu-io', ['-f', 'qcow2', '-c', 'write 9M 512', theirs.base]);
+  const report = await commit({ top });
+  expect(report.warnings).toEqual([expect.stringContaining('larger')]);
+  expect(report.bitmaps).toEqual(['b']);
+  expect(await dirtOf(base, 'b')).toEqual(new Set([9 * MIB]));
+  expect(await run('qemu-img', ['compare', base, theirs.base])).toContain('identical');
+});
+
 async function dirtOf(path: string, name: string): Promise<Set<number>> {
   await using image = await openBitmaps(path);
   using bits = await image.load(name);
