@@ -59,6 +59,8 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     backing: { read: (value, key) => (value === null || value === '' ? null : nested(value, key)) },
     'data-file': { read: nested },
     snapshot: { read: text },
+    mapping: { read: (value, key) => oneOf(value, key, ['fixed']) },
+    compress: { read: flag },
     'backing-folders': { read: texts },
   },
 };
@@ -123,6 +125,11 @@ function readKeys(given: Record<string, unknown>, path: string, owner: string, k
 function text(value: unknown, key: string): string {
   if (typeof value === 'string' && !value.includes('\0')) return value;
   throw wrong(key, 'a text', value);
+}
+
+function oneOf(value: unknown, key: string, choices: readonly string[]): string {
+  if (typeof value === 'string' && choices.includes(value)) return value;
+  throw wrong(key, choices.join(' or '), value);
 }
 
 function texts(value: unknown, key: string): string[] {

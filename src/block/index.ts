@@ -23,7 +23,7 @@ export { NullDriver } from './null.js';
 export { type OpenOptions, openDevice, resizeQcow2 } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export type { RawPreallocation } from './preallocate.js';
-export { createQcow2 } from './qcow2/create.js';
+export { createQcow2, layOutQcow2, type MappedClusters } from './qcow2/create.js';
 export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
 export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

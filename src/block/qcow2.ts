@@ -1,9 +1,11 @@
+import { LacunaError } from '../errors/index.js';
 import type { ExtentList } from '../extent/index.js';
 import { RunKind, type Snapshot } from '../qcow2/index.js';
 import type { Qcow2Description } from './description.js';
 import type { Device } from './device.js';
 import type {
   Capabilities,
+  CopyRange,
   Driver,
   ImageDetails,
   Limits,
@@ -12,7 +14,10 @@ import type {
   ZeroOptions,
 } from './driver.js';
 import { type ChainOpening, type OpenedParts, openParts } from './qcow2/chain.js';
+import { compressorFor } from './qcow2/compress.js';
 import { detailsOf } from './qcow2/details.js';
+import { FixedWriter } from './qcow2/fixed-writer.js';
+import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
 import { ImageWriter, longestZero } from './qcow2/image-writer.js';
 import { readPadded } from './qcow2/read-padded.js';
@@ -34,7 +39,8 @@ export class Qcow2Driver implements Driver {
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
   readonly #status: ChainStatus;
-  #writer?: ImageWriter;
+  readonly copyFrom?: Driver['copyFrom'];
+  #writer?: GuestWriter;
 
   private constructor(
     image: Image,
@@ -43,6 +49,10 @@ export class Qcow2Driver implements Driver {
     writable: boolean,
   ) {
     const { clusterSize, l2Span } = image.geometry;
+    const isFixed = writable && description.mapping === 'fixed';
+    const { capabilities, limits } = image.data;
+    // Only whole clusters are compressed.
+    const unit = description.compress ? clusterSize : 1;
     this.name = image.name;
     this.description = description;
     this.size = image.size;
@@ -52,7 +62,7 @@ export class Qcow2Driver implements Driver {
     this.#status = new ChainStatus(image, backing);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
     this.limits = {
-      minimum: writable ? image.data.limits.minimum : 1,
+      minimum: writable ? Math.max(limits.minimum, unit) : 1,
       preferred: clusterSize,
       maximum: GIB,
       maximumZero: longestZero(l2Span),
@@ -63,16 +73,17 @@ export class Qcow2Driver implements Driver {
     const canZero = writable && (image.header.version > 2 || backing === undefined);
     this.capabilities = {
       write: writable,
-      zero: canZero,
-      fastZero: canZero,
-      discard: writable,
+      zero: isFixed ? capabilities.zero : canZero,
+      fastZero: isFixed ? capabilities.fastZero : canZero,
+      discard: writable && !isFixed,
       flush: writable,
       contexts: CONTEXTS,
       // A backing file that is no image may know little of its holes; the image itself knows all.
       exactStatus: backing?.capabilities.exactStatus ?? true,
-      multiConnection: !writable,
+      multiConnection: !writable || (isFixed && capabilities.multiConnection),
       knownZero: false,
     };
+    if (isFixed) this.copyFrom = (source, range) => this.#copyInPlace(source, range);
   }
 
   /**
@@ -95,7 +106,19 @@ export class Qcow2Driver implements Driver {
   }
 
   async #makeWritable({ header, file, dataFile, backing }: OpenedParts): Promise<void> {
-    const parts = { header, file, dataFile, backingSize: backing?.size ?? 0 };
+    const { mapping, compress } = this.description;
+    checkCompress(this.description, this.#image);
+    if (mapping === 'fixed') {
+      this.#writer = new FixedWriter(this.#image, backing);
+      return;
+    }
+    const parts = {
+      header,
+      file,
+      dataFile,
+      backingSize: backing?.size ?? 0,
+      ...(compress && { compress: await compressorFor(header.compression) }),
+    };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
     this.#image.follow(writer.mapping);
     this.#writer = writer;
@@ -167,14 +190,29 @@ export class Qcow2Driver implements Driver {
 
   async locate(offset: number, length: number): Promise<Location> {
     // What is written meanwhile may move what lies there.
-    if (this.#writer !== undefined) return { offset, length };
+    const isFixed = this.#writer instanceof FixedWriter;
+    if (this.#writer !== undefined && !isFixed) return { offset, length };
     const walk = new RunWalk(this.#image, offset, offset + length);
     await walk.next();
     if (walk.kind === RunKind.data) return locateIn(this.#image.data, walk.host, walk.length);
-    if (walk.kind === RunKind.unallocated && this.#backing !== undefined) {
+    if (walk.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
       return locateIn(this.#backing, offset, walk.length);
     }
     return { offset, length: walk.length };
+  }
+
+  /** Lets the file copy into clusters that are mapped already. */
+  async #copyInPlace(source: Driver, range: CopyRange): Promise<boolean> {
+    const { sourceOffset, targetOffset, length } = range;
+    for (let done = 0; done < length; ) {
+      const place = await this.locate(targetOffset + done, length - done);
+      if (place.driver?.copyFrom === undefined) return false;
+      const from = { sourceOffset: sourceOffset + done, length: place.length };
+      const piece = { ...from, targetOffset: place.offset };
+      if (!(await place.driver.copyFrom(source, piece))) return false;
+      done += place.length;
+    }
+    return true;
   }
 
   async close(): Promise<void> {
@@ -184,6 +222,16 @@ export class Qcow2Driver implements Driver {
     for (const result of [...flushed, ...closed])
       if (result.status === 'rejected') throw result.reason;
   }
+}
+
+function checkCompress({ compress, mapping }: Qcow2Description, image: Image): void {
+  if (!compress) return;
+  if (mapping === 'fixed') {
+    throw new TypeError('compress maps clusters anew: leave out "mapping" or "compress"');
+  }
+  if (!image.rules.dataFile) return;
+  const message = `${image.name} keeps its clusters in a data file, where none can be compressed: leave out "compress"`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: image.name });
 }
 
 interface Opened {

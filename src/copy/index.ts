@@ -17,6 +17,7 @@ export type {
   ErrorPolicy,
   JobState,
   LeftOutRange,
+  NewImageOptions,
   RetryOptions,
   Side,
   TransferOptions,

@@ -95,7 +95,9 @@ export function chooseTransfer(
 ): Transfer {
   const { source, target, targetIsZero } = devices;
   const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
-  const requestSize = options.requestSize ?? defaultRequestSize(source, target, least);
+  const wanted = options.requestSize ?? defaultRequestSize(source, target, least);
+  // Parts of what the target writes at once would have to be read back.
+  const requestSize = Math.max(wanted, target.limits.minimum);
   // With a digest whole blocks are read, and in order all that must be zero, so that there are zeroes in the data.
   const hasZeroes = options.digest || options.sequential;
   const isExact = source.capabilities.exactStatus && !hasZeroes;

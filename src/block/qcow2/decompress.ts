@@ -1,5 +1,6 @@
 import { inflateRawSync } from 'node:zlib';
 import { type Compression, findZstdFrame } from '../../qcow2/index.js';
+import { zstdLibrary } from './zstd-library.js';
 
 /**
  * Decompresses one cluster. The bytes may go on behind what was compressed, and the result must have exactly
@@ -31,8 +32,7 @@ function zstdDecompressor(): Promise<Decompress> {
 }
 
 async function loadZstd(): Promise<Decompress> {
-  const { decompress, init } = await import('@bokuweb/zstd-wasm');
-  await init();
+  const { decompress } = await zstdLibrary();
   return (bytes, size) => {
     const cluster = new Uint8Array(size);
     let done = 0;
