@@ -23,6 +23,7 @@ import { ImageWriter, longestZero } from './qcow2/image-writer.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
 import { ChainStatus, CONTEXTS } from './qcow2/status.js';
+import { TableSlices } from './qcow2/table-slices.js';
 
 const GIB = 1024 ** 3;
 
@@ -39,6 +40,7 @@ export class Qcow2Driver implements Driver {
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
   readonly #status: ChainStatus;
+  readonly #slices: TableSlices;
   readonly copyFrom?: Driver['copyFrom'];
   #writer?: GuestWriter;
 
@@ -60,6 +62,7 @@ export class Qcow2Driver implements Driver {
     this.#backing = backing;
     this.#devices = devices;
     this.#status = new ChainStatus(image, backing);
+    this.#slices = new TableSlices(image);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
     this.limits = {
       minimum: writable ? Math.max(limits.minimum, unit) : 1,
@@ -109,7 +112,7 @@ export class Qcow2Driver implements Driver {
     const { mapping, compress } = this.description;
     checkCompress(this.description, this.#image);
     if (mapping === 'fixed') {
-      this.#writer = new FixedWriter(this.#image, backing);
+      this.#writer = new FixedWriter(this.#image, this.#slices, backing);
       return;
     }
     const parts = {
@@ -192,13 +195,12 @@ export class Qcow2Driver implements Driver {
     // What is written meanwhile may move what lies there.
     const isFixed = this.#writer instanceof FixedWriter;
     if (this.#writer !== undefined && !isFixed) return { offset, length };
-    const walk = new RunWalk(this.#image, offset, offset + length);
-    await walk.next();
-    if (walk.kind === RunKind.data) return locateIn(this.#image.data, walk.host, walk.length);
-    if (walk.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
-      return locateIn(this.#backing, offset, walk.length);
+    const run = await this.#slices.find(offset, offset + length);
+    if (run.kind === RunKind.data) return locateIn(this.#image.data, run.host, run.length);
+    if (run.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
+      return locateIn(this.#backing, offset, run.length);
     }
-    return { offset, length: walk.length };
+    return { offset, length: run.length };
   }
 
   /** Lets the file copy into clusters that are mapped already. */
@@ -216,7 +218,7 @@ export class Qcow2Driver implements Driver {
   }
 
   async close(): Promise<void> {
-    const flushed = await Promise.allSettled([this.#writer?.flush()]);
+    const flushed = await Promise.allSettled([this.#writer?.finish()]);
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of [...flushed, ...closed])

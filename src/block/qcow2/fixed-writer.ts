@@ -1,11 +1,11 @@
 import { LacunaError } from '../../errors/index.js';
-import { Autoclear, type Header, RunKind } from '../../qcow2/index.js';
+import { Autoclear, type Header, type Run, RunKind } from '../../qcow2/index.js';
 import type { Device } from '../device.js';
 import type { WriteOptions, ZeroOptions } from '../driver.js';
 import type { GuestWriter } from './guest-writer.js';
 import type { Image } from './image.js';
 import { checkWritable } from './image-writer.js';
-import { RunWalk } from './run-walk.js';
+import type { TableSlices } from './table-slices.js';
 
 /**
  * Writes into clusters that are mapped already, and changes no table: so any number of these may write one image at the
@@ -13,18 +13,20 @@ import { RunWalk } from './run-walk.js';
  */
 export class FixedWriter implements GuestWriter {
   readonly #image: Image;
+  readonly #slices: TableSlices;
   readonly #backing: Device | undefined;
 
   /**
    * @throws LacunaError ERR_DEVICE_UNSUPPORTED where writing in place would change what snapshots hold, or what other
    * programs know of the disk.
    */
-  constructor(image: Image, backing: Device | undefined) {
+  constructor(image: Image, slices: TableSlices, backing: Device | undefined) {
     const { header, name } = image;
     checkWritable(header, name);
     const found = inTheWay(header);
     if (found !== undefined) throw refusal(name, `it has ${found}, so its mapping cannot be fixed`);
     this.#image = image;
+    this.#slices = slices;
     this.#backing = backing;
     image.expectChanges();
   }
@@ -35,27 +37,41 @@ export class FixedWriter implements GuestWriter {
   }
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
-    const walk = new RunWalk(this.#image, offset, offset + source.length);
-    while (await walk.next()) {
-      if (walk.kind !== RunKind.data) throw this.#refuse(walk.offset);
-      const at = walk.offset - offset;
-      await this.#image.data.write(walk.host, source.subarray(at, at + walk.length), options);
+    const { data } = this.#image;
+    for (let done = 0; done < source.length; ) {
+      const at = offset + done;
+      const { kind, host, length } = await this.#slices.find(at, offset + source.length);
+      if (kind !== RunKind.data) throw this.#refuse(at);
+      await data.write(host, source.subarray(done, done + length), options);
+      done += length;
     }
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    const { data } = this.#image;
     const end = offset + length;
-    const check = new RunWalk(this.#image, offset, end);
-    while (await check.next()) if (!this.#canZero(check.kind)) throw this.#refuse(check.offset);
-    const walk = new RunWalk(this.#image, offset, end);
-    while (await walk.next()) {
-      if (walk.kind === RunKind.data) await this.#image.data.zero(walk.host, walk.length, options);
+    await this.#visit(offset, end, async (at, { kind }) => {
+      if (!this.#canZero(kind)) throw this.#refuse(at);
+    });
+    await this.#visit(offset, end, async (_at, run) => {
+      if (run.kind === RunKind.data) await data.zero(run.host, run.length, options);
+    });
+  }
+
+  async #visit(offset: number, end: number, visit: (at: number, run: Run) => Promise<void>) {
+    for (let at = offset; at < end; ) {
+      const run = await this.#slices.find(at, end);
+      await visit(at, run);
+      at += run.length;
     }
   }
 
   async discard(offset: number): Promise<void> {
     throw this.#refuse(offset);
   }
+
+  /** All is in the file already. */
+  async finish(): Promise<void> {}
 
   async flush(): Promise<void> {
     const { data, file } = this.#image;

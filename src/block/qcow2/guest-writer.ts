@@ -9,6 +9,8 @@ export interface GuestWriter {
   discard(offset: number, length: number): Promise<void>;
   /** Makes everything durable that was written. */
   flush(): Promise<void>;
+  /** Brings into the file what is only in memory, so that it can be closed. */
+  finish(): Promise<void>;
   /** Makes the disk larger. */
   grow(size: number): Promise<void>;
 }

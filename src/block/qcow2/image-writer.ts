@@ -189,6 +189,10 @@ export class ImageWriter implements GuestWriter {
     await this.#committer.commit();
   }
 
+  finish(): Promise<void> {
+    return this.flush();
+  }
+
   /**
    * Makes the disk larger; what is added reads as zero, whatever lies below.
    *
