@@ -38,9 +38,13 @@ const wanted = (name: string, { only }: BenchOptions) => only === undefined || n
 
 const WORKLOADS: readonly Workload[] = [serveFile, readAll, mapExtents];
 
+const RANDOM = 'serve 4 KiB random reads, 64 at a time';
+const dense = (connections: number) => `serve a dense file, ${connections} connections`;
+const SERVED = [dense(4), dense(1), RANDOM];
+
 /** One file, warm in the page cache, from three servers to the same client. */
 async function serveFile(folder: string, options: BenchOptions): Promise<Result[]> {
-  if (!wanted('serve', options)) return [];
+  if (!SERVED.some((name) => wanted(name, options))) return [];
   const path = join(folder, 'dense.raw');
   await makeDense(path, options.smoke ? 64 * MiB : 4 * GiB);
   const servers = [
@@ -71,15 +75,14 @@ async function serveFile(folder: string, options: BenchOptions): Promise<Result[
         uri,
         'null:',
       ];
-      const name = `serve a dense file, ${connections} connections`;
+      const name = dense(connections);
       if (wanted(name, options))
         results.push(...(await race(name, contenders(client), options.runs)));
     }
-    const name = 'serve 4 KiB random reads, 64 at a time';
-    if (wanted(name, options)) {
+    if (wanted(RANDOM, options)) {
       results.push(
         ...(await race(
-          name,
+          RANDOM,
           contenders((uri) => fio(uri, options)),
           options.runs,
         )),

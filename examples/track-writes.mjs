@@ -25,7 +25,8 @@ try {
   await disk.write(1 * GIB, Buffer.alloc(1024 * 1024, 'first'));
   await disk.write(7 * GIB, Buffer.alloc(1024 * 1024, 'first'));
   await disk.flush();
-  const full = await copy({ source, target });
+  // The open disk itself: nobody else may open it while it is written.
+  const full = await copy({ source: disk, target });
   console.log(`full copy: moved ${full.movedBytes} bytes`);
 
   // From here on, every write is noted. A bit stands for 64 KiB of the disk.

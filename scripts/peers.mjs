@@ -14,6 +14,7 @@ const PACKAGES = {
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-system-common',
   nbdkit: 'nbdkit',
+  'nbd-server': 'nbd-server',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
   fio: 'fio',
@@ -73,7 +74,7 @@ function main() {
 
     sudo apt-get update && sudo apt-get install ${packages.join(' ')}
 
-Elsewhere they come with the packages of QEMU (tools), nbdkit, libnbd, spin and gcc.`);
+Elsewhere they come with the packages of QEMU (tools), nbdkit, nbd, libnbd, spin and gcc.`);
   return 1;
 }
 

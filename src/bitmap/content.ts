@@ -12,8 +12,8 @@ export interface StoredBitmap {
   readonly inconsistent: boolean;
   /** Whether its store cannot be written. */
   readonly readOnly: boolean;
-  /** Known without reading the bits. */
-  readonly dirtyBytes: number;
+  /** Null where it is not known without reading the bits. */
+  readonly dirtyBytes: number | null;
   /** Reads the bits; the caller owns the result. */
   load(): Bitmap | Promise<Bitmap>;
 }
@@ -57,6 +57,12 @@ export class Content {
   /** What nobody has loaded or changed yet. */
   get untouched(): StoredBitmap | null {
     return this.#cursor === null && this.#bits.count === 0 ? this.#stored : null;
+  }
+
+  /** What is stored, where that is all there is: nobody has loaded or changed it, and nothing was recorded. */
+  get unchanged(): StoredBitmap | null {
+    this.catchUp();
+    return this.#bits.count === 0 ? this.#stored : null;
   }
 
   /** Null when it is not known without loading. */

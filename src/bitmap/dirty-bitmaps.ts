@@ -293,6 +293,12 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     return successor === null ? content.untouched : null;
   }
 
+  /** What is stored of a bitmap, if that is all there is to it, whether or not it records: see {@link untouched}. */
+  unchanged(name: string): StoredBitmap | null {
+    const { content, successor } = findEntry(this.#device, name);
+    return successor === null ? content.unchanged : null;
+  }
+
   /** Says whether the store of a bitmap can be written. A write while it records is an error then. */
   setReadOnly(name: string, value: boolean): void {
     findEntry(this.#device, name).readOnly = value;

@@ -11,7 +11,11 @@ interface Key {
 
 type Keys = Readonly<Record<string, Key>>;
 
-const COMMON: Keys = { driver: { read: text }, 'read-only': { read: flag } };
+const COMMON: Keys = {
+  driver: { read: text },
+  'read-only': { read: flag },
+  'force-share': { read: flag },
+};
 
 const SERVERS: Readonly<Record<string, Keys>> = {
   unix: { type: { read: text }, path: { read: text, required: true } },
@@ -41,7 +45,11 @@ const TLS: Readonly<Record<string, Keys>> = {
 };
 
 const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
-  file: { ...COMMON, filename: { read: text, required: true } },
+  file: {
+    ...COMMON,
+    filename: { read: text, required: true },
+    locking: { read: (value, key) => oneOf(value, key, ['on', 'off', 'auto']) },
+  },
   memory: { ...COMMON, size: { read: size, required: true } },
   nbd: {
     ...COMMON,
@@ -127,17 +135,17 @@ function text(value: unknown, key: string): string {
   throw wrong(key, 'a text', value);
 }
 
-function oneOf(value: unknown, key: string, choices: readonly string[]): string {
-  if (typeof value === 'string' && choices.includes(value)) return value;
-  throw wrong(key, choices.join(' or '), value);
-}
-
 function texts(value: unknown, key: string): string[] {
   // Dotted keys number the items: contexts.0=a,contexts.1=b
   const isNumbered = typeof value === 'object' && value !== null && !Array.isArray(value);
   const items = isNumbered ? Object.values(value) : value;
   if (!Array.isArray(items)) throw wrong(key, 'a list of texts', value);
   return items.map((item, index) => text(item, `${key}.${index}`));
+}
+
+function oneOf(value: unknown, key: string, choices: readonly string[]): string {
+  if (typeof value === 'string' && choices.includes(value)) return value;
+  throw wrong(key, choices.join(' or '), value);
 }
 
 function flag(value: unknown, key: string): boolean {

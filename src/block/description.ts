@@ -14,12 +14,19 @@ export type DeviceDescription =
 interface Common {
   /** Refuse writes, and open the resource so that it refuses them too. Default false. */
   'read-only'?: boolean;
+  /** Read although others may be writing, so that what is read may not fit together. Default false. */
+  'force-share'?: boolean;
 }
 
 /** A raw disk in a regular file or a block device. */
 export interface FileDescription extends Common {
   driver: 'file';
   filename: string;
+  /**
+   * Locks that QEMU respects and takes too: whoever writes is alone, whoever reads keeps writers out. Default
+   * `auto`: where the system and the file system have them.
+   */
+  locking?: 'on' | 'off' | 'auto';
 }
 
 /** An export of an NBD server. */

@@ -80,6 +80,11 @@ export class Device implements AsyncDisposable {
     this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));
   }
 
+  /** First byte behind what is there: `size`, but less where a file grows up to it. */
+  get end(): number {
+    return this.#driver.end ?? this.size;
+  }
+
   /** What this device can do. `knownZero` ends with the first write or discard made through this opening. */
   get capabilities(): Capabilities {
     return this.#capabilities;

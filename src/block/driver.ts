@@ -15,10 +15,15 @@ import type { DeviceDescription } from './description.js';
 export interface Driver {
   /** How a person would name it: a path or a URI. */
   readonly name: string;
-  /** Opens the same device again, in this thread or another; absent where that is impossible. */
+  /**
+   * Opens the same device again, in this thread or another, for as long as this opening lasts, whose locks stand
+   * for both; absent where that is impossible.
+   */
   readonly description?: DeviceDescription;
   /** Bytes. */
   readonly size: number;
+  /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */
+  readonly end?: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
   /** What an image file says of itself; absent where there is none. */

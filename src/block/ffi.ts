@@ -17,6 +17,10 @@ export interface SystemCalls {
   zeroRange(fd: number, offset: number, length: number): number;
   /** Copies at most `length` bytes inside the kernel; returns how many. */
   copyFileRange(source: FilePosition, target: FilePosition, length: number): number;
+  /** Takes a shared lock on a byte for this opening of the file, which must be open for reading. */
+  lockByte(fd: number, offset: number): number;
+  /** 1 where another opening has a lock on the byte, 0 where none has. */
+  isByteLocked(fd: number, offset: number): number;
   /** Takes the lock of a whole file (flock), without waiting for it. */
   lock(fd: number): number;
 }
@@ -31,6 +35,11 @@ const SEEK_HOLE = 4;
 const KEEP_SIZE = 0x01;
 const PUNCH_HOLE = 0x02;
 const ZERO_RANGE = 0x10;
+const OFD_GETLK = 36;
+const OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NO_WAIT = 4;
 
@@ -68,6 +77,7 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
   const copyFileRange = libc.func(
     'int64_t copy_file_range(int, int64_t *, int, int64_t *, size_t, unsigned int)',
   );
+  const fcntl = libc.func('int fcntl(int, int, ...)');
   const flock = libc.func('int flock(int, int)');
   const sourceOffset = new BigInt64Array(1);
   const targetOffset = new BigInt64Array(1);
@@ -80,6 +90,10 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
       if (value >= 0) return value;
       if (koffi.errno() !== EINTR) return -koffi.errno();
     }
+  };
+  const lockByte = (fd: number, command: number, type: number, offset: number) => {
+    const bytes = flockOf(type, offset);
+    return { bytes, value: result(() => fcntl(fd, command, 'void *', bytes)) };
   };
   return {
     seekData: (fd, offset) => result(() => lseek(fd, offset, SEEK_DATA)),
@@ -96,6 +110,25 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
         copyFileRange(source.fd, sourceOffset, target.fd, targetOffset, length, 0),
       );
     },
+    lockByte: (fd, offset) => lockByte(fd, OFD_SETLK, F_RDLCK, offset).value,
+    isByteLocked: (fd, offset) => {
+      const { bytes, value } = lockByte(fd, OFD_GETLK, F_WRLCK, offset);
+      return value < 0 ? value : Number(bytes[0] !== F_UNLCK);
+    },
     lock: (fd) => result(() => flock(fd, LOCK_EXCLUSIVE | LOCK_NO_WAIT)),
   };
+}
+
+/**
+ * `struct flock` of 64-bit Linux, about one byte: type and whence (2 bytes each), 4 bytes of padding, start and
+ * length (8 bytes each), and the process, which must be 0 for locks that belong to an opening. Both supported
+ * processors are little-endian.
+ */
+function flockOf(type: number, offset: number): Uint8Array {
+  const bytes = new Uint8Array(32);
+  const view = new DataView(bytes.buffer);
+  view.setInt16(0, type, true);
+  view.setBigInt64(8, BigInt(offset), true);
+  view.setBigInt64(16, 1n, true);
+  return bytes;
 }

@@ -16,6 +16,7 @@ import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { type FileRequest, fileError, shortError } from './file-error.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';
+import { lockImage } from './image-locks.js';
 
 /** Kinds of "not here": the next way to do the same thing is tried, and this one never again. */
 const UNSUPPORTED = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'ENODEV']);
@@ -74,13 +75,23 @@ export class FileDriver implements Driver {
     };
   }
 
-  /** @throws LacunaError ERR_DEVICE_OPEN where the path cannot be opened as a disk. */
+  /**
+   * @throws LacunaError ERR_DEVICE_OPEN where the path cannot be opened as a disk, ERR_DEVICE_LOCKED where others
+   * use it in a way that does not go with this one.
+   */
   static async open(description: FileDescription): Promise<FileDriver> {
     const filename = resolve(description.filename);
-    const readOnly = description['read-only'] === true;
+    const { 'read-only': readOnly = false, 'force-share': shared = false, locking } = description;
     const calls = await systemCalls();
     const { fd, kind } = inspect(filename, readOnly);
-    return new FileDriver({ ...description, filename }, fd, kind, calls);
+    try {
+      const access = readOnly ? (shared ? 'share' : 'read') : 'write';
+      await lockImage({ fd, filename, access, locking, calls });
+    } catch (error) {
+      fs.closeSync(fd);
+      throw error;
+    }
+    return new FileDriver({ ...description, filename, locking: 'off' }, fd, kind, calls);
   }
 
   /** Whether writes behind its end make it longer. */

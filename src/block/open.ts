@@ -9,6 +9,7 @@ import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
 import type { ChainOpening } from './qcow2/chain.js';
 import { GrowingFile } from './qcow2/growing-file.js';
+import type { BackingName } from './qcow2/set-backing.js';
 import type { Qcow2Driver } from './qcow2.js';
 
 export interface OpenOptions {
@@ -20,6 +21,8 @@ export interface OpenOptions {
   readonly format?: ImageFormat;
   /** The caller knows that every byte reads as zero, because it has just made the device. */
   readonly knownZero?: boolean;
+  /** Read although others may be writing; see `force-share` of a description. */
+  readonly forceShare?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -27,8 +30,8 @@ export interface OpenOptions {
  * Opens a device from its description, or from the text that a command line has for it. Another opening, in
  * this thread or a worker, is made from `device.description`.
  *
- * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_FORMAT, or that of an
- * NBD server, if the device cannot be opened.
+ * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED,
+ * ERR_DEVICE_FORMAT, or that of an NBD server, if the device cannot be opened.
  */
 export async function openDevice(
   source: string | DeviceDescription,
@@ -61,11 +64,34 @@ export async function resizeQcow2(source: string | DeviceDescription, size: numb
   }
 }
 
+/** Opens a qcow2 image to write what its disk shows already, which its bitmaps need not record. */
+export async function openUnrecorded(source: Qcow2Description): Promise<Device> {
+  const description = { ...source, 'read-only': false };
+  return new Device(await openQcow2(description, { open: openBelow, above: [], unrecorded: true }));
+}
+
+/** Changes the name of the backing file in a qcow2 image, and nothing else; see `setBackingFile`. */
+export async function setBackingName(
+  { file }: Qcow2Description,
+  backing: BackingName | null,
+): Promise<void> {
+  await using opened = await openBelow(
+    { ...file, 'read-only': false },
+    { open: openBelow, above: [] },
+  );
+  const { setBackingFile } = await import('./qcow2/set-backing.js');
+  await setBackingFile(opened, backing);
+}
+
 /** The description as it is opened: what was asked beside it becomes a part of it. */
 function describe(description: DeviceDescription, options: OpenOptions): DeviceDescription {
-  const { writable = false, contexts = [] } = options;
+  const { writable = false, contexts = [], forceShare = false } = options;
   const readOnly = description['read-only'] === true || !writable;
-  const opened = { ...description, 'read-only': readOnly };
+  const shared = description['force-share'] === true || forceShare;
+  if (shared && !readOnly) {
+    throw new TypeError('force-share is for reading only: do not open the device for writing');
+  }
+  const opened = { ...description, 'read-only': readOnly, ...(shared && { 'force-share': true }) };
   if (opened.driver !== 'nbd' || contexts.length === 0) return opened;
   return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
 }

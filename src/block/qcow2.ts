@@ -1,5 +1,5 @@
 import { LacunaError } from '../errors/index.js';
-import type { ExtentList } from '../extent/index.js';
+import { type ExtentList, isDirtyContext } from '../extent/index.js';
 import { RunKind, type Snapshot } from '../qcow2/index.js';
 import type { Qcow2Description } from './description.js';
 import type { Device } from './device.js';
@@ -20,6 +20,7 @@ import { FixedWriter } from './qcow2/fixed-writer.js';
 import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
 import { ImageWriter, longestZero } from './qcow2/image-writer.js';
+import { OpenBitmaps } from './qcow2/open-bitmaps.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
 import { ChainStatus, CONTEXTS } from './qcow2/status.js';
@@ -34,7 +35,7 @@ export class Qcow2Driver implements Driver {
   readonly description: Qcow2Description;
   readonly size: number;
   readonly limits: Limits;
-  readonly capabilities: Capabilities;
+  capabilities: Capabilities;
   readonly details: ImageDetails;
   readonly #image: Image;
   readonly #backing?: Device;
@@ -43,6 +44,7 @@ export class Qcow2Driver implements Driver {
   readonly #slices: TableSlices;
   readonly copyFrom?: Driver['copyFrom'];
   #writer?: GuestWriter;
+  #bitmaps?: OpenBitmaps;
 
   private constructor(
     image: Image,
@@ -100,7 +102,10 @@ export class Qcow2Driver implements Driver {
       const image = await Image.open(parts);
       const writable = description['read-only'] !== true && parts.snapshot === undefined;
       const driver = new Qcow2Driver(image, parts.description, parts, writable);
-      if (writable) await driver.#makeWritable(parts);
+      if (writable) await driver.#makeWritable(parts, opening.unrecorded);
+      // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
+      else if (parts.snapshot === undefined)
+        driver.#show(await OpenBitmaps.read(parts.header, parts.file));
       return driver;
     } catch (error) {
       await Promise.allSettled(parts.devices.map((device) => device.close()));
@@ -108,7 +113,10 @@ export class Qcow2Driver implements Driver {
     }
   }
 
-  async #makeWritable({ header, file, dataFile, backing }: OpenedParts): Promise<void> {
+  async #makeWritable(
+    { header, file, dataFile, backing }: OpenedParts,
+    unrecorded?: boolean,
+  ): Promise<void> {
     const { mapping, compress } = this.description;
     checkCompress(this.description, this.#image);
     if (mapping === 'fixed') {
@@ -125,6 +133,13 @@ export class Qcow2Driver implements Driver {
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
     this.#image.follow(writer.mapping);
     this.#writer = writer;
+    this.#show(await OpenBitmaps.record(writer, file, unrecorded));
+  }
+
+  #show(bitmaps: OpenBitmaps | undefined): void {
+    if (bitmaps === undefined) return;
+    this.#bitmaps = bitmaps;
+    this.capabilities = { ...this.capabilities, contexts: [...CONTEXTS, ...bitmaps.contexts] };
   }
 
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -178,17 +193,26 @@ export class Qcow2Driver implements Driver {
   }
 
   /** Makes the disk larger; this opening goes on with the size that it had. See {@link ImageWriter.grow}. */
-  grow(size: number): Promise<void> {
-    return this.#writer!.grow(size);
+  async grow(size: number): Promise<void> {
+    const grow = () => this.#writer!.grow(size);
+    await (this.#bitmaps?.grow(size, grow) ?? grow());
   }
 
-  extents(
+  async extents(
     offset: number,
     length: number,
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    return this.#status.extents(offset, length, contexts, signal);
+    const others = contexts.filter((context) => !isDirtyContext(context));
+    const known =
+      others.length === 0 ? [] : await this.#status.extents(offset, length, others, signal);
+    const lists: ExtentList[] = [];
+    for (const context of contexts) {
+      const list = known[others.indexOf(context)];
+      lists.push(list ?? (await this.#bitmaps!.extents(context, offset, length)));
+    }
+    return lists;
   }
 
   async locate(offset: number, length: number): Promise<Location> {
@@ -217,8 +241,17 @@ export class Qcow2Driver implements Driver {
     return true;
   }
 
+  /** Bitmaps may only be said to be whole when everything that they tell of is there. */
+  async #finish(): Promise<void> {
+    if (this.#writer === undefined) return;
+    await this.#writer.finish();
+    await this.#bitmaps?.store();
+  }
+
   async close(): Promise<void> {
-    const flushed = await Promise.allSettled([this.#writer?.finish()]);
+    const flushed = await Promise.allSettled([this.#finish()]);
+    this.#bitmaps?.free();
+    await this.#status.close();
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of [...flushed, ...closed])

@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
+import { guardImage } from './image-locks.js';
 import { preallocate, type RawPreallocation } from './preallocate.js';
 
 const fsync = promisify(fs.fsync);
@@ -21,8 +22,8 @@ export interface RawFileOptions {
  * Makes a raw file of `size` bytes that reads as zero, and takes no space unless that is asked for, or replaces the
  * content of the one that is there. Open it with `knownZero: true`.
  *
- * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file, and what
- *   `preallocate` throws.
+ * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file,
+ *   ERR_DEVICE_LOCKED if somebody uses the one that is there, and what `preallocate` throws.
  */
 export async function createRawFile(
   filename: string,
@@ -32,8 +33,10 @@ export async function createRawFile(
   if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`${size} is no size in bytes`);
   const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
   let fd: number | undefined;
+  let unguard: (() => void) | undefined;
   try {
     if (!exclusive) checkReplaceable(filename);
+    if (!exclusive) unguard = await guardImage(filename);
     fd = fs.openSync(filename, O_WRONLY | O_CREAT | (exclusive ? O_EXCL : 0), mode);
     fs.ftruncateSync(fd, 0);
     fs.ftruncateSync(fd, size);
@@ -43,6 +46,7 @@ export async function createRawFile(
     if (error instanceof LacunaError || error instanceof TypeError) throw error;
     throw fileError('ERR_DEVICE_OPEN', { action: 'create', device: filename }, error as Error);
   } finally {
+    unguard?.();
     if (fd !== undefined) fs.closeSync(fd);
   }
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type CompareOptions, type CompareReport, compare } from '../copy/index.js';
 import { Exit } from './exit.js';
+import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
@@ -9,6 +10,7 @@ interface CompareFlags {
   format?: CompareOptions['aFormat'];
   secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
+  forceShare?: boolean;
   json?: boolean;
 }
 
@@ -29,6 +31,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     .argument('<b>', 'the other')
     .option('-f, --format <format>', 'image format of the first device')
     .option('-F, --second-format <format>', 'image format of the second device')
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option('--strict', 'devices of different sizes are different')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -38,11 +41,12 @@ export function registerCompare(program: Command, shell: Shell): void {
 }
 
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
-  const { format: aFormat, secondFormat: bFormat, strict = false } = flags;
+  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare } = flags;
   return {
     a,
     b,
     strict,
+    forceShare,
     signal: shell.signal,
     ...(aFormat !== undefined && { aFormat }),
     ...(bFormat !== undefined && { bFormat }),

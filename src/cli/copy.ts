@@ -11,7 +11,7 @@ import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
@@ -19,6 +19,7 @@ import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from 
 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
+  forceShare?: boolean;
   outputFormat?: CopyOptions['targetFormat'];
   options?: string[];
   compress?: boolean;
@@ -74,6 +75,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to read; - is standard input')
     .argument('[target]', 'the device to write, made if it is a file; - is standard output')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices([
         'raw',
@@ -165,6 +167,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
   const { image, preallocation } = parseImageOptions(flags.options ?? [], backing);
   const options = {
     sourceFormat: flags.format,
+    forceShare: flags.forceShare,
     targetFormat: flags.outputFormat,
     image,
     compress: flags.compress,

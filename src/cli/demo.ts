@@ -81,10 +81,10 @@ class Demo {
     try {
       const guest = new Guest(device, signal);
       await this.#fill(guest, device);
-      const full = await this.#copyAll();
+      const full = await this.#copyAll(device);
       await this.#change(guest, device, dirty);
-      const increment = await this.#copyDirty(dirty);
-      await this.#verify();
+      const increment = await this.#copyDirty(device, dirty);
+      await this.#verify(device);
       await this.#conclude(full + increment);
     } finally {
       dirty.free();
@@ -108,9 +108,9 @@ class Demo {
     await this.#draw(await allocationOf(device, this.#cells, this.#shell.signal));
   }
 
-  async #copyAll(): Promise<number> {
+  async #copyAll(source: Device): Promise<number> {
     await this.#title('Copy it: ask where the data is, and read only that');
-    const job = copy({ source: this.#source, target: this.#target, signal: this.#shell.signal });
+    const job = copy({ source, target: this.#target, signal: this.#shell.signal });
     const report = await showProgress(job, this.#shell);
     await this.#say(describeCopy(report));
     return report.movedBytes;
@@ -134,15 +134,15 @@ class Demo {
       '',
     );
     await this.#draw(dirtinessOf(dirty, this.#cells));
-    const { equal, offset } = await this.#compare();
+    const { equal, offset } = await this.#compare(device);
     if (equal) throw new Error('the copy should differ now; please report this');
     await this.#say('', `The copy is out of date: it differs from byte ${offset} on.`);
   }
 
-  async #copyDirty(bitmap: Bitmap): Promise<number> {
+  async #copyDirty(source: Device, bitmap: Bitmap): Promise<number> {
     await this.#title('Bring the copy up to date: move what is dirty, zero what became zero');
     const { signal } = this.#shell;
-    const job = copy({ source: this.#source, target: this.#target, bitmap, signal });
+    const job = copy({ source, target: this.#target, bitmap, signal });
     const report = await showProgress(job, this.#shell);
     await this.#say(
       describeCopy(report),
@@ -151,9 +151,9 @@ class Demo {
     return report.movedBytes;
   }
 
-  async #verify(): Promise<void> {
+  async #verify(source: Device): Promise<void> {
     await this.#title('Compare both disks, byte by byte');
-    const { equal, offset, comparedBytes, skippedBytes, durationMs } = await this.#compare();
+    const { equal, offset, comparedBytes, skippedBytes, durationMs } = await this.#compare(source);
     if (!equal) throw new Error(`the copy differs at byte ${offset}; please report this`);
     await this.#say(
       `Equal. Read ${formatBytes(comparedBytes)} of each, in ${formatDuration(durationMs)};`,
@@ -170,9 +170,9 @@ class Demo {
     );
   }
 
-  #compare() {
+  #compare(source: Device) {
     const { signal } = this.#shell;
-    return compareWithBar({ a: this.#source, b: this.#target, signal }, this.#shell);
+    return compareWithBar({ a: source, b: this.#target, signal }, this.#shell);
   }
 
   get #cells(): CellsSize {

@@ -1,12 +1,13 @@
 import type { Command } from 'commander';
 import { type DigestOptions, type DigestReport, digest } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
 
 interface DigestFlags {
   format?: DigestOptions['sourceFormat'];
+  forceShare?: boolean;
   threads?: number;
   json?: boolean;
 }
@@ -26,6 +27,7 @@ export function registerDigest(program: Command, shell: Shell): void {
     .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
     .argument('<source>', 'the device to read')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -33,11 +35,12 @@ export function registerDigest(program: Command, shell: Shell): void {
 }
 
 async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {
-  const { format: sourceFormat, threads } = flags;
+  const { format: sourceFormat, forceShare, threads } = flags;
   const report = await digestWithBar(
     source,
     {
       signal: shell.signal,
+      forceShare,
       ...(sourceFormat !== undefined && { sourceFormat }),
       ...(threads !== undefined && { threads }),
     },

@@ -1,6 +1,9 @@
 /** Flags that several commands share, so that they read the same everywhere. */
 export const FORMAT_FLAG = '-f, --format <format>';
 export const FORMAT_TEXT = 'image format of the source (default: from its name, never its content)';
+export const SHARE_FLAG = '-U, --force-share';
+export const SHARE_TEXT =
+  'read although somebody may be writing: what is read may not fit together';
 
 /** Gathers an option that may be repeated. */
 export function collect(value: string, values: string[] = []): string[] {

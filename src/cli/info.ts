@@ -3,12 +3,13 @@ import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 
 interface InfoFlags {
   format?: OpenOptions['format'];
+  forceShare?: boolean;
   json?: boolean;
 }
 
@@ -21,6 +22,8 @@ export interface DeviceInfo {
   limits: Device['limits'];
   capabilities: Omit<Device['capabilities'], 'contexts' | 'contextsTogether'>;
   contexts: readonly string[];
+  /** What an image says of itself; absent where the device is none. */
+  image?: Device['details'];
   /** Bytes by status; absent where the device cannot tell. */
   allocation?: { data: number; zero: number; hole: number };
 }
@@ -30,7 +33,8 @@ The device is opened for reading, so it does not tell whether it could be writte
 
 Examples:
   lacuna info disk.raw
-  lacuna info --json nbd://host/vda | jq .allocation.data`;
+  lacuna info --json nbd://host/vda | jq .allocation.data
+  lacuna info disk.qcow2                      # its version, features, backing files and snapshots too`;
 
 /** Adds `lacuna info`. */
 export function registerInfo(program: Command, shell: Shell): void {
@@ -40,6 +44,7 @@ export function registerInfo(program: Command, shell: Shell): void {
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
@@ -48,6 +53,7 @@ export function registerInfo(program: Command, shell: Shell): void {
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
   const device = await openDevice(source, {
     signal: shell.signal,
+    forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {
@@ -69,6 +75,7 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
     limits: device.limits,
     capabilities,
     contexts,
+    ...(device.details !== undefined && { image: device.details }),
     ...(tells && { allocation: await allocationOf(device, signal) }),
   };
 }
@@ -107,11 +114,39 @@ export function describeDevice(info: DeviceInfo): string {
     ['requests', describeLimits(limits)],
     ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
     ['contexts', info.contexts.join(', ') || 'none'],
+    ...(info.image === undefined ? [] : describeImage(info.image)),
   ];
   for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
     lines.push([kind, `${formatBytes(bytes)} (${formatShare(bytes, size)})`]);
   }
   return lines.map(([label, text]) => `${label.padEnd(9)} ${text}\n`).join('');
+}
+
+function describeImage(image: NonNullable<DeviceInfo['image']>): Array<[string, string]> {
+  const { format, version, clusterSize, compression, refcountBits, features } = image;
+  const clusters = `clusters of ${formatBytes(clusterSize)}`;
+  const about = `${format} version ${version}, ${clusters}, ${compression}, refcounts of ${refcountBits} bits`;
+  return [
+    ['image', about],
+    ...line('features', features.join(', ')),
+    ...line('data file', image.dataFile),
+    ...image.chain.map(({ name, driver, size }): [string, string] => {
+      return ['backing', `${printable(name)} (${driver}, ${formatBytes(size)})`];
+    }),
+    ...image.snapshots.map(({ id, name, size, date }): [string, string] => {
+      return ['snapshot', `${printable(id)}: ${printable(name)} (${formatBytes(size)}, ${date})`];
+    }),
+  ];
+}
+
+/** One line, where there is something to say. */
+function line(label: string, text: string | undefined): Array<[string, string]> {
+  return text === undefined || text === '' ? [] : [[label, printable(text)]];
+}
+
+/** A name that an image chose must not be able to fool a terminal. */
+function printable(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
 }
 
 function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {

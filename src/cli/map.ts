@@ -5,13 +5,14 @@ import { Cells } from './cells.js';
 import { type ContextKinds, kindsOf } from './context-kinds.js';
 import { extentJson, tableHeading, tableLine } from './extent-table.js';
 import { type StatusRange, walkExtents } from './extent-walk.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
 
 interface MapFlags {
   format?: OpenOptions['format'];
+  forceShare?: boolean;
   context?: string[];
   json?: boolean;
   all?: boolean;
@@ -25,6 +26,7 @@ const TERMINAL_LINES = 20;
 const EXAMPLES = `
 Examples:
   lacuna map disk.raw
+  lacuna map --context qemu:allocation-depth disk.qcow2     # which file of a chain has what
   lacuna map --json disk.raw | jq '[.[] | select(.data)] | length'
   lacuna map --context qemu:dirty-bitmap:backup0 nbd+unix:///vda?socket=/run/nbd.sock
 
@@ -42,6 +44,7 @@ export function registerMap(program: Command, shell: Shell): void {
     .description('Shows which parts of a device are data, zero, hole or dirty.')
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option(
       '--context <name>',
       'metadata context (default: base:allocation); may be repeated',
@@ -61,6 +64,7 @@ async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promis
   const device = await openDevice(source, {
     contexts,
     signal: shell.signal,
+    forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {

@@ -9,6 +9,7 @@ import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
 import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
+import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
@@ -30,10 +31,11 @@ const EXAMPLES = `
 Examples:
   lacuna serve disk.raw
   lacuna serve disk.raw --socket /run/disk.sock --export vda --writable
+  lacuna serve disk.raw --bitmap nightly=disk.bitmaps
   lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
---bind it listens on localhost:10809. The URI is printed once clients may connect. Ctrl-C, or a request to
+--bind it listens on localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */
@@ -48,7 +50,11 @@ export function registerServe(program: Command, shell: Shell): void {
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
     .option('--writable', 'clients may change the device')
-    .option('--bitmap <name>', "serve this dirty bitmap of the source's; may be repeated", collect)
+    .option(
+      '--bitmap <name[=file]>',
+      "serve this dirty bitmap, the source's own or one that a file keeps; may be repeated",
+      collect,
+    )
     .option('--socket <path>', 'listen on a Unix socket')
     .option('--bind <address:port>', 'listen on a TCP address', parseBindAddress)
     .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
@@ -70,9 +76,14 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   if (flags.readOnly && flags.writable) {
     throw new TypeError('--read-only and --writable exclude each other');
   }
+  const bitmaps = parseBitmaps(flags.bitmap ?? []);
+  if (flags.writable && bitmaps.ofFiles.size > 0) {
+    throw new TypeError('--writable excludes bitmaps of files: writes would be missing from them');
+  }
   const tls = await tlsOf(flags);
-  const device = await openSource(source, flags, shell.signal);
+  const device = await openSource(source, bitmaps, flags, shell.signal);
   try {
+    const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
     if (tls === undefined && !isLoopback(address)) {
       shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
     }
@@ -80,7 +91,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
     const warn = warner(shell);
     const { createServer } = await import('../block/serve.js');
     const server = createServer({
-      exports: [{ name: flags.export, description: flags.description, device }],
+      exports: [{ name: flags.export, description: flags.description, device, bitmaps: loaded }],
       tls,
       maxConnections: flags.connections,
       onDeviceError: warn,
@@ -100,10 +111,11 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
 
 async function openSource(
   source: string,
-  { format, writable = false, bitmap = [] }: ServeFlags,
+  { ofSource }: BitmapNames,
+  { format, writable = false }: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
-  const contexts = bitmap.map((name) => `${Context.dirtyPrefix}${name}`);
+  const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
   const options = { writable, contexts, signal, ...(format !== undefined && { format }) };
   const device = await openDevice(source, options);
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));

@@ -15,6 +15,8 @@ export interface CompareOptions extends TransferOptions {
   bFormat?: ImageFormat;
   /** Devices of different sizes are different, even if the rest of the larger one reads as zero. */
   strict?: boolean;
+  /** Read both although others may be writing; see OpenOptions. */
+  forceShare?: boolean;
   signal?: AbortSignal;
   /** Told about ten times a second. */
   onProgress?(progress: { comparedBytes: number; totalBytes: number }): void;
@@ -42,10 +44,9 @@ const PROGRESS_MS = 100;
 /** Compares two devices by content; what reads as zero on both sides by their own status is not read. */
 export async function compare(options: CompareOptions): Promise<CompareReport> {
   checkTransfer(options);
+  const { forceShare, signal } = options;
   const open = async (source: DeviceSource, format?: ImageFormat) =>
-    source instanceof Device
-      ? source
-      : await openDevice(source, { format, signal: options.signal });
+    source instanceof Device ? source : await openDevice(source, { format, forceShare, signal });
   const close = async (device: Device, given: DeviceSource) => {
     if (device !== given) await device.close();
   };

@@ -4,6 +4,8 @@ import type { DeviceSource, TransferOptions } from './options.js';
 
 export interface DigestOptions extends TransferOptions {
   sourceFormat?: ImageFormat;
+  /** Read although others may be writing; see OpenOptions. */
+  forceShare?: boolean;
   signal?: AbortSignal;
   /** Told about ten times a second. */
   onProgress?(progress: { readBytes: number; totalBytes: number }): void;

@@ -259,6 +259,8 @@ class Mover {
     this.#failed = true;
     plan.set(offset + done, length - done);
     if (error === undefined || error === NOT_REACHED) return;
+    // Whoever waits for its turn, in this thread or another, must not go on for long.
+    control.stop();
     throw signal.aborted ? abortedError(signal) : error;
   }
 

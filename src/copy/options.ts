@@ -84,6 +84,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   image?: NewImageOptions;
   /** Compress the clusters of a target that is a qcow2 image. Default false. */
   compress?: boolean;
+  /** Read the source although others may be writing it; see OpenOptions. */
+  forceShare?: boolean;
   /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
   unmap?: boolean;
   /** The caller knows that the target reads as zero everywhere. */

@@ -6,14 +6,15 @@
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
  *
- * A copy that can be resumed leaves it where it was made, to be found again, under a name that comes from its resume
- * file.
+    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
+    if (old) await file.#guard();
+    if (resume !== undefined) await rm(file.path, { force: true });
  */
 import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { type RawFileOptions, syncFolder } from '../block/index.js';
+import { guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -46,6 +47,7 @@ export class PartialFile {
   readonly path: string;
   readonly #name: string;
   readonly #source: Stats | undefined;
+  #unguard = () => {};
 
   static async create(
     filename: string,
@@ -53,9 +55,15 @@ export class PartialFile {
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
     const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
+    if (old) await file.#guard();
     if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
-    await make(file.path, { exclusive: true, mode });
+    try {
+      await make(file.path, { exclusive: true, mode });
+    } catch (error) {
+      file.release();
+      throw error;
+    }
     try {
       if (old) await inheritAccess(file.path, old);
     } catch (error) {
@@ -74,7 +82,9 @@ export class PartialFile {
     const suffix = made.path.startsWith(name) ? made.path.slice(name.length) : '';
     if (!MADE_SUFFIX.test(suffix)) return undefined;
     const file = new PartialFile(name, undefined, suffix);
-    return (await isMade(file.path, made)) ? file : undefined;
+    if (!(await isMade(file.path, made))) return undefined;
+    if (await statIfThere(name)) await file.#guard();
+    return file;
   }
 
   /** Whether the file that an earlier copy made has its name by now. */
@@ -108,6 +118,7 @@ export class PartialFile {
   /** Removes the file. Never fails: it is called when something else has. */
   async abandon(): Promise<void> {
     await rm(this.path, { force: true }).catch(() => {});
+    this.release();
   }
 
   /** Leaves the file under a name that says what it is. Never fails. */
@@ -117,6 +128,15 @@ export class PartialFile {
     // The rest of an earlier copy may be what this one was made from.
     if (old && this.#source && isSameFile(old, this.#source)) return;
     await rename(this.path, name).catch(() => {});
+  }
+
+  /** Lets others use what the name held before. */
+  release(): void {
+    this.#unguard();
+  }
+
+  async #guard(): Promise<void> {
+    this.#unguard = await guardImage(this.#name);
   }
 }
 

@@ -13,7 +13,7 @@ import { walkStatus } from './status-walk.js';
 export async function openForPlan(
   source: Exclude<DeviceSource, Device>,
   { mode, contexts }: CheckedScope,
-  options: Pick<OpenOptions, 'format' | 'signal'>,
+  options: Pick<OpenOptions, 'format' | 'forceShare' | 'signal'>,
 ): Promise<Device> {
   if (mode !== 'top') return await openDevice(source, { ...options, contexts });
   try {

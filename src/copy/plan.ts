@@ -29,6 +29,8 @@ export interface PlanOptions extends PlanScope {
   source: DeviceSource;
   /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat | undefined;
+  /** Read the source although others may be writing it; see OpenOptions. */
+  forceShare?: boolean | undefined;
   /** Bytes; a power of two. Default: the finest that keeps the plan small, see {@link planGranularity}. */
   granularity?: number | undefined;
   /** Where the bitmaps live. Default: the arena of this thread. */
@@ -50,9 +52,9 @@ export interface PlanOptions extends PlanScope {
  */
 export async function plan(options: PlanOptions): Promise<Plan> {
   const scope = checkScope(options);
-  const { source, sourceFormat, signal } = options;
+  const { source, sourceFormat, forceShare, signal } = options;
   if (source instanceof Device) return await planDevice(source, scope, options);
-  const device = await openForPlan(source, scope, { format: sourceFormat, signal });
+  const device = await openForPlan(source, scope, { format: sourceFormat, forceShare, signal });
   return await closeAfter(
     () => planDevice(device, scope, options),
     () => device.close(),

@@ -18,19 +18,20 @@ export interface Source {
   close(): Promise<void>;
 }
 
-export interface SourceOptions extends Pick<CopyOptions, 'source' | 'sourceFormat' | 'signal'> {
+export interface SourceOptions
+  extends Pick<CopyOptions, 'source' | 'sourceFormat' | 'forceShare' | 'signal'> {
   scope: CheckedScope;
   /** How long a lost connection may take to come back; see {@link patient}. */
   reconnectSeconds: number;
 }
 
 export async function openSource(options: SourceOptions): Promise<Source> {
-  const { source, sourceFormat, scope, reconnectSeconds, signal } = options;
+  const { source, sourceFormat, forceShare, scope, reconnectSeconds, signal } = options;
   if (source instanceof Device) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
   const description = patient(source, sourceFormat, reconnectSeconds);
-  const open = () => openForPlan(description, scope, { format: sourceFormat, signal });
+  const open = () => openForPlan(description, scope, { format: sourceFormat, forceShare, signal });
   const opened: Source = {
     device: await open(),
     reopen: async () => {

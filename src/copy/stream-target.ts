@@ -143,14 +143,14 @@ class GrowingFile implements StreamTarget {
   }
 
   close(): Promise<void> {
+    this.#file.release();
     return this.#device.close();
   }
 
-  /** A device keeps its size, so the file is opened anew. */
+  /** A device keeps its size, so the file is opened anew: by one at a time, since it is locked. */
   async #resize(size: number): Promise<void> {
+    await this.#device.close();
     resizeRawFile(this.#file.path, size);
-    const before = this.#device;
     this.#device = await open(this.#description);
-    await before.close();
   }
 }

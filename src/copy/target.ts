@@ -278,7 +278,11 @@ async function openMade(
       await data?.leave();
     },
     reopen: async () => {},
-    close: () => opened.device.close(),
+    close: () => {
+      file.release();
+      data?.release();
+      return opened.device.close();
+    },
     ...(kind.layOut && {
       layOut: async (bytes: Bitmap) => {
         await opened.device.close();

@@ -77,7 +77,6 @@ export async function writeZeroes(options: ZeroOptions): Promise<void> {
   const { target, zero, unmap, remains, control, counters, signal } = options;
   const turns = new Turns();
   const repeater = new Repeater(options);
-  let failed = false;
   const request = async (offset: number, length: number) => {
     await onSide('target', target.zero(offset, length, { unmap, signal }));
     remains?.reset(offset, length);
@@ -88,12 +87,12 @@ export async function writeZeroes(options: ZeroOptions): Promise<void> {
     const piece = new Float64Array(2);
     for (;;) {
       await turns.next();
-      if (!(await control.mayGo()) || failed) return;
+      if (!(await control.mayGo())) return;
       if (zero.claim(piece, { maxBytes: CLAIM_BYTES }) === 0) return;
       const { bytes, error } = await repeater.run(piece[0], piece[1], request);
       if (bytes < piece[1]) zero.set(piece[0] + bytes, piece[1] - bytes);
       if (error === undefined) continue;
-      failed = true;
+      control.stop();
       throw error;
     }
   };

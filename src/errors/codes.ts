@@ -29,6 +29,8 @@ export type ErrorCode =
   | 'ERR_BITMAP_FILE'
   /** A device could not be opened: it is not there, not allowed, or not of a kind that is known. */
   | 'ERR_DEVICE_OPEN'
+  /** Somebody uses a file in a way that does not go with this one: locks keep the two apart. */
+  | 'ERR_DEVICE_LOCKED'
   /** A read, write or other request failed; `errno` says why where the system told. */
   | 'ERR_DEVICE_IO'
   /** A device holds fewer bytes than its size promised. */

@@ -1,5 +1,15 @@
 import type { ExtentList } from './extent-list.js';
 
+/** Which part of the lists is visited; default all of it. */
+export interface VisitPart {
+  /** A byte that all of the lists speak of. Default: their first. */
+  readonly from?: number;
+  /** Stop after so many ranges. */
+  readonly most?: number;
+}
+
+const ALL: VisitPart = {};
+
 /**
  * Visits the range that all of these lists speak of, cut wherever one of them changes: lists of different
  * contexts break at different places and end at different ones. They must begin at one byte.
@@ -12,11 +22,13 @@ export function visitTogether(
   lists: readonly ExtentList[],
   size: number,
   visit: (offset: number, length: number, flags: readonly number[]) => void,
+  { from = lists[0].offset, most = Number.POSITIVE_INFINITY }: VisitPart = ALL,
 ): number {
   const end = Math.min(size, ...lists.map((list) => list.end));
-  const indexes = lists.map(() => 0);
+  const indexes = lists.map((list) => (from < list.end ? list.indexOf(from) : list.count));
   const flags = lists.map(() => 0);
-  for (let offset = lists[0].offset; offset < end; ) {
+  let offset = from;
+  for (let visited = 0; offset < end && visited < most; visited++) {
     let stop = end;
     for (let i = 0; i < lists.length; i++) {
       stop = Math.min(stop, lists[i].endAt(indexes[i]));
@@ -26,5 +38,5 @@ export function visitTogether(
     for (let i = 0; i < lists.length; i++) if (lists[i].endAt(indexes[i]) === stop) indexes[i]++;
     offset = stop;
   }
-  return end;
+  return offset;
 }

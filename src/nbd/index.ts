@@ -25,9 +25,8 @@ export {
   type NbdServerCloseOptions,
   type NbdServerLimits,
   type NbdServerOptions,
-  type NbdServerTls,
 } from './server/index.js';
-export type { NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
+export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {
   formatNbdUri,
   type NbdLocation,

@@ -7,7 +7,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
+import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { LacunaError } from '../errors/index.js';
 
 /** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
@@ -38,6 +38,34 @@ export interface NbdTlsPsk {
   key?: string;
 }
 
+/**
+ * How a server speaks TLS, which clients begin with NBD_OPT_STARTTLS. In its words "the peer" is a client: with
+ * certificates it must have one of its own where there is an authority to vouch for it, unless `verify-peer` is
+ * false; with keys, any user of the file is let in.
+ */
+export type NbdServerTls = (Omit<NbdTlsX509, 'hostname'> | NbdTlsPsk) & {
+  /**
+   * `require` (the default): a client learns nothing without TLS. `on`: the client chooses, so whoever sits in
+   * between can choose for it.
+   */
+  readonly mode?: 'on' | 'require';
+};
+
+/** @throws TypeError where a server could not prove who it is, or check who its clients are. */
+export function checkServerTls(tls: NbdServerTls): void {
+  if (tls.type === 'psk') {
+    const { username, key, 'psk-file': file } = tls;
+    if (file !== undefined || (key !== undefined && username !== undefined)) return;
+    throw new TypeError('TLS with shared keys needs a psk-file, or a username and its key');
+  }
+  const { certificates, ca, cert, key } = tls;
+  if (certificates !== undefined) return;
+  if (cert === undefined || key === undefined) {
+    throw new TypeError('TLS needs a certificate and its key, or a folder that has them');
+  }
+  if (tls['verify-peer'] && ca === undefined) throw new TypeError('verify-peer needs a ca');
+}
+
 /** The names of an endpoint's own files begin with this. */
 export type Endpoint = 'client' | 'server';
 
@@ -49,22 +77,25 @@ export function tlsFailure(why: string, cause?: unknown): LacunaError {
 }
 
 /**
- * The context for certificates; the caller says whether the peer must have one.
+ * What a context for certificates is made of; the caller says whether the peer must have one.
  *
  * @throws LacunaError ERR_NBD_TLS when a file cannot be read or is no certificate or key.
  */
-export async function x509Context(tls: NbdTlsX509, endpoint: Endpoint): Promise<SecureContext> {
+export async function x509Options(
+  tls: Omit<NbdTlsX509, 'hostname'>,
+  endpoint: Endpoint,
+): Promise<SecureContextOptions> {
   const { certificates: folder, ca, cert, key } = tls;
   const given = { ca, cert, key };
-  return secureContext(folder === undefined ? given : await readFolder(folder, endpoint, given));
+  return secureOptions(folder === undefined ? given : await readFolder(folder, endpoint, given));
 }
 
 /**
- * The context for pre-shared keys. Not the suites that take a certificate as well (nobody would look at
- * it), and none without encryption.
+ * What a context for pre-shared keys is made of. Not the suites that take a certificate as well (nobody would
+ * look at it), and none without encryption.
  */
-export function pskContext(): SecureContext {
-  return secureContext({ ciphers: 'PSK:!kRSAPSK:!eNULL' });
+export function pskOptions(): SecureContextOptions {
+  return secureOptions({ ciphers: 'PSK:!kRSAPSK:!eNULL' });
 }
 
 /**
@@ -85,6 +116,7 @@ export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8
     if (colon < 1) throw tlsFailure(`${file}:${i + 1} is no line USERNAME:KEY`);
     keys.set(line.slice(0, colon), hexKey(line.slice(colon + 1).trim(), `${file}:${i + 1}`));
   }
+  if (keys.size === 0) throw tlsFailure(`${file} has no line USERNAME:KEY`);
   return keys;
 }
 
@@ -122,8 +154,9 @@ async function read(path: string): Promise<Buffer> {
   }
 }
 
-/** TLS 1.2 at least, whatever Node was told on its command line. */
-function secureContext(options: SecureContextOptions): SecureContext {
+/** TLS 1.2 at least, whatever Node was told on its command line. What is of no use is found now. */
+function secureOptions(given: SecureContextOptions): SecureContextOptions {
+  const options = { ...given, minVersion: 'TLSv1.2' } as const;
   const { cert, key } = options;
   if ((cert === undefined) !== (key === undefined)) {
     throw tlsFailure('a certificate and its key belong together: one of the two is missing');
@@ -131,7 +164,8 @@ function secureContext(options: SecureContextOptions): SecureContext {
   try {
     // OpenSSL passes over an authority that is none, and then nobody is trusted for a reason nobody sees.
     if (options.ca !== undefined) new X509Certificate(options.ca as string | Buffer);
-    return createSecureContext({ ...options, minVersion: 'TLSv1.2' });
+    createSecureContext(options);
+    return options;
   } catch (cause) {
     throw tlsFailure(`the certificates cannot be used (${(cause as Error).message})`, cause);
   }

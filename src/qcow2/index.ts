@@ -7,6 +7,14 @@ export {
   planTableGrowth,
   type TableGrowth,
 } from './allocation.js';
+export * from './bitmap-directory.js';
+export { BitmapCluster, encodeBitmapTable, parseBitmapTable } from './bitmap-table.js';
+export {
+  BITMAPS_EXTENSION_BYTES,
+  findExtensions,
+  putBitmapsBody,
+  putBitmapsHead,
+} from './bitmaps-extension.js';
 export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
 export {
   allUnits,
@@ -16,6 +24,7 @@ export {
   unitsOf,
   writeMapped,
 } from './cluster.js';
+export { countReferenced } from './count-referenced.js';
 export * from './entries.js';
 export {
   type BitmapsExtension,

@@ -5,10 +5,10 @@
 import { LacunaError } from 'lacuna/errors';
 import { parseNbdUri } from 'lacuna/nbd';
 import { expect, it } from 'vitest';
-import { type Conversation, Dialogue } from '#dist/nbd/client/dialogue.js';
 import { handshake } from '#dist/nbd/client/handshake.js';
 import { askInfo } from '#dist/nbd/client/information.js';
 import { listExports } from '#dist/nbd/client/list.js';
+import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { decodeBlockSizes, viewOf } from '#dist/nbd/wire/options.js';
 import { readExtendedChunkHeader } from '#dist/nbd/wire/replies.js';

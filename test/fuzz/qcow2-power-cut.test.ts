@@ -33,6 +33,8 @@ interface Kind extends ImageKind {
   readonly rounds?: number;
   /** The refcount table moves: it was nearly full. */
   readonly grows?: boolean;
+  /** Sectors that the disk grows to, half way. */
+  readonly growsTo?: number;
 }
 
 const KINDS: Record<string, Kind> = {
@@ -44,8 +46,15 @@ const KINDS: Record<string, Kind> = {
     options: { clusterSize: 512, refcountBits: 64, preallocation: 'metadata' },
     content: 'snapshot',
     sectors: 3584,
-    rounds: 4,
+    rounds: 3,
     grows: true,
+  },
+  'a disk that grows over a longer backing file, and its L1 table with it': {
+    options: { clusterSize: 512 },
+    backing: 1500,
+    content: 'snapshot',
+    rounds: 4,
+    growsTo: 6000,
   },
   'version 2 over a backing file': { options: { clusterSize: 1024, version: 2 }, backing: 700 },
   'refcounts of one bit': { options: { clusterSize: 2048, refcountBits: 1 } },
@@ -113,7 +122,7 @@ async function session(
   history: History,
   rounds = 12,
 ) {
-  let writer = 10;
+  let writer = 10 + history.requests.length;
   for (let round = 0; round < rounds; round++) {
     const busy: Request[] = [];
     const running: Promise<void>[] = [];
@@ -159,6 +168,22 @@ async function session(
   }
 }
 
+/** Writes sectors in a row. */
+async function overwrite(
+  device: Device,
+  disk: PowerCutDisk,
+  history: History,
+  first: number,
+  count: number,
+) {
+  const writer = 10_000 + history.requests.length;
+  const start = disk.entries;
+  const request: Request = { writer, first, count, start, answered: Number.POSITIVE_INFINITY };
+  history.requests.push(request);
+  await device.write(first * 512, sectorsOf(writer, first, count));
+  request.answered = ++history.steps;
+}
+
 async function flush(device: Device, disk: PowerCutDisk, history: History): Promise<void> {
   const sent = ++history.steps;
   await device.flush();
@@ -173,7 +198,7 @@ function allowedWriters(
   const flushed = flushes.findLast(({ end }) => end <= cut);
   const began = requests.filter(({ start }) => start <= cut);
   return (sector) => {
-    let allowed = [initial[sector]];
+    let allowed = [initial[sector] ?? 0];
     for (const request of began) {
       const { writer, first, count, answered, changed } = request;
       if (sector < first || sector >= first + count) continue;
@@ -208,7 +233,7 @@ function checkByQemu(content: Buffer): void {
   assert.ok(status === 0 || status === 3, `qemu-img check: ${status} ${stdout}${stderr}`);
 }
 
-async function open(image: MadeImage, disk: PowerCutDisk): Promise<Device> {
+async function open(image: MadeImage, disk: PowerCutDisk) {
   const own = { driver: 'file' as const, filename: image.path };
   const { backingPath } = image;
   const backing =
@@ -224,7 +249,7 @@ async function open(image: MadeImage, disk: PowerCutDisk): Promise<Device> {
           : openDevice(description),
     },
   );
-  return new Device(driver);
+  return { driver, device: new Device(driver) };
 }
 
 /** Runs one session and cuts it everywhere; returns at how many points. */
@@ -233,8 +258,16 @@ async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
   const image = await makeImage(folder, kind, kind.sectors ?? SECTORS);
   const disk = new PowerCutDisk(image.bytes);
   const history: History = { initial: image.writers, requests: [], flushes: [], steps: 0 };
-  const device = await open(image, disk);
+  const { driver, device } = await open(image, disk);
+  if (kind.grows) await overwrite(device, disk, history, 100, 640);
   await session(device, disk, random, history, kind.rounds);
+  if (kind.growsTo !== undefined) {
+    // Every L2 table is new when the L1 table moves.
+    for (let first = 0; first < SECTORS; first += 64)
+      await overwrite(device, disk, history, first, 1);
+    await driver.grow(kind.growsTo * 512);
+    await session(device, disk, random, history, kind.rounds);
+  }
   const sent = ++history.steps;
   await device.close();
   history.flushes.push({ sent, end: disk.entries });

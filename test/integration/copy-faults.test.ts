@@ -68,8 +68,8 @@ const ERRORS: readonly Faults[] = [
   ],
   [
     'memory runs out',
-    ['--filter=error', 'error-pread=ENOMEM', 'error-pread-rate=30%'],
-    ['--filter=error', 'error-pwrite=ENOMEM', 'error-pwrite-rate=30%'],
+    ['--filter=error', 'error-pread=ENOMEM', 'error-pread-rate=15%'],
+    ['--filter=error', 'error-pwrite=ENOMEM', 'error-pwrite-rate=15%'],
   ],
 ];
 

@@ -183,6 +183,77 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('is asked for nothing where nothing is to be done, and with no range where there is none', async () => {
+    const seen: (readonly number[])[] = [];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ flags: 0xffd });
+      for (;;) {
+        const request = await connection.request();
+        seen.push([request.command, request.offset, request.length]);
+        connection.send(wire.doneChunk(request));
+      }
+    });
+    const client = await NbdClient.connect({ server });
+    await client.read(512, bytes(0));
+    await client.write(512, bytes(0));
+    for (const nothing of ['writeZeroes', 'trim', 'cache'] as const) await client[nothing](512, 0);
+    await client.flush();
+    expect(seen).toEqual([[3, 0, 0]]);
+    await within(client.close());
+  });
+
+  test('has more than 2 GiB is asked and believed beyond', async () => {
+    const [gib, seen] = [2 ** 30, [] as (readonly number[])[]];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ size: 16 * gib, contexts: ['base:allocation', 'x:y'] });
+      for (;;) {
+        const request = await connection.request();
+        seen.push([request.command, request.offset, request.length]);
+        if (request.command === 7) {
+          const extents = [[0x80000000, 0x80000001]] as [number, number][];
+          connection.send(wire.statusChunk(request, 1, extents));
+        } else if (request.command === 0) {
+          connection.send(wire.dataChunk(request, request.offset, bytes(512)));
+        } else connection.send(wire.doneChunk(request));
+      }
+    });
+    const client = await NbdClient.connect({ server, contexts: ['x:y'] });
+    await client.read(3 * gib, bytes(512));
+    await client.writeZeroes(5 * gib, 3 * gib);
+    const [list] = await client.blockStatus(2 * gib, 3 * gib, ['x:y']);
+    expect([...list]).toEqual([{ offset: 2 * gib, length: 2 * gib, flags: 0x80000001 }]);
+    expect(seen).toEqual([
+      [0, 3 * gib, 512],
+      [6, 5 * gib, 3 * gib],
+      [7, 2 * gib, 3 * gib],
+    ]);
+    await within(client.close());
+  });
+
+  test('writes its answers before it reads the question is read meanwhile', async () => {
+    // More on both ways than sockets hold: who writes first and reads later waits for ever.
+    const names = Array.from({ length: 900 }, (_, i) => `x:${i}:${'y'.repeat(1000)}`);
+    const server = await serveHostile(async (connection) => {
+      connection.send(wire.greeting());
+      await connection.take(4);
+      for (let option = 0; option !== 8; ) {
+        option = await connection.option();
+        connection.send(option === 8 ? wire.ack(8) : wire.optionError(option, 0x80000001));
+      }
+      connection.stopReading();
+      for (const [id, name] of names.entries()) connection.send(wire.grantContext(id, name));
+      await connection.sent();
+      connection.goOnReading();
+      await connection.option();
+      connection.send(wire.ack(10));
+      await connection.option();
+      connection.send(wire.exportInfo(2 ** 20, 1), wire.ack(7));
+    });
+    const client = await within(NbdClient.connect({ server, contexts: names }));
+    expect(client.contexts).toHaveLength(900);
+    await within(client.close());
+  });
+
   test('has extended headers is told what is payload, and which contexts are wanted', async () => {
     const seen: unknown[] = [];
     const server = await serveHostile(async (connection) => {

@@ -1,4 +1,5 @@
 import { type AddressInfo, connect, createServer } from 'node:net';
+import { openDevice } from 'lacuna';
 import type { LacunaError } from 'lacuna/errors';
 import { NbdClient, type NbdConnectOptions } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
@@ -67,6 +68,22 @@ describe('reading', () => {
     const replies = await Promise.all(offsets.map((offset) => read(client, offset, 40_000)));
     for (const [i, bytes] of replies.entries()) expectPattern(bytes, offsets[i]);
     await client.close();
+  });
+
+  test('an export whose size is no multiple of what it takes fails at its tail, and is not cut short', async () => {
+    const { uri } = await peers.nbdkit([
+      ...['--filter=blocksize-policy', 'pattern', '1000001', 'blocksize-minimum=4096'],
+      ...['blocksize-preferred=64K', 'blocksize-maximum=1M', 'blocksize-error-policy=error'],
+    ]);
+    await using device = await openDevice(uri);
+    expect(device.size).toBe(1_000_001);
+    const whole = new Uint8Array(4096);
+    await device.read(995_328 - 4096, whole);
+    expectPattern(whole, 995_328 - 4096);
+    await expect(device.read(999_000, new Uint8Array(1001))).rejects.toMatchObject({
+      code: 'ERR_NBD_REMOTE',
+      errno: 'EINVAL',
+    });
   });
 
   test('an export of an odd size is read to its last byte', async () => {

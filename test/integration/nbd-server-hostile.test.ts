@@ -242,7 +242,7 @@ describe('closing', () => {
 });
 
 describe('plain text around STARTTLS', () => {
-  const tls = { psk: () => Buffer.alloc(16, 7) };
+  const tls = { type: 'psk', username: 'a', key: '00ff' } as const;
 
   test.each([
     ['in the same packet', 0],

@@ -32,11 +32,12 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const pem = (name: string) => readFileSync(join(folder, `${name}.pem`), 'utf8');
 const x509 = (ca = false): NbdServerTls => ({
-  context: { cert: pem('server-cert'), key: pem('server-key'), ...(ca && { ca: pem('ca-cert') }) },
+  type: 'x509',
+  cert: pem('server-cert'),
+  key: pem('server-key'),
+  ...(ca && { ca: pem('ca-cert') }),
 });
-const psk: NbdServerTls = {
-  psk: (identity) => (identity === 'alice' ? Buffer.from(SECRET, 'hex') : undefined),
-};
+const psk: NbdServerTls = { type: 'psk', username: 'alice', key: SECRET };
 
 const certified = (path: string, certificates = folder) =>
   `nbds+unix://localhost/?socket=${path}&tls-certificates=${certificates}`;
@@ -221,8 +222,39 @@ test('what goes wrong in TLS itself ends one connection', async () => {
 test('options that cannot work are misuse, found at once', () => {
   const device = fakeDevice(MiB);
   const make = (tls: NbdServerTls) => () => new NbdServer({ exports: [{ name: '', device }], tls });
-  expect(make({})).toThrow(TypeError);
-  expect(make({ context: { key: pem('server-key') }, verifyPeer: true })).toThrow(TypeError);
-  expect(make({ context: { cert: 'x', key: 'y' } })).toThrow();
-  expect(make({ mode: 'off' })).not.toThrow();
+  expect(make({ type: 'x509' })).toThrow(TypeError);
+  expect(make({ type: 'x509', key: pem('server-key') })).toThrow(TypeError);
+  expect(make({ ...x509(), 'verify-peer': true } as NbdServerTls)).toThrow(TypeError);
+  expect(make({ type: 'psk' })).toThrow(TypeError);
+  expect(make({ type: 'psk', key: SECRET })).toThrow(TypeError);
+  expect(make({ type: 'psk', 'psk-file': '/nowhere' })).not.toThrow();
+});
+
+test.each<[string, () => NbdServerTls]>([
+  ['a certificate that is none', () => ({ type: 'x509', cert: 'x', key: 'y' })],
+  ['a folder without them', () => ({ type: 'x509', certificates: '/nowhere' })],
+  ['a file of keys that is not there', () => ({ type: 'psk', 'psk-file': '/nowhere' })],
+  ['a file of keys without one', () => ({ type: 'psk', 'psk-file': '/dev/null' })],
+  ['a key that is no number', () => ({ type: 'psk', username: 'alice', key: 'secret' })],
+])('with %s it does not listen', async (_, tls) => {
+  const server = new NbdServer({ exports: [{ name: '', device: fakeDevice(MiB) }], tls: tls() });
+  const listening = server.listen({ type: 'unix', path: join(folder, 'never') });
+  await expect(listening).rejects.toMatchObject({ code: 'ERR_NBD_TLS' });
+  await expect(listening).rejects.not.toThrow(/secret/);
+  await server.close();
+});
+
+test('the folder and the file of keys that a client takes do for a server', async () => {
+  const both = await serveTls({ type: 'x509', certificates: folder });
+  // The folder has an authority, so a client must show a certificate; its own is in the same folder.
+  expect((await finish('nbdinfo', [certified(both.path)])).code).toBe(0);
+  const bare = await mkdtemp(join(tmpdir(), 'lacuna-'));
+  await copyFile(join(folder, 'ca-cert.pem'), join(bare, 'ca-cert.pem'));
+  expect((await finish('nbdinfo', [certified(both.path, bare)])).code).toBe(1);
+  const open = await serveTls({ type: 'x509', certificates: folder, 'verify-peer': false });
+  expect((await finish('nbdinfo', [certified(open.path, bare)])).code).toBe(0);
+  await rm(bare, { recursive: true });
+  const keys = await serveTls({ type: 'psk', 'psk-file': join(folder, 'keys.psk') });
+  expect((await finish('nbdinfo', [shared(keys.path)])).code).toBe(0);
+  expect((await finish('nbdinfo', [shared(keys.path, 'stranger.psk')])).code).toBe(1);
 });

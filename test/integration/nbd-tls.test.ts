@@ -173,6 +173,28 @@ describe.each(servers)('%s with pre-shared keys', (_, serve) => {
   });
 });
 
+test('a server that dies in the middle of TLS fails each request in flight once', async () => {
+  const path = await pskFile('alice');
+  const peer = await peers.nbdkit([
+    ...['--tls=require', `--tls-psk=${path}`],
+    ...['--filter=delay', 'pattern', '64M', 'rdelay=30'],
+  ]);
+  const tls: NbdTls = { type: 'psk', username: 'alice', 'psk-file': path };
+  const client = await NbdClient.connect({ server: peer.server, tls });
+  let settled = 0;
+  const reads = Array.from({ length: 10 }, (_, i) =>
+    client.read(i * 65536, new Uint8Array(65536)).finally(() => settled++),
+  );
+  const results = Promise.allSettled(reads);
+  // No close_notify comes: the system closes the socket.
+  await peer.stop('SIGKILL');
+  for (const result of await results) {
+    expect(result).toMatchObject({ reason: { code: 'ERR_NBD_DISCONNECTED' } });
+  }
+  expect(settled).toBe(10);
+  await client.close();
+});
+
 describe('never weaker than asked:', () => {
   test.each<[string, Server]>([
     ['nbdkit', () => peers.nbdkit(['pattern', '1M'])],

@@ -71,6 +71,15 @@ export class HostileConnection {
     this.#socket.pause();
   }
 
+  goOnReading(): void {
+    this.#socket.resume();
+  }
+
+  /** Resolves when the client has taken what was sent, as far as the system holds no more. */
+  async sent(): Promise<void> {
+    await new Promise<void>((resolve) => this.#socket.write('', () => resolve()));
+  }
+
   async take(count: number): Promise<Uint8Array> {
     while (this.#received.length < count) {
       if (this.#ended) throw new Error('the client is gone');

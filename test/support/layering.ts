@@ -27,6 +27,9 @@ const BRIDGES: Record<string, string[]> = {
   qcow2: ['block/qcow2.ts', 'block/qcow2/', 'index.ts'],
 };
 
+/** Folders of `src/nbd` by rank: the two ends share what lies below, and do not know each other. */
+const NBD_RANKS: Record<string, number> = { wire: 0, stream: 1, client: 2, server: 2 };
+
 interface Mention {
   readonly pattern: RegExp;
   readonly rooms: readonly string[];
@@ -82,7 +85,7 @@ export function importsOf(file: string, text: string): string[] {
 
 function forbids(file: string, target: string): string | undefined {
   const [from, to] = [roomOf(file), roomOf(target)];
-  if (from === to) return undefined;
+  if (from === to) return from === 'nbd' ? forbidsInNbd(file, target) : undefined;
   if (to === 'cli') return 'the command is built on the library, never the other way round';
   const bridges = BRIDGES[to];
   const isBridge = (bridge: string) =>
@@ -96,6 +99,13 @@ function forbids(file: string, target: string): string | undefined {
   if (RANKS[from] === undefined || RANKS[to] === undefined) return undefined;
   if (RANKS[to] <= RANKS[from]) return undefined;
   return `a lower room never imports a higher one (${from} lies below ${to})`;
+}
+
+function forbidsInNbd(file: string, target: string): string | undefined {
+  const [from, to] = [file.split('/')[1], target.split('/')[1]];
+  if (from === to || NBD_RANKS[from] === undefined || NBD_RANKS[to] === undefined) return undefined;
+  if (NBD_RANKS[to] < NBD_RANKS[from]) return undefined;
+  return `nbd/${from} does not know nbd/${to}: what both ends need is in nbd/stream or nbd/wire`;
 }
 
 function forbidsIsland(from: string, to: string): string | undefined {

@@ -1,6 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -9,6 +10,7 @@ import { afterAll, afterEach } from 'vitest';
 /** Which package brings a program, for the error when it is missing. */
 const PACKAGES: Readonly<Record<string, string>> = {
   nbdkit: 'nbdkit',
+  'nbd-server': 'nbd-server',
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
   openssl: 'openssl',
@@ -21,21 +23,32 @@ const PACKAGES: Readonly<Record<string, string>> = {
 const START_MS = 20_000;
 const STOP_MS = 5_000;
 
-/** A server process that accepts connections on a private Unix socket. */
-export interface Peer {
+/** Something that accepts connections on a private Unix socket. */
+export interface SocketPeer {
   readonly server: { type: 'unix'; path: string };
   /** `nbd+unix:///?socket=PATH`; put an export's name behind the third slash. */
   readonly uri: string;
-  readonly pid: number;
   /** What it wrote to standard error. */
   log(): string;
-  /** Ends this process, by its id, and waits for it; harmless when it has ended. */
+  /** Ends what was started, by its id, and waits for it; harmless when it has ended. */
   stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** A server process of its own. */
+export interface Peer extends SocketPeer {
+  readonly pid: number;
+}
+
+/** Options of an export in the configuration file of nbd-server. */
+export interface ServerSection {
+  /** The file that is served. */
+  readonly exportname?: string;
+  readonly [option: string]: string | number | boolean | undefined;
 }
 
 /** Servers for tests, all ended and their folder removed after each test (or after the suite). */
 export class Peers {
-  readonly #running = new Set<Peer>();
+  readonly #running = new Set<Pick<Peer, 'stop'>>();
   #folder: Promise<string> | undefined;
   #sockets = 0;
 
@@ -69,6 +82,23 @@ export class Peers {
     const path = await this.#socketPath();
     const server = ['--nbd-server', `addr.type=unix,addr.path=${path}`];
     return this.#start('qemu-storage-daemon', [...server, ...args], path);
+  }
+
+  /**
+   * nbd-server with these exports: the options of each section of its configuration file. It knows no foreground, and a
+   * daemon would outlive a killed test run; so one is started for each client, as inetd does.
+   */
+  async nbdServer(exports: Readonly<Record<string, ServerSection>>): Promise<SocketPeer> {
+    const path = await this.#socketPath();
+    const configuration = `${path}.conf`;
+    await writeFile(configuration, sectionsOf({ generic: { allowlist: true }, ...exports }));
+    // Its command line must name a file, which it then serves by the empty name.
+    const [{ exportname: file }] = Object.values(exports);
+    const args = ['-d', '-C', configuration, '0', String(file), '-r'];
+    const peer = new InetdPeer('nbd-server', args, path);
+    this.#running.add(peer);
+    await peer.listening();
+    return peer;
   }
 
   /** Ends everything that was started. */
@@ -168,6 +198,66 @@ class ChildPeer implements Peer {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
+}
+
+/** Starts a program for each client, with the client's socket as its standard input. */
+class InetdPeer implements SocketPeer {
+  readonly server: { type: 'unix'; path: string };
+  readonly uri: string;
+  readonly #program: string;
+  readonly #args: readonly string[];
+  readonly #listener = createServer({ pauseOnConnect: true }, (socket) => this.#serve(socket));
+  readonly #children = new Set<ChildProcess>();
+  #log = '';
+
+  constructor(program: string, args: readonly string[], path: string) {
+    this.server = { type: 'unix', path };
+    this.uri = `nbd+unix:///?socket=${path}`;
+    this.#program = program;
+    this.#args = args;
+  }
+
+  async listening(): Promise<void> {
+    this.#listener.listen(this.server.path);
+    await once(this.#listener, 'listening');
+  }
+
+  log(): string {
+    return this.#log;
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    this.#listener.close();
+    const ended = [...this.#children].map((child) => once(child, 'exit'));
+    for (const child of this.#children) child.kill(signal);
+    const kill = () => this.#children.forEach((child) => void child.kill('SIGKILL'));
+    const timer = setTimeout(kill, STOP_MS);
+    await Promise.all(ended);
+    clearTimeout(timer);
+  }
+
+  #serve(socket: Socket): void {
+    const child = spawn(this.#program, this.#args, { stdio: [socket, 'ignore', 'pipe'] });
+    this.#children.add(child);
+    child.stderr?.on('data', (text) => {
+      this.#log += text;
+    });
+    child.once('error', (error) => {
+      this.#log += isMissing(error) ? missing(this.#program, error).message : error.message;
+      this.#children.delete(child);
+    });
+    child.once('exit', () => this.#children.delete(child));
+    // The program has its own hold on it.
+    socket.destroy();
+  }
+}
+
+function sectionsOf(sections: Readonly<Record<string, ServerSection>>): string {
+  const lines = Object.entries(sections).flatMap(([name, options]) => [
+    `[${name}]`,
+    ...Object.entries(options).map(([key, value]) => `${key} = ${value}`),
+  ]);
+  return `${lines.join('\n')}\n`;
 }
 
 function canConnect(path: string): Promise<boolean> {

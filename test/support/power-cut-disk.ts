@@ -39,7 +39,11 @@ export class PowerCutDisk {
 
   /** A driver over the disk, which grows. Flushes take a while, and cover what was written before they began. */
   driver(): Driver {
+    const end = () => this.#end;
     return {
+      get end() {
+        return end();
+      },
       name: 'disk.qcow2',
       size: Number.MAX_SAFE_INTEGER,
       limits: {

@@ -87,11 +87,12 @@ export function checkImage(file: Uint8Array): CheckedImage {
     return (bytes[at] >> (bit & 7)) & (2 ** (2 ** order) - 1);
   };
 
-  const snapshots: { offset: number; size: number }[] = [];
+  const snapshots: { offset: number; size: number; disk: number }[] = [];
   const start = Number(u64(64));
   let place = start;
   for (let i = 0; i < u32(60); i++) {
-    snapshots.push({ offset: Number(u64(place)), size: u32(place + 8) });
+    const disk = u32(place + 36) >= 16 ? Number(u64(place + 48)) : shape.size;
+    snapshots.push({ offset: Number(u64(place)), size: u32(place + 8), disk });
     const length =
       40 + u32(place + 36) + bytes.readUInt16BE(place + 12) + bytes.readUInt16BE(place + 14);
     place += Math.ceil(length / 8) * 8;
@@ -146,7 +147,9 @@ export function checkImage(file: Uint8Array): CheckedImage {
     leaks,
     size: shape.size,
     read: (backing) => readDisk(shape, active, backing),
-    readSnapshot: (index, backing) => readDisk(shape, snapshots[index], backing),
+    readSnapshot: (index, backing) => {
+      return readDisk({ ...shape, size: snapshots[index].disk }, snapshots[index], backing);
+    },
   };
 }
 

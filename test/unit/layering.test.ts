@@ -62,6 +62,18 @@ describe('the checker finds', () => {
       /only block\/nbd.ts/,
     ],
     [
+      'an end of NBD that knows the other',
+      'nbd/server/a.ts',
+      "import { b } from '../client/b.js';",
+      /in nbd\/stream or nbd\/wire/,
+    ],
+    [
+      'a stream of NBD that knows an end',
+      'nbd/stream/a.ts',
+      "import { b } from '../client/b.js';",
+      /nbd\/stream does not know nbd\/client/,
+    ],
+    [
       'a command that is imported',
       'copy/a.ts',
       "import { b } from '../cli/b.js';",
@@ -112,6 +124,7 @@ describe('the checker allows', () => {
     ['looking down', 'copy/a.ts', "import { b } from '../bitmap/b.js';"],
     ['a room to itself', 'nbd/a.ts', "import { b } from './b.js';"],
     ['NBD to use errors', 'nbd/a.ts', "import { b } from '../errors/index.js';"],
+    ['an end of NBD to use the stream', 'nbd/client/a.ts', "import { b } from '../stream/b.js';"],
     ['the bridge into NBD', 'block/nbd.ts', "import { b } from '../nbd/index.js';"],
     ['the public index to name all rooms', 'index.ts', "export * from './copy/index.js';"],
     ['test suites to use devices', 'testing/a.ts', "import { b } from '../block/index.js';"],

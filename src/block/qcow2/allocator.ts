@@ -54,6 +54,8 @@ export class Allocator {
   readonly #blockLimit: number;
   readonly #turns = new Serial();
   #table: Uint8Array;
+  /** Entries of the table up to the last one that names a block. */
+  #describedBlocks: number;
   /** No cluster with a lower number is free. */
   #lowest = 0;
   /** First byte behind what was packed last, inside a cluster; 0 where the next one begins in a new cluster. */
@@ -65,6 +67,10 @@ export class Allocator {
     this.#geometry = header.geometry;
     this.#codec = new RefcountCodec(header.current.refcountOrder);
     this.#table = table;
+    this.#describedBlocks = table.length / 8;
+    while (this.#describedBlocks > 0 && this.#blockOffset(this.#describedBlocks - 1) === 0) {
+      this.#describedBlocks--;
+    }
     this.#blockLimit = Math.max(CACHE_BLOCKS, CACHE_BYTES / this.#geometry.clusterSize);
   }
 
@@ -72,8 +78,17 @@ export class Allocator {
     const { refcountTableOffset, refcountTableClusters } = header.current;
     const table = new Uint8Array(refcountTableClusters * header.geometry.clusterSize);
     if (table.length === 0) throw corrupt(file.name, 'no refcount table', 56);
+    if (refcountTableOffset >= file.end) {
+      const found = `the refcount table at ${refcountTableOffset}, behind the end of the file`;
+      throw corrupt(file.name, found, 48);
+    }
     await file.read(refcountTableOffset, table);
     return new Allocator(file, header, table);
+  }
+
+  /** First byte of the file whose refcount no block keeps: what is in use lies before it. */
+  get end(): number {
+    return this.#describedBlocks * this.#geometry.refcountBlockEntries * this.#geometry.clusterSize;
   }
 
   /** Takes the first free clusters: at least one, at most `most`, in a row. */
@@ -215,15 +230,14 @@ export class Allocator {
       this.#blocks.set(index, block);
       added.push(block);
     }
+    this.#describedBlocks = Math.max(this.#describedBlocks, area.firstBlock + area.blocks);
     return added;
   }
 
   async #allocateBehindAll(count: number): Promise<Run> {
     const { clusterSize, refcountBlockEntries } = this.#geometry;
     for (;;) {
-      let firstBlock = this.#table.length / 8;
-      while (firstBlock > 0 && this.#blockOffset(firstBlock - 1) === 0) firstBlock--;
-      const area = planArea(firstBlock, count, refcountBlockEntries);
+      const area = planArea(this.#describedBlocks, count, refcountBlockEntries);
       if ((area.firstBlock + area.blocks) * 8 <= this.#table.length) {
         this.#checkPlace({ offset: area.start * clusterSize, count: count + area.blocks });
         this.#addBlocks(area);
@@ -261,6 +275,7 @@ export class Allocator {
     } catch (error) {
       this.#table = old;
       for (const { index } of added) this.#blocks.delete(index);
+      this.#describedBlocks = Math.min(this.#describedBlocks, growth.area.firstBlock);
       throw error;
     }
     for (const block of added) block.fresh = false;
@@ -342,8 +357,9 @@ export class Allocator {
     const offset = index * 8 < this.#table.length ? this.#blockOffset(index) : 0;
     if (offset === 0) return undefined;
     const { clusterSize } = this.#geometry;
-    if (offset % clusterSize !== 0 || !Number.isSafeInteger(offset)) {
-      const found = `refcount block ${index} at ${offset}, which is no start of a cluster`;
+    const inside = Number.isSafeInteger(offset) && offset + clusterSize <= this.#file.end;
+    if (offset % clusterSize !== 0 || !inside) {
+      const found = `refcount block ${index} at ${offset}, which is no cluster of the file`;
       const { refcountTableOffset } = this.#header.current;
       throw corrupt(this.#file.name, found, refcountTableOffset + index * 8);
     }

@@ -28,6 +28,8 @@ export interface ChainOpening {
   readonly above: ReadonlyArray<string | undefined>;
   /** The file is the image's own: it grows where it is written behind its end. */
   readonly grows?: boolean;
+  /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
+  readonly unrecorded?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -48,7 +50,8 @@ export async function openParts(
 ): Promise<OpenedParts> {
   const devices: Device[] = [];
   const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
-    const device = await opening.open(part, { ...opening, ...below });
+    const shared = description['force-share'] === true && { 'force-share': true };
+    const device = await opening.open({ ...part, ...shared }, { ...opening, ...below });
     devices.push(device);
     return device;
   };

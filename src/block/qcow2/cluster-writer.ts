@@ -227,10 +227,13 @@ export class ClusterWriter {
 
   /** Metadata is not guest data, whatever a damaged table says. */
   #checkPlace(host: number, clusters: number): void {
-    const { data, geometry, hasDataFile, header } = this.#parts;
+    const { data, geometry, hasDataFile, header, allocator } = this.#parts;
     if (hasDataFile) return;
-    const found = header.metadataIn(host, host + clusters * geometry.clusterSize);
+    const end = host + clusters * geometry.clusterSize;
+    const found = header.metadataIn(host, end);
     if (found !== undefined) throw corrupt(data.name, `${found} in a cluster of the disk`, host);
+    if (end <= allocator.end) return;
+    throw corrupt(data.name, 'a cluster of the disk that has no refcount', host);
   }
 
   /** The part of a request that one L2 table maps. */

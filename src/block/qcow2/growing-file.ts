@@ -1,4 +1,6 @@
+import { statSync } from 'node:fs';
 import type { DeviceDescription } from '../description.js';
+import type { Device } from '../device.js';
 import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../driver.js';
 
 /**
@@ -29,6 +31,10 @@ export class GrowingFile implements Driver {
     this.#end = driver.size;
   }
 
+  get end(): number {
+    return this.#end;
+  }
+
   async read(offset: number, target: Uint8Array): Promise<void> {
     const there = Math.max(0, Math.min(target.byteLength, this.#end - offset));
     if (there < target.byteLength) target.fill(0, there);
@@ -57,4 +63,12 @@ export class GrowingFile implements Driver {
   close(): Promise<void> {
     return this.#driver.close();
   }
+}
+
+/** What reads a file, with its real size: a device that grows has none to tell. */
+export function readerOf(file: Device) {
+  const read = (offset: number, target: Uint8Array) => file.read(offset, target);
+  const { description } = file;
+  const grows = file.size === Number.MAX_SAFE_INTEGER && description?.driver === 'file';
+  return { size: grows ? statSync(description.filename).size : file.size, read };
 }

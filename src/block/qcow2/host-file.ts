@@ -39,6 +39,11 @@ export class HostFile {
     return this.#device.size;
   }
 
+  /** First byte behind what the file holds. */
+  get end(): number {
+    return this.#device.end;
+  }
+
   /** What must be written as a whole: a sector, or what the driver takes for one. */
   get unit(): number {
     return this.#unit;

@@ -51,6 +51,12 @@ export interface FirstWrite {
 }
 
 /**
+ * Is told of every range of the disk before it is changed, but not of what is added when the disk grows. The change
+ * waits for it, and is not made where it fails.
+ */
+export type BeforeChange = (offset: number, length: number) => Promise<void> | void;
+
+/**
  * The writing half of an image. It holds the tables that the reading half must look into while the image is open, and
  * keeps requests for the same clusters apart: those that write in place, and reads, run side by side; one that maps
  * clusters anew has them for itself.
@@ -58,7 +64,8 @@ export interface FirstWrite {
 export class ImageWriter implements GuestWriter {
   readonly header: LiveHeader;
   readonly mapping: Mapping;
-  readonly #file: HostFile;
+  readonly allocator: Allocator;
+  readonly file: HostFile;
   readonly #committer: Committer;
   readonly #writer: ClusterWriter;
   readonly #zeroer: ClusterZeroer;
@@ -66,6 +73,7 @@ export class ImageWriter implements GuestWriter {
   readonly #locks = new RangeLock();
   readonly #firstWrites: FirstWrite[] = [];
   #begun?: Promise<void>;
+  #tell?: BeforeChange;
 
   private constructor(
     { dataFile, backingSize, compress }: ImageWriterParts,
@@ -76,9 +84,10 @@ export class ImageWriter implements GuestWriter {
   ) {
     const { geometry, current } = header;
     const data = dataFile === undefined ? undefined : new HostFile(dataFile);
-    this.#file = file;
+    this.file = file;
     this.header = header;
     this.mapping = mapping;
+    this.allocator = allocator;
     this.#committer = new Committer({ file, dataFile: data, header, allocator, mapping });
     this.#writer = new ClusterWriter({
       geometry,
@@ -97,7 +106,7 @@ export class ImageWriter implements GuestWriter {
       writer: this.#writer,
       backingSize,
       dataFile: data,
-      rawDataFile: (current.autoclear & Autoclear.rawDataFile) !== 0n,
+      rawDataFile: data !== undefined && (current.autoclear & Autoclear.rawDataFile) !== 0n,
     });
     if (compress === undefined) return;
     const parts = { geometry, mapping, allocator, file, compress };
@@ -133,14 +142,17 @@ export class ImageWriter implements GuestWriter {
     this.#firstWrites.push(first);
   }
 
+  beforeEachChange(tell: BeforeChange): void {
+    this.#tell = tell;
+  }
+
   /** Runs a read while nobody maps its clusters anew. */
   reading<T>(offset: number, length: number, read: () => Promise<T>): Promise<T> {
     return this.#hold(offset, offset + length, false, read);
   }
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
-    await this.#begin();
-    this.#committer.wroteData();
+    await this.#begin(offset, source.byteLength);
     if (this.#compressor === undefined) await this.#writePlain(offset, source);
     else await this.#writeCompressed(this.#compressor, offset, source);
     await this.#end(options.fua);
@@ -148,38 +160,36 @@ export class ImageWriter implements GuestWriter {
 
   async #writePlain(offset: number, source: Uint8Array): Promise<void> {
     const end = offset + source.byteLength;
-    const done = await this.#hold(offset, end, false, () =>
+    const done = await this.#change(offset, end, false, () =>
       this.#writer.writeInPlace(offset, source),
     );
     if (done === source.byteLength) return;
     const rest = () => this.#writer.write(offset + done, source.subarray(done));
-    await this.#hold(offset + done, end, true, rest);
+    await this.#change(offset + done, end, true, rest);
   }
 
   #writeCompressed(compressor: ClusterCompressor, offset: number, source: Uint8Array) {
     const { size } = this.header.current;
-    return this.#hold(offset, offset + source.byteLength, true, () =>
+    return this.#change(offset, offset + source.byteLength, true, () =>
       compressor.write(offset, source, size),
     );
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
-    await this.#begin();
+    await this.#begin(offset, length);
     const end = offset + length;
     const { size } = this.header.current;
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () =>
+    await this.#change(offset, end, true, () =>
       this.#zeroer.zero(offset, end, size, options.unmap ?? true),
     );
     await this.#end(options.fua);
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#begin();
+    await this.#begin(offset, length);
     const end = offset + length;
     const { size } = this.header.current;
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () => this.#zeroer.discard(offset, end, size));
+    await this.#change(offset, end, true, () => this.#zeroer.discard(offset, end, size));
     await this.#end();
   }
 
@@ -206,13 +216,13 @@ export class ImageWriter implements GuestWriter {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
     }
     if (current.version === 2 && current.snapshotCount > 0) {
-      const message = `${this.#file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
-      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.#file.name });
+      const message = `${this.file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
+      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.file.name });
     }
     if (entries * 8 > MAX_L1_BYTES) {
       throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
     }
-    await this.#begin();
+    await this.#beginOnce();
     await this.mapping.growL1(entries, () => this.flush());
     // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
     for (let at = current.size; at < size; ) {
@@ -226,14 +236,18 @@ export class ImageWriter implements GuestWriter {
 
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
   async #zeroAdded(offset: number, end: number): Promise<void> {
-    this.#committer.wroteData();
-    await this.#hold(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
+    await this.#change(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
     await this.#end();
   }
 
+  async #begin(offset: number, length: number): Promise<void> {
+    await this.#beginOnce();
+    await this.#tell?.(offset, length);
+  }
+
   /** The first change tells others what it invalidates, before it invalidates it. */
-  #begin(): Promise<void> {
-    this.#begun ??= this.#file.whole(async () => {
+  #beginOnce(): Promise<void> {
+    this.#begun ??= this.file.whole(async () => {
       for (const first of this.#firstWrites) await first.run(this.header);
       const kept = this.#firstWrites.reduce(
         (all, { autoclear }) => all | autoclear,
@@ -254,6 +268,23 @@ export class ImageWriter implements GuestWriter {
     const there = Math.max(0, Math.min(target.length, this.header.current.size - offset));
     if (there < target.length) target.fill(0, there);
     if (there > 0) await read(offset, target.subarray(0, there));
+  }
+
+  /**
+   * Runs a request that writes. The next commit has something to flush when it ends, and not before: a commit that runs
+   * meanwhile may have flushed a part of it.
+   */
+  async #change<T>(
+    offset: number,
+    end: number,
+    alone: boolean,
+    request: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#hold(offset, end, alone, request);
+    } finally {
+      this.#committer.wroteData();
+    }
   }
 
   /** Runs a request while it holds the clusters that it touches. */

@@ -2,11 +2,20 @@ import { type Geometry, geometryOf, type Header, viewOf, writeU64 } from '../../
 import { Serial } from '../../util/index.js';
 import type { HostFile } from './host-file.js';
 
-/** The fields that change while an image is written. All lie in the first sector, and so change at once. */
+/**
+ * The fields that change while an image is written. All lie in the first sector, and so change at once; but for the
+ * extensions, which whoever changes them has written, and which are only taken note of here.
+ */
 export type HeaderChanges = Partial<
   Pick<
     Header,
-    'size' | 'l1Size' | 'l1Offset' | 'refcountTableOffset' | 'refcountTableClusters' | 'autoclear'
+    | 'size'
+    | 'l1Size'
+    | 'l1Offset'
+    | 'refcountTableOffset'
+    | 'refcountTableClusters'
+    | 'autoclear'
+    | 'extensions'
   >
 >;
 

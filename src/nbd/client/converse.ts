@@ -1,7 +1,7 @@
 import { abortedError, isAborted, LacunaError } from '../../errors/index.js';
+import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
-import { type Conversation, Dialogue } from './dialogue.js';
 import { locate } from './failures.js';
 import { prepareTls, type Securer } from './secure-socket.js';
 import { Transport } from './transport.js';

@@ -1,4 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
+import type { Conversation } from '../stream/dialogue.js';
 import { DEFAULT_MAX_PAYLOAD, ExportFlag, Info, OptionReply } from '../wire/constants.js';
 import {
   type BlockSizes,
@@ -8,7 +9,6 @@ import {
   viewOf,
 } from '../wire/options.js';
 import { decodeText } from '../wire/text.js';
-import type { Conversation } from './dialogue.js';
 import { violation } from './failures.js';
 import { type OptionAnswer, optionReply } from './option-replies.js';
 

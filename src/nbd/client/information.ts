@@ -1,7 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
+import { type Conversation, say } from '../stream/dialogue.js';
 import { Info, Option } from '../wire/constants.js';
 import { encodeInfoQuery, encodeOption } from '../wire/options.js';
-import { type Conversation, say } from './dialogue.js';
 import { type Chosen, readInfos, type Words } from './export-infos.js';
 import { ExportProperties } from './export-properties.js';
 import { greet } from './greeting.js';

@@ -1,4 +1,5 @@
 import { type ErrorCode, LacunaError } from '../../errors/index.js';
+import { type Conversation, take } from '../stream/dialogue.js';
 import {
   MAX_STRING_BYTES,
   OPTION_ERROR,
@@ -7,7 +8,6 @@ import {
 } from '../wire/constants.js';
 import { OPTION_REPLY_BYTES, viewOf } from '../wire/options.js';
 import { decodeText, printable } from '../wire/text.js';
-import { type Conversation, take } from './dialogue.js';
 import { violation } from './failures.js';
 
 /** One reply to an option. */

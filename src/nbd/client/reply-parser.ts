@@ -8,12 +8,13 @@
  *            --status-> statusHead ------> extents -> header
  *            --error--> error -----------> header
  *
- * Small replies are read many at once into a staging buffer and copied. While a large read is pending,
+ * Small replies are read many at once into an inbox and copied. While a large read is pending,
  * only a header's bytes are asked for, and then the payload straight into the target: that costs one
  * more system call for each reply and saves copying it.
  *
  * With extended headers every reply is a chunk, its header longer, its status wider; all else is the same.
  */
+import { Inbox } from '../stream/inbox.js';
 import {
   CHUNK_DONE,
   CHUNK_MAGIC,
@@ -34,7 +35,6 @@ import { checkChunk, ERROR_FIELDS_BYTES } from './chunk-rules.js';
 import { remoteError, violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 import type { RequestTable } from './request-table.js';
-import { Staging } from './staging.js';
 import { type StatusContexts, StatusReader } from './status-reader.js';
 
 export interface ReplyEvents {
@@ -51,14 +51,14 @@ export interface ReplyRules extends StatusContexts {
   readonly extended: boolean;
 }
 
-const STAGING_BYTES = 64 * 1024;
+const INBOX_BYTES = 64 * 1024;
 /** A payload's rest of this size is worth a system call of its own. */
 const DIRECT_BYTES = 32 * 1024;
 /** The offset in a data chunk's body; so much behind a header can be asked for without touching payload. */
 const DATA_OFFSET_BYTES = 8;
 
 /** Takes what nobody wants any more. What is in it is never looked at, so all connections share it. */
-const scratch = new Uint8Array(STAGING_BYTES);
+const scratch = new Uint8Array(INBOX_BYTES);
 
 const State = {
   header: 0,
@@ -74,7 +74,7 @@ export class ReplyParser {
   readonly #table: RequestTable;
   readonly #rules: ReplyRules;
   readonly #events: ReplyEvents;
-  readonly #staging = new Staging(STAGING_BYTES);
+  readonly #inbox = new Inbox(INBOX_BYTES);
   readonly #status: StatusReader;
   #state: number = State.header;
   /** Bytes that the state needs at once. */
@@ -87,7 +87,7 @@ export class ReplyParser {
   #remaining = 0;
   /** Where in the request's range the payload goes on. */
   #position = 0;
-  /** The buffer that was given last is payload memory, not staging. */
+  /** The buffer that was given last is payload memory, not the inbox. */
   #direct = false;
 
   constructor(table: RequestTable, rules: ReplyRules, events: ReplyEvents) {
@@ -103,13 +103,13 @@ export class ReplyParser {
     const lean = this.#table.expectsLargeRead;
     this.#direct = this.#state === State.payload && (lean || this.#remaining >= DIRECT_BYTES);
     if (this.#direct) return this.#payloadRoom();
-    return this.#staging.room(this.#needed, lean ? this.#leanLimit() : STAGING_BYTES);
+    return this.#inbox.room(lean ? this.#leanLimit() : INBOX_BYTES);
   }
 
   /** See ByteSink. */
   received(count: number): void {
     if (this.#direct) this.#payloadReceived(count);
-    else this.#staging.filled(count);
+    else this.#inbox.filled(count);
     while (this.#advance());
   }
 
@@ -148,7 +148,7 @@ export class ReplyParser {
   /** One step; false when it needs more bytes. */
   #advance(): boolean {
     if (this.#state === State.payload) return this.#drainPayload();
-    if (this.#staging.length < this.#needed) return false;
+    if (this.#inbox.length < this.#needed) return false;
     switch (this.#state) {
       case State.header:
         return this.#header();
@@ -172,7 +172,7 @@ export class ReplyParser {
   }
 
   #header(): boolean {
-    const { view, start } = this.#staging;
+    const { view, start } = this.#inbox;
     const magic = view.getUint32(start);
     if (this.#rules.extended) {
       if (magic === EXTENDED_CHUNK_MAGIC) return this.#extendedChunk();
@@ -182,7 +182,7 @@ export class ReplyParser {
     if (magic !== CHUNK_MAGIC || !this.#rules.structured) {
       throw violation(`a reply with the magic number 0x${magic.toString(16)}`);
     }
-    if (this.#staging.length < CHUNK_BYTES) {
+    if (this.#inbox.length < CHUNK_BYTES) {
       this.#needed = CHUNK_BYTES;
       return false;
     }
@@ -190,8 +190,8 @@ export class ReplyParser {
   }
 
   #simpleReply(): boolean {
-    const { view } = this.#staging;
-    const at = this.#staging.consume(SIMPLE_REPLY_BYTES);
+    const { view } = this.#inbox;
+    const at = this.#inbox.consume(SIMPLE_REPLY_BYTES);
     const error = view.getUint32(at + 4);
     const request = this.#find(at + 8);
     this.#last = true;
@@ -206,16 +206,16 @@ export class ReplyParser {
   }
 
   #chunk(): boolean {
-    const { view } = this.#staging;
-    const at = this.#staging.consume(CHUNK_BYTES);
+    const { view } = this.#inbox;
+    const at = this.#inbox.consume(CHUNK_BYTES);
     this.#remaining = view.getUint32(at + 16);
     return this.#body(at, this.#find(at + 8));
   }
 
   /** "Extended reply header": it says the request's offset again, so that a mix-up is noticed. */
   #extendedChunk(): boolean {
-    const { view } = this.#staging;
-    const at = this.#staging.consume(EXTENDED_CHUNK_BYTES);
+    const { view } = this.#inbox;
+    const at = this.#inbox.consume(EXTENDED_CHUNK_BYTES);
     const request = this.#find(at + 8);
     const offset = readU64(view, at + 16);
     if (offset !== request.offset) {
@@ -227,8 +227,8 @@ export class ReplyParser {
 
   /** What follows the header at `at`, whose length is known. */
   #body(at: number, request: PendingRequest): boolean {
-    const flags = this.#staging.view.getUint16(at + 4);
-    const type = this.#staging.view.getUint16(at + 6);
+    const flags = this.#inbox.view.getUint16(at + 4);
+    const type = this.#inbox.view.getUint16(at + 6);
     const { extended } = this.#rules;
     this.#last = (flags & CHUNK_DONE) !== 0;
     checkChunk(request, { type, length: this.#remaining, last: this.#last, extended });
@@ -249,7 +249,7 @@ export class ReplyParser {
   }
 
   #find(cookieAt: number): PendingRequest {
-    const { view } = this.#staging;
+    const { view } = this.#inbox;
     const high = view.getUint32(cookieAt);
     const low = view.getUint32(cookieAt + 4);
     const request = this.#table.find(high, low);
@@ -261,14 +261,14 @@ export class ReplyParser {
   }
 
   #dataOffset(): boolean {
-    const offset = readU64(this.#staging.view, this.#staging.consume(8));
+    const offset = readU64(this.#inbox.view, this.#inbox.consume(8));
     const length = this.#remaining - 8;
     return this.#payload(this.#cover(offset, length), length);
   }
 
   #hole(): boolean {
-    const { view } = this.#staging;
-    const at = this.#staging.consume(12);
+    const { view } = this.#inbox;
+    const at = this.#inbox.consume(12);
     const length = view.getUint32(at + 8);
     if (length === 0) throw violation('a hole of no bytes');
     const position = this.#cover(readU64(view, at), length);
@@ -295,14 +295,14 @@ export class ReplyParser {
     return this.#enter(State.payload, 1);
   }
 
-  /** Copies what of the payload lies in staging. */
+  /** Copies what of the payload lies in the inbox. */
   #drainPayload(): boolean {
-    const staging = this.#staging;
+    const inbox = this.#inbox;
     if (this.#remaining > 0) {
-      const count = Math.min(staging.length, this.#remaining);
+      const count = Math.min(inbox.length, this.#remaining);
       if (count === 0) return false;
-      const at = staging.consume(count);
-      this.#request.target?.set(staging.bytes.subarray(at, at + count), this.#position);
+      const at = inbox.consume(count);
+      this.#request.target?.set(inbox.bytes.subarray(at, at + count), this.#position);
       this.#skip(count);
     }
     return this.#remaining === 0 && this.#endChunk();
@@ -314,10 +314,10 @@ export class ReplyParser {
   }
 
   #statusHead(): boolean {
-    const { view } = this.#staging;
+    const { view } = this.#inbox;
     const { extended } = this.#rules;
     const headBytes = extended ? EXTENDED_STATUS_HEAD_BYTES : STATUS_HEAD_BYTES;
-    const at = this.#staging.consume(headBytes);
+    const at = this.#inbox.consume(headBytes);
     this.#status.begin(this.#request, view.getUint32(at));
     this.#remaining -= headBytes;
     if (!extended) return this.#enter(State.extents, EXTENT_BYTES);
@@ -329,19 +329,19 @@ export class ReplyParser {
   }
 
   #extents(): boolean {
-    const staging = this.#staging;
-    const count = Math.floor(Math.min(staging.length, this.#remaining) / this.#needed);
-    const at = staging.consume(count * this.#needed);
-    if (this.#rules.extended) this.#status.addExtended(staging.view, at, count);
-    else this.#status.add(staging.view, at, count);
+    const inbox = this.#inbox;
+    const count = Math.floor(Math.min(inbox.length, this.#remaining) / this.#needed);
+    const at = inbox.consume(count * this.#needed);
+    if (this.#rules.extended) this.#status.addExtended(inbox.view, at, count);
+    else this.#status.add(inbox.view, at, count);
     this.#remaining -= count * this.#needed;
     return this.#remaining > 0 || this.#endChunk();
   }
 
   #error(): boolean {
-    const { view, bytes } = this.#staging;
+    const { view, bytes } = this.#inbox;
     const length = this.#remaining;
-    const at = this.#staging.consume(length);
+    const at = this.#inbox.consume(length);
     const textLength = view.getUint16(at + 4);
     if (textLength > length - ERROR_FIELDS_BYTES) throw violation('an error text of wrong length');
     const textAt = at + ERROR_FIELDS_BYTES;

@@ -1,13 +1,19 @@
 import { isIP, type Socket } from 'node:net';
-import { type ConnectionOptions, checkServerIdentity, connect, type TLSSocket } from 'node:tls';
+import {
+  type ConnectionOptions,
+  checkServerIdentity,
+  connect,
+  createSecureContext,
+  type TLSSocket,
+} from 'node:tls';
 import type { LacunaError } from '../../errors/index.js';
 import {
   type NbdTls,
   type NbdTlsPsk,
-  pskContext,
   pskKeys,
+  pskOptions,
   tlsFailure,
-  x509Context,
+  x509Options,
 } from '../tls.js';
 import type { NbdServerAddress } from '../uri.js';
 import { disconnected, violation } from './failures.js';
@@ -24,12 +30,12 @@ export async function prepareTls(tls: NbdTls, server: NbdServerAddress): Promise
   // Said always: NODE_TLS_REJECT_UNAUTHORIZED holds where an option is missing.
   const strict = { rejectUnauthorized: true };
   if (tls.type === 'psk') {
-    const options = await pskOptions(tls);
+    const options = await pskConnection(tls);
     return (socket) => connect({ ...strict, ...options, socket });
   }
   const name = tls.hostname ?? (server.type === 'inet' ? server.host : 'localhost');
   const options: ConnectionOptions = {
-    secureContext: await x509Context(tls, 'client'),
+    secureContext: createSecureContext(await x509Options(tls, 'client')),
     rejectUnauthorized: tls['verify-peer'] ?? true,
     checkServerIdentity: (_, certificate) => checkServerIdentity(name, certificate),
     // "Literal IPv4 and IPv6 addresses are not permitted in HostName" (RFC 6066, section 3).
@@ -38,7 +44,7 @@ export async function prepareTls(tls: NbdTls, server: NbdServerAddress): Promise
   return (socket) => connect({ ...strict, ...options, socket });
 }
 
-async function pskOptions(tls: NbdTlsPsk): Promise<ConnectionOptions> {
+async function pskConnection(tls: NbdTlsPsk): Promise<ConnectionOptions> {
   const keys = await pskKeys(tls);
   const identity = tls.username ?? (keys.size === 1 ? [...keys.keys()][0] : '');
   const psk = keys.get(identity);
@@ -47,7 +53,7 @@ async function pskOptions(tls: NbdTlsPsk): Promise<ConnectionOptions> {
     throw tlsFailure(`${which}: name the user of the pre-shared key`);
   }
   return {
-    secureContext: pskContext(),
+    secureContext: createSecureContext(pskOptions()),
     pskCallback: () => ({ psk, identity }),
     checkServerIdentity: (_, certificate) => {
       // With TLS 1.3 a server may answer an offered key with a certificate, which proves nothing of the key.

@@ -6,10 +6,11 @@
  * byte lands in its target; for a write, Node holds no part of its source.
  */
 import { abortedError, LacunaError } from '../../errors/index.js';
+import type { ByteSink } from '../stream/byte-sink.js';
+import type { Sender } from '../stream/outbox.js';
+import { Watchdog } from '../stream/watchdog.js';
 import { Command, CommandFlag } from '../wire/constants.js';
-import type { ByteSink } from './byte-sink.js';
 import { describeRequest, disconnected, locate } from './failures.js';
-import { Outbox, type Sender } from './outbox.js';
 import type {
   PendingRequest,
   RequestOwner,
@@ -17,8 +18,8 @@ import type {
   RequestSpec,
 } from './pending-request.js';
 import { ReplyParser, type ReplyRules } from './reply-parser.js';
+import { RequestOutbox } from './request-outbox.js';
 import { RequestTable } from './request-table.js';
-import { Watchdog } from './watchdog.js';
 
 export interface SessionOptions extends ReplyRules {
   /** How messages name the export. */
@@ -41,7 +42,7 @@ export class Session implements ByteSink, RequestOwner {
   readonly #options: SessionOptions;
   readonly #table = new RequestTable(this);
   readonly #parser: ReplyParser;
-  readonly #outbox: Outbox;
+  readonly #outbox: RequestOutbox;
   readonly #watchdog: Watchdog;
   #failure: LacunaError | undefined;
   #shuttingDown = false;
@@ -51,7 +52,7 @@ export class Session implements ByteSink, RequestOwner {
   constructor(connection: Connection, options: SessionOptions) {
     this.#connection = connection;
     this.#options = options;
-    this.#outbox = new Outbox(connection, options.extended);
+    this.#outbox = new RequestOutbox(connection, options.extended);
     this.#parser = new ReplyParser(this.#table, options, {
       replied: (request) => this.#replied(request),
       memoryReturned: (request) => this.#abandon(request),

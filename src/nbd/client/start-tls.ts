@@ -1,7 +1,8 @@
+import { type Conversation, say, secure } from '../stream/dialogue.js';
 import { tlsFailure } from '../tls.js';
 import { Option, OptionError, OptionReply } from '../wire/constants.js';
 import { encodeOption } from '../wire/options.js';
-import { type Conversation, say, secure } from './dialogue.js';
+import { violation } from './failures.js';
 import type { Greeting } from './greeting.js';
 import { optionReply, refusal } from './option-replies.js';
 
@@ -16,7 +17,7 @@ export function* startTls(greeting: Greeting): Conversation<void> {
   yield* say(encodeOption(Option.startTls));
   const answer = yield* optionReply(Option.startTls);
   if (answer.type === OptionReply.ack && answer.payload.length === 0) {
-    yield* secure();
+    yield* secure(() => violation('bytes in plain behind its agreement to TLS'));
     return;
   }
   if (answer.type === OptionError.policy || answer.type === OptionError.unsupported) {

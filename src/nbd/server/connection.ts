@@ -2,13 +2,13 @@
 import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import { LacunaError } from '../../errors/index.js';
-import { type Conversation, Dialogue } from '../client/dialogue.js';
+import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
 import { MAX_UNSENT_ANSWERS } from './limits.js';
 import { negotiate, negotiateInTls } from './negotiation.js';
 import { ServerSession, type SessionOptions } from './session.js';
-import { startTls } from './tls.js';
+import { startTls } from './start-tls.js';
 import { ServerTransport } from './transport.js';
 
 export interface ConnectionOptions extends SessionOptions {

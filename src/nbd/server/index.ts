@@ -8,4 +8,3 @@ export type {
 } from './export.js';
 export type { NbdServerLimits } from './limits.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
-export type { NbdServerTls } from './tls.js';

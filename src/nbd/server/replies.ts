@@ -3,6 +3,7 @@
  * chunks wherever they were agreed on, even when it fails; other commands answer with one short message.
  */
 import type { ExtentList } from '../../extent/index.js';
+import type { Outbox } from '../stream/outbox.js';
 import { CHUNK_DONE, Chunk } from '../wire/constants.js';
 import { Errno, type ErrnoName } from '../wire/errno.js';
 import {
@@ -14,7 +15,6 @@ import {
   writeSimpleReply,
 } from '../wire/replies.js';
 import { writeU64 } from '../wire/u64.js';
-import type { Outbox } from './outbox.js';
 import type { ServerRequest } from './request.js';
 import { encodeStatus } from './status-body.js';
 

@@ -7,6 +7,8 @@
  * Headers are read many at once into the inbox. The payload of a write is received straight into its buffer,
  * and behind a large one only a header's bytes are asked for, since another such write is likely.
  */
+
+import { Inbox } from '../stream/inbox.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import {
   EXTENDED_REQUEST_BYTES,
@@ -15,7 +17,6 @@ import {
   REQUEST_BYTES,
 } from '../wire/requests.js';
 import { violation } from './failures.js';
-import { Inbox } from './inbox.js';
 import type { ServerRequest } from './request.js';
 
 export interface RequestHandler {

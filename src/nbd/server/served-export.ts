@@ -4,7 +4,6 @@ import { ExportFlag, MAX_STRING_BYTES } from '../wire/constants.js';
 import type { BlockSizes } from '../wire/options.js';
 import { encodeText } from '../wire/text.js';
 import type { NbdExportBitmap, NbdExportDevice, NbdExportOptions } from './export.js';
-import { Holes } from './holes.js';
 
 /** A metadata context of an export. Ids are the same on every connection, which nobody may rely on. */
 export interface ServedContext {
@@ -27,8 +26,8 @@ export class ServedExport {
   readonly readOnly: boolean;
   readonly contexts: readonly ServedContext[];
   readonly blockSizes: BlockSizes;
-  /** Lets reads answer with holes, where it costs little to look for them. */
-  readonly holes: Holes | undefined;
+  /** It costs little to look for holes, so that a read may be answered with them. */
+  readonly tellsHoles: boolean;
 
   /** @throws TypeError or RangeError when it cannot be served. */
   constructor(options: NbdExportOptions, maxPayload: number) {
@@ -43,8 +42,7 @@ export class ServedExport {
     this.contexts = contextsOf(device, bitmaps);
     this.blockSizes = blockSizesOf(device, maxPayload);
     const { exactStatus, contexts } = device.capabilities;
-    const cheap = exactStatus && contexts.includes(Context.allocation);
-    this.holes = cheap ? new Holes(device) : undefined;
+    this.tellsHoles = exactStatus && contexts.includes(Context.allocation);
   }
 
   /**

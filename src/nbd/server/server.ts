@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
+import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { BufferPool } from './buffer-pool.js';
 import { type ConnectionOptions, ServerConnection } from './connection.js';
@@ -7,7 +8,7 @@ import type { NbdExportOptions } from './export.js';
 import { ended } from './failures.js';
 import { type NbdServerLimits, resolveLimits } from './limits.js';
 import { ServedExport } from './served-export.js';
-import { type NbdServerTls, resolveTls } from './tls.js';
+import { prepareTls } from './start-tls.js';
 
 export interface NbdServerOptions {
   /** What is served; names are unique. */
@@ -18,6 +19,11 @@ export interface NbdServerOptions {
   readonly maxConnections?: number;
   /** A client that has not entered an export by then is hung up on. Default 10 s. */
   readonly handshakeTimeoutMs?: number;
+  /**
+   * A client that neither asks anything nor takes its answers for so long is hung up on. Default 0: never, for a
+   * disk that nobody uses may stay attached.
+   */
+  readonly idleTimeoutMs?: number;
   readonly limits?: Partial<NbdServerLimits>;
   /** Hears of requests that a device failed. The client is told no more than the kind of the error. */
   readonly onDeviceError?: (error: unknown) => void;
@@ -46,25 +52,30 @@ export class NbdServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #connections = new Set<ServerConnection>();
   readonly #maxConnections: number;
-  readonly #options: ConnectionOptions;
+  readonly #tls: NbdServerTls | undefined;
+  #options: ConnectionOptions;
   readonly #onRefused: (error: LacunaError) => void;
   #address: NbdServerAddress | undefined;
+  #started = false;
   #closing: Promise<void> | undefined;
   #whenEmpty: (() => void) | undefined;
 
   /** @throws TypeError or RangeError when the options are not valid. */
   constructor(options: NbdServerOptions) {
     const limits = resolveLimits(options.limits);
-    const tls = options.tls?.mode === 'off' ? undefined : options.tls;
+    const { tls } = options;
+    if (tls !== undefined) checkServerTls(tls);
     const mode = tls === undefined ? 'off' : (tls.mode ?? 'require');
+    this.#tls = tls;
     this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
     this.#onRefused = guarded(options.onRefused);
     this.#options = {
       limits,
       pool: new BufferPool(),
       offer: { exports: servedExports(options.exports, limits.maxPayload), tls: mode },
-      tls: tls && resolveTls(tls),
+      tls: undefined,
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
+      idleTimeoutMs: options.idleTimeoutMs ?? 0,
       onDeviceError: guarded(options.onDeviceError),
       onClosed: (connection, failure) => this.#closed(connection, failure),
     };
@@ -93,12 +104,20 @@ export class NbdServer implements AsyncDisposable {
   /**
    * Listens. A Unix socket must not exist; port 0 lets the system choose.
    *
-   * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on.
+   * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on, ERR_NBD_TLS when keys or
+   * certificates cannot be used.
    */
-  listen(address: NbdServerAddress): Promise<NbdServerAddress> {
-    if (this.#address !== undefined || this.#closing !== undefined) {
-      return Promise.reject(new TypeError('a server listens once'));
+  async listen(address: NbdServerAddress): Promise<NbdServerAddress> {
+    if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
+    this.#started = true;
+    if (this.#tls !== undefined) {
+      this.#options = { ...this.#options, tls: await prepareTls(this.#tls) };
     }
+    if (this.#closing !== undefined) throw new TypeError('the server was closed');
+    return this.#listen(address);
+  }
+
+  #listen(address: NbdServerAddress): Promise<NbdServerAddress> {
     const where = address.type === 'unix' ? { path: address.path } : address;
     return new Promise((resolve, reject) => {
       const failed = (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause));

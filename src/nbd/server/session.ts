@@ -5,14 +5,17 @@
  * A client that sends more than it may have in flight, or that does not take its answers, is not read from
  * until it does: it waits, and nobody else does.
  */
-import type { ByteSink } from '../client/byte-sink.js';
+import { LacunaError } from '../../errors/index.js';
+import type { ByteSink } from '../stream/byte-sink.js';
+import { Outbox, type Sender } from '../stream/outbox.js';
+import { Watchdog } from '../stream/watchdog.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import type { Entered } from './agreement.js';
 import type { BufferPool } from './buffer-pool.js';
 import { execute, type Workplace } from './commands.js';
 import { wireErrno } from './failures.js';
+import { Holes } from './holes.js';
 import type { NbdServerLimits } from './limits.js';
-import { Outbox, type Sender } from './outbox.js';
 import { Replies } from './replies.js';
 import { ServerRequest } from './request.js';
 import { RequestParser } from './request-parser.js';
@@ -30,11 +33,15 @@ export interface SessionConnection extends Sender {
 
 export interface SessionOptions {
   readonly limits: NbdServerLimits;
+  /** A client that neither asks nor takes its answers for so long is hung up on; 0 waits for ever. */
+  readonly idleTimeoutMs: number;
   readonly pool: BufferPool;
   /** Hears of every request that a device failed. */
   readonly onDeviceError: (error: unknown) => void;
 }
 
+/** Headers and small payloads are gathered in blocks of this size. */
+const BLOCK_BYTES = 128 * 1024;
 /** Answers that wait for the socket: enough to keep it busy, little enough to stay in the cache. */
 const MAX_UNSENT = 1024 * 1024;
 /** Bytes of requests begun in one turn of the event loop; then other connections have theirs. */
@@ -49,6 +56,7 @@ export class ServerSession implements ByteSink {
   readonly #outbox: Outbox;
   readonly #parser: RequestParser;
   readonly #work: Workplace;
+  readonly #watchdog: Watchdog;
   readonly #abort = new AbortController();
   readonly #idle: ServerRequest[] = [];
   readonly #free = (request: ServerRequest) => this.#finish(request);
@@ -73,16 +81,18 @@ export class ServerSession implements ByteSink {
       extended,
       contextCount: contexts.length,
     };
-    this.#outbox = new Outbox(connection, () => this.#progress());
+    this.#outbox = new Outbox(connection, BLOCK_BYTES, () => this.#sent());
     this.#work = {
       served,
       replies: new Replies(this.#outbox, { structured, extended }),
       structured: structured || extended,
       contexts,
       maxExtents: limits.maxExtents,
-      holes: served.holes,
+      holes: served.tellsHoles ? new Holes(served.device) : undefined,
       signal: this.#abort.signal,
     };
+    this.#watchdog = new Watchdog(options.idleTimeoutMs, () => this.#idled());
+    this.#watchdog.watch();
     this.#parser = new RequestParser(
       {
         blank: () => this.#idle.pop() ?? new ServerRequest(this.#free),
@@ -98,6 +108,7 @@ export class ServerSession implements ByteSink {
   }
 
   received(count: number): void {
+    this.#watchdog.progress();
     this.#run(() => this.#parser.received(count));
     if (this.#parser.stalled) this.#connection.pause();
   }
@@ -105,6 +116,7 @@ export class ServerSession implements ByteSink {
   /** The connection is gone; what is in flight is finished, and answered to nobody. */
   closed(): void {
     this.#ended = true;
+    this.#watchdog.stop();
     this.#parser.stop();
     clearImmediate(this.#turn);
     this.#abort.abort();
@@ -184,6 +196,28 @@ export class ServerSession implements ByteSink {
     this.#progress();
   }
 
+  #sent(): void {
+    this.#watchdog.progress();
+    this.#progress();
+  }
+
+  /** Whether a request that has arrived in full is being carried out or answered. */
+  get #working(): boolean {
+    return this.#inFlight > (this.#parser.receiving ? 1 : 0);
+  }
+
+  /** While the device works it is not the client who is slow. */
+  #idled(): void {
+    if (this.#working && this.#outbox.unsent === 0) {
+      this.#watchdog.watch();
+      return;
+    }
+    const seconds = this.#options.idleTimeoutMs / 1000;
+    this.#connection.destroy(
+      new LacunaError('ERR_TIMEOUT', `the client neither asked nor took anything for ${seconds} s`),
+    );
+  }
+
   /** Something that a request may have waited for has happened. */
   #progress(): void {
     if (this.#ended) return;
@@ -214,8 +248,7 @@ export class ServerSession implements ByteSink {
   #checkDrained(): void {
     if (!this.#closing || this.#ended || this.#advancing) return;
     // A payload that has not arrived in full will not: nothing is read any more.
-    const unfinished = this.#parser.receiving ? 1 : 0;
-    if (this.#inFlight > unfinished || this.#parser.stalled) return;
+    if (this.#working || this.#parser.stalled) return;
     this.#ended = true;
     this.#outbox.flush();
     this.#connection.end();

@@ -2,7 +2,7 @@ import { type OnReadOpts, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import type { LacunaError } from '../../errors/index.js';
-import type { ByteSink } from '../client/byte-sink.js';
+import type { ByteSink } from '../stream/byte-sink.js';
 import { ended } from './failures.js';
 
 /** A client that was sent everything and does not close is waited for so long. */

@@ -51,7 +51,7 @@ describe('parseDescription', () => {
     ['{"driver": "toString"}', /driver cannot be "toString"/],
     [
       'driver=file,file=x',
-      /file is unknown; driver file has the keys: driver, read-only, filename/,
+      /file is unknown; driver file has the keys: driver, read-only, force-share, filename, locking/,
     ],
     ['driver=file', /filename is missing/],
     ['driver=nbd,server.type=tcp', /server.type cannot be "tcp".*unix, inet/],
@@ -60,6 +60,7 @@ describe('parseDescription', () => {
     ['driver=nbd,server=x,server.type=unix', /server has a value already/],
     ['driver=file,filename=a,filename=b', /filename is said twice/],
     ['driver=file,filename', /"filename" is no key=value/],
+    ['driver=file,filename=x,locking=yes', /locking must be on or off or auto, not "yes"/],
     ['driver=null,size=ten', /"ten" is not a size/],
     ['driver=null,read-only=yes', /read-only must be true or false, not "yes"/],
     ['driver=null,__proto__.size=1', /__proto__ is unknown/],

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { kindsOf } from '#dist/cli/context-kinds.js';
 import { extentJson, tableHeading, tableLine } from '#dist/cli/extent-table.js';
@@ -62,7 +63,81 @@ describe('walking the extents of a device', () => {
     const walking = walkExtents(device, { contexts: ['base:allocation'], signal });
     await expect(walking.next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
+
+  test('hands out an answer of many extents in small batches, none lost or cut', async () => {
+    const made = new ExtentList(0);
+    for (let i = 0; i < 5000; i++) made.push(4096, i % 2 === 0 ? 1 : 6);
+    const device = scripted(made.end, { 0: [made] });
+    const sizes: number[] = [];
+    for await (const batch of walkExtents(device, { contexts: ['base:allocation'] })) {
+      sizes.push(batch.length);
+    }
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(1024);
+    expect(await walk(device)).toEqual([...made].map((e) => [e.offset, e.length, e.flags]));
+  });
+
+  test('asks for the next answer, and no more than that, while one is looked at', async () => {
+    const asked: number[] = [];
+    const device = stepwise(asked);
+    const walking = walkExtents(device, { contexts: ['base:allocation'] });
+    await walking.next();
+    expect(asked).toEqual([0, 10]);
+    await walking.next();
+    expect(asked).toEqual([0, 10, 20]);
+    await walking.return(undefined);
+  });
+
+  test('tells an error when its turn comes, after what came before it', async () => {
+    const device = stepwise([], { failAt: 20 });
+    const walking = walkExtents(device, { contexts: ['base:allocation'] });
+    const seen: number[] = [];
+    const walkAll = async () => {
+      for await (const ranges of walking) {
+        seen.push(...ranges.map(({ offset }) => offset));
+        await setImmediate();
+      }
+    };
+    await expect(walkAll()).rejects.toThrow('no status at 20');
+    expect(seen).toEqual([0, 5, 10]);
+  });
+
+  test('who stops early waits for no answer, and hears of no error', async () => {
+    const unhandled: unknown[] = [];
+    const listen = (reason: unknown) => void unhandled.push(reason);
+    process.on('unhandledRejection', listen);
+    let given: AbortSignal | undefined;
+    const device = stepwise([], { hangAt: 10, onSignal: (signal) => (given = signal) });
+    for await (const ranges of walkExtents(device, { contexts: ['base:allocation'] })) {
+      expect(ranges).toHaveLength(1);
+      break;
+    }
+    expect(given?.aborted).toBe(true);
+    await setImmediate();
+    process.off('unhandledRejection', listen);
+    expect(unhandled).toEqual([]);
+  });
 });
+
+interface Trouble {
+  readonly failAt?: number;
+  /** This answer comes only as an error, and that when its signal fires. */
+  readonly hangAt?: number;
+  readonly onSignal?: (signal: AbortSignal | undefined) => void;
+}
+
+/** A device of 100 bytes that answers with two extents at a time. */
+function stepwise(asked: number[], { failAt, hangAt, onSignal }: Trouble = {}) {
+  const someExtents = (offset: number, _length: number, { signal }: { signal?: AbortSignal }) => {
+    asked.push(offset);
+    if (offset === failAt) return Promise.reject(new Error(`no status at ${offset}`));
+    if (offset !== hangAt) return Promise.resolve([list(offset, [5, 1], [5, 6])]);
+    onSignal?.(signal);
+    return new Promise<never>((_, reject) => {
+      signal?.addEventListener('abort', () => reject(new Error('aborted')));
+    });
+  };
+  return { size: 100, someExtents } as Parameters<typeof walkExtents>[0];
+}
 
 describe('extents as text', () => {
   const allocation = kindsOf('base:allocation');

@@ -3,7 +3,12 @@ import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { Bitmap } from '#dist/bitmap/index.js';
+import { compareShare } from '#dist/copy/comparer.js';
+import { Control } from '#dist/copy/control.js';
+import { FirstDifference } from '#dist/copy/first-difference.js';
 import { compare } from '#dist/copy/index.js';
+import { Arena } from '#dist/wasm/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -102,6 +107,36 @@ describe('compare', () => {
     expect(await compare({ a, b, strict: true })).toMatchObject({ equal: false });
     const other = makeFile('other', 3 * MIB, [{ at: MIB + 1, length: 1, seed: 1 }]);
     expect(await compare({ a, b: other, threads: 2 })).toMatchObject({ offset: MIB + 1 });
+  });
+
+  it('takes what lies behind the end of the shorter one for zero, in the middle of a piece', async () => {
+    const [a, b] = [fakeDevice(100 * KIB), fakeDevice(256 * KIB)];
+    for (const device of [a, b]) await device.write(0, pattern(100 * KIB));
+    await b.write(100 * KIB, new Uint8Array(28 * KIB));
+    const options = { a, b, requests: 1, requestSize: 64 * KIB };
+    expect(await compare(options)).toMatchObject({ equal: true });
+    await b.write(100 * KIB + 3, Uint8Array.of(1));
+    expect(await compare(options)).toMatchObject({ offset: 100 * KIB + 3 });
+  });
+
+  it('looks on before a difference that another thread has found', async () => {
+    const arena = Arena.default;
+    const whole = new Bitmap({ size: MIB, granularity: 64 * KIB });
+    whole.setAll();
+    const [a, b] = [fakeDevice(MIB), fakeDevice(MIB)];
+    await b.write(300 * KIB, Uint8Array.of(1));
+    const first = new FirstDifference();
+    first.note(900 * KIB);
+    const control = Control.create(1);
+    await compareShare({
+      a: { device: a, data: whole },
+      b: { device: b, data: whole },
+      plan: whole.snapshot(),
+      ...{ requests: 1, requestSize: 64 * KIB, windowSize: 128 * KIB },
+      ...{ first, arena, control, counters: control.row(0) },
+      signal: new AbortController().signal,
+    });
+    expect(first.offset).toBe(300 * KIB);
   });
 
   it('tells how far it has come, and fails as a read fails', async () => {

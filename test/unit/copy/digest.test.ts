@@ -1,5 +1,12 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -87,6 +94,22 @@ describe('digest', () => {
       { numRuns: 8 },
     );
   }, 60_000);
+
+  it('is exact where data begins and ends inside a block, and where nothing may be tested for zero', async () => {
+    const path = join(folder, 'pieces.raw');
+    const fd = openSync(path, 'w');
+    ftruncateSync(fd, 3 * KIB * KIB + 100);
+    for (const page of [3, 21, 22, 100, 110, 767])
+      writeSync(fd, pattern(4096), 0, 4096, page * 4096);
+    closeSync(fd);
+    const [expected] = byPython([path]);
+    expect((await digest(path)).digest).toBe(expected);
+    const target = join(folder, 'copied.raw');
+    for (const threads of [0, 1]) {
+      const options = { digest: true, detectZeroes: 'off', rate: 2 ** 30, threads } as const;
+      expect((await copy({ source: path, target, ...options })).digest).toBe(expected);
+    }
+  });
 
   it('does not depend on what a source calls data', async () => {
     const bytes = pattern(300 * KIB);

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
@@ -5,6 +7,7 @@ import type { Device } from '#dist/block/index.js';
 import { type CopyOptions, copy, type ErrorPolicy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const PAGE = 4096;
 const PAGES = 64;
@@ -266,6 +269,20 @@ describe('a failure that stops the copy', () => {
     expect(report.movedBytes).toBe(SIZE);
   });
 
+  it('loses nothing of what waits for its turn by the rate', async () => {
+    const reads = new Set([9]);
+    const { source, target, content, memory } = await devices({ reads });
+    const limits = { rate: 2 * SIZE, requestSize: PAGE, requests: 8 };
+    const job = copy({ source, target, ...limits, onReadError: 'stop' });
+    job.on('stopped', () => {
+      reads.clear();
+      job.resume();
+    });
+    const report = await job;
+    expect(report.movedBytes).toBe(SIZE);
+    expect(await firstDifference(content, memory)).toBe(-1);
+  });
+
   it.each(['stop', 'abort'])('can be ended with %s', async (how) => {
     const { source, target } = await devices({ reads: new Set([9]) });
     const abort = new AbortController();
@@ -371,4 +388,52 @@ it('policies that make no sense are refused before anything is opened', () => {
   expect(() => copy({ ...devices, retry: { attempts: -1 } })).toThrow(RangeError);
   expect(() => copy({ ...devices, retry: { backoffMs: 0.5 } })).toThrow(RangeError);
   expect(() => copy({ ...devices, digest: true, onReadError: 'ignore' })).toThrow(/digest/);
+});
+
+describe('with a resume file', () => {
+  const folder = temporaryFolder();
+  let count = 0;
+  const newFile = () => join(folder, `${count++}.resume`);
+
+  it('a checkpoint whose flush fails is outlived as its policy says, and never taken for a success', async () => {
+    for (const onWriteError of ['report', 'retry', 'stop'] as const) {
+      const { source, target, content, memory } = await devices({});
+      let flushes = 0;
+      const flush = target.flush.bind(target);
+      target.flush = async (options) => {
+        await flush(options);
+        // The first is made before anything is written; the second by a checkpoint in the middle.
+        if (++flushes !== 2) return;
+        await memory.write(0, pattern(8 * PAGE, 99));
+        throw failure();
+      };
+      const resume = newFile();
+      const options = { source, target, resume, requestSize: PAGE, requests: 1, onWriteError };
+      const job = copy({ ...options, rate: SIZE, retry: { backoffMs: 1 } });
+      job.on('stopped', () => job.resume());
+      if (onWriteError === 'report') {
+        await expect(job).rejects.toMatchObject({ errno: 'EIO' });
+        expect(existsSync(resume)).toBe(true);
+        continue;
+      }
+      job.setRate(2 * SIZE);
+      await job;
+      expect(await firstDifference(content, memory)).toBe(-1);
+      expect(existsSync(resume)).toBe(false);
+    }
+  });
+
+  it('what was left out before a copy was stopped is tried again by the next one', async () => {
+    const reads = new Set([1, 2]);
+    const { source, target, content, memory } = await devices({ reads });
+    const options = { source, target, resume: newFile(), requestSize: PAGE, requests: 1 };
+    const job = copy({ ...options, onReadError: 'ignore', rate: SIZE });
+    while (job.progress().doneBytes < 20 * PAGE) await turn();
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    reads.clear();
+    const report = await copy(options);
+    expect(report.resumedBytes).toBeGreaterThan(0);
+    expect(await firstDifference(content, memory)).toBe(-1);
+  });
 });

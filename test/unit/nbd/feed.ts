@@ -1,4 +1,4 @@
-import type { ByteSink } from '#dist/nbd/client/byte-sink.js';
+import type { ByteSink } from '#dist/nbd/stream/byte-sink.js';
 
 /** Delivers bytes as a socket would: in pieces of the given sizes, into the buffer that the sink names. */
 export function feed(

@@ -1,8 +1,8 @@
 import type { LacunaError } from 'lacuna/errors';
 import { expect, test } from 'vitest';
-import { type Conversation, Dialogue } from '#dist/nbd/client/dialogue.js';
 import { handshake } from '#dist/nbd/client/handshake.js';
 import { askInfo, ExportInformation, type Told } from '#dist/nbd/client/information.js';
+import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/options.js';
 import * as wire from '../../support/hostile-nbd-wire.js';

@@ -1,8 +1,8 @@
 import type { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
-import { type Conversation, Dialogue } from '#dist/nbd/client/dialogue.js';
 import { type Agreement, handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
+import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/options.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
@@ -127,6 +127,16 @@ describe('the handshake', () => {
     expect(error).toBeUndefined();
     expect(result).toMatchObject({ size: SIZE, flags: 5 });
     expect(result?.blockSizes).toEqual({ minimum: 512, preferred: 4096, maximum: 2 ** 25 });
+  });
+
+  test('flags of a server that does not say that it has some mean nothing', () => {
+    const bytes = (flags: number) =>
+      wire.concat(
+        ...[wire.greeting(), NO(Option.structuredReply)],
+        ...[wire.exportInfo(1000, flags), wire.ack(Option.go)],
+      );
+    expect(meet(bytes(0xffe)).result).toMatchObject({ flags: 0 });
+    expect(meet(bytes(0xfff)).result).toMatchObject({ flags: 0xfff });
   });
 
   test('a hang-up instead of EXPORT_NAME means that the export is not there', () => {

@@ -1,12 +1,12 @@
 import type { LacunaError } from 'lacuna/errors';
 import type { NbdExportOptions } from 'lacuna/nbd';
-import { Dialogue } from '#dist/nbd/client/dialogue.js';
 import type { Entered, Offer, Outcome } from '#dist/nbd/server/agreement.js';
 import { BufferPool } from '#dist/nbd/server/buffer-pool.js';
 import { resolveLimits } from '#dist/nbd/server/limits.js';
 import { negotiate, negotiateInTls } from '#dist/nbd/server/negotiation.js';
 import { ServedExport } from '#dist/nbd/server/served-export.js';
 import { ServerSession, type SessionConnection } from '#dist/nbd/server/session.js';
+import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { OptionReply } from '#dist/nbd/wire/constants.js';
 import {
   EXTENDED_REQUEST_BYTES,
@@ -185,6 +185,7 @@ export class Transmission implements SessionConnection {
   constructor(
     entered: Partial<Entered> = {},
     limits: Parameters<typeof resolveLimits>[0] = undefined,
+    idleTimeoutMs = 0,
   ) {
     const each = entered.export ?? served();
     const agreed = { structured: true, extended: false, contexts: each.contexts };
@@ -194,6 +195,7 @@ export class Transmission implements SessionConnection {
       {
         limits: resolveLimits(limits),
         pool: new BufferPool(),
+        idleTimeoutMs,
         onDeviceError: (error) => this.deviceErrors.push(error),
       },
     );

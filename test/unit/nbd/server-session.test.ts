@@ -1,5 +1,5 @@
 import { LacunaError } from 'lacuna/errors';
-import { describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { concat, numbers } from '../../support/hostile-nbd-wire.js';
@@ -89,6 +89,19 @@ describe('reads and writes', () => {
       const expected = pattern(70_000).subarray(offset, offset + length);
       expect(Buffer.compare(reply.body.subarray(8), expected)).toBe(0);
     }
+  });
+
+  test('a dense disk is asked for holes once in a while, however many connections read it', async () => {
+    const device = fakeDevice(SIZE);
+    await device.write(0, pattern(SIZE));
+    const asked = vi.spyOn(device, 'someExtents');
+    const each = served({ device });
+    const [one, other] = [new Transmission({ export: each }), new Transmission({ export: each })];
+    for (let at = 0; at < SIZE / 2; at += 65536) {
+      await one.ask(request(READ, { offset: at, length: 65536 }));
+      await other.ask(request(READ, { offset: SIZE / 2 + at, length: 65536 }));
+    }
+    expect(asked.mock.calls.length).toBeLessThanOrEqual(4);
   });
 
   test('what is zero is told, not sent; unless pieces are forbidden', async () => {
@@ -241,6 +254,50 @@ describe('what cannot be done is refused, and the connection lives', () => {
     const found = replies(await new Transmission({ export: served({ device }) }).ask(bytes));
     expect(errorsOf(found)).toEqual([EINVAL, EINVAL, EINVAL, EINVAL, 0]);
   });
+});
+
+describe('large numbers', () => {
+  const GIB = 2 ** 30;
+
+  test('offsets and lengths with the highest bits set are read as what they are', async () => {
+    const device = fakeDevice(8 * GIB);
+    const transmission = new Transmission({ export: served({ device }) });
+    const offset = 3 * GIB;
+    const found = replies(
+      await transmission.ask(
+        concat(
+          request(WRITE, { cookie: 1, offset, payload: pattern(512) }),
+          request(WRITE, { cookie: 2, offset: 7 * GIB - 512, payload: pattern(1024) }),
+          request(ZERO, { cookie: 3, offset: offset + 512, length: 2 ** 32 - 512 }),
+          request(READ, { cookie: 4, offset, length: 512 }),
+        ),
+      ),
+    );
+    expect(errorsOf(found)).toEqual([0, 0, 0, 0]);
+    const read = found.find(({ cookie }) => cookie === 4)!;
+    expect(Number(read.body.readBigUInt64BE(0))).toBe(offset);
+    expect(Buffer.compare(read.body.subarray(8), pattern(512))).toBe(0);
+    // The zeroes end in the middle of the second write's bytes.
+    const rest = new Uint8Array(1024);
+    await device.read(7 * GIB - 512, rest);
+    expect(rest.subarray(0, 512).every((byte) => byte === 0)).toBe(true);
+    expect(Buffer.compare(rest.subarray(512), pattern(1024).subarray(512))).toBe(0);
+  });
+
+  test.each([2n ** 63n, 2n ** 64n - 1n, 2n ** 53n])(
+    'offset %i is behind every end',
+    async (offset) => {
+      for (const [command, errno] of [
+        [READ, EINVAL],
+        [ZERO, ENOSPC],
+        [STATUS, EINVAL],
+      ]) {
+        const bytes = request(command, { length: 512 });
+        new DataView(bytes.buffer).setBigUint64(16, offset);
+        expect(await errorOf(bytes)).toEqual([errno]);
+      }
+    },
+  );
 });
 
 describe('errors of the device', () => {
@@ -657,5 +714,90 @@ describe('the end', () => {
     await settle();
     expect(signal?.aborted).toBe(true);
     expect([transmission.take().length, transmission.deviceErrors]).toEqual([0, []]);
+  });
+});
+
+describe('a limit for clients that do nothing', () => {
+  const IDLE_MS = 1000;
+
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  const idling = (entered = {}) => new Transmission(entered, undefined, IDLE_MS);
+  const tooLong = { code: 'ERR_TIMEOUT' };
+
+  test('hangs up on one that asks nothing', () => {
+    const transmission = idling();
+    vi.advanceTimersByTime(IDLE_MS - 1);
+    expect(transmission.failure).toBeUndefined();
+    vi.advanceTimersByTime(1);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('starts anew with everything that comes', async () => {
+    const transmission = idling();
+    for (let i = 0; i < 5; i++) {
+      vi.advanceTimersByTime(IDLE_MS - 1);
+      await transmission.ask(request(FLUSH, { cookie: i }));
+    }
+    expect(transmission.failure).toBeUndefined();
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('lets a payload come slowly, as long as it comes', async () => {
+    const transmission = idling();
+    const write = request(WRITE, { payload: pattern(6000) });
+    for (let at = 0; at < write.length; at += 1000) {
+      vi.advanceTimersByTime(IDLE_MS - 1);
+      await transmission.say(write.subarray(at, at + 1000));
+    }
+    await settle();
+    expect(transmission.failure).toBeUndefined();
+    expect(errorsOf(replies(transmission.take()))).toEqual([0]);
+  });
+
+  test('does not blame the client for a device that takes long', async () => {
+    let done: () => void = () => {};
+    const waits = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const device = fakeDevice(SIZE, { flush: () => waits });
+    const transmission = idling({ export: served({ device }) });
+    await transmission.say(request(FLUSH));
+    vi.advanceTimersByTime(10 * IDLE_MS);
+    expect(transmission.failure).toBeUndefined();
+    done();
+    await settle();
+    expect(errorsOf(replies(transmission.take()))).toEqual([0]);
+    vi.advanceTimersByTime(2 * IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('hangs up on one that does not take its answer', async () => {
+    const transmission = idling();
+    transmission.holds = true;
+    await transmission.say(request(READ, { length: 65536 }));
+    await settle();
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('hangs up on one that stops within its payload', async () => {
+    const transmission = idling();
+    const write = request(WRITE, { payload: pattern(65536) });
+    await transmission.say(write.subarray(0, 5000));
+    vi.advanceTimersByTime(IDLE_MS);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
+  test('is not there unless somebody sets it', () => {
+    const transmission = new Transmission();
+    vi.advanceTimersByTime(2 ** 31);
+    expect(transmission.failure).toBeUndefined();
   });
 });

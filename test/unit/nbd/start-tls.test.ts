@@ -1,8 +1,8 @@
 import type { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
-import { Dialogue } from '#dist/nbd/client/dialogue.js';
 import { handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
+import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/options.js';
 import * as wire from '../../support/hostile-nbd-wire.js';

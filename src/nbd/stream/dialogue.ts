@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import type { LacunaError } from '../../errors/index.js';
 import type { ByteSink } from './byte-sink.js';
-import { violation } from './failures.js';
 
 /** What a conversation wants next: exactly so many bytes from the peer, to say something, or TLS. */
 export type Step =
   | { readonly read: number }
   | { readonly write: Uint8Array }
-  | { readonly secure: true };
+  | { readonly secure: TooEarly };
+
+/** What it means that bytes come in plain while TLS is put over the stream. */
+export type TooEarly = () => LacunaError;
 
 /**
  * A conversation in fixed steps, such as the handshake, as a generator: it reads like the protocol's
@@ -27,8 +29,8 @@ export function* say(bytes: Uint8Array): Conversation<void> {
 }
 
 /** Goes on over TLS. Until that stands, not a byte may come in plain. */
-export function* secure(): Conversation<void> {
-  yield { secure: true };
+export function* secure(tooEarly: TooEarly): Conversation<void> {
+  yield { secure: tooEarly };
 }
 
 export interface DialogueEvents<T> {
@@ -49,7 +51,7 @@ export class Dialogue<T> implements ByteSink {
   #wanted: Uint8Array = new Uint8Array(1);
   #filled = 0;
   #ended = false;
-  #securing = false;
+  #securing: TooEarly | undefined;
 
   constructor(conversation: Conversation<T>, events: DialogueEvents<T>) {
     this.#conversation = conversation;
@@ -67,13 +69,13 @@ export class Dialogue<T> implements ByteSink {
 
   /** TLS stands, and whatever is received from now on came through it. */
   secured(): void {
-    this.#securing = false;
+    this.#securing = undefined;
     this.#run(() => this.#conversation.next(NOTHING));
   }
 
   received(count: number): void {
-    // Somebody in between could otherwise have his words taken for the server's (CVE-2021-3716 was a server's).
-    if (this.#securing) throw violation('bytes in plain behind its agreement to TLS');
+    // Somebody in between could otherwise have his words taken for the peer's (CVE-2021-3716 was a server's).
+    if (this.#securing !== undefined) throw this.#securing();
     this.#filled += count;
     if (this.#ended || this.#filled < this.#wanted.length) return;
     const bytes = this.#wanted;
@@ -107,12 +109,13 @@ export class Dialogue<T> implements ByteSink {
 
   #await(step: Step): void {
     this.#filled = 0;
-    if ('read' in step) {
-      this.#wanted = new Uint8Array(step.read);
-      return;
-    }
+    if ('read' in step) this.#wanted = new Uint8Array(step.read);
+    else if ('secure' in step) this.#secure(step.secure);
+  }
+
+  #secure(tooEarly: TooEarly): void {
     this.#wanted = new Uint8Array(1);
-    this.#securing = true;
+    this.#securing = tooEarly;
     assert(this.#events.secure !== undefined, 'nobody can put TLS over this stream');
     this.#events.secure();
   }

@@ -5,22 +5,25 @@ export interface Sender {
   write(bytes: Uint8Array, sent: () => void): unknown;
 }
 
-const BLOCK_BYTES = 128 * 1024;
-
 class Block {
-  readonly bytes = Buffer.allocUnsafeSlow(BLOCK_BYTES);
-  readonly view = new DataView(this.bytes.buffer);
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
   /** Bytes up to here are written. */
   end = 0;
   /** Bytes up to here were given to the socket. */
   sent = 0;
   /** Pieces that the socket still holds. */
   held = 0;
+
+  constructor(size: number) {
+    this.bytes = Buffer.allocUnsafeSlow(size);
+    this.view = new DataView(this.bytes.buffer);
+  }
 }
 
 /**
- * What is to be sent. All answers of one turn of the event loop leave in one `writev`: headers and small
- * payloads lie side by side in a block, large payloads stand between them where they belong. A block is used
+ * What is to be sent. All of one turn of the event loop leaves in one `writev`: headers and small payloads
+ * lie side by side in a block, large payloads stand between them where they belong. A block is used
  * again when the socket has let go of its last piece; writing to it earlier would change what is sent.
  */
 export class Outbox {
@@ -28,13 +31,19 @@ export class Outbox {
   readonly #onSent: () => void;
   readonly #spare: Block[] = [];
   readonly #flush = () => this.flush();
-  #block = new Block();
+  readonly #blockBytes: number;
+  #block: Block;
   #corked = false;
   #unsent = 0;
 
-  /** @param onSent called whenever the socket has taken something */
-  constructor(sender: Sender, onSent: () => void) {
+  /**
+   * @param blockBytes bytes of a block
+   * @param onSent called whenever the socket has taken something
+   */
+  constructor(sender: Sender, blockBytes: number, onSent: () => void = nothing) {
     this.#sender = sender;
+    this.#blockBytes = blockBytes;
+    this.#block = new Block(blockBytes);
     this.#onSent = onSent;
   }
 
@@ -52,10 +61,10 @@ export class Outbox {
     return this.#block.bytes;
   }
 
-  /** Makes room for `count` bytes, at most {@link LARGEST_PIECE}, which the caller writes at once. */
+  /** Makes room for `count` bytes, at most those of a block, which the caller writes at once. */
   reserve(count: number): number {
     this.#cork();
-    if (this.#block.end + count > BLOCK_BYTES) this.#nextBlock();
+    if (this.#block.end + count > this.#blockBytes) this.#nextBlock();
     const at = this.#block.end;
     this.#block.end += count;
     this.#unsent += count;
@@ -106,7 +115,7 @@ export class Outbox {
   #nextBlock(): void {
     this.#sendBlock();
     const full = this.#block;
-    this.#block = this.#spare.pop() ?? new Block();
+    this.#block = this.#spare.pop() ?? new Block(this.#blockBytes);
     this.#reuse(full);
   }
 
@@ -118,5 +127,4 @@ export class Outbox {
   }
 }
 
-/** The most that {@link Outbox.reserve} gives. */
-export const LARGEST_PIECE = BLOCK_BYTES / 4;
+function nothing(): void {}

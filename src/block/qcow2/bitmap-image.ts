@@ -1,0 +1,142 @@
+import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { geometryOf } from '../../qcow2/index.js';
+import type { DeviceDescription } from '../description.js';
+import { checkDescription } from '../description-check.js';
+import { Device } from '../device.js';
+import { FileDriver } from '../file.js';
+import { type OpenOptions, openDevice } from '../open.js';
+import { parseDescription } from '../parse-description.js';
+import { Allocator } from './allocator.js';
+import { GrowingFile, readerOf } from './growing-file.js';
+import { HostFile } from './host-file.js';
+import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
+import { checkWritable } from './image-writer.js';
+import { LiveHeader } from './live-header.js';
+import { readHeader } from './read-header.js';
+
+export interface BitmapImageOptions
+  extends Pick<OpenOptions, 'writable' | 'forceShare' | 'format' | 'signal'> {
+  /** Where bits are loaded to; default the arena of this thread. */
+  readonly arena?: Arena;
+}
+
+/**
+ * The bitmaps that a qcow2 image at rest keeps, to be looked at and changed. Only the image's own file is opened; no
+ * bits are read before somebody asks for them.
+ *
+ *     await using image = await openBitmaps('disk.qcow2', { writable: true });
+ *     image.bitmaps.add({ name: 'b0', persistent: true });
+ *     await image.store();
+ */
+export class BitmapImage implements AsyncDisposable {
+  /** How a person would name the image. */
+  readonly name: string;
+  /** Commands and questions as for a device that is written; what they change is kept by {@link store}. */
+  readonly bitmaps: DirtyBitmaps;
+  readonly #file: Device;
+  readonly #stored?: ImageBitmaps;
+
+  private constructor(file: Device, bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {
+    this.name = file.name;
+    this.bitmaps = bitmaps;
+    this.#file = file;
+    this.#stored = stored;
+  }
+
+  /** @internal See {@link openBitmaps}. */
+  static async open(
+    file: Device,
+    { writable = false, arena }: BitmapImageOptions,
+  ): Promise<BitmapImage> {
+    const header = await readHeader(file);
+    const reader = readerOf(file);
+    const { clusterSize } = geometryOf(header);
+    const bitmaps = new DirtyBitmaps({ size: header.size, clusterSize, arena });
+    if (!writable) {
+      const options = { file: reader, readOnly: true, arena };
+      bitmaps.register(...(await readBitmapSections(header, file.name, options)));
+      return new BitmapImage(file, bitmaps);
+    }
+    checkWritable(header, file.name);
+    const host = new HostFile(file);
+    const live = new LiveHeader(host, header);
+    const allocator = await Allocator.open(host, live);
+    const stored = await ImageBitmaps.open({ reader, file: host, header: live, allocator });
+    stored.restore(bitmaps);
+    return new BitmapImage(file, bitmaps, stored);
+  }
+
+  /**
+   * A copy of the bits of a bitmap; the caller owns it.
+   *
+   * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_INCONSISTENT, ERR_BITMAP_CORRUPT, ERR_QCOW2_CORRUPT
+   */
+  async load(name: string): Promise<Bitmap> {
+    return (await this.bitmaps.load(name)).snapshot();
+  }
+
+  /**
+   * Makes the image keep the persistent bitmaps as they are now. After a crash it has all of the old ones or all of
+   * these.
+   *
+   * @throws LacunaError ERR_DEVICE_UNSUPPORTED where the image is open for reading; ERR_QCOW2_UNSUPPORTED where it
+   * cannot keep them.
+   */
+  async store(): Promise<void> {
+    if (this.#stored !== undefined) return this.#stored.store();
+    const message = `${this.name} is open for reading: open it for writing to store bitmaps`;
+    throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+  }
+
+  /** Closes the image; what was not stored is lost. */
+  async close(): Promise<void> {
+    this.bitmaps.free();
+    await this.#file.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Opens the bitmaps of a qcow2 image, by its path or description.
+ *
+ * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_FORMAT where it is no qcow2 image,
+ * ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED, ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED.
+ */
+export async function openBitmaps(
+  source: string | DeviceDescription,
+  options: BitmapImageOptions = {},
+): Promise<BitmapImage> {
+  const { format, writable = false } = options;
+  const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
+  const description = checkDescription(given);
+  if (description.driver !== 'qcow2') throw notKept(source);
+  const file = await openFile(description.file, { ...options, writable });
+  try {
+    return await BitmapImage.open(file, options);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** A file that is written grows; so it is opened behind what lets it. */
+async function openFile(
+  description: DeviceDescription,
+  { writable, forceShare, signal }: BitmapImageOptions,
+): Promise<Device> {
+  if (!writable || description.driver !== 'file') {
+    return openDevice(description, { writable, forceShare, signal });
+  }
+  if (forceShare) throw new TypeError('force-share is for reading only');
+  return new Device(new GrowingFile(await FileDriver.open(description)));
+}
+
+function notKept(source: string | DeviceDescription): LacunaError {
+  const name = typeof source === 'string' ? source : JSON.stringify(source);
+  const message = `${name} keeps no bitmaps: only qcow2 images do. If it is one, say so (-f qcow2)`;
+  return new LacunaError('ERR_DEVICE_FORMAT', message, { device: name });
+}

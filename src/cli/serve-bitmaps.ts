@@ -1,0 +1,80 @@
+import { existsSync } from 'node:fs';
+import type { Bitmap } from '../bitmap/index.js';
+import { LacunaError } from '../errors/index.js';
+
+/** What `--bitmap` may name. */
+export interface BitmapNames {
+  /** Bitmaps that the source itself has. */
+  readonly ofSource: readonly string[];
+  /** Bitmaps that files have, by name. */
+  readonly ofFiles: ReadonlyMap<string, string>;
+}
+
+/**
+ * `NAME` or `NAME=FILE`; the first `=` separates.
+ *
+ * @throws TypeError where a name is said twice, or there is none.
+ */
+export function parseBitmaps(texts: readonly string[]): BitmapNames {
+  const ofSource: string[] = [];
+  const ofFiles = new Map<string, string>();
+  const seen = new Set<string>();
+  for (const text of texts) {
+    const [name, ...rest] = text.split('=');
+    if (name === '' || text.endsWith('=')) {
+      throw new TypeError(`--bitmap ${text}: say NAME, or NAME=FILE`);
+    }
+    if (seen.has(name)) throw new TypeError(`--bitmap ${text}: there is one "${name}" already`);
+    seen.add(name);
+    if (rest.length === 0) ofSource.push(name);
+    else ofFiles.set(name, rest.join('='));
+  }
+  return { ofSource, ofFiles };
+}
+
+/**
+ * Reads bitmaps from the files that keep them; `size` is the disk's.
+ *
+ * @throws LacunaError what `BitmapFile.open` and `load` throw, ERR_BITMAP_UNKNOWN also where there is no file,
+ * ERR_BITMAP_INCONSISTENT where writes are missing.
+ */
+export async function loadBitmaps(
+  ofFiles: ReadonlyMap<string, string>,
+  size: number,
+): Promise<Record<string, Bitmap>> {
+  if (ofFiles.size === 0) return {};
+  // Only now: a server without bitmaps does not need the arena.
+  const { BitmapFile } = await import('../bitmap/index.js');
+  const loaded: Record<string, Bitmap> = {};
+  for (const [name, path] of ofFiles) {
+    // A file that is not there would be one without bitmaps, to be made when some are stored.
+    if (!existsSync(path)) throw missing(name, `there is no file ${path}`);
+    const file = BitmapFile.open(path, { size, readOnly: true });
+    try {
+      const stored = file.bitmaps.find((each) => each.name === name);
+      if (stored === undefined) throw missing(name, `${path} has ${listOf(file.bitmaps)}`);
+      if (stored.inconsistent) throw inconsistent(name, path);
+      loaded[name] = await stored.load();
+    } finally {
+      file.close();
+    }
+  }
+  return loaded;
+}
+
+function listOf(bitmaps: readonly { readonly name: string }[]): string {
+  if (bitmaps.length === 0) return 'none';
+  return bitmaps.map(({ name }) => `'${name}'`).join(', ');
+}
+
+function missing(name: string, why: string): LacunaError {
+  return new LacunaError('ERR_BITMAP_UNKNOWN', `no bitmap '${name}': ${why}`);
+}
+
+function inconsistent(name: string, path: string): LacunaError {
+  return new LacunaError(
+    'ERR_BITMAP_INCONSISTENT',
+    `bitmap '${name}' in ${path} lacks writes, for its file was not closed: make a full copy`,
+    { device: path },
+  );
+}
