@@ -17,7 +17,9 @@ export async function decompressorFor(compression: Compression): Promise<Decompr
 
 function inflate(bytes: Uint8Array, size: number): Uint8Array | undefined {
   try {
-    const cluster = inflateRawSync(bytes, { maxOutputLength: size });
+    // All comes out in one piece.
+    const chunkSize = size + 64;
+    const cluster = inflateRawSync(bytes, { maxOutputLength: size, chunkSize });
     return cluster.length === size ? cluster : undefined;
   } catch {
     return undefined;
