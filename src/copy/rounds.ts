@@ -9,6 +9,7 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { abortedError } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
+import type { Remains } from './checkpoints.js';
 import type { Control } from './control.js';
 import type { CrewOutcome } from './crew.js';
 import { again } from './device-again.js';
@@ -60,11 +61,6 @@ export interface RoundsOptions {
   onStopped(error: Error | undefined): void;
 }
 
-/** What is not yet known to be durable; the plan itself says what was not even written. */
-interface Unconfirmed {
-  data: Bitmap;
-  zero: Bitmap;
-}
 
 export class Rounds {
   /** What failed and was given up, for the report ... */
@@ -76,7 +72,8 @@ export class Rounds {
   totalBytes = 0;
   threads = 0;
   readonly #given: RoundsOptions;
-  #unconfirmed: Unconfirmed;
+  /** What is not yet known to be durable, or was left out; the plan itself says what was not even written. */
+  #unconfirmed: Remains;
   #restarts = 0;
   #round = 0;
   /** Bytes of the whole copy, as a later run counts them. */
@@ -88,7 +85,7 @@ export class Rounds {
     const { plan } = given;
     this.leftOutMap = plan.data.snapshot();
     this.leftOutMap.resetAll();
-    this.#unconfirmed = snapshotOf(plan);
+    this.#unconfirmed = this.#remaining();
   }
 
   /** Returns warnings. Throws when the copy cannot go on; what remains to be done is in the plan then. */
@@ -167,7 +164,7 @@ export class Rounds {
     if (this.#round === 0) this.#wholeBytes = totalBytes;
     const begun = resumption?.begin({
       target,
-      plan,
+      remains: this.#remaining(),
       plannedBytes,
       totalBytes: this.#wholeBytes,
       threads: this.threads,
@@ -278,9 +275,17 @@ export class Rounds {
     return goesOn;
   }
 
+  /** What the plan holds, and what was left out of it: whoever begins again from here tries that again. */
+  #remaining(): Remains {
+    const { data, zero } = this.#given.plan;
+    const remaining = { data: data.snapshot(), zero: zero.snapshot() };
+    remaining.data.merge(this.leftOutMap);
+    return remaining;
+  }
+
   #confirm(): void {
     const { data, zero } = this.#unconfirmed;
-    this.#unconfirmed = snapshotOf(this.#given.plan);
+    this.#unconfirmed = this.#remaining();
     data.free();
     zero.free();
   }
@@ -293,10 +298,6 @@ export class Rounds {
     this.leftOut = new LeftOut();
     this.leftOutMap.resetAll();
   }
-}
-
-function snapshotOf({ data, zero }: WorkToDo): Unconfirmed {
-  return { data: data.snapshot(), zero: zero.snapshot() };
 }
 
 /** Bytes that are done with, one way or another. */
