@@ -27,7 +27,7 @@ import { move } from './mover.js';
 import type { CopyOptions, CopyPhase, Side } from './options.js';
 import type { Plan } from './plan.js';
 import type { Resumption } from './resumption.js';
-import { isSameDisk } from './same-disk.js';
+import { mayBeSameDisk } from './same-disk.js';
 import type { Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
@@ -60,7 +60,6 @@ export interface RoundsOptions {
   /** Told that a failure has stopped the copy until the caller resumes it; then told so with nothing. */
   onStopped(error: Error | undefined): void;
 }
-
 
 export class Rounds {
   /** What failed and was given up, for the report ... */
@@ -176,8 +175,12 @@ export class Rounds {
     const { counters } = this.#side();
     // Never over what an earlier round, or an earlier run, has moved.
     const isFirst = this.#round === 0 && resumedBytes === 0;
-    const whole = isFirst && !isPartial && !isSameDisk(source.device, target.device);
-    if (whole && (await zeroWhole(target.device, source.device.size, { unmap, signal }))) {
+    const isAllowed = isFirst && !isPartial && target.device.capabilities.fastZero;
+    if (
+      isAllowed &&
+      !(await mayBeSameDisk(source.device, target.device, data, signal)) &&
+      (await zeroWhole(target.device, source.device.size, { unmap, signal }))
+    ) {
       counters.requests += 1;
       counters.zeroedBytes += zero.dirtyBytes;
       zero.resetAll();
