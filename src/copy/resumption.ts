@@ -7,6 +7,7 @@ import { followed, isSameFile, statIfThere } from './partial-file.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
+import { reconnects } from './source.js';
 import type { Target } from './target.js';
 
 export interface ResumptionOptions {
@@ -169,8 +170,7 @@ export class Resumption {
    */
   async #openFlusher(device: Device, threads: number): Promise<Device> {
     const { description } = device;
-    const reconnects = description?.driver === 'nbd' && description['reconnect-delay'];
-    if (threads === 0 || !reconnects) return device;
+    if (threads === 0 || description?.driver !== 'nbd' || !reconnects(device)) return device;
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
     return this.#flusher;
   }

@@ -28,7 +28,7 @@ import type { CopyOptions, CopyPhase, Side } from './options.js';
 import type { Plan } from './plan.js';
 import type { Resumption } from './resumption.js';
 import { mayBeSameDisk } from './same-disk.js';
-import type { Source } from './source.js';
+import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
@@ -98,8 +98,9 @@ export class Rounds {
       const isDone = plan.data.count === 0 && plan.zero.count === 0;
       if (error === undefined && isDone) return warnings;
       await this.#recover(error, flushed);
-      if (flushed) this.#confirm();
-      else this.#takeBack();
+      if (!flushed) this.#takeBack();
+      // What nobody has asked to be made durable can be lost at any time.
+      else if (this.#given.options.flush ?? true) this.#confirm();
       control.start();
       if (this.#given.stopAsked()) control.stop();
       this.#round++;
@@ -234,10 +235,11 @@ export class Rounds {
   async #flush(): Promise<string[]> {
     const { options, target, control, signal } = this.#given;
     const { device } = target;
-    if (options.flush === false) return [];
+    const wanted = options.flush ?? true;
+    if (!wanted && !reconnects(device)) return [];
     this.phase = 'flush';
     await onSide('target', control.flush(device, signal));
-    if (device.capabilities.flush) return [];
+    if (device.capabilities.flush || !wanted) return [];
     return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
 
