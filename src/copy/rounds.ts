@@ -95,8 +95,8 @@ export class Rounds {
     this.threads = chooseThreads(options, { ...devices, bytes });
     for (;;) {
       const { error, flushed, warnings } = await this.#attempt();
-      const isDone = plan.data.count === 0 && plan.zero.count === 0;
-      if (error === undefined && isDone) return warnings;
+      // After a failure the plan may be locked by a thread that was lost.
+      if (error === undefined && plan.data.count + plan.zero.count === 0) return warnings;
       await this.#recover(error, flushed);
       if (!flushed) this.#takeBack();
       // What nobody has asked to be made durable can be lost at any time.
