@@ -17,3 +17,4 @@ export {
 } from "./query";
 export { bitmapCombine, bitmapReplace, bitmapResize } from "./algebra";
 export { bitmapReadWords, bitmapWriteWords } from "./serialize";
+export { l2Runs } from "./qcow2";

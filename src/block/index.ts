@@ -24,12 +24,19 @@ export { lockFile } from './lock-file.js';
 
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
-export { type OpenOptions, openDevice, resizeQcow2 } from './open.js';
+export {
+  type OpenOptions,
+  openDevice,
+  openUnrecorded,
+  resizeQcow2,
+  setBackingName,
+} from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export type { RawPreallocation } from './preallocate.js';
 export { BitmapImage, type BitmapImageOptions, openBitmaps } from './qcow2/bitmap-image.js';
 export { createQcow2 } from './qcow2/create.js';
 export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
+export type { BackingName } from './qcow2/set-backing.js';
 export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
 export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

@@ -9,6 +9,7 @@ import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
 import type { ChainOpening } from './qcow2/chain.js';
 import { GrowingFile } from './qcow2/growing-file.js';
+import type { BackingName } from './qcow2/set-backing.js';
 import type { Qcow2Driver } from './qcow2.js';
 
 export interface OpenOptions {
@@ -61,6 +62,25 @@ export async function resizeQcow2(source: string | DeviceDescription, size: numb
   } finally {
     await driver.close();
   }
+}
+
+/** Opens a qcow2 image to write what its disk shows already, which its bitmaps need not record. */
+export async function openUnrecorded(source: Qcow2Description): Promise<Device> {
+  const description = { ...source, 'read-only': false };
+  return new Device(await openQcow2(description, { open: openBelow, above: [], unrecorded: true }));
+}
+
+/** Changes the name of the backing file in a qcow2 image, and nothing else; see `setBackingFile`. */
+export async function setBackingName(
+  { file }: Qcow2Description,
+  backing: BackingName | null,
+): Promise<void> {
+  await using opened = await openBelow(
+    { ...file, 'read-only': false },
+    { open: openBelow, above: [] },
+  );
+  const { setBackingFile } = await import('./qcow2/set-backing.js');
+  await setBackingFile(opened, backing);
 }
 
 /** The description as it is opened: what was asked beside it becomes a part of it. */

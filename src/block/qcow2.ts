@@ -88,7 +88,7 @@ export class Qcow2Driver implements Driver {
       const image = await Image.open(parts);
       const writable = description['read-only'] !== true && parts.snapshot === undefined;
       const driver = new Qcow2Driver(image, parts.description, parts, writable);
-      if (writable) await driver.#makeWritable(parts);
+      if (writable) await driver.#makeWritable(parts, opening.unrecorded);
       // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
       else if (parts.snapshot === undefined)
         driver.#show(await OpenBitmaps.read(parts.header, parts.file));
@@ -99,12 +99,15 @@ export class Qcow2Driver implements Driver {
     }
   }
 
-  async #makeWritable({ header, file, dataFile, backing }: OpenedParts): Promise<void> {
+  async #makeWritable(
+    { header, file, dataFile, backing }: OpenedParts,
+    unrecorded?: boolean,
+  ): Promise<void> {
     const parts = { header, file, dataFile, backingSize: backing?.size ?? 0 };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
     this.#image.follow(writer.mapping);
     this.#writer = writer;
-    this.#show(await OpenBitmaps.record(writer, file));
+    this.#show(await OpenBitmaps.record(writer, file, unrecorded));
   }
 
   #show(bitmaps: OpenBitmaps | undefined): void {
@@ -208,6 +211,7 @@ export class Qcow2Driver implements Driver {
   async close(): Promise<void> {
     const flushed = await Promise.allSettled([this.#finish()]);
     this.#bitmaps?.free();
+    await this.#status.close();
     this.#image.forget();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of [...flushed, ...closed])

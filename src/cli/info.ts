@@ -22,6 +22,8 @@ export interface DeviceInfo {
   limits: Device['limits'];
   capabilities: Omit<Device['capabilities'], 'contexts' | 'contextsTogether'>;
   contexts: readonly string[];
+  /** What an image says of itself; absent where the device is none. */
+  image?: Device['details'];
   /** Bytes by status; absent where the device cannot tell. */
   allocation?: { data: number; zero: number; hole: number };
 }
@@ -31,7 +33,8 @@ The device is opened for reading, so it does not tell whether it could be writte
 
 Examples:
   lacuna info disk.raw
-  lacuna info --json nbd://host/vda | jq .allocation.data`;
+  lacuna info --json nbd://host/vda | jq .allocation.data
+  lacuna info disk.qcow2                      # its version, features, backing files and snapshots too`;
 
 /** Adds `lacuna info`. */
 export function registerInfo(program: Command, shell: Shell): void {
@@ -72,6 +75,7 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
     limits: device.limits,
     capabilities,
     contexts,
+    ...(device.details !== undefined && { image: device.details }),
     ...(tells && { allocation: await allocationOf(device, signal) }),
   };
 }
@@ -110,11 +114,39 @@ export function describeDevice(info: DeviceInfo): string {
     ['requests', describeLimits(limits)],
     ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
     ['contexts', info.contexts.join(', ') || 'none'],
+    ...(info.image === undefined ? [] : describeImage(info.image)),
   ];
   for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
     lines.push([kind, `${formatBytes(bytes)} (${formatShare(bytes, size)})`]);
   }
   return lines.map(([label, text]) => `${label.padEnd(9)} ${text}\n`).join('');
+}
+
+function describeImage(image: NonNullable<DeviceInfo['image']>): Array<[string, string]> {
+  const { format, version, clusterSize, compression, refcountBits, features } = image;
+  const clusters = `clusters of ${formatBytes(clusterSize)}`;
+  const about = `${format} version ${version}, ${clusters}, ${compression}, refcounts of ${refcountBits} bits`;
+  return [
+    ['image', about],
+    ...line('features', features.join(', ')),
+    ...line('data file', image.dataFile),
+    ...image.chain.map(({ name, driver, size }): [string, string] => {
+      return ['backing', `${printable(name)} (${driver}, ${formatBytes(size)})`];
+    }),
+    ...image.snapshots.map(({ id, name, size, date }): [string, string] => {
+      return ['snapshot', `${printable(id)}: ${printable(name)} (${formatBytes(size)}, ${date})`];
+    }),
+  ];
+}
+
+/** One line, where there is something to say. */
+function line(label: string, text: string | undefined): Array<[string, string]> {
+  return text === undefined || text === '' ? [] : [[label, printable(text)]];
+}
+
+/** A name that an image chose must not be able to fool a terminal. */
+function printable(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
 }
 
 function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {

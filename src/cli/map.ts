@@ -26,6 +26,7 @@ const TERMINAL_LINES = 20;
 const EXAMPLES = `
 Examples:
   lacuna map disk.raw
+  lacuna map --context qemu:allocation-depth disk.qcow2     # which file of a chain has what
   lacuna map --json disk.raw | jq '[.[] | select(.data)] | length'
   lacuna map --context qemu:dirty-bitmap:backup0 nbd+unix:///vda?socket=/run/nbd.sock
 

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { registerBitmap } from './bitmap.js';
+import { registerCommit } from './commit.js';
 import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
@@ -9,16 +10,20 @@ import { describeError, Exit, exitCodeOf } from './exit.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
+import { registerRebase } from './rebase.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
 
 const AFTER_HELP = `
 A SOURCE or TARGET is one of
   disk.raw                                a file or a block device
+  disk.qcow2                              an image with its backing files (any name with -f qcow2)
   nbd://host:10809/export                 an NBD server's export
   nbd+unix:///export?socket=/run/nbd.sock the same over a Unix socket
   '{"driver":"file","filename":"disk.raw"}'
   driver=file,filename=disk.raw           a description, as JSON or dotted keys
+  driver=qcow2,file.driver=file,file.filename=disk.qcow2,snapshot=before
+                                          an image as it was in one of its snapshots
 
 Exit codes: 0 done, 1 failed, 2 misuse, 3 done with something left out, 130 interrupted.
 LACUNA_DEBUG=1 adds stacks to error messages.`;
@@ -59,6 +64,8 @@ function buildProgram(shell: Shell): Command {
   registerPopulate(program, shell);
   registerServe(program, shell);
   registerBitmap(program, shell);
+  registerCommit(program, shell);
+  registerRebase(program, shell);
   registerDemo(program, shell);
   return program;
 }

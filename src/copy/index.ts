@@ -1,3 +1,4 @@
+export { type CommitOptions, type CommitReport, commit } from './commit.js';
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export {
   copyFromStream,
@@ -25,3 +26,4 @@ export { type Plan, type PlanOptions, plan } from './plan.js';
 export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';
 export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';
+export { type RebaseOptions, type RebaseReport, rebase } from './rebase.js';

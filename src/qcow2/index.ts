@@ -24,6 +24,7 @@ export {
   unitsOf,
   writeMapped,
 } from './cluster.js';
+export { countReferenced } from './count-referenced.js';
 export * from './entries.js';
 export {
   type BitmapsExtension,

@@ -45,6 +45,7 @@ export interface MappingRules {
 }
 
 const ALL = 0xffff_ffff;
+const TWO_32 = 2 ** 32;
 
 /**
  * Finds the run at a byte of the disk: as long as its clusters are of one kind, and its data without a gap.
@@ -76,28 +77,46 @@ interface Search {
   readonly run: Run;
 }
 
-function readRun(table: L2Table, rules: MappingRules, { first, stop, inside, run }: Search): void {
+function readRun(table: L2Table, rules: MappingRules, search: Search): void {
+  const { first, stop, inside, run } = search;
   const { view } = table;
   const { clusterSize } = rules.geometry;
   const kind = readCluster(table, rules, first, run);
   run.kind = kind;
   run.length = clusterSize - inside;
   if (kind === RunKind.compressed) return;
-  const dataFrom = run.host;
   run.host += inside;
+  // The entry that goes on with the run has these words: data lies one cluster further, all else is the same again.
+  // So a long run is passed without looking at what its entries mean.
+  const step = kind === RunKind.data ? clusterSize : 0;
+  let high = view.getUint32(first * 8);
+  let low = view.getUint32(first * 8 + 4);
   for (let index = first + 1; index < stop; index++) {
-    // The same words as before are the same kind, and no data: a long empty stretch is walked fast.
+    low += step;
+    if (low >= TWO_32) {
+      low -= TWO_32;
+      high += 1;
+    }
     const at = index * 8;
-    const same =
-      kind !== RunKind.data &&
-      view.getUint32(at) === view.getUint32(at - 8) &&
-      view.getUint32(at + 4) === view.getUint32(at - 4);
-    if (!same) {
-      if (readCluster(table, rules, index, NEXT) !== kind) return;
-      if (kind === RunKind.data && NEXT.host !== dataFrom + (index - first) * clusterSize) return;
+    if (view.getUint32(at + 4) !== low || view.getUint32(at) !== high) {
+      if (!goesOn(table, rules, search, index)) return;
+      high = view.getUint32(at);
+      low = view.getUint32(at + 4);
     }
     run.length += clusterSize;
   }
+}
+
+/** Whether a cluster with other flags than the one before it goes on with the run all the same. */
+function goesOn(
+  table: L2Table,
+  rules: MappingRules,
+  { first, inside, run }: Search,
+  index: number,
+): boolean {
+  if (readCluster(table, rules, index, NEXT) !== run.kind) return false;
+  const expected = run.host - inside + (index - first) * rules.geometry.clusterSize;
+  return run.kind !== RunKind.data || NEXT.host === expected;
 }
 
 const NEXT: Run = { kind: 0, length: 0, host: 0, hostLength: 0 };

@@ -104,6 +104,10 @@ function parseEntry(entry: Uint8Array, at: number, options: SnapshotsOptions): S
     const found = `the L1 table of snapshot "${snapshot.name}" at ${snapshot.l1Offset}`;
     throw corrupt(image, `${found}, which is no start of a cluster`, header.snapshotsOffset + at);
   }
+  if (!Number.isSafeInteger(snapshot.size)) {
+    const found = `a disk of ${snapshot.size} bytes in snapshot "${snapshot.name}"`;
+    throw corrupt(image, found, header.snapshotsOffset + at);
+  }
   if (snapshot.l1Size * 8 > MAX_L1_BYTES) {
     const found = `an L1 table of ${snapshot.l1Size} entries in snapshot "${snapshot.name}"`;
     throw corrupt(image, found, header.snapshotsOffset + at);

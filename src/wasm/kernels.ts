@@ -17,6 +17,14 @@ export interface Kernels {
   usedBytes(): number;
   isZero(address: number, length: number): number;
   zeroRun(address: number, length: number, step: number): number;
+  l2Runs(
+    table: Pointer,
+    from: number,
+    to: number,
+    clusterBits: number,
+    out: Pointer,
+    most: number,
+  ): number;
   bitmapCreate(size: number, shift: number): Pointer;
   bitmapAttach(bitmap: Pointer): number;
   bitmapFree(bitmap: Pointer): void;

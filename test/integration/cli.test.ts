@@ -237,7 +237,7 @@ describe('an interrupted command', () => {
       started: (child) => void interrupt(child),
     });
     expect([code, stdout]).toEqual([130, '']);
-    expect(stderr).toBe('lacuna: stopped before it was done\n');
+    expect(stderr).toMatch(/^lacuna: Stopped before it was done: [^\n]*\(ERR_COPY_STOPPED\)\n$/);
     expect(existsSync(target)).toBe(false);
     expect(existsSync(`${target}.partial`)).toBe(true);
   });

@@ -186,12 +186,18 @@ describe('an interrupted copy', () => {
       const source = await slowServer('2G');
       const target = join(folder, 'target.raw');
       writeFileSync(target, 'what was there before');
-      const started = Date.now();
+      let interrupted = 0;
       const result = await runCli(['copy', '--threads', threads, source.uri, target], {
-        started: (child) => setTimeout(() => child.kill('SIGINT'), 1200),
+        // Once it has begun: the command hears of signals from then on.
+        started: async (child) => {
+          while (!readdirSync(folder).some((name) => name.includes('.partial-'))) await sleep(20);
+          await sleep(500);
+          interrupted = Date.now();
+          child.kill('SIGINT');
+        },
       });
       expect(result.code).toBe(130);
-      expect(Date.now() - started).toBeLessThan(8000);
+      expect(Date.now() - interrupted).toBeLessThan(8000);
       expect(readFileSync(target, 'utf8')).toBe('what was there before');
       expect(statSync(`${target}.partial`).size).toBe(2 ** 31);
     },

@@ -28,6 +28,8 @@ export interface ChainOpening {
   readonly above: ReadonlyArray<string | undefined>;
   /** The file is the image's own: it grows where it is written behind its end. */
   readonly grows?: boolean;
+  /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
+  readonly unrecorded?: boolean;
   readonly signal?: AbortSignal;
 }
 

@@ -137,6 +137,8 @@ export class Image {
       const found = `${hostLength} bytes that are no cluster compressed by ${this.header.compression}`;
       throw corrupt(this.name, found, host);
     }
+    // A writer may put another cluster there.
+    if (this.#changes) return cluster;
     this.#cluster = cluster;
     this.#clusterHost = host;
     return cluster;

@@ -47,7 +47,9 @@ export class L1Table {
       throw corrupt(file.name, `the L1 table at ${offset}, behind the end of the file`, 40);
     }
     const pages: Array<DataView | undefined> = [];
-    for (let first = 0; first < entries; first += PAGE_ENTRIES) {
+    // Pages behind the end of the file are not looked at: an image may claim to have thousands.
+    const there = Math.min(entries, Math.ceil(Math.max(0, file.size - offset) / 8));
+    for (let first = 0; first < there; first += PAGE_ENTRIES) {
       const bytes = new Uint8Array(Math.min(PAGE_ENTRIES, entries - first) * 8);
       await readPadded(file, offset + first * 8, bytes);
       const empty = Buffer.compare(bytes, EMPTY.subarray(0, bytes.length)) === 0;
@@ -75,6 +77,7 @@ export class L1Table {
     const stop = Math.min(end, this.entries);
     for (let i = index; i < stop; ) {
       const page = Math.floor(i / PAGE_ENTRIES);
+      if (page >= this.#pages.length) return end;
       if (this.#pages[page] === undefined) i = (page + 1) * PAGE_ENTRIES;
       else if (this.tableAt(i) !== 0) return i;
       else i++;

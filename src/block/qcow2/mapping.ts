@@ -64,6 +64,8 @@ export class Mapping {
   readonly #allocator: Allocator;
   readonly #rules: MappingRules;
   readonly #tables = new Map<number, L2Table>();
+  /** L1 entries whose tables are about to be changed, and by how many: they stay in memory, or all would wait in turn. */
+  readonly #wanted = new Map<number, number>();
   readonly #loading = new Map<number, Promise<L2Table>>();
   readonly #tableLimit: number;
   readonly #turns = new Serial();
@@ -162,16 +164,15 @@ export class Mapping {
     remap: (mapped: Mapped, index: number) => Mapped,
   ): Promise<void> {
     const { l1Index, at } = this.placeOf(offset);
-    const { l2EntryBytes } = this.geometry;
-    const table = await this.#writable(l1Index);
-    for (let i = 0; i < count; i++) {
-      const place = at + i * l2EntryBytes;
-      const before = readMapped(table.bytes, place, this.#rules, table.offset);
-      const after = remap(before, i);
-      if (after === before) continue;
-      writeMapped(table.bytes, place, after, this.geometry);
-      table.dirty = joinSpans(table.dirty, { from: place, to: place + l2EntryBytes });
-      this.#unlink(before, after);
+    this.#wanted.set(l1Index, (this.#wanted.get(l1Index) ?? 0) + 1);
+    try {
+      let table = this.#writable(l1Index);
+      for (; table === undefined; table = this.#writable(l1Index)) await this.#prepare(l1Index);
+      this.#remap(table, at, count, remap);
+    } finally {
+      const others = this.#wanted.get(l1Index)! - 1;
+      if (others > 0) this.#wanted.set(l1Index, others);
+      else this.#wanted.delete(l1Index);
     }
   }
 
@@ -252,16 +253,33 @@ export class Mapping {
     });
   }
 
-  /** The L2 table, made where there is none, copied where it is shared with a snapshot; ready to be changed. */
-  async #writable(l1Index: number): Promise<L2Table> {
-    for (;;) {
-      if (!this.#l1Entry(l1Index).copied) {
-        await this.#turns.run(() => this.#replaceTable(l1Index));
-      }
-      const table = this.#tables.get(l1Index);
-      if (table !== undefined) return table;
-      await this.#table(l1Index);
+  #remap(
+    table: L2Table,
+    at: number,
+    count: number,
+    remap: (mapped: Mapped, index: number) => Mapped,
+  ): void {
+    const { l2EntryBytes } = this.geometry;
+    for (let i = 0; i < count; i++) {
+      const place = at + i * l2EntryBytes;
+      const before = readMapped(table.bytes, place, this.#rules, table.offset);
+      const after = remap(before, i);
+      if (after === before) continue;
+      writeMapped(table.bytes, place, after, this.geometry);
+      table.dirty = joinSpans(table.dirty, { from: place, to: place + l2EntryBytes });
+      this.#unlink(before, after);
     }
+  }
+
+  /** The L2 table of an entry, if it is in memory and its own: it may be changed at once. */
+  #writable(l1Index: number): L2Table | undefined {
+    return this.#l1Entry(l1Index).copied ? this.#tables.get(l1Index) : undefined;
+  }
+
+  /** Makes an L2 table where there is none, copies one that is shared with a snapshot, and loads it. */
+  async #prepare(l1Index: number): Promise<void> {
+    if (this.#l1Entry(l1Index).copied) await this.#table(l1Index);
+    else await this.#turns.run(() => this.#replaceTable(l1Index));
   }
 
   async #replaceTable(l1Index: number): Promise<void> {
@@ -346,6 +364,7 @@ export class Mapping {
     if (this.#tables.size < this.#tableLimit) return;
     for (const table of this.#tables.values()) {
       if (table.dirty !== undefined || table.fresh || table.leaving) continue;
+      if (this.#wanted.has(table.l1Index)) continue;
       this.#tables.delete(table.l1Index);
       if (this.#tables.size < this.#tableLimit) return;
     }

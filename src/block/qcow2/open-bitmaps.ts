@@ -40,19 +40,25 @@ export class OpenBitmaps {
   }
 
   /**
-   * Lets the bitmaps of an image record what is written to it; undefined where it has none.
+   * Lets the bitmaps of an image record what is written to it, unless that does not change what its disk shows;
+   * undefined where it has none.
    *
    * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED where they cannot be read: they would lack what is
    * written.
    */
-  static async record(writer: ImageWriter, file: Device): Promise<OpenBitmaps | undefined> {
+  static async record(
+    writer: ImageWriter,
+    file: Device,
+    unrecorded = false,
+  ): Promise<OpenBitmaps | undefined> {
     const { header, allocator } = writer;
     const image = { reader: readerOf(file), file: writer.file, header, allocator };
     const stored = await ImageBitmaps.open(image);
     if (stored.count === 0) return undefined;
+    writer.beforeFirstWrite({ autoclear: Autoclear.bitmaps, run: async () => {} });
+    if (unrecorded) return undefined;
     const bitmaps = bitmapsOf(header.current);
     stored.restore(bitmaps);
-    writer.beforeFirstWrite({ autoclear: Autoclear.bitmaps, run: async () => {} });
     writer.beforeEachChange((offset, length) => {
       if (!stored.mustMark) return bitmaps.record(offset, length);
       return stored.beforeWrite().then(() => bitmaps.record(offset, length));

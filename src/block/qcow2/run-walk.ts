@@ -1,5 +1,6 @@
 import { findRun, type L2Table, type Run, RunKind } from '../../qcow2/index.js';
 import type { Image } from './image.js';
+import type { RunDecoder } from './run-decoder.js';
 
 /**
  * Walks the runs of an image between two bytes of its disk. Nothing is made for a run: this object is the run, until
@@ -14,6 +15,8 @@ export class RunWalk implements Run {
   hostLength = 0;
   /** Tables that were entered. */
   tables = 0;
+  /** Finds many runs at a time, for a walk that is long; of compressed clusters it does not tell the length. */
+  decoder?: RunDecoder;
   readonly #image: Image;
   readonly #end: number;
   #index = -1;
@@ -54,7 +57,8 @@ export class RunWalk implements Run {
 
   #find(): boolean {
     const search = { from: this.offset, end: this.#end, run: this };
-    findRun(this.#table as L2Table, this.#image.rules, search);
+    const table = this.#table as L2Table;
+    if (this.decoder?.find(table, search) !== true) findRun(table, this.#image.rules, search);
     return true;
   }
 }

@@ -3,6 +3,7 @@ import { RunKind } from '../../qcow2/index.js';
 import type { Device } from '../device.js';
 import { FileHoles } from './file-holes.js';
 import type { Image } from './image.js';
+import type { RunDecoder } from './run-decoder.js';
 import { RunWalk } from './run-walk.js';
 
 /** What a qcow2 device answers. */
@@ -10,22 +11,31 @@ export const CONTEXTS: readonly string[] = [Context.allocation, Context.depth];
 
 /** An answer ends after this many extents, or tables, so that others have their turn. */
 const MOST_EXTENTS = 65_536;
-const MOST_TABLES = 1024;
+const MOST_TABLES = 256;
 
 /** How much of the backing file's status is asked for at once, where this image has but small gaps. */
 const LOOKAHEAD = 512 * 1024 * 1024;
+
+/** So many tables take as long to decode here as the kernel that does it faster takes to load. */
+const WORTH_A_KERNEL = 256;
+
+const NOWHERE = Status.hole | Status.zero;
 
 /** Depth of what is allocated in the image itself. */
 const HERE = 1;
 
 /**
  * The status of an image through its chain. What a cluster is comes from the first image that has it; behind the end
- * of a backing file that is shorter, all is zero and counts as allocated in it, as QEMU has it.
+ * of a backing file that is shorter, all is zero, and has the depth of that file, as QEMU counts.
  */
 export class ChainStatus {
   readonly #image: Image;
   readonly #backing?: BackingStatus;
   #holes?: Promise<FileHoles | undefined>;
+  #tables = 0;
+  #decoder?: Promise<RunDecoder | undefined>;
+  /** Held by one walk at a time. */
+  #decoding = false;
 
   constructor(image: Image, backing?: Device) {
     this.#image = image;
@@ -39,19 +49,48 @@ export class ChainStatus {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]> {
-    this.#holes ??= FileHoles.look(this.#image.data);
-    const holes = this.#image.changes ? undefined : await this.#holes;
+    const { changes } = this.#image;
+    if (!changes) this.#holes ??= FileHoles.look(this.#image);
+    const holes = changes ? undefined : await this.#holes;
     const lists: Lists = { allocation: new ExtentList(offset), depth: new ExtentList(offset) };
     const walk = new RunWalk(this.#image, offset, offset + length);
+    if (this.#tables >= WORTH_A_KERNEL && !this.#decoding && !changes) {
+      this.#decoding = true;
+      // Where the arena is full it takes longer, and that is all.
+      this.#decoder ??= this.#loadDecoder().catch(() => undefined);
+      walk.decoder = await this.#decoder;
+      try {
+        await this.#visit(walk, lists, { holes, signal });
+      } finally {
+        this.#decoding = false;
+      }
+    } else await this.#visit(walk, lists, { holes, signal });
+    this.#tables += walk.tables;
+    return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
+  }
+
+  async close(): Promise<void> {
+    (await this.#decoder)?.free();
+  }
+
+  async #loadDecoder(): Promise<RunDecoder | undefined> {
+    const { RunDecoder } = await import('./run-decoder.js');
+    return RunDecoder.for(this.#image.rules);
+  }
+
+  async #visit(
+    walk: RunWalk,
+    lists: Lists,
+    { holes, signal }: { holes: FileHoles | undefined; signal: AbortSignal | undefined },
+  ): Promise<void> {
     for (;;) {
       const more = walk.next();
-      if (!(more instanceof Promise ? await more : more)) break;
+      if (!(more instanceof Promise ? await more : more)) return;
       if (walk.kind !== RunKind.unallocated) pushOwn(lists, walk, holes);
       else if (this.#backing !== undefined) await this.#backing.pushTo(lists, walk, signal);
-      else push(lists, walk.length, Status.hole | Status.zero, 0);
-      if (lists.allocation.count >= MOST_EXTENTS || walk.tables >= MOST_TABLES) break;
+      else push(lists, walk.length, NOWHERE, 0);
+      if (lists.allocation.count >= MOST_EXTENTS || walk.tables >= MOST_TABLES) return;
     }
-    return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
   }
 }
 
@@ -104,7 +143,7 @@ class BackingStatus {
       at = to;
       if (lists.allocation.count >= MOST_EXTENTS) return;
     }
-    push(lists, end - Math.max(stop, run.offset), Status.zero, HERE + 1);
+    push(lists, end - Math.max(stop, run.offset), NOWHERE, HERE + 1);
   }
 
   async #ask(offset: number, end: number, signal?: AbortSignal): Promise<void> {

@@ -1,0 +1,60 @@
+import { type Command, Option } from 'commander';
+import { type RebaseOptions, rebase } from '../copy/index.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import type { Shell } from './shell.js';
+import { formatBytes } from './units.js';
+
+interface RebaseFlags {
+  format?: RebaseOptions['format'];
+  backing: string;
+  backingFormat?: string;
+  unsafe?: boolean;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna rebase overlay.qcow2 -b base.qcow2 -F qcow2
+  lacuna rebase overlay.qcow2 -b ''
+  lacuna rebase overlay.qcow2 -b moved/base.raw -F raw --unsafe
+
+The disk shows the same afterwards: what only the old backing file showed is written into the image. With --unsafe only
+the name changes. A relative name counts from the folder of the image. The bitmaps of the image stay as they are; those
+of images that are not below it any more stay with these.`;
+
+/** Adds `lacuna rebase`. */
+export function registerRebase(program: Command, shell: Shell): void {
+  program
+    .command('rebase')
+    .summary('give an image another backing file')
+    .description(
+      'Gives an image another backing file, or none, without changing what its disk shows.',
+    )
+    .argument('<image>', 'the image on top')
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .requiredOption('-b, --backing <file>', 'the new backing file; empty for none')
+    .addOption(
+      new Option('-F, --backing-format <format>', 'its format, which is never guessed').choices([
+        'raw',
+        'qcow2',
+      ]),
+    )
+    .option('-u, --unsafe', 'the new backing file is known to show the same as the old one')
+    .option('--json', 'print the report as JSON')
+    .addHelpText('after', EXAMPLES)
+    .action((image: string, flags: RebaseFlags) => rebaseCommand(image, flags, shell));
+}
+
+async function rebaseCommand(image: string, flags: RebaseFlags, shell: Shell): Promise<void> {
+  const { format, unsafe, json } = flags;
+  const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
+  const report = await rebase(options);
+  const told = `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;
+  await shell.print(json ? `${JSON.stringify(report)}\n` : told);
+}
+
+function backingOf({ backing: filename, backingFormat }: RebaseFlags): RebaseOptions['backing'] {
+  if (filename === '') return null;
+  if (backingFormat !== undefined) return { filename, format: backingFormat };
+  throw new TypeError('say the format of the new backing file with -F: it is never guessed');
+}

@@ -1,0 +1,166 @@
+import type { DirtyBitmapInfo } from '../bitmap/index.js';
+import {
+  type BitmapImage,
+  type DeviceDescription,
+  type FileDescription,
+  guardImage,
+  type ImageFormat,
+  openBitmaps,
+  openDevice,
+  type Qcow2Description,
+  resizeQcow2,
+  resizeRawFile,
+} from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { closeAfter } from './close-after.js';
+import { copy } from './job.js';
+import type { CopyProgress, CopyReport } from './options.js';
+
+export interface CommitOptions {
+  /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
+  top: string | Qcow2Description;
+  format?: ImageFormat | undefined;
+  signal?: AbortSignal | undefined;
+  /** Told about ten times a second. */
+  onProgress?(progress: CopyProgress): void;
+}
+
+export interface CommitReport extends CopyReport {
+  /** The image that holds everything now, as a person would name it. */
+  base: string;
+  /** Bitmaps that the base keeps now as the top does. */
+  bitmaps: string[];
+}
+
+/** An image of two layers, by what opens its files without taking locks twice. */
+interface Layers {
+  readonly file: FileDescription;
+  readonly top: Qcow2Description;
+  readonly base: DeviceDescription;
+  readonly size: number;
+}
+
+/**
+ * Puts what the top image holds into its backing file, which is the same disk then, and can be used in its place. The
+ * top is left as it is, and shows the same as before; other images over the same backing file do not.
+ *
+ * A bitmap of the base that records notes what is put into it. One of the top is carried along: its dirt is added to
+ * the base's bitmap of that name, or the base gets one like it, which begins when the data is there, since what the
+ * top held before it began is nothing new to it.
+ *
+ * It can be repeated after a failure or a crash: the top still has everything.
+ *
+ * @throws LacunaError ERR_IMAGE_CHAIN where there is no backing file, ERR_DEVICE_LOCKED where somebody uses one of the
+ * two, and what `copy` throws.
+ */
+export async function commit(options: CommitOptions): Promise<CommitReport> {
+  const layers = await layersOf(options);
+  const unguard = await guardImage(layers.file.filename);
+  try {
+    await growBase(layers);
+    const { report, base } = await move(layers, options);
+    const { bitmaps, warnings } = await carryBitmaps(layers);
+    return { ...report, base, bitmaps, warnings: [...report.warnings, ...warnings] };
+  } finally {
+    unguard();
+  }
+}
+
+async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers> {
+  const device = await openDevice(top, { format, signal });
+  const { description, size, name } = device;
+  await device.close();
+  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') {
+    throw chainError(name, 'is no qcow2 file: only those are put into a backing file');
+  }
+  const { backing } = description;
+  if (backing === null || backing === undefined) {
+    throw chainError(name, 'has no backing file that it could be put into');
+  }
+  return { file: description.file, top: description, base: writable(backing), size };
+}
+
+/** A description that was told by an opening for reading, for one that writes and takes locks of its own. */
+function writable(description: DeviceDescription): DeviceDescription {
+  const given = { ...description, 'read-only': false };
+  if (given.driver === 'file') return { ...given, locking: 'auto' };
+  if (given.driver !== 'qcow2') return given;
+  const { file, 'data-file': dataFile } = given;
+  return {
+    ...given,
+    file: writable(file),
+    ...(dataFile && { 'data-file': writable(dataFile) }),
+  };
+}
+
+async function growBase({ base, size }: Layers): Promise<void> {
+  const device = await openDevice(base);
+  const { size: now } = device;
+  await device.close();
+  if (now >= size) return;
+  if (base.driver === 'qcow2') await resizeQcow2(base, size);
+  else if (base.driver === 'file') resizeRawFile(base.filename, size);
+}
+
+async function move(
+  { top, base }: Layers,
+  { signal, onProgress }: CommitOptions,
+): Promise<{ report: CopyReport; base: string }> {
+  const target = await openDevice(base, { writable: true, signal });
+  return await closeAfter(
+    async () => {
+      // Over the base as it is open here, whose locks stand for both.
+      const source = await openDevice({ ...top, backing: target.description }, { signal });
+      return await closeAfter(
+        async () => {
+          const job = copy({ source, target, mode: 'top', signal });
+          for await (const progress of job) onProgress?.(progress);
+          return { report: await job, base: target.name };
+        },
+        () => source.close(),
+      );
+    },
+    () => target.close(),
+  );
+}
+
+async function carryBitmaps({ top, base }: Layers) {
+  const carried: string[] = [];
+  const warnings: string[] = [];
+  await using from = await openBitmaps(top);
+  const infos = from.bitmaps.list();
+  if (infos.length === 0) return { bitmaps: carried, warnings };
+  if (base.driver !== 'qcow2') {
+    warnings.push(`The bitmaps of ${from.name} stay there: its backing file cannot keep any`);
+    return { bitmaps: carried, warnings };
+  }
+  await using to = await openBitmaps(base, { writable: true });
+  for (const info of infos) {
+    const why = await carry(info, from, to);
+    if (why === undefined) carried.push(info.name);
+    else warnings.push(`Bitmap '${info.name}' of ${from.name} stays there: ${why}`);
+  }
+  await to.store();
+  return { bitmaps: carried, warnings };
+}
+
+/** Returns why a bitmap cannot be carried along, if so. */
+async function carry(
+  { name, granularity, recording, inconsistent }: DirtyBitmapInfo,
+  from: BitmapImage,
+  { bitmaps }: BitmapImage,
+): Promise<string | undefined> {
+  if (inconsistent) return 'it is inconsistent';
+  const there = bitmaps.list().find((info) => info.name === name);
+  if (there?.inconsistent) return 'that of the backing file is inconsistent';
+  if (there === undefined) bitmaps.add({ name, granularity, persistent: true, disabled: true });
+  using bits = await from.load(name);
+  await bitmaps.load(name);
+  bitmaps.merge(name, [bits]);
+  bitmaps.transaction([{ type: recording ? 'enable' : 'disable', name }]);
+  return undefined;
+}
+
+function chainError(name: string, what: string): LacunaError {
+  return new LacunaError('ERR_IMAGE_CHAIN', `${name} ${what}`, { device: name });
+}

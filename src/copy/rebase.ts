@@ -1,0 +1,174 @@
+import { dirname, resolve } from 'node:path';
+import {
+  type BackingName,
+  type Device,
+  type DeviceDescription,
+  type ImageFormat,
+  openDevice,
+  openUnrecorded,
+  parseDescription,
+  type Qcow2Description,
+  setBackingName,
+} from '../block/index.js';
+import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { Context, Status, visitTogether } from '../extent/index.js';
+import { Turns } from '../util/index.js';
+import { closeAfter } from './close-after.js';
+
+export interface RebaseOptions {
+  /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
+  image: string | Qcow2Description;
+  format?: ImageFormat | undefined;
+  /** The new backing file, named as it shall stand in the image (relative to its folder), or null for none. */
+  backing: BackingName | null;
+  /** Only change the name: the caller knows that the new backing file shows the same as the old one. */
+  unsafe?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface RebaseReport {
+  /** Bytes that the image did not hold before, because its old backing file showed them. */
+  writtenBytes: number;
+}
+
+/** Bytes compared at once, and the unit in which what differs is written. */
+const PIECE = 1024 * 1024;
+const UNIT = 64 * 1024;
+/** How much of the disk's status is asked for at once. */
+const WINDOW = 2 ** 34;
+
+/**
+ * Gives an image another backing file. What the disk shows stays the same: where the new backing file differs from the
+ * old one, what the old one showed is written into the image first. So its bitmaps stay as they are, too.
+ *
+ * It can be repeated after a failure or a crash.
+ *
+ * @throws LacunaError ERR_DEVICE_FORMAT, ERR_DEVICE_LOCKED, ERR_IMAGE_CHAIN, ERR_QCOW2_UNSUPPORTED where the name does
+ * not fit, and what opening, reading and writing throw.
+ */
+export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
+  const { image, format, backing, unsafe = false } = options;
+  const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
+  if (description.driver !== 'qcow2' || description.file.driver !== 'file') {
+    const message = `${image} is no qcow2 file: only those have backing files`;
+    throw new LacunaError('ERR_DEVICE_FORMAT', message);
+  }
+  const writtenBytes = unsafe ? 0 : await keepContent(description, options);
+  await setBackingName(description, backing);
+  return { writtenBytes };
+}
+
+async function keepContent(
+  description: Qcow2Description,
+  { backing, signal }: RebaseOptions,
+): Promise<number> {
+  const device = await openUnrecorded(description);
+  return await closeAfter(
+    async () => {
+      const below = backing === null ? undefined : await openBacking(description, backing, signal);
+      return await closeAfter(
+        async () => {
+          const written = await writeDifferences(device, below, signal);
+          await device.flush();
+          return written;
+        },
+        async () => below?.close(),
+      );
+    },
+    () => device.close(),
+  );
+}
+
+function openBacking(
+  { file }: Qcow2Description,
+  { filename, format }: BackingName,
+  signal?: AbortSignal,
+): Promise<Device> {
+  const folder = file.driver === 'file' ? dirname(resolve(file.filename)) : '.';
+  const path = { driver: 'file', filename: resolve(folder, filename) } as const;
+  const described: Record<string, DeviceDescription> = {
+    raw: path,
+    qcow2: { driver: 'qcow2', file: path },
+  };
+  const description = described[format];
+  if (description !== undefined) return openDevice(description, { signal });
+  const message = `${filename}: images of the format ${format} cannot be read here; if it shows the same as the old backing file, say so (--unsafe)`;
+  throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: filename });
+}
+
+/** Writes what the image shows and does not hold, where the device that will be below it shows something else. */
+async function writeDifferences(
+  image: Device,
+  below: Device | undefined,
+  signal?: AbortSignal,
+): Promise<number> {
+  const turns = new Turns();
+  const buffers = { old: Buffer.alloc(PIECE), fresh: Buffer.alloc(PIECE) };
+  let written = 0;
+  for (let start = 0; start < image.size; start += WINDOW) {
+    const end = Math.min(image.size, start + WINDOW);
+    for (const { offset, length } of await shownRanges(image, below, start, end, signal)) {
+      for (let at = offset; at < offset + length; at += PIECE) {
+        await turns.next();
+        throwIfAborted(signal);
+        const range = { at, length: Math.min(PIECE, offset + length - at) };
+        written += await writeDifference(image, below, range, buffers);
+      }
+    }
+  }
+  return written;
+}
+
+/** The ranges that the image does not hold, but for those that read as zero now and will. */
+async function shownRanges(
+  image: Device,
+  below: Device | undefined,
+  start: number,
+  end: number,
+  signal?: AbortSignal,
+) {
+  const contexts = [Context.allocation, Context.depth];
+  const lists = await image.extents(start, end - start, { contexts, signal });
+  const there = Math.min(end, below?.size ?? 0);
+  const ranges: { offset: number; length: number }[] = [];
+  const visit = (isZero: (flags: readonly number[]) => boolean) => {
+    return (offset: number, length: number, flags: readonly number[]) => {
+      if (flags[1] !== 1 && !isZero(flags)) ranges.push({ offset, length });
+    };
+  };
+  const wasZero = (flags: readonly number[]) => (flags[0] & Status.zero) !== 0;
+  if (below === undefined || there <= start) {
+    visitTogether(lists, end, visit(wasZero));
+    return ranges;
+  }
+  const [fresh] = await below.extents(start, there - start, { signal });
+  fresh.push(end - there, Status.zero);
+  const staysZero = (flags: readonly number[]) => wasZero(flags) && (flags[2] & Status.zero) !== 0;
+  visitTogether([...lists, fresh], end, visit(staysZero));
+  return ranges;
+}
+
+async function writeDifference(
+  image: Device,
+  below: Device | undefined,
+  { at, length }: { at: number; length: number },
+  buffers: { old: Buffer; fresh: Buffer },
+): Promise<number> {
+  const old = buffers.old.subarray(0, length);
+  const fresh = buffers.fresh.subarray(0, length);
+  await image.read(at, old);
+  const there = Math.max(0, Math.min(length, (below?.size ?? 0) - at));
+  fresh.fill(0, there);
+  if (there > 0) await below?.read(at, fresh.subarray(0, there));
+  let written = 0;
+  for (let from = 0; from < length; ) {
+    // Up to the next multiple of the unit, so that no cluster is filled up twice.
+    const to = Math.min(length, from + UNIT - ((at + from) % UNIT));
+    if (old.compare(fresh, from, to, from, to) !== 0) {
+      await image.write(at + from, old.subarray(from, to));
+      written += to - from;
+    }
+    from = to;
+  }
+  return written;
+}
