@@ -57,6 +57,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     export: { read: text },
     tls: { read: (value, key) => variant(value, key, 'type', TLS) },
     contexts: { read: texts },
+    allocation: { read: flag },
     'reconnect-delay': { read: seconds },
     'open-timeout': { read: seconds },
   },

@@ -42,6 +42,8 @@ export interface NbdDescription extends Common {
   tls?: NbdTls;
   /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
   contexts?: string[];
+  /** Ask for `base:allocation` as well. Default true; see `NbdConnectOptions`. */
+  allocation?: boolean;
   /**
    * Seconds for which requests wait when the connection is lost, while it is made again. Default 0: they fail at
    * once. See `ReconnectingClient` for what is made again and when a flush fails.

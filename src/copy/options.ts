@@ -112,7 +112,10 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * images, and maps all of the disk.
    */
   preallocation?: Preallocation;
-  /** Make the target durable before the copy is called done. Default true. */
+  /**
+   * Make the target durable before the copy is called done. Default true. Without it a target whose connection may be
+   * made again is flushed all the same, because nothing else tells that its server has lost nothing.
+   */
   flush?: boolean;
   /**
    * Bytes per second that may be read as data, all threads together. Zero requests and what is left out by its

@@ -6,9 +6,8 @@
  *     NAME                  when it is whole
  *     NAME.partial          when it was given up after something had been written
  *
-    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
-    if (old) await file.#guard();
-    if (resume !== undefined) await rm(file.path, { force: true });
+ * A copy that can be resumed leaves it where it was made, to be found again, under a name that comes from its resume
+ * file.
  */
 import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';

@@ -11,6 +11,7 @@ import {
 import { LacunaError } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { PartialFile } from './partial-file.js';
+import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
 
 export interface StreamTarget {
@@ -66,7 +67,7 @@ class InPlace implements StreamTarget {
 
   async finish(size: number, flush: boolean): Promise<string[]> {
     const device = this.#device;
-    if (flush) await device.flush();
+    if (flush || reconnects(device)) await device.flush();
     const warnings: string[] = [];
     if (device.size > size) {
       const more = device.size - size;

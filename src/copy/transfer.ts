@@ -7,6 +7,7 @@ import { DIGEST_BLOCK } from './digest-tree.js';
 import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
 import type { CopyOptions, TransferOptions } from './options.js';
+import { reconnects } from './source.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -130,7 +131,7 @@ export function chooseTransfer(
       options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
     targetIsZero,
     sequential: options.sequential ?? false,
-    flush: options.flush ?? true,
+    flush: (options.flush ?? true) || reconnects(target),
     unmap: options.unmap ?? true,
     rules: rulesOf(options),
   };

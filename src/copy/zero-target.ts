@@ -44,7 +44,8 @@ export async function dropKnownZero(
 }
 
 /**
- * Asks for the whole target to be zeroed at once, if that is quick: then only data is left to write.
+ * Asks for the whole target, which must be capable of fast zeroes, to be zeroed at once, if that is quick: then only
+ * data is left to write.
  * Returns whether it was done; a target that cannot is no worse off, because everything is written anyway.
  */
 export async function zeroWhole(
@@ -52,7 +53,6 @@ export async function zeroWhole(
   length: number,
   { unmap, signal }: Pick<ZeroOptions, 'unmap' | 'signal'>,
 ): Promise<boolean> {
-  if (!target.capabilities.fastZero) return false;
   try {
     await target.zero(0, length, { fast: true, unmap, signal });
     return true;
