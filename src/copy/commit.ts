@@ -15,6 +15,7 @@ import { LacunaError } from '../errors/index.js';
 import { closeAfter } from './close-after.js';
 import { copy } from './job.js';
 import type { CopyProgress, CopyReport } from './options.js';
+import { statIfThere } from './partial-file.js';
 
 export interface CommitOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
@@ -96,11 +97,16 @@ function writable(description: DeviceDescription): DeviceDescription {
 
 async function growBase({ base, size }: Layers): Promise<void> {
   const device = await openDevice(base);
-  const { size: now } = device;
+  const { size: now, name } = device;
   await device.close();
   if (now >= size) return;
   if (base.driver === 'qcow2') await resizeQcow2(base, size);
-  else if (base.driver === 'file') resizeRawFile(base.filename, size);
+  else if (base.driver === 'file' && (await statIfThere(base.filename))?.isFile())
+    resizeRawFile(base.filename, size);
+  else {
+    const message = `${name} has ${now} bytes, and the image on top ${size}: make it larger first, since that cannot be done here`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
+  }
 }
 
 async function move(

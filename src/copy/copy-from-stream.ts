@@ -54,13 +54,21 @@ export async function copyFromStream(
   options: FromStreamOptions = {},
 ): Promise<StreamReport> {
   checkTransfer(options);
-  throwIfAborted(options.signal);
-  const opened = await openStreamTarget({ ...options, target });
-  return closeAfter(
-    () => new Intake(readable, opened, options).run(),
-    () => opened.close(),
-  );
+  // A stream may fail while nobody reads it yet, or not any more; whoever reads it is told.
+  readable.on('error', ignore);
+  try {
+    throwIfAborted(options.signal);
+    const opened = await openStreamTarget({ ...options, target });
+    return await closeAfter(
+      () => new Intake(readable, opened, options).run(),
+      () => opened.close(),
+    );
+  } finally {
+    if (!readable.destroyed || readable.closed) readable.off('error', ignore);
+  }
 }
+
+function ignore(): void {}
 
 class Intake {
   readonly #readable: Readable;
@@ -84,8 +92,9 @@ class Intake {
     const { signal, flush = true } = this.#options;
     const abort = () => this.#readable.destroy(abortedError(signal));
     signal?.addEventListener('abort', abort, { once: true });
-    const slots = this.#allocate();
+    const slots: ArenaBlock[] = [];
     try {
+      this.#allocate(slots);
       const size = await this.#takeAll();
       throwIfAborted(signal);
       const warnings = await this.#target.finish(size, flush);
@@ -94,7 +103,7 @@ class Intake {
       this.#readable.destroy();
       await this.#idle().catch(() => {});
       await this.#target.leave();
-      throw signal?.aborted ? abortedError(signal) : error;
+      throw signal?.aborted ? abortedError(signal) : (this.#failure?.error ?? error);
     } finally {
       signal?.removeEventListener('abort', abort);
       for (const slot of slots) slot.free();
@@ -102,10 +111,10 @@ class Intake {
     }
   }
 
-  #allocate(): ArenaBlock[] {
+  #allocate(slots: ArenaBlock[]): void {
     const { requests = REQUESTS, requestSize = REQUEST_SIZE } = this.#options;
-    while (this.#free.length < requests) this.#free.push(this.#arena.allocate(requestSize));
-    return [...this.#free];
+    while (slots.length < requests) slots.push(this.#arena.allocate(requestSize));
+    this.#free.push(...slots);
   }
 
   /** Fills one slot after another; returns how many bytes have come. */
@@ -146,6 +155,8 @@ class Intake {
     const work = this.#write(device, slot, offset, length)
       .catch((error) => {
         this.#failure ??= { error };
+        // It may be long until more of the stream comes.
+        this.#readable.destroy();
       })
       .finally(() => {
         this.#inFlight.delete(work);

@@ -31,17 +31,22 @@ export async function copyToStream(
 ): Promise<StreamReport> {
   checkTransfer(options);
   const { sourceFormat: format, signal } = options;
-  if (source instanceof Device) return pour(source, writable, options);
-  const device = await openDevice(source, { format, signal });
-  return closeAfter(
-    () => pour(device, writable, options),
-    () => device.close(),
-  );
+  const outlet = new Outlet(writable, signal);
+  try {
+    if (source instanceof Device) return await pour(source, outlet, options);
+    const device = await openDevice(source, { format, signal });
+    return await closeAfter(
+      () => pour(device, outlet, options),
+      () => device.close(),
+    );
+  } finally {
+    outlet.close();
+  }
 }
 
 async function pour(
   source: Device,
-  writable: Writable,
+  outlet: Outlet,
   options: ToStreamOptions,
 ): Promise<StreamReport> {
   const started = performance.now();
@@ -49,7 +54,6 @@ async function pour(
   const { size } = source;
   const made = await plan({ source, signal });
   const movedBytes = made.data.dirtyBytes;
-  const outlet = new Outlet(writable, signal);
   let doneBytes = 0;
   const write = async (bytes: Uint8Array) => {
     await outlet.write(bytes, doneBytes);
@@ -63,7 +67,6 @@ async function pour(
       else for (const zeroes of zeroesOf(length)) await write(zeroes);
     }
   } finally {
-    outlet.close();
     made.data.free();
     made.zero.free();
   }
@@ -91,6 +94,7 @@ class Outlet {
   constructor(writable: Writable, signal: AbortSignal | undefined) {
     this.#writable = writable;
     this.#signal = signal;
+    // A stream may fail while nobody writes to it yet, or not any more; the next write tells.
     writable.on('error', ignore);
   }
 
@@ -99,21 +103,26 @@ class Outlet {
     const signal = this.#signal;
     throwIfAborted(signal);
     await new Promise<void>((resolve, reject) => {
-      const abort = () => reject(abortedError(signal));
-      signal?.addEventListener('abort', abort, { once: true });
-      const gone = () => reject(streamError(offset, new Error('it was closed')));
-      this.#writable.once('close', gone);
-      this.#writable.write(bytes, (error) => {
+      const abort = () => end(abortedError(signal));
+      const gone = () => end(streamError(offset, new Error('it was closed')));
+      const end = (error?: Error) => {
         signal?.removeEventListener('abort', abort);
         this.#writable.off('close', gone);
-        if (error) reject(streamError(offset, error));
+        if (error) reject(error);
         else resolve();
+      };
+      signal?.addEventListener('abort', abort, { once: true });
+      this.#writable.once('close', gone);
+      this.#writable.write(bytes, (error) => {
+        end(error ? streamError(offset, error) : undefined);
       });
     });
   }
 
   close(): void {
-    this.#writable.off('error', ignore);
+    // One that has failed may tell so only now.
+    const { destroyed, closed } = this.#writable;
+    if (!destroyed || closed) this.#writable.off('error', ignore);
   }
 }
 

@@ -70,6 +70,8 @@ class Crew {
   readonly #pool: Piscina;
   readonly #ports: MessagePort[] = [];
   #firstFailure: unknown;
+  /** That a thread has ended without giving back what it held. */
+  #lost: LacunaError | undefined;
   #grace: NodeJS.Timeout | undefined;
 
   constructor(options: CrewOptions) {
@@ -123,7 +125,9 @@ class Crew {
     const flushed = outcomes.every((outcome) => outcome.flushed);
     const missing = outcomes.flatMap(({ opened, error }) => (!opened && error ? [error] : []));
     const none = missing.length > 0 && missing.length === outcomes.length;
-    const error = this.#firstFailure ?? (none ? missing[0] : undefined);
+    const failure = this.#firstFailure ?? (none ? missing[0] : undefined);
+    // Without its side no policy has a say: nobody may go on in memory that may be locked for ever.
+    const error = this.#lost ? withoutSide(failure) : failure;
     const warnings = missing.map(
       (lost) => `One connection less was used: ${(lost as Error).message}`,
     );
@@ -162,8 +166,8 @@ class Crew {
     } catch (cause) {
       this.#options.lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
-      const error = new LacunaError('ERR_WORKER_LOST', message, { cause });
-      return { opened: true, flushed: false, error };
+      this.#lost = new LacunaError('ERR_WORKER_LOST', message, { cause });
+      return { opened: true, flushed: false, error: this.#lost };
     }
   }
 

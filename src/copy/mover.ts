@@ -159,39 +159,53 @@ class Mover {
 
   #start(slot: ArenaBlock): void {
     this.#running++;
-    const failed = (error: unknown) => {
-      this.#failure ??= { error };
-    };
-    const ended = () => {
-      this.#running--;
-      slot.free();
-    };
-    this.#lanes.push(this.#lane(slot).catch(failed).finally(ended));
+    this.#lanes.push(this.#lane(slot));
   }
 
-  /** One request after another, through one slot of the arena. */
+  /** One request after another, through one slot of the arena. Never throws. */
   async #lane(slot: ArenaBlock): Promise<void> {
-    const { control, plan } = this.#options;
-    while (this.#running <= this.#pace.lanes) {
-      await this.#turns.next();
-      if (control.paused) await control.mayGo();
-      const length = this.#take();
-      if (length === 0) return;
-      const offset = this.#from - length;
-      const turn = this.#order?.take();
-      try {
-        if (control.isLimited && !(await control.mayMove(length))) {
-          this.#failed = true;
-          plan.set(offset, length);
-          return;
-        }
-        await this.#piece(slot, offset, length, turn);
-      } finally {
-        turn?.end();
-      }
-      this.#pace.done(length, performance.now());
-      if (this.#running < this.#pace.lanes) this.#startMore();
+    try {
+      await this.#work(slot);
+    } catch (error) {
+      this.#failure ??= { error };
+    } finally {
+      slot.free();
     }
+  }
+
+  /** A lane counts until the moment when it decides to end, or all of them might find that they are too many. */
+  async #work(slot: ArenaBlock): Promise<void> {
+    try {
+      while (this.#running <= this.#pace.lanes) {
+        await this.#turns.next();
+        if (!(await this.#next(slot))) return;
+        if (this.#running < this.#pace.lanes) this.#startMore();
+      }
+    } finally {
+      this.#running--;
+    }
+  }
+
+  /** Deals with the next piece; false where there is none, or the copy must not go on. */
+  async #next(slot: ArenaBlock): Promise<boolean> {
+    const { control, plan } = this.#options;
+    if (control.paused) await control.mayGo();
+    const length = this.#take();
+    if (length === 0) return false;
+    const offset = this.#from - length;
+    const turn = this.#order?.take();
+    try {
+      if (control.isLimited && !(await control.mayMove(length))) {
+        this.#failed = true;
+        plan.set(offset, length);
+        return false;
+      }
+      await this.#piece(slot, offset, length, turn);
+    } finally {
+      turn?.end();
+    }
+    this.#pace.done(length, performance.now());
+    return true;
   }
 
   /** Does as well as it can: where there is no memory for more requests, those in flight go on. */

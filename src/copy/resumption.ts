@@ -3,11 +3,12 @@ import { resolve } from 'node:path';
 import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
+import { filesOf } from './files-of.js';
 import { followed, isSameFile, statIfThere } from './partial-file.js';
-import type { Plan } from './plan.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
+import { reconnects } from './source.js';
 import type { Target } from './target.js';
 
 export interface ResumptionOptions {
@@ -18,9 +19,8 @@ export interface ResumptionOptions {
   arena: Arena;
 }
 
-export interface BeginOptions extends Pick<CheckpointsOptions, 'failed'> {
+export interface BeginOptions extends Pick<CheckpointsOptions, 'failed' | 'remains'> {
   target: Target;
-  plan: Pick<Plan, 'data' | 'zero'>;
   plannedBytes: number;
   /** Bytes of the whole copy. */
   totalBytes: number;
@@ -89,11 +89,11 @@ export class Resumption {
   }
 
   /**
-   * Makes checkpoints from here on; the plan is exact, and nothing of it has been begun. Called again when the copy
-   * goes on after a failure, with a target that may have been opened anew.
+   * Makes checkpoints from here on; what remains is exact, nothing of it has been begun, and it is freed here. Called
+   * again when the copy goes on after a failure, with a target that may have been opened anew.
    */
   async begin(options: BeginOptions): Promise<void> {
-    const { target, plan, plannedBytes, totalBytes, threads, failed } = options;
+    const { target, remains, plannedBytes, totalBytes, threads, failed } = options;
     await this.#forget();
     await target.anchor();
     const flusher = await this.#openFlusher(target.device, threads);
@@ -106,7 +106,7 @@ export class Resumption {
         plannedBytes,
         totalBytes,
       },
-      remains: { data: plan.data.snapshot(), zero: plan.zero.snapshot() },
+      remains,
       flush: (signal) => flusher.flush({ signal }),
       failed,
     });
@@ -171,8 +171,7 @@ export class Resumption {
    */
   async #openFlusher(device: Device, threads: number): Promise<Device> {
     const { description } = device;
-    const reconnects = description?.driver === 'nbd' && description['reconnect-delay'];
-    if (threads === 0 || !reconnects) return device;
+    if (threads === 0 || description?.driver !== 'nbd' || !reconnects(device)) return device;
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
     return this.#flusher;
   }
@@ -180,11 +179,11 @@ export class Resumption {
 
 /** The resume file is replaced again and again, and removed in the end. */
 async function refuseDevice(path: string, device: DeviceDescription | undefined): Promise<void> {
-  if (device?.driver !== 'file') return;
-  const [a, b] = [await statIfThere(path), await statIfThere(device.filename)];
-  const isSame =
-    a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(device.filename));
-  if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+  for (const filename of filesOf(device)) {
+    const [a, b] = [await statIfThere(path), await statIfThere(filename)];
+    const isSame = a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(filename));
+    if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+  }
 }
 
 async function placeOf(filename: string): Promise<string> {

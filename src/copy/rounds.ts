@@ -9,6 +9,7 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { abortedError } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
+import type { Remains } from './checkpoints.js';
 import type { Control } from './control.js';
 import type { CrewOutcome } from './crew.js';
 import { again } from './device-again.js';
@@ -26,8 +27,8 @@ import { move } from './mover.js';
 import type { CopyOptions, CopyPhase, Side } from './options.js';
 import type { Plan } from './plan.js';
 import type { Resumption } from './resumption.js';
-import { isSameDisk } from './same-disk.js';
-import type { Source } from './source.js';
+import { mayBeSameDisk } from './same-disk.js';
+import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseThreads, chooseTransfer } from './transfer.js';
@@ -60,12 +61,6 @@ export interface RoundsOptions {
   onStopped(error: Error | undefined): void;
 }
 
-/** What is not yet known to be durable; the plan itself says what was not even written. */
-interface Unconfirmed {
-  data: Bitmap;
-  zero: Bitmap;
-}
-
 export class Rounds {
   /** What failed and was given up, for the report ... */
   leftOut = new LeftOut();
@@ -76,7 +71,8 @@ export class Rounds {
   totalBytes = 0;
   threads = 0;
   readonly #given: RoundsOptions;
-  #unconfirmed: Unconfirmed;
+  /** What is not yet known to be durable, or was left out; the plan itself says what was not even written. */
+  #unconfirmed: Remains;
   #restarts = 0;
   #round = 0;
   /** Bytes of the whole copy, as a later run counts them. */
@@ -88,22 +84,22 @@ export class Rounds {
     const { plan } = given;
     this.leftOutMap = plan.data.snapshot();
     this.leftOutMap.resetAll();
-    this.#unconfirmed = snapshotOf(plan);
+    this.#unconfirmed = this.#remaining();
   }
 
   /** Returns warnings. Throws when the copy cannot go on; what remains to be done is in the plan then. */
   async run(): Promise<string[]> {
     const { options, plan, source, target, control } = this.#given;
-    const bytes = plan.data.dirtyBytes;
     const devices = { source: source.device, target: target.device };
-    this.threads = chooseThreads(options, { ...devices, bytes });
+    this.threads = await chooseThreads(options, { ...devices, data: plan.data });
     for (;;) {
       const { error, flushed, warnings } = await this.#attempt();
-      const isDone = plan.data.count === 0 && plan.zero.count === 0;
-      if (error === undefined && isDone) return warnings;
+      // After a failure the plan may be locked by a thread that was lost.
+      if (error === undefined && plan.data.count + plan.zero.count === 0) return warnings;
       await this.#recover(error, flushed);
-      if (flushed) this.#confirm();
-      else this.#takeBack();
+      if (!flushed) this.#takeBack();
+      // What nobody has asked to be made durable can be lost at any time.
+      else if (this.#given.options.flush ?? true) this.#confirm();
       control.start();
       if (this.#given.stopAsked()) control.stop();
       this.#round++;
@@ -167,7 +163,7 @@ export class Rounds {
     if (this.#round === 0) this.#wholeBytes = totalBytes;
     const begun = resumption?.begin({
       target,
-      plan,
+      remains: this.#remaining(),
       plannedBytes,
       totalBytes: this.#wholeBytes,
       threads: this.threads,
@@ -179,8 +175,12 @@ export class Rounds {
     const { counters } = this.#side();
     // Never over what an earlier round, or an earlier run, has moved.
     const isFirst = this.#round === 0 && resumedBytes === 0;
-    const whole = isFirst && !isPartial && !isSameDisk(source.device, target.device);
-    if (whole && (await zeroWhole(target.device, source.device.size, { unmap, signal }))) {
+    const isAllowed = isFirst && !isPartial && target.device.capabilities.fastZero;
+    if (
+      isAllowed &&
+      !(await mayBeSameDisk(source.device, target.device, data, signal)) &&
+      (await zeroWhole(target.device, source.device.size, { unmap, signal }))
+    ) {
       counters.requests += 1;
       counters.zeroedBytes += zero.dirtyBytes;
       zero.resetAll();
@@ -234,10 +234,11 @@ export class Rounds {
   async #flush(): Promise<string[]> {
     const { options, target, control, signal } = this.#given;
     const { device } = target;
-    if (options.flush === false) return [];
+    const wanted = options.flush ?? true;
+    if (!wanted && !reconnects(device)) return [];
     this.phase = 'flush';
     await onSide('target', control.flush(device, signal));
-    if (device.capabilities.flush) return [];
+    if (device.capabilities.flush || !wanted) return [];
     return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
 
@@ -278,9 +279,17 @@ export class Rounds {
     return goesOn;
   }
 
+  /** What the plan holds, and what was left out of it: whoever begins again from here tries that again. */
+  #remaining(): Remains {
+    const { data, zero } = this.#given.plan;
+    const remaining = { data: data.snapshot(), zero: zero.snapshot() };
+    remaining.data.merge(this.leftOutMap);
+    return remaining;
+  }
+
   #confirm(): void {
     const { data, zero } = this.#unconfirmed;
-    this.#unconfirmed = snapshotOf(this.#given.plan);
+    this.#unconfirmed = this.#remaining();
     data.free();
     zero.free();
   }
@@ -293,10 +302,6 @@ export class Rounds {
     this.leftOut = new LeftOut();
     this.leftOutMap.resetAll();
   }
-}
-
-function snapshotOf({ data, zero }: WorkToDo): Unconfirmed {
-  return { data: data.snapshot(), zero: zero.snapshot() };
 }
 
 /** Bytes that are done with, one way or another. */

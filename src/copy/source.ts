@@ -52,6 +52,14 @@ export async function reopened(old: Device, open: () => Promise<Device>): Promis
   throw new LacunaError('ERR_COPY_MISMATCH', message, { device: old.name });
 }
 
+/**
+ * Whether a device's connection is made again when it is lost. Then only a flush tells whether the server still has all
+ * that it had acknowledged before.
+ */
+export function reconnects({ description }: Device): boolean {
+  return description?.driver === 'nbd' && (description['reconnect-delay'] ?? 0) > 0;
+}
+
 /** A description whose requests wait so long for a lost NBD connection, unless it says that itself. */
 export function patient(
   source: Exclude<DeviceSource, Device>,

@@ -1,5 +1,6 @@
 /** Opens the target of a stream, whose end nobody knows before it comes. */
 import {
+  createRawFile,
   Device,
   type DeviceDescription,
   type FileDescription,
@@ -10,6 +11,7 @@ import {
 import { LacunaError } from '../errors/index.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { PartialFile } from './partial-file.js';
+import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
 
 export interface StreamTarget {
@@ -65,7 +67,7 @@ class InPlace implements StreamTarget {
 
   async finish(size: number, flush: boolean): Promise<string[]> {
     const device = this.#device;
-    if (flush) await device.flush();
+    if (flush || reconnects(device)) await device.flush();
     const warnings: string[] = [];
     if (device.size > size) {
       const more = device.size - size;
@@ -104,8 +106,10 @@ class GrowingFile implements StreamTarget {
     description: FileDescription,
     signal: AbortSignal | undefined,
   ): Promise<GrowingFile> {
-    const options = { size: FIRST_SIZE, source: undefined, signal };
-    const file = await PartialFile.create(description.filename, options);
+    const file = await PartialFile.create(description.filename, {
+      source: undefined,
+      make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
+    });
     const made = { ...description, filename: file.path };
     try {
       return new GrowingFile(file, made, await open(made, signal, true));

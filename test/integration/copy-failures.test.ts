@@ -153,6 +153,32 @@ describe('a copy whose', () => {
   });
 });
 
+describe('a copy whose policy is to go on', () => {
+  test('ends when a worker thread is killed after a failure, since memory may be locked', async () => {
+    const MiB = 1024 * 1024;
+    // The two threads take a half each.
+    const pread = `if [ $4 -ge ${4 * MiB} ]; then echo EIO broken >&2; exit 1; fi; sleep 20`;
+    const disk = [
+      `get_size=echo ${8 * MiB}`,
+      'thread_model=echo parallel',
+      'can_multi_conn=exit 0',
+      `pread=${pread}`,
+    ];
+    const source = await peers.nbdkit(['eval', ...disk]);
+    const target = join(folder, 'target.raw');
+    const workers: Worker[] = [];
+    const note = (worker: Worker) => void workers.push(worker);
+    process.on('worker', note);
+    const job = copy({ source: source.uri, target, threads: 2, onReadError: 'stop' });
+    const kill = sleep(1500).then(() => Promise.all(workers.map((worker) => worker.terminate())));
+    job.on('stopped', () => job.resume());
+    await expect(job).rejects.toMatchObject({ code: 'ERR_NBD_REMOTE', errno: 'EIO' });
+    process.off('worker', note);
+    await kill;
+    await source.stop('SIGKILL');
+  });
+});
+
 describe('an interrupted copy', () => {
   test.each(['0', '2'])(
     'ends soon, exits with 130, and leaves no file that looks whole (threads: %s)',
@@ -160,12 +186,18 @@ describe('an interrupted copy', () => {
       const source = await slowServer('2G');
       const target = join(folder, 'target.raw');
       writeFileSync(target, 'what was there before');
-      const started = Date.now();
+      let interrupted = 0;
       const result = await runCli(['copy', '--threads', threads, source.uri, target], {
-        started: (child) => setTimeout(() => child.kill('SIGINT'), 1200),
+        // Once it has begun: the command hears of signals from then on.
+        started: async (child) => {
+          while (!readdirSync(folder).some((name) => name.includes('.partial-'))) await sleep(20);
+          await sleep(500);
+          interrupted = Date.now();
+          child.kill('SIGINT');
+        },
       });
       expect(result.code).toBe(130);
-      expect(Date.now() - started).toBeLessThan(8000);
+      expect(Date.now() - interrupted).toBeLessThan(8000);
       expect(readFileSync(target, 'utf8')).toBe('what was there before');
       expect(statSync(`${target}.partial`).size).toBe(2 ** 31);
     },

@@ -236,14 +236,19 @@ describe.each(THREADS)('with %i threads', (threads) => {
       expectCopied();
     });
 
-    test.each(['retry', 'stop'] as const)(
-      'as the target, and has forgotten what was not flushed: %s',
-      async (policy) => {
+    test.each([
+      ['retry', true],
+      ['stop', true],
+      ['retry', false],
+      ['stop', false],
+    ] as const)(
+      'as the target, and has forgotten what was not flushed: %s, flush %s',
+      async (policy, flush) => {
         const source = await serve([], disk);
         const memory = ['memory', `${SIZE}`];
         let served = await peers.nbdkit([...slow.slice(0, 1), ...memory, ...slow.slice(1)]);
         const { uri } = served;
-        const options = { source: source.uri, target: uri, ...sizes, onWriteError: policy };
+        const options = { source: source.uri, target: uri, flush, ...sizes, onWriteError: policy };
         const job = copy({ ...options, ...(policy === 'retry' && { retry: { backoffMs: 100 } }) });
         const comesBack = async () => {
           await served.stop();
@@ -340,5 +345,10 @@ function twice(...args: string[]): [readonly string[], readonly string[]] {
 }
 
 async function movedSome(job: ReturnType<typeof copy>): Promise<void> {
-  while (job.progress().movedBytes < 512 * KiB) await sleep(5);
+  let ended = false;
+  const end = () => {
+    ended = true;
+  };
+  job.then(end, end);
+  while (!ended && job.progress().movedBytes < 512 * KiB) await sleep(5);
 }

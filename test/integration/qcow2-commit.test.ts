@@ -2,6 +2,7 @@ import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { commit, openBitmaps, openDevice } from 'lacuna';
 import { expect, it } from 'vitest';
+import { attachLoopDevice } from '../support/loop-device.js';
 import { run } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
 import { scribble } from '../support/scribble.js';
@@ -137,4 +138,21 @@ it('refuses what is in use, and what has nothing below it', async () => {
   await expect(commit({ top })).rejects.toMatchObject({ code: 'ERR_DEVICE_LOCKED' });
   await used.close();
   await commit({ top });
+});
+
+it('says what to do where the base is too small and cannot grow', async () => {
+  const loop = attachLoopDevice(4 * MIB, 512);
+  if (loop === undefined) expect.fail('no loop device could be attached: run the tests as root');
+  try {
+    const top = join(folder, 'over-a-device.qcow2');
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', loop.path, '-F', 'raw', top, '8M']);
+    const backing = { driver: 'file', filename: loop.path } as const;
+    const file = { driver: 'file', filename: top } as const;
+    await expect(commit({ top: { driver: 'qcow2', file, backing } })).rejects.toMatchObject({
+      code: 'ERR_COPY_MISMATCH',
+      message: expect.stringContaining('make it larger'),
+    });
+  } finally {
+    loop.detach();
+  }
 });

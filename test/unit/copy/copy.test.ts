@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
-import type { Device, Driver } from '#dist/block/index.js';
+import { Device, type Driver, MemoryDriver } from '#dist/block/index.js';
 import { compare, copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
-import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
 
 const PAGE = 4096;
 const PAGES = 48;
@@ -282,5 +282,44 @@ describe('compare', () => {
     expect([strict.equal, strict.offset]).toEqual([false, undefined]);
     await b.write(SIZE + 10, Uint8Array.of(1));
     expect(await compare({ a, b })).toMatchObject({ equal: false, offset: SIZE + 10 });
+  });
+});
+
+describe('a copy of a disk onto itself, under two names', () => {
+  it('leaves the disk as it is', async () => {
+    const disk = new MemoryDriver({ size: 1024 * PAGE });
+    const source = new Device(disk);
+    await source.write(500 * PAGE, pattern(20 * PAGE));
+    const before = await contentOf(source);
+    // It is known by another server, which does not tell what is zero.
+    const target = fakeDevice(1024 * PAGE, {
+      capabilities: { ...capabilities, knownZero: false, contexts: [] },
+      read: (offset, bytes) => disk.read(offset, bytes),
+      write: (offset, bytes) => disk.write(offset, bytes),
+      zero: (offset, length) => disk.zero(offset, length),
+    });
+    await copy({ source, target });
+    expect(Buffer.compare(await contentOf(source), before)).toBe(0);
+  });
+
+  it('does not make a copy onto another disk write zeroes piece by piece', async () => {
+    const source = fakeDevice(1024 * PAGE);
+    await source.write(0, new Uint8Array(PAGE));
+    await source.write(500 * PAGE, pattern(20 * PAGE));
+    const requests: string[] = [];
+    const memory = fakeDevice(1024 * PAGE);
+    await memory.write(0, pattern(1024 * PAGE).fill(0, 0, PAGE));
+    const target = fakeDevice(1024 * PAGE, {
+      capabilities: { ...capabilities, knownZero: false, contexts: [] },
+      read: (offset, bytes) => memory.read(offset, bytes),
+      write: (offset, bytes) => memory.write(offset, bytes),
+      zero: async (offset, length) => {
+        requests.push(`${length} at ${offset}`);
+        await memory.zero(offset, length);
+      },
+    });
+    await copy({ source, target });
+    expect(requests).toEqual([`${1024 * PAGE} at 0`]);
+    expect(await firstDifference(source, memory)).toBe(-1);
   });
 });

@@ -356,6 +356,29 @@ describe('writes that were answered but never flushed', () => {
     );
   }
 
+  it('take what was left out before with them, also out of the report, until it is tried again', async () => {
+    const [reads, writes] = [new Set([9]), new Set([40])];
+    const { source, target, memory } = await devices({ reads, writes });
+    let flushes = 0;
+    const flush = target.flush.bind(target);
+    target.flush = async (options) => {
+      await flush(options);
+      // The first makes the first round durable, so that only the rest of the copy is in doubt.
+      if (++flushes === 2) throw failure();
+    };
+    const options = { source, target, requestSize: PAGE, requests: 1 };
+    const job = copy({ ...options, onReadError: 'ignore', onWriteError: 'stop' });
+    job.on('stopped', () => {
+      writes.clear();
+      job.resume();
+    });
+    const report = await job;
+    expect(flushes).toBe(3);
+    expect(report.errors).toMatchObject([{ side: 'source', offset: 9 * PAGE, length: PAGE }]);
+    expect(report.leftOutBytes).toBe(PAGE);
+    expect((await pageOf(memory, 9)).every((byte) => byte === 0)).toBe(true);
+  });
+
   it('come into the digest once', async () => {
     const memory = fakeDevice(SIZE);
     const source = fakeDevice(SIZE);
@@ -434,6 +457,24 @@ describe('with a resume file', () => {
     reads.clear();
     const report = await copy(options);
     expect(report.resumedBytes).toBeGreaterThan(0);
+    expect(await firstDifference(content, memory)).toBe(-1);
+  });
+
+  it('the same, where the copy had gone on after a failure meanwhile', async () => {
+    const [reads, writes] = [new Set([1, 2]), new Set([20, 40])];
+    const { source, target, content, memory } = await devices({ reads, writes });
+    const resume = newFile();
+    const options = { source, target, resume, requestSize: PAGE, requests: 1 };
+    const job = copy({ ...options, onReadError: 'ignore', onWriteError: 'stop' });
+    job.on('stopped', () => {
+      // The first failure is mended, the second ends this run.
+      if (!writes.delete(20)) job.stop();
+      else job.resume();
+    });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    reads.clear();
+    writes.clear();
+    await copy(options);
     expect(await firstDifference(content, memory)).toBe(-1);
   });
 });

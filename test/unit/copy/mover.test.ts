@@ -126,4 +126,40 @@ describe('move', () => {
     expect(options.counters.skippedBytes).toBe(SIZE - 4 * PAGE);
     expect(await firstDifference(target, source)).toBe(-1);
   });
+
+  it('moves everything where the answers to all requests come at one moment', async () => {
+    const size = 512 * PAGE;
+    let waiting: (() => void)[] = [];
+    // So many requests take as much longer, so that the first number of them is best.
+    const together = () =>
+      new Promise<void>((resolve) => {
+        waiting.push(resolve);
+        if (waiting.length > 1) return;
+        setImmediate(() => {
+          const all = waiting;
+          waiting = [];
+          setTimeout(() => all.map((answer) => answer()), all.length);
+        });
+      });
+    const memory = fakeDevice(size);
+    const target = fakeDevice(size, {
+      write: async (offset, bytes) => {
+        await memory.write(offset, bytes);
+        await together();
+      },
+    });
+    const plan = new Bitmap({ size, granularity: PAGE });
+    plan.setAll();
+    const leftOutMap = new Bitmap({ size, granularity: PAGE });
+    const { control, options } = setUp(plan, target);
+    const source = fakeDevice(size);
+    await source.write(0, pattern(size));
+    const detectZeroes = 'on' as const;
+    const many = { ...options, source, leftOutMap, detectZeroes, mostRequests: 64 };
+    const { error } = await move(many);
+    expect(error).toBeUndefined();
+    expect(plan.count).toBe(0);
+    expect(control.total().movedBytes).toBe(size);
+    expect(await firstDifference(source, memory)).toBe(-1);
+  });
 });

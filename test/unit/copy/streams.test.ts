@@ -1,10 +1,18 @@
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { copyFromStream, copyToStream } from '#dist/copy/index.js';
+import { LacunaError } from '#dist/errors/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -226,5 +234,42 @@ describe('copyToStream', () => {
       },
     });
     await expect(copyToStream(unreadable, collector().stream)).rejects.toThrow('no such luck');
+  });
+});
+
+describe('a stream that fails by itself', () => {
+  it('fails the copy, whenever that happens, and nothing else', async () => {
+    const path = join(folder, 'nowhere', 'x');
+    const target = join(folder, 'from-nowhere.raw');
+    await expect(copyFromStream(createReadStream(path), target)).rejects.toThrow(/ENOENT/);
+    expect(existsSync(target)).toBe(false);
+
+    const source = fakeDevice(MIB, {
+      read: async (_offset, bytes) => {
+        await sleep(20);
+        bytes.fill(7);
+      },
+      capabilities: { ...capabilities, contexts: [] },
+    });
+    await expect(copyToStream(source, createWriteStream(path))).rejects.toMatchObject({
+      code: 'ERR_DEVICE_IO',
+    });
+    const full = createWriteStream('/dev/full');
+    await expect(copyToStream(source, full)).rejects.toMatchObject({ errno: 'ENOSPC' });
+    // What is thrown behind the back of a test fails the run.
+    await sleep(50);
+  });
+
+  it('is not waited for once a write has failed', async () => {
+    const target = fakeDevice(MIB, {
+      write: async () => {
+        throw new LacunaError('ERR_DEVICE_IO', 'full', { errno: 'ENOSPC' });
+      },
+    });
+    const readable = new PassThrough();
+    readable.write(pattern(64 * KIB));
+    const copied = copyFromStream(readable, target, { requestSize: 64 * KIB });
+    await expect(copied).rejects.toMatchObject({ errno: 'ENOSPC' });
+    expect(readable.destroyed).toBe(true);
   });
 });
