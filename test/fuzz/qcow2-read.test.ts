@@ -7,9 +7,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LacunaError } from 'lacuna/errors';
 import { beforeAll, expect, test } from 'vitest';
-import { Device, type DeviceDescription, type Driver } from '#dist/block/index.js';
+import type { Device, DeviceDescription } from '#dist/block/index.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
 import { Context } from '#dist/extent/index.js';
+import { bytesDevice } from '../support/bytes-device.js';
 import { run } from '../support/peers.js';
 import { createImage, makeNoise, qemuIo, randomCommands } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -49,36 +50,6 @@ beforeAll(async () => {
     images.push(new Uint8Array(readFileSync(path)));
   }
 });
-
-/** A file in memory that cannot be written. */
-function fileOf(bytes: Uint8Array): Device {
-  const driver: Driver = {
-    name: 'fuzz.qcow2',
-    size: bytes.length,
-    limits: {
-      minimum: 1,
-      preferred: 4096,
-      maximum: 2 ** 30,
-      maximumZero: 2 ** 30,
-      zeroAlignment: 1,
-      discardAlignment: 1,
-    },
-    capabilities: {
-      write: false,
-      zero: false,
-      fastZero: false,
-      discard: false,
-      flush: false,
-      contexts: [],
-      exactStatus: false,
-      multiConnection: true,
-      knownZero: false,
-    },
-    read: async (offset, target) => target.set(bytes.subarray(offset, offset + target.length)),
-    close: async () => {},
-  };
-  return new Device(driver);
-}
 
 const NUMBERS = [0n, 1n, 8n, 9n, 21n, 22n, 64n, 511n, 512n, 65_535n, 2n ** 31n, 2n ** 32n - 1n];
 const LARGE = [
@@ -138,7 +109,7 @@ async function readSome(random: Random, bytes: Uint8Array): Promise<void> {
   const file: DeviceDescription = { driver: 'file', filename: '/nowhere/fuzz.qcow2' };
   const snapshot = random.between(0, 3) === 0 ? { snapshot: 'one' } : {};
   const description = { driver: 'qcow2', file, 'read-only': true, ...snapshot } as const;
-  const open = async () => fileOf(bytes);
+  const open = async () => bytesDevice(bytes);
   await using device = new Device(await Qcow2Driver.open(description, { open, above: [] }));
   const contexts = [Context.allocation, Context.depth];
   const offsets = [0, random.between(0, Math.max(0, device.size - 1))];
