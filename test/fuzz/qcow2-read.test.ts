@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LacunaError } from 'lacuna/errors';
 import { beforeAll, expect, test } from 'vitest';
-import type { Device, DeviceDescription } from '#dist/block/index.js';
+import { Device, type DeviceDescription } from '#dist/block/index.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
 import { Context } from '#dist/extent/index.js';
 import { bytesDevice } from '../support/bytes-device.js';
@@ -109,7 +109,7 @@ async function readSome(random: Random, bytes: Uint8Array): Promise<void> {
   const file: DeviceDescription = { driver: 'file', filename: '/nowhere/fuzz.qcow2' };
   const snapshot = random.between(0, 3) === 0 ? { snapshot: 'one' } : {};
   const description = { driver: 'qcow2', file, 'read-only': true, ...snapshot } as const;
-  const open = async () => bytesDevice(bytes);
+  const open = async () => bytesDevice(bytes, 'fuzz.qcow2');
   await using device = new Device(await Qcow2Driver.open(description, { open, above: [] }));
   const contexts = [Context.allocation, Context.depth];
   const offsets = [0, random.between(0, Math.max(0, device.size - 1))];
