@@ -19,6 +19,8 @@ export interface SystemCalls {
   copyFileRange(source: FilePosition, target: FilePosition, length: number): number;
   /** Takes a shared lock on a byte for this opening of the file, which must be open for reading. */
   lockByte(fd: number, offset: number): number;
+  /** Gives the lock of this opening on a byte back. */
+  unlockByte(fd: number, offset: number): number;
   /** 1 where another opening has a lock on the byte, 0 where none has. */
   isByteLocked(fd: number, offset: number): number;
   /** Takes the lock of a whole file (flock), without waiting for it. */
@@ -111,6 +113,7 @@ function declare(koffi: typeof import('koffi').default): SystemCalls {
       );
     },
     lockByte: (fd, offset) => lockByte(fd, OFD_SETLK, F_RDLCK, offset).value,
+    unlockByte: (fd, offset) => lockByte(fd, OFD_SETLK, F_UNLCK, offset).value,
     isByteLocked: (fd, offset) => {
       const { bytes, value } = lockByte(fd, OFD_GETLK, F_WRLCK, offset);
       return value < 0 ? value : Number(bytes[0] !== F_UNLCK);

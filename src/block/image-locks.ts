@@ -73,7 +73,10 @@ export async function lockImage(request: LockRequest): Promise<void> {
     ...USED[access].map((permission) => KEEPS_OTHERS_FROM + permission),
   ];
   for (const byte of contrary) {
-    if (checked(request, calls.isByteLocked(fd, byte)) === 1) throw await locked(request, byte);
+    if (checked(request, calls.isByteLocked(fd, byte)) !== 1) continue;
+    // To find out by whom takes a while, in which nobody else must be refused because of this.
+    for (const held of own) calls.unlockByte(fd, held);
+    throw await locked(request, byte);
   }
 }
 
