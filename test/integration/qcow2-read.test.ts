@@ -6,7 +6,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
-import { Context } from '#dist/extent/index.js';
+import { Context, type ExtentList } from '#dist/extent/index.js';
 import { run, usePeers } from '../support/peers.js';
 import {
   createImage,
@@ -232,5 +232,23 @@ test('every snapshot reads as it was, and the image as it is', async () => {
       await using device = await openDevice({ driver: 'qcow2', file, snapshot });
       await expectBytes(device, bytes);
     }
+  }
+});
+
+test('the status of many ranges of a chain may be asked for at the same time', async () => {
+  const size = 64 * MIB;
+  const base = await make('base.qcow2', { clusterSize: 4 * KIB, size });
+  const more = ['-b', base, '-F', 'qcow2'];
+  const path = await make('top.qcow2', { clusterSize: 64 * KIB, size, more });
+  const contexts = [Context.allocation, Context.depth];
+  const statusOf = (lists: ExtentList[]) => lists.map((list) => [...list]);
+  await using device = await openDevice(path);
+  const starts = Array.from({ length: 60 }, (_, i) => i * MIB);
+  const together = await Promise.all(
+    starts.map((start) => device.extents(start, 4 * MIB, { contexts })),
+  );
+  for (const [i, start] of starts.entries()) {
+    const alone = await device.extents(start, 4 * MIB, { contexts });
+    expect(statusOf(together[i]), `seed ${SEED}`).toEqual(statusOf(alone));
   }
 });

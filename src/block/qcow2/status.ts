@@ -113,13 +113,19 @@ function pushOwn(lists: Lists, run: RunWalk, holes: FileHoles | undefined): void
   push(lists, run.length, run.kind === RunKind.zero ? Status.zero : Status.data, HERE);
 }
 
+/** What a backing file says of a range. */
+interface Answer {
+  readonly start: number;
+  readonly end: number;
+  readonly lists: readonly ExtentList[];
+}
+
 /** What a backing file says, asked for in large pieces and kept for the next gap. */
 class BackingStatus {
   readonly #device: Device;
   readonly #contexts: readonly string[];
-  #answer: ExtentList[] = [];
-  #start = 0;
-  #end = 0;
+  /** The last one; several walks may ask at the same time, so each goes on with its own. */
+  #last?: Answer;
 
   constructor(device: Device) {
     this.#device = device;
@@ -134,9 +140,11 @@ class BackingStatus {
     const end = run.offset + run.length;
     const stop = Math.min(end, this.#device.size);
     for (let at = run.offset; at < stop; ) {
-      if (at < this.#start || at >= this.#end) await this.#ask(at, stop, signal);
-      const to = Math.min(stop, this.#end);
-      const [allocation, depth] = this.#answer;
+      const last = this.#last;
+      const isThere = last !== undefined && last.start <= at && at < last.end;
+      const answer = isThere ? last : await this.#ask(at, stop, signal);
+      const to = Math.min(stop, answer.end);
+      const [allocation, depth] = answer.lists;
       pushPart(lists.allocation, allocation, at, to);
       if (depth === undefined) lists.depth.push(to - at, HERE + 1);
       else pushPart(lists.depth, depth, at, to, deeper);
@@ -146,13 +154,13 @@ class BackingStatus {
     push(lists, end - Math.max(stop, run.offset), NOWHERE, HERE + 1);
   }
 
-  async #ask(offset: number, end: number, signal?: AbortSignal): Promise<void> {
+  async #ask(offset: number, end: number, signal?: AbortSignal): Promise<Answer> {
     const stop = Math.min(this.#device.size, Math.max(end, offset + LOOKAHEAD));
     const options = { contexts: this.#contexts, signal };
-    const answer = await this.#device.someExtents(offset, stop - offset, options);
-    this.#answer = answer;
-    this.#start = offset;
-    this.#end = Math.min(...answer.map((list) => list.end));
+    const lists = await this.#device.someExtents(offset, stop - offset, options);
+    const answer = { start: offset, end: Math.min(...lists.map((list) => list.end)), lists };
+    this.#last = answer;
+    return answer;
   }
 }
 
