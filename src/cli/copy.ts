@@ -83,7 +83,7 @@ export function registerCopy(program: Command, shell: Shell): void {
         'top',
       ]),
     )
-    .option('-n, --dry-run', 'say what would be moved, and move nothing; no target is needed')
+    .option('--dry-run', 'say what would be moved, and move nothing; no target is needed')
     .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
     .addOption(
       new Option(
