@@ -213,9 +213,8 @@ async function goOn(
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
-  const keep = { abandon: async () => {}, leave: async () => {} };
   const file = await PartialFile.reopen(filename, made);
-  if (file !== undefined) return { ...(await openMade(file, description, options)), ...keep };
+  if (file !== undefined) return await openMade(file, description, options);
 
   if (!(await PartialFile.isCommitted(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
@@ -230,7 +229,8 @@ async function goOn(
     complete: true,
     anchor: async () => {},
     commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
-    ...keep,
+    abandon: async () => {},
+    leave: async () => {},
     reopen: async () => {},
     close: () => device.close(),
   };
