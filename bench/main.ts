@@ -4,6 +4,7 @@ import { benchBitmap } from './bitmap.js';
 import { benchCopy } from './copy.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
 import { benchNbd } from './nbd.js';
+import { benchQcow2 } from './qcow2.js';
 import type { Bench } from './support/bench.js';
 
 const BENCHES: Record<string, Bench> = {
@@ -11,6 +12,7 @@ const BENCHES: Record<string, Bench> = {
   copy: benchCopy,
   'dirty-bitmaps': benchDirtyBitmaps,
   nbd: benchNbd,
+  qcow2: benchQcow2,
 };
 
 const { values, positionals } = parseArgs({

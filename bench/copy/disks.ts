@@ -44,13 +44,15 @@ export async function makeSparse(
   }
 }
 
-/** A raw file without holes. */
-export async function makeDense(path: string, size: number): Promise<void> {
+/** A raw file without holes; `shrinks` for content that a compressor makes about half as long. */
+export async function makeDense(path: string, size: number, shrinks = false): Promise<void> {
   const file = await open(path, 'w');
   try {
     const bytes = Buffer.alloc(16 * MiB);
     for (let at = 0; at < size; at += bytes.length) {
       randomFillSync(bytes);
+      // Of 8 bits 4 are left.
+      if (shrinks) for (let i = 0; i < bytes.length; i++) bytes[i] &= 0x0f;
       await file.write(bytes, 0, Math.min(bytes.length, size - at), at);
     }
   } finally {

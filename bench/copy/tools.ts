@@ -35,12 +35,16 @@ export function makesFile(
   disk: {
     folder: string;
     source: string;
+    /** What is inside source and target; default raw. */
+    format?: string;
+    targetFormat?: string;
     /** Bytes of an empty file that is there beforehand; otherwise nothing is. */
     target?: number;
   },
   command: (target: string) => Command,
 ): Contender {
-  const target = join(disk.folder, `${name.replaceAll(/\W+/g, '-')}.raw`);
+  const { format = 'raw', targetFormat = 'raw' } = disk;
+  const target = join(disk.folder, `${name.replaceAll(/\W+/g, '-')}.${targetFormat}`);
   const [program, ...args] = command(target);
   const clear = () => rm(target, { force: true });
   return {
@@ -53,7 +57,7 @@ export function makesFile(
     },
     run: async () => void (await exec(program, args)),
     verify: async () => {
-      await exec('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', disk.source, target]);
+      await exec('qemu-img', ['compare', '-f', format, '-F', targetFormat, disk.source, target]);
     },
     clear,
   };

@@ -57,6 +57,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     export: { read: text },
     tls: { read: (value, key) => variant(value, key, 'type', TLS) },
     contexts: { read: texts },
+    allocation: { read: flag },
     'reconnect-delay': { read: seconds },
     'open-timeout': { read: seconds },
   },
@@ -67,6 +68,8 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     backing: { read: (value, key) => (value === null || value === '' ? null : nested(value, key)) },
     'data-file': { read: nested },
     snapshot: { read: text },
+    mapping: { read: (value, key) => oneOf(value, key, ['fixed']) },
+    compress: { read: flag },
     'backing-folders': { read: texts },
   },
 };

@@ -42,6 +42,8 @@ export interface NbdDescription extends Common {
   tls?: NbdTls;
   /** Metadata contexts beside `base:allocation`, such as `qemu:dirty-bitmap:NAME`. */
   contexts?: string[];
+  /** Ask for `base:allocation` as well. Default true; see `NbdConnectOptions`. */
+  allocation?: boolean;
   /**
    * Seconds for which requests wait when the connection is lost, while it is made again. Default 0: they fail at
    * once. See `ReconnectingClient` for what is made again and when a flush fails.
@@ -76,6 +78,17 @@ export interface Qcow2Description extends Common {
   'data-file'?: DeviceDescription;
   /** Read the disk as it was in this internal snapshot (its id or its name). It cannot be written then. */
   snapshot?: string;
+  /**
+   * Write only where clusters are mapped already, and never change how: what would is refused with
+   * ERR_DEVICE_UNSUPPORTED. Several openings, in any threads, may write beside each other then. Only for an image without
+   * snapshots and bitmaps.
+   */
+  mapping?: 'fixed';
+  /**
+   * Store every whole cluster that is written where nothing was allocated compressed, as the image's compression type
+   * says, if that makes it smaller. Default false.
+   */
+  compress?: boolean;
   /**
    * Folders inside which files that an image names may be followed, through the whole chain. Default: the
    * folder of the image.

@@ -51,9 +51,9 @@ export class NbdDriver implements Driver {
 
   /** @throws what `NbdClient.connect` throws, when the time to open has passed. */
   static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
-    const { server, export: exportName, tls, contexts } = description;
+    const { server, export: exportName, tls, contexts, allocation } = description;
     const { 'reconnect-delay': reconnectDelay = 0, 'open-timeout': openTimeout = 0 } = description;
-    const options = { server, export: exportName, tls, contexts, signal };
+    const options = { server, export: exportName, tls, contexts, allocation, signal };
     const openTimeoutMs = openTimeout * 1000;
     const client =
       reconnectDelay === 0

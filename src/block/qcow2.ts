@@ -1,9 +1,11 @@
+import { LacunaError } from '../errors/index.js';
 import { type ExtentList, isDirtyContext } from '../extent/index.js';
 import { RunKind, type Snapshot } from '../qcow2/index.js';
 import type { Qcow2Description } from './description.js';
 import type { Device } from './device.js';
 import type {
   Capabilities,
+  CopyRange,
   Driver,
   ImageDetails,
   Limits,
@@ -12,13 +14,17 @@ import type {
   ZeroOptions,
 } from './driver.js';
 import { type ChainOpening, type OpenedParts, openParts } from './qcow2/chain.js';
+import { compressorFor } from './qcow2/compress.js';
 import { detailsOf } from './qcow2/details.js';
+import { FixedWriter } from './qcow2/fixed-writer.js';
+import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
 import { ImageWriter, longestZero } from './qcow2/image-writer.js';
 import { OpenBitmaps } from './qcow2/open-bitmaps.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
 import { ChainStatus, CONTEXTS } from './qcow2/status.js';
+import { TableSlices } from './qcow2/table-slices.js';
 
 const GIB = 1024 ** 3;
 
@@ -35,7 +41,9 @@ export class Qcow2Driver implements Driver {
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
   readonly #status: ChainStatus;
-  #writer?: ImageWriter;
+  readonly #slices: TableSlices;
+  readonly copyFrom?: Driver['copyFrom'];
+  #writer?: GuestWriter;
   #bitmaps?: OpenBitmaps;
 
   private constructor(
@@ -45,6 +53,10 @@ export class Qcow2Driver implements Driver {
     writable: boolean,
   ) {
     const { clusterSize, l2Span } = image.geometry;
+    const isFixed = writable && description.mapping === 'fixed';
+    const { capabilities, limits } = image.data;
+    // Only whole clusters are compressed.
+    const unit = description.compress ? clusterSize : 1;
     this.name = image.name;
     this.description = description;
     this.size = image.size;
@@ -52,9 +64,10 @@ export class Qcow2Driver implements Driver {
     this.#backing = backing;
     this.#devices = devices;
     this.#status = new ChainStatus(image, backing);
+    this.#slices = new TableSlices(image);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
     this.limits = {
-      minimum: writable ? image.data.limits.minimum : 1,
+      minimum: writable ? Math.max(limits.minimum, unit) : 1,
       preferred: clusterSize,
       maximum: GIB,
       maximumZero: longestZero(l2Span),
@@ -65,16 +78,17 @@ export class Qcow2Driver implements Driver {
     const canZero = writable && (image.header.version > 2 || backing === undefined);
     this.capabilities = {
       write: writable,
-      zero: canZero,
-      fastZero: canZero,
-      discard: writable,
+      zero: isFixed ? capabilities.zero : canZero,
+      fastZero: isFixed ? capabilities.fastZero : canZero,
+      discard: writable && !isFixed,
       flush: writable,
       contexts: CONTEXTS,
       // A backing file that is no image may know little of its holes; the image itself knows all.
       exactStatus: backing?.capabilities.exactStatus ?? true,
-      multiConnection: !writable,
+      multiConnection: !writable || (isFixed && capabilities.multiConnection),
       knownZero: false,
     };
+    if (isFixed) this.copyFrom = (source, range) => this.#copyInPlace(source, range);
   }
 
   /**
@@ -103,7 +117,19 @@ export class Qcow2Driver implements Driver {
     { header, file, dataFile, backing }: OpenedParts,
     unrecorded?: boolean,
   ): Promise<void> {
-    const parts = { header, file, dataFile, backingSize: backing?.size ?? 0 };
+    const { mapping, compress } = this.description;
+    checkCompress(this.description, this.#image);
+    if (mapping === 'fixed') {
+      this.#writer = new FixedWriter(this.#image, this.#slices, backing);
+      return;
+    }
+    const parts = {
+      header,
+      file,
+      dataFile,
+      backingSize: backing?.size ?? 0,
+      ...(compress && { compress: await compressorFor(header.compression) }),
+    };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
     this.#image.follow(writer.mapping);
     this.#writer = writer;
@@ -191,20 +217,34 @@ export class Qcow2Driver implements Driver {
 
   async locate(offset: number, length: number): Promise<Location> {
     // What is written meanwhile may move what lies there.
-    if (this.#writer !== undefined) return { offset, length };
-    const walk = new RunWalk(this.#image, offset, offset + length);
-    await walk.next();
-    if (walk.kind === RunKind.data) return locateIn(this.#image.data, walk.host, walk.length);
-    if (walk.kind === RunKind.unallocated && this.#backing !== undefined) {
-      return locateIn(this.#backing, offset, walk.length);
+    const isFixed = this.#writer instanceof FixedWriter;
+    if (this.#writer !== undefined && !isFixed) return { offset, length };
+    const run = await this.#slices.find(offset, offset + length);
+    if (run.kind === RunKind.data) return locateIn(this.#image.data, run.host, run.length);
+    if (run.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
+      return locateIn(this.#backing, offset, run.length);
     }
-    return { offset, length: walk.length };
+    return { offset, length: run.length };
+  }
+
+  /** Lets the file copy into clusters that are mapped already. */
+  async #copyInPlace(source: Driver, range: CopyRange): Promise<boolean> {
+    const { sourceOffset, targetOffset, length } = range;
+    for (let done = 0; done < length; ) {
+      const place = await this.locate(targetOffset + done, length - done);
+      if (place.driver?.copyFrom === undefined) return false;
+      const from = { sourceOffset: sourceOffset + done, length: place.length };
+      const piece = { ...from, targetOffset: place.offset };
+      if (!(await place.driver.copyFrom(source, piece))) return false;
+      done += place.length;
+    }
+    return true;
   }
 
   /** Bitmaps may only be said to be whole when everything that they tell of is there. */
   async #finish(): Promise<void> {
     if (this.#writer === undefined) return;
-    await this.#writer.flush();
+    await this.#writer.finish();
     await this.#bitmaps?.store();
   }
 
@@ -217,6 +257,16 @@ export class Qcow2Driver implements Driver {
     for (const result of [...flushed, ...closed])
       if (result.status === 'rejected') throw result.reason;
   }
+}
+
+function checkCompress({ compress, mapping }: Qcow2Description, image: Image): void {
+  if (!compress) return;
+  if (mapping === 'fixed') {
+    throw new TypeError('compress maps clusters anew: leave out "mapping" or "compress"');
+  }
+  if (!image.rules.dataFile) return;
+  const message = `${image.name} keeps its clusters in a data file, where none can be compressed: leave out "compress"`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: image.name });
 }
 
 interface Opened {

@@ -12,6 +12,7 @@ import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
@@ -20,6 +21,10 @@ interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
   forceShare?: boolean;
   outputFormat?: CopyOptions['targetFormat'];
+  options?: string[];
+  compress?: boolean;
+  backing?: string;
+  backingFormat?: string;
   context?: string[];
   mode?: CopyOptions['mode'];
   dryRun?: boolean;
@@ -46,9 +51,11 @@ interface CopyFlags {
 const EXAMPLES = `
 Examples:
   lacuna copy disk.raw copy.raw
+  lacuna copy -c -o cluster_size=128K disk.raw disk.qcow2
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy --context qemu:dirty-bitmap:backup0 -B base.qcow2 -F qcow2 nbd://host/vda increment.qcow2
   lacuna copy nbd://host/vda - | zstd > disk.raw.zst
   zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
@@ -70,8 +77,22 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
     .addOption(
-      new Option('-O, --output-format <format>', 'image format of the target').choices(['raw']),
+      new Option('-O, --output-format <format>', 'image format of the target').choices([
+        'raw',
+        'qcow2',
+      ]),
     )
+    .option(
+      '-o, --options <list>',
+      'how a new qcow2 image is made, as qemu-img has it: cluster_size=1M,compat=1.1,...',
+      collect,
+    )
+    .option('-c, --compress', 'compress the clusters of a qcow2 image')
+    .option(
+      '-B, --backing <file>',
+      'make a qcow2 image over this one, of what --context or --mode top selects',
+    )
+    .option('-F, --backing-format <format>', 'format of the backing file')
     .option(
       '--context <name>',
       'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
@@ -103,8 +124,8 @@ export function registerCopy(program: Command, shell: Shell): void {
     .addOption(
       new Option(
         '--preallocation <mode>',
-        'space that a new file takes at once: none, allocated, or written with zeroes',
-      ).choices(['off', 'falloc', 'full']),
+        'space that a new file takes at once: none, mapped (qcow2), allocated, or written with zeroes',
+      ).choices(['off', 'metadata', 'falloc', 'full']),
     )
     .option('--sequential', 'write in the order of offsets')
     .option('--verify', 'read the target back and compare it with the source')
@@ -142,10 +163,14 @@ function policyOption(side: 'read' | 'write', ignored: string): Option {
 
 /** Leaves out what was not said, so that the defaults are the engine's. */
 function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
+  const backing = { file: flags.backing, format: flags.backingFormat };
+  const { image, preallocation } = parseImageOptions(flags.options ?? [], backing);
   const options = {
     sourceFormat: flags.format,
     forceShare: flags.forceShare,
     targetFormat: flags.outputFormat,
+    image,
+    compress: flags.compress,
     context: flags.context,
     mode: flags.mode,
     unmap: flags.allocated ? false : undefined,
@@ -157,7 +182,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     sequential: flags.sequential,
     digest: flags.digest,
     verify: flags.verify,
-    preallocation: flags.preallocation,
+    preallocation: flags.preallocation ?? preallocation,
     flush: flags.flush,
     resume: flags.resume,
     rate: flags.rate,

@@ -292,6 +292,7 @@ export class CopyRun {
     try {
       const made = await plan({ source, ...scope, granularity, arena, signal: this.#ending });
       const { data, zero } = made;
+      await target.layOut?.(data);
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {

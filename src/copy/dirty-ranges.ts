@@ -59,6 +59,12 @@ export async function askDirty(question: DirtyQuestion): Promise<Bitmap> {
 /** A gap between two dirty ranges is asked about too, where it is likely to hold no more extents than this. */
 const GAP_EXTENTS = 64;
 
+/**
+ * No gap longer than this is asked about: what a server looks through to find that nothing is there does not
+ * show in its answer. QEMU steps through an empty image by 32 MiB.
+ */
+const LONGEST_GAP = 32 * 1024 * 1024;
+
 /** Before anything is known, one border between extents is expected in so many bytes. */
 const FIRST_GUESS = 4 * 1024 * 1024;
 
@@ -104,6 +110,7 @@ export class Spans implements Iterable<Range> {
   #joins(from: number, end: number, next: number): boolean {
     const reach = GAP_EXTENTS * (this.#bytes + FIRST_GUESS);
     // What was seen of a little says little about a lot, so spans grow with what has been seen.
+    if (next - end > LONGEST_GAP) return false;
     return next - from <= reach && (next - end) * (this.#borders + 1) <= reach;
   }
 }

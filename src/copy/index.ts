@@ -18,6 +18,7 @@ export type {
   ErrorPolicy,
   JobState,
   LeftOutRange,
+  NewImageOptions,
   RetryOptions,
   Side,
   TransferOptions,

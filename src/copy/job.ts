@@ -50,8 +50,10 @@ export function copy(options: CopyOptions): CopyJob {
 }
 
 function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off'): void {
-  if (['off', 'falloc', 'full'].includes(preallocation)) return;
-  throw new TypeError(`preallocation must be off, falloc or full, not ${preallocation}`);
+  if (['off', 'metadata', 'falloc', 'full'].includes(preallocation)) return;
+  throw new TypeError(
+    `preallocation must be one of off, metadata, falloc, full, not ${preallocation}`,
+  );
 }
 
 function checkRate(rate: number | undefined): void {

@@ -1,4 +1,10 @@
-import type { Device, DeviceDescription, ImageFormat, RawPreallocation } from '../block/index.js';
+import type {
+  Device,
+  DeviceDescription,
+  ImageFormat,
+  Preallocation,
+  Qcow2Options,
+} from '../block/index.js';
 import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
@@ -54,6 +60,12 @@ export interface RetryOptions {
   reconnectSeconds?: number;
 }
 
+/** How a new qcow2 image is made; see {@link Qcow2Options}. */
+export type NewImageOptions = Omit<
+  Qcow2Options,
+  'size' | 'preallocation' | 'exclusive' | 'mode' | 'dataFileMade'
+>;
+
 /**
  * In the modes `top` and `incremental` the target must hold what the source held when the bitmap began to
  * count, or what the layers below its top one hold; the rest of it is left alone. Bitmaps are not changed.
@@ -62,9 +74,16 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   source: DeviceSource;
   /** A file that is not there is created; one that is there is replaced, unless parts of it are left alone. */
   target: DeviceSource;
-  /** The format inside a path; only `raw` can be read and written here. Default: from the path's ending. */
+  /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   targetFormat?: ImageFormat;
+  /**
+   * How a target is made that is a new qcow2 image. With a backing file, which must hold what the target of such a copy
+   * must hold, an image is made in the modes `top` and `incremental` too, and takes in only what these write.
+   */
+  image?: NewImageOptions;
+  /** Compress the clusters of a target that is a qcow2 image. Default false. */
+  compress?: boolean;
   /** Read the source although others may be writing it; see OpenOptions. */
   forceShare?: boolean;
   /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
@@ -88,8 +107,11 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * program would read it: through the system's cache, where there is one. Default false.
    */
   verify?: boolean;
-  /** The space that a new file takes before anything is copied to it. Default `off`: a sparse file. */
-  preallocation?: RawPreallocation;
+  /**
+   * The space that a new file takes before anything is copied to it. Default `off`: a sparse file. `metadata` is for
+   * images, and maps all of the disk.
+   */
+  preallocation?: Preallocation;
   /**
    * Make the target durable before the copy is called done. Default true. Without it a target whose connection may be
    * made again is flushed all the same, because nothing else tells that its server has lost nothing.

@@ -13,7 +13,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { createRawFile, guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
+import { guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -29,9 +29,9 @@ export interface MadeFile {
   readonly inode: string;
 }
 
-export interface PartialFileOptions extends Pick<RawFileOptions, 'preallocation' | 'signal'> {
-  /** Bytes; the file reads as zero at first. */
-  size: number;
+export interface PartialFileOptions {
+  /** Makes the file at a path. */
+  make(path: string, how: Pick<RawFileOptions, 'exclusive' | 'mode'>): Promise<void>;
   /** The file that is copied, if it is one: a new copy is not open to more people than that. */
   source: Stats | undefined;
   /**
@@ -50,7 +50,7 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { size, source, resume, ...rest }: PartialFileOptions,
+    { make, source, resume }: PartialFileOptions,
   ): Promise<PartialFile> {
     const old = await statIfThere(filename);
     const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
@@ -58,7 +58,7 @@ export class PartialFile {
     if (resume !== undefined) await rm(file.path, { force: true });
     const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
     try {
-      await createRawFile(file.path, size, { ...rest, exclusive: true, mode });
+      await make(file.path, { exclusive: true, mode });
     } catch (error) {
       file.release();
       throw error;

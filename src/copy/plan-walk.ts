@@ -1,9 +1,10 @@
 /** Finds what of a source counts, and what status it has: the walk under every plan. */
 import type { Bitmap } from '../bitmap/index.js';
 import { type Device, type OpenOptions, openDevice } from '../block/index.js';
-import { LacunaError } from '../errors/index.js';
+import { isAborted, LacunaError } from '../errors/index.js';
 import { Context, readsAsZero, Status } from '../extent/index.js';
 import type { Arena } from '../wasm/index.js';
+import { closeAfter } from './close-after.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
 import type { DeviceSource } from './options.js';
 import type { CheckedScope } from './plan-scope.js';
@@ -92,16 +93,38 @@ async function walkDirty(walk: PlanWalk): Promise<string[]> {
   if (bitmaps.length > 0) {
     return await walkInside(walk, dirtyInAny(bitmaps, source.size, arena));
   }
-  if (source.capabilities.contextsTogether) return await walkTogether(walk);
-  return await walkDirtFirst(walk);
+  if (!source.capabilities.contextsTogether) return await walkDirtFirst(walk, source);
+  const apart = await openForDirt(walk);
+  if (apart === undefined) return await walkTogether(walk);
+  return await closeAfter(
+    () => walkDirtFirst(walk, apart),
+    () => apart.close(),
+  );
+}
+
+/**
+ * Opens a connection that speaks of dirt alone, for a server that would work out the allocation of the whole disk
+ * along with it: QEMU looks at every 32 MiB of a large image. Undefined where there cannot be a second one.
+ */
+async function openForDirt({ source, contexts, signal }: PlanWalk): Promise<Device | undefined> {
+  const { description, capabilities } = source;
+  if (description?.driver !== 'nbd' || !capabilities.multiConnection) return undefined;
+  try {
+    const apart = { ...description, allocation: false, contexts: [...contexts] };
+    return await openDevice(apart, { ...(signal && { signal }) });
+  } catch (error) {
+    // A server may have no place for one more: then all is asked over the connection that there is.
+    if (isAborted(error)) throw error;
+    return undefined;
+  }
 }
 
 /**
  * Asks for dirt first, then for allocation where there is some: a bitmap is answered from memory, while
  * allocation may cost a look at the disk for every extent.
  */
-async function walkDirtFirst(walk: PlanWalk): Promise<string[]> {
-  const { source, contexts, arena, signal } = walk;
+async function walkDirtFirst(walk: PlanWalk, source: Device): Promise<string[]> {
+  const { contexts, arena, signal } = walk;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
   const dirty = await askDirty({ source, contexts, arena, signal, refused: refusals.add });
   return [...refusals.warnings, ...(await walkInside(walk, dirty))];

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
+import { filesOf } from './files-of.js';
 import { followed, isSameFile, statIfThere } from './partial-file.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
@@ -178,11 +179,11 @@ export class Resumption {
 
 /** The resume file is replaced again and again, and removed in the end. */
 async function refuseDevice(path: string, device: DeviceDescription | undefined): Promise<void> {
-  if (device?.driver !== 'file') return;
-  const [a, b] = [await statIfThere(path), await statIfThere(device.filename)];
-  const isSame =
-    a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(device.filename));
-  if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+  for (const filename of filesOf(device)) {
+    const [a, b] = [await statIfThere(path), await statIfThere(filename)];
+    const isSame = a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(filename));
+    if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+  }
 }
 
 async function placeOf(filename: string): Promise<string> {

@@ -90,9 +90,8 @@ export class Rounds {
   /** Returns warnings. Throws when the copy cannot go on; what remains to be done is in the plan then. */
   async run(): Promise<string[]> {
     const { options, plan, source, target, control } = this.#given;
-    const bytes = plan.data.dirtyBytes;
     const devices = { source: source.device, target: target.device };
-    this.threads = chooseThreads(options, { ...devices, bytes });
+    this.threads = await chooseThreads(options, { ...devices, data: plan.data });
     for (;;) {
       const { error, flushed, warnings } = await this.#attempt();
       // After a failure the plan may be locked by a thread that was lost.

@@ -1,5 +1,6 @@
 /** Opens the target of a stream, whose end nobody knows before it comes. */
 import {
+  createRawFile,
   Device,
   type DeviceDescription,
   type FileDescription,
@@ -105,8 +106,10 @@ class GrowingFile implements StreamTarget {
     description: FileDescription,
     signal: AbortSignal | undefined,
   ): Promise<GrowingFile> {
-    const options = { size: FIRST_SIZE, source: undefined, signal };
-    const file = await PartialFile.create(description.filename, options);
+    const file = await PartialFile.create(description.filename, {
+      source: undefined,
+      make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
+    });
     const made = { ...description, filename: file.path };
     try {
       return new GrowingFile(file, made, await open(made, signal, true));

@@ -1,4 +1,7 @@
 /** Opens the target of a copy, making it first where it is a file. */
+import type { Stats } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import type { Bitmap } from '../bitmap/index.js';
 import {
   Device,
   type DeviceDescription,
@@ -8,6 +11,8 @@ import {
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
+import { filesOf } from './files-of.js';
+import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
@@ -27,6 +32,8 @@ export interface Target {
   made?: MadeFile;
   /** An earlier run has moved everything, and given the file its name. */
   complete?: boolean;
+  /** Prepares a new target for what the plan says will be written: once, before anything is. */
+  layOut?: ((data: Bitmap) => Promise<void>) | undefined;
   /** Makes durable where the target can be found while it is written. */
   anchor(): Promise<void>;
   /** Makes the target take its final name, when all is written and durable. */
@@ -42,8 +49,8 @@ export interface Target {
 }
 
 /**
- * A full copy to a file is made beside it (see partial-file.ts); everything else, and an incremental copy, is
- * written in place. A copy that is resumed goes on with the target that its state names.
+ * A full copy to a file is made beside it (see partial-file.ts), and so is an image over a backing file; everything else,
+ * and an incremental copy, is written in place. A copy that is resumed goes on with the target that its state names.
  */
 export async function prepareTarget(
   options: CopyOptions,
@@ -55,14 +62,15 @@ export async function prepareTarget(
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description = describeTarget(options, source);
-  await refuseSameFile(description, source);
-  const made = description?.driver === 'file' && !incremental && (await isFileToMake(description));
-  if (!made || target instanceof Device) refusePreallocation(options, description);
+  const file = target instanceof Device ? undefined : await fileToMake(description, options);
+  await refuseSameFile(description, options, source, file === undefined);
+  if (file === undefined) refuseMaking(options, description);
   if (target instanceof Device) return inPlace(target, source, incremental, told);
 
-  if (made) {
-    if (state !== undefined) return await goOn(description, options, state);
-    return await make(description, source, options);
+  if (file !== undefined) {
+    const made = newFile(description as DeviceDescription, file, source.size, options);
+    if (state !== undefined) return await goOn(made, options, state);
+    return await make(made, source, options);
   }
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
   const device = await open();
@@ -74,6 +82,27 @@ export async function prepareTarget(
   }
 }
 
+/** The file that a copy makes or replaces; undefined where it writes into what is there. */
+async function fileToMake(
+  description: DeviceDescription | undefined,
+  options: CopyOptions,
+): Promise<FileDescription | undefined> {
+  if (isPartial(options) && options.image?.backing === undefined) return undefined;
+  const file = description?.driver === 'qcow2' ? description.file : description;
+  return file?.driver === 'file' && (await isFileToMake(file)) ? file : undefined;
+}
+
+function newFile(
+  description: DeviceDescription,
+  file: FileDescription,
+  size: number,
+  options: CopyOptions,
+): NewFile {
+  if (description.driver === 'qcow2') return newImage(description, file, size, options);
+  if (options.image !== undefined) refuseImage(file.filename);
+  return newRawFile(file, size, options);
+}
+
 /** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
 export function describeTarget(
   options: CopyOptions,
@@ -83,6 +112,7 @@ export function describeTarget(
   if (target instanceof Device) return target.description;
   const seconds = reconnectSeconds(rulesOf(options).target, options);
   const description = patient(target, options.targetFormat, seconds);
+  if (options.compress) return compressed(description);
   if (description.driver === 'null')
     return { ...description, size: description.size ?? source.size };
   return description;
@@ -128,25 +158,59 @@ function checkSize(device: Device, source: Device, incremental: boolean): string
   );
 }
 
-/** Reading and writing one file at a time would at best change nothing. */
-async function refuseSameFile(target: DeviceDescription | undefined, source: Device) {
-  if (target?.driver !== 'file' || source.description?.driver !== 'file') return;
-  const old = await statIfThere(target.filename);
-  const from = await statIfThere(source.description.filename);
-  if (old === undefined || from === undefined || !isSameFile(old, from)) return;
-  throw new LacunaError(
-    'ERR_COPY_MISMATCH',
-    `${target.filename} is the source itself; name another file as the target`,
-    { device: target.filename },
-  );
+function compressed(description: DeviceDescription): DeviceDescription {
+  if (description.driver === 'qcow2') return { ...description, compress: true };
+  throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
 }
 
-/** Only a file that is made here can be given its space before. */
-function refusePreallocation({ preallocation = 'off' }: CopyOptions, target?: DeviceDescription) {
-  if (preallocation === 'off') return;
-  const name = target?.driver === 'file' ? target.filename : 'The target';
-  const message = `${name} is written in place, so it cannot be preallocated; leave that out`;
+/** Reading and writing one file at a time would at best change nothing, and one that others are made of must stay. */
+async function refuseSameFile(
+  target: DeviceDescription | undefined,
+  { image }: CopyOptions,
+  source: Device,
+  isInPlace: boolean,
+) {
+  const backing = image?.backing && target && backingOf(target, image.backing.filename);
+  const below = filesOf(source.description);
+  // What is below the top layer may be written in place: it is what the top layer is copied into.
+  const used = [...(isInPlace ? below.slice(0, 1) : below), ...(backing ? [backing] : [])];
+  for (const filename of filesOf(target)) {
+    const old = await statIfThere(filename);
+    for (const other of old === undefined ? [] : used) {
+      const from = await statIfThere(other);
+      if (from === undefined || !isSameFile(old as Stats, from)) continue;
+      const what = other === backing ? 'its own backing file' : 'the source itself';
+      throw new LacunaError(
+        'ERR_COPY_MISMATCH',
+        `${filename} is ${what}; name another file as the target`,
+        { device: filename },
+      );
+    }
+  }
+}
+
+function backingOf(target: DeviceDescription, name: string): string | undefined {
+  const [image] = filesOf(target);
+  return image === undefined ? undefined : resolve(dirname(image), name);
+}
+
+/** Only a file that is made here can be given its space before, or be told how it shall be. */
+function refuseMaking(
+  { preallocation = 'off', image }: CopyOptions,
+  target?: DeviceDescription,
+): void {
+  const name = filesOf(target)[0] ?? 'The target';
+  if (image !== undefined && target?.driver !== 'qcow2') refuseImage(name);
+  const what = image !== undefined ? 'be made as asked' : 'be preallocated';
+  if (preallocation === 'off' && image === undefined) return;
+  const message = `${name} is written in place, so it cannot ${what}; leave that out`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
+}
+
+function refuseImage(name: string): never {
+  throw new TypeError(
+    `${name} is no qcow2 image, and the options are for one: say the format, or leave them out`,
+  );
 }
 
 /** A regular file is made or replaced; a block device is written in place. */
@@ -155,76 +219,102 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
   return old === undefined || old.isFile();
 }
 
-async function make(
-  description: FileDescription,
-  source: Device,
-  options: CopyOptions,
-): Promise<Target> {
+async function make(made: NewFile, source: Device, options: CopyOptions): Promise<Target> {
   const origin = source.description?.driver === 'file' ? source.description.filename : undefined;
-  const file = await PartialFile.create(description.filename, {
-    size: source.size,
-    source: origin === undefined ? undefined : await statIfThere(origin),
-    preallocation: options.preallocation,
-    signal: options.signal,
-    resume: options.resume,
-  });
+  const how = { source: origin === undefined ? undefined : await statIfThere(origin) };
+  const data =
+    made.dataFile &&
+    (await PartialFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
   try {
-    return await openMade(file, description, options);
+    const { resume } = options;
+    const file = await PartialFile.create(made.filename, { ...made, ...how, resume });
+    try {
+      return await openMade(made, { file, data }, options);
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
   } catch (error) {
-    await file.abandon();
+    await data?.abandon();
     throw error;
   }
 }
 
+/** The files of a target that is being made. */
+interface Files {
+  file: PartialFile;
+  /** Where the clusters of an image are, if not in its own file. */
+  data?: PartialFile | undefined;
+}
+
 async function openMade(
-  file: PartialFile,
-  description: FileDescription,
+  kind: NewFile,
+  { file, data }: Files,
   { flush = true, signal }: CopyOptions,
 ): Promise<Target> {
-  const opened = { ...description, filename: file.path };
+  const description = kind.describe(file.path, data);
   const made = await file.made();
-  const device = await openDevice(opened, { writable: true, knownZero: true, signal });
-  return {
-    device,
-    isZero: true,
+  const { isZero } = kind;
+  const open = () => openDevice(description, { writable: true, knownZero: isZero, signal });
+  const opened: Target = {
+    device: await open(),
+    isZero,
     warnings: [],
-    binding: { target: file.name },
+    binding: { target: file.name, ...kind.binding },
     made,
     anchor: () => syncFolder(file.path),
-    commit: () => file.commit(flush),
-    abandon: () => file.abandon(),
-    leave: () => file.leave(),
+    commit: async () => {
+      if (kind.keepsBack) await opened.device.flush();
+      // An image that is there must find its data.
+      await data?.commit(flush);
+      await file.commit(flush);
+    },
+    abandon: async () => {
+      await file.abandon();
+      await data?.abandon();
+    },
+    leave: async () => {
+      await file.leave();
+      await data?.leave();
+    },
     reopen: async () => {},
     close: () => {
       file.release();
-      return device.close();
+      data?.release();
+      return opened.device.close();
     },
+    ...(kind.layOut && {
+      layOut: async (bytes: Bitmap) => {
+        await opened.device.close();
+        await kind.layOut?.(file.path, bytes);
+        opened.device = await open();
+      },
+    }),
   };
+  return opened;
 }
 
 /** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
-async function goOn(
-  description: FileDescription,
-  options: CopyOptions,
-  { made }: CopyState,
-): Promise<Target> {
-  const { filename } = description;
+async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): Promise<Target> {
+  const { filename } = kind;
   const { resume = '', flush = true, signal } = options;
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
   const file = await PartialFile.reopen(filename, made);
-  if (file !== undefined) return await openMade(file, description, options);
+  // It has been laid out by the run that began it.
+  if (file !== undefined)
+    return { ...(await openMade(kind, { file }, options)), layOut: undefined };
 
   if (!(await PartialFile.isCommitted(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
   }
-  const device = await openDevice(description, { writable: true, signal });
+  const device = await openDevice(kind.describe(filename), { writable: true, signal });
   return {
     device,
     isZero: false,
     warnings: [],
-    binding: { target: await followed(filename) },
+    binding: { target: await followed(filename), ...kind.binding },
     made,
     complete: true,
     anchor: async () => {},

@@ -1,5 +1,6 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import { availableParallelism } from 'node:os';
+import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
@@ -83,17 +84,34 @@ function checkRange(
  * Worker threads for this much work. Each opens the devices anew, so both must be of a kind that can be
  * opened several times and shows the same bytes each time.
  */
-export function chooseThreads(
+export async function chooseThreads(
   { threads, sequential }: TransferOptions & Pick<CopyOptions, 'sequential'>,
-  { source, target, bytes }: { source: Device; target: Device; bytes: number },
-): number {
+  { source, target, data }: { source: Device; target: Device; data: Bitmap },
+): Promise<number> {
+  const bytes = data.dirtyBytes;
   if (!isShareable(source) || !isShareable(target)) return 0;
   if (sequential) return Math.min(1, threads ?? (bytes < WORTH_A_THREAD ? 0 : 1));
   if (threads !== undefined) return threads;
-  const isFile = (device: Device) => device.description?.driver === 'file';
-  if (isFile(source) && isFile(target)) return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
+  if ((await isInFiles(source, data)) && (await isInFiles(target, data))) {
+    return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
+  }
   if (bytes < WORTH_A_THREAD) return 0;
   return Math.min(MOST_THREADS, availableParallelism());
+}
+
+/** Places that are looked at to know where the bytes of a device are. */
+const SAMPLES = 4;
+
+/** Whether what is going to be moved lies in files as it is, as far as samples tell: compressed bytes do not. */
+async function isInFiles(device: Device, data: Bitmap): Promise<boolean> {
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    const at = data.nextDirty(Math.floor((data.size / SAMPLES) * sample));
+    if (at < 0) continue;
+    // Whoever fails here fails again when the copy begins, and is told then.
+    const place = await device.locate(at, 1).catch(() => undefined);
+    if (place?.driver?.description?.driver !== 'file') return false;
+  }
+  return true;
 }
 
 /** What each of `threads` threads does; `bytes` is what they have to move together. */

@@ -7,9 +7,9 @@ export const ZERO_STEP = 4096;
 /** In longer steps most of what is zero would not be found. */
 const LONGEST_STEP = 64 * 1024;
 
-/** The step for a target: what it zeroes as a whole, from 4 to 64 KiB. */
-export function zeroStep({ zeroAlignment }: Limits): number {
-  return Math.max(ZERO_STEP, Math.min(LONGEST_STEP, zeroAlignment));
+/** The step for a target: what it zeroes as a whole, from 4 to 64 KiB, but never a part of what it writes at once. */
+export function zeroStep({ zeroAlignment, minimum }: Pick<Limits, 'zeroAlignment' | 'minimum'>) {
+  return Math.max(ZERO_STEP, minimum, Math.min(LONGEST_STEP, zeroAlignment));
 }
 
 /** Shorter zero runs are written as data where zeroing is a request of its own. */

@@ -3,7 +3,7 @@ import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
 import { isAborted, LacunaError, throwIfAborted } from '../errors/index.js';
 import { Context, readsAsZero } from '../extent/index.js';
-import { Turns } from '../util/index.js';
+import { alignDown, alignUp, Turns } from '../util/index.js';
 import { isRefusal, onSide, SideError } from './error-policy.js';
 import { Repeater, type RepeaterOptions } from './repeater.js';
 import { settleAll } from './settle-all.js';
@@ -15,7 +15,7 @@ const REQUESTS = 8;
 /** One claim: a cancel takes effect between two of them. */
 const CLAIM_BYTES = 2 ** 30;
 
-/** Takes out of `zero` what the target says reads as zero. */
+/** Takes out of `zero` what the target says reads as zero, in whole units of what it zeroes as a whole. */
 export async function dropKnownZero(
   target: Device,
   zero: Bitmap,
@@ -30,7 +30,12 @@ export async function dropKnownZero(
       contexts: [Context.allocation],
       signal,
       visit: (offset, length, [status]) => {
-        if (readsAsZero(status)) zero.reset(offset, length);
+        if (!readsAsZero(status)) return;
+        const end = offset + length;
+        const unit = target.limits.zeroAlignment;
+        const from = alignUp(offset, unit);
+        const to = end === target.size ? end : alignDown(end, unit);
+        if (from < to) zero.reset(from, to - from);
       },
     });
   } finally {

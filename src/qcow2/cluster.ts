@@ -11,6 +11,7 @@ import {
   isCopied,
   isZeroFlagged,
   readSubclusters,
+  writeCompressedEntry,
   writeL2Entry,
   writeSubclusters,
 } from './entries.js';
@@ -82,15 +83,21 @@ export function readMapped(
   return { host, copied, zero, allocated };
 }
 
-/** Writes a mapping, which must not be compressed, at a byte of an L2 table. */
+/** Writes a mapping at a byte of an L2 table. */
 export function writeMapped(
   table: Uint8Array,
   at: number,
   mapped: Mapped,
-  { extended }: Geometry,
+  geometry: Geometry,
 ): void {
+  const { extended } = geometry;
   const view = viewOf(table);
-  const { host, copied, allocated, zero } = mapped;
+  const { host, copied, allocated, zero, compressed } = mapped;
+  if (compressed !== undefined) {
+    writeCompressedEntry(view, at, compressed, geometry);
+    if (extended) writeSubclusters(view, at, { zero: 0, allocated: 0 });
+    return;
+  }
   const entry = { offset: host ?? 0, copied: host !== undefined && copied };
   writeL2Entry(view, at, { ...entry, zero: !extended && zero !== 0 });
   if (extended) writeSubclusters(view, at, { zero, allocated });

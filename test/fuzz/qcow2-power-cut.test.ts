@@ -33,6 +33,8 @@ interface Kind extends ImageKind {
   readonly rounds?: number;
   /** The refcount table moves: it was nearly full. */
   readonly grows?: boolean;
+  /** What is written is compressed. */
+  readonly compress?: boolean;
   /** Sectors that the disk grows to, half way. */
   readonly growsTo?: number;
 }
@@ -69,6 +71,15 @@ const KINDS: Record<string, Kind> = {
     content: 'snapshot',
   },
   'compressed clusters': { options: { clusterSize: 4096 }, content: 'compressed' },
+  'clusters that are compressed as they are written': {
+    options: { clusterSize: 4096 },
+    compress: true,
+  },
+  'clusters that are compressed over a backing file, where few fit into one': {
+    options: { clusterSize: 16_384, extendedL2: true, refcountBits: 2 },
+    backing: 700,
+    compress: true,
+  },
   'preallocated metadata': { options: { clusterSize: 4096, preallocation: 'metadata' } },
 };
 
@@ -233,13 +244,13 @@ function checkByQemu(content: Buffer): void {
   assert.ok(status === 0 || status === 3, `qemu-img check: ${status} ${stdout}${stderr}`);
 }
 
-async function open(image: MadeImage, disk: PowerCutDisk) {
+async function open(image: MadeImage, disk: PowerCutDisk, compress = false) {
   const own = { driver: 'file' as const, filename: image.path };
   const { backingPath } = image;
   const backing =
     backingPath === undefined ? null : { driver: 'file' as const, filename: backingPath };
   const driver = await Qcow2Driver.open(
-    { driver: 'qcow2', file: own, backing },
+    { driver: 'qcow2', file: own, backing, compress },
     {
       above: [],
       open: async (description) =>
@@ -258,7 +269,7 @@ async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
   const image = await makeImage(folder, kind, kind.sectors ?? SECTORS);
   const disk = new PowerCutDisk(image.bytes);
   const history: History = { initial: image.writers, requests: [], flushes: [], steps: 0 };
-  const { driver, device } = await open(image, disk);
+  const { driver, device } = await open(image, disk, kind.compress);
   if (kind.grows) await overwrite(device, disk, history, 100, 640);
   await session(device, disk, random, history, kind.rounds);
   if (kind.growsTo !== undefined) {

@@ -180,3 +180,25 @@ describe('increments of a raw disk', () => {
     await expectEqualAfter({ source: join(folder, 'disk.raw'), bitmap: dirtyBitmap() });
   });
 });
+
+test('a large disk is planned by its dirt, and by allocation only where it is dirty', async () => {
+  const size = 2 ** 40;
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', 'large.qcow2', `${size}`);
+  qemu('qemu-img', 'bitmap', '--add', 'large.qcow2', 'b0');
+  const writes = Array.from({ length: 20 }, (_, i) => `write -q -P ${i + 1} ${i * 51}G 64k`);
+  const zeroes = ['write -q -z 7G 1M', 'discard -q 51G 64k'];
+  qemu('qemu-io', ...[...writes, ...zeroes].flatMap((each) => ['-c', each]), 'large.qcow2');
+  const file = join(folder, 'large.qcow2');
+  const { uri } = await peers.storageDaemon([
+    '--blockdev',
+    `driver=qcow2,node-name=n,file.driver=file,file.filename=${file}`,
+    '--export',
+    'type=nbd,id=e,node-name=n,name=,writable=on,bitmaps.0=b0',
+  ]);
+  const { data, zero, totals } = await plan({ source: uri, context: CONTEXT });
+  const expected = new Bitmap({ size, granularity: data.granularity });
+  for (let i = 0; i < 20; i++) if (i !== 1) expected.set(i * 51 * 2 ** 30, 64 * KIB);
+  expect([...data.ranges()]).toEqual([...expected.ranges()]);
+  expect(zero.dirtyBytes).toBe(1 * MIB + 64 * KIB);
+  expect(totals.cleanBytes).toBe(size - data.dirtyBytes - zero.dirtyBytes);
+});

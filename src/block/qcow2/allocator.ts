@@ -13,7 +13,7 @@ import {
   viewOf,
   writeRefcountTableEntry,
 } from '../../qcow2/index.js';
-import { Serial } from '../../util/index.js';
+import { alignUp, Serial } from '../../util/index.js';
 import { type HostFile, joinSpans, type Span } from './host-file.js';
 import type { LiveHeader } from './live-header.js';
 
@@ -58,6 +58,8 @@ export class Allocator {
   #describedBlocks: number;
   /** No cluster with a lower number is free. */
   #lowest = 0;
+  /** First byte behind what was packed last, inside a cluster; 0 where the next one begins in a new cluster. */
+  #packed = 0;
 
   private constructor(file: HostFile, header: LiveHeader, table: Uint8Array) {
     this.#file = file;
@@ -104,6 +106,36 @@ export class Allocator {
     });
   }
 
+  /**
+   * Takes room for compressed clusters: each begins where the one before it ends, if there is room. A cluster of the file
+   * is counted once for each of them that it holds a part of.
+   *
+   * @param lengths bytes; each shorter than a cluster.
+   * @returns where they begin.
+   */
+  pack(lengths: readonly number[]): Promise<number[]> {
+    return this.#turns.run(async () => {
+      const offsets: number[] = [];
+      for (const length of lengths) offsets.push(await this.#pack(length));
+      return offsets;
+    });
+  }
+
+  /**
+   * Lets what is packed next begin in a sector of its own.
+   *
+   * @returns the bytes in between, which belong to nobody; undefined where there are none.
+   */
+  endPacked(unit: number): Promise<Span | undefined> {
+    return this.#turns.run(async () => {
+      const from = this.#packed;
+      const to = alignUp(from, unit);
+      if (from === to) return undefined;
+      this.#packed = to % this.#geometry.clusterSize === 0 ? 0 : to;
+      return { from, to };
+    });
+  }
+
   /** Takes one reference from each cluster of each run. Those that had only one are free, and their space is given back. */
   release(runs: readonly Run[]): Promise<void> {
     return this.#turns.run(async () => {
@@ -137,6 +169,32 @@ export class Allocator {
       this.#lowest += run.count;
       return run;
     }
+  }
+
+  async #pack(length: number): Promise<number> {
+    const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
+    const cluster = Math.floor(this.#packed / clusterSize);
+    const room = clusterSize - (this.#packed % clusterSize);
+    // Only a new cluster has no references yet; nobody else allocates or releases meanwhile.
+    const block = this.#packed === 0 ? undefined : await this.#block(Math.floor(cluster / entries));
+    const refcount = block === undefined ? 0 : this.#codec.get(block.bytes, cluster % entries);
+    let offset = block !== undefined && refcount < this.#codec.maximum ? this.#packed : 0;
+    if (offset === 0 || room < length) {
+      const next = (await this.#allocate(1)).offset;
+      if (next !== (cluster + 1) * clusterSize) offset = 0;
+      if (offset === 0) offset = next;
+    }
+    if (Math.floor(offset / clusterSize) === cluster) await this.#addReference(cluster);
+    const end = offset + length;
+    this.#packed = end % clusterSize === 0 ? 0 : end;
+    return offset;
+  }
+
+  async #addReference(cluster: number): Promise<void> {
+    const { refcountBlockEntries: entries } = this.#geometry;
+    const block = (await this.#block(Math.floor(cluster / entries)))!;
+    const index = cluster % entries;
+    this.#setRefcount(block, index, this.#codec.get(block.bytes, index) + 1);
   }
 
   /** The block with an index, made where there is none yet. */
@@ -246,6 +304,8 @@ export class Allocator {
         // Before it can be given out again, or what is written then would go with it.
         await this.#file.discard(cluster * clusterSize, (single - cluster) * clusterSize);
         for (let i = cluster; i < single; i++) this.#setRefcount(block, i % entries, 0);
+        const packed = Math.floor(this.#packed / clusterSize);
+        if (packed >= cluster && packed < single) this.#packed = 0;
         this.#lowest = Math.min(this.#lowest, cluster);
         cluster = single;
         continue;

@@ -74,7 +74,7 @@ async function openAll(
   { open, devices }: Opener,
 ): Promise<OpenedParts> {
   const readOnly = description['read-only'] === true;
-  const grows = !readOnly;
+  const grows = !readOnly && description.mapping !== 'fixed';
   const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(own)];

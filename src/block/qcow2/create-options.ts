@@ -33,6 +33,8 @@ export interface Qcow2Options {
    * where we look for it too. QEMU looks in the folder that it runs in, so give it an absolute path.
    */
   readonly dataFile?: string;
+  /** The data file is there already, empty and as long as the disk, wherever that is. Default false. */
+  readonly dataFileMade?: boolean;
   /** The data file is always a raw image of the disk. Default false. */
   readonly dataFileRaw?: boolean;
   /** Let writers postpone refcounts. Ours never needs to. Default false. */
@@ -55,6 +57,7 @@ const DEFAULTS = {
   compressionType: 'deflate',
   preallocation: 'off',
   dataFileRaw: false,
+  dataFileMade: false,
   lazyRefcounts: false,
   exclusive: false,
   mode: 0o666,

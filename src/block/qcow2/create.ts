@@ -20,15 +20,23 @@ import {
   writeMapped,
   writeRefcountTableEntry,
 } from '../../qcow2/index.js';
-import { Turns } from '../../util/index.js';
+import { alignUp, Turns } from '../../util/index.js';
 import { Device } from '../device.js';
 import { FileDriver } from '../file.js';
 import { createRawFile } from '../raw-file.js';
 import { type CheckedOptions, checkOptions, type Qcow2Options } from './create-options.js';
+import { GatheredWrites } from './gathered-writes.js';
 
 /** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
 const SMALLEST_WITH_NAMES = 4096;
 const PIECE_BYTES = 1024 * 1024;
+
+/** Which clusters of the disk a new image maps: a bitmap of clusters, or what can be asked like one. */
+export interface MappedClusters {
+  readonly count: number;
+  nextDirty(offset: number, end?: number): number;
+  nextZero(offset: number, end?: number): number;
+}
 
 /** Where everything of a new image lies. */
 interface Plan {
@@ -37,7 +45,8 @@ interface Plan {
   readonly header: Header;
   readonly geometry: Geometry;
   readonly layout: NewLayout;
-  /** Numbers of clusters: where the L2 tables and the data of a preallocated image begin. */
+  readonly mapped: MappedClusters;
+  /** Numbers of clusters: where the L2 tables and the data of what is mapped begin. */
   readonly firstTable: number;
   readonly tables: number;
   readonly firstData: number;
@@ -51,14 +60,44 @@ interface Plan {
  * file, ERR_QCOW2_UNSUPPORTED if its header does not fit into a cluster.
  */
 export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
-  const image = resolve(filename);
   const options = checkOptions(given);
+  await create(filename, options, options.preallocation === 'off' ? NONE : allOf(options));
+}
+
+/**
+ * Makes a qcow2 image as {@link createQcow2} does, in which clusters are mapped before anything is written to them: one
+ * behind the other in the file, in the order of the disk. They read as zero, and can be written without any change of
+ * metadata; see `mapping` of a description.
+ *
+ * @param mapped a bitmap whose granularity is the cluster size. With preallocation all clusters are mapped.
+ */
+export async function layOutQcow2(
+  filename: string,
+  given: Qcow2Options,
+  mapped: MappedClusters,
+): Promise<void> {
+  const options = checkOptions(given);
+  if (options.backing !== undefined) {
+    throw new TypeError('clusters that are mapped before they are written would hide the backing');
+  }
+  await create(filename, options, options.preallocation === 'off' ? mapped : allOf(options));
+}
+
+const NONE: MappedClusters = { count: 0, nextDirty: () => -1, nextZero: (offset) => offset };
+
+function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {
+  const count = Math.ceil(size / clusterSize);
+  return { count, nextDirty: (offset) => (offset < size ? offset : -1), nextZero: () => -1 };
+}
+
+async function create(filename: string, options: CheckedOptions, mapped: MappedClusters) {
+  const image = resolve(filename);
   const { exclusive, mode, dataFile, size, preallocation } = options;
-  const plan = planImage(image, options);
+  const plan = planImage(image, options, mapped);
   const header = encodeHeader(plan.header, image);
   await createRawFile(image, plan.layout.total * plan.geometry.clusterSize, { exclusive, mode });
   await using file = await openNew(image);
-  if (dataFile !== undefined) {
+  if (dataFile !== undefined && !options.dataFileMade) {
     const path = resolve(dirname(image), dataFile);
     await createRawFile(path, size, { exclusive, mode });
     await using data = await openNew(path);
@@ -78,8 +117,8 @@ async function openNew(filename: string): Promise<Device> {
   return new Device(await FileDriver.open({ driver: 'file', filename }));
 }
 
-function planImage(image: string, options: CheckedOptions): Plan {
-  const { size, clusterSize, preallocation, dataFile, refcountBits, version } = options;
+function planImage(image: string, options: CheckedOptions, mapped: MappedClusters): Plan {
+  const { size, clusterSize, dataFile, refcountBits, version } = options;
   const clusterBits = Math.log2(clusterSize);
   const refcountOrder = Math.log2(refcountBits);
   const incompatible = incompatibleOf(options);
@@ -92,8 +131,8 @@ function planImage(image: string, options: CheckedOptions): Plan {
     );
   }
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
-  const tables = preallocation === 'off' ? 0 : Math.ceil(size / geometry.l2Span);
-  const clusters = tables === 0 || dataFile !== undefined ? 0 : Math.ceil(size / clusterSize);
+  const tables = countTables(mapped, geometry);
+  const clusters = dataFile === undefined ? mapped.count : 0;
   const rest = l1Clusters + tables + clusters;
   const layout = planNewLayout(rest, clusterSize, geometry.refcountBlockEntries);
   if (layout.tableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
@@ -130,6 +169,7 @@ function planImage(image: string, options: CheckedOptions): Plan {
     header,
     geometry,
     layout,
+    mapped,
     firstTable,
     tables,
     firstData: firstTable + tables,
@@ -166,28 +206,55 @@ async function writeRefcounts(file: Device, { geometry, header, layout }: Plan):
   await file.write(header.refcountTableOffset, table);
 }
 
-/** The L1 table and the L2 tables of a preallocated image: all clusters in a row. */
+/** L2 tables that map something. */
+function countTables(mapped: MappedClusters, { l2Span }: Geometry): number {
+  let tables = 0;
+  for (let at = mapped.nextDirty(0); at >= 0; at = mapped.nextDirty(at - (at % l2Span) + l2Span)) {
+    tables++;
+  }
+  return tables;
+}
+
+/** The L1 table and the L2 tables: all clusters in a row. Of a table only the part is written that maps something. */
 async function writeTables(file: Device, plan: Plan): Promise<void> {
-  const { header, geometry, options, firstTable, tables, firstData } = plan;
-  const { clusterSize, l2Entries, l2EntryBytes } = geometry;
-  const clusters = Math.ceil(options.size / clusterSize);
-  const start = options.dataFile === undefined ? firstData * clusterSize : 0;
+  const { header, geometry, options, mapped, firstTable, firstData } = plan;
+  const { clusterSize, l2EntryBytes, l2Span } = geometry;
   // Over a backing file, subclusters are reserved and still show it.
   const allocated = options.backing === undefined ? allUnits(geometry) : 0;
   const l1 = new Uint8Array(header.l1Size * 8);
+  const table = new Uint8Array(clusterSize);
+  const writes = new GatheredWrites(file);
   const turns = new Turns();
-  for (let index = 0; index < tables; index++) {
-    const table = new Uint8Array(clusterSize);
-    const offset = (firstTable + index) * clusterSize;
-    const first = index * l2Entries;
-    for (let i = 0; i < Math.min(l2Entries, clusters - first); i++) {
-      const host = start + (first + i) * clusterSize;
-      writeMapped(table, i * l2EntryBytes, { host, copied: true, allocated, zero: 0 }, geometry);
+  let offset = firstTable * clusterSize;
+  let host = firstData * clusterSize;
+  for (let at = mapped.nextDirty(0); at >= 0; ) {
+    const start = at - (at % l2Span);
+    const stop = Math.min(start + l2Span, alignUp(options.size, clusterSize));
+    const placeOf = (guest: number) => ((guest - start) / clusterSize) * l2EntryBytes;
+    const from = placeOf(at);
+    let to = from;
+    for (; at >= 0 && at < stop; at = mapped.nextDirty(at, stop)) {
+      const zero = mapped.nextZero(at, stop);
+      const end = zero < 0 ? stop : zero;
+      for (; at < end; at += clusterSize, host += clusterSize) {
+        const place = options.dataFile === undefined ? host : at;
+        writeMapped(
+          table,
+          placeOf(at),
+          { host: place, copied: true, allocated, zero: 0 },
+          geometry,
+        );
+      }
+      to = placeOf(at);
     }
-    await file.write(offset, table);
-    writeL1Entry(viewOf(l1), index * 8, { offset, copied: true });
+    await writes.write(offset + from, table.subarray(from, to));
+    table.fill(0, from, to);
+    writeL1Entry(viewOf(l1), (start / l2Span) * 8, { offset, copied: true });
+    offset += clusterSize;
+    at = mapped.nextDirty(start + l2Span);
     await turns.next();
   }
+  await writes.end();
   await file.write(header.l1Offset, l1);
 }
 

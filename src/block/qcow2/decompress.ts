@@ -1,5 +1,6 @@
 import { inflateRawSync } from 'node:zlib';
 import { type Compression, findZstdFrame } from '../../qcow2/index.js';
+import { zstdLibrary } from './zstd-library.js';
 
 /**
  * Decompresses one cluster. The bytes may go on behind what was compressed, and the result must have exactly
@@ -16,7 +17,9 @@ export async function decompressorFor(compression: Compression): Promise<Decompr
 
 function inflate(bytes: Uint8Array, size: number): Uint8Array | undefined {
   try {
-    const cluster = inflateRawSync(bytes, { maxOutputLength: size });
+    // All comes out in one piece.
+    const chunkSize = size + 64;
+    const cluster = inflateRawSync(bytes, { maxOutputLength: size, chunkSize });
     return cluster.length === size ? cluster : undefined;
   } catch {
     return undefined;
@@ -31,8 +34,7 @@ function zstdDecompressor(): Promise<Decompress> {
 }
 
 async function loadZstd(): Promise<Decompress> {
-  const { decompress, init } = await import('@bokuweb/zstd-wasm');
-  await init();
+  const { decompress } = await zstdLibrary();
   return (bytes, size) => {
     const cluster = new Uint8Array(size);
     let done = 0;

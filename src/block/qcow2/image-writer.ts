@@ -12,9 +12,12 @@ import type { Device } from '../device.js';
 import type { WriteOptions, ZeroOptions } from '../driver.js';
 import { RangeLock } from '../range-lock.js';
 import { Allocator } from './allocator.js';
+import { ClusterCompressor } from './cluster-compressor.js';
 import { ClusterWriter } from './cluster-writer.js';
 import { ClusterZeroer } from './cluster-zeroer.js';
 import { Committer } from './committer.js';
+import type { Compress } from './compress.js';
+import type { GuestWriter } from './guest-writer.js';
 import { HostFile } from './host-file.js';
 import { LiveHeader } from './live-header.js';
 import { Mapping } from './mapping.js';
@@ -33,6 +36,8 @@ export interface ImageWriterParts {
   readonly dataFile?: Device;
   /** Bytes of the image below; 0 where there is none. */
   readonly backingSize: number;
+  /** Compresses whole clusters that are written where nothing is allocated. */
+  readonly compress?: Compress;
 }
 
 /** Reads guest bytes as they are now, inside the disk. */
@@ -56,7 +61,7 @@ export type BeforeChange = (offset: number, length: number) => Promise<void> | v
  * keeps requests for the same clusters apart: those that write in place, and reads, run side by side; one that maps
  * clusters anew has them for itself.
  */
-export class ImageWriter {
+export class ImageWriter implements GuestWriter {
   readonly header: LiveHeader;
   readonly mapping: Mapping;
   readonly allocator: Allocator;
@@ -64,13 +69,14 @@ export class ImageWriter {
   readonly #committer: Committer;
   readonly #writer: ClusterWriter;
   readonly #zeroer: ClusterZeroer;
+  readonly #compressor?: ClusterCompressor;
   readonly #locks = new RangeLock();
   readonly #firstWrites: FirstWrite[] = [];
   #begun?: Promise<void>;
   #tell?: BeforeChange;
 
   private constructor(
-    { dataFile, backingSize }: ImageWriterParts,
+    { dataFile, backingSize, compress }: ImageWriterParts,
     file: HostFile,
     header: LiveHeader,
     { allocator, mapping }: { allocator: Allocator; mapping: Mapping },
@@ -101,6 +107,13 @@ export class ImageWriter {
       backingSize,
       dataFile: data,
       rawDataFile: data !== undefined && (current.autoclear & Autoclear.rawDataFile) !== 0n,
+    });
+    if (compress === undefined) return;
+    const parts = { geometry, mapping, allocator, file, compress };
+    this.#compressor = new ClusterCompressor({
+      ...parts,
+      writer: this.#writer,
+      zeroer: this.#zeroer,
     });
   }
 
@@ -140,15 +153,26 @@ export class ImageWriter {
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
     await this.#begin(offset, source.byteLength);
+    if (this.#compressor === undefined) await this.#writePlain(offset, source);
+    else await this.#writeCompressed(this.#compressor, offset, source);
+    await this.#end(options.fua);
+  }
+
+  async #writePlain(offset: number, source: Uint8Array): Promise<void> {
     const end = offset + source.byteLength;
     const done = await this.#change(offset, end, false, () =>
       this.#writer.writeInPlace(offset, source),
     );
-    if (done < source.byteLength) {
-      const rest = () => this.#writer.write(offset + done, source.subarray(done));
-      await this.#change(offset + done, end, true, rest);
-    }
-    await this.#end(options.fua);
+    if (done === source.byteLength) return;
+    const rest = () => this.#writer.write(offset + done, source.subarray(done));
+    await this.#change(offset + done, end, true, rest);
+  }
+
+  #writeCompressed(compressor: ClusterCompressor, offset: number, source: Uint8Array) {
+    const { size } = this.header.current;
+    return this.#change(offset, offset + source.byteLength, true, () =>
+      compressor.write(offset, source, size),
+    );
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
@@ -170,8 +194,13 @@ export class ImageWriter {
   }
 
   /** Makes everything durable that was written. */
-  flush(): Promise<void> {
-    return this.#committer.commit();
+  async flush(): Promise<void> {
+    await this.#compressor?.end();
+    await this.#committer.commit();
+  }
+
+  finish(): Promise<void> {
+    return this.flush();
   }
 
   /**

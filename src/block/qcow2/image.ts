@@ -97,6 +97,11 @@ export class Image {
   /** Looks tables up with a writer from now on, who has newer ones than the file. */
   follow(tables: ImageTables): void {
     this.#tables = tables;
+    this.expectChanges();
+  }
+
+  /** Says that somebody changes the files, though not the tables. */
+  expectChanges(): void {
     this.#changes = true;
   }
 

@@ -9,8 +9,13 @@ export interface NbdConnectOptions {
   readonly export?: string;
   /** Requires TLS, and says who may be trusted. Default: in plain. */
   readonly tls?: NbdTls;
-  /** Metadata contexts that the server must grant, beside `base:allocation`, which is always asked. */
+  /** Metadata contexts that the server must grant, beside `base:allocation`. */
   readonly contexts?: readonly string[];
+  /**
+   * Ask for `base:allocation` as well, which the server may refuse. Default true. Without it, a server that
+   * answers about all contexts at once need not look for what is allocated.
+   */
+  readonly allocation?: boolean;
   /** Ask for extended headers, with which one request may speak of more than 4 GiB. Default true. */
   readonly extendedHeaders?: boolean;
   /** Limit for connecting and the handshake together. Default 15 s. */

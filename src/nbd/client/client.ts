@@ -61,6 +61,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     const conversation = handshake({
       export: exportName,
       contexts: [...asked],
+      allocation: options.allocation,
       tls: tls !== undefined,
       extended: options.extendedHeaders,
     });

@@ -23,6 +23,8 @@ export interface HandshakeOptions {
   readonly export: string;
   /** Contexts beside `base:allocation`; each must be granted. */
   readonly contexts: readonly string[];
+  /** Ask for `base:allocation` too. Default true. */
+  readonly allocation?: boolean;
   /** Say nothing but STARTTLS before TLS stands. */
   readonly tls?: boolean;
   /** Ask for extended headers. Default true. */
@@ -44,8 +46,11 @@ export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
   const mayExtend = greeting.fixed && options.extended !== false;
   const extended = mayExtend && (yield* ask(Option.extendedHeaders));
   const structured = extended || (greeting.fixed && (yield* ask(Option.structuredReply)));
-  const queries = [Context.allocation, ...wanted];
-  const contexts = structured ? yield* askContexts(Option.setMetaContext, name, queries) : [];
+  const queries = options.allocation === false ? wanted : [Context.allocation, ...wanted];
+  const contexts =
+    structured && queries.length > 0
+      ? yield* askContexts(Option.setMetaContext, name, queries)
+      : [];
   checkDistinct(contexts);
   const chosen = yield* enterExport(options, extended, greeting);
   for (const context of wanted) {

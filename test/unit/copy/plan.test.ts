@@ -274,15 +274,30 @@ describe('plan', () => {
 
   it('asks about many dirty ranges at once where the disk is in few pieces', async () => {
     const asked: unknown[] = [];
-    const size = 2 ** 43;
+    const size = 2 ** 38;
     const layers = { [Context.allocation]: [[size, Status.data]] } as const;
     const source = layeredDevice(size, layers, asked);
     const bitmap = new Bitmap({ size, granularity: PAGE });
-    for (let at = 0; at < size; at += 2 ** 29) bitmap.set(at, PAGE);
+    for (let at = 0; at < size; at += 2 ** 24) bitmap.set(at, PAGE);
     const { data } = await plan({ source, bitmap });
     data.xor(bitmap);
     expect(data.count).toBe(0);
     expect(asked.length).toBeLessThan(bitmap.count / 10);
+  });
+
+  it('does not make a server look through long gaps, though they are one piece to those who ask', async () => {
+    let bytes = 0;
+    const size = 2 ** 43;
+    const source = fakeDevice(size, {
+      extents: async (offset, length) => {
+        bytes += length;
+        return [ExtentList.of(offset, length, Status.data)];
+      },
+    });
+    const bitmap = new Bitmap({ size, granularity: PAGE });
+    for (let at = 0; at < size; at += 2 ** 29) bitmap.set(at, PAGE);
+    await plan({ source, bitmap });
+    expect(bytes).toBe(bitmap.dirtyBytes);
   });
 
   it('does not ask about the gaps between dirty ranges where those are in many pieces', async () => {
