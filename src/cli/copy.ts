@@ -150,6 +150,11 @@ export function registerCopy(program: Command, shell: Shell): void {
     .addHelpText('after', EXAMPLES)
     .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
       const options = { source, ...optionsOf(flags) };
+      if (flags.dryRun && source === STREAM) {
+        throw new TypeError(
+          'nobody knows what standard input holds before it is read: --dry-run needs a device',
+        );
+      }
       if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
       if (source === STREAM || target === STREAM) {

@@ -57,8 +57,10 @@ function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off')
 }
 
 function checkRate(rate: number | undefined): void {
-  if (rate === undefined || (Number.isFinite(rate) && rate >= 1)) return;
-  throw new RangeError(`a rate must be a number of bytes per second, 1 or more, not ${rate}`);
+  if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
+  throw new RangeError(
+    `a rate must be a number of bytes per second from 1 to ${Number.MAX_SAFE_INTEGER}, not ${rate}`,
+  );
 }
 
 /**

@@ -65,7 +65,13 @@ describe('lacuna copy SOURCE -', () => {
       const { code, stderr } = await shell(`lacuna copy ${args} < /dev/null`);
       expect([code, stderr], args).toEqual([2, expect.stringContaining(args.split(' ')[2])]);
     }
-    for (const args of ['- -', 'disk.raw - --json', 'disk.raw - --digest', '- x --threads 2']) {
+    for (const args of [
+      '- -',
+      '--dry-run -',
+      'disk.raw - --json',
+      'disk.raw - --digest',
+      '- x --threads 2',
+    ]) {
       const { code, stdout } = await shell(`lacuna copy ${args} < /dev/null`);
       expect([code, stdout], args).toEqual([2, '']);
     }

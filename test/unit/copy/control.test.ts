@@ -234,7 +234,9 @@ describe('a copy', () => {
     expect(() => copy({ ...devices, detectZeroes: 'yes' as never })).toThrow(TypeError);
     expect(() => copy({ ...devices, preallocation: 'all' as never })).toThrow(TypeError);
     expect(() => copy({ ...devices, resume: '' })).toThrow(TypeError);
-    expect(() => copy({ ...devices, rate: 0.5 })).toThrow(RangeError);
+    for (const rate of [0.5, Number.NaN, 1e300]) {
+      expect(() => copy({ ...devices, rate })).toThrow(RangeError);
+    }
   });
 
   it('that is nearly stood still by its rate goes on at once when that is taken away', async () => {
