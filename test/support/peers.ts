@@ -74,7 +74,10 @@ export class Peers {
   /** `qemu-nbd [ARGUMENTS]`, for example `['-f', 'qcow2', path]`; stays up between clients. */
   async qemuNbd(args: readonly string[]): Promise<Peer> {
     const path = await this.#socketPath();
-    return this.#start('qemu-nbd', ['--persistent', '--socket', path, ...args], path);
+    const peer = await this.#start('qemu-nbd', ['--persistent', '--socket', path, ...args], path);
+    // It listens before it opens, and locks, what it serves.
+    await greeted(path);
+    return peer;
   }
 
   /** `qemu-storage-daemon [ARGUMENTS]`, with an NBD server; the arguments add nodes and exports. */
@@ -268,6 +271,17 @@ function canConnect(path: string): Promise<boolean> {
       resolve(true);
     });
     socket.once('error', () => resolve(false));
+  });
+}
+
+/** Waits for the first bytes of a server, or until it hangs up. */
+function greeted(path: string): Promise<void> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    socket.once('data', () => socket.destroy());
+    // That it ended is told by whatever is asked of it next.
+    socket.once('error', () => {});
+    socket.once('close', () => resolve());
   });
 }
 
