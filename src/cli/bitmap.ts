@@ -5,7 +5,7 @@ import {
   exportBitmap,
   openBitmaps,
 } from '../block/index.js';
-import { FORMAT_FLAG, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { FORMAT_FLAG, IMAGE_FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseBytes } from './units.js';
 
@@ -31,8 +31,6 @@ export interface StoredBitmapInfo {
   dirtyBytes?: number;
 }
 
-const FORMAT_TEXT = 'image format (default: from the name, never the content)';
-
 const EXAMPLES = `
 Examples:
   lacuna bitmap add disk.qcow2 b0
@@ -52,14 +50,18 @@ export function registerBitmap(program: Command, shell: Shell): void {
     .description('Looks at and changes the dirty bitmaps that a qcow2 image at rest keeps.')
     .addHelpText('after', EXAMPLES);
   const command = (usage: string, text: string) =>
-    group.command(usage).description(text).option(FORMAT_FLAG, FORMAT_TEXT);
+    group.command(usage).description(text).option(FORMAT_FLAG, IMAGE_FORMAT_TEXT);
 
   command('list <image>', 'Shows all bitmaps, and how much is dirty in each.')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--json', 'print a JSON array')
     .action((image: string, flags: BitmapFlags) => listCommand(image, flags, shell));
   command('add <image> <bitmap>', 'Adds a bitmap, which records from when the disk is used next.')
-    .option('-g, --granularity <size>', 'bytes that one bit stands for (default: 64K)', parseBytes)
+    .option(
+      '-g, --granularity <size>',
+      'bytes that one bit stands for (default: a cluster, but 4K to 64K)',
+      parseBytes,
+    )
     .option('--disabled', 'do not record')
     .action((image: string, name: string, flags: BitmapFlags) => {
       const { granularity, disabled } = flags;

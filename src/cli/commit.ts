@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../copy/index.js';
 import { describeCopy } from './copy.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 
 interface CommitFlags {
@@ -24,7 +24,7 @@ export function registerCommit(program: Command, shell: Shell): void {
     .summary('put what an image holds into its backing file')
     .description('Puts what an image holds into its backing file, bitmaps included.')
     .argument('<top>', 'the image on top')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
     .option('--json', 'print the report as JSON')
     .addHelpText('after', EXAMPLES)
     .action((top: string, flags: CommitFlags) => commitCommand(top, flags, shell));

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
@@ -31,7 +31,7 @@ export function registerRebase(program: Command, shell: Shell): void {
       'Gives an image another backing file, or none, without changing what its disk shows.',
     )
     .argument('<image>', 'the image on top')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
     .requiredOption('-b, --backing <file>', 'the new backing file; empty for none')
     .addOption(
       new Option('-F, --backing-format <format>', 'its format, which is never guessed').choices([
@@ -49,7 +49,9 @@ async function rebaseCommand(image: string, flags: RebaseFlags, shell: Shell): P
   const { format, unsafe, json } = flags;
   const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
   const report = await rebase(options);
-  const told = `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;
+  const told = unsafe
+    ? 'Changed the name of the backing file, and nothing else.\n'
+    : `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;
   await shell.print(json ? `${JSON.stringify(report)}\n` : told);
 }
 

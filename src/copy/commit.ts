@@ -15,6 +15,7 @@ import { LacunaError } from '../errors/index.js';
 import { closeAfter } from './close-after.js';
 import { copy } from './job.js';
 import type { CopyProgress, CopyReport } from './options.js';
+import { statIfThere } from './partial-file.js';
 
 export interface CommitOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
@@ -42,7 +43,8 @@ interface Layers {
 
 /**
  * Puts what the top image holds into its backing file, which is the same disk then, and can be used in its place. The
- * top is left as it is, and shows the same as before; other images over the same backing file do not.
+ * top is left as it is, and shows the same as before; other images over the same backing file do not. A backing file that
+ * is smaller grows; one that is larger keeps its size, and what it has behind the end of the top.
  *
  * A bitmap of the base that records notes what is put into it. One of the top is carried along: its dirt is added to
  * the base's bitmap of that name, or the base gets one like it, which begins when the data is there, since what the
@@ -95,11 +97,16 @@ function writable(description: DeviceDescription): DeviceDescription {
 
 async function growBase({ base, size }: Layers): Promise<void> {
   const device = await openDevice(base);
-  const { size: now } = device;
+  const { size: now, name } = device;
   await device.close();
   if (now >= size) return;
   if (base.driver === 'qcow2') await resizeQcow2(base, size);
-  else if (base.driver === 'file') resizeRawFile(base.filename, size);
+  else if (base.driver === 'file' && (await statIfThere(base.filename))?.isFile())
+    resizeRawFile(base.filename, size);
+  else {
+    const message = `${name} has ${now} bytes, and the image on top ${size}: make it larger first, since that cannot be done here`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
+  }
 }
 
 async function move(
@@ -156,6 +163,7 @@ async function carry(
   if (there === undefined) bitmaps.add({ name, granularity, persistent: true, disabled: true });
   using bits = await from.load(name);
   await bitmaps.load(name);
+  bits.resize(bitmaps.size);
   bitmaps.merge(name, [bits]);
   bitmaps.transaction([{ type: recording ? 'enable' : 'disable', name }]);
   return undefined;

@@ -14,6 +14,8 @@ import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { Context, Status, visitTogether } from '../extent/index.js';
 import { Turns } from '../util/index.js';
 import { closeAfter } from './close-after.js';
+import { filesOf } from './files-of.js';
+import { isSameFile, statIfThere } from './partial-file.js';
 
 export interface RebaseOptions {
   /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
@@ -53,6 +55,7 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
     const message = `${image} is no qcow2 file: only those have backing files`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message);
   }
+  if (unsafe) await refuseCircle(description, backing && pathOf(description, backing));
   const writtenBytes = unsafe ? 0 : await keepContent(description, options);
   await setBackingName(description, backing);
   return { writtenBytes };
@@ -62,30 +65,52 @@ async function keepContent(
   description: Qcow2Description,
   { backing, signal }: RebaseOptions,
 ): Promise<number> {
-  const device = await openUnrecorded(description);
+  const below = backing === null ? undefined : await openBacking(description, backing, signal);
   return await closeAfter(
     async () => {
-      const below = backing === null ? undefined : await openBacking(description, backing, signal);
+      await refuseCircle(description, ...filesOf(below?.description));
+      const device = await openUnrecorded(description);
       return await closeAfter(
         async () => {
           const written = await writeDifferences(device, below, signal);
           await device.flush();
           return written;
         },
-        async () => below?.close(),
+        () => device.close(),
       );
     },
-    () => device.close(),
+    async () => below?.close(),
   );
 }
 
-function openBacking(
+/** An image cannot be below itself: nobody could open it any more. */
+async function refuseCircle(
   { file }: Qcow2Description,
-  { filename, format }: BackingName,
+  ...below: ReadonlyArray<string | null>
+): Promise<void> {
+  const [image] = filesOf(file);
+  const own = await statIfThere(image);
+  for (const path of below) {
+    const other = path === null ? undefined : await statIfThere(path);
+    if (own === undefined || other === undefined || !isSameFile(own, other)) continue;
+    const message = `${image} would be its own backing file, at once or some way down: name an image that is not made of it`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
+  }
+}
+
+/** A relative name counts from the folder of the image. */
+function pathOf({ file }: Qcow2Description, { filename }: BackingName): string {
+  const [image] = filesOf(file);
+  return resolve(dirname(resolve(image)), filename);
+}
+
+function openBacking(
+  image: Qcow2Description,
+  backing: BackingName,
   signal?: AbortSignal,
 ): Promise<Device> {
-  const folder = file.driver === 'file' ? dirname(resolve(file.filename)) : '.';
-  const path = { driver: 'file', filename: resolve(folder, filename) } as const;
+  const { filename, format } = backing;
+  const path = { driver: 'file', filename: pathOf(image, backing) } as const;
   const described: Record<string, DeviceDescription> = {
     raw: path,
     qcow2: { driver: 'qcow2', file: path },

@@ -58,7 +58,8 @@ export async function prepareTarget(
   state?: CopyState,
 ): Promise<Target> {
   const { target, signal } = options;
-  const incremental = isPartial(options);
+  // What the top layer holds is there for an image below it, which may be larger.
+  const sameSize = isPartial(options) && options.mode !== 'top';
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description = describeTarget(options, source);
@@ -68,7 +69,7 @@ export async function prepareTarget(
   if (target instanceof Device && options.compress) {
     throw new TypeError('a device that is open compresses or does not: open it with "compress"');
   }
-  if (target instanceof Device) return inPlace(target, source, incremental, told);
+  if (target instanceof Device) return inPlace(target, source, sameSize, told);
 
   if (file !== undefined) {
     const made = newFile(description as DeviceDescription, file, source.size, options);
@@ -78,7 +79,7 @@ export async function prepareTarget(
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
   const device = await open();
   try {
-    return inPlace(device, source, incremental, told, open);
+    return inPlace(device, source, sameSize, told, open);
   } catch (error) {
     await device.close();
     throw error;
@@ -124,14 +125,14 @@ export function describeTarget(
 function inPlace(
   device: Device,
   source: Device,
-  incremental: boolean,
+  sameSize: boolean,
   told: boolean,
   open?: () => Promise<Device>,
 ): Target {
   const opened: Target = {
     device,
     isZero: told || device.capabilities.knownZero,
-    warnings: checkSize(device, source, incremental),
+    warnings: checkSize(device, source, sameSize),
     binding: deviceBinding('target', device),
     anchor: async () => {},
     commit: async () => {},
@@ -145,15 +146,15 @@ function inPlace(
   return opened;
 }
 
-function checkSize(device: Device, source: Device, incremental: boolean): string[] {
+function checkSize(device: Device, source: Device, sameSize: boolean): string[] {
   if (device.size === source.size) return [];
-  if (device.size > source.size && !incremental) {
+  if (device.size > source.size && !sameSize) {
     const more = device.size - source.size;
     return [
       `${device.name} is ${more} bytes larger than ${source.name}; those were left as they were`,
     ];
   }
-  const need = incremental ? 'an incremental copy needs' : 'a copy needs at least';
+  const need = sameSize ? 'an incremental copy needs' : 'a copy needs at least';
   throw new LacunaError(
     'ERR_COPY_MISMATCH',
     `${device.name} has ${device.size} bytes and ${source.name} ${source.size}: ${need} a target of the same size`,

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { copy, createQcow2, exportBitmap, openBitmaps, openDevice, resizeQcow2 } from 'lacuna';
 import { Bitmap } from 'lacuna/bitmap';
 import { describe, expect, it } from 'vitest';
+import { attachLoopDevice } from '../support/loop-device.js';
 import { run, usePeers } from '../support/peers.js';
 import { QmpConnection } from '../support/qmp.js';
 import { runCli } from '../support/run-cli.js';
@@ -294,6 +295,26 @@ function commandsFor(kind: string, names: Names): [string[], string[]] {
       ];
   }
 }
+
+it('change in an image on a block device, too', async () => {
+  const loop = attachLoopDevice(32 * MIB, 512);
+  if (loop === undefined) expect.fail('no loop device could be attached: run the tests as root');
+  try {
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', loop.path, `${8 * MIB}`]);
+    for (const name of ['b0', 'b1']) {
+      const { code, stderr } = await runCli(['bitmap', 'add', '-f', 'qcow2', loop.path, name]);
+      expect([code, stderr]).toEqual([0, '']);
+    }
+    await run('qemu-io', ['-f', 'qcow2', '-c', 'write 1M 64k', loop.path]);
+    const cleared = await runCli(['bitmap', 'clear', '-f', 'qcow2', loop.path, 'b1']);
+    expect([cleared.code, cleared.stderr]).toEqual([0, '']);
+    const list = await runCli(['bitmap', 'list', '--json', '-f', 'qcow2', loop.path]);
+    expect(JSON.parse(list.stdout)).toMatchObject([{ dirtyBytes: 65536 }, { dirtyBytes: 0 }]);
+    expect(await run('qemu-img', ['check', '-f', 'qcow2', loop.path])).toContain('No errors');
+  } finally {
+    loop.detach();
+  }
+});
 
 describe('a stored bitmap as a context', () => {
   it('is what qemu-nbd tells of it, and what a copy goes by', async () => {

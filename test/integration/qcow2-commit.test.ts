@@ -2,6 +2,7 @@ import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { commit, openBitmaps, openDevice } from 'lacuna';
 import { expect, it } from 'vitest';
+import { attachLoopDevice } from '../support/loop-device.js';
 import { run } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
 import { scribble } from '../support/scribble.js';
@@ -27,6 +28,24 @@ async function newChain(format: string, sizes: [number, number], random: Random)
   scribble(top, sizes[1], random);
   return { base, top };
 }
+
+it('leaves what a larger base has behind the end of the top', async () => {
+  const random = new Random(Random.seed());
+  const { base, top } = await newChain('qcow2', [16 * MIB, 9 * MIB + 512], random);
+  const theirs = { base: `${base}.theirs`, top: `${top}.theirs` };
+  cpSync(base, theirs.base);
+  cpSync(top, theirs.top);
+  await run('qemu-img', ['rebase', '-u', '-b', theirs.base, '-F', 'qcow2', theirs.top]);
+  await run('qemu-img', ['commit', '-q', '-d', '-f', 'qcow2', theirs.top]);
+  await run('qemu-img', ['bitmap', '--add', top, 'b']);
+  await run('qemu-io', ['-f', 'qcow2', '-c', 'write 9M 512', top]);
+  await run('qemu-io', ['-f', 'qcow2', '-c', 'write 9M 512', theirs.base]);
+  const report = await commit({ top });
+  expect(report.warnings).toEqual([expect.stringContaining('larger')]);
+  expect(report.bitmaps).toEqual(['b']);
+  expect(await dirtOf(base, 'b')).toEqual(new Set([9 * MIB]));
+  expect(await run('qemu-img', ['compare', base, theirs.base])).toContain('identical');
+});
 
 async function dirtOf(path: string, name: string): Promise<Set<number>> {
   await using image = await openBitmaps(path);
@@ -119,4 +138,21 @@ it('refuses what is in use, and what has nothing below it', async () => {
   await expect(commit({ top })).rejects.toMatchObject({ code: 'ERR_DEVICE_LOCKED' });
   await used.close();
   await commit({ top });
+});
+
+it('says what to do where the base is too small and cannot grow', async () => {
+  const loop = attachLoopDevice(4 * MIB, 512);
+  if (loop === undefined) expect.fail('no loop device could be attached: run the tests as root');
+  try {
+    const top = join(folder, 'over-a-device.qcow2');
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', loop.path, '-F', 'raw', top, '8M']);
+    const backing = { driver: 'file', filename: loop.path } as const;
+    const file = { driver: 'file', filename: top } as const;
+    await expect(commit({ top: { driver: 'qcow2', file, backing } })).rejects.toMatchObject({
+      code: 'ERR_COPY_MISMATCH',
+      message: expect.stringContaining('make it larger'),
+    });
+  } finally {
+    loop.detach();
+  }
 });

@@ -11,7 +11,7 @@ import {
 import { join } from 'node:path';
 import type { LacunaError } from 'lacuna/errors';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { type DeviceDescription, openDevice } from '#dist/block/index.js';
+import { type Device, type DeviceDescription, openDevice } from '#dist/block/index.js';
 import { run } from '../support/peers.js';
 import { createImage, qemuIo, readWhole } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -340,5 +340,71 @@ describe('an image is opened', () => {
     const file = { driver: 'file', filename: path } as const;
     const error = await failure({ driver: 'qcow2', file, snapshot: 'two' });
     expect(error?.message).toMatch(/no snapshot "two"; it has: 1 \(one\)/);
+  });
+});
+
+/** Where the metadata of an image with one L2 table lies. */
+function placesOf(view: DataView): Record<string, number> {
+  const l1 = Number(view.getBigUint64(40));
+  const refcounts = Number(view.getBigUint64(48));
+  return {
+    'the L1 table': l1,
+    'the refcount table': refcounts,
+    'a refcount block': Number(view.getBigUint64(refcounts)),
+    'an L2 table': Number(view.getBigUint64(l1) & 0xff_ffff_ffff_ffffn),
+  };
+}
+
+const CHANGES: [string, (device: Device) => Promise<void>][] = [
+  ['written', (device) => device.write(0, new Uint8Array(CLUSTER).fill(1))],
+  ['written in part', (device) => device.write(5, new Uint8Array(10).fill(1))],
+  ['zeroed', (device) => device.zero(0, CLUSTER)],
+  ['discarded', (device) => device.discard(0, CLUSTER)],
+];
+
+describe('metadata is neither written over nor given up, though a table says it is a cluster of the disk', () => {
+  const wheres = ['the L1 table', 'the refcount table', 'a refcount block', 'an L2 table'];
+  const cases = wheres.flatMap((where) => CHANGES.map(([what]) => [where, what] as const));
+  test.each(cases)('%s, when that is %s', async (where, what) => {
+    await createImage(path, '8M');
+    await qemuIo(path, ['write 0 1M']);
+    let place = 0;
+    patch(path, (view) => {
+      const places = placesOf(view);
+      place = places[where];
+      view.setBigUint64(places['an L2 table'], BigInt(place) | (1n << 63n));
+    });
+    const before = readFileSync(path).subarray(place, place + CLUSTER);
+    const change = CHANGES.find(([name]) => name === what)![1];
+    const device = await openDevice(path, { writable: true });
+    const refusal = await change(device)
+      .then(() => device.flush())
+      .then(
+        () => undefined,
+        (error: LacunaError) => error.code,
+      );
+    expect([undefined, 'ERR_QCOW2_CORRUPT']).toContain(refusal);
+    if (what.startsWith('written')) expect(refusal).toBe('ERR_QCOW2_CORRUPT');
+    await device.write(4 * MIB, new Uint8Array(MIB).fill(7));
+    await device.close();
+    const after = readFileSync(path).subarray(place, place + CLUSTER);
+    // Some of its entries may have changed, as they must; it is none of what was written, and not gone.
+    expect(after.subarray(-64)).toEqual(before.subarray(-64));
+    expect(after.some((byte) => byte !== 0)).toBe(true);
+    expect(after.includes(7, 256)).toBe(false);
+  });
+
+  test('the header, when a compressed cluster that lies there is written anew', async () => {
+    await createImage(path, '8M');
+    await qemuIo(path, ['write 0 1M']);
+    patch(path, (view) => {
+      view.setBigUint64(placesOf(view)['an L2 table'], 1n << 62n);
+    });
+    const device = await openDevice(path, { writable: true });
+    await device.zero(0, CLUSTER);
+    await device.flush();
+    await device.write(4 * MIB, new Uint8Array(MIB).fill(7));
+    await device.close();
+    expect(readFileSync(path).subarray(0, 4).toString('latin1')).toBe('QFI\xfb');
   });
 });

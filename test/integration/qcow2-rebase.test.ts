@@ -96,3 +96,21 @@ it('asks for the format, and refuses one that it cannot read', async () => {
   await expect(rebase({ image: top, backing })).rejects.toThrow(/--unsafe/);
   expect(await backingOf(top)).toEqual([base, 'qcow2']);
 });
+
+it.each([
+  ['with locks', {}],
+  ['without locks', { LACUNA_FFI: 'off' }],
+])('never puts an image below itself, %s', async (_what, env) => {
+  const random = new Random(Random.seed());
+  const base = await newImage(random, SIZE);
+  const top = await newImage(random, SIZE, '-b', base, '-F', 'qcow2');
+  for (const [backing, ...flags] of [[base], [base, '--unsafe'], [top]]) {
+    const args = ['rebase', base, '-b', backing, '-F', 'qcow2', ...flags];
+    const { code, stderr } = await runCli(args, { env });
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/own backing file.*ERR_IMAGE_CHAIN/s),
+    ]);
+  }
+  expect(await backingOf(base)).toEqual([undefined, undefined]);
+});

@@ -21,6 +21,8 @@ import type { LiveHeader } from './live-header.js';
 const CACHE_BYTES = 8 * 1024 * 1024;
 const CACHE_BLOCKS = 8;
 
+const BLOCK = 'a refcount block';
+
 /** A refcount block in memory. */
 interface Block {
   readonly index: number;
@@ -70,6 +72,10 @@ export class Allocator {
     this.#describedBlocks = table.length / 8;
     while (this.#describedBlocks > 0 && this.#blockOffset(this.#describedBlocks - 1) === 0) {
       this.#describedBlocks--;
+    }
+    for (let index = 0; index < this.#describedBlocks; index++) {
+      const offset = this.#blockOffset(index);
+      if (offset !== 0) header.tables.set(offset, BLOCK);
     }
     this.#blockLimit = Math.max(CACHE_BLOCKS, CACHE_BYTES / this.#geometry.clusterSize);
   }
@@ -222,11 +228,9 @@ export class Allocator {
       for (let i = 0; i < used; i++) this.#codec.set(bytes, i, 1);
       left -= used;
       const block = { index, bytes, fresh: true, dirty: { from: 0, to: clusterSize } };
-      writeRefcountTableEntry(
-        viewOf(this.#table),
-        index * 8,
-        blockCluster(area, index) * clusterSize,
-      );
+      const offset = blockCluster(area, index) * clusterSize;
+      writeRefcountTableEntry(viewOf(this.#table), index * 8, offset);
+      this.#header.tables.set(offset, BLOCK);
       this.#blocks.set(index, block);
       added.push(block);
     }
@@ -273,8 +277,11 @@ export class Allocator {
         refcountTableClusters: growth.clusters,
       });
     } catch (error) {
+      for (const { index } of added) {
+        this.#header.tables.delete(this.#blockOffset(index));
+        this.#blocks.delete(index);
+      }
       this.#table = old;
-      for (const { index } of added) this.#blocks.delete(index);
       this.#describedBlocks = Math.min(this.#describedBlocks, growth.area.firstBlock);
       throw error;
     }
@@ -285,6 +292,8 @@ export class Allocator {
   async #release({ offset, count }: Run): Promise<void> {
     const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
     const end = offset / clusterSize + count;
+    // A damaged table named what is needed: that leaks rather than being given out, and its bytes given up.
+    if (this.#header.metadataIn(offset, end * clusterSize) !== undefined) return;
     for (let cluster = offset / clusterSize; cluster < end; ) {
       const index = Math.floor(cluster / entries);
       const block = await this.#block(index);

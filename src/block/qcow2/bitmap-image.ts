@@ -123,7 +123,7 @@ export async function openBitmaps(
   }
 }
 
-/** A file that is written grows; so it is opened behind what lets it. */
+/** A file that is written grows; so it is opened behind what lets it. A block device has the size it has. */
 async function openFile(
   description: DeviceDescription,
   { writable, forceShare, signal }: BitmapImageOptions,
@@ -132,7 +132,8 @@ async function openFile(
     return openDevice(description, { writable, forceShare, signal });
   }
   if (forceShare) throw new TypeError('force-share is for reading only');
-  return new Device(new GrowingFile(await FileDriver.open(description)));
+  const file = await FileDriver.open(description);
+  return new Device(file.grows ? new GrowingFile(file) : file);
 }
 
 function notKept(source: string | DeviceDescription): LacunaError {

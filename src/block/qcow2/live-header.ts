@@ -1,5 +1,5 @@
 import { type Geometry, geometryOf, type Header, viewOf, writeU64 } from '../../qcow2/index.js';
-import { Serial } from '../../util/index.js';
+import { alignDown, Serial } from '../../util/index.js';
 import type { HostFile } from './host-file.js';
 
 /**
@@ -22,6 +22,8 @@ export type HeaderChanges = Partial<
 /** The header of an image that is being written. */
 export class LiveHeader {
   readonly geometry: Geometry;
+  /** Other clusters of metadata, by where they lie: as far as they are known to whoever changes them. */
+  readonly tables = new Map<number, string>();
   readonly #file: HostFile;
   readonly #turns = new Serial();
   #current: Header;
@@ -50,7 +52,7 @@ export class LiveHeader {
     });
   }
 
-  /** What of the metadata whose places the header knows lies between two bytes of the file. */
+  /** What of the metadata whose places are known lies between two bytes of the file. */
   metadataIn(start: number, end: number): string | undefined {
     const { l1Offset, l1Size, refcountTableOffset, refcountTableClusters } = this.#current;
     const { snapshotsOffset, snapshotCount } = this.#current;
@@ -61,9 +63,19 @@ export class LiveHeader {
       ['the refcount table', refcountTableOffset, refcountTableClusters * clusterSize],
       ['the snapshot table', snapshotsOffset, snapshotCount > 0 ? 1 : 0],
     ];
-    return places.find(
+    const found = places.find(
       ([, from, length]) => length > 0 && from < end && start < from + length,
     )?.[0];
+    return found ?? this.#tableIn(start, end);
+  }
+
+  #tableIn(start: number, end: number): string | undefined {
+    const { clusterSize } = this.geometry;
+    for (let at = alignDown(start, clusterSize); at < end; at += clusterSize) {
+      const found = this.tables.get(at);
+      if (found !== undefined) return found;
+    }
+    return undefined;
   }
 }
 

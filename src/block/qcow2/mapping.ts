@@ -289,9 +289,8 @@ export class Mapping {
     const { offset } = await this.#allocator.allocate(1);
     await this.#evict();
     const bytes = old?.bytes.slice() ?? new Uint8Array(this.geometry.clusterSize);
-    const table = tableOf(l1Index, bytes, offset);
-    this.#tables.set(l1Index, {
-      ...table,
+    this.#keep({
+      ...tableOf(l1Index, bytes, offset),
       fresh: true,
       dirty: { from: 0, to: bytes.length },
     });
@@ -354,9 +353,21 @@ export class Mapping {
     }
     await this.#file.read(offset, bytes);
     this.#evict();
-    const table = tableOf(l1Index, bytes, offset);
-    this.#tables.set(l1Index, table);
+    return this.#keep(tableOf(l1Index, bytes, offset));
+  }
+
+  #keep(table: L2Table): L2Table {
+    this.#drop(table.l1Index);
+    this.#tables.set(table.l1Index, table);
+    this.#header.tables.set(table.offset, 'an L2 table');
     return table;
+  }
+
+  #drop(l1Index: number): void {
+    const table = this.#tables.get(l1Index);
+    if (table === undefined) return;
+    this.#tables.delete(l1Index);
+    this.#header.tables.delete(table.offset);
   }
 
   /** Makes room for one more table among those that the file has as they are. */
@@ -365,7 +376,7 @@ export class Mapping {
     for (const table of this.#tables.values()) {
       if (table.dirty !== undefined || table.fresh || table.leaving) continue;
       if (this.#wanted.has(table.l1Index)) continue;
-      this.#tables.delete(table.l1Index);
+      this.#drop(table.l1Index);
       if (this.#tables.size < this.#tableLimit) return;
     }
   }
