@@ -78,6 +78,17 @@ test('nothing is packed into a cluster that was given back, and taken by somebod
   check();
 });
 
+test('zeroes are written in clusters of any size, where an entry cannot say them', async () => {
+  const device = await make({ clusterSize: 2 * 1024 * 1024, version: 2 });
+  await device.write(0, text('a'));
+  await device.zero(0, device.size, { unmap: false });
+  const found = Buffer.alloc(CLUSTER, 1);
+  await device.read(0, found);
+  expect(found.equals(Buffer.alloc(CLUSTER))).toBe(true);
+  await device.close();
+  check();
+});
+
 test('a fixed mapping and a data file have no room for it', async () => {
   await (await make()).close();
   const fixed = openDevice({ ...description, mapping: 'fixed' }, { writable: true });
