@@ -21,7 +21,7 @@ const FROM_STREAM = [
   'requestSize',
   'flush',
 ] as const;
-const TO_STREAM = ['sourceFormat', 'requests', 'requestSize', 'flush'] as const;
+const TO_STREAM = ['sourceFormat', 'forceShare', 'requests', 'requestSize', 'flush'] as const;
 
 type Ends = Pick<CopyOptions, 'signal'> & { source: string; target: string };
 
@@ -57,7 +57,20 @@ export async function copyStream(
 function checkOptions(given: object, known: readonly string[], what: string): void {
   const odd = Object.keys(given).find((name) => !known.includes(name));
   if (odd === undefined) return;
-  throw new TypeError(`the option ${odd} makes no sense for a disk that is ${what}`);
+  throw new TypeError(`${flagOf(odd)} makes no sense for a disk that is ${what}`);
+}
+
+/** Options whose flags have other names. */
+const FLAGS: Readonly<Record<string, string>> = {
+  sourceFormat: 'format',
+  targetFormat: 'output-format',
+  image: 'options',
+  unmap: 'allocated',
+  retry: 'retries',
+};
+
+function flagOf(option: string): string {
+  return `--${FLAGS[option] ?? option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
 function note(report: StreamReport, shell: Shell): void {

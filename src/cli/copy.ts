@@ -74,6 +74,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read; - is standard input')
     .argument('[target]', 'the device to write, made if it is a file; - is standard output')
+    .optionsGroup('The two ends:')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
     .addOption(
@@ -93,6 +94,7 @@ export function registerCopy(program: Command, shell: Shell): void {
       'make a qcow2 image over this one, of what --context or --mode top selects',
     )
     .option('-F, --backing-format <format>', 'format of the backing file')
+    .optionsGroup('What to copy:')
     .option(
       '--context <name>',
       'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
@@ -104,7 +106,8 @@ export function registerCopy(program: Command, shell: Shell): void {
         'top',
       ]),
     )
-    .option('-n, --dry-run', 'say what would be moved, and move nothing; no target is needed')
+    .option('--dry-run', 'say what would be moved, and move nothing; no target is needed')
+    .optionsGroup('Zeroes and space:')
     .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
     .addOption(
       new Option(
@@ -113,6 +116,13 @@ export function registerCopy(program: Command, shell: Shell): void {
       ).choices(['off', 'on', 'unmap']),
     )
     .option('--allocated', 'zero without making holes')
+    .addOption(
+      new Option(
+        '--preallocation <mode>',
+        'space that a new file takes at once: none, mapped (qcow2), allocated, or written with zeroes',
+      ).choices(['off', 'metadata', 'falloc', 'full']),
+    )
+    .optionsGroup('Speed:')
     .option(
       '--connections <n>',
       'connections to each side; each has a thread of its own',
@@ -121,18 +131,13 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
-    .addOption(
-      new Option(
-        '--preallocation <mode>',
-        'space that a new file takes at once: none, mapped (qcow2), allocated, or written with zeroes',
-      ).choices(['off', 'metadata', 'falloc', 'full']),
-    )
+    .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
     .option('--sequential', 'write in the order of offsets')
+    .optionsGroup('Safety:')
     .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
-    .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
     .addOption(policyOption('read', 'left out, and zeroed in the target'))
     .addOption(policyOption('write', 'left out'))
     .option(
@@ -140,10 +145,16 @@ export function registerCopy(program: Command, shell: Shell): void {
       'make failed requests again so often, before the policy decides (with retry: 5)',
       parseCount(0),
     )
+    .optionsGroup('Output:')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
     .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
       const options = { source, ...optionsOf(flags) };
+      if (flags.dryRun && source === STREAM) {
+        throw new TypeError(
+          'nobody knows what standard input holds before it is read: --dry-run needs a device',
+        );
+      }
       if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
       if (source === STREAM || target === STREAM) {

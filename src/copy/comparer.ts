@@ -62,6 +62,7 @@ async function lane(
     for (let i = 0; i < 2; i++) slots.push(arena.allocate(requestSize));
     for (const [offset, length] of todo) {
       await turns.next();
+      if (control.paused) await control.mayGo();
       // Windows are claimed in order: behind a difference there is nothing earlier to find.
       if (control.stopped || offset > first.offset) return;
       await comparePiece(options, slots, offset, length);

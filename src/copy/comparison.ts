@@ -51,6 +51,15 @@ export class Comparison {
     return this.#control.total().movedBytes;
   }
 
+  /** Lets every thread finish the requests in flight and begin no other until {@link resume}. */
+  pause(): void {
+    this.#control.pause();
+  }
+
+  resume(): void {
+    this.#control.resume();
+  }
+
   /** Finds the first byte that differs; returns it, if there is one, and warnings. */
   async run(): Promise<{ offset?: number; warnings: string[] }> {
     const first = new FirstDifference();
@@ -60,13 +69,16 @@ export class Comparison {
 
   async #here(first: FirstDifference): Promise<string[]> {
     const control = this.#control;
-    await compareShare({
-      ...this.#options,
-      ...this.#pace,
-      first,
-      control,
-      counters: control.row(0),
-    });
+    const { signal } = this.#options;
+    // Who waits for the end of a pause does not hear the signal.
+    const stop = () => control.stop();
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      const counters = control.row(0);
+      await compareShare({ ...this.#options, ...this.#pace, first, control, counters });
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
     return [];
   }
 

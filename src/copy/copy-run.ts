@@ -1,7 +1,7 @@
 /** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
-import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { isAborted, LacunaError, throwIfAborted } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
@@ -38,6 +38,8 @@ export class CopyRun {
   readonly #signal: AbortSignal;
   /** Ends what the control does not reach: the plan. */
   readonly #stop = new AbortController();
+  /** Fires when the copy is to end, whether at once or when it can. */
+  readonly #ending: AbortSignal;
   /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
   readonly #scope: CheckedScope;
   readonly #started = performance.now();
@@ -59,6 +61,7 @@ export class CopyRun {
     const scope = checkScope(options);
     this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
     this.#signal = options.signal ?? new AbortController().signal;
+    this.#ending = AbortSignal.any([this.#signal, this.#stop.signal]);
     this.#control.setRate(options.rate);
   }
 
@@ -100,12 +103,14 @@ export class CopyRun {
   pause(): void {
     if (this.#state !== 'running' || this.#phase === 'done') return;
     this.#control.pause();
+    this.#verification?.pause();
     this.#listener.paused();
   }
 
   resume(): void {
     if (this.#state === 'running') return;
     this.#control.resume();
+    this.#verification?.resume();
     this.#listener.resumed();
   }
 
@@ -126,6 +131,9 @@ export class CopyRun {
     sampler.unref();
     try {
       return await this.#open();
+    } catch (error) {
+      const isStop = isAborted(error) && this.#stop.signal.aborted && !this.#signal.aborted;
+      throw isStop ? stoppedError() : error;
     } finally {
       clearInterval(sampler);
       for (const frozen of this.#scope.bitmaps) frozen.free();
@@ -136,6 +144,7 @@ export class CopyRun {
   async #open(): Promise<CopyReport> {
     const source = await openSource({
       ...this.#options,
+      signal: this.#ending,
       scope: this.#scope,
       reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
     });
@@ -161,7 +170,8 @@ export class CopyRun {
 
   async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
     const state = this.#resumption?.saved?.state;
-    const target = await prepareTarget(this.#options, source.device, state);
+    const options = { ...this.#options, signal: this.#ending };
+    const target = await prepareTarget(options, source.device, state);
     return await closeAfter(
       () => this.#copy(source, target, arena),
       () => target.close(),
@@ -189,7 +199,7 @@ export class CopyRun {
       control: this.#control,
       digest: tree && onlyOnce(tree, asPlanned),
       signal: this.#signal,
-      stopAsked: () => this.#stop.signal.aborted,
+      ending: this.#ending,
       onStopped: (error) => this.#stopped(error),
     });
     this.#rounds = rounds;
@@ -279,16 +289,15 @@ export class CopyRun {
     );
     const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
     const scope = { mode, context, bitmap };
-    const signal = AbortSignal.any([this.#signal, this.#stop.signal]);
     try {
-      const made = await plan({ source, ...scope, granularity, arena, signal });
+      const made = await plan({ source, ...scope, granularity, arena, signal: this.#ending });
       const { data, zero } = made;
       await target.layOut?.(data);
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {
       await target.abandon();
-      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
+      throw error;
     }
   }
 
@@ -306,13 +315,10 @@ export class CopyRun {
       scope: this.#scope,
       leftOut,
       arena,
-      signal: AbortSignal.any([this.#signal, this.#stop.signal]),
+      signal: this.#ending,
     });
-    try {
-      return await this.#verification.run();
-    } catch (error) {
-      throw this.#stop.signal.aborted && !this.#signal.aborted ? stoppedError() : error;
-    }
+    if (this.#control.paused) this.#verification.pause();
+    return await this.#verification.run();
   }
 
   get #state(): JobState {

@@ -9,7 +9,7 @@ import { readExtents } from './read-extents.js';
 import { checkTransfer } from './transfer.js';
 
 export interface ToStreamOptions
-  extends Pick<CopyOptions, 'sourceFormat' | 'requests' | 'requestSize' | 'signal'> {
+  extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize' | 'signal'> {
   /** Told of every piece that the stream has taken. */
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
@@ -30,11 +30,11 @@ export async function copyToStream(
   options: ToStreamOptions = {},
 ): Promise<StreamReport> {
   checkTransfer(options);
-  const { sourceFormat: format, signal } = options;
+  const { sourceFormat: format, forceShare, signal } = options;
   const outlet = new Outlet(writable, signal);
   try {
     if (source instanceof Device) return await pour(source, outlet, options);
-    const device = await openDevice(source, { format, signal });
+    const device = await openDevice(source, { format, forceShare, signal });
     return await closeAfter(
       () => pour(device, outlet, options),
       () => device.close(),

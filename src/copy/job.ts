@@ -34,6 +34,8 @@ export function copy(options: CopyOptions): CopyJob {
   checkPolicies(options);
   checkRate(options.rate);
   checkScope(options);
+  checkPreallocation(options.preallocation);
+  if (options.resume === '') throw new TypeError('resume must name a file');
   if (options.digest && isPartial(options)) {
     throw new TypeError(
       'a copy of a part reads only what is dirty: take the digest of its target when it is done',
@@ -47,9 +49,18 @@ export function copy(options: CopyOptions): CopyJob {
   return new CopyJob(options);
 }
 
+function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off'): void {
+  if (['off', 'metadata', 'falloc', 'full'].includes(preallocation)) return;
+  throw new TypeError(
+    `preallocation must be one of off, metadata, falloc, full, not ${preallocation}`,
+  );
+}
+
 function checkRate(rate: number | undefined): void {
-  if (rate === undefined || (Number.isFinite(rate) && rate >= 1)) return;
-  throw new RangeError(`a rate must be a number of bytes per second, 1 or more, not ${rate}`);
+  if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
+  throw new RangeError(
+    `a rate must be a number of bytes per second from 1 to ${Number.MAX_SAFE_INTEGER}, not ${rate}`,
+  );
 }
 
 /**
@@ -94,7 +105,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
   }
 
   /**
-   * Begins no request until {@link resume}; those in flight are finished. The plan is still made meanwhile.
+   * Begins no request for data until {@link resume}; those in flight are finished. Plans are still made meanwhile.
    * Pausing what is paused does nothing.
    */
   pause(): void {

@@ -35,6 +35,8 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
   if (mode !== 'full' && mode !== 'top') {
     throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);
   }
+  if (sources.length === 0) throw new TypeError('sources must name one device or more');
+  if (targets.length === 0) throw new TypeError('targets must hold one bitmap or more');
   const scope = checkScope({ mode });
   const warnings: string[] = [];
   for (const source of sources) {

@@ -93,7 +93,7 @@ export class Repeater {
   /** The first half of a range, ending at a multiple of the smallest piece; all of it where there is none. */
   #half(offset: number, length: number): number {
     const middle = alignUp(offset + Math.floor(length / 2), this.#smallest);
-    return middle < offset + length ? middle - offset : length;
+    return middle > offset && middle < offset + length ? middle - offset : length;
   }
 
   async #leaveOut({ side, cause }: SideError, offset: number, length: number): Promise<Settled> {

@@ -55,8 +55,8 @@ export interface RoundsOptions {
   /** Takes the digests of what is moved; a block that is moved twice comes twice. */
   digest: BlockDigests | undefined;
   signal: AbortSignal;
-  /** Whether the caller wants the copy to end when it can. */
-  stopAsked(): boolean;
+  /** Fires with the signal, and when the caller wants the copy to end as soon as what is in flight is finished. */
+  ending: AbortSignal;
   /** Told that a failure has stopped the copy until the caller resumes it; then told so with nothing. */
   onStopped(error: Error | undefined): void;
 }
@@ -101,7 +101,7 @@ export class Rounds {
       // What nobody has asked to be made durable can be lost at any time.
       else if (this.#given.options.flush ?? true) this.#confirm();
       control.start();
-      if (this.#given.stopAsked()) control.stop();
+      if (this.#given.ending.aborted) control.stop();
       this.#round++;
     }
   }
@@ -130,6 +130,8 @@ export class Rounds {
     try {
       await this.#reopen();
       const targetIsZero = await this.#zero();
+      // Threads would only be started to find that there is nothing to do.
+      if (this.#given.control.stopped) return { flushed: true, warnings: [] };
       this.phase = 'move';
       return await this.#move(targetIsZero);
     } catch (error) {
@@ -146,14 +148,14 @@ export class Rounds {
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
   async #zero(): Promise<boolean> {
-    const { options, source, target, plan, isPartial, signal, control } = this.#given;
+    const { options, source, target, plan, isPartial, signal, ending, control } = this.#given;
     const { data, zero } = plan;
     const { resumption, resumedBytes, plannedBytes } = this.#given;
     const { unmap = true } = this.#given.options;
     this.phase = 'zero';
     const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
     if (isZero) zero.resetAll();
-    else await onSide('target', dropKnownZero(target.device, zero, signal));
+    else await onSide('target', dropKnownZero(target.device, zero, ending));
     const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
     this.totalBytes = doneBytes(control) + totalBytes;
     if (options.sequential) {
@@ -252,9 +254,9 @@ export class Rounds {
 
   /** Waits until it makes sense to go on, or throws where it does not. */
   async #recover(error: unknown, flushed: boolean): Promise<void> {
-    const { control, rules, signal, stopAsked } = this.#given;
+    const { control, rules, signal, ending } = this.#given;
     if (signal.aborted) throw abortedError(signal);
-    if (error === undefined || stopAsked()) throw stoppedError(withoutSide(error));
+    if (error === undefined || ending.aborted) throw stoppedError(withoutSide(error));
     if (!(error instanceof SideError)) throw error;
     const { side, cause } = error;
     const rule = rules[side];

@@ -305,10 +305,10 @@ async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): P
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
-  // It has been laid out by the run that began it.
-  const keep = { abandon: async () => {}, leave: async () => {}, layOut: undefined };
   const file = await PartialFile.reopen(filename, made);
-  if (file !== undefined) return { ...(await openMade(kind, { file }, options)), ...keep };
+  // It has been laid out by the run that began it.
+  if (file !== undefined)
+    return { ...(await openMade(kind, { file }, options)), layOut: undefined };
 
   if (!(await PartialFile.isCommitted(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
@@ -323,7 +323,8 @@ async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): P
     complete: true,
     anchor: async () => {},
     commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
-    ...keep,
+    abandon: async () => {},
+    leave: async () => {},
     reopen: async () => {},
     close: () => device.close(),
   };

@@ -6,7 +6,7 @@ import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
 import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
-import type { CopyOptions, TransferOptions } from './options.js';
+import type { CopyOptions, DetectZeroes, TransferOptions } from './options.js';
 import { reconnects } from './source.js';
 
 const KiB = 1024;
@@ -32,13 +32,21 @@ const MOST_ON_TRIAL = 128 * MiB;
 export const THREADS = { least: 0, most: 256 };
 const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 
+const DETECT_ZEROES: readonly DetectZeroes[] = ['off', 'on', 'unmap'];
+
 /** Refuses options that make no sense, before anything is opened. */
 export function checkTransfer({
   threads,
   requests,
   requestSize,
+  detectZeroes,
   digest,
-}: TransferOptions & Pick<CopyOptions, 'digest'>): void {
+}: TransferOptions & Pick<CopyOptions, 'detectZeroes' | 'digest'>): void {
+  if (detectZeroes !== undefined && !DETECT_ZEROES.includes(detectZeroes)) {
+    throw new TypeError(
+      `detectZeroes must be one of ${DETECT_ZEROES.join(', ')}, not ${detectZeroes}`,
+    );
+  }
   checkRange('threads', threads, THREADS);
   checkRange('requests', requests, REQUESTS);
   checkRange('requestSize', requestSize, REQUEST_SIZES);
@@ -115,8 +123,8 @@ export function chooseTransfer(
   const { source, target, targetIsZero } = devices;
   const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
   const wanted = options.requestSize ?? defaultRequestSize(source, target, least);
-  // Parts of what the target writes at once would have to be read back.
-  const requestSize = Math.max(wanted, target.limits.minimum);
+  // Granules are no smaller than what either side takes, and each is moved as a whole.
+  const requestSize = Math.max(wanted, source.limits.minimum, target.limits.minimum);
   // With a digest whole blocks are read, and in order all that must be zero, so that there are zeroes in the data.
   const hasZeroes = options.digest || options.sequential;
   const isExact = source.capabilities.exactStatus && !hasZeroes;

@@ -22,6 +22,7 @@ export interface VerificationOptions extends TransferOptions {
 export class Verification {
   readonly #options: VerificationOptions;
   #comparison: Comparison | undefined;
+  #paused = false;
 
   constructor(options: VerificationOptions) {
     this.#options = options;
@@ -34,6 +35,17 @@ export class Verification {
 
   get doneBytes(): number {
     return this.#comparison?.comparedBytes ?? 0;
+  }
+
+  /** Begins no request until {@link resume}; what there is to read is still found out meanwhile. */
+  pause(): void {
+    this.#paused = true;
+    this.#comparison?.pause();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#comparison?.resume();
   }
 
   /**
@@ -67,6 +79,7 @@ export class Verification {
       arena,
       signal,
     });
+    if (this.#paused) this.#comparison.pause();
     const { offset, warnings } = await this.#comparison.run();
     const bitmaps = [covered, claimed, either, a.data, a.zero, b.data, b.zero];
     for (const made of bitmaps) made.free();

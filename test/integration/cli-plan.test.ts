@@ -71,7 +71,7 @@ describe('lacuna copy --dry-run', () => {
     const dataBytes = 8 * MIB + MIB - 512 * KIB + 64 * KIB;
     expect(JSON.parse(full.stdout)).toMatchObject({ type: 'plan', size: SIZE, dataBytes });
 
-    const above = await runCli(['copy', '-n', '--json', '--mode', 'top', uri]);
+    const above = await runCli(['copy', '--dry-run', '--json', '--mode', 'top', uri]);
     const totals = JSON.parse(above.stdout);
     expect(totals).toMatchObject({ dataBytes: 320 * KIB, warnings: [] });
     // QEMU calls zeroes without a place in the file holes.

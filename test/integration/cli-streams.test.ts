@@ -54,8 +54,24 @@ describe('lacuna copy SOURCE -', () => {
     expect(stderr).toMatch(/^lacuna: The stream took no more .*EPIPE.*\n$/);
   });
 
+  test('reads a disk that is in use, if it is told to', async () => {
+    const { code, stdout } = await shell('lacuna copy --force-share disk.raw - | cmp - disk.raw');
+    expect([code, stdout]).toEqual([0, '']);
+  });
+
   test('is misuse with what a stream cannot do', async () => {
-    for (const args of ['- -', 'disk.raw - --json', 'disk.raw - --digest', '- x --threads 2']) {
+    const named = ['disk.raw - --on-read-error retry', '- x --allocated', 'disk.raw - --retries 2'];
+    for (const args of named) {
+      const { code, stderr } = await shell(`lacuna copy ${args} < /dev/null`);
+      expect([code, stderr], args).toEqual([2, expect.stringContaining(args.split(' ')[2])]);
+    }
+    for (const args of [
+      '- -',
+      '--dry-run -',
+      'disk.raw - --json',
+      'disk.raw - --digest',
+      '- x --threads 2',
+    ]) {
       const { code, stdout } = await shell(`lacuna copy ${args} < /dev/null`);
       expect([code, stdout], args).toEqual([2, '']);
     }

@@ -1,12 +1,19 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
+import { openDevice } from '#dist/block/index.js';
 import { Control } from '#dist/copy/control.js';
 import { copy } from '#dist/copy/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const PAGE = 4096;
 const SIZE = 256 * PAGE;
 const { capabilities } = fakeDevice(1);
+const folder = temporaryFolder();
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -169,6 +176,67 @@ describe('a copy', () => {
     job.stop();
     await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
     expect(count()).toBe(0);
+  });
+
+  it('that is stopped while it connects does not wait for a server that says nothing', async () => {
+    const server = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const job = copy({ source: `nbd://127.0.0.1:${port}`, target: fakeDevice(SIZE) });
+    const [peer] = (await once(server, 'connection')) as [Socket];
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    peer.destroy();
+    server.close();
+  });
+
+  it.each([0, 2])(
+    'can be paused, resumed and ended while it verifies (threads: %s)',
+    async (threads) => {
+      const path = (name: string) => join(folder, `${name}-${threads}.raw`);
+      await copy({ source: (await devices()).source, target: path('source') });
+      const content = await openDevice(path('source'));
+      const slow = fakeDevice(SIZE, {
+        capabilities: { ...capabilities, contexts: [] },
+        read: async (offset, bytes) => {
+          await sleep(1);
+          await content.read(offset, bytes);
+        },
+      });
+      for (const how of ['resume', 'stop', 'abort']) {
+        const abort = new AbortController();
+        const files = { source: threads ? path('source') : slow, target: path(how) };
+        const options = { ...files, threads, requestSize: PAGE, verify: true };
+        const job = copy({ ...options, signal: abort.signal });
+        while (job.progress().phase !== 'verify') await turn();
+        job.pause();
+        expect(job.progress().state).toBe('paused');
+        await sleep(100);
+        const { doneBytes } = job.progress();
+        await sleep(100);
+        expect(job.progress()).toMatchObject({ phase: 'verify', doneBytes });
+        if (how === 'resume') {
+          job.resume();
+          expect((await job).verifiedBytes).toBe(SIZE);
+          continue;
+        }
+        if (how === 'stop') job.stop();
+        else abort.abort();
+        const code = how === 'stop' ? 'ERR_COPY_STOPPED' : 'ERR_ABORTED';
+        await expect(job).rejects.toMatchObject({ code });
+      }
+      await content.close();
+    },
+  );
+
+  it('refuses what makes no sense, before it opens anything', () => {
+    const devices = { source: '/nowhere/a.raw', target: '/nowhere/b.raw' };
+    expect(() => copy({ ...devices, detectZeroes: 'yes' as never })).toThrow(TypeError);
+    expect(() => copy({ ...devices, preallocation: 'all' as never })).toThrow(TypeError);
+    expect(() => copy({ ...devices, resume: '' })).toThrow(TypeError);
+    for (const rate of [0.5, Number.NaN, 1e300]) {
+      expect(() => copy({ ...devices, rate })).toThrow(RangeError);
+    }
   });
 
   it('that is nearly stood still by its rate goes on at once when that is taken away', async () => {

@@ -235,6 +235,28 @@ describe('a failure that passes', () => {
   });
 });
 
+it.each(['retry', 'ignore'] as const)(
+  'a last byte alone can be tried again: %s',
+  async (policy) => {
+    const size = PAGE + 1;
+    const source = fakeDevice(size);
+    await source.write(0, pattern(size));
+    const memory = fakeDevice(size);
+    let failures = 3;
+    const target = fakeDevice(size, {
+      read: (offset, bytes) => memory.read(offset, bytes),
+      write: async (offset, bytes) => {
+        await turn();
+        if (offset === PAGE && failures-- > 0) throw failure();
+        await memory.write(offset, bytes);
+      },
+    });
+    const retry = { attempts: 5, backoffMs: 0 };
+    await copy({ source, target, requestSize: PAGE, onWriteError: policy, retry });
+    expect(await firstDifference(source, memory)).toBe(-1);
+  },
+);
+
 function ignoring(attempts: number): Partial<CopyOptions> {
   return { onReadError: 'ignore', onWriteError: 'ignore', retry: { attempts, backoffMs: 0 } };
 }

@@ -75,6 +75,9 @@ describe('populate', () => {
       code: 'ERR_BITMAP_MISMATCH',
     });
     const mode = 'incremental' as 'full';
-    await expect(populate({ sources, targets: [], mode })).rejects.toThrow(TypeError);
+    const targets = [new Bitmap({ size: 4096, granularity: 512 })];
+    await expect(populate({ sources, targets, mode })).rejects.toThrow(TypeError);
+    await expect(populate({ sources, targets: [] })).rejects.toThrow(/targets/);
+    await expect(populate({ sources: [], targets })).rejects.toThrow(/sources/);
   });
 });

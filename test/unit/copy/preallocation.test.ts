@@ -47,8 +47,10 @@ describe('preallocation', () => {
       code: 'ERR_DEVICE_UNSUPPORTED',
     });
     const path = join(folder, 'nope.raw');
-    const options = { source, target: path, preallocation: 'metadata' as 'full' };
-    await expect(copy(options)).rejects.toThrow(TypeError);
+    await expect(copy({ source, target: path, preallocation: 'metadata' })).rejects.toThrow(
+      TypeError,
+    );
+    expect(() => copy({ source, target: path, preallocation: 'all' as 'full' })).toThrow(TypeError);
     expect(readdirSync(folder).filter((name) => name.startsWith('nope'))).toEqual([]);
   });
 
