@@ -183,12 +183,11 @@ export class Requests {
   }
 
   #writeZeroes(range: Range, options: WriteOptions): Promise<void> {
-    const longest = alignDown(
-      Math.min(ZEROES.byteLength, this.#limits.maximum),
-      this.#limits.minimum,
-    );
+    const { minimum, maximum } = this.#limits;
+    const zeroes = minimum > ZEROES.byteLength ? new Uint8Array(minimum) : ZEROES;
+    const longest = alignDown(Math.min(zeroes.byteLength, maximum), minimum);
     return this.#pieces(range, longest, options.signal, (at, length) =>
-      this.#driver.write!(at, ZEROES.subarray(0, length), options),
+      this.#driver.write!(at, zeroes.subarray(0, length), options),
     );
   }
 

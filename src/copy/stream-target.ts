@@ -9,8 +9,9 @@ import {
   resizeRawFile,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { filesOf } from './files-of.js';
 import type { CopyOptions, DeviceSource } from './options.js';
-import { PartialFile } from './partial-file.js';
+import { PartialFile, statIfThere } from './partial-file.js';
 import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
 
@@ -40,7 +41,16 @@ export async function openStreamTarget(options: StreamTargetOptions): Promise<St
   if (description.driver === 'file' && (await isFileToMake(description))) {
     return await GrowingFile.create(description, signal);
   }
+  await refuseNewImage(description);
   return new InPlace(await open(description, signal), told, true);
+}
+
+/** An image says how large its disk is before it holds anything. */
+async function refuseNewImage(description: DeviceDescription): Promise<void> {
+  const [path] = description.driver === 'qcow2' ? filesOf(description) : [];
+  if (path === undefined || (await statIfThere(path)) !== undefined) return;
+  const message = `${path} cannot be made from a stream, whose size nobody knows before it ends: copy it to a raw file first, or make the image beforehand`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: path });
 }
 
 function open(description: DeviceDescription, signal?: AbortSignal, knownZero?: boolean) {

@@ -66,6 +66,9 @@ export async function prepareTarget(
   const file = target instanceof Device ? undefined : await fileToMake(description, options);
   await refuseSameFile(description, options, source, file === undefined);
   if (file === undefined) refuseMaking(options, description);
+  if (target instanceof Device && options.compress) {
+    throw new TypeError('a device that is open compresses or does not: open it with "compress"');
+  }
   if (target instanceof Device) return inPlace(target, source, sameSize, told);
 
   if (file !== undefined) {
@@ -221,7 +224,7 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
 }
 
 async function make(made: NewFile, source: Device, options: CopyOptions): Promise<Target> {
-  const origin = source.description?.driver === 'file' ? source.description.filename : undefined;
+  const [origin] = filesOf(source.description);
   const how = { source: origin === undefined ? undefined : await statIfThere(origin) };
   const data =
     made.dataFile &&

@@ -1,5 +1,10 @@
+import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** A peer makes its monitor in its own time, which may be later than what else it serves. */
+const PATIENCE_MS = 10_000;
 
 /** Just enough of a QMP client to steer a peer from a test: one command at a time, events dropped. */
 export class QmpConnection {
@@ -7,7 +12,7 @@ export class QmpConnection {
   readonly #lines: AsyncIterator<string>;
 
   static async open(path: string): Promise<QmpConnection> {
-    const connection = new QmpConnection(connect({ path }));
+    const connection = new QmpConnection(await connected(path));
     await connection.#next();
     await connection.execute('qmp_capabilities');
     return connection;
@@ -35,5 +40,19 @@ export class QmpConnection {
     const { value, done } = await this.#lines.next();
     if (done) throw new Error('the peer closed its monitor');
     return JSON.parse(value);
+  }
+}
+
+async function connected(path: string): Promise<Socket> {
+  const socket = connect({ path });
+  for (const end = Date.now() + PATIENCE_MS; ; ) {
+    try {
+      await once(socket, 'connect');
+      return socket;
+    } catch (error) {
+      if (Date.now() > end) throw error;
+      await sleep(20);
+      socket.connect({ path });
+    }
   }
 }
