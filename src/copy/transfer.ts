@@ -12,8 +12,11 @@ import { reconnects } from './source.js';
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-/** Less than this is moved before a worker thread has even started. */
-const WORTH_A_THREAD = 64 * MiB;
+/**
+ * Less than this is moved sooner by the calling thread alone: a worker takes a tenth of a second to start, and
+ * several of them take their processor from a server on the same machine.
+ */
+const WORTH_A_THREAD = 1024 * MiB;
 
 /** Between files it is the kernel that copies, at memory speed, and one thread after another: */
 const FILES_WORTH_A_THREAD = 1024 * MiB;
