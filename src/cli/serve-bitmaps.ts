@@ -45,7 +45,8 @@ export async function loadBitmaps(
   if (ofFiles.size === 0) return {};
   // Only now: a server without bitmaps does not need the arena.
   const { BitmapFile } = await import('../bitmap/index.js');
-  const loaded: Record<string, Bitmap> = {};
+  // No name is special here, not even __proto__.
+  const loaded: Record<string, Bitmap> = Object.create(null);
   for (const [name, path] of ofFiles) {
     // A file that is not there would be one without bitmaps, to be made when some are stored.
     if (!existsSync(path)) throw missing(name, `there is no file ${path}`);

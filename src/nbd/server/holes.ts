@@ -9,8 +9,8 @@ const CONTEXTS = { contexts: [Context.allocation], signal: new AbortController()
 
 /**
  * Tells reads what need not be read because it is zero. The last run of data is remembered, so that a dense disk
- * costs one question for many reads; by each connection for itself, since each has its own place on the disk. Only data is remembered: to take for data what has become zero since is
- * harmless, the other way round would not be.
+ * costs one question for many reads; by each connection for itself, since each has its own place on the disk. Only
+ * data is remembered: to take for data what has become zero since is harmless, the other way round would not be.
  */
 export class Holes {
   readonly #device: NbdExportDevice;
