@@ -214,18 +214,35 @@ describe('a copy that is resumed', () => {
   });
 });
 
-/** An opening of a file that calls back at each read. */
-async function watched(filename: string, reads: (count: number) => void): Promise<Device> {
-  const device = await openDevice(filename);
-  let count = 0;
+/** A device that does something before each read. */
+function delayed(device: Device, before: () => void | Promise<void>): Device {
   return new Proxy(device, {
     get(target, key) {
       const value = Reflect.get(target, key, target);
       if (typeof value !== 'function') return value;
-      if (key === 'read') reads(++count);
-      return value.bind(target);
+      const method = value.bind(target);
+      if (key !== 'read') return method;
+      return async (...args: unknown[]) => {
+        await before();
+        return method(...args);
+      };
     },
   });
+}
+
+/** An opening of a file that calls back at each read. */
+async function watched(filename: string, reads: (count: number) => void): Promise<Device> {
+  let count = 0;
+  return delayed(await openDevice(filename), () => reads(++count));
+}
+
+/** Something to wait for until somebody opens it. */
+function gate() {
+  let open!: () => void;
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, opened };
 }
 
 const SMALL = { requestSize: PAGE, requests: 2, threads: 0, detectZeroes: 'on' as const };
@@ -308,9 +325,18 @@ describe('a resume file', () => {
 
   it('is used by one copy at a time', async () => {
     const options = await stopHalfWay();
-    const first = copy(options);
+    const device = await openDevice(join(folder, 'source.raw'));
+    const [isReading, isRefused] = [gate(), gate()];
+    const source = delayed(device, async () => {
+      isReading.open();
+      await isRefused.opened;
+    });
+    const first = copy({ ...options, source });
+    await isReading.opened;
     await expect(copy(options)).rejects.toMatchObject({ code: 'ERR_RESUME_BUSY' });
+    isRefused.open();
     await first;
+    await device.close();
   });
 
   it('stays locked while it is replaced', async () => {
