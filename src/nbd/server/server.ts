@@ -131,7 +131,8 @@ export class NbdServer implements AsyncDisposable {
   }
 
   /**
-   * The URI of an export, for any NBD client.
+   * The URI of an export, for any NBD client. Where clients prove themselves with a pre-shared key it says so; whose
+   * key it is and where that is kept each client adds for itself: `nbds://USER@...&tls-psk-file=FILE`.
    *
    * @throws TypeError when the server does not listen, or has no such export.
    */
@@ -139,8 +140,8 @@ export class NbdServer implements AsyncDisposable {
     if (this.#address === undefined) throw new TypeError('the server does not listen');
     const { exports, tls } = this.#options.offer;
     if (!exports.has(exportName)) throw new TypeError(`there is no export "${exportName}"`);
-    const uri = formatNbdUri(this.#address, exportName);
-    return tls === 'require' ? uri.replace(/^nbd/, 'nbds') : uri;
+    const proof = tls === 'require' ? this.#tls?.type : undefined;
+    return formatNbdUri(this.#address, exportName, proof && { type: proof });
   }
 
   /** Stops listening, answers what is in flight, and closes every connection. Closing again is harmless. */
