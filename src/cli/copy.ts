@@ -6,7 +6,7 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
-import { LacunaError } from '../errors/index.js';
+import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
@@ -222,7 +222,7 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
     // Whatever happened to the output, the copy comes to its end first.
     job.stop();
     await job.catch(() => {});
-    noteResumable(job, shell);
+    noteResumable(job, error, shell);
     throw error;
   } finally {
     letGo();
@@ -245,9 +245,17 @@ function noteLeftOut({ leftOutBytes, errors, moreErrors }: CopyReport, shell: Sh
   shell.note(`lacuna: left out ${formatBytes(leftOutBytes)} in all\n`);
 }
 
+/** Refusals of a resume file, which the same command would meet again. */
+const NOT_RESUMED: readonly ErrorCode[] = [
+  'ERR_RESUME_BUSY',
+  'ERR_RESUME_CORRUPT',
+  'ERR_RESUME_MISMATCH',
+];
+
 /** Says that nothing is lost. */
-function noteResumable({ resumable }: CopyJob, shell: Shell): void {
+function noteResumable({ resumable }: CopyJob, error: unknown, shell: Shell): void {
   if (resumable === undefined) return;
+  if (error instanceof LacunaError && NOT_RESUMED.includes(error.code)) return;
   const left = `${formatBytes(resumable.remainingBytes)} remain`;
   shell.note(`lacuna: ${left} (${resumable.file}); run the same command again to go on\n`);
 }

@@ -16,7 +16,7 @@ import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
-import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
+import { type Binding, checkBinding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { patient, reopened } from './source.js';
 
@@ -299,9 +299,15 @@ async function openMade(
 }
 
 /** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
-async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): Promise<Target> {
+async function goOn(
+  kind: NewFile,
+  options: CopyOptions,
+  { made, binding }: CopyState,
+): Promise<Target> {
   const { filename } = kind;
   const { resume = '', flush = true, signal } = options;
+  // Before the unfinished file is looked for, which is beside the target that it belongs to.
+  checkBinding(resume, binding, { target: await followed(filename) });
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
