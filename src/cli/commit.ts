@@ -3,6 +3,7 @@ import { type CommitOptions, type CommitReport, commit } from '../copy/index.js'
 import { describeCopy } from './copy.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
+import { noteWarnings } from './warnings.js';
 
 interface CommitFlags {
   format?: CommitOptions['format'];
@@ -32,7 +33,7 @@ export function registerCommit(program: Command, shell: Shell): void {
 
 async function commitCommand(top: string, flags: CommitFlags, shell: Shell): Promise<void> {
   const report = await commit({ top, format: flags.format, signal: shell.signal });
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeCommit(report));
 }
 

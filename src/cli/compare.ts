@@ -5,6 +5,7 @@ import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface CompareFlags {
   format?: CompareOptions['aFormat'];
@@ -61,7 +62,7 @@ async function compareCommand(
   // 1 is the answer "different" here, so an error must be told by another code.
   shell.failureCode = Exit.misuse;
   const report = await compareWithBar(options, shell);
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
   shell.exitCode = report.equal ? Exit.done : Exit.failed;
 }

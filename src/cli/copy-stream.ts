@@ -8,6 +8,7 @@ import {
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 /** What a path means a stream by. */
 export const STREAM = '-';
@@ -74,7 +75,7 @@ function flagOf(option: string): string {
 }
 
 function note(report: StreamReport, shell: Shell): void {
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
 }
 
 function jsonReport(report: StreamReport): string {

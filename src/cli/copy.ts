@@ -16,6 +16,7 @@ import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
@@ -216,7 +217,7 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
   const letGo = steerBySignals(job, shell);
   try {
     const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
-    for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+    noteWarnings(report.warnings, shell);
     noteLeftOut(report, shell);
   } catch (error) {
     // Whatever happened to the output, the copy comes to its end first.

@@ -4,6 +4,7 @@ import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface DigestFlags {
   format?: DigestOptions['sourceFormat'];
@@ -46,7 +47,7 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
     },
     shell,
   );
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
   const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${source}`;
   await shell.print(`${text}\n`);
 }

@@ -1,6 +1,7 @@
 import { type PlanOptions, type PlanTotals, plan } from '../copy/index.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 /** Prints what a copy would move, without a target and without moving it. */
 export async function dryRun(
@@ -21,7 +22,7 @@ export async function dryRun(
   zero.free();
   if (json) await shell.print(`${JSON.stringify({ type: 'plan', ...totals, warnings })}\n`);
   else await shell.print(describeTotals(totals));
-  for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(warnings, shell);
 }
 
 /** The totals of a plan for people. */

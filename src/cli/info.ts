@@ -6,6 +6,7 @@ import { walkExtents } from './extent-walk.js';
 import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface InfoFlags {
   format?: OpenOptions['format'];
@@ -26,6 +27,8 @@ export interface DeviceInfo {
   image?: Device['details'];
   /** Bytes by status; absent where the device cannot tell. */
   allocation?: { data: number; zero: number; hole: number };
+  /** What a person should know of what is read. */
+  warnings: readonly string[];
 }
 
 const EXAMPLES = `
@@ -58,6 +61,7 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   });
   try {
     const info = await inspect(device, shell.signal);
+    noteWarnings(info.warnings, shell);
     await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
   } finally {
     await device.close();
@@ -77,6 +81,7 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
     contexts,
     ...(device.details !== undefined && { image: device.details }),
     ...(tells && { allocation: await allocationOf(device, signal) }),
+    warnings: device.warnings,
   };
 }
 

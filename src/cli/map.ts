@@ -9,6 +9,7 @@ import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './fla
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface MapFlags {
   format?: OpenOptions['format'];
@@ -68,6 +69,7 @@ async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promis
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {
+    noteWarnings(device.warnings, shell);
     const kinds = contexts.map(kindsOf);
     await (flags.json ? printJson : printForPeople)({ device, kinds, flags, shell });
   } finally {

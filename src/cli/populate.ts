@@ -5,6 +5,7 @@ import { type PopulateOptions, populate } from '../copy/index.js';
 import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface PopulateFlags {
   output: string;
@@ -86,7 +87,7 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   const share = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} (${formatShare(dirtyBytes, size)})`;
   if (json) await shell.print(`${JSON.stringify(done)}\n`);
   else await shell.print(`${share} are dirty in "${name}" of ${output}.\n`);
-  for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(warnings, shell);
 }
 
 async function sizeOf(source: string, format: ImageFormat | undefined, signal: AbortSignal) {

@@ -13,6 +13,7 @@ import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js'
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface ServeFlags extends TlsFlags {
   format?: OpenOptions['format'];
@@ -84,6 +85,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   const device = await openSource(source, bitmaps, flags, shell.signal);
   try {
     const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
+    noteWarnings(device.warnings, shell);
     if (tls === undefined && !isLoopback(address)) {
       shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
     }

@@ -179,7 +179,8 @@ export class CopyRun {
   }
 
   async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
-    const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
+    const made =
+      this.#goOn(source.device, target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const asPlanned = made.data.snapshot();
@@ -245,12 +246,13 @@ export class CopyRun {
       ...(digest !== undefined && { digest }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
-      warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
+      // To verify is to plan again, and may meet the same.
+      warnings: [...new Set([...warnings, ...(this.#resumption?.warnings ?? [])])],
     };
   }
 
   /** What an earlier run has left to be done. */
-  #goOn(target: Target): WorkToDo | undefined {
+  #goOn({ warnings }: Device, target: Target): WorkToDo | undefined {
     const saved = this.#resumption?.saved;
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
@@ -261,7 +263,7 @@ export class CopyRun {
     }
     this.#plannedBytes = state.plannedBytes;
     this.#resumedBytes = state.totalBytes - data.dirtyBytes - zero.dirtyBytes;
-    return { data, zero, warnings: [] };
+    return { data, zero, warnings: [...warnings] };
   }
 
   /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */

@@ -72,7 +72,7 @@ async function planDevice(
   try {
     const visit = draft.add;
     const warnings = await walkPlan({ ...scope, source, arena, signal, visit });
-    return draft.finish(warnings);
+    return draft.finish([...source.warnings, ...warnings]);
   } catch (error) {
     draft.discard();
     throw error;

@@ -26,7 +26,7 @@ export interface PopulateOptions {
  * Makes dirty in every target what is allocated in any of the sources, rounded outward to granules. It asks
  * for status as {@link plan} does, and never reads data. When it fails, what was found until then is dirty.
  *
- * @returns warnings: status that was refused was taken for data.
+ * @returns warnings: those of the sources, and that status was refused and taken for data.
  * @throws TypeError or RangeError for options that make no sense; LacunaError ERR_BITMAP_MISMATCH where a
  *   bitmap is not of the size of a source; else as {@link plan}.
  */
@@ -70,5 +70,6 @@ async function populateFrom(
     for (const target of targets) target.set(offset, length);
   };
   const scope = checkScope({ mode });
-  return await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+  const refusals = await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+  return [...source.warnings, ...refusals];
 }

@@ -1,10 +1,11 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { pattern } from '../support/fake-device.js';
+import { createImage } from '../support/qemu-images.js';
 import { type CliResult, runCli } from '../support/run-cli.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
@@ -14,6 +15,15 @@ let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(top, 'test-'));
 });
+
+/** An image that is marked as corrupt. */
+async function corrupt(name: string, options: string[] = [], more: string[] = []) {
+  const path = join(folder, name);
+  await createImage(path, MiB, options, more);
+  const bytes = readFileSync(path);
+  bytes[79] |= 2;
+  writeFileSync(path, bytes);
+}
 
 const lacuna = (...args: string[]): Promise<CliResult> => runCli(args, { cwd: folder });
 
@@ -36,5 +46,41 @@ describe('a resume file', () => {
     expect(code).toBe(1);
     expect(stderr).toMatch(/the target was .*x\.raw when the copy began, and is .*y\.raw now/);
     expect(stderr).not.toContain('run the same command again');
+  });
+});
+
+describe('an image that is marked as corrupt', () => {
+  test('is read by every command with one warning', async () => {
+    await corrupt('bad.qcow2');
+    await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'bad.qcow2', '-F', 'qcow2']);
+    writeFileSync(join(folder, 'null.raw'), Buffer.alloc(MiB));
+    const commands = [
+      ['copy', '--verify', 'bad.qcow2', 'x.raw'],
+      ['copy', '--dry-run', 'bad.qcow2'],
+      ['info', 'over.qcow2'],
+      ['map', 'bad.qcow2'],
+      ['compare', 'bad.qcow2', 'null.raw'],
+    ];
+    const results = await Promise.all(commands.map((args) => lacuna(...args)));
+    for (const { code, stderr } of results) {
+      expect(code).toBe(0);
+      expect(stderr).toMatch(/^lacuna: warning: \S*bad.qcow2 is marked as corrupt.*\n$/);
+    }
+  });
+
+  test('is not written', async () => {
+    await corrupt('bad.qcow2');
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'bad.qcow2', '-F', 'qcow2']);
+    const before = readFileSync(join(folder, 'bad.qcow2'));
+    const results = await Promise.all([
+      lacuna('bitmap', 'add', 'bad.qcow2', 'b0'),
+      lacuna('commit', 'over.qcow2'),
+      lacuna('rebase', '-b', 'd.raw', '-F', 'raw', '--unsafe', 'bad.qcow2'),
+    ]);
+    for (const { code, stderr } of results) {
+      expect([code, stderr]).toEqual([1, expect.stringContaining('corrupt')]);
+    }
+    expect(readFileSync(join(folder, 'bad.qcow2')).equals(before)).toBe(true);
   });
 });
