@@ -4,6 +4,10 @@ import type { CopyJob } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { Shell } from './shell.js';
 
+/** A server that is silent may hold a request for minutes, and somebody who waits should know. */
+const FINISHING =
+  'finishing what is in flight, which a silent server holds up until its time is over; Ctrl-C again stops at once';
+
 /**
  * While a copy runs: the first interruption lets it finish what is in flight (the second ends the process, see
  * main.ts), and SIGUSR2 pauses it or makes it go on. Not SIGUSR1, which belongs to Node's debugger.
@@ -13,9 +17,7 @@ import type { Shell } from './shell.js';
 export function steerBySignals(job: CopyJob, shell: Shell): () => void {
   const stop = () => {
     job.stop();
-    if (shell.progressStream) {
-      shell.note('lacuna: finishing what is in flight; press Ctrl-C again to stop at once\n');
-    }
+    shell.note(`lacuna: ${FINISHING}\n`);
   };
   const toggle = () => (job.progress().state === 'running' ? job.pause() : job.resume());
   const again = `kill -USR2 ${process.pid}`;

@@ -224,6 +224,7 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
     job.stop();
     await job.catch(() => {});
     noteResumable(job, error, shell);
+    noteUnfinished(job, error, shell);
     throw error;
   } finally {
     letGo();
@@ -259,6 +260,16 @@ function noteResumable({ resumable }: CopyJob, error: unknown, shell: Shell): vo
   if (error instanceof LacunaError && NOT_RESUMED.includes(error.code)) return;
   const left = `${formatBytes(resumable.remainingBytes)} remain`;
   shell.note(`lacuna: ${left} (${resumable.file}); run the same command again to go on\n`);
+}
+
+/** Says where what was written is, and how the next copy would be able to go on. */
+function noteUnfinished({ unfinished }: CopyJob, error: unknown, shell: Shell): void {
+  if (unfinished !== undefined) {
+    shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
+  }
+  const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
+  if (unfinished === undefined || !isStop) return;
+  shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {

@@ -52,6 +52,7 @@ export class CopyRun {
   #phase: CopyPhase = 'plan';
   #rounds: Rounds | undefined;
   #verification: Verification | undefined;
+  #unfinished: string | undefined;
   /** Why the copy has stopped until it is resumed. */
   #failure: Error | undefined;
 
@@ -68,6 +69,11 @@ export class CopyRun {
   /** What a later run can go on from; see CopyJob. */
   get resumable(): { file: string; remainingBytes: number } | undefined {
     return this.#resumption?.resumable;
+  }
+
+  /** What was left of a target that cannot be gone on with; see CopyJob. */
+  get unfinished(): string | undefined {
+    return this.#unfinished;
   }
 
   progress(): CopyProgress {
@@ -270,7 +276,8 @@ export class CopyRun {
   async #leave(target: Target, error: unknown): Promise<void> {
     // What is wrong although it was written cannot be gone on from.
     if (isDifference(error)) await this.#resumption?.complete();
-    if (this.resumable === undefined || isDifference(error)) await target.leave();
+    if (this.resumable === undefined || isDifference(error))
+      this.#unfinished = await target.leave();
     else await this.#resumption?.leave(this.#control.unflushed);
   }
 

@@ -120,13 +120,16 @@ export class PartialFile {
     this.release();
   }
 
-  /** Leaves the file under a name that says what it is. Never fails. */
-  async leave(): Promise<void> {
+  /** Leaves the file under a name that says what it is, and returns where it is then. Never fails. */
+  async leave(): Promise<string> {
     const name = `${this.#name}${PARTIAL}`;
     const old = await statIfThere(name).catch(() => undefined);
     // The rest of an earlier copy may be what this one was made from.
-    if (old && this.#source && isSameFile(old, this.#source)) return;
-    await rename(this.path, name).catch(() => {});
+    if (old && this.#source && isSameFile(old, this.#source)) return this.path;
+    return await rename(this.path, name).then(
+      () => name,
+      () => this.path,
+    );
   }
 
   /** Lets others use what the name held before. */

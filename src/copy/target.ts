@@ -40,8 +40,11 @@ export interface Target {
   commit(): Promise<void>;
   /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
-  /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
-  leave(): Promise<void>;
+  /**
+   * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
+   * one. Never fails.
+   */
+  leave(): Promise<string | undefined>;
   /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
   reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
@@ -137,7 +140,7 @@ function inPlace(
     anchor: async () => {},
     commit: async () => {},
     abandon: async () => {},
-    leave: async () => {},
+    leave: async () => undefined,
     reopen: async () => {
       if (open) opened.device = await reopened(opened.device, open);
     },
@@ -278,8 +281,9 @@ async function openMade(
       await data?.abandon();
     },
     leave: async () => {
-      await file.leave();
+      const left = await file.leave();
       await data?.leave();
+      return left;
     },
     reopen: async () => {},
     close: () => {
@@ -330,7 +334,7 @@ async function goOn(
     anchor: async () => {},
     commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
     abandon: async () => {},
-    leave: async () => {},
+    leave: async () => undefined,
     reopen: async () => {},
     close: () => device.close(),
   };

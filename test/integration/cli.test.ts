@@ -237,7 +237,12 @@ describe('an interrupted command', () => {
       started: (child) => void interrupt(child),
     });
     expect([code, stdout]).toEqual([130, '']);
-    expect(stderr).toMatch(/^lacuna: Stopped before it was done: [^\n]*\(ERR_COPY_STOPPED\)\n$/);
+    expect(stderr.trimEnd().split('\n')).toEqual([
+      expect.stringMatching(/^lacuna: finishing .*; Ctrl-C again stops at once$/),
+      expect.stringContaining(`${target}.partial`),
+      expect.stringContaining('--resume FILE'),
+      expect.stringMatching(/^lacuna: Stopped before it was done: .*\(ERR_COPY_STOPPED\)$/),
+    ]);
     expect(existsSync(target)).toBe(false);
     expect(existsSync(`${target}.partial`)).toBe(true);
   });
