@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { type CompareOptions, type CompareReport, compare } from '../copy/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Exit } from './exit.js';
-import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
@@ -12,6 +13,7 @@ interface CompareFlags {
   secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
   forceShare?: boolean;
+  backingFolder?: string[];
   json?: boolean;
 }
 
@@ -33,6 +35,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     .option('-f, --format <format>', 'image format of the first device')
     .option('-F, --second-format <format>', 'image format of the second device')
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--strict', 'devices of different sizes are different')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -44,8 +47,8 @@ export function registerCompare(program: Command, shell: Shell): void {
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
   const { format: aFormat, secondFormat: bFormat, strict = false, forceShare } = flags;
   return {
-    a,
-    b,
+    a: withFolders(a, aFormat, flags.backingFolder),
+    b: withFolders(b, bFormat, flags.backingFolder),
     strict,
     forceShare,
     signal: shell.signal,

@@ -24,7 +24,7 @@ const FROM_STREAM = [
 ] as const;
 const TO_STREAM = ['sourceFormat', 'forceShare', 'requests', 'requestSize', 'flush'] as const;
 
-type Ends = Pick<CopyOptions, 'signal'> & { source: string; target: string };
+type Ends = Pick<CopyOptions, 'signal' | 'source'> & { target: string };
 
 /** Copies to standard output or from standard input. */
 export async function copyStream(

@@ -7,6 +7,7 @@ import {
   copy,
 } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
@@ -21,6 +22,7 @@ import { noteWarnings } from './warnings.js';
 interface CopyFlags {
   format?: CopyOptions['sourceFormat'];
   forceShare?: boolean;
+  backingFolder?: string[];
   outputFormat?: CopyOptions['targetFormat'];
   options?: string[];
   compress?: boolean;
@@ -78,6 +80,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .optionsGroup('The two ends:')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices([
         'raw',
@@ -150,7 +153,8 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
     .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
-      const options = { source, ...optionsOf(flags) };
+      const { format, outputFormat, backingFolder: folders } = flags;
+      const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
       if (flags.dryRun && source === STREAM) {
         throw new TypeError(
           'nobody knows what standard input holds before it is read: --dry-run needs a device',
@@ -159,9 +163,11 @@ export function registerCopy(program: Command, shell: Shell): void {
       if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
       if (source === STREAM || target === STREAM) {
-        return copyStream({ ...options, source, target, signal: shell.signal }, flags, shell);
+        const ends = { source: source === STREAM ? STREAM : options.source, target };
+        return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell);
       }
-      return copyCommand({ ...options, target }, flags, shell);
+      const into = withFolders(target, outputFormat, folders);
+      return copyCommand({ ...options, target: into }, flags, shell);
     });
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { type DigestOptions, type DigestReport, digest } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../copy/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
@@ -9,6 +10,7 @@ import { noteWarnings } from './warnings.js';
 interface DigestFlags {
   format?: DigestOptions['sourceFormat'];
   forceShare?: boolean;
+  backingFolder?: string[];
   threads?: number;
   json?: boolean;
 }
@@ -29,6 +31,7 @@ export function registerDigest(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to read')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -38,7 +41,7 @@ export function registerDigest(program: Command, shell: Shell): void {
 async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {
   const { format: sourceFormat, forceShare, threads } = flags;
   const report = await digestWithBar(
-    source,
+    withFolders(source, sourceFormat, flags.backingFolder),
     {
       signal: shell.signal,
       forceShare,
@@ -53,7 +56,7 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
 }
 
 async function digestWithBar(
-  source: string,
+  source: DeviceSource,
   options: DigestOptions,
   shell: Shell,
 ): Promise<DigestReport> {

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -11,6 +12,7 @@ import { noteWarnings } from './warnings.js';
 interface InfoFlags {
   format?: OpenOptions['format'];
   forceShare?: boolean;
+  backingFolder?: string[];
   json?: boolean;
 }
 
@@ -48,13 +50,14 @@ export function registerInfo(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
 }
 
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
-  const device = await openDevice(source, {
+  const device = await openDevice(withFolders(source, flags.format, flags.backingFolder), {
     signal: shell.signal,
     forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),

@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
-import { type ImageFormat, openDevice } from '../block/index.js';
+import { type DeviceDescription, type ImageFormat, openDevice } from '../block/index.js';
 import { type PopulateOptions, populate } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -11,6 +12,7 @@ interface PopulateFlags {
   output: string;
   name: string;
   format?: ImageFormat;
+  backingFolder?: string[];
   granularity?: number;
   mode?: PopulateOptions['mode'];
   json?: boolean;
@@ -33,6 +35,7 @@ export function registerPopulate(program: Command, shell: Shell): void {
     )
     .argument('<source...>', 'the devices to ask')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
     .option('--name <name>', 'name of the bitmap', 'allocated')
     .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
@@ -47,13 +50,10 @@ export function registerPopulate(program: Command, shell: Shell): void {
     .action((sources: string[], flags: PopulateFlags) => populateCommand(sources, flags, shell));
 }
 
-async function populateCommand(
-  sources: string[],
-  flags: PopulateFlags,
-  shell: Shell,
-): Promise<void> {
+async function populateCommand(names: string[], flags: PopulateFlags, shell: Shell): Promise<void> {
   const { name, format, mode } = flags;
   const { signal } = shell;
+  const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
   const size = await sizeOf(sources[0], format, signal);
   const file = BitmapFile.open(flags.output, { size });
   try {
@@ -90,7 +90,11 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   noteWarnings(warnings, shell);
 }
 
-async function sizeOf(source: string, format: ImageFormat | undefined, signal: AbortSignal) {
+async function sizeOf(
+  source: string | DeviceDescription,
+  format: ImageFormat | undefined,
+  signal: AbortSignal,
+) {
   const device = await openDevice(source, { signal, ...(format !== undefined && { format }) });
   const { size } = device;
   await device.close();

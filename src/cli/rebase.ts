@@ -1,11 +1,13 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../copy/index.js';
-import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
 interface RebaseFlags {
   format?: RebaseOptions['format'];
+  backingFolder?: string[];
   backing: string;
   backingFormat?: string;
   unsafe?: boolean;
@@ -32,6 +34,7 @@ export function registerRebase(program: Command, shell: Shell): void {
     )
     .argument('<image>', 'the image on top')
     .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-b, --backing <file>', 'the new backing file; empty for none')
     .addOption(
       new Option('-F, --backing-format <format>', 'its format, which is never guessed').choices([
@@ -45,8 +48,9 @@ export function registerRebase(program: Command, shell: Shell): void {
     .action((image: string, flags: RebaseFlags) => rebaseCommand(image, flags, shell));
 }
 
-async function rebaseCommand(image: string, flags: RebaseFlags, shell: Shell): Promise<void> {
-  const { format, unsafe, json } = flags;
+async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Promise<void> {
+  const { format, backingFolder, unsafe, json } = flags;
+  const image = withFolders(name, format, backingFolder);
   const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
   const report = await rebase(options);
   const told = unsafe

@@ -7,7 +7,8 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
@@ -17,6 +18,7 @@ import { noteWarnings } from './warnings.js';
 
 interface ServeFlags extends TlsFlags {
   format?: OpenOptions['format'];
+  backingFolder?: string[];
   export: string;
   description?: string;
   readOnly?: boolean;
@@ -47,6 +49,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .description('Serves a device over NBD until it is interrupted.')
     .argument('<source>', 'the device to serve')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
@@ -66,10 +69,6 @@ export function registerServe(program: Command, shell: Shell): void {
     .option('--json', 'print the URI in a JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
-}
-
-function collect(name: string, names: string[] = []): string[] {
-  return [...names, name];
 }
 
 async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
@@ -114,12 +113,12 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
 async function openSource(
   source: string,
   { ofSource }: BitmapNames,
-  { format, writable = false }: ServeFlags,
+  { format, backingFolder, writable = false }: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
   const options = { writable, contexts, signal, ...(format !== undefined && { format }) };
-  const device = await openDevice(source, options);
+  const device = await openDevice(withFolders(source, format, backingFolder), options);
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;
   await device.close();

@@ -19,7 +19,7 @@ import { statIfThere } from './partial-file.js';
 
 export interface CommitOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
-  top: string | Qcow2Description;
+  top: string | DeviceDescription;
   format?: ImageFormat | undefined;
   signal?: AbortSignal | undefined;
   /** Told about ten times a second. */

@@ -95,7 +95,7 @@ export function newImage(
       ...description,
       file: { ...file, filename: path },
       backing: below ?? null,
-      ...(below && { 'backing-folders': foldersOf(file.filename, below) }),
+      ...(below && { 'backing-folders': foldersOf(description, file.filename, below) }),
       ...(data && { 'data-file': { driver: 'file', filename: data.path } }),
       ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
     }),
@@ -155,8 +155,12 @@ function describeBacking(image: string, { filename, format }: Backing): DeviceDe
 }
 
 /** Whoever names a backing file allows what that names in its own folder. */
-function foldersOf(image: string, backing: DeviceDescription): string[] {
+function foldersOf(
+  { 'backing-folders': said = [] }: Qcow2Description,
+  image: string,
+  backing: DeviceDescription,
+): string[] {
   const file = backing.driver === 'qcow2' ? backing.file : backing;
   const below = file.driver === 'file' ? [dirname(file.filename)] : [];
-  return [dirname(resolve(image)), ...below];
+  return [dirname(resolve(image)), ...below, ...said];
 }

@@ -1,5 +1,5 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -82,5 +82,57 @@ describe('an image that is marked as corrupt', () => {
       expect([code, stderr]).toEqual([1, expect.stringContaining('corrupt')]);
     }
     expect(readFileSync(join(folder, 'bad.qcow2')).equals(before)).toBe(true);
+  });
+});
+
+describe('a chain that leads into another folder', () => {
+  /** `over` in a folder of its own, over `middle` and `base` in two others. */
+  async function chain(): Promise<void> {
+    for (const name of ['a', 'b', 'c']) mkdirSync(join(folder, name));
+    writeFileSync(join(folder, 'a/base.raw'), pattern(MiB));
+    const over = (file: string, backing: string, format: string) =>
+      createImage(join(folder, file), MiB, [], ['-b', backing, '-F', format]);
+    await over('b/middle.qcow2', '../a/base.raw', 'raw');
+    await over('c/over.qcow2', '../b/middle.qcow2', 'qcow2');
+  }
+  const folders = ['--backing-folder', 'a', '--backing-folder', 'b'];
+  const image = 'c/over.qcow2';
+
+  test('is refused with the option that allows it', async () => {
+    await chain();
+    const { code, stderr } = await lacuna('info', image);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('--backing-folder')]);
+  });
+
+  test('is followed by every command that is told the folders', async () => {
+    await chain();
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    const results = await Promise.all([
+      lacuna('copy', ...folders, image, 'x.raw'),
+      lacuna(
+        'copy',
+        ...folders,
+        '--mode',
+        'top',
+        '-B',
+        '../b/middle.qcow2',
+        '-F',
+        'qcow2',
+        image,
+        'c/new.qcow2',
+      ),
+      lacuna('copy', ...folders, '--dry-run', image),
+      lacuna('info', ...folders, image),
+      lacuna('map', ...folders, image),
+      lacuna('compare', ...folders, 'd.raw', image),
+      lacuna('digest', ...folders, image),
+      lacuna('populate', ...folders, image, '-o', 'x.bitmaps'),
+    ]);
+    for (const { code, stderr } of results) expect([code, stderr]).toEqual([0, '']);
+    expect(readFileSync(join(folder, 'x.raw')).equals(pattern(MiB))).toBe(true);
+    const commit = await lacuna('commit', ...folders, image);
+    expect([commit.code, commit.stderr]).toEqual([0, '']);
+    const rebase = await lacuna('rebase', ...folders, image, '-b', '../a/base.raw', '-F', 'raw');
+    expect([rebase.code, rebase.stderr]).toEqual([0, '']);
   });
 });
