@@ -48,6 +48,8 @@ interface CopyFlags {
   onReadError?: CopyOptions['onReadError'];
   onWriteError?: CopyOptions['onWriteError'];
   retries?: number;
+  backoff?: number;
+  reconnect?: number;
   json?: boolean;
 }
 
@@ -149,6 +151,16 @@ export function registerCopy(program: Command, shell: Shell): void {
       'make failed requests again so often, before the policy decides (with retry: 5)',
       parseCount(0),
     )
+    .option(
+      '--backoff <ms>',
+      'wait before the first of those; twice as long each time',
+      parseCount(0),
+    )
+    .option(
+      '--reconnect <seconds>',
+      'wait for a lost connection to be made again (with retries: 30)',
+      parseCount(0),
+    )
     .optionsGroup('Output:')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
@@ -206,10 +218,19 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     rate: flags.rate,
     onReadError: flags.onReadError,
     onWriteError: flags.onWriteError,
-    retry: flags.retries === undefined ? undefined : { attempts: flags.retries },
+    retry: retryOf(flags),
   };
   const said = Object.entries(options).filter(([, value]) => value !== undefined);
   return Object.fromEntries(said) as Partial<CopyOptions>;
+}
+
+function retryOf({ retries, backoff, reconnect }: CopyFlags): CopyOptions['retry'] {
+  if (retries === undefined && backoff === undefined && reconnect === undefined) return undefined;
+  return {
+    ...(retries !== undefined && { attempts: retries }),
+    ...(backoff !== undefined && { backoffMs: backoff }),
+    ...(reconnect !== undefined && { reconnectSeconds: reconnect }),
+  };
 }
 
 /** A connection belongs to one thread, so the smaller of the two numbers is what there will be of both. */

@@ -136,3 +136,15 @@ describe('a chain that leads into another folder', () => {
     expect([rebase.code, rebase.stderr]).toEqual([0, '']);
   });
 });
+
+test('how requests are made again reaches the engine', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  const tooMuch = '999999999';
+  const [wait, reconnect] = await Promise.all([
+    lacuna('copy', '--backoff', tooMuch, 'd.raw', 'x.raw'),
+    lacuna('copy', '--reconnect', tooMuch, 'd.raw', 'x.raw'),
+  ]);
+  expect([wait.code, wait.stderr]).toEqual([2, expect.stringContaining('retry.backoffMs')]);
+  const words = expect.stringContaining('retry.reconnectSeconds');
+  expect([reconnect.code, reconnect.stderr]).toEqual([2, words]);
+});
