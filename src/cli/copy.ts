@@ -15,6 +15,7 @@ import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
+import { followRateFile, readRate } from './rate-file.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -45,6 +46,7 @@ interface CopyFlags {
   flush: boolean;
   resume?: string;
   rate?: number;
+  rateFile?: string;
   onReadError?: CopyOptions['onReadError'];
   onWriteError?: CopyOptions['onWriteError'];
   retries?: number;
@@ -69,6 +71,7 @@ Examples:
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --mode top it must hold what the layers below the top one hold.
 Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on.
+The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP PID".
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
 
 /** Adds `lacuna copy`. */
@@ -138,6 +141,10 @@ export function registerCopy(program: Command, shell: Shell): void {
     .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
+    .option(
+      '--rate-file <file>',
+      'the same from a file, which SIGHUP has read again; empty: no limit',
+    )
     .option('--sequential', 'write in the order of offsets')
     .optionsGroup('Safety:')
     .option('--verify', 'read the target back and compare it with the source')
@@ -167,6 +174,12 @@ export function registerCopy(program: Command, shell: Shell): void {
     .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
       const { format, outputFormat, backingFolder: folders } = flags;
       const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
+      if (flags.rateFile !== undefined) {
+        if (flags.rate !== undefined)
+          throw new TypeError('--rate and --rate-file exclude each other');
+        if (source === STREAM || target === STREAM)
+          throw new TypeError('--rate-file is not for streams');
+      }
       if (flags.dryRun && source === STREAM) {
         throw new TypeError(
           'nobody knows what standard input holds before it is read: --dry-run needs a device',
@@ -240,8 +253,11 @@ function threadsOf({ connections, threads }: CopyFlags): number | undefined {
 }
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
-  const job = copy(options);
+  const { rateFile } = flags;
+  const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
+  const job = copy({ ...options, ...(rate !== undefined && { rate }) });
   const letGo = steerBySignals(job, shell);
+  const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
   try {
     const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
     noteWarnings(report.warnings, shell);
@@ -254,6 +270,7 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
     noteUnfinished(job, error, shell);
     throw error;
   } finally {
+    unfollow();
     letGo();
   }
 }
