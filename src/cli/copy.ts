@@ -10,6 +10,7 @@ import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
+import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
 import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
@@ -41,6 +42,7 @@ interface CopyFlags {
   threads?: number;
   sequential?: boolean;
   digest?: boolean;
+  digestFile?: string;
   verify?: boolean;
   preallocation?: CopyOptions['preallocation'];
   flush: boolean;
@@ -149,6 +151,7 @@ export function registerCopy(program: Command, shell: Shell): void {
     .optionsGroup('Safety:')
     .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
+    .option('--digest-file <file>', 'and store it in this file; `lacuna digest --check` reads it')
     .option('--no-flush', 'do not wait until the target is durable')
     .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
     .addOption(policyOption('read', 'left out, and zeroed in the target'))
@@ -223,7 +226,7 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     requestSize: flags.requestSize,
     threads: threadsOf(flags),
     sequential: flags.sequential,
-    digest: flags.digest,
+    digest: flags.digest ?? (flags.digestFile === undefined ? undefined : true),
     verify: flags.verify,
     preallocation: flags.preallocation ?? preallocation,
     flush: flags.flush,
@@ -253,13 +256,16 @@ function threadsOf({ connections, threads }: CopyFlags): number | undefined {
 }
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
-  const { rateFile } = flags;
+  const { rateFile, digestFile } = flags;
+  if (digestFile !== undefined) await checkDigestFile(digestFile);
   const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
   const job = copy({ ...options, ...(rate !== undefined && { rate }) });
   const letGo = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
   try {
     const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
+    const { digest = '', size } = report;
+    if (digestFile !== undefined) await storeDigest(digestFile, { digest, size });
     noteWarnings(report.warnings, shell);
     noteLeftOut(report, shell);
   } catch (error) {

@@ -1,9 +1,10 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
+import { DIGEST_BLOCK } from '#dist/copy/digest-tree.js';
 import { pattern } from '../support/fake-device.js';
 import { createImage } from '../support/qemu-images.js';
 import { type CliResult, runCli } from '../support/run-cli.js';
@@ -147,4 +148,54 @@ test('how requests are made again reaches the engine', async () => {
   expect([wait.code, wait.stderr]).toEqual([2, expect.stringContaining('retry.backoffMs')]);
   const words = expect.stringContaining('retry.reconnectSeconds');
   expect([reconnect.code, reconnect.stderr]).toEqual([2, words]);
+});
+
+describe('a digest in a file', () => {
+  test('is stored when the copy is whole, and found again or not', async () => {
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    const copied = await lacuna('copy', '--digest-file', 'd.digest', 'd.raw', 'x.raw');
+    expect(copied.code).toBe(0);
+    const stored = JSON.parse(readFileSync(join(folder, 'd.digest'), 'utf8'));
+    expect(stored).toEqual({
+      digest: /Digest: (\S+)/.exec(copied.stdout)?.[1],
+      size: MiB,
+      hash: 'sha256',
+      blockSize: DIGEST_BLOCK,
+    });
+    const { stdout } = await lacuna('digest', '--json', 'd.raw');
+    expect(JSON.parse(stdout).digest).toBe(stored.digest);
+    writeFileSync(join(folder, 'printed'), stdout);
+    writeFileSync(join(folder, 'other.raw'), pattern(MiB, 3));
+    writeFileSync(join(folder, 'short.raw'), pattern(4096));
+    const [same, printed, different, short, json] = await Promise.all([
+      lacuna('digest', '--check', 'd.digest', 'x.raw'),
+      lacuna('digest', '--check', 'printed', 'x.raw'),
+      lacuna('digest', '--check', 'd.digest', 'other.raw'),
+      lacuna('digest', '--check', 'd.digest', 'short.raw'),
+      lacuna('digest', '--json', '--check', 'd.digest', 'other.raw'),
+    ]);
+    for (const { code } of [same, printed]) expect(code).toBe(0);
+    expect([different.code, different.stdout]).toEqual([1, expect.stringMatching(/^Different: /)]);
+    expect([short.code, short.stdout]).toEqual([1, expect.stringContaining('4096 bytes, not')]);
+    expect(JSON.parse(json.stdout)).toMatchObject({ same: false, wanted: { size: MiB } });
+  });
+
+  test('never takes the place of anything else, and what is none is no digest', async () => {
+    const [disk, target] = [join(folder, 'd.raw'), join(folder, 'x.raw')];
+    writeFileSync(disk, pattern(MiB));
+    const overSource = await lacuna('copy', '--digest-file', 'd.raw', 'd.raw', 'x.raw');
+    expect([overSource.code, existsSync(target)]).toEqual([1, false]);
+    const overTarget = await lacuna('copy', '--digest-file', 'x.raw', 'd.raw', 'x.raw');
+    expect([overTarget.code, overTarget.stderr]).toEqual([
+      1,
+      expect.stringContaining('holds no digest'),
+    ]);
+    for (const path of [disk, target]) expect(readFileSync(path).equals(pattern(MiB))).toBe(true);
+    const [check, nowhere] = await Promise.all([
+      lacuna('digest', '--check', 'd.raw', 'd.raw'),
+      lacuna('copy', '--digest-file', 'nowhere/d', 'd.raw', 'y.raw'),
+    ]);
+    expect([check.code, check.stderr]).toEqual([2, expect.stringContaining('holds no digest')]);
+    expect([nowhere.code, existsSync(join(folder, 'y.raw'))]).toEqual([1, false]);
+  });
 });
