@@ -228,6 +228,7 @@ export class CopyRun {
     for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    this.#rates.finish(doneBytes(this.#control), this.#elapsed());
     const { size } = source.device;
     const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
     const digest = tree?.root();

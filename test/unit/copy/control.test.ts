@@ -297,6 +297,10 @@ describe('a copy', () => {
   it('reports how it went', async () => {
     const { source, target } = await devices();
     const report = await copy({ source, target, rate: SIZE });
+    // However soon it was over.
+    expect(report.rate.bytesPerSecond.some((rate) => rate > 0)).toBe(true);
+    const { rate: soon } = await copy({ source, target });
+    expect(soon.bytesPerSecond.length).toBeGreaterThan(0);
     expect(report).toMatchObject({
       leftOutBytes: 0,
       retries: 0,
