@@ -115,7 +115,11 @@ export class BitmapFile implements BitmapStore {
    */
   load(name: string): Bitmap {
     const section = this.#sections.find((each) => each.name === name);
-    if (section === undefined) throw unknown(name);
+    if (section === undefined)
+      throw unknown(
+        name,
+        this.#sections.map((each) => each.name),
+      );
     return section.load();
   }
 

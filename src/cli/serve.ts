@@ -122,7 +122,14 @@ async function openSource(
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;
   await device.close();
-  throw new LacunaError('ERR_CONTEXT_UNKNOWN', `${source} has no metadata context "${missing}"`);
+  const name = missing.slice(Context.dirtyPrefix.length);
+  const names = device.capabilities.contexts
+    .filter((context) => context.startsWith(Context.dirtyPrefix))
+    .map((context) => context.slice(Context.dirtyPrefix.length));
+  throw new LacunaError(
+    'ERR_CONTEXT_UNKNOWN',
+    `${source} has no bitmap ${name} (${names.join(', ') || 'none at all'}); one that a file keeps is named ${name}=FILE`,
+  );
 }
 
 function addressOf({ socket, bind }: ServeFlags): NbdServerAddress {

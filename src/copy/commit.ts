@@ -77,7 +77,10 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
   }
   const { backing } = description;
   if (backing === null || backing === undefined) {
-    throw chainError(name, 'has no backing file that it could be put into');
+    throw chainError(
+      name,
+      'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it where it shall be',
+    );
   }
   return { file: description.file, top: description, base: writable(backing), size };
 }

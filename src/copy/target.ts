@@ -80,7 +80,7 @@ export async function prepareTarget(
     return await make(made, source, options);
   }
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
-  const device = await open();
+  const device = isPartial(options) ? await open().catch(refuseMissing) : await open();
   try {
     return inPlace(device, source, sameSize, told, open);
   } catch (error) {
@@ -224,6 +224,18 @@ function refuseImage(name: string): never {
 export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
   const old = await statIfThere(filename);
   return old === undefined || old.isFile();
+}
+
+/** A part of a disk is written into what an earlier copy has made. */
+function refuseMissing(error: unknown): never {
+  const isMissing = error instanceof LacunaError && error.errno === 'ENOENT';
+  if (!isMissing || error.code !== 'ERR_DEVICE_OPEN' || error.device === undefined) throw error;
+  const message = `${error.device} is not there, and only a part of the disk would be written to it: make a full copy first, or check the path`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, {
+    device: error.device,
+    errno: error.errno,
+    cause: error,
+  });
 }
 
 async function make(made: NewFile, source: Device, options: CopyOptions): Promise<Target> {

@@ -2,12 +2,13 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { DIGEST_BLOCK } from '#dist/copy/digest-tree.js';
 import { pattern } from '../support/fake-device.js';
 import { createImage } from '../support/qemu-images.js';
-import { type CliResult, runCli } from '../support/run-cli.js';
+import type { CliResult } from '../support/run-cli.js';
+import { runHere } from '../support/run-here.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
@@ -15,7 +16,9 @@ const top = temporaryFolder();
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(top, 'test-'));
+  process.chdir(folder);
 });
+afterAll(() => process.chdir('/'));
 
 /** An image that is marked as corrupt. */
 async function corrupt(name: string, options: string[] = [], more: string[] = []) {
@@ -26,7 +29,14 @@ async function corrupt(name: string, options: string[] = [], more: string[] = []
   writeFileSync(path, bytes);
 }
 
-const lacuna = (...args: string[]): Promise<CliResult> => runCli(args, { cwd: folder });
+const lacuna = (...args: string[]): Promise<CliResult> => runHere(args);
+
+/** Several, one after the other: they share this process, and its locks. */
+async function inTurn(lines: readonly (readonly string[])[]): Promise<CliResult[]> {
+  const results: CliResult[] = [];
+  for (const args of lines) results.push(await runHere(args));
+  return results;
+}
 
 describe('a resume file', () => {
   test('of a copy to another target is refused for that, and not advised again', async () => {
@@ -62,7 +72,7 @@ describe('an image that is marked as corrupt', () => {
       ['map', 'bad.qcow2'],
       ['compare', 'bad.qcow2', 'null.raw'],
     ];
-    const results = await Promise.all(commands.map((args) => lacuna(...args)));
+    const results = await inTurn(commands);
     for (const { code, stderr } of results) {
       expect(code).toBe(0);
       expect(stderr).toMatch(/^lacuna: warning: \S*bad.qcow2 is marked as corrupt.*\n$/);
@@ -74,10 +84,10 @@ describe('an image that is marked as corrupt', () => {
     writeFileSync(join(folder, 'd.raw'), pattern(MiB));
     await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'bad.qcow2', '-F', 'qcow2']);
     const before = readFileSync(join(folder, 'bad.qcow2'));
-    const results = await Promise.all([
-      lacuna('bitmap', 'add', 'bad.qcow2', 'b0'),
-      lacuna('commit', 'over.qcow2'),
-      lacuna('rebase', '-b', 'd.raw', '-F', 'raw', '--unsafe', 'bad.qcow2'),
+    const results = await inTurn([
+      ['bitmap', 'add', 'bad.qcow2', 'b0'],
+      ['commit', 'over.qcow2'],
+      ['rebase', '-b', 'd.raw', '-F', 'raw', '--unsafe', 'bad.qcow2'],
     ]);
     for (const { code, stderr } of results) {
       expect([code, stderr]).toEqual([1, expect.stringContaining('corrupt')]);
@@ -108,9 +118,9 @@ describe('a chain that leads into another folder', () => {
   test('is followed by every command that is told the folders', async () => {
     await chain();
     writeFileSync(join(folder, 'd.raw'), pattern(MiB));
-    const results = await Promise.all([
-      lacuna('copy', ...folders, image, 'x.raw'),
-      lacuna(
+    const results = await inTurn([
+      ['copy', ...folders, image, 'x.raw'],
+      [
         'copy',
         ...folders,
         '--mode',
@@ -121,13 +131,13 @@ describe('a chain that leads into another folder', () => {
         'qcow2',
         image,
         'c/new.qcow2',
-      ),
-      lacuna('copy', ...folders, '--dry-run', image),
-      lacuna('info', ...folders, image),
-      lacuna('map', ...folders, image),
-      lacuna('compare', ...folders, 'd.raw', image),
-      lacuna('digest', ...folders, image),
-      lacuna('populate', ...folders, image, '-o', 'x.bitmaps'),
+      ],
+      ['copy', ...folders, '--dry-run', image],
+      ['info', ...folders, image],
+      ['map', ...folders, image],
+      ['compare', ...folders, 'd.raw', image],
+      ['digest', ...folders, image],
+      ['populate', ...folders, image, '-o', 'x.bitmaps'],
     ]);
     for (const { code, stderr } of results) expect([code, stderr]).toEqual([0, '']);
     expect(readFileSync(join(folder, 'x.raw')).equals(pattern(MiB))).toBe(true);
@@ -141,12 +151,12 @@ describe('a chain that leads into another folder', () => {
 test('how requests are made again reaches the engine', async () => {
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   const tooMuch = '999999999';
-  const [wait, reconnect] = await Promise.all([
-    lacuna('copy', '--backoff', tooMuch, 'd.raw', 'x.raw'),
-    lacuna('copy', '--reconnect', tooMuch, 'd.raw', 'x.raw'),
+  const [wait, reconnect] = await inTurn([
+    ['copy', '--backoff', tooMuch, 'd.raw', 'x.raw'],
+    ['copy', '--reconnect', tooMuch, 'd.raw', 'x.raw'],
   ]);
-  expect([wait.code, wait.stderr]).toEqual([2, expect.stringContaining('retry.backoffMs')]);
-  const words = expect.stringContaining('retry.reconnectSeconds');
+  expect([wait.code, wait.stderr]).toEqual([2, expect.stringContaining('--backoff')]);
+  const words = expect.stringContaining('--reconnect');
   expect([reconnect.code, reconnect.stderr]).toEqual([2, words]);
 });
 
@@ -167,12 +177,12 @@ describe('a digest in a file', () => {
     writeFileSync(join(folder, 'printed'), stdout);
     writeFileSync(join(folder, 'other.raw'), pattern(MiB, 3));
     writeFileSync(join(folder, 'short.raw'), pattern(4096));
-    const [same, printed, different, short, json] = await Promise.all([
-      lacuna('digest', '--check', 'd.digest', 'x.raw'),
-      lacuna('digest', '--check', 'printed', 'x.raw'),
-      lacuna('digest', '--check', 'd.digest', 'other.raw'),
-      lacuna('digest', '--check', 'd.digest', 'short.raw'),
-      lacuna('digest', '--json', '--check', 'd.digest', 'other.raw'),
+    const [same, printed, different, short, json] = await inTurn([
+      ['digest', '--check', 'd.digest', 'x.raw'],
+      ['digest', '--check', 'printed', 'x.raw'],
+      ['digest', '--check', 'd.digest', 'other.raw'],
+      ['digest', '--check', 'd.digest', 'short.raw'],
+      ['digest', '--json', '--check', 'd.digest', 'other.raw'],
     ]);
     for (const { code } of [same, printed]) expect(code).toBe(0);
     expect([different.code, different.stdout]).toEqual([1, expect.stringMatching(/^Different: /)]);
@@ -191,11 +201,38 @@ describe('a digest in a file', () => {
       expect.stringContaining('holds no digest'),
     ]);
     for (const path of [disk, target]) expect(readFileSync(path).equals(pattern(MiB))).toBe(true);
-    const [check, nowhere] = await Promise.all([
-      lacuna('digest', '--check', 'd.raw', 'd.raw'),
-      lacuna('copy', '--digest-file', 'nowhere/d', 'd.raw', 'y.raw'),
+    const [check, nowhere] = await inTurn([
+      ['digest', '--check', 'd.raw', 'd.raw'],
+      ['copy', '--digest-file', 'nowhere/d', 'd.raw', 'y.raw'],
     ]);
     expect([check.code, check.stderr]).toEqual([2, expect.stringContaining('holds no digest')]);
     expect([nowhere.code, existsSync(join(folder, 'y.raw'))]).toEqual([1, false]);
   });
+});
+
+test('what to do next is said, in words of the command', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  await createImage(join(folder, 'q.qcow2'), MiB);
+  await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  const cases: [string, RegExp][] = [
+    ['copy d.raw no/x.raw', /no such folder: make it/],
+    ['bitmap export q.qcow2 b0 no/x.qcow2', /no such folder: make it/],
+    ['bitmap export q.qcow2 b0 q.qcow2', /q.qcow2 .*choose another name/],
+    ['populate -o no/x d.raw', /no such folder; make it/],
+    ['copy --resume no/r d.raw x.raw', /make the folder/],
+    ['copy --mode top q.qcow2 x.raw', /x.raw is not there.*make a full copy first/],
+    ['bitmap remove q.qcow2 zz', /no bitmap 'zz' \(there are 'b0'\)/],
+    ['copy -o cluster_size=3 d.raw x.qcow2', /lacuna: cluster_size must be/],
+    ['copy --request-size 3 d.raw x.raw', /lacuna: --request-size must be/],
+    ['copy d.raw c.vmdk', /neither read nor made.*raw or qcow2/],
+    ['serve --bitmap zz q.qcow2 --socket s', /no bitmap zz \(b0\).*zz=FILE/],
+    ['commit q.qcow2', /no backing file .*lacuna rebase/],
+    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert.*ENOENT.*name a file/],
+    ['serve d.raw --socket no/s', /folder must be there/],
+  ];
+  const told = await inTurn(cases.map(([line]) => line.split(' ')));
+  for (const [i, { code, stderr }] of told.entries()) {
+    expect([cases[i][0], code === 1 || code === 2]).toEqual([cases[i][0], true]);
+    expect(stderr).toMatch(cases[i][1]);
+  }
 });

@@ -174,7 +174,7 @@ test.each([
 test('a bitmap of the source is passed on; one that is not there is an error', async () => {
   const { path, socket } = await disk();
   const { code, stderr } = await runCli(['serve', path, '--bitmap', 'b0', '--socket', socket]);
-  expect([code, stderr]).toEqual([1, expect.stringContaining('qemu:dirty-bitmap:b0')]);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('b0=FILE')]);
 });
 
 describe('a bitmap that a file keeps', () => {

@@ -207,9 +207,22 @@ function servedExports(
   return served;
 }
 
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'choose a port above 1023, or get the right to a lower one',
+  EADDRINUSE: 'somebody listens there already: choose another',
+  EADDRNOTAVAIL: 'this machine has no such address: name one that it has, or 0.0.0.0 for all',
+  EAI_AGAIN: 'the name could not be looked up: say an address, or try again',
+  ENOTFOUND: 'no machine has that name: check it, or say an address',
+};
+
+const SOCKET_DENIED = 'its folder must be there, and let you write';
+
 function cannotListen(address: NbdServerAddress, cause: NodeJS.ErrnoException): LacunaError {
   const where = address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
-  const message = `cannot listen on ${where}: ${cause.message}`;
+  // Where the folder of a socket is not there, Node says EACCES as well.
+  const isDenied = address.type === 'unix' && cause.code === 'EACCES';
+  const advice = isDenied ? SOCKET_DENIED : ADVICE[cause.code ?? ''];
+  const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
   const errno = cause.code === undefined ? {} : { errno: cause.code };
   return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
 }
