@@ -359,7 +359,8 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   done: 'Done',
 };
 
-function nameOf({ phase, state }: CopyProgress): string {
+/** What a copy is doing, for people. */
+export function nameOf({ phase, state }: CopyProgress): string {
   if (state === 'running') return PHASES[phase];
   return state === 'paused' ? 'Paused' : 'Stopped';
 }

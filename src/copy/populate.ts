@@ -20,7 +20,12 @@ export interface PopulateOptions {
    */
   mode?: 'full' | 'top' | undefined;
   signal?: AbortSignal | undefined;
+  /** Told about ten times a second, of the bytes of all sources whose status is known. */
+  onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
+
+/** Between two moments of progress. */
+const PROGRESS_MS = 100;
 
 /**
  * Makes dirty in every target what is allocated in any of the sources, rounded outward to granules. It asks
@@ -39,26 +44,45 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
   if (targets.length === 0) throw new TypeError('targets must hold one bitmap or more');
   const scope = checkScope({ mode });
   const warnings: string[] = [];
-  for (const source of sources) {
+  const totalBytes = targets[0].size * sources.length;
+  for (const [i, source] of sources.entries()) {
+    const told = teller(totalBytes, i * targets[0].size, options);
     if (source instanceof Device) {
-      warnings.push(...(await populateFrom(source, targets, mode, signal)));
+      warnings.push(...(await populateFrom(source, targets, { mode, signal, told })));
       continue;
     }
     const device = await openForPlan(source, scope, { format: sourceFormat, signal });
     const found = await closeAfter(
-      () => populateFrom(device, targets, mode, signal),
+      () => populateFrom(device, targets, { mode, signal, told }),
       () => device.close(),
     );
     warnings.push(...found);
   }
+  options.onProgress?.({ doneBytes: totalBytes, totalBytes });
   return warnings;
+}
+
+interface Populating {
+  mode: 'full' | 'top';
+  signal: AbortSignal | undefined;
+  /** Told how far the source is known. */
+  told(doneBytes: number): void;
+}
+
+function teller(totalBytes: number, before: number, { onProgress }: PopulateOptions) {
+  let last = performance.now();
+  return (doneBytes: number) => {
+    const now = performance.now();
+    if (now - last < PROGRESS_MS) return;
+    last = now;
+    onProgress?.({ doneBytes: before + doneBytes, totalBytes });
+  };
 }
 
 async function populateFrom(
   source: Device,
   targets: readonly Bitmap[],
-  mode: 'full' | 'top',
-  signal: AbortSignal | undefined,
+  { mode, signal, told }: Populating,
 ): Promise<string[]> {
   const other = targets.find(({ size }) => size !== source.size);
   if (other !== undefined) {
@@ -66,6 +90,7 @@ async function populateFrom(
     throw new LacunaError('ERR_BITMAP_MISMATCH', message, { device: source.name });
   }
   const visit = (offset: number, length: number, isZero: boolean) => {
+    told(offset + length);
     if (isZero && mode === 'full') return;
     for (const target of targets) target.set(offset, length);
   };

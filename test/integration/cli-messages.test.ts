@@ -1,6 +1,7 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
 import { copy } from 'lacuna';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
@@ -234,5 +235,31 @@ test('what to do next is said, in words of the command', async () => {
   for (const [i, { code, stderr }] of told.entries()) {
     expect([cases[i][0], code === 1 || code === 2]).toEqual([cases[i][0], true]);
     expect(stderr).toMatch(cases[i][1]);
+  }
+});
+
+test('commit and populate show their progress on a terminal', async () => {
+  await createImage(join(folder, 'base.qcow2'), MiB);
+  await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'base.qcow2', '-F', 'qcow2']);
+  for (const args of [
+    ['commit', 'over.qcow2'],
+    ['populate', 'over.qcow2', '-o', 'x.bitmaps'],
+  ]) {
+    let shown = '';
+    const screen = new Writable({
+      write: (text, _encoding, done) => {
+        shown += text;
+        done();
+      },
+    });
+    const terminal = Object.assign(screen, {
+      isTTY: true,
+      columns: 80,
+      cursorTo: () => true,
+      clearLine: () => true,
+    }) as unknown as NodeJS.WriteStream;
+    const { code } = await runHere(args, { terminal });
+    expect(code).toBe(0);
+    expect(shown).toMatch(args[0] === 'commit' ? /Done|Planning|Flushing/ : /Looking .*100 %/);
   }
 });

@@ -5,7 +5,10 @@ import type { Shell } from '#dist/cli/shell.js';
 import type { CliResult } from './run-cli.js';
 
 /** Runs a command line in this process, which is many times faster than a process of its own; no signals. */
-export async function runHere(args: readonly string[]): Promise<CliResult> {
+export async function runHere(
+  args: readonly string[],
+  { terminal }: { terminal?: NodeJS.WriteStream } = {},
+): Promise<CliResult> {
   const result: CliResult = { code: null, stdout: '', stderr: '' };
   const shell: Shell = {
     print: async (text) => {
@@ -17,7 +20,7 @@ export async function runHere(args: readonly string[]): Promise<CliResult> {
       result.stderr += text;
     },
     listening: true,
-    progressStream: undefined,
+    progressStream: terminal,
     isTerminal: false,
     width: 80,
     unicode: false,
