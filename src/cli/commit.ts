@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { type CommitOptions, type CommitReport, type CopyProgress, commit } from '../copy/index.js';
+import { type CommitOptions, type CommitReport, commit } from '../copy/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { describeCopy, nameOf } from './copy.js';
+import { describeCopy } from './copy.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { noteWarnings } from './warnings.js';
 
@@ -38,10 +38,10 @@ export function registerCommit(program: Command, shell: Shell): void {
 async function commitCommand(name: string, flags: CommitFlags, shell: Shell): Promise<void> {
   const { format, backingFolder } = flags;
   const top = withFolders(name, format, backingFolder);
-  const bar = await ProgressBar.start(shell);
-  const onProgress = (now: CopyProgress) => bar.show({ ...now, phase: nameOf(now) });
-  const options = { top, format, signal: shell.signal, onProgress };
-  const report = await commit(options).finally(() => bar.stop());
+  const options = { top, format, signal: shell.signal };
+  const report = await withBar('Committing', shell, (onProgress) =>
+    commit({ ...options, onProgress }),
+  );
   noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeCommit(report));
 }

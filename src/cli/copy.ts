@@ -6,13 +6,13 @@ import {
   type CopyReport,
   copy,
 } from '../copy/index.js';
-import { type ErrorCode, LacunaError } from '../errors/index.js';
+import { LacunaError } from '../errors/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { noteLeftOut, noteResumable, noteUnfinished, printFailure } from './copy-notes.js';
 import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
-import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
@@ -74,7 +74,8 @@ With --context the target must hold the state that the bitmap counts from: only 
 With --mode top it must hold what the layers below the top one hold.
 Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on.
 The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP PID".
-With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}.`;
+With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}, or
+{"type": "error", "code": ..., "message": ...} where it failed. With --dry-run there is one: {"type": "plan", ...}.`;
 
 /** Adds `lacuna copy`. */
 export function registerCopy(program: Command, shell: Shell): void {
@@ -188,11 +189,16 @@ export function registerCopy(program: Command, shell: Shell): void {
           'nobody knows what standard input holds before it is read: --dry-run needs a device',
         );
       }
-      if (flags.dryRun) return dryRun({ ...options, signal: shell.signal }, flags, shell);
+      const failed = failing(target !== STREAM && flags.json, shell);
+      if (flags.dryRun) {
+        return dryRun({ ...options, signal: shell.signal }, flags, shell).catch(failed);
+      }
       if (target === undefined) return command.error("error: missing required argument 'target'");
       if (source === STREAM || target === STREAM) {
         const ends = { source: source === STREAM ? STREAM : options.source, target };
-        return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell);
+        return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell).catch(
+          failed,
+        );
       }
       const into = withFolders(target, outputFormat, folders);
       return copyCommand({ ...options, target: into }, flags, shell);
@@ -255,11 +261,24 @@ function threadsOf({ connections, threads }: CopyFlags): number | undefined {
   return Math.min(connections, threads);
 }
 
-async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
-  const { rateFile, digestFile } = flags;
+/** Tells a failure before there is a job that knows more of it, and throws it. */
+function failing(json: boolean | undefined, shell: Shell) {
+  return async (error: unknown): Promise<never> => {
+    if (json) await printFailure(error, shell);
+    throw error;
+  };
+}
+
+/** A job in an object: by itself it would be awaited. */
+async function begin(options: CopyOptions, { rateFile, digestFile }: CopyFlags) {
   if (digestFile !== undefined) await checkDigestFile(digestFile);
   const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
-  const job = copy({ ...options, ...(rate !== undefined && { rate }) });
+  return { job: copy({ ...options, ...(rate !== undefined && { rate }) }) };
+}
+
+async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
+  const { rateFile, digestFile } = flags;
+  const { job } = await begin(options, flags).catch(failing(flags.json, shell));
   const letGo = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
   try {
@@ -274,52 +293,12 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
     await job.catch(() => {});
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
+    if (flags.json) await printFailure(error, shell, job);
     throw error;
   } finally {
     unfollow();
     letGo();
   }
-}
-
-/** Ranges that people are told of; programs get all of them in the report. */
-const MOST_TOLD = 10;
-
-/** Says what is missing, and sets the exit code that says so. */
-function noteLeftOut({ leftOutBytes, errors, moreErrors }: CopyReport, shell: Shell): void {
-  if (errors.length === 0) return;
-  shell.exitCode = Exit.leftOut;
-  for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {
-    const what = `${length} bytes at ${offset} of the ${side}`;
-    shell.note(`lacuna: left out ${what}: ${error.message} (${error.code})\n`);
-  }
-  const more = Math.max(0, errors.length - MOST_TOLD) + moreErrors;
-  if (more > 0) shell.note(`lacuna: and ${more} more ranges; --json lists them\n`);
-  shell.note(`lacuna: left out ${formatBytes(leftOutBytes)} in all\n`);
-}
-
-/** Refusals of a resume file, which the same command would meet again. */
-const NOT_RESUMED: readonly ErrorCode[] = [
-  'ERR_RESUME_BUSY',
-  'ERR_RESUME_CORRUPT',
-  'ERR_RESUME_MISMATCH',
-];
-
-/** Says that nothing is lost. */
-function noteResumable({ resumable }: CopyJob, error: unknown, shell: Shell): void {
-  if (resumable === undefined) return;
-  if (error instanceof LacunaError && NOT_RESUMED.includes(error.code)) return;
-  const left = `${formatBytes(resumable.remainingBytes)} remain`;
-  shell.note(`lacuna: ${left} (${resumable.file}); run the same command again to go on\n`);
-}
-
-/** Says where what was written is, and how the next copy would be able to go on. */
-function noteUnfinished({ unfinished }: CopyJob, error: unknown, shell: Shell): void {
-  if (unfinished !== undefined) {
-    shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
-  }
-  const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
-  if (unfinished === undefined || !isStop) return;
-  shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
@@ -342,7 +321,7 @@ function jsonLine(type: string, content: object): string {
 
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showProgress(job, shell);
-  await shell.print(`${describeCopy(report)}\n`);
+  await shell.print(`${describeCopy(report)}\n${describeEffort(report)}`);
   if (report.verifiedBytes !== undefined) {
     await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
   }
@@ -359,8 +338,7 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   done: 'Done',
 };
 
-/** What a copy is doing, for people. */
-export function nameOf({ phase, state }: CopyProgress): string {
+function nameOf({ phase, state }: CopyProgress): string {
   if (state === 'running') return PHASES[phase];
   return state === 'paused' ? 'Paused' : 'Stopped';
 }
@@ -389,4 +367,23 @@ export function describeCopy(report: CopyReport): string {
   const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
   const time = formatDuration(durationMs);
   return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;
+}
+
+/** What it took, where anything was moved; the rates only where they tell more than the average. */
+function describeEffort({ requests, threads, planMs, rate, peakMemoryBytes }: CopyReport): string {
+  if (requests === 0) return '';
+  const inThreads = threads > 0 ? ` in ${counted(threads, 'thread')}` : '';
+  const rates = rate.bytesPerSecond;
+  const [least, most] = [Math.min(...rates), Math.max(...rates)];
+  const spread = `, from ${formatRate(least, 1000)} to ${formatRate(most, 1000)}`;
+  const parts = [
+    `It took ${counted(requests, 'request')}${inThreads}${rates.length > 1 ? spread : ''}`,
+    `${formatDuration(planMs)} to plan`,
+    `and ${formatBytes(peakMemoryBytes)} of memory at most`,
+  ];
+  return `${parts.join(', ')}.\n`;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }

@@ -4,7 +4,7 @@ import { type DeviceDescription, type ImageFormat, openDevice } from '../block/i
 import { type PopulateOptions, populate } from '../copy/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -63,7 +63,9 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
     const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
     const found = new Bitmap({ size, granularity });
     const options = { sources, sourceFormat: format, targets: [found], mode, signal };
-    const warnings = await populateWithBar(options, shell);
+    const warnings = await withBar('Looking', shell, (onProgress) =>
+      populate({ ...options, onProgress }),
+    );
     if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
     bitmaps.merge(name, [found]);
     const { dirtyBytes } = bitmaps.get(name);
@@ -73,15 +75,6 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
     // What was not stored is not in the file.
     file.close();
   }
-}
-
-async function populateWithBar(options: PopulateOptions, shell: Shell): Promise<string[]> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  const onProgress = (now: { doneBytes: number; totalBytes: number }) => {
-    bar.show({ phase: 'Looking', ...now, elapsedMs: performance.now() - started });
-  };
-  return await populate({ ...options, onProgress }).finally(() => bar.stop());
 }
 
 interface Populated {

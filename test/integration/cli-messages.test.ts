@@ -7,12 +7,14 @@ import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { DIGEST_BLOCK } from '#dist/copy/digest-tree.js';
 import { pattern } from '../support/fake-device.js';
+import { usePeers } from '../support/peers.js';
 import { createImage } from '../support/qemu-images.js';
 import type { CliResult } from '../support/run-cli.js';
 import { runHere } from '../support/run-here.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
+const peers = usePeers();
 const top = temporaryFolder();
 let folder: string;
 beforeEach(() => {
@@ -260,6 +262,44 @@ test('commit and populate show their progress on a terminal', async () => {
     }) as unknown as NodeJS.WriteStream;
     const { code } = await runHere(args, { terminal });
     expect(code).toBe(0);
-    expect(shown).toMatch(args[0] === 'commit' ? /Done|Planning|Flushing/ : /Looking .*100 %/);
+    expect(shown).toMatch(args[0] === 'commit' ? /Committing/ : /Looking .*100 %/);
   }
+});
+
+describe('copy --json', () => {
+  const last = (text: string) => JSON.parse(text.trimEnd().split('\n').at(-1) as string);
+
+  test('ends with a document that tells the failure', async () => {
+    const { uri } = await peers.nbdkit([
+      '--filter=error',
+      'pattern',
+      '1M',
+      'error-pread-rate=100%',
+    ]);
+    const { code, stdout, stderr } = await lacuna('copy', '--json', uri, 'x.raw');
+    expect([code, stderr]).toEqual([1, expect.stringContaining('(ERR_NBD_REMOTE)')]);
+    expect(last(stdout)).toMatchObject({
+      type: 'error',
+      code: 'ERR_NBD_REMOTE',
+      errno: 'EIO',
+      message: expect.stringContaining('read'),
+      unfinished: join(folder, 'x.raw.partial'),
+    });
+    const [dry, misuse] = await inTurn([
+      ['copy', '--json', '--dry-run', 'nofile'],
+      ['copy', '--json', '--request-size', '3', uri, 'x.raw'],
+    ]);
+    expect(last(dry.stdout)).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN' });
+    expect([misuse.code, last(misuse.stdout).type]).toEqual([2, 'error']);
+  });
+});
+
+test('what a copy took is told to people, too', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+  const { stdout } = await lacuna('copy', '--rate', '700K', 'd.raw', 'x.raw');
+  const rates = /from [\d.]+ [KM]iB\/s to [\d.]+ [KM]iB\/s/.source;
+  const effort = new RegExp(
+    `It took \\d+ requests?.*, ${rates}, .* to plan, and .*iB of memory at most`,
+  );
+  expect(stdout).toMatch(effort);
 });
