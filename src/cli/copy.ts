@@ -17,6 +17,7 @@ import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './fla
 import { parseImageOptions } from './image-options.js';
 import { ProgressBar } from './progress.js';
 import { followRateFile, readRate } from './rate-file.js';
+import { loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -31,6 +32,7 @@ interface CopyFlags {
   backing?: string;
   backingFormat?: string;
   context?: string[];
+  bitmap?: string[];
   mode?: CopyOptions['mode'];
   dryRun?: boolean;
   allocated?: boolean;
@@ -112,6 +114,11 @@ export function registerCopy(program: Command, shell: Shell): void {
       'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
       collect,
     )
+    .option(
+      '--bitmap <name=file>',
+      'copy only what this bitmap marks, which a file keeps; may be repeated',
+      collect,
+    )
     .addOption(
       new Option('--mode <mode>', 'copy all, or only what the top layer holds').choices([
         'full',
@@ -191,10 +198,13 @@ export function registerCopy(program: Command, shell: Shell): void {
       }
       const failed = failing(target !== STREAM && flags.json, shell);
       if (flags.dryRun) {
-        return dryRun({ ...options, signal: shell.signal }, flags, shell).catch(failed);
+        return scopeOf(flags.bitmap)
+          .then((scope) => dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell))
+          .catch(failed);
       }
       if (target === undefined) return command.error("error: missing required argument 'target'");
       if (source === STREAM || target === STREAM) {
+        if (flags.bitmap !== undefined) throw new TypeError('--bitmap is not for streams');
         const ends = { source: source === STREAM ? STREAM : options.source, target };
         return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell).catch(
           failed,
@@ -269,11 +279,25 @@ function failing(json: boolean | undefined, shell: Shell) {
   };
 }
 
+/** The bitmaps of files that say what is copied. */
+async function scopeOf(texts: readonly string[] = []): Promise<Pick<CopyOptions, 'bitmap'>> {
+  if (texts.length === 0) return {};
+  const { ofSource, ofFiles } = parseBitmaps(texts);
+  const [odd] = ofSource;
+  if (odd !== undefined) {
+    throw new TypeError(
+      `--bitmap ${odd}: say NAME=FILE; a bitmap of the source itself is --context qemu:dirty-bitmap:${odd}`,
+    );
+  }
+  return { bitmap: Object.values(await loadBitmaps(ofFiles)) };
+}
+
 /** A job in an object: by itself it would be awaited. */
-async function begin(options: CopyOptions, { rateFile, digestFile }: CopyFlags) {
+async function begin(options: CopyOptions, { rateFile, digestFile, bitmap }: CopyFlags) {
   if (digestFile !== undefined) await checkDigestFile(digestFile);
   const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
-  return { job: copy({ ...options, ...(rate !== undefined && { rate }) }) };
+  const scope = await scopeOf(bitmap);
+  return { job: copy({ ...options, ...scope, ...(rate !== undefined && { rate }) }) };
 }
 
 async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {

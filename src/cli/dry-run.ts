@@ -9,13 +9,14 @@ export async function dryRun(
   { json }: { json?: boolean },
   shell: Shell,
 ): Promise<void> {
-  const { source, sourceFormat, forceShare, mode, context, signal } = options;
+  const { source, sourceFormat, forceShare, mode, context, bitmap, signal } = options;
   const { data, zero, totals, warnings } = await plan({
     source,
     sourceFormat,
     forceShare,
     mode,
     context,
+    bitmap,
     signal,
   });
   data.free();

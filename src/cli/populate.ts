@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
 import { type DeviceDescription, type ImageFormat, openDevice } from '../block/index.js';
 import { type PopulateOptions, populate } from '../copy/index.js';
+import { LacunaError } from '../errors/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { withBar } from './progress.js';
@@ -24,7 +25,8 @@ Examples:
   lacuna populate disk.raw --output disk.bitmaps
   lacuna populate -g 1M --mode top nbd://host/top nbd://host/middle --output chain.bitmaps --name since-monday
 
-A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.`;
+A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.
+"lacuna bitmap list" and "dump" show them, "copy --bitmap NAME=FILE" copies what one marks, "serve --bitmap" serves it.`;
 
 /** Adds `lacuna populate`. */
 export function registerPopulate(program: Command, shell: Shell): void {
@@ -61,6 +63,8 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
     const bitmaps = new DirtyBitmaps({ size });
     file.restore(bitmaps);
     const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
+    if (granularity !== (flags.granularity ?? granularity))
+      throw otherGranularity(granularity, flags);
     const found = new Bitmap({ size, granularity });
     const options = { sources, sourceFormat: format, targets: [found], mode, signal };
     const warnings = await withBar('Looking', shell, (onProgress) =>
@@ -91,6 +95,11 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   if (json) await shell.print(`${JSON.stringify(done)}\n`);
   else await shell.print(`${share} are dirty in "${name}" of ${output}.\n`);
   noteWarnings(warnings, shell);
+}
+
+function otherGranularity(bytes: number, { name, output }: PopulateFlags): LacunaError {
+  const message = `"${name}" of ${output} has a granularity of ${formatBytes(bytes)} already: leave out -g, or say another --name`;
+  return new LacunaError('ERR_BITMAP_MISMATCH', message, { device: output });
 }
 
 async function sizeOf(

@@ -303,3 +303,63 @@ test('what a copy took is told to people, too', async () => {
   );
   expect(stdout).toMatch(effort);
 });
+
+describe('a file of bitmaps', () => {
+  /** A disk with data in its middle, a bitmap of that, and the file that keeps it. */
+  async function populated(): Promise<void> {
+    const bytes = Buffer.alloc(MiB);
+    bytes.set(pattern(64 * 1024), 512 * 1024);
+    writeFileSync(join(folder, 'd.raw'), bytes);
+    await lacuna('copy', '--detect-zeroes', 'unmap', 'd.raw', 'sparse.raw');
+    await lacuna('populate', '-g', '64K', 'sparse.raw', '-o', 'p.bitmaps');
+  }
+
+  test('is listed, dumped, exported and copied by', async () => {
+    await populated();
+    writeFileSync(join(folder, 'x.raw'), Buffer.alloc(MiB, 1));
+    const [list, dump, named, exported, plan, copied, refused] = await inTurn([
+      ['bitmap', 'list', '--json', 'p.bitmaps'],
+      ['bitmap', 'dump', 'p.bitmaps', 'allocated'],
+      ['bitmap', 'dump', '-f', 'bitmaps', './p.bitmaps', 'zz'],
+      ['bitmap', 'export', 'p.bitmaps', 'allocated', 'bits.qcow2'],
+      ['copy', '--json', '--dry-run', '--bitmap', 'allocated=p.bitmaps', 'd.raw'],
+      ['copy', '--bitmap', 'allocated=p.bitmaps', 'd.raw', 'x.raw'],
+      ['copy', '--bitmap', 'allocated', 'd.raw', 'x.raw'],
+    ]);
+    expect(JSON.parse(list.stdout)).toEqual([
+      {
+        name: 'allocated',
+        granularity: 64 * 1024,
+        recording: false,
+        inconsistent: false,
+        dirtyBytes: 64 * 1024,
+      },
+    ]);
+    expect(dump.stdout).toBe('524288 65536\n');
+    expect([named.code, named.stderr]).toEqual([
+      1,
+      expect.stringContaining("there are 'allocated'"),
+    ]);
+    expect([exported.code, exported.stderr]).toEqual([0, '']);
+    const { stdout } = await lacuna('bitmap', 'dump', 'bits.qcow2', 'allocated');
+    expect(stdout).toBe(dump.stdout);
+    expect(JSON.parse(plan.stdout).dataBytes).toBe(64 * 1024);
+    expect([copied.code, copied.stderr]).toEqual([0, '']);
+    const want = Buffer.alloc(MiB, 1);
+    want.set(pattern(64 * 1024), 512 * 1024);
+    expect(readFileSync(join(folder, 'x.raw')).equals(want)).toBe(true);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('NAME=FILE')]);
+  });
+
+  test('keeps the granularity of its bitmaps', async () => {
+    await populated();
+    const [same, other, missing] = await inTurn([
+      ['populate', '-g', '64K', 'sparse.raw', '-o', 'p.bitmaps'],
+      ['populate', '-g', '1M', 'sparse.raw', '-o', 'p.bitmaps'],
+      ['bitmap', 'list', 'no.bitmaps'],
+    ]);
+    expect(same.code).toBe(0);
+    expect([other.code, other.stderr]).toEqual([1, expect.stringContaining('64 KiB already')]);
+    expect([missing.code, existsSync(join(folder, 'no.bitmaps'))]).toEqual([1, false]);
+  });
+});
