@@ -7,6 +7,7 @@ import {
 } from '../block/index.js';
 import { type BitmapFormat, type BitmapSource, openBitmapSource } from './bitmap-source.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { warnOfName } from './named-format.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseBytes } from './units.js';
 
@@ -212,6 +213,7 @@ async function exportCommand(
   await using image = await openToRead(source, flags, shell);
   using bitmap = await image.load(name);
   await exportBitmap(target, { bitmap, name: flags.as ?? name, exclusive: true });
+  warnOfName(target, 'qcow2', shell);
 }
 
 function openToRead(

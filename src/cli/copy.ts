@@ -15,6 +15,7 @@ import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { parseImageOptions } from './image-options.js';
+import { warnOfName } from './named-format.js';
 import { ProgressBar } from './progress.js';
 import { followRateFile, readRate } from './rate-file.js';
 import { loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
@@ -182,37 +183,40 @@ export function registerCopy(program: Command, shell: Shell): void {
     .optionsGroup('Output:')
     .option('--json', 'print progress and report as JSON, one document per line')
     .addHelpText('after', EXAMPLES)
-    .action((source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
-      const { format, outputFormat, backingFolder: folders } = flags;
-      const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
-      if (flags.rateFile !== undefined) {
-        if (flags.rate !== undefined)
-          throw new TypeError('--rate and --rate-file exclude each other');
-        if (source === STREAM || target === STREAM)
-          throw new TypeError('--rate-file is not for streams');
-      }
-      if (flags.dryRun && source === STREAM) {
-        throw new TypeError(
-          'nobody knows what standard input holds before it is read: --dry-run needs a device',
-        );
-      }
-      const failed = failing(target !== STREAM && flags.json, shell);
-      if (flags.dryRun) {
-        return scopeOf(flags.bitmap)
-          .then((scope) => dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell))
-          .catch(failed);
-      }
-      if (target === undefined) return command.error("error: missing required argument 'target'");
-      if (source === STREAM || target === STREAM) {
-        if (flags.bitmap !== undefined) throw new TypeError('--bitmap is not for streams');
-        const ends = { source: source === STREAM ? STREAM : options.source, target };
-        return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell).catch(
-          failed,
-        );
-      }
-      const into = withFolders(target, outputFormat, folders);
-      return copyCommand({ ...options, target: into }, flags, shell);
-    });
+    .action(
+      async (source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
+        const { format, outputFormat, backingFolder: folders } = flags;
+        const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
+        if (flags.rateFile !== undefined) {
+          if (flags.rate !== undefined)
+            throw new TypeError('--rate and --rate-file exclude each other');
+          if (source === STREAM || target === STREAM)
+            throw new TypeError('--rate-file is not for streams');
+        }
+        if (flags.dryRun && source === STREAM) {
+          throw new TypeError(
+            'nobody knows what standard input holds before it is read: --dry-run needs a device',
+          );
+        }
+        const failed = failing(target !== STREAM && flags.json, shell);
+        if (flags.dryRun) {
+          return scopeOf(flags.bitmap)
+            .then((scope) => dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell))
+            .catch(failed);
+        }
+        if (target === undefined) return command.error("error: missing required argument 'target'");
+        if (source === STREAM || target === STREAM) {
+          if (flags.bitmap !== undefined) throw new TypeError('--bitmap is not for streams');
+          const ends = { source: source === STREAM ? STREAM : options.source, target };
+          return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell).catch(
+            failed,
+          );
+        }
+        const into = withFolders(target, outputFormat, folders);
+        await copyCommand({ ...options, target: into }, flags, shell);
+        if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
+      },
+    );
 }
 
 function policyOption(side: 'read' | 'write', ignored: string): Option {

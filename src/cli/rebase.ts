@@ -24,6 +24,9 @@ The disk shows the same afterwards: what only the old backing file showed is wri
 the name changes. A relative name counts from the folder of the image. The bitmaps of the image stay as they are; those
 of images that are not below it any more stay with these.`;
 
+/** As QEMU names them; a name that it does not know would make the image useless. */
+const FORMATS = ['raw', 'qcow2', 'qcow', 'qed', 'vmdk', 'vdi', 'vpc', 'vhdx', 'parallels'];
+
 /** Adds `lacuna rebase`. */
 export function registerRebase(program: Command, shell: Shell): void {
   program
@@ -37,10 +40,10 @@ export function registerRebase(program: Command, shell: Shell): void {
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-b, --backing <file>', 'the new backing file; empty for none')
     .addOption(
-      new Option('-F, --backing-format <format>', 'its format, which is never guessed').choices([
-        'raw',
-        'qcow2',
-      ]),
+      new Option(
+        '-F, --backing-format <format>',
+        'its format, which is never guessed; what is neither raw nor qcow2 only with --unsafe',
+      ).choices(FORMATS),
     )
     .option('-u, --unsafe', 'the new backing file is known to show the same as the old one')
     .option('--json', 'print the report as JSON')

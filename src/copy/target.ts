@@ -80,7 +80,10 @@ export async function prepareTarget(
     return await make(made, source, options);
   }
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
-  const device = isPartial(options) ? await open().catch(refuseMissing) : await open();
+  const device = await open().catch(async (error) => {
+    if (isPartial(options)) refuseMissing(error);
+    throw (await isBelow(description, source)) ? belowSource(error) : error;
+  });
   try {
     return inPlace(device, source, sameSize, told, open);
   } catch (error) {
@@ -226,10 +229,29 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
   return old === undefined || old.isFile();
 }
 
+/** Whether a target is one of the files that the source has below its top layer. */
+async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
+  const [path] = filesOf(target);
+  const own = path === undefined ? undefined : await statIfThere(path);
+  for (const below of own === undefined ? [] : filesOf(description).slice(1)) {
+    const other = await statIfThere(below);
+    if (other !== undefined && isSameFile(own as Stats, other)) return true;
+  }
+  return false;
+}
+
+/** The source has it open, and holds its lock. */
+function belowSource(error: unknown): unknown {
+  if (!(error instanceof LacunaError) || error.code !== 'ERR_DEVICE_LOCKED') return error;
+  const { device } = error;
+  const message = `${device} is below the source, which reads it: "lacuna commit" (commit() in a program) puts the top layer into it`;
+  return new LacunaError('ERR_DEVICE_LOCKED', message, { device, cause: error });
+}
+
 /** A part of a disk is written into what an earlier copy has made. */
-function refuseMissing(error: unknown): never {
+function refuseMissing(error: unknown): void {
   const isMissing = error instanceof LacunaError && error.errno === 'ENOENT';
-  if (!isMissing || error.code !== 'ERR_DEVICE_OPEN' || error.device === undefined) throw error;
+  if (!isMissing || error.code !== 'ERR_DEVICE_OPEN' || error.device === undefined) return;
   const message = `${error.device} is not there, and only a part of the disk would be written to it: make a full copy first, or check the path`;
   throw new LacunaError('ERR_DEVICE_OPEN', message, {
     device: error.device,

@@ -216,6 +216,7 @@ describe('a digest in a file', () => {
 test('what to do next is said, in words of the command', async () => {
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   await createImage(join(folder, 'q.qcow2'), MiB);
+  await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'q.qcow2', '-F', 'qcow2']);
   await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
   const cases: [string, RegExp][] = [
     ['copy d.raw no/x.raw', /no such folder: make it/],
@@ -224,6 +225,8 @@ test('what to do next is said, in words of the command', async () => {
     ['populate -o no/x d.raw', /no such folder; make it/],
     ['copy --resume no/r d.raw x.raw', /make the folder/],
     ['copy --mode top q.qcow2 x.raw', /x.raw is not there.*make a full copy first/],
+    ['copy --mode top over.qcow2 q.qcow2', /q.qcow2 is below the source.*lacuna commit/],
+    ['rebase -b x.vmdk -F vmdk over.qcow2', /format vmdk cannot be read here.*--unsafe/],
     ['bitmap remove q.qcow2 zz', /no bitmap 'zz' \(there are 'b0'\)/],
     ['copy -o cluster_size=3 d.raw x.qcow2', /lacuna: cluster_size must be/],
     ['copy --request-size 3 d.raw x.raw', /lacuna: --request-size must be/],
@@ -362,4 +365,23 @@ describe('a file of bitmaps', () => {
     expect([other.code, other.stderr]).toEqual([1, expect.stringContaining('64 KiB already')]);
     expect([missing.code, existsSync(join(folder, 'no.bitmaps'))]).toEqual([1, false]);
   });
+});
+
+test('a file whose name says another format is warned of', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  await lacuna('copy', 'd.raw', 'q.qcow2');
+  await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  const [image, raw, other, exported, right] = await inTurn([
+    ['copy', '-O', 'qcow2', 'd.raw', 'x.raw'],
+    ['copy', '-O', 'raw', 'd.raw', 'y.qcow2'],
+    ['copy', '-O', 'qcow2', 'd.raw', 'y.vdi'],
+    ['bitmap', 'export', 'q.qcow2', 'b0', 'bits.img'],
+    ['copy', '-O', 'qcow2', 'd.raw', 'right.qcow2'],
+  ]);
+  for (const { code } of [image, raw, other, exported]) expect(code).toBe(0);
+  expect(image.stderr).toMatch(/x.raw is a qcow2 image, .* take for raw .* -f qcow2/);
+  expect(raw.stderr).toMatch(/y.qcow2 is a raw image, .* take for qcow2 .* -f raw/);
+  expect(other.stderr).toMatch(/y.vdi is a qcow2 image, .* not open at all/);
+  expect(exported.stderr).toMatch(/bits.img is a qcow2 image, .* take for raw/);
+  expect([right.code, right.stderr]).toEqual([0, '']);
 });

@@ -154,7 +154,9 @@ describe('lacuna copy', () => {
   test('copies what is data and says so, without a bar in a pipe', async () => {
     const { code, stdout, stderr } = await lacuna(['copy', 'disk.raw', 'copy.raw']);
     expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toMatch(/^Copied a disk of 64 MiB: moved 2 MiB, left 62 MiB alone, in .*\.\nIt took \d+ requests?.*of memory at most\.\n$/);
+    expect(stdout).toMatch(
+      /^Copied a disk of 64 MiB: moved 2 MiB, left 62 MiB alone, in .*\.\nIt took \d+ requests?.*of memory at most\.\n$/,
+    );
     expect((await read('copy.raw')).equals(await read('disk.raw'))).toBe(true);
   });
 
