@@ -1,6 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import { orAborted } from './abort.js';
+import { orAborted } from '../../util/index.js';
 import type { NbdClient } from './client.js';
 import type {
   NbdConnectOptions,
