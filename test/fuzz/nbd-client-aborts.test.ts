@@ -11,7 +11,7 @@ import { ALLOCATION, DIRTY, SIZE } from '../unit/nbd/session-harness.js';
 import { type Asked, damage, type Mode, replyBytes, UNTOUCHED } from './nbd-client-streams.js';
 
 const INPUTS = Number(process.env.LACUNA_FUZZ_INPUTS ?? 1500);
-const LIMIT_MS = 60_000 + 5 * INPUTS;
+const LIMIT_MS = 60_000 + 20 * INPUTS;
 /** What a caller puts into its memory as soon as it has it back. */
 const MINE = 0xdd;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -165,7 +165,7 @@ async function live(random: Random): Promise<void> {
   await turn();
   for (const { settled, memory } of callers) {
     expect(settled).toBe(1);
-    expect(memory.every((byte) => byte === MINE)).toBe(true);
+    expect(Buffer.alloc(memory.length, MINE).equals(memory)).toBe(true);
   }
 }
 

@@ -1,8 +1,9 @@
 import { LacunaError } from 'lacuna/errors';
-import { NbdClient, type NbdConnectOptions } from 'lacuna/nbd';
+import { formatNbdUri, NbdClient, type NbdConnectOptions } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
 import { type HostileConnection, serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
+import { runCli } from '../support/run-cli.js';
 
 /** Far above what any of these takes, also on a busy machine. */
 const LIMIT_MS = 10_000;
@@ -187,6 +188,30 @@ describe('a server that', () => {
     const lists = await within(client.blockStatus(0, 512, ['base:allocation']));
     expect(lists.map((list) => [...list])).toEqual([[{ offset: 0, length: 512, flags: 6 }]]);
     await within(client.close());
+  });
+
+  test('names contexts to fool a terminal is shown with escapes', async () => {
+    const contexts = ['base:allocation', 'x:\u001b[2J\u009b2J'];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ contexts, size: 512 });
+      for (;;) {
+        const request = await connection.request();
+        const ids = contexts.map((_, id) => id);
+        for (const id of ids) {
+          connection.send(wire.statusChunk(request, id, [[512, 0]], { done: id === ids.at(-1) }));
+        }
+      }
+    });
+    const { code, stdout } = await runCli(['info', formatNbdUri(server)]);
+    expect(code).toBe(0);
+    expect(stdout).toContain('base:allocation, x:\\u001b[2J\\u009b2J\n');
+  });
+
+  test('quotes in messages what could fool a terminal, which is shown with escapes', async () => {
+    const twice = ['x:\u009b2J', 'x:\u009b2J'];
+    const server = await serveHostile((connection) => connection.negotiate({ contexts: twice }));
+    const { code, stderr } = await runCli(['info', formatNbdUri(server)]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('"x:\\u009b2J" (1) was granted')]);
   });
 
   test('is told by flags how a request is meant', async () => {
