@@ -8,7 +8,14 @@ import { type Connection, Session } from '#dist/nbd/client/session.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { Random } from '../unit/bitmap/random.js';
 import { ALLOCATION, DIRTY, SIZE } from '../unit/nbd/session-harness.js';
-import { type Asked, damage, type Mode, replyBytes, UNTOUCHED } from './nbd-client-streams.js';
+import {
+  type Asked,
+  damage,
+  isContent,
+  type Mode,
+  replyBytes,
+  UNTOUCHED,
+} from './nbd-client-streams.js';
 
 const INPUTS = Number(process.env.LACUNA_FUZZ_INPUTS ?? 1500);
 const LIMIT_MS = 60_000 + 20 * INPUTS;
@@ -91,7 +98,7 @@ interface Caller {
 }
 
 /** Makes a request, and uses its memory again in the moment in which it may. */
-function call(socket: Socket, asked: Asked): Caller {
+function call(socket: Socket, asked: Asked, isRight: boolean): Caller {
   const { kind, offset, length } = asked;
   const memory = new Uint8Array(length).fill(UNTOUCHED);
   const abort = new AbortController();
@@ -113,6 +120,7 @@ function call(socket: Socket, asked: Asked): Caller {
       () => {
         settle();
         if (kind === 'read') expect(memory.includes(UNTOUCHED)).toBe(false);
+        if (kind === 'read' && isRight) expect(isContent(memory, offset)).toBe(true);
         memory.fill(MINE);
       },
       (error) => {
@@ -143,9 +151,9 @@ async function live(random: Random): Promise<void> {
   const mode = random.pick(['simple', 'structured', 'extended'] as const);
   const socket = new Socket(random, mode);
   const asked = anyRequests(random, mode);
-  const callers = asked.map((request) => call(socket, request));
-  const right = replyBytes(random, mode, asked);
   const isRight = random.between(0, 1) === 0;
+  const callers = asked.map((request) => call(socket, request, isRight));
+  const right = replyBytes(random, mode, asked);
   const bytes = isRight ? right : damage(random, right);
   let drained: Promise<void> | undefined;
   for (let at = 0; at < bytes.length && socket.open; ) {
