@@ -1,3 +1,4 @@
+export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { type Koffi, loadKoffi } from './koffi.js';
 export { Serial } from './serial.js';
