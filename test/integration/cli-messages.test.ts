@@ -286,7 +286,6 @@ describe('copy --json', () => {
       code: 'ERR_NBD_REMOTE',
       errno: 'EIO',
       message: expect.stringContaining('read'),
-      unfinished: join(folder, 'x.raw.partial'),
     });
     const [dry, misuse] = await inTurn([
       ['copy', '--json', '--dry-run', 'nofile'],
