@@ -65,6 +65,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   sourceFormat: 'format',
   targetFormat: 'output-format',
   image: 'options',
+  carryBitmaps: 'bitmaps',
   unmap: 'allocated',
   retry: 'retries',
 };

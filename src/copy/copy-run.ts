@@ -243,6 +243,7 @@ export class CopyRun {
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
       ...(this.#verification && { verifiedBytes: this.#verification.totalBytes }),
       ...(digest !== undefined && { digest }),
+      ...(target.bitmaps && { bitmaps: [...target.bitmaps] }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
       warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],

@@ -12,6 +12,7 @@ import {
   type RawPreallocation,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { type CarriedBitmaps, dropBitmaps } from './carry-bitmaps.js';
 import type { CopyOptions } from './options.js';
 import type { PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
@@ -35,6 +36,10 @@ export interface NewFile {
   describe(path: string, dataFile?: PartialFile): DeviceDescription;
   /** Makes it anew, when it is known what will be written, so that nothing but data is written then. */
   layOut?(path: string, data: Bitmap): Promise<void>;
+  /** Adds what comes last, when all else is written and nobody has the file open. */
+  finish?(path: string): Promise<void>;
+  /** Takes away what `finish` has added in a run that died behind it. */
+  unfinish?(path: string): Promise<void>;
 }
 
 export function newRawFile(
@@ -66,6 +71,7 @@ export function newImage(
   file: FileDescription,
   size: number,
   options: CopyOptions,
+  bitmaps?: CarriedBitmaps,
 ): NewFile {
   checkImage(options);
   const { image = {}, compress = description.compress, preallocation, signal } = options;
@@ -74,10 +80,11 @@ export function newImage(
   const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
   const isLaidOut = !compress && backing === undefined;
   const below = backing && describeBacking(file.filename, backing);
+  const names = bitmaps?.names;
   return {
     filename: file.filename,
     isZero: backing === undefined,
-    binding: { "target's format": JSON.stringify({ ...image, preallocation }) },
+    binding: { "target's format": JSON.stringify({ ...image, preallocation, bitmaps: names }) },
     keepsBack: !isLaidOut,
     ...(dataFile !== undefined && {
       dataFile: {
@@ -110,11 +117,15 @@ export function newImage(
         }
       },
     }),
+    ...(bitmaps && { finish: bitmaps.addTo, unfinish: dropBitmaps }),
   };
 }
 
 function checkImage(options: CopyOptions): void {
-  const { image: { backing, dataFile } = {}, compress, preallocation = 'off' } = options;
+  const { image: { backing, dataFile, version } = {}, compress, preallocation = 'off' } = options;
+  if (options.carryBitmaps && version === 2) {
+    throw new TypeError('an image of version 2 keeps no bitmaps: make it one of version 3');
+  }
   if (backing !== undefined && !isPartial(options)) {
     throw new TypeError(
       'a full copy holds all of the disk, so that nothing of a backing file would be seen: leave out the backing file, or copy only what is dirty, or what the top layer holds',

@@ -82,6 +82,14 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * must hold, an image is made in the modes `top` and `incremental` too, and takes in only what these write.
    */
   image?: NewImageOptions;
+  /**
+   * Give a target that is a new qcow2 image the bitmaps of the source, which must be one too: those that stand in the
+   * image itself, and not in its backing files. Default false. A bitmap that is inconsistent fails the copy before it
+   * begins.
+   */
+  carryBitmaps?: boolean;
+  /** Leave out bitmaps that are inconsistent, with a warning. Default false. */
+  skipBrokenBitmaps?: boolean;
   /** Compress the clusters of a target that is a qcow2 image. Default false. */
   compress?: boolean;
   /** Read the source although others may be writing it; see OpenOptions. */
@@ -213,6 +221,8 @@ export interface CopyReport {
   verifiedBytes?: number;
   /** Of the source's content, if it was asked for. */
   digest?: string;
+  /** Names of the bitmaps that were carried along, if that was asked for. */
+  bitmaps?: string[];
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }
