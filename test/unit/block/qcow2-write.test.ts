@@ -112,15 +112,16 @@ describe('an image that is created', () => {
 
 describe('an image that is written', () => {
   it('is refused where it must be repaired first, and changed by nobody', async () => {
-    for (const [bit, found] of [
-      ['01', /was not closed/],
-      ['02', /marked as corrupt/],
+    const image = { driver: 'qcow2', file: { driver: 'file', filename: path } } as const;
+    for (const [bit, description, found] of [
+      // Whoever cannot change a table cannot repair one.
+      ['01', { ...image, mapping: 'fixed' }, /was not closed.*qemu-img check -r all/],
+      ['02', image, /marked as corrupt.*qemu-img check -r all/],
     ] as const) {
       await create();
       patch(79, bit);
       const before = readFileSync(path);
-      await expect(openDevice(path, { writable: true })).rejects.toThrow(found);
-      await expect(openDevice(path, { writable: true })).rejects.toThrow(/qemu-img check -r all/);
+      await expect(openDevice(description, { writable: true })).rejects.toThrow(found);
       expect(readFileSync(path).equals(before)).toBe(true);
       await (await openDevice(path)).close();
     }
