@@ -128,12 +128,29 @@ export class Mapping {
     count: number,
     remap: (mapped: Mapped, index: number) => Mapped,
   ): Promise<void> {
+    await this.#changeTable(offset, (table, at) => this.#remap(table, at, count, remap));
+  }
+
+  /** Maps guest clusters as {@link change} does, all of them alike; nothing may be mapped there yet. */
+  async fill(offset: number, count: number, mapped: Mapped): Promise<void> {
+    await this.#changeTable(offset, (table, at) => {
+      const { l2EntryBytes } = this.geometry;
+      const to = at + count * l2EntryBytes;
+      writeMapped(table.bytes, at, mapped, this.geometry);
+      for (let done = at + l2EntryBytes; done < to; done += done - at) {
+        table.bytes.copyWithin(done, at, Math.min(done, at + to - done));
+      }
+      table.dirty = joinSpans(table.dirty, { from: at, to });
+    });
+  }
+
+  async #changeTable(offset: number, change: (table: L2Table, at: number) => void): Promise<void> {
     const { l1Index, at } = this.placeOf(offset);
     this.#tables.hold(l1Index);
     try {
       let table = this.#writable(l1Index);
       for (; table === undefined; table = this.#writable(l1Index)) await this.#prepare(l1Index);
-      this.#remap(table, at, count, remap);
+      change(table, at);
     } finally {
       this.#tables.release(l1Index);
     }

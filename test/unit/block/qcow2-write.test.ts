@@ -415,10 +415,15 @@ describe('an image whose file cannot be written', () => {
 describe('an image that grows', () => {
   it('shows zeroes in what was added, whatever lies below', async () => {
     const below = join(folder, 'below.raw');
-    for (const version of [2, 3] as const) {
+    for (const options of [
+      { version: 2 },
+      { version: 3 },
+      { clusterSize: 512 },
+      { clusterSize: 16_384, extendedL2: true },
+    ] as const) {
       writeFileSync(below, Buffer.alloc(SIZE, 7));
       const backing = { filename: below, format: 'raw' };
-      await create({ size: 100_352, version, backing });
+      await create({ size: 100_352, backing, ...options });
       await resizeQcow2(path, 3 * SIZE + 512);
       await using device = await openDevice(path);
       const wanted = Buffer.alloc(3 * SIZE + 512);
