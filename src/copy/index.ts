@@ -27,4 +27,4 @@ export { type Plan, type PlanOptions, plan } from './plan.js';
 export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';
 export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';
-export { type RebaseOptions, type RebaseReport, rebase } from './rebase.js';
+export { type RebaseOptions, type RebaseProgress, type RebaseReport, rebase } from './rebase.js';
