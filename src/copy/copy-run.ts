@@ -293,7 +293,7 @@ export class CopyRun {
     try {
       const made = await plan({ source, ...scope, granularity, arena, signal: this.#ending });
       const { data, zero } = made;
-      await target.layOut?.(data);
+      await target.layOut?.({ data, zero });
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {

@@ -1,7 +1,6 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import type { Stats } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import type { Bitmap } from '../bitmap/index.js';
 import {
   Device,
   type DeviceDescription,
@@ -13,6 +12,7 @@ import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
+import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
@@ -36,7 +36,7 @@ export interface Target {
   /** Names of the bitmaps that it is going to have from the source, if that was asked for. */
   bitmaps?: readonly string[];
   /** Prepares a new target for what the plan says will be written: once, before anything is. */
-  layOut?: ((data: Bitmap) => Promise<void>) | undefined;
+  layOut?: ((increment: Increment) => Promise<void>) | undefined;
   /** Makes durable where the target can be found while it is written. */
   anchor(): Promise<void>;
   /** Makes the target take its final name, when all is written and durable. */
@@ -310,9 +310,9 @@ async function openMade(
       return opened.device.close();
     },
     ...(kind.layOut && {
-      layOut: async (bytes: Bitmap) => {
+      layOut: async (increment: Increment) => {
         await opened.device.close();
-        await kind.layOut?.(file.path, bytes);
+        await kind.layOut?.(file.path, increment);
         opened.device = await open();
       },
     }),
