@@ -24,11 +24,11 @@ const FILES_WORTH_A_THREAD = 1024 * MiB;
 /** More connections than this have not been seen to help. */
 const MOST_THREADS = 4;
 
-const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
+const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB, onTrial: 2 * MiB };
 export const REQUESTS = { least: 1, most: 1024, default: 8, onTrial: 64 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
-/** The same where nobody has said how many: the number grows as long as that helps. */
+/** The same where nobody has said how many, or how large: they grow as long as that helps. */
 const MOST_ON_TRIAL = 128 * MiB;
 
 /** The most worker threads that a caller may ask for. */
@@ -135,8 +135,10 @@ export function chooseTransfer(
   const requests = options.requests ?? REQUESTS.default;
   return {
     requests,
-    mostRequests: options.requests ?? mostRequests(threads, requestSize),
+    mostRequests: options.requests ?? Math.max(requests, REQUESTS.onTrial),
     requestSize,
+    largestRequest: options.requestSize ? requestSize : largestRequest(source, target, requestSize),
+    mostBytes: Math.max(requests * requestSize, MOST_ON_TRIAL / Math.max(1, threads)),
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
     detectZeroes:
       options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
@@ -148,10 +150,10 @@ export function chooseTransfer(
   };
 }
 
-/** As many as a slow device needs, in memory that does not grow with the number of threads. */
-function mostRequests(threads: number, requestSize: number): number {
-  const bytes = MOST_ON_TRIAL / Math.max(1, threads);
-  return Math.max(REQUESTS.default, Math.min(REQUESTS.onTrial, powerBelow(bytes / requestSize)));
+/** Bytes of one request that a slow device may need. */
+function largestRequest(source: Device, target: Device, requestSize: number): number {
+  const maximum = Math.min(source.limits.maximum, target.limits.maximum);
+  return Math.max(requestSize, Math.min(REQUEST_SIZES.onTrial, powerBelow(maximum)));
 }
 
 /** Bytes of one request that suit both sides. */
