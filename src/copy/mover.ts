@@ -176,7 +176,10 @@ class Mover {
   /** Deals with the next piece; false where there is none, or the copy must not go on. */
   async #next(slot: ArenaBlock): Promise<boolean> {
     const { control } = this.#options;
-    if (control.paused) await control.mayGo();
+    if (control.paused) {
+      await control.mayGo();
+      this.#pace.interrupted();
+    }
     const length = this.#take();
     if (length === 0) return false;
     const { offset } = this.#window;
@@ -189,7 +192,9 @@ class Mover {
     }
     turn?.end(bytes === length);
     if (error !== undefined) this.#giveUp(error);
-    this.#pace.done(bytes, performance.now());
+    // How fast a limited copy goes tells nothing of how fast it could.
+    if (control.isLimited) this.#pace.interrupted();
+    else this.#pace.done(bytes, performance.now());
     return bytes === length;
   }
 

@@ -90,6 +90,13 @@ export class Pace {
     this.#judge(this.#bytes / ms);
   }
 
+  /** Says that the copy was held up, so that what was counted tells nothing of the load. */
+  interrupted(): void {
+    this.#since = undefined;
+    this.#bytes = 0;
+    this.#requests = 0;
+  }
+
   /** Says that there is no memory for more than this. */
   stay(requests: number, requestSize: number): void {
     this.#load = { requests, requestSize };

@@ -166,7 +166,7 @@ describe('move', () => {
   });
 
   describe('from a source that answers late', () => {
-    const size = 4096 * PAGE;
+    const size = 1536 * PAGE;
     const range = { requests: 4, mostRequests: 16, largestRequest: 8 * PAGE, mostBytes: 64 * PAGE };
 
     /** What the requests were like, and the slots of the arena while they were made. */
@@ -181,7 +181,7 @@ describe('move', () => {
           inFlight += bytes.length;
           mostInFlight = Math.max(mostInFlight, inFlight);
           mostUsed = Math.max(mostUsed, arena.usedBytes);
-          await new Promise((resolve) => setTimeout(resolve, 5));
+          await new Promise((resolve) => setTimeout(resolve, 4));
           await memory.read(offset, bytes);
           inFlight -= bytes.length;
         },

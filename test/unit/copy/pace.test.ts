@@ -116,7 +116,26 @@ describe('Pace', () => {
     const { requests, size, mostBytes } = settle(new Pace(little), far);
     expect({ requests, size }).toEqual({ requests: 12, size: 2 * MIB });
     expect(mostBytes).toBeLessThanOrEqual(24 * MIB);
+    const tight = { ...RANGE, mostBytes: 9 * MIB };
+    expect(settle(new Pace(tight), far)).toMatchObject({ requests: 9, size: MIB });
     expect(settle(new Pace(RANGE), { ...fast, latencyMs: 2000 })).toMatchObject({ requests: 8 });
+  });
+
+  it('is not misled by a time in which the copy was held up', () => {
+    const pace = new Pace(RANGE);
+    let now = 0;
+    const run = (ms: number) => {
+      for (const end = now + ms; now < end; ) {
+        now += 5 / pace.requests;
+        pace.done(pace.requestSize, now);
+      }
+    };
+    for (let pause = 0; pause < 20; pause++) {
+      run(97);
+      now += 10_000;
+      pace.interrupted();
+    }
+    expect([pace.requests, pace.requestSize]).toEqual([64, 2 * MIB]);
   });
 
   it('stays where it is told to', () => {
