@@ -13,8 +13,8 @@ const GiB = 2 ** 30;
  */
 const WORTH_A_THREAD = GiB;
 
-/** A single worker is no faster than the calling thread. It keeps that one free, which matters where a copy lasts. */
-const WORTH_THE_ONLY_THREAD = 16 * GiB;
+/** The same where a server on this machine has as much to do, so that nobody waits for processors that are idle. */
+const WORTH_A_THREAD_BESIDE_A_SERVER = 4 * GiB;
 
 /** Between files it is the kernel that copies, at memory speed, and one thread after another: */
 const FILES_WORTH_A_THREAD = GiB;
@@ -32,7 +32,6 @@ const LOOPBACK = /^(localhost|127\.[\d.]+|::1)$/;
 export async function chooseThreads(
   options: TransferOptions & Pick<CopyOptions, 'sequential' | 'digest'>,
   { source, target, data }: { source: Device; target: Device; data: Bitmap },
-  processors = availableParallelism(),
 ): Promise<number> {
   const { threads, sequential, digest } = options;
   const bytes = data.dirtyBytes;
@@ -42,11 +41,10 @@ export async function chooseThreads(
   if ((await isInFiles(source, data)) && (await isInFiles(target, data))) {
     return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
   }
-  // A server on this machine works as much as the copy does, on the same processors. A digest is more work still.
+  // A digest is work of the copy alone.
   const isShared = !digest && [source, target].some((side) => isServedHere(side.description));
-  const most = Math.min(MOST_THREADS, isShared ? Math.floor(processors / 2) : processors);
-  if (most <= 1) return bytes < WORTH_THE_ONLY_THREAD ? 0 : 1;
-  return bytes < WORTH_A_THREAD ? 0 : most;
+  if (bytes < (isShared ? WORTH_A_THREAD_BESIDE_A_SERVER : WORTH_A_THREAD)) return 0;
+  return Math.min(MOST_THREADS, availableParallelism());
 }
 
 /** Whether a device is an NBD server's on this machine, as it is or inside an image. */

@@ -20,8 +20,8 @@ export type DetectZeroes = 'off' | 'on' | 'unmap';
 /** How hard to drive both sides. Every default is chosen from what the two devices say of themselves. */
 export interface TransferOptions {
   /**
-   * Worker threads; each opens its own connection to both sides. 0 stays on the calling thread, as a copy does by
-   * default that would end about as soon without any.
+   * Worker threads; each opens its own connection to both sides. 0 stays on the calling thread, as a short copy does by
+   * default.
    */
   threads?: number;
   /** Requests in flight in each thread. By default a copy begins with a few, and takes more where that is faster. */
