@@ -10,7 +10,7 @@ import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
-import { type Plan, plan } from './plan.js';
+import { type Plan, planDevice } from './plan.js';
 import { type CheckedScope, checkScope } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
@@ -287,10 +287,11 @@ export class CopyRun {
       // So every piece that moves is made of whole blocks.
       this.#options.digest ? DIGEST_BLOCK : 1,
     );
-    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
-    const scope = { mode, context, bitmap };
+    const { detectZeroes } = this.#options;
+    const seesZeroes = detectZeroes !== 'off' && !source.capabilities.exactStatus;
+    const how = { granularity, arena, seesZeroes, signal: this.#ending };
     try {
-      const made = await plan({ source, ...scope, granularity, arena, signal: this.#ending });
+      const made = await planDevice(source, this.#scope, how);
       const { data, zero } = made;
       await target.layOut?.(data);
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
