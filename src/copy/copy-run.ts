@@ -182,26 +182,7 @@ export class CopyRun {
     const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
-    const asPlanned = made.data.snapshot();
-    const { digest: wanted } = this.#options;
-    const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
-    const rounds = new Rounds({
-      options: this.#options,
-      rules: rulesOf(this.#options),
-      source,
-      target,
-      plan: made,
-      isPartial: this.#incremental,
-      resumption: this.#resumption,
-      plannedBytes: this.#plannedBytes,
-      resumedBytes: this.#resumedBytes,
-      arena,
-      control: this.#control,
-      digest: tree && onlyOnce(tree, asPlanned),
-      signal: this.#signal,
-      ending: this.#ending,
-      onStopped: (error) => this.#stopped(error),
-    });
+    const { asPlanned, tree, rounds } = await this.#prepare(made, source, target, arena);
     this.#rounds = rounds;
     try {
       warnings.push(...(await rounds.run()));
@@ -249,6 +230,36 @@ export class CopyRun {
     };
   }
 
+  /** All that takes memory beside the plan, before anything is written. */
+  async #prepare(made: WorkToDo, source: Source, target: Target, arena: Arena) {
+    try {
+      const asPlanned = made.data.snapshot();
+      const { digest: wanted } = this.#options;
+      const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
+      const rounds = new Rounds({
+        options: this.#options,
+        rules: rulesOf(this.#options),
+        source,
+        target,
+        plan: made,
+        isPartial: this.#incremental,
+        resumption: this.#resumption,
+        plannedBytes: this.#plannedBytes,
+        resumedBytes: this.#resumedBytes,
+        arena,
+        control: this.#control,
+        digest: tree && onlyOnce(tree, asPlanned),
+        signal: this.#signal,
+        ending: this.#ending,
+        onStopped: (error) => this.#stopped(error),
+      });
+      return { asPlanned, tree, rounds };
+    } catch (error) {
+      await this.#leave(target, error);
+      throw error;
+    }
+  }
+
   /** What an earlier run has left to be done. */
   #goOn(target: Target): WorkToDo | undefined {
     const saved = this.#resumption?.saved;
@@ -268,8 +279,12 @@ export class CopyRun {
   async #leave(target: Target, error: unknown): Promise<void> {
     // What is wrong although it was written cannot be gone on from.
     if (isDifference(error)) await this.#resumption?.complete();
-    if (this.resumable === undefined || isDifference(error)) await target.leave();
-    else await this.#resumption?.leave(this.#control.unflushed);
+    else if (this.resumable !== undefined) {
+      await this.#resumption?.leave(this.#control.unflushed);
+      return;
+    }
+    const { movedBytes, zeroedBytes } = this.#control.total();
+    await (movedBytes + zeroedBytes > 0 ? target.leave() : target.abandon());
   }
 
   get #incremental(): boolean {

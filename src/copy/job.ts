@@ -79,7 +79,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     this.#run = new CopyRun(options, {
       paused: () => events.emit('paused'),
       resumed: () => events.emit('resumed'),
-      stopped: (error) => events.emit('stopped', error),
+      stopped: (error) => this.#tell('stopped', error),
     });
     this.#report = this.#run.start();
     // Whoever only iterates gets the failure from there; it must not count as unhandled as well.
@@ -135,7 +135,10 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     this.#run.stop();
   }
 
-  /** Calls `listener` whenever `event` happens. */
+  /**
+   * Calls `listener` whenever `event` happens. What a listener throws is an exception that nobody caught, as of any
+   * emitter: it does not become the copy's failure. Where the process outlives it, the copy goes on.
+   */
   on<Name extends keyof CopyEvents>(
     event: Name,
     listener: (...args: CopyEvents[Name]) => void,
@@ -182,9 +185,20 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
   async #tellProgress(): Promise<void> {
     this.#tellsProgress = true;
     try {
-      for await (const progress of this) this.#events.emit('progress', progress);
+      for await (const progress of this) this.#tell('progress', progress);
     } catch {
       // Whoever awaits the job is told.
+    }
+  }
+
+  /** Tells of what the engine did by itself, where no caller could catch what a listener throws. */
+  #tell<Name extends keyof CopyEvents>(event: Name, ...args: CopyEvents[Name]): void {
+    try {
+      this.#events.emit(event, ...(args as never));
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
     }
   }
 }

@@ -160,7 +160,17 @@ async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
   const { source, signal } = walk;
   const refusals = new Refusals(source, HOLES_AS_DATA);
   const spans = new Spans(dirty);
-  const unasked = ({ offset, length }: Range) => visit(walk, offset, length, Status.data);
+  // A span may hold clean gaps.
+  const visitDirty = (offset: number, length: number, status: number) => {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const area = dirty.nextDirtyArea(at, end);
+      if (area === null) return;
+      visit(walk, area.offset, area.length, status);
+      at = area.offset + area.length;
+    }
+  };
+  const unasked = ({ offset, length }: Range) => visitDirty(offset, length, Status.data);
   try {
     await walkStatus({
       device: source,
@@ -170,13 +180,7 @@ async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
       refused: refusals.add,
       visit: (offset, length, [status]) => {
         spans.seen(offset, length);
-        const end = offset + length;
-        for (let at = offset; at < end; ) {
-          const area = dirty.nextDirtyArea(at, end);
-          if (area === null) return;
-          visit(walk, area.offset, area.length, status);
-          at = area.offset + area.length;
-        }
+        visitDirty(offset, length, status);
       },
     });
   } finally {

@@ -88,3 +88,13 @@ it('dirty ranges of more than 64 KiB are asked about, and not read where they ar
   expect(read.length).toBe(BLOCKS / 2);
   expect(await firstDifference(source, target)).toBe(-1);
 });
+
+it('a short range of dirty and clean granules is read where it is dirty alone', async () => {
+  const source = fakeDevice(SIZE, { capabilities: { ...capabilities, exactStatus: false } });
+  const target = fakeDevice(SIZE);
+  const bitmap = new Bitmap({ size: SIZE, granularity: 4 * KIB });
+  await source.write(0, pattern(12 * KIB));
+  for (const at of [0, 8 * KIB]) bitmap.set(at, 4 * KIB);
+  const { movedBytes } = await copy({ source, target, bitmap, threads: 0 });
+  expect(movedBytes).toBe(8 * KIB);
+});
