@@ -4,6 +4,7 @@ import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
 import { checkScope, isPartial } from './plan-scope.js';
+import { checkRate } from './rate-limit.js';
 import { checkTransfer } from './transfer.js';
 
 /** What `CopyJob.on` tells of, and with what. */
@@ -53,13 +54,6 @@ function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off')
   if (['off', 'metadata', 'falloc', 'full'].includes(preallocation)) return;
   throw new TypeError(
     `preallocation must be one of off, metadata, falloc, full, not ${preallocation}`,
-  );
-}
-
-function checkRate(rate: number | undefined): void {
-  if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
-  throw new RangeError(
-    `a rate must be a number of bytes per second from 1 to ${Number.MAX_SAFE_INTEGER}, not ${rate}`,
   );
 }
 
