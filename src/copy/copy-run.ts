@@ -11,7 +11,7 @@ import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
 import { type Plan, planDevice } from './plan.js';
-import { type CheckedScope, checkScope } from './plan-scope.js';
+import { type CheckedScope, checkScope, type PlanTotals } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
@@ -204,14 +204,16 @@ export class CopyRun {
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
     const { size } = source.device;
     const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
+    // What had to be moved twice is in the sums twice.
+    const skippedBytes = Math.max(0, size - done);
     const digest = tree?.root();
     return {
       size,
       plannedBytes: this.#plannedBytes,
       movedBytes,
       zeroedBytes,
-      // What had to be moved twice is in the sums twice.
-      skippedBytes: Math.max(0, size - done),
+      skippedBytes,
+      ...(made.totals && { skipped: reasons(skippedBytes, made.totals) }),
       resumedBytes: this.#resumedBytes,
       leftOutBytes,
       ...(made.totals && { totals: made.totals }),
@@ -350,6 +352,12 @@ export class CopyRun {
   #elapsed(): number {
     return performance.now() - this.#started;
   }
+}
+
+/** What moves is rounded outward to granules, so that a little of what is clean may have moved. */
+function reasons(skippedBytes: number, totals: PlanTotals) {
+  const cleanBytes = Math.min(skippedBytes, totals.cleanBytes);
+  return { cleanBytes, zeroBytes: skippedBytes - cleanBytes };
 }
 
 function isDifference(error: unknown): boolean {
