@@ -5,7 +5,7 @@ import { Exit } from './exit.js';
 import { collect, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
-import { formatBytes } from './units.js';
+import { formatBytes, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
 interface CompareFlags {
@@ -14,6 +14,7 @@ interface CompareFlags {
   strict?: boolean;
   forceShare?: boolean;
   backingFolder?: string[];
+  threads?: number;
   json?: boolean;
 }
 
@@ -37,6 +38,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     .option(SHARE_FLAG, SHARE_TEXT)
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--strict', 'devices of different sizes are different')
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((a: string, b: string, flags: CompareFlags) =>
@@ -45,7 +47,7 @@ export function registerCompare(program: Command, shell: Shell): void {
 }
 
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
-  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare } = flags;
+  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare, threads } = flags;
   return {
     a: withFolders(a, aFormat, flags.backingFolder),
     b: withFolders(b, bFormat, flags.backingFolder),
@@ -54,6 +56,7 @@ function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): Com
     signal: shell.signal,
     ...(aFormat !== undefined && { aFormat }),
     ...(bFormat !== undefined && { bFormat }),
+    ...(threads !== undefined && { threads }),
   };
 }
 

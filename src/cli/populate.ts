@@ -4,7 +4,7 @@ import { type DeviceDescription, type ImageFormat, openDevice } from '../block/i
 import { type PopulateOptions, populate } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
@@ -15,6 +15,7 @@ interface PopulateFlags {
   name: string;
   format?: ImageFormat;
   backingFolder?: string[];
+  forceShare?: boolean;
   granularity?: number;
   mode?: PopulateOptions['mode'];
   json?: boolean;
@@ -38,6 +39,7 @@ export function registerPopulate(program: Command, shell: Shell): void {
     )
     .argument('<source...>', 'the devices to ask')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
     .option('--name <name>', 'name of the bitmap', 'allocated')
@@ -54,10 +56,10 @@ export function registerPopulate(program: Command, shell: Shell): void {
 }
 
 async function populateCommand(names: string[], flags: PopulateFlags, shell: Shell): Promise<void> {
-  const { name, format, mode } = flags;
+  const { name, format, forceShare, mode } = flags;
   const { signal } = shell;
   const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
-  const size = await sizeOf(sources[0], format, signal);
+  const size = await sizeOf(sources[0], flags, signal);
   const file = BitmapFile.open(flags.output, { size });
   try {
     const bitmaps = new DirtyBitmaps({ size });
@@ -66,9 +68,9 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
     if (granularity !== (flags.granularity ?? granularity))
       throw otherGranularity(granularity, flags);
     const found = new Bitmap({ size, granularity });
-    const options = { sources, sourceFormat: format, targets: [found], mode, signal };
+    const how = { sourceFormat: format, forceShare, mode, signal };
     const warnings = await withBar('Looking', shell, (onProgress) =>
-      populate({ ...options, onProgress }),
+      populate({ ...how, sources, targets: [found], onProgress }),
     );
     if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
     bitmaps.merge(name, [found]);
@@ -104,10 +106,10 @@ function otherGranularity(bytes: number, { name, output }: PopulateFlags): Lacun
 
 async function sizeOf(
   source: string | DeviceDescription,
-  format: ImageFormat | undefined,
+  { format, forceShare }: PopulateFlags,
   signal: AbortSignal,
-) {
-  const device = await openDevice(source, { signal, ...(format !== undefined && { format }) });
+): Promise<number> {
+  const device = await openDevice(source, { signal, format, forceShare });
   const { size } = device;
   await device.close();
   return size;

@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../copy/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
@@ -55,7 +56,9 @@ async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Pr
   const { format, backingFolder, unsafe, json } = flags;
   const image = withFolders(name, format, backingFolder);
   const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
-  const report = await rebase(options);
+  const report = await withBar('Rebasing', shell, (onProgress) =>
+    rebase({ ...options, onProgress }),
+  );
   const told = unsafe
     ? 'Changed the name of the backing file, and nothing else.\n'
     : `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;

@@ -8,7 +8,7 @@ import {
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
@@ -19,6 +19,7 @@ import { noteWarnings } from './warnings.js';
 interface ServeFlags extends TlsFlags {
   format?: OpenOptions['format'];
   backingFolder?: string[];
+  forceShare?: boolean;
   export: string;
   description?: string;
   readOnly?: boolean;
@@ -50,6 +51,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .description('Serves a device over NBD until it is interrupted.')
     .argument('<source>', 'the device to serve')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
@@ -76,6 +78,9 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   const address = addressOf(flags);
   if (flags.readOnly && flags.writable) {
     throw new TypeError('--read-only and --writable exclude each other');
+  }
+  if (flags.forceShare && flags.writable) {
+    throw new TypeError('--force-share is for reading only: leave out --writable');
   }
   const bitmaps = parseBitmaps(flags.bitmap ?? []);
   if (flags.writable && bitmaps.ofFiles.size > 0) {
@@ -114,11 +119,11 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
 async function openSource(
   source: string,
   { ofSource }: BitmapNames,
-  { format, backingFolder, writable = false }: ServeFlags,
+  { format, backingFolder, forceShare, writable = false }: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
-  const options = { writable, contexts, signal, ...(format !== undefined && { format }) };
+  const options = { writable, contexts, signal, format, forceShare };
   const device = await openDevice(withFolders(source, format, backingFolder), options);
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;

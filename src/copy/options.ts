@@ -19,11 +19,17 @@ export type DetectZeroes = 'off' | 'on' | 'unmap';
 
 /** How hard to drive both sides. Every default is chosen from what the two devices say of themselves. */
 export interface TransferOptions {
-  /** Worker threads; each opens its own connection to both sides. 0 stays on the calling thread. */
+  /**
+   * Worker threads; each opens its own connection to both sides. 0 stays on the calling thread, as a short copy does by
+   * default.
+   */
   threads?: number;
-  /** Requests in flight in each thread. */
+  /** Requests in flight in each thread. By default a copy begins with a few, and takes more where that is faster. */
   requests?: number;
-  /** Bytes of one request; a power of two from 4 KiB to 32 MiB. */
+  /**
+   * Bytes of one request; a power of two from 4 KiB to 32 MiB. By default a copy begins with what suits both sides, and
+   * makes larger ones, up to 2 MiB, where that is faster.
+   */
   requestSize?: number;
 }
 
@@ -82,6 +88,14 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * must hold, an image is made in the modes `top` and `incremental` too, and takes in only what these write.
    */
   image?: NewImageOptions;
+  /**
+   * Give a target that is a new qcow2 image the bitmaps of the source, which must be one too: those that stand in the
+   * image itself, and not in its backing files. Default false. A bitmap that is inconsistent fails the copy before it
+   * begins.
+   */
+  carryBitmaps?: boolean;
+  /** Leave out bitmaps that are inconsistent, with a warning. Default false. */
+  skipBrokenBitmaps?: boolean;
   /** Compress the clusters of a target that is a qcow2 image. Default false. */
   compress?: boolean;
   /** Read the source although others may be writing it; see OpenOptions. */
@@ -99,7 +113,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   digest?: boolean;
   /**
    * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
-   * ahead as usual. One thread does it all, and what has to become zero is read like data. Default false.
+   * ahead as usual. One thread does it all, and what has to become zero is zeroed in its turn, in requests as long as those for data.
+   * Default false.
    */
   sequential?: boolean;
   /**
@@ -184,11 +199,16 @@ export interface CopyReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are clean or zero on both sides. */
   skippedBytes: number;
+  /**
+   * Why they were not: `clean` is not dirty, or not of the top layer; `zero` reads as zero on both sides, by status or
+   * because zeroes were found in what was read. Absent where the copy went on from an earlier run.
+   */
+  skipped?: { cleanBytes: number; zeroBytes: number };
   /** Bytes that failed and were left out, see `errors`. */
   leftOutBytes: number;
   /**
-   * What the plan knew of the source: how much of it is clean, a hole, zero, or data. Absent where the copy went on
-   * from an earlier run, which had the plan.
+   * What the plan knew of the source: how much of it is clean, a hole, zero, or data; `skipped` says what of it was
+   * left alone. Absent where the copy went on from an earlier run, which had the plan.
    */
   totals?: PlanTotals;
   /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
@@ -213,6 +233,8 @@ export interface CopyReport {
   verifiedBytes?: number;
   /** Of the source's content, if it was asked for. */
   digest?: string;
+  /** Names of the bitmaps that were carried along, if that was asked for. */
+  bitmaps?: string[];
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }
