@@ -2,11 +2,12 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
+import { runsOr } from '../support/long-run.js';
 
 const MiB = 2 ** 20;
 
 /** Reads and writes of 4 KiB each. */
-const REQUESTS = Number(process.env.LACUNA_COPY_REQUESTS ?? 1_000_000);
+const REQUESTS = runsOr(1_000_000);
 
 const SCRIPT = `
   import { copy, Device } from 'lacuna';
