@@ -9,6 +9,7 @@ import { openStreamTarget, type StreamTarget } from './stream-target.js';
 import { checkTransfer } from './transfer.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 
+/** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions
   extends Pick<
     CopyOptions,
@@ -24,6 +25,7 @@ export interface FromStreamOptions
   onProgress?(progress: { doneBytes: number }): void;
 }
 
+/** What taking a stream in, or giving one out, came to. */
 export interface StreamReport {
   /** Bytes of the stream. */
   size: number;
@@ -33,7 +35,9 @@ export interface StreamReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are zero on both sides. */
   skippedBytes: number;
+  /** Milliseconds from the call to the report. */
   durationMs: number;
+  /** What a person should know although it succeeded. */
   warnings: string[];
 }
 

@@ -8,6 +8,7 @@ import { plan } from './plan.js';
 import { readExtents } from './read-extents.js';
 import { checkTransfer } from './transfer.js';
 
+/** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions
   extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize' | 'signal'> {
   /** Told of every piece that the stream has taken. */
