@@ -120,7 +120,10 @@ it.each([
         const allowed = stored.filter(({ begun }, i) => i >= last && begun <= cut);
         const state = await stateOf(bytes);
         const one = allowed.some((each) => JSON.stringify(each.state) === JSON.stringify(state));
-        assert.ok(one, `LACUNA_SEED=${seed}, cut ${cut}: neither old nor new: ${JSON.stringify(state)}`);
+        assert.ok(
+          one,
+          `LACUNA_SEED=${seed}, cut ${cut}: neither old nor new: ${JSON.stringify(state)}`,
+        );
         assert.deepEqual(checkImage(bytes).corruptions, [], `LACUNA_SEED=${seed}, cut ${cut}`);
         assert.equal(parseHeader(bytes, 'disk.qcow2').backingFile, backing);
         if (random.between(1, SAMPLE) === 1) checkByQemu(bytes);
