@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type CompareOptions, type CompareReport, compare } from '../copy/index.js';
 import { Exit } from './exit.js';
-import { FORMAT_FLAG, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
@@ -29,7 +29,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     .description('Tells whether two devices hold the same bytes, and where they first differ.')
     .argument('<a>', 'one device')
     .argument('<b>', 'the other')
-    .option(FORMAT_FLAG, 'image format of the first, raw or qcow2 (default: from its name)')
+    .option('-f, --format <format>', 'image format of the first, raw or qcow2 (default: from its name)')
     .option('-F, --second-format <format>', 'image format of the second (default: from its name)')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--strict', 'devices of different sizes are different')

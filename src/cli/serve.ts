@@ -7,7 +7,7 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
@@ -35,9 +35,8 @@ Examples:
   lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
---bind it listens on localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME.
-The URI is printed once clients may connect. Ctrl-C, or a request to terminate, answers what is in flight
-and ends with exit code 0.`;
+--bind it listens on localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
+terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */
 export function registerServe(program: Command, shell: Shell): void {
@@ -66,6 +65,10 @@ export function registerServe(program: Command, shell: Shell): void {
     .option('--json', 'print the URI in a JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
+}
+
+function collect(name: string, names: string[] = []): string[] {
+  return [...names, name];
 }
 
 async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
