@@ -35,7 +35,8 @@ Examples:
   lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
---bind it listens on localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
+--bind it listens on localhost:10809. Clients find a bitmap in the metadata context
+qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */
