@@ -48,6 +48,9 @@ const NOTHING = {};
  * `close`, with `ERR_DEVICE_UNSUPPORTED` where `capabilities` deny it, and with `ERR_ABORTED` when the signal
  * has fired before a piece of it begins. A range of length 0 is valid and does nothing.
  *
+ * A change that was given up may still be carried out, as long as the device is open and even behind later ones:
+ * do not change its range again through the same opening. Nothing outside its range is touched.
+ *
  * Blocks of `limits.minimum` bytes that two openings of one device change in part at the same time may lose a
  * change, so let several openings divide a device at multiples of it.
  */
@@ -234,6 +237,7 @@ export class Device implements AsyncDisposable {
         this.#whenIdle = resolve;
       });
     }
+    await this.#requests.close();
     await this.#driver.close();
   }
 

@@ -38,6 +38,11 @@ export class Hold {
 export class RangeLock {
   readonly #holds: Hold[] = [];
 
+  /** Settles when every range that is held now has been left. */
+  get idle(): Promise<unknown> {
+    return Promise.all(this.#holds.map((hold) => hold.released));
+  }
+
   /** Takes a place in the queue for `start` to `end`; wait for `ready` where it is set, then `leave`. */
   enter(start: number, end: number, alone: boolean): Hold {
     const hold = new Hold(start, end, alone);

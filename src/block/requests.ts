@@ -1,5 +1,5 @@
-import { LacunaError } from '../errors/index.js';
-import { alignDown, Turns } from '../util/index.js';
+import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { alignDown, orAborted, Turns } from '../util/index.js';
 import type {
   Capabilities,
   CopyRange,
@@ -36,6 +36,7 @@ export class Requests {
   readonly #check: Check;
   readonly #grid: Grid;
   readonly #locks = new RangeLock();
+  readonly #closing = new AbortController();
 
   constructor(driver: Driver, capabilities: Capabilities, check: Check) {
     const limits = checkedLimits(driver.limits);
@@ -102,6 +103,12 @@ export class Requests {
     return possible;
   }
 
+  /** Gives up what goes on for callers who are gone, and waits for its end; the others must have been waited for. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#locks.idle;
+  }
+
   #readPieces(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     const range = { start: offset, end: offset + target.byteLength };
     return this.#pieces(range, this.#limits.maximum, signal, (at, length) =>
@@ -157,17 +164,25 @@ export class Requests {
     }
   }
 
-  /** Changes a part of one block: to the bytes of `source`, or to zeroes. */
+  /**
+   * Changes a part of one block: to the bytes of `source`, or to zeroes. A caller who gives up is let go at once,
+   * but the block is held until its write is over: a server could carry it out behind the next one, and so
+   * undo a change that a neighbour was told is done.
+   */
   #patch(part: Part, source: Uint8Array | undefined, options: WriteOptions): Promise<void> {
+    const { fua, signal } = options;
     const start = this.#grid.down(part.start);
     const end = this.#grid.up(part.end);
-    return this.#hold({ start, end }, true, options, async () => {
+    const change = this.#hold({ start, end }, true, { signal }, async () => {
       const block = new Uint8Array(end - start);
-      await this.#driver.read(start, block, options.signal);
+      await this.#driver.read(start, block, signal);
+      // The bytes of a caller who has given up are its own again.
+      throwIfAborted(signal);
       if (source === undefined) block.fill(0, part.start - start, part.end - start);
       else block.set(source, part.start - start);
-      await this.#driver.write!(start, block, options);
+      await this.#driver.write!(start, block, { fua, signal: this.#closing.signal });
     });
+    return orAborted(change, signal);
   }
 
   async #zeroPieces(range: Range, options: ZeroOptions): Promise<void> {
@@ -218,7 +233,7 @@ export class Requests {
     if (this.#limits.minimum === 1) return change();
     const hold = this.#locks.enter(range.start, range.end, alone);
     try {
-      if (hold.ready !== undefined) await hold.ready;
+      if (hold.ready !== undefined) await orAborted(hold.ready, options.signal);
       this.#check(options.signal);
       await change();
     } finally {

@@ -4,6 +4,7 @@ import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
 import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { printable } from './printable.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
 
@@ -113,7 +114,7 @@ export function describeDevice(info: DeviceInfo): string {
     ['size', `${formatBytes(size)} (${size} bytes)`],
     ['requests', describeLimits(limits)],
     ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
-    ['contexts', info.contexts.join(', ') || 'none'],
+    ['contexts', info.contexts.map(printable).join(', ') || 'none'],
     ...(info.image === undefined ? [] : describeImage(info.image)),
   ];
   for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
@@ -142,11 +143,6 @@ function describeImage(image: NonNullable<DeviceInfo['image']>): Array<[string, 
 /** One line, where there is something to say. */
 function line(label: string, text: string | undefined): Array<[string, string]> {
   return text === undefined || text === '' ? [] : [[label, printable(text)]];
-}
-
-/** A name that an image chose must not be able to fool a terminal. */
-function printable(text: string): string {
-  return JSON.stringify(text).slice(1, -1);
 }
 
 function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {

@@ -3,6 +3,7 @@ import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
 import { abortedError } from '../errors/index.js';
 import { Exit } from './exit.js';
+import { escapeControls } from './printable.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
 
@@ -61,7 +62,7 @@ export function processShell(signal: AbortSignal): Shell {
       (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
       return stdout;
     },
-    note: (text) => void stderr.write(text),
+    note: (text) => void stderr.write(escapeControls(text)),
     get listening() {
       return listening;
     },

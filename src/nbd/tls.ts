@@ -125,10 +125,15 @@ export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8
   return keys;
 }
 
+/** The longest key that Node takes; its own message about a longer one would show how that begins. */
+const MOST_KEY_BYTES = 512;
+
 /** Says where a key is wrong, but never what it is. */
 function hexKey(text: string, where: string): Uint8Array {
-  if (/^(?:[0-9a-f]{2})+$/i.test(text)) return Buffer.from(text, 'hex');
-  throw tlsFailure(`${where}: the key is not written in hexadecimal`);
+  if (!/^(?:[0-9a-f]{2})+$/i.test(text))
+    throw tlsFailure(`${where}: the key is not written in hexadecimal`);
+  if (text.length <= 2 * MOST_KEY_BYTES) return Buffer.from(text, 'hex');
+  throw tlsFailure(`${where}: the key is longer than ${MOST_KEY_BYTES} bytes`);
 }
 
 type Pem = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;

@@ -1,3 +1,4 @@
+export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { Serial } from './serial.js';
 export { parseSize } from './size.js';

@@ -103,11 +103,25 @@ export function replyBytes(random: Random, mode: Mode, asked: readonly Asked[]):
   return wire.concat(...parts);
 }
 
+/** What the disk holds, as far as it is no hole: every byte tells its place, and none is 0 or {@link UNTOUCHED}. */
+function contentAt(offset: number, length: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length }, (_, i) => byteAt(offset + i));
+}
+
+const byteAt = (offset: number) => 1 + ((offset ^ (offset >>> 8)) % 200);
+
+/** Whether a read that began at `offset` found what the disk holds there, holes anywhere. */
+export function isContent(bytes: Uint8Array, offset: number): boolean {
+  return bytes.every((byte, i) => byte === 0 || byte === byteAt(offset + i));
+}
+
 function repliesTo(random: Random, mode: Mode, request: Asked): Uint8Array[] {
   const error = random.between(0, 9) === 0 ? random.pick([5, 28, 108]) : 0;
   if (mode === 'simple') {
     const bytes =
-      request.kind === 'read' && error === 0 ? new Uint8Array(request.length).fill(7) : undefined;
+      request.kind === 'read' && error === 0
+        ? contentAt(request.offset, request.length)
+        : undefined;
     return [wire.simpleReply(request, error, bytes)];
   }
   const chunks: [number, Uint8Array][] = [];
@@ -135,7 +149,7 @@ function readChunks(random: Random, { offset, length }: Asked): [number, Uint8Ar
   return whole.map(([start, size]) => {
     const at = wire.numbers([8, offset + start]);
     if (random.between(0, 3) > 0)
-      return [Chunk.offsetData, wire.concat(at, new Uint8Array(size).fill(7))];
+      return [Chunk.offsetData, wire.concat(at, contentAt(offset + start, size))];
     return [Chunk.offsetHole, wire.concat(at, wire.numbers([4, size]))];
   });
 }

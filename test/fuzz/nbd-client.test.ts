@@ -23,6 +23,7 @@ import {
   type Asked,
   damage,
   handshakeBytes,
+  isContent,
   type Mode,
   replyBytes,
   UNTOUCHED,
@@ -142,8 +143,11 @@ it(
         expect(around.every((part) => part.every((byte) => byte === UNTOUCHED))).toBe(true);
         const result = settled[i];
         if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(LacunaError);
-        else if (asked[i].kind === 'read')
-          expect(memory.subarray(GUARD, end).includes(UNTOUCHED)).toBe(false);
+        else if (asked[i].kind === 'read') {
+          const found = memory.subarray(GUARD, end);
+          expect(found.includes(UNTOUCHED)).toBe(false);
+          if (isRight) expect(isContent(found, asked[i].offset)).toBe(true);
+        }
       }
       expect(harness.session.pending).toBe(0);
     });

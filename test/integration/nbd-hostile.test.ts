@@ -1,8 +1,9 @@
 import { LacunaError } from 'lacuna/errors';
-import { NbdClient } from 'lacuna/nbd';
+import { formatNbdUri, NbdClient, type NbdConnectOptions } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
 import { type HostileConnection, serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
+import { runCli } from '../support/run-cli.js';
 
 /** Far above what any of these takes, also on a busy machine. */
 const LIMIT_MS = 10_000;
@@ -20,6 +21,20 @@ async function within<T>(work: Promise<T>): Promise<T> {
     return await Promise.race([work, late]);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/** The warnings of Node meanwhile. */
+async function warningsOf(work: () => Promise<void>): Promise<string[]> {
+  const warnings: string[] = [];
+  const note = (warning: Error) => warnings.push(warning.message);
+  process.on('warning', note);
+  try {
+    await work();
+    await new Promise(setImmediate);
+    return warnings;
+  } finally {
+    process.off('warning', note);
   }
 }
 
@@ -141,6 +156,24 @@ describe('a server that', () => {
     await within(client.close());
   });
 
+  test('is slow to change a long range is waited for by the closing', async () => {
+    const [gib, seen] = [2 ** 30, [] as number[]];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ size: 16 * gib });
+      for (;;) {
+        const request = await connection.request();
+        seen.push(request.command);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        connection.send(wire.doneChunk(request));
+      }
+    });
+    const client = await NbdClient.connect({ server });
+    const zeroing = client.writeZeroes(0, 10 * gib);
+    await within(client.close());
+    await zeroing;
+    expect(seen).toEqual([6, 6, 6, 2]);
+  });
+
   test('grants contexts that nobody asked for is believed only in what was asked', async () => {
     const server = await serveHostile(async (connection) => {
       await connection.negotiate({ contexts: ['x:y', 'base:allocation'] });
@@ -155,6 +188,30 @@ describe('a server that', () => {
     const lists = await within(client.blockStatus(0, 512, ['base:allocation']));
     expect(lists.map((list) => [...list])).toEqual([[{ offset: 0, length: 512, flags: 6 }]]);
     await within(client.close());
+  });
+
+  test('names contexts to fool a terminal is shown with escapes', async () => {
+    const contexts = ['base:allocation', 'x:\u001b[2J\u009b2J'];
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ contexts, size: 512 });
+      for (;;) {
+        const request = await connection.request();
+        const ids = contexts.map((_, id) => id);
+        for (const id of ids) {
+          connection.send(wire.statusChunk(request, id, [[512, 0]], { done: id === ids.at(-1) }));
+        }
+      }
+    });
+    const { code, stdout } = await runCli(['info', formatNbdUri(server)]);
+    expect(code).toBe(0);
+    expect(stdout).toContain('base:allocation, x:\\u001b[2J\\u009b2J\n');
+  });
+
+  test('quotes in messages what could fool a terminal, which is shown with escapes', async () => {
+    const twice = ['x:\u009b2J', 'x:\u009b2J'];
+    const server = await serveHostile((connection) => connection.negotiate({ contexts: twice }));
+    const { code, stderr } = await runCli(['info', formatNbdUri(server)]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('"x:\\u009b2J" (1) was granted')]);
   });
 
   test('is told by flags how a request is meant', async () => {
@@ -315,6 +372,54 @@ describe('a server that', () => {
   });
 });
 
+describe('who connects', () => {
+  const nobody = { type: 'unix', path: '/nobody' } as const;
+
+  test.each<[string, NbdConnectOptions, RegExp]>([
+    [
+      'a path that Node would cut',
+      { server: { type: 'unix', path: `/tmp/${'x'.repeat(103)}` } },
+      /at most 107/,
+    ],
+    ['an empty path', { server: { type: 'unix', path: '' } }, /path .* is empty/],
+    ['a port that is none', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
+    ['a long name', { server: nobody, export: 'x'.repeat(4097) }, /export name is 4097 bytes/],
+    ['a long context', { server: nobody, contexts: ['x'.repeat(4097)] }, /context name is 4097/],
+  ])('with %s is told of the misuse', async (_, options, message) => {
+    const error = await NbdClient.connect(options).catch((reason: unknown) => reason);
+    expect(error).not.toBeInstanceOf(LacunaError);
+    expect(error).toMatchObject({ message: expect.stringMatching(message) });
+  });
+
+  test('may wait longer than timers can count', async () => {
+    const warnings = await warningsOf(async () => {
+      const server = await serveHostile(async (connection) => {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        await connection.negotiate();
+        const request = await connection.request();
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        connection.send(wire.doneChunk(request));
+      });
+      const limits = { connectTimeoutMs: Number.POSITIVE_INFINITY, requestTimeoutMs: 2 ** 40 };
+      const client = await within(NbdClient.connect({ server, ...limits }));
+      await within(client.flush());
+      await within(client.close());
+    });
+    expect(warnings).toEqual([]);
+  });
+
+  test('may do so many times with one signal', async () => {
+    const warnings = await warningsOf(async () => {
+      const server = await serveHostile((connection) => connection.negotiate());
+      const { signal } = new AbortController();
+      const connecting = Array.from({ length: 16 }, () => NbdClient.connect({ server, signal }));
+      const clients = await within(Promise.all(connecting));
+      await within(Promise.all(clients.map((client) => client.close())));
+    });
+    expect(warnings).toEqual([]);
+  });
+});
+
 describe('a server that hangs up', () => {
   /** A whole session, as the server's messages; each is sent when its turn comes. */
   const script = [
@@ -432,5 +537,14 @@ describe('a server that agrees to TLS and', () => {
     await expect(within(connecting)).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
     const given = NbdClient.connect({ server, tls, signal: AbortSignal.timeout(50) });
     await expect(within(given)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  test('is not shown to a reader of errors that our key is too long', async () => {
+    const server = { type: 'unix', path: '/nobody' } as const;
+    const long = { ...tls, key: 'ab'.repeat(513) };
+    const error = await NbdClient.connect({ server, tls: long }).catch((reason) => reason);
+    expect(error).toMatchObject({ code: 'ERR_NBD_TLS' });
+    expect(error.message).toContain('longer than 512 bytes');
+    expect(error.message).not.toMatch(/ab ?ab/);
   });
 });

@@ -1,7 +1,7 @@
 import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type NbdReconnectOptions, ReconnectingClient } from 'lacuna/nbd';
-import { describe, expect, test } from 'vitest';
+import { NbdClient, type NbdReconnectOptions, ReconnectingClient } from 'lacuna/nbd';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { makePskFile } from '../support/certificates.js';
 import { serveHostile } from '../support/hostile-nbd.js';
@@ -277,6 +277,60 @@ test('a write that is acknowledged by a server that was left already is in doubt
   await writing;
   await expect(client.flush()).rejects.toMatchObject({ code: 'ERR_NBD_UNFLUSHED' });
   await client.close();
+});
+
+test('who closes waits also for what a server answers that was left', async () => {
+  const server = await serveHostile(async (connection, index) => {
+    await connection.negotiate();
+    if (index === 0) {
+      const refused = await connection.request();
+      const late = await connection.request();
+      connection.send(wire.errorChunk(refused, 108));
+      await sleep(200);
+      connection.send(wire.dataChunk(late, late.offset, new Uint8Array(512)));
+    }
+    for (;;) {
+      const request = await connection.request();
+      connection.send(wire.dataChunk(request, request.offset, new Uint8Array(512)));
+    }
+  });
+  const client = await connect({ server });
+  const reading = client.read(0, new Uint8Array(512));
+  let isLent = true;
+  const late = client.read(512, new Uint8Array(512)).finally(() => {
+    isLent = false;
+  });
+  await reading;
+  await client.close();
+  expect(isLent).toBe(false);
+  await late;
+});
+
+test('a connection that is made in the moment of closing is closed too', async () => {
+  let open = 0;
+  const server = await serveHostile(async (connection, index) => {
+    await connection.negotiate();
+    open++;
+    try {
+      while (index > 0) connection.send(wire.doneChunk(await connection.request()));
+      await connection.request();
+    } finally {
+      open--;
+      connection.hangUp();
+    }
+  });
+  const client = await connect({ server });
+  const original = NbdClient.connect;
+  const connecting = vi.spyOn(NbdClient, 'connect').mockImplementation(async (options) => {
+    const made = await original.call(NbdClient, options);
+    void client.close();
+    return made;
+  });
+  onTestFinished(() => connecting.mockRestore());
+  const writing = client.write(0, new Uint8Array(512));
+  await expect(writing).rejects.toMatchObject({ code: 'ERR_DEVICE_CLOSED' });
+  await client.close();
+  await vi.waitFor(() => expect(open).toBe(0));
 });
 
 describe('opening', () => {

@@ -2,6 +2,7 @@ import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { Command, CommandFlag } from '../wire/constants.js';
+import { encodeText } from '../wire/text.js';
 import type {
   NbdConnectOptions,
   NbdQueryOptions,
@@ -47,16 +48,20 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   readonly #transport: Transport;
   readonly #session: Session;
   readonly #granted: GrantedContexts;
+  /** Changes of several requests, of which none is pending for a moment between two. */
+  readonly #inPieces = new Set<Promise<void>>();
   #closing: Promise<void> | undefined;
 
   /**
    * Connects to a server and enters an export.
    *
    * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED, ERR_NBD_TLS,
-   * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED.
+   * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED; TypeError or RangeError
+   * for an address that is none, or a name that cannot be sent.
    */
   static async connect(options: NbdConnectOptions): Promise<NbdClient> {
     const { server, export: exportName = '', tls } = options;
+    checkNames(exportName, options.contexts);
     const name = formatNbdUri(server, exportName, tls);
     const asked = new Set(options.contexts);
     asked.delete(Context.allocation);
@@ -93,6 +98,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     options: NbdQueryOptions & { readonly export?: string } = {},
   ): Promise<ExportInformation> {
     const { export: exportName = '', tls } = options;
+    checkNames(exportName);
     const name = formatNbdUri(server, exportName, tls);
     const conversation = askInfo({ export: exportName, tls: tls !== undefined });
     return converse(conversation, { ...options, server, name }, (transport, told) => {
@@ -219,6 +225,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   }
 
   async #close(): Promise<void> {
+    await Promise.allSettled(this.#inPieces);
     await this.#session.drain();
     if (this.#session.alive) {
       this.#session.sendDisconnect();
@@ -233,8 +240,23 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     this.#transport.destroy(disconnected('closed without an answer'));
   }
 
-  /** A range without payload, in requests as long as they may be, one after another. */
+  /** A range without payload, in as many requests as it needs. */
   async #pieces(
+    command: number,
+    flags: number,
+    range: { offset: number; length: number; signal?: AbortSignal },
+  ): Promise<void> {
+    if (range.length === 0) return;
+    if (range.length <= this.maximumLength) {
+      await this.#session.submit({ command, flags, ...range });
+      return;
+    }
+    const work = this.#oneByOne(command, flags, range);
+    this.#inPieces.add(work);
+    await work.finally(() => this.#inPieces.delete(work));
+  }
+
+  async #oneByOne(
     command: number,
     flags: number,
     range: { offset: number; length: number; signal?: AbortSignal },
@@ -269,4 +291,10 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     this.#require(this.canFua, 'make one request durable; flush instead');
     return CommandFlag.fua;
   }
+}
+
+/** @throws TypeError for a name that cannot be sent, before the server is bothered with it. */
+function checkNames(exportName: string, contexts: readonly string[] = []): void {
+  encodeText(exportName, 'the export name');
+  for (const context of contexts) encodeText(context, 'a context name');
 }

@@ -1,5 +1,8 @@
 import { abortedError, isAborted, LacunaError } from '../../errors/index.js';
+import { onAbort } from '../../util/index.js';
+import { checkServerAddress } from '../server-address.js';
 import { type Conversation, Dialogue } from '../stream/dialogue.js';
+import { LONGEST_TIMER_MS } from '../stream/watchdog.js';
 import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { locate } from './failures.js';
@@ -23,6 +26,8 @@ const CONNECT_TIMEOUT_MS = 15_000;
 /**
  * Connects and holds a conversation. `proceed` takes the transport over in the same turn in which the
  * conversation ends: the socket must know at once where the next bytes go.
+ *
+ * @throws TypeError, RangeError for an address that is none; else as {@link locate} makes it.
  */
 export async function converse<T, R>(
   conversation: Conversation<T>,
@@ -30,6 +35,7 @@ export async function converse<T, R>(
   proceed: (transport: Transport, result: T) => R,
 ): Promise<R> {
   const { signal, server, tls } = options;
+  checkServerAddress(server);
   if (signal?.aborted) throw abortedError(signal);
   const name = options.name ?? formatNbdUri(server, '', tls);
   try {
@@ -48,10 +54,10 @@ function hold<T, R>(
   const { signal, server, securer, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
   if (signal?.aborted) throw abortedError(signal);
   return new Promise((resolve, reject) => {
-    const onAbort = () => transport.destroy(abortedError(signal));
+    const giveUp = () => transport.destroy(abortedError(signal));
     const release = () => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      signal?.removeEventListener('abort', giveUp);
     };
     const dialogue = new Dialogue(conversation, {
       send: (bytes) => transport.write(bytes, () => {}),
@@ -69,8 +75,9 @@ function hold<T, R>(
     // First, because a new socket asks at once where its first bytes go. The server speaks first.
     dialogue.start();
     const transport = new Transport(server, dialogue, securer);
-    const timer = setTimeout(() => transport.destroy(timedOut(connectTimeoutMs)), connectTimeoutMs);
-    signal?.addEventListener('abort', onAbort);
+    const limitMs = Math.min(connectTimeoutMs, LONGEST_TIMER_MS);
+    const timer = setTimeout(() => transport.destroy(timedOut(limitMs)), limitMs);
+    if (signal !== undefined) onAbort(signal, giveUp);
   });
 }
 

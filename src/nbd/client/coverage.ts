@@ -21,11 +21,20 @@ export class Coverage {
 
   /** Marks `length` bytes at `start`; false when one of them had arrived before, or memory ran out. */
   add(start: number, length: number): boolean {
-    if (start === this.#contiguous && this.#islands.length === 0) {
-      this.#contiguous += length;
-      return true;
+    if (start === this.#contiguous) return this.#advance(start + length);
+    return start > this.#contiguous && this.#insert(start, start + length);
+  }
+
+  /** In order; the islands are looked at, and only moved when the first one is reached. */
+  #advance(end: number): boolean {
+    const islands = this.#islands;
+    if (islands.length > 0 && islands[0] < end) return false;
+    this.#contiguous = end;
+    if (islands[0] === end) {
+      this.#contiguous = islands[1];
+      islands.splice(0, 2);
     }
-    return start >= this.#contiguous && this.#insert(start, start + length);
+    return true;
   }
 
   #insert(start: number, end: number): boolean {
@@ -41,16 +50,12 @@ export class Coverage {
     else if (joinsLeft) islands[position - 1] = end;
     else if (joinsRight) islands[position] = start;
     else islands.splice(position, 0, start, end);
-    if (islands[0] === this.#contiguous) {
-      this.#contiguous = islands[1];
-      islands.splice(0, 2);
-    }
     return islands.length <= 2 * MAX_ISLANDS;
   }
 }
 
 /** A server that scatters a reply wider than this is hostile: each island costs memory and time. */
-const MAX_ISLANDS = 16384;
+const MAX_ISLANDS = 4096;
 
 /** Index of the first value of a sorted list that is at least `value`. */
 function firstAtOrAfter(sorted: readonly number[], value: number): number {

@@ -95,6 +95,8 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
   try {
     bytes = yield* take(10);
   } catch (cause) {
+    // A caller who gives up, and a limit of time, say nothing of the export.
+    if ((cause as LacunaError).code !== 'ERR_NBD_DISCONNECTED') throw cause;
     throw new LacunaError(
       'ERR_DEVICE_OPEN',
       `the server hung up when asked for the export ${JSON.stringify(name)}: it may not exist`,

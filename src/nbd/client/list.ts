@@ -17,6 +17,8 @@ export interface ListedExport {
 }
 
 const MAX_EXPORTS = 65536;
+/** Of all replies together, which are kept: a server with so many exports has short names. */
+const MAX_LIST_BYTES = 32 * 1024 * 1024;
 
 /** Asks which exports there are ("NBD_OPT_LIST") and takes leave. */
 export function* listExports(options: { tls?: boolean } = {}): Conversation<ListedExport[]> {
@@ -27,8 +29,10 @@ export function* listExports(options: { tls?: boolean } = {}): Conversation<List
   }
   yield* say(encodeOption(Option.list));
   const found: ListedExport[] = [];
-  while (found.length <= MAX_EXPORTS) {
+  let bytes = 0;
+  while (found.length <= MAX_EXPORTS && bytes <= MAX_LIST_BYTES) {
     const answer = yield* optionReply(Option.list);
+    bytes += answer.payload.length;
     if (answer.error) throw refusal(answer, 'to list its exports');
     if (answer.type === OptionReply.ack) {
       // The reply to ABORT need not be awaited: either side may hang up at once.
@@ -37,7 +41,7 @@ export function* listExports(options: { tls?: boolean } = {}): Conversation<List
     }
     found.push(decodeListed(answer));
   }
-  throw violation(`more than ${MAX_EXPORTS} exports`);
+  throw violation(`more than ${MAX_EXPORTS} exports, or ${MAX_LIST_BYTES} bytes of them`);
 }
 
 function decodeListed({ type, payload }: OptionAnswer): ListedExport {

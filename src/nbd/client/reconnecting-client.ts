@@ -1,6 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import { orAborted } from './abort.js';
+import { orAborted } from '../../util/index.js';
 import type { NbdClient } from './client.js';
 import type {
   NbdConnectOptions,
@@ -57,6 +57,8 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
   /** Why there will be no connection any more. */
   #failure: LacunaError | undefined;
   #closing: Promise<void> | undefined;
+  /** Connections that were lost, as long as they answer what they have. */
+  readonly #leaving = new Set<Promise<void>>();
   #pending = 0;
 
   /**
@@ -132,6 +134,7 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
     this.#stop.abort();
     await client?.close();
     await this.#reconnecting?.catch(() => {});
+    await Promise.all(this.#leaving);
   }
 
   #change(request: (client: NbdClient) => Promise<void>, options: NbdWriteOptions): Promise<void> {
@@ -177,7 +180,8 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
     this.#client = undefined;
     this.#durability.lost();
     // One that is only shutting down still answers what it has.
-    client.close().catch(() => {});
+    const leaving = client.close().finally(() => this.#leaving.delete(leaving));
+    this.#leaving.add(leaving);
     this.#reconnecting = this.#reconnect(reason);
     // Nobody may be waiting.
     this.#reconnecting.catch(() => {});
@@ -188,8 +192,13 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
       if (this.#closing !== undefined) throw reason;
       const client = await connectPatiently(this.#options, this.#options.reconnectDelayMs);
       await this.#checkSame(client);
-      this.#client = client;
-      return client;
+      if (this.#closing === undefined) {
+        this.#client = client;
+        return client;
+      }
+      // It was closed in the very moment; nobody else knows of this connection.
+      await client.close();
+      throw this.#closed();
     } catch (error) {
       this.#failure = this.#final(reason, error as LacunaError);
       throw this.#failure;

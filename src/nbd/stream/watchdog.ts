@@ -1,3 +1,6 @@
+/** Node's timers count in 32 bits, and fire at once where a time is longer. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /**
  * Notices that a peer makes no progress. Progress only notes the time; the timer is set anew when it
  * fires, not for every delivery.
@@ -31,11 +34,14 @@ export class Watchdog {
   }
 
   #arm(delayMs: number): void {
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      const restMs = this.#lastProgress + this.#limitMs - performance.now();
-      if (restMs > 0) this.#arm(restMs);
-      else this.#expired();
-    }, delayMs);
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        const restMs = this.#lastProgress + this.#limitMs - performance.now();
+        if (restMs > 0) this.#arm(restMs);
+        else this.#expired();
+      },
+      Math.min(delayMs, LONGEST_TIMER_MS),
+    );
   }
 }

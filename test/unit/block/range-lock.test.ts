@@ -55,3 +55,18 @@ it('lets others go on when a hold is given up before it is granted', async () =>
   lock.leave(first);
   expect(await isGranted(third)).toBe(true);
 });
+
+it('is idle when all that was held has been left', async () => {
+  const lock = new RangeLock();
+  await lock.idle;
+  const holds = [lock.enter(0, 10, true), lock.enter(0, 10, true)];
+  let isIdle = false;
+  const idle = lock.idle.then(() => {
+    isIdle = true;
+  });
+  lock.leave(holds[0]);
+  await new Promise(setImmediate);
+  expect(isIdle).toBe(false);
+  lock.leave(holds[1]);
+  await idle;
+});

@@ -136,6 +136,113 @@ it('makes whole writes wait for a change of the same block, and only for that', 
   expect(requests()).toEqual(['read 0+4096', 'write 4096+4096', 'write 0+4096', 'write 0+4096']);
 });
 
+describe('a change of a part of a block that is given up', () => {
+  /** A device whose first write or read is carried out when the test says so, and hears of no signal. */
+  function slow(kind: 'read' | 'write') {
+    const memory = new MemoryDriver({ size: SIZE });
+    const driver = strictDriver(memory, LIMITS);
+    let begin = () => {};
+    let goOn = () => {};
+    const begun = new Promise<void>((resolve) => {
+      begin = resolve;
+    });
+    const gate = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    let isFirst = true;
+    const signals: (AbortSignal | undefined)[] = [];
+    const wait = async (signal: AbortSignal | undefined) => {
+      signals.push(signal);
+      if (!isFirst) return;
+      isFirst = false;
+      begin();
+      await gate;
+    };
+    const { read, write } = driver;
+    if (kind === 'read') {
+      driver.read = async (offset, target, signal) => {
+        await wait(signal);
+        await read.call(driver, offset, target);
+      };
+    } else {
+      driver.write = async (offset, source, options) => {
+        await wait(options.signal);
+        await write!.call(driver, offset, source, options);
+      };
+    }
+    return { device: new Device(driver), memory, begun, goOn, signals };
+  }
+
+  const ABORTED = { code: 'ERR_ABORTED' };
+  const byteAt = async (memory: MemoryDriver, offset: number) => {
+    const byte = new Uint8Array(1);
+    await memory.read(offset, byte);
+    return byte[0];
+  };
+
+  it('cannot undo what its neighbour was told is done', async () => {
+    const { device, memory, begun, goOn, signals } = slow('write');
+    const abort = new AbortController();
+    const first = device.write(0, new Uint8Array(10).fill(1), abort);
+    await begun;
+    abort.abort();
+    await expect(first).rejects.toMatchObject(ABORTED);
+    expect(signals.some((signal) => signal?.aborted)).toBe(false);
+    const second = device.write(10, new Uint8Array(10).fill(2));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    goOn();
+    await second;
+    expect([await byteAt(memory, 9), await byteAt(memory, 10)]).toEqual([1, 2]);
+    await device.close();
+  });
+
+  it('takes no bytes that belong to their owner again', async () => {
+    const { device, memory, begun, goOn } = slow('read');
+    const abort = new AbortController();
+    const source = new Uint8Array(10).fill(1);
+    const first = device.write(0, source, abort);
+    await begun;
+    abort.abort();
+    await expect(first).rejects.toMatchObject(ABORTED);
+    source.fill(3);
+    goOn();
+    await device.write(10, new Uint8Array(10).fill(2));
+    expect([await byteAt(memory, 9), await byteAt(memory, 10)]).toEqual([0, 2]);
+  });
+
+  it('does not keep others from giving up too', async () => {
+    const { device, begun, goOn } = slow('write');
+    const first = device.write(0, new Uint8Array(10).fill(1));
+    await begun;
+    const abort = new AbortController();
+    const others = [
+      device.write(10, new Uint8Array(10).fill(2), abort),
+      device.write(0, new Uint8Array(4096).fill(3), abort),
+    ];
+    abort.abort();
+    for (const other of others) await expect(other).rejects.toMatchObject(ABORTED);
+    goOn();
+    await first;
+  });
+
+  it('is over before the driver is closed, which ends its waiting', async () => {
+    const { device, begun, goOn, signals } = slow('write');
+    const abort = new AbortController();
+    const first = device.write(0, new Uint8Array(10).fill(1), abort);
+    await begun;
+    abort.abort();
+    await expect(first).rejects.toMatchObject(ABORTED);
+    let isClosed = false;
+    const closing = device.close().then(() => {
+      isClosed = true;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect([isClosed, signals[0]?.aborted]).toEqual([false, true]);
+    goOn();
+    await closing;
+  });
+});
+
 describe('copyFrom', () => {
   /** A driver that copies, until it refuses; what it was asked is noted. */
   function copying(answers: boolean[]) {

@@ -1,4 +1,4 @@
-import type { LacunaError } from 'lacuna/errors';
+import { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
 import { type Agreement, handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
@@ -141,9 +141,18 @@ describe('the handshake', () => {
 
   test('a hang-up instead of EXPORT_NAME means that the export is not there', () => {
     const outcome = meet(wire.greeting(0));
-    outcome.dialogue.closed(Object.assign(new Error('gone')) as LacunaError);
+    outcome.dialogue.closed(new LacunaError('ERR_NBD_DISCONNECTED', 'gone'));
     expect(outcome.error).toMatchObject({ code: 'ERR_DEVICE_OPEN' });
   });
+
+  test.each(['ERR_ABORTED', 'ERR_TIMEOUT'] as const)(
+    'waiting for EXPORT_NAME ends with %s where that is the reason',
+    (code) => {
+      const outcome = meet(wire.greeting(0));
+      outcome.dialogue.closed(new LacunaError(code, 'enough'));
+      expect(outcome.error).toMatchObject({ code });
+    },
+  );
 
   test.each([
     [OptionError.unknown, 'ERR_DEVICE_OPEN', 'no such export'],
@@ -227,6 +236,23 @@ describe('a broken handshake is a protocol error', () => {
       expect(meet(bytes, [], sizes).error).toMatchObject({ code: 'ERR_NBD_PROTOCOL' });
     }
   });
+});
+
+test('a list of exports is not read for ever', () => {
+  const name = Buffer.alloc(16_000, 'x');
+  const entry = encodeOptionReply(
+    Option.list,
+    2,
+    wire.concat(wire.numbers([4, name.length]), name),
+  );
+  const outcome = talk(listExports(), wire.greeting());
+  let bytes = 0;
+  for (; outcome.error === undefined && bytes < 2 ** 30; bytes += entry.length) {
+    feed(outcome.dialogue, entry.subarray(0, 20));
+    if (outcome.error === undefined) feed(outcome.dialogue, entry.subarray(20));
+  }
+  expect(outcome.error).toMatchObject({ code: 'ERR_NBD_PROTOCOL' });
+  expect(bytes).toBeLessThan(40 * 2 ** 20);
 });
 
 test('the list of exports is read to its end, byte by byte', () => {

@@ -1,5 +1,5 @@
 import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
-import { abortedError } from '../../errors/index.js';
+import { abortedError } from '../errors/index.js';
 
 /**
  * Listens to a signal that may be shared by any number of requests. That is right for one copy, but Node

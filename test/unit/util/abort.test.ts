@@ -1,6 +1,6 @@
 import { getMaxListeners, setMaxListeners } from 'node:events';
 import { expect, it, vi } from 'vitest';
-import { onAbort, orAborted } from '#dist/nbd/client/abort.js';
+import { onAbort, orAborted } from '#dist/util/index.js';
 
 it('hears a signal whose owner has taken its limit of listeners away', async () => {
   const abort = new AbortController();

@@ -1,0 +1,29 @@
+import type { NbdServerAddress } from './uri.js';
+
+/** Bytes of the longest path that a Unix socket can have, without the NUL behind it (`sun_path`). */
+const LONGEST_PATH = process.platform === 'linux' ? 107 : 103;
+
+/**
+ * Checks where a server listens, before a socket is made: Node cuts a longer path, and takes an empty one for a
+ * TCP port of this machine, so that somebody else would be talked to.
+ *
+ * @throws TypeError, RangeError
+ */
+export function checkServerAddress(server: NbdServerAddress): void {
+  if (server.type === 'inet') checkPort(server.port);
+  else checkPath(server.path);
+}
+
+function checkPath(path: string): void {
+  if (path === '') throw new TypeError('the path of a Unix socket is empty');
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= LONGEST_PATH || process.platform === 'win32') return;
+  throw new RangeError(
+    `the path of a Unix socket has at most ${LONGEST_PATH} bytes, not ${bytes}: ${path}`,
+  );
+}
+
+function checkPort(port: number): void {
+  if (Number.isInteger(port) && port >= 1 && port <= 65535) return;
+  throw new RangeError(`a port is a number from 1 to 65535, not ${port}`);
+}
