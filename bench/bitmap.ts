@@ -5,7 +5,7 @@ import { OPERATIONS, type Operation, type Prepared } from './bitmap/operations.j
 import { ours } from './bitmap/ours.js';
 import { roaring } from './bitmap/roaring.js';
 import { plainWords } from './bitmap/words.js';
-import { type BenchOptions, median } from './support/bench.js';
+import { type BenchOptions, median, tell } from './support/bench.js';
 
 const SIZES = { '1 TiB': 2 ** 24, '1 PiB': 2 ** 34 };
 
@@ -65,13 +65,17 @@ async function compete(
     }
     const medianMs = result?.medianMs ?? null;
     const first = rows[0]?.medianMs ?? medianMs;
+    const ratio = medianMs === null || first === null ? null : medianMs / first;
+    if (medianMs !== null && ratio !== null) {
+      tell({ workload: `${operation.name}, ${size}`, name, medianMs, ratio });
+    }
     rows.push({
       operation: operation.name,
       size,
       contender: name,
       medianMs,
       bytes: result?.bytes ?? null,
-      ratio: medianMs === null || first === null ? null : medianMs / first,
+      ratio,
       hbitmapMs: rows.length === 0 ? operation.hbitmapMs?.[size] : undefined,
     });
   }

@@ -1,5 +1,6 @@
 /** What every bench shares: its options, interleaved runs, medians, and one way to print a table. */
 import { execFile } from 'node:child_process';
+import { loadavg } from 'node:os';
 import { promisify } from 'node:util';
 
 export interface BenchOptions {
@@ -62,13 +63,23 @@ export async function race(
     }
   }
   const medians = times.map(median);
-  return contenders.map(({ name }, i) => ({
+  const results = contenders.map(({ name }, i) => ({
     workload,
     name,
     medianMs: medians[i],
     runsMs: times[i],
     ratio: medians[i] / medians[0],
   }));
+  for (const result of results) tell(result);
+  return results;
+}
+
+/** Says a row as soon as it is known, on standard error: a bench takes many minutes, and may be stopped half way. */
+export function tell({ workload, name, medianMs, ratio }: Omit<Result, 'runsMs'>): void {
+  const load = loadavg()[0].toFixed(1);
+  console.error(
+    `${workload}: ${name} ${medianMs.toPrecision(4)} ms, ${ratio.toFixed(2)} times ours, load ${load}`,
+  );
 }
 
 export function median(values: readonly number[]): number {

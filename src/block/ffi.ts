@@ -1,4 +1,5 @@
 import { getSystemErrorName } from 'node:util';
+import { type Koffi, loadKoffi } from '../util/index.js';
 
 /**
  * The Linux calls that Node lacks. Each returns what the call returns, or a negative errno: a hole that is not
@@ -47,10 +48,7 @@ const LOCK_NO_WAIT = 4;
 
 let calls: Promise<SystemCalls | undefined> | undefined;
 
-/**
- * Binds the calls, once for each thread, through the optional package koffi. Undefined where it is not
- * installed, on other systems, and where the environment says LACUNA_FFI=off; then all works, only slower.
- */
+/** Binds the calls, once for each thread; undefined where `loadKoffi` has nothing to bind them with. */
 export function systemCalls(): Promise<SystemCalls | undefined> {
   calls ??= bind();
   return calls;
@@ -62,17 +60,11 @@ export function errnoName(result: number): string {
 }
 
 async function bind(): Promise<SystemCalls | undefined> {
-  // 64-bit only: elsewhere `off_t` would be too short to reach the end of a disk.
-  const supported = process.platform === 'linux' && ['x64', 'arm64'].includes(process.arch);
-  if (!supported || process.env.LACUNA_FFI === 'off') return undefined;
-  try {
-    return declare((await import('koffi')).default);
-  } catch {
-    return undefined;
-  }
+  const koffi = await loadKoffi();
+  return koffi === undefined ? undefined : declare(koffi);
 }
 
-function declare(koffi: typeof import('koffi').default): SystemCalls {
+function declare(koffi: Koffi): SystemCalls {
   const libc = koffi.load(null);
   const lseek = libc.func('int64_t lseek(int, int64_t, int)');
   const fallocate = libc.func('int fallocate(int, int, int64_t, int64_t)');

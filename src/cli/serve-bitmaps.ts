@@ -21,13 +21,14 @@ export function parseBitmaps(texts: readonly string[]): BitmapNames {
   const seen = new Set<string>();
   for (const text of texts) {
     const [name, ...rest] = text.split('=');
-    if (name === '' || text.endsWith('=')) {
+    const file = rest.join('=');
+    if (name === '' || (rest.length > 0 && file === '')) {
       throw new TypeError(`--bitmap ${text}: say NAME, or NAME=FILE`);
     }
     if (seen.has(name)) throw new TypeError(`--bitmap ${text}: there is one "${name}" already`);
     seen.add(name);
     if (rest.length === 0) ofSource.push(name);
-    else ofFiles.set(name, rest.join('='));
+    else ofFiles.set(name, file);
   }
   return { ofSource, ofFiles };
 }

@@ -19,11 +19,17 @@ export type DetectZeroes = 'off' | 'on' | 'unmap';
 
 /** How hard to drive both sides. Every default is chosen from what the two devices say of themselves. */
 export interface TransferOptions {
-  /** Worker threads; each opens its own connection to both sides. 0 stays on the calling thread. */
+  /**
+   * Worker threads; each opens its own connection to both sides. 0 stays on the calling thread, as a short copy does by
+   * default.
+   */
   threads?: number;
-  /** Requests in flight in each thread. */
+  /** Requests in flight in each thread. By default a copy begins with a few, and takes more where that is faster. */
   requests?: number;
-  /** Bytes of one request; a power of two from 4 KiB to 32 MiB. */
+  /**
+   * Bytes of one request; a power of two from 4 KiB to 32 MiB. By default a copy begins with what suits both sides, and
+   * makes larger ones, up to 2 MiB, where that is faster.
+   */
   requestSize?: number;
 }
 

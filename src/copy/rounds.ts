@@ -10,6 +10,7 @@ import type { Bitmap } from '../bitmap/index.js';
 import { abortedError } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import type { Remains } from './checkpoints.js';
+import { chooseThreads } from './choose-threads.js';
 import type { Control } from './control.js';
 import type { CrewOutcome } from './crew.js';
 import { again } from './device-again.js';
@@ -31,7 +32,7 @@ import { mayBeSameDisk } from './same-disk.js';
 import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
-import { chooseThreads, chooseTransfer } from './transfer.js';
+import { chooseTransfer } from './transfer.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */

@@ -1,8 +1,5 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
-import { availableParallelism } from 'node:os';
-import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
-import { isShareable } from './device-again.js';
 import { DIGEST_BLOCK } from './digest-tree.js';
 import { rulesOf } from './error-policy.js';
 import type { Transfer } from './mover.js';
@@ -12,23 +9,11 @@ import { reconnects } from './source.js';
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-/**
- * Less than this is moved sooner by the calling thread alone: a worker takes a tenth of a second to start, and
- * several of them take their processor from a server on the same machine.
- */
-const WORTH_A_THREAD = 1024 * MiB;
-
-/** Between files it is the kernel that copies, at memory speed, and one thread after another: */
-const FILES_WORTH_A_THREAD = 1024 * MiB;
-
-/** More connections than this have not been seen to help. */
-const MOST_THREADS = 4;
-
-const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB };
+const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB, onTrial: 2 * MiB };
 export const REQUESTS = { least: 1, most: 1024, default: 8, onTrial: 64 };
 /** Bytes of all requests of all threads together. */
 const MOST_IN_FLIGHT = 1024 * MiB;
-/** The same where nobody has said how many: the number grows as long as that helps. */
+/** The same where nobody has said how many, or how large: they grow as long as that helps. */
 const MOST_ON_TRIAL = 128 * MiB;
 
 /** The most worker threads that a caller may ask for. */
@@ -83,40 +68,6 @@ function checkRange(
   }
 }
 
-/**
- * Worker threads for this much work. Each opens the devices anew, so both must be of a kind that can be
- * opened several times and shows the same bytes each time.
- */
-export async function chooseThreads(
-  { threads, sequential }: TransferOptions & Pick<CopyOptions, 'sequential'>,
-  { source, target, data }: { source: Device; target: Device; data: Bitmap },
-): Promise<number> {
-  const bytes = data.dirtyBytes;
-  if (!isShareable(source) || !isShareable(target)) return 0;
-  if (sequential) return Math.min(1, threads ?? (bytes < WORTH_A_THREAD ? 0 : 1));
-  if (threads !== undefined) return threads;
-  if ((await isInFiles(source, data)) && (await isInFiles(target, data))) {
-    return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
-  }
-  if (bytes < WORTH_A_THREAD) return 0;
-  return Math.min(MOST_THREADS, availableParallelism());
-}
-
-/** Places that are looked at to know where the bytes of a device are. */
-const SAMPLES = 4;
-
-/** Whether what is going to be moved lies in files as it is, as far as samples tell: compressed bytes do not. */
-async function isInFiles(device: Device, data: Bitmap): Promise<boolean> {
-  for (let sample = 0; sample < SAMPLES; sample++) {
-    const at = data.nextDirty(Math.floor((data.size / SAMPLES) * sample));
-    if (at < 0) continue;
-    // Whoever fails here fails again when the copy begins, and is told then.
-    const place = await device.locate(at, 1).catch(() => undefined);
-    if (place?.driver?.description?.driver !== 'file') return false;
-  }
-  return true;
-}
-
 /** What each of `threads` threads does; `bytes` is what they have to move together. */
 export function chooseTransfer(
   options: CopyOptions,
@@ -135,8 +86,10 @@ export function chooseTransfer(
   const requests = options.requests ?? REQUESTS.default;
   return {
     requests,
-    mostRequests: options.requests ?? mostRequests(threads, requestSize),
+    mostRequests: options.requests ?? Math.max(requests, REQUESTS.onTrial),
     requestSize,
+    largestRequest: options.requestSize ? requestSize : largestRequest(source, target, requestSize),
+    mostBytes: Math.max(requests * requestSize, MOST_ON_TRIAL / Math.max(1, threads)),
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
     detectZeroes:
       options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
@@ -148,10 +101,10 @@ export function chooseTransfer(
   };
 }
 
-/** As many as a slow device needs, in memory that does not grow with the number of threads. */
-function mostRequests(threads: number, requestSize: number): number {
-  const bytes = MOST_ON_TRIAL / Math.max(1, threads);
-  return Math.max(REQUESTS.default, Math.min(REQUESTS.onTrial, powerBelow(bytes / requestSize)));
+/** Bytes of one request that a slow device may need. */
+function largestRequest(source: Device, target: Device, requestSize: number): number {
+  const maximum = Math.min(source.limits.maximum, target.limits.maximum);
+  return Math.max(requestSize, Math.min(REQUEST_SIZES.onTrial, powerBelow(maximum)));
 }
 
 /** Bytes of one request that suit both sides. */

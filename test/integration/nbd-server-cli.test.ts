@@ -7,6 +7,7 @@ import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile } from '#dist/block/index.js';
 import { isLoopback, parseBindAddress } from '#dist/cli/serve-address.js';
+import { parseBitmaps } from '#dist/cli/serve-bitmaps.js';
 import { makeCertificates } from '../support/certificates.js';
 import { finish } from '../support/nbd-server.js';
 import { usePeers } from '../support/peers.js';
@@ -245,6 +246,16 @@ describe('a bitmap that a file keeps', () => {
 });
 
 describe('parts', () => {
+  test('bitmaps, whatever the names of their files', () => {
+    const { ofSource, ofFiles } = parseBitmaps(['a', 'b=file', 'c=x=y=', 'd==']);
+    expect(ofSource).toEqual(['a']);
+    expect([...ofFiles]).toEqual([
+      ['b', 'file'],
+      ['c', 'x=y='],
+      ['d', '='],
+    ]);
+  });
+
   test('addresses', () => {
     expect(parseBindAddress('host')).toEqual({ type: 'inet', host: 'host', port: 10809 });
     expect(parseBindAddress('[::1]:5')).toEqual({ type: 'inet', host: '::1', port: 5 });

@@ -1,8 +1,10 @@
 /** Our server under clients that break every rule, on real sockets, beside one that keeps them. */
 import { createConnection, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LacunaError } from 'lacuna/errors';
-import { NbdClient, type NbdServerOptions } from 'lacuna/nbd';
+import { NbdClient, NbdServer, type NbdServerAddress, type NbdServerOptions } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
 import { Option } from '#dist/nbd/wire/constants.js';
 import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
@@ -239,6 +241,36 @@ describe('closing', () => {
     expect(performance.now() - started).toBeLessThan(2000);
     await client.ended();
   });
+
+  test.each<NbdServerAddress>([
+    { type: 'unix', path: join(tmpdir(), `lacuna-never-${process.pid}`) },
+    { type: 'inet', host: 'localhost', port: 0 },
+  ])('ends a server that is about to listen: $type', async (address) => {
+    const server = new NbdServer({ exports: [{ name: '', device: fakeDevice(MiB) }] });
+    const listening = server.listen(address);
+    const refused = expect(listening).rejects.toThrow('the server was closed');
+    await server.close();
+    await refused;
+    // A name is looked up by now, too.
+    await sleep(100);
+    const sockets = process.getActiveResourcesInfo().filter((each) => /server/i.test(each));
+    expect([server.address, sockets]).toEqual([undefined, []]);
+  });
+});
+
+test.each<Partial<NbdServerOptions>>([
+  { maxConnections: 0 },
+  { maxConnections: Number.NaN },
+  { handshakeTimeoutMs: Number.POSITIVE_INFINITY },
+  { handshakeTimeoutMs: Number.NaN },
+  { idleTimeoutMs: -1 },
+  { idleTimeoutMs: 2 ** 31 },
+])('a limit that is none is misuse: %o', async (limit) => {
+  const exports = [{ name: '', device: fakeDevice(MiB) }];
+  expect(() => new NbdServer({ exports, ...limit })).toThrow(RangeError);
+  await expect(new NbdServer({ exports }).close({ timeoutMs: 2 ** 31 })).rejects.toThrow(
+    RangeError,
+  );
 });
 
 describe('plain text around STARTTLS', () => {

@@ -24,18 +24,30 @@ const DEFAULTS: NbdServerLimits = {
 /** @throws RangeError when a limit is none. */
 export function resolveLimits(given: Partial<NbdServerLimits> = {}): NbdServerLimits {
   const limits = { ...DEFAULTS, ...given };
-  const check = (key: keyof NbdServerLimits, least: number, most: number) => {
-    const value = limits[key];
-    if (Number.isSafeInteger(value) && value >= least && value <= most) return;
-    throw new RangeError(
-      `limits.${key} must be a whole number from ${least} to ${most}, not ${value}`,
-    );
-  };
+  const check = (key: keyof NbdServerLimits, least: number, most: number) =>
+    checkCount(`limits.${key}`, limits[key], least, most);
   check('maxRequests', 1, 2 ** 16);
   check('maxBytes', 1, 2 ** 32);
   check('maxPayload', MiB, 64 * MiB);
   check('maxExtents', 1, MAX_EXTENTS);
   return limits;
+}
+
+/** @throws RangeError when a count is none, or outside its range. */
+export function checkCount(name: string, value: number, least: number, most: number): number {
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
+}
+
+/** A timer that is told to wait longer does not wait at all. */
+const LONGEST_WAIT_MS = 2 ** 31 - 1;
+
+/** @throws RangeError when nobody can wait for so long. */
+export function checkWait(name: string, milliseconds: number): number {
+  if (milliseconds >= 0 && milliseconds <= LONGEST_WAIT_MS) return milliseconds;
+  throw new RangeError(
+    `${name} must be from 0 to ${LONGEST_WAIT_MS} milliseconds, not ${milliseconds}`,
+  );
 }
 
 /** Options that one client may ask: enough to look at a thousand exports one by one. */

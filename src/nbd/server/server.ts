@@ -6,7 +6,7 @@ import { BufferPool } from './buffer-pool.js';
 import { type ConnectionOptions, ServerConnection } from './connection.js';
 import type { NbdExportOptions } from './export.js';
 import { ended } from './failures.js';
-import { type NbdServerLimits, resolveLimits } from './limits.js';
+import { checkCount, checkWait, type NbdServerLimits, resolveLimits } from './limits.js';
 import { ServedExport } from './served-export.js';
 import { prepareTls } from './start-tls.js';
 
@@ -70,15 +70,17 @@ export class NbdServer implements AsyncDisposable {
     if (tls !== undefined) checkServerTls(tls);
     const mode = tls === undefined ? 'off' : (tls.mode ?? 'require');
     this.#tls = tls;
-    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+    const { maxConnections = MAX_CONNECTIONS, idleTimeoutMs = 0 } = options;
+    const { handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS } = options;
+    this.#maxConnections = checkCount('maxConnections', maxConnections, 1, 2 ** 31);
     this.#onRefused = guarded(options.onRefused);
     this.#options = {
       limits,
       pool: new BufferPool(),
       offer: { exports: servedExports(options.exports, limits.maxPayload), tls: mode },
       tls: undefined,
-      handshakeTimeoutMs: options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS,
-      idleTimeoutMs: options.idleTimeoutMs ?? 0,
+      handshakeTimeoutMs: checkWait('handshakeTimeoutMs', handshakeTimeoutMs),
+      idleTimeoutMs: checkWait('idleTimeoutMs', idleTimeoutMs),
       onDeviceError: guarded(options.onDeviceError),
       onClosed: (connection, failure) => this.#closed(connection, failure),
     };
@@ -124,9 +126,10 @@ export class NbdServer implements AsyncDisposable {
     const where = address.type === 'unix' ? { path: address.path } : address;
     return new Promise((resolve, reject) => {
       const failed = (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause));
-      this.#server.once('error', failed);
+      const closed = () => reject(new TypeError('the server was closed'));
+      this.#server.once('error', failed).once('close', closed);
       this.#server.listen(where, () => {
-        this.#server.off('error', failed);
+        this.#server.off('error', failed).off('close', closed);
         this.#address = this.#bound(address);
         resolve(this.#address);
       });
@@ -146,9 +149,14 @@ export class NbdServer implements AsyncDisposable {
     return tls === 'require' ? uri.replace(/^nbd/, 'nbds') : uri;
   }
 
-  /** Stops listening, answers what is in flight, and closes every connection. Closing again is harmless. */
-  close(options: NbdServerCloseOptions = {}): Promise<void> {
-    this.#closing ??= this.#shut(options.timeoutMs ?? CLOSE_TIMEOUT_MS);
+  /**
+   * Stops listening, answers what is in flight, and closes every connection. Closing again is harmless.
+   *
+   * @throws RangeError when the timeout is none.
+   */
+  async close({ timeoutMs = CLOSE_TIMEOUT_MS }: NbdServerCloseOptions = {}): Promise<void> {
+    checkWait('timeoutMs', timeoutMs);
+    this.#closing ??= this.#shut(timeoutMs);
     return this.#closing;
   }
 
@@ -172,7 +180,11 @@ export class NbdServer implements AsyncDisposable {
   }
 
   #accept(socket: Socket): void {
-    if (this.#closing !== undefined || this.#connections.size >= this.#maxConnections) {
+    if (this.#closing !== undefined) {
+      socket.destroy();
+      return;
+    }
+    if (this.#connections.size >= this.#maxConnections) {
       socket.destroy();
       this.#onRefused(
         new LacunaError('ERR_NBD_DISCONNECTED', `more than ${this.#maxConnections} clients`),

@@ -46,6 +46,8 @@ const BLOCK_BYTES = 128 * 1024;
 const MAX_UNSENT = 1024 * 1024;
 /** Bytes of requests begun in one turn of the event loop; then other connections have theirs. */
 const TURN_BYTES = 1024 * 1024;
+/** A client that has said goodbye and does not take what it asked before is waited for so long. */
+const FAREWELL_MS = 10_000;
 /** A context's id and every other one, for a block status with a payload. */
 const STATUS_PAYLOAD_BYTES = 4096;
 
@@ -56,7 +58,7 @@ export class ServerSession implements ByteSink {
   readonly #outbox: Outbox;
   readonly #parser: RequestParser;
   readonly #work: Workplace;
-  readonly #watchdog: Watchdog;
+  #watchdog: Watchdog;
   readonly #abort = new AbortController();
   readonly #idle: ServerRequest[] = [];
   readonly #free = (request: ServerRequest) => this.#finish(request);
@@ -91,8 +93,7 @@ export class ServerSession implements ByteSink {
       holes: served.tellsHoles ? new Holes(served.device) : undefined,
       signal: this.#abort.signal,
     };
-    this.#watchdog = new Watchdog(options.idleTimeoutMs, () => this.#idled());
-    this.#watchdog.watch();
+    this.#watchdog = this.#watch(options.idleTimeoutMs);
     this.#parser = new RequestParser(
       {
         blank: () => this.#idle.pop() ?? new ServerRequest(this.#free),
@@ -126,6 +127,7 @@ export class ServerSession implements ByteSink {
   shutdown(): void {
     if (this.#closing) return;
     this.#closing = true;
+    if (this.#options.idleTimeoutMs === 0) this.#watchdog = this.#watch(FAREWELL_MS);
     this.#connection.pause();
     this.#checkDrained();
   }
@@ -206,13 +208,19 @@ export class ServerSession implements ByteSink {
     return this.#inFlight > (this.#parser.receiving ? 1 : 0);
   }
 
+  #watch(limitMs: number): Watchdog {
+    const watchdog = new Watchdog(limitMs, () => this.#idled(limitMs));
+    watchdog.watch();
+    return watchdog;
+  }
+
   /** While the device works it is not the client who is slow. */
-  #idled(): void {
+  #idled(limitMs: number): void {
     if (this.#working && this.#outbox.unsent === 0) {
       this.#watchdog.watch();
       return;
     }
-    const seconds = this.#options.idleTimeoutMs / 1000;
+    const seconds = limitMs / 1000;
     this.#connection.destroy(
       new LacunaError('ERR_TIMEOUT', `the client neither asked nor took anything for ${seconds} s`),
     );

@@ -4,6 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { LacunaError } from '../../errors/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import { ended } from './failures.js';
+import { enlargeSendBuffer } from './send-buffer.js';
 
 /** A client that was sent everything and does not close is waited for so long. */
 const LINGER_MS = 1000;
@@ -135,6 +136,7 @@ export class ServerTransport {
     const socket = new Socket(options as ConstructorParameters<typeof Socket>[0]);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
+    void enlargeSendBuffer(socket);
     return socket;
   }
 

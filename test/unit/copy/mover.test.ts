@@ -25,6 +25,8 @@ function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
     counters: control.row(0),
     requests: 4,
     mostRequests: 4,
+    largestRequest: PAGE,
+    mostBytes: SIZE,
     requestSize: PAGE,
     windowSize: 8 * PAGE,
     detectZeroes: 'off' as const,
@@ -161,5 +163,68 @@ describe('move', () => {
     expect(plan.count).toBe(0);
     expect(control.total().movedBytes).toBe(size);
     expect(await firstDifference(source, memory)).toBe(-1);
+  });
+
+  describe('from a source that answers late', () => {
+    const size = 1536 * PAGE;
+    const range = { requests: 4, mostRequests: 16, largestRequest: 8 * PAGE, mostBytes: 64 * PAGE };
+
+    /** What the requests were like, and the slots of the arena while they were made. */
+    async function moveFromAfar(arena: Arena, change = {}) {
+      const memory = fakeDevice(size);
+      await memory.write(0, pattern(size));
+      const sizes = new Set<number>();
+      let [inFlight, mostInFlight, mostUsed] = [0, 0, 0];
+      const source = fakeDevice(size, {
+        read: async (offset, bytes) => {
+          sizes.add(bytes.length);
+          inFlight += bytes.length;
+          mostInFlight = Math.max(mostInFlight, inFlight);
+          mostUsed = Math.max(mostUsed, arena.usedBytes);
+          await new Promise((resolve) => setTimeout(resolve, 4));
+          await memory.read(offset, bytes);
+          inFlight -= bytes.length;
+        },
+      });
+      const plan = new Bitmap({ size, granularity: PAGE });
+      plan.setAll();
+      const leftOutMap = new Bitmap({ size, granularity: PAGE });
+      const { options, target } = setUp(plan, fakeDevice(size));
+      const usedBefore = arena.usedBytes;
+      const windowSize = 64 * PAGE;
+      const how = { ...options, ...range, source, leftOutMap, arena, windowSize, ...change };
+      expect(await move(how)).toEqual({ flushed: true });
+      expect(plan.count).toBe(0);
+      expect(await firstDifference(target, memory)).toBe(-1);
+      expect(arena.usedBytes).toBeLessThanOrEqual(usedBefore);
+      return { sizes, mostInFlight, mostUsed: mostUsed - usedBefore };
+    }
+
+    it('makes larger requests, in slots that hold no more than it may take together', async () => {
+      const { sizes, mostInFlight, mostUsed } = await moveFromAfar(Arena.default);
+      expect(Math.max(...sizes)).toBe(8 * PAGE);
+      expect([...sizes][0]).toBe(PAGE);
+      expect(mostInFlight).toBeLessThanOrEqual(64 * PAGE);
+      // One is taken before another is given back.
+      expect(mostUsed).toBeLessThanOrEqual(72 * PAGE);
+    });
+
+    it('keeps to the size that it was given', async () => {
+      const { sizes } = await moveFromAfar(Arena.default, { largestRequest: PAGE });
+      expect([...sizes]).toEqual([PAGE]);
+    });
+
+    it('stays with small slots where the arena has no room for larger ones', async () => {
+      const arena = Arena.create({ maximumBytes: 256 * 1024 });
+      const held = [];
+      // Leaves room for the slots at first, in pieces that are too small for larger ones.
+      try {
+        for (;;) held.push(arena.allocate(PAGE));
+      } catch {
+        for (const slot of held.splice(-32)) slot.free();
+      }
+      const { sizes } = await moveFromAfar(arena, { requestSize: PAGE, largestRequest: 64 * PAGE });
+      expect(Math.max(...sizes)).toBeLessThan(64 * PAGE);
+    });
   });
 });

@@ -15,3 +15,29 @@ it('makes no request shorter than what either side takes at once', () => {
   expect(chooseTransfer(options, small, load).requestSize).toBe(4 * KIB);
   expect(chooseTransfer(options, { ...small, target }, load).requestSize).toBe(64 * KIB);
 });
+
+it('lets requests grow to 2 MiB, within what both sides take and what was asked for', () => {
+  const MIB = 1024 * KIB;
+  const source = fakeDevice(MIB);
+  const { limits } = source;
+  const load = { threads: 2, bytes: source.size };
+  const devices = { source, target: source, targetIsZero: false };
+  const target = (change: Partial<typeof limits>) => {
+    return { ...devices, target: fakeDevice(MIB, { limits: { ...limits, ...change } }) };
+  };
+  const range = (sides = devices, options = {}) => {
+    const all = { source, target: source, ...options };
+    const { requestSize, largestRequest, requests, mostRequests, mostBytes } = chooseTransfer(
+      all,
+      sides,
+      load,
+    );
+    return [requestSize / KIB, largestRequest / KIB, requests, mostRequests, mostBytes / MIB];
+  };
+  expect(range()).toEqual([512, 2048, 8, 64, 64]);
+  expect(range(target({ maximum: 1200 * KIB }))).toEqual([512, 1024, 8, 64, 64]);
+  expect(range(target({ maximum: 256 * KIB }))).toEqual([256, 256, 8, 64, 64]);
+  expect(range(target({ preferred: 8 * MIB }))).toEqual([8192, 8192, 8, 64, 64]);
+  expect(range(devices, { requestSize: 512 * KIB })).toEqual([512, 512, 8, 64, 64]);
+  expect(range(devices, { requests: 300 })).toEqual([512, 2048, 300, 300, 150]);
+});

@@ -795,6 +795,21 @@ describe('a limit for clients that do nothing', () => {
     expect(transmission.failure).toMatchObject(tooLong);
   });
 
+  test.each([
+    ['disconnects', (client: Transmission) => client.say(request(DISC))],
+    ['ends its side', (client: Transmission) => client.session.shutdown()],
+  ])('is there for one that %s and does not take its answer', async (_, leave) => {
+    const transmission = new Transmission();
+    transmission.holds = true;
+    await transmission.say(request(READ, { length: 65536, flags: DF }));
+    await leave(transmission);
+    await settle();
+    vi.advanceTimersByTime(2000);
+    expect([transmission.over, transmission.failure]).toEqual([false, undefined]);
+    vi.advanceTimersByTime(60_000);
+    expect(transmission.failure).toMatchObject(tooLong);
+  });
+
   test('is not there unless somebody sets it', () => {
     const transmission = new Transmission();
     vi.advanceTimersByTime(2 ** 31);

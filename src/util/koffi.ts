@@ -1,0 +1,17 @@
+export type Koffi = typeof import('koffi').default;
+
+/**
+ * The optional package koffi, through which functions of the C library can be called. Undefined where it is not
+ * installed, on other systems than 64-bit Linux, and where the environment says LACUNA_FFI=off; then all works,
+ * only slower.
+ */
+export async function loadKoffi(): Promise<Koffi | undefined> {
+  // 64-bit only: elsewhere `off_t` would be too short to reach the end of a disk.
+  const supported = process.platform === 'linux' && ['x64', 'arm64'].includes(process.arch);
+  if (!supported || process.env.LACUNA_FFI === 'off') return undefined;
+  try {
+    return (await import('koffi')).default;
+  } catch {
+    return undefined;
+  }
+}
