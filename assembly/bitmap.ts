@@ -1,13 +1,13 @@
 /**
- * Bitmaps as the outside sees them: a header of one unit, a lock, and operations in bytes.
+ * Bitmaps as the outside sees them: a header, a lock, and operations in bytes.
  *
  * Offsets and lengths arrive as f64 that are whole and at least 0 (JavaScript has checked that,
  * since only it can say what was wrong); whether they lie inside the bitmap is checked here, under
  * the lock, because another thread may resize at any time.
  */
 import {
-  ARENA_FULL, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC, BITMAP_ROOT,
-  BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, PAGE_BYTES, UNIT_BYTES,
+  ARENA_FULL, BITMAP_BYTES, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC,
+  BITMAP_ROOT, BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, PAGE_BYTES,
 } from "./layout";
 import { alloc, dropReference, freeBlock, referencesOf, retain } from "./buddy";
 import { lock, unlock } from "./lock";
@@ -88,9 +88,9 @@ export function setGeometry(h: usize, size: u64): void {
 
 /** A clean bitmap with one holder, or 0. */
 export function bitmapCreate(size: f64, shift: u32): usize {
-  const h = alloc(UNIT_BYTES);
+  const h = alloc(BITMAP_BYTES);
   if (h == 0) return 0;
-  memory.fill(h, 0, UNIT_BYTES);
+  memory.fill(h, 0, BITMAP_BYTES);
   store<u32>(h, shift, BITMAP_SHIFT);
   setGeometry(h, <u64><i64>size);
   store<u32>(h, heightFor(granulesOf(h)), BITMAP_HEIGHT);
@@ -100,7 +100,7 @@ export function bitmapCreate(size: f64, shift: u32): usize {
 
 /** One holder more; 0 when no bitmap is there. */
 export function bitmapAttach(h: usize): u32 {
-  if (h == 0 || (h & UNIT_BYTES - 1) != 0 || h / PAGE_BYTES >= <usize>memory.size()) return 0;
+  if (h == 0 || (h & BITMAP_BYTES - 1) != 0 || h / PAGE_BYTES >= <usize>memory.size()) return 0;
   if (load<u32>(h) != BITMAP_MAGIC || referencesOf(h) == 0) return 0;
   retain(h);
   return 1;
@@ -117,9 +117,9 @@ export function bitmapFree(h: usize): void {
 
 /** A second bitmap with the same content, which shares every node; or 0. */
 export function bitmapSnapshot(h: usize): usize {
-  const copy = alloc(UNIT_BYTES);
+  const copy = alloc(BITMAP_BYTES);
   if (copy == 0) return 0;
-  memory.fill(copy, 0, UNIT_BYTES);
+  memory.fill(copy, 0, BITMAP_BYTES);
   enterBitmap(h);
   store<u32>(copy, load<u32>(h, BITMAP_SHIFT), BITMAP_SHIFT);
   store<u32>(copy, heightOf(h), BITMAP_HEIGHT);

@@ -1,5 +1,5 @@
 /**
- * The allocator: a buddy system over 512-byte units, with a reference count on every block.
+ * The allocator: a buddy system over 64-byte units, with a reference count on every block.
  *
  * TABLE holds one u32 per unit; only the first unit of a block has one that is not 0:
  *
@@ -95,8 +95,15 @@ export function dropReference(address: usize): bool {
 export function freeBlock(address: usize): void {
   const unit = <u32>(address >> UNIT_SHIFT);
   lock(ARENA_LOCK);
-  freeLocked(unit, load<u32>(entryOf(unit)) >> ORDER_SHIFT);
+  freeLocked(unit, orderOf(unit));
   unlock(ARENA_LOCK);
+}
+
+/** The order of a block that somebody holds, or whose last reference is gone. */
+// @ts-ignore: decorator
+@inline
+export function orderOf(unit: u32): u32 {
+  return load<u32>(entryOf(unit)) >> ORDER_SHIFT;
 }
 
 /** Holders of a block. */

@@ -6,17 +6,18 @@
  * Where one side is uniform the result is known without looking: nothing, everything, the other
  * side, or its complement. Only parts that are mixed on both sides are visited.
  */
-import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, OP_XOR, UNIT_BYTES } from "./layout";
+import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, OP_XOR, NODE_BYTES } from "./layout";
 import { giveSpare, releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
 import {
-  CLEAN, DIRTY, FANOUT, LEAF_BITS, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf, nodeSlot,
-  runCount, runEnd, runStart, sumNode, tagOf,
+  CLEAN, DIRTY, FANOUT, LEAF_BITS, MOST_RUNS, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf,
+  nodeSlot, runCount, runEnd, runStart, sumNode, tagOf,
 } from "./slot";
-import { countBits, expandRuns, flipBits, packRuns, paintBits } from "./leaf";
+import { countBits, expandRuns, flipBits, paintBits } from "./leaf";
+import { packRuns } from "./runs";
 import { combineWords } from "./words";
 
-/** A unit for a tree under construction, or 0. */
-function takeUnit(h: usize): usize {
+/** A node or leaf for a tree under construction, or 0. */
+function takeNode(h: usize): usize {
   if (!reserve(h, 1)) return 0;
   return takeSpare(h);
 }
@@ -43,7 +44,7 @@ function withUniformLeft(h: usize, op: i32, a: u64, b: u64, level: u32): u64 {
 }
 
 function combineNodes(h: usize, op: i32, a: u64, b: u64, level: u32): u64 {
-  const node = takeUnit(h);
+  const node = takeNode(h);
   if (node == 0) return NO_SLOT;
   const left = nodeOf(a);
   const right = nodeOf(b);
@@ -60,7 +61,7 @@ function combineNodes(h: usize, op: i32, a: u64, b: u64, level: u32): u64 {
 function complement(h: usize, slot: u64, level: u32): u64 {
   if (slot <= DIRTY) return slot ^ DIRTY;
   if (level == 0) return combineLeaves(h, OP_XOR, slot, DIRTY);
-  const node = takeUnit(h);
+  const node = takeNode(h);
   if (node == 0) return NO_SLOT;
   const from = nodeOf(slot);
   for (let i: usize = 0; i < FANOUT; i++) {
@@ -100,16 +101,16 @@ function operandWith(op: i32, count: u64, a: u64, b: u64, level: u32): u64 {
 }
 
 function combineLeaves(h: usize, op: i32, a: u64, b: u64): u64 {
-  const leaf = takeUnit(h);
+  const leaf = takeNode(h);
   if (leaf == 0) return NO_SLOT;
-  if (tagOf(a) == TAG_NODE) memory.copy(leaf, nodeOf(a), UNIT_BYTES);
+  if (tagOf(a) == TAG_NODE) memory.copy(leaf, nodeOf(a), NODE_BYTES);
   else expandRuns(leaf, a);
   if (tagOf(b) == TAG_NODE) combineWords(leaf, nodeOf(b), op);
   else combineRuns(leaf, b, op);
   const count = countBits(leaf, 0, LEAF_BITS);
   let slot = operandWith(op, count, a, b, 0);
   if (slot != NO_SLOT) shareSlot(slot);
-  else slot = packRuns(leaf);
+  else slot = packRuns(h, leaf, MOST_RUNS);
   if (slot == NO_SLOT) return nodeSlot(leaf, count, 0);
   giveSpare(h, leaf);
   return slot;

@@ -2,10 +2,8 @@
  * Leaves: 4096 bits in 64 little-endian words, bit 0 of word 0 first. Plain loads and stores,
  * because nobody touches a leaf without the lock of the one bitmap that may write it.
  */
-import {
-  LEAF_BITS, NO_SLOT, CLEAN, DIRTY, TAG_RUNS, appendRun, runCount, runEnd, runStart, tagOf,
-} from "./slot";
-import { UNIT_BYTES } from "./layout";
+import { LEAF_BITS, DIRTY, runCount, runEnd, runStart } from "./slot";
+import { NODE_BYTES } from "./layout";
 
 // @ts-ignore: decorator
 @inline
@@ -85,74 +83,11 @@ export function selectBit(leaf: usize, rank: u32): u32 {
   return 0;
 }
 
-/** Fills a block of one unit with what a slot of level 0 that is no leaf says. */
+/** Fills a block with what a slot of level 0 that is no leaf says. */
 export function expandRuns(leaf: usize, slot: u64): void {
-  memory.fill(leaf, slot == DIRTY ? 0xff : 0, UNIT_BYTES);
-  if (tagOf(slot) != TAG_RUNS) return;
+  memory.fill(leaf, slot == DIRTY ? 0xff : 0, NODE_BYTES);
+  if (slot <= DIRTY) return;
   for (let i: u32 = 0, n = runCount(slot); i < n; i++) {
     paintBits(leaf, runStart(slot, i), runEnd(slot, i), true);
   }
-}
-
-/**
- * The slot that says the same as a leaf without needing one; NO_SLOT when it takes more than two
- * runs.
- */
-export function packRuns(leaf: usize): u64 {
-  let slot = CLEAN;
-  let start: u32 = 0;
-  let carry: u64 = 0;
-  for (let base: u32 = 0; base < LEAF_BITS; base += 64) {
-    const word = load<u64>(wordAt(leaf, base));
-    // 1 where a bit differs from the one before it: run starts and run ends take turns.
-    let edges = word ^ (word << 1 | carry);
-    let inside = carry != 0;
-    for (; edges != 0; edges &= edges - 1) {
-      const at = base + <u32>ctz<u64>(edges);
-      if (inside) slot = appendRun(slot, start, at);
-      else start = at;
-      inside = !inside;
-      if (slot == NO_SLOT) return NO_SLOT;
-    }
-    carry = word >> 63;
-  }
-  return carry != 0 ? appendRun(slot, start, LEAF_BITS) : slot;
-}
-
-/**
- * The runs of a slot with `from` up to `to` added or taken away; NO_SLOT when they become too many.
- */
-export function paintRuns(slot: u64, from: u32, to: u32, dirty: bool): u64 {
-  return dirty ? addToRuns(slot, from, to) : takeFromRuns(slot, from, to);
-}
-
-function addToRuns(slot: u64, from: u32, to: u32): u64 {
-  let result = CLEAN;
-  let pending = true;
-  for (let i: u32 = 0, n = runCount(slot); i < n; i++) {
-    const start = runStart(slot, i);
-    const end = runEnd(slot, i);
-    if (end < from) {
-      result = appendRun(result, start, end);
-    } else if (start > to) {
-      if (pending) result = appendRun(result, from, to);
-      pending = false;
-      result = appendRun(result, start, end);
-    } else {
-      from = min(from, start);
-      to = max(to, end);
-    }
-  }
-  return pending ? appendRun(result, from, to) : result;
-}
-
-function takeFromRuns(slot: u64, from: u32, to: u32): u64 {
-  let result = CLEAN;
-  for (let i: u32 = 0, n = runCount(slot); i < n; i++) {
-    const start = runStart(slot, i);
-    const end = runEnd(slot, i);
-    result = appendRun(result, start, min(end, from));
-    result = appendRun(result, max(start, to), end);
-  }
-  return result;
 }

@@ -5,17 +5,26 @@
  * from the root and copies what is shared, so the second half holds by itself. Every unit it may
  * need was reserved before (see `paintNeeds`): once begun, a stroke cannot fail.
  */
-import { UNIT_BYTES } from "./layout";
+import { NODE_BYTES } from "./layout";
 import { referencesOf } from "./buddy";
 import { giveSpare, releaseSlot, shareChildren, takeSpare } from "./nodes";
 import {
-  CLEAN, DIRTY, FANOUT, LEAF_BITS, MAX_COUNT_LEVEL, NO_SLOT, TAG_NODE, capacityOf, countOf, nodeOf,
-  nodeSlot, shiftOf, storedCount, tagOf,
+  CLEAN, DIRTY, FANOUT, LEAF_BITS, MAX_COUNT_LEVEL, MOST_RUNS, NO_SLOT, TAG_NODE, capacityOf, countOf,
+  nodeOf, nodeSlot, shiftOf, storedCount, tagOf,
 } from "./slot";
-import { expandRuns, packRuns, paintBits, paintRuns } from "./leaf";
+import { expandRuns, paintBits } from "./leaf";
+import { packRuns, paintRuns } from "./runs";
 
 /** A stroke this wide, in granules, may leave so few runs that looking for them pays. */
 const WIDE: u32 = 64;
+
+/**
+ * A leaf turns into runs when it has no more than so many: few where it grows, since looking further
+ * would cost every stroke as much as the stroke itself, and not the most that there may be, or the
+ * next stroke might make it a leaf again.
+ */
+const FEW_GROWING: u32 = 2;
+const FEW_SHRINKING: u32 = MOST_RUNS >> 1;
 
 /** Units that one stroke may need below a root at `height`: a path to either end of the range. */
 // @ts-ignore: decorator
@@ -110,7 +119,7 @@ function writableNode(h: usize, at: usize, level: u32): usize {
     const node = nodeOf(slot);
     if (referencesOf(node) == 1) return node;
     const copy = takeSpare(h);
-    memory.copy(copy, node, UNIT_BYTES);
+    memory.copy(copy, node, NODE_BYTES);
     if (level != 0) shareChildren(copy);
     const count = level <= MAX_COUNT_LEVEL ? storedCount(slot) : 0;
     store<u64>(at, nodeSlot(copy, count, level));
@@ -121,34 +130,36 @@ function writableNode(h: usize, at: usize, level: u32): usize {
   if (level == 0) expandRuns(node, slot);
   else for (let i: usize = 0; i < FANOUT; i++) store<u64>(node + (i << 3), slot);
   store<u64>(at, nodeSlot(node, countOf(slot, level), level));
+  releaseSlot(slot, level);
   return node;
 }
 
 function paintLeaf(h: usize, at: usize, from: u32, to: u32, dirty: bool): i64 {
   const slot = load<u64>(at);
   if (tagOf(slot) != TAG_NODE) {
-    const runs = paintRuns(slot, from, to, dirty);
+    const before = countOf(slot, 0);
+    const runs = paintRuns(h, slot, from, to, dirty);
     if (runs != NO_SLOT) {
       store<u64>(at, runs);
-      return <i64>(countOf(runs, 0) - countOf(slot, 0));
+      return <i64>(countOf(runs, 0) - before);
     }
   }
   const leaf = writableNode(h, at, 0);
   const changed = paintBits(leaf, from, to, dirty);
   const before = <u32>storedCount(load<u64>(at));
   const count = dirty ? before + changed : before - changed;
-  settleLeaf(h, at, leaf, count, to - from >= WIDE || (!dirty && count <= 2));
+  const wide = to - from >= WIDE;
+  const few = dirty ? (wide ? FEW_GROWING : 0) : wide ? FEW_SHRINKING : count <= 2 ? count : 0;
+  settleLeaf(h, at, leaf, count, few);
   return <i64>count - <i64>before;
 }
 
-/**
- * As settleNode; `pack` says that the leaf may have become so simple that runs can say the same.
- */
-function settleLeaf(h: usize, at: usize, leaf: usize, count: u32, pack: bool): void {
+/** As settleNode; a leaf that has no more than `few` runs gives way to them. */
+function settleLeaf(h: usize, at: usize, leaf: usize, count: u32, few: u32): void {
   let slot = NO_SLOT;
   if (count == 0) slot = CLEAN;
   else if (count == LEAF_BITS) slot = DIRTY;
-  else if (pack) slot = packRuns(leaf);
+  else if (few != 0) slot = packRuns(h, leaf, few);
   if (slot == NO_SLOT) return store<u64>(at, nodeSlot(leaf, count, 0));
   store<u64>(at, slot);
   giveSpare(h, leaf);

@@ -111,7 +111,7 @@ export function select(slot: u64, level: u32, rank: u64): u64 {
 
 function selectInLeaf(slot: u64, rank: u32): u64 {
   if (tagOf(slot) == TAG_NODE) return selectBit(nodeOf(slot), rank);
-  const first = runEnd(slot, 0) - runStart(slot, 0);
-  if (rank < first) return runStart(slot, 0) + rank;
-  return runStart(slot, 1) + rank - first;
+  let i: u32 = 0;
+  for (; runStart(slot, i) + rank >= runEnd(slot, i); i++) rank -= runEnd(slot, i) - runStart(slot, i);
+  return runStart(slot, i) + rank;
 }

@@ -2,9 +2,10 @@
 import { ARENA_FULL, BITMAP_COUNT, BITMAP_ROOT, CORRUPT, OK, OUT_OF_RANGE } from "./layout";
 import { enterBitmap, granulesOf, heightOf, leaveBitmap, paintRoot, rootOf } from "./bitmap";
 import { giveSpare, reserve, takeSpare } from "./nodes";
-import { CLEAN, DIRTY, LEAF_BITS, NO_SLOT, TAG_NODE, nodeSlot } from "./slot";
-import { countBits, packRuns } from "./leaf";
+import { CLEAN, DIRTY, LEAF_BITS, MOST_RUNS, NO_SLOT, TAG_NODE, nodeSlot } from "./slot";
+import { countBits } from "./leaf";
 import { graft, paintNeeds } from "./paint";
+import { packRuns } from "./runs";
 import { classifyWords, readWords } from "./words";
 
 /** Words that the bits of a whole bitmap fill. */
@@ -64,7 +65,7 @@ function writeLeaf(h: usize, from: u64, bytes: u32, source: usize): void {
   readWords(rootOf(h), heightOf(h), base, base + LEAF_BITS, leaf);
   memory.copy(leaf + <usize>(from - base >> 3), source, bytes);
   const count = countBits(leaf, 0, LEAF_BITS);
-  let slot = packRuns(leaf);
+  let slot = packRuns(h, leaf, MOST_RUNS);
   if (slot == NO_SLOT) slot = nodeSlot(leaf, count, 0);
   else giveSpare(h, leaf);
   const grown = graft(h, h + BITMAP_ROOT, heightOf(h), base, slot);

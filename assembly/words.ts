@@ -1,5 +1,5 @@
 /** Whole words: the serialized form of a bitmap, and leaf against leaf. */
-import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, UNIT_BYTES } from "./layout";
+import { OP_INTERSECT, OP_MERGE, OP_SUBTRACT, NODE_BYTES } from "./layout";
 import {
   CLEAN, DIRTY, LEAF_BITS, TAG_NODE, nodeOf, runCount, runEnd, runStart, shiftOf, tagOf,
 } from "./slot";
@@ -53,7 +53,7 @@ export function combineWords(target: usize, source: usize, op: i32): void {
 }
 
 function combineWordsSimd(target: usize, source: usize, op: i32): void {
-  for (let at: usize = 0; at < UNIT_BYTES; at += 16) {
+  for (let at: usize = 0; at < NODE_BYTES; at += 16) {
     const left = v128.load(target + at);
     const right = v128.load(source + at);
     let result = v128.xor(left, right);
@@ -65,7 +65,7 @@ function combineWordsSimd(target: usize, source: usize, op: i32): void {
 }
 
 function combineWordsScalar(target: usize, source: usize, op: i32): void {
-  for (let at: usize = 0; at < UNIT_BYTES; at += 8) {
+  for (let at: usize = 0; at < NODE_BYTES; at += 8) {
     const left = load<u64>(target + at);
     const right = load<u64>(source + at);
     let result = left ^ right;

@@ -1,8 +1,8 @@
 /**
  * A dirty bitmap over a disk of up to 8 PiB.
  *
- * Structure. A radix tree over granules, in units of 512 bytes. A leaf holds 4096 bits; a node has
- * 64 slots of 8 bytes. A slot at level L speaks of 2^(12 + 6 L) granules, and there are as many
+ * Structure. A radix tree over granules. A leaf holds 4096 bits in 512 bytes; a node has 64 slots of
+ * 8 bytes. A slot at level L speaks of 2^(12 + 6 L) granules, and there are as many
  * levels as the size needs:
  *
  *     root slot (in the header)          level 2:  2^24 granules, 1 TiB at 64 KiB
@@ -10,24 +10,27 @@
  *     +------+------+------+--- ... --+
  *     | CLEAN| DIRTY| NODE | CLEAN    |  64 slots of level 1: 2^18 granules, 16 GiB each
  *     +------+------+--|---+--- ... --+
- *                      |  unit, and the number of dirty granules below
- *              +------+------+--- ... --+
- *              | RUNS | NODE | CLEAN    |  64 slots of level 0: 2^12 granules, 256 MiB each
- *              +--|---+--|---+--- ... --+
- *                 |      |
- *       one or two runs  leaf: 4096 bits, 64 words, bit 0 = lowest offset
+ *                      |  where, and the number of dirty granules below
+ *              +------+------+------+--- ... --+
+ *              | RUNS | LIST | NODE | CLEAN    |  64 slots of level 0: 2^12 granules, 256 MiB each
+ *              +--|---+--|---+--|---+--- ... --+
+ *                 |      |      |
+ *                 |      |    leaf: 4096 bits, 64 words, bit 0 = lowest offset
+ *                 |   up to 16 runs, 64 bytes
+ *       one or two runs
  *
  * Invariants. A part that is uniform is CLEAN or DIRTY, whatever its size, so NODE means mixed.
  * Bits behind the end are clean, so only the path to the right edge of a full bitmap is mixed. The
- * header knows the number of dirty granules, every slot up to level 4 the number below it. Units
- * are counted by reference and copied when written with more than one; that is all a snapshot
- * needs.
+ * header knows the number of dirty granules, every slot up to level 4 the number below it. Nodes,
+ * leaves and lists are counted by reference and copied when written with more than one; that is all
+ * a snapshot needs.
  *
  * Cost. With n granules there are at most 7 levels (log64 n): one granule, the next dirty or clean
  * one, a count or the n-th dirty granule take one path down, a range two. `setAll`, `resetAll`, a
  * snapshot, and merging with an empty or full bitmap touch one path or the root alone. Memory:
- * nothing for what is uniform, 8 bytes for 4096 granules with up to two runs, 520 bytes for 4096
- * otherwise; 1 M bits scattered over 1 PiB at 64 KiB take some 40 MiB.
+ * nothing for what is uniform, 8 bytes for 4096 granules with up to two runs, 72 bytes with up to
+ * sixteen, 520 bytes otherwise; 1 M bits scattered over 1 PiB at 64 KiB take some 40 MiB, and a
+ * million runs at equal distances never more than 65.
  *
  * Threads. All of it lives in the arena; `handle` attaches to it in another thread. One lock for
  * each bitmap makes every call atomic, `claim` and the algebra included.

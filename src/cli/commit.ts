@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../copy/index.js';
 import { describeCopy } from './copy.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 
 interface CommitFlags {
@@ -31,7 +32,10 @@ export function registerCommit(program: Command, shell: Shell): void {
 }
 
 async function commitCommand(top: string, flags: CommitFlags, shell: Shell): Promise<void> {
-  const report = await commit({ top, format: flags.format, signal: shell.signal });
+  const options = { top, format: flags.format, signal: shell.signal };
+  const report = await withBar('Committing', shell, (onProgress) =>
+    commit({ ...options, onProgress }),
+  );
   for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeCommit(report));
 }

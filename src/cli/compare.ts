@@ -4,13 +4,14 @@ import { Exit } from './exit.js';
 import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
-import { formatBytes } from './units.js';
+import { formatBytes, parseCount } from './units.js';
 
 interface CompareFlags {
   format?: CompareOptions['aFormat'];
   secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
   forceShare?: boolean;
+  threads?: number;
   json?: boolean;
 }
 
@@ -36,6 +37,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     .option('-F, --second-format <format>', 'image format of the second (default: from its name)')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--strict', 'devices of different sizes are different')
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((a: string, b: string, flags: CompareFlags) =>
@@ -44,7 +46,7 @@ export function registerCompare(program: Command, shell: Shell): void {
 }
 
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
-  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare } = flags;
+  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare, threads } = flags;
   return {
     a,
     b,
@@ -53,6 +55,7 @@ function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): Com
     signal: shell.signal,
     ...(aFormat !== undefined && { aFormat }),
     ...(bFormat !== undefined && { bFormat }),
+    ...(threads !== undefined && { threads }),
   };
 }
 

@@ -1,8 +1,12 @@
 /** Lets people steer a running copy by signals. */
 
-import type { CopyJob } from '../copy/index.js';
+import type { CopyJob, StreamJob } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { Shell } from './shell.js';
+
+const AGAIN = `kill -USR2 ${process.pid}`;
+const PAUSED = `lacuna: paused; "${AGAIN}" makes it go on\n`;
+const GOES_ON = 'lacuna: goes on\n';
 
 /**
  * While a copy runs: the first interruption lets it finish what is in flight (the second ends the process, see
@@ -18,12 +22,11 @@ export function steerBySignals(job: CopyJob, shell: Shell): () => void {
     }
   };
   const toggle = () => (job.progress().state === 'running' ? job.pause() : job.resume());
-  const again = `kill -USR2 ${process.pid}`;
-  job.on('paused', () => shell.note(`lacuna: paused; "${again}" makes it go on\n`));
-  job.on('resumed', () => shell.note('lacuna: goes on\n'));
+  job.on('paused', () => shell.note(PAUSED));
+  job.on('resumed', () => shell.note(GOES_ON));
   job.on('stopped', (error) => {
     const code = error instanceof LacunaError ? ` (${error.code})` : '';
-    const text = `stopped: ${error.message}${code}; "${again}" tries again, Ctrl-C gives up`;
+    const text = `stopped: ${error.message}${code}; "${AGAIN}" tries again, Ctrl-C gives up`;
     shell.note(`lacuna: ${text}\n`);
   });
   if (shell.signal.aborted) stop();
@@ -33,4 +36,21 @@ export function steerBySignals(job: CopyJob, shell: Shell): () => void {
     shell.signal.removeEventListener('abort', stop);
     process.off('SIGUSR2', toggle);
   };
+}
+
+/**
+ * While a stream is copied: SIGUSR2 pauses it or makes it go on.
+ *
+ * @returns what takes the signal away again
+ */
+export function pauseBySignal(job: StreamJob, shell: Shell): () => void {
+  let isPaused = false;
+  const toggle = () => {
+    isPaused = !isPaused;
+    if (isPaused) job.pause();
+    else job.resume();
+    shell.note(isPaused ? PAUSED : GOES_ON);
+  };
+  if (process.platform !== 'win32') process.on('SIGUSR2', toggle);
+  return () => void process.off('SIGUSR2', toggle);
 }

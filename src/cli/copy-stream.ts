@@ -3,8 +3,10 @@ import {
   type CopyOptions,
   copyFromStream,
   copyToStream,
+  type StreamJob,
   type StreamReport,
 } from '../copy/index.js';
+import { pauseBySignal } from './copy-signals.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
@@ -20,8 +22,16 @@ const FROM_STREAM = [
   'requests',
   'requestSize',
   'flush',
+  'rate',
 ] as const;
-const TO_STREAM = ['sourceFormat', 'forceShare', 'requests', 'requestSize', 'flush'] as const;
+const TO_STREAM = [
+  'sourceFormat',
+  'forceShare',
+  'requests',
+  'requestSize',
+  'flush',
+  'rate',
+] as const;
 
 type Ends = Pick<CopyOptions, 'signal'> & { source: string; target: string };
 
@@ -37,7 +47,10 @@ export async function copyStream(
   if (source === STREAM) {
     checkOptions(options, FROM_STREAM, 'read from standard input');
     const report = await withBar(shell, (show) =>
-      copyFromStream(shell.input(), target, { ...options, signal, onProgress: show }),
+      steered(
+        copyFromStream(shell.input(), target, { ...options, signal, onProgress: show }),
+        shell,
+      ),
     );
     note(report, shell);
     await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
@@ -49,9 +62,18 @@ export async function copyStream(
     throw new TypeError('standard output is a terminal: send it into a file or a program');
   }
   const report = await withBar(shell, (show) =>
-    copyToStream(source, shell.output(), { ...options, signal, onProgress: show }),
+    steered(copyToStream(source, shell.output(), { ...options, signal, onProgress: show }), shell),
   );
   note(report, shell);
+}
+
+async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
+  const letGo = pauseBySignal(job, shell);
+  try {
+    return await job;
+  } finally {
+    letGo();
+  }
 }
 
 function checkOptions(given: object, known: readonly string[], what: string): void {
@@ -65,6 +87,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   sourceFormat: 'format',
   targetFormat: 'output-format',
   image: 'options',
+  carryBitmaps: 'bitmaps',
   unmap: 'allocated',
   retry: 'retries',
 };

@@ -23,6 +23,8 @@ interface CopyFlags {
   outputFormat?: CopyOptions['targetFormat'];
   options?: string[];
   compress?: boolean;
+  bitmaps?: boolean;
+  skipBrokenBitmaps?: boolean;
   backing?: string;
   backingFormat?: string;
   context?: string[];
@@ -52,6 +54,7 @@ const EXAMPLES = `
 Examples:
   lacuna copy disk.raw copy.raw
   lacuna copy -c -o cluster_size=128K disk.raw disk.qcow2
+  lacuna copy --bitmaps overlay.qcow2 flat.qcow2
   lacuna copy nbd://host/vda disk.raw --requests 32
   lacuna copy disk.raw nbd://host/new --target-is-zero
   lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
@@ -94,6 +97,8 @@ export function registerCopy(program: Command, shell: Shell): void {
       'make a qcow2 image over this one, of what --context or --mode top selects',
     )
     .option('-F, --backing-format <format>', 'format of the backing file')
+    .option('--bitmaps', 'give a new qcow2 image the bitmaps of the source as well')
+    .option('--skip-broken-bitmaps', 'leave out those that are inconsistent')
     .optionsGroup('What to copy:')
     .option(
       '--context <name>',
@@ -182,6 +187,8 @@ function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     targetFormat: flags.outputFormat,
     image,
     compress: flags.compress,
+    carryBitmaps: flags.bitmaps,
+    skipBrokenBitmaps: flags.skipBrokenBitmaps,
     context: flags.context,
     mode: flags.mode,
     unmap: flags.allocated ? false : undefined,
@@ -277,6 +284,8 @@ async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
     await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
   }
   if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
+  const { bitmaps = [] } = report;
+  if (bitmaps.length > 0) await shell.print(`Bitmaps: ${bitmaps.join(', ')}\n`);
   return report;
 }
 

@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
 import { type ImageFormat, openDevice } from '../block/index.js';
 import { type PopulateOptions, populate } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
 
@@ -10,6 +10,7 @@ interface PopulateFlags {
   output: string;
   name: string;
   format?: ImageFormat;
+  forceShare?: boolean;
   granularity?: number;
   mode?: PopulateOptions['mode'];
   json?: boolean;
@@ -32,6 +33,7 @@ export function registerPopulate(program: Command, shell: Shell): void {
     )
     .argument('<source...>', 'the devices to ask')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
     .option('--name <name>', 'name of the bitmap', 'allocated')
     .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
@@ -51,17 +53,17 @@ async function populateCommand(
   flags: PopulateFlags,
   shell: Shell,
 ): Promise<void> {
-  const { name, format, mode } = flags;
+  const { name, format, forceShare, mode } = flags;
   const { signal } = shell;
-  const size = await sizeOf(sources[0], format, signal);
+  const size = await sizeOf(sources[0], flags, signal);
   const file = BitmapFile.open(flags.output, { size });
   try {
     const bitmaps = new DirtyBitmaps({ size });
     file.restore(bitmaps);
     const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
     const found = new Bitmap({ size, granularity });
-    const options = { sources, sourceFormat: format, targets: [found], mode, signal };
-    const warnings = await populate(options);
+    const how = { sourceFormat: format, forceShare, mode, signal };
+    const warnings = await populate({ ...how, sources, targets: [found] });
     if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
     bitmaps.merge(name, [found]);
     const { dirtyBytes } = bitmaps.get(name);
@@ -89,8 +91,12 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
 }
 
-async function sizeOf(source: string, format: ImageFormat | undefined, signal: AbortSignal) {
-  const device = await openDevice(source, { signal, ...(format !== undefined && { format }) });
+async function sizeOf(
+  source: string,
+  { format, forceShare }: PopulateFlags,
+  signal: AbortSignal,
+): Promise<number> {
+  const device = await openDevice(source, { signal, format, forceShare });
   const { size } = device;
   await device.close();
   return size;

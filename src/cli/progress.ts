@@ -58,6 +58,23 @@ export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle
   return `${phase} [${on.repeat(full)}${off.repeat(cells - full)}] ${parts.join('  ')}`;
 }
 
+/** Shows a bar while some work tells how far it is. */
+export async function withBar<T>(
+  phase: string,
+  shell: Shell,
+  work: (show: (progress: Pick<Moment, 'doneBytes' | 'totalBytes'>) => void) => Promise<T>,
+): Promise<T> {
+  const bar = await ProgressBar.start(shell);
+  const started = performance.now();
+  try {
+    return await work(({ doneBytes, totalBytes }) => {
+      bar.show({ phase, doneBytes, totalBytes, elapsedMs: performance.now() - started });
+    });
+  } finally {
+    bar.stop();
+  }
+}
+
 /** A bar on a terminal, and nothing anywhere else. */
 export class ProgressBar {
   readonly #bar: SingleBar | undefined;

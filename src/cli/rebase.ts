@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../copy/index.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
@@ -48,7 +49,9 @@ export function registerRebase(program: Command, shell: Shell): void {
 async function rebaseCommand(image: string, flags: RebaseFlags, shell: Shell): Promise<void> {
   const { format, unsafe, json } = flags;
   const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
-  const report = await rebase(options);
+  const report = await withBar('Rebasing', shell, (onProgress) =>
+    rebase({ ...options, onProgress }),
+  );
   const told = unsafe
     ? 'Changed the name of the backing file, and nothing else.\n'
     : `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;

@@ -7,7 +7,7 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT } from './flags.js';
+import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
@@ -16,6 +16,7 @@ import { parseCount } from './units.js';
 
 interface ServeFlags extends TlsFlags {
   format?: OpenOptions['format'];
+  forceShare?: boolean;
   export: string;
   description?: string;
   readOnly?: boolean;
@@ -47,6 +48,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .description('Serves a device over NBD until it is interrupted.')
     .argument('<source>', 'the device to serve')
     .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
@@ -76,6 +78,9 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   const address = addressOf(flags);
   if (flags.readOnly && flags.writable) {
     throw new TypeError('--read-only and --writable exclude each other');
+  }
+  if (flags.forceShare && flags.writable) {
+    throw new TypeError('--force-share is for reading only: leave out --writable');
   }
   const bitmaps = parseBitmaps(flags.bitmap ?? []);
   if (flags.writable && bitmaps.ofFiles.size > 0) {
@@ -113,11 +118,11 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
 async function openSource(
   source: string,
   { ofSource }: BitmapNames,
-  { format, writable = false }: ServeFlags,
+  { format, forceShare, writable = false }: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
-  const options = { writable, contexts, signal, ...(format !== undefined && { format }) };
+  const options = { writable, contexts, signal, format, forceShare };
   const device = await openDevice(source, options);
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;

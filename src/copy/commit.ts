@@ -1,6 +1,4 @@
-import type { DirtyBitmapInfo } from '../bitmap/index.js';
 import {
-  type BitmapImage,
   type DeviceDescription,
   type FileDescription,
   guardImage,
@@ -12,6 +10,7 @@ import {
   resizeRawFile,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { carryBitmap } from './carry-bitmaps.js';
 import { closeAfter } from './close-after.js';
 import { copy } from './job.js';
 import type { CopyProgress, CopyReport } from './options.js';
@@ -147,30 +146,12 @@ async function carryBitmaps({ top, base }: Layers) {
   }
   await using to = await openBitmaps(base, { writable: true });
   for (const info of infos) {
-    const why = await carry(info, from, to);
+    const why = await carryBitmap(info, from, to);
     if (why === undefined) carried.push(info.name);
     else warnings.push(`Bitmap '${info.name}' of ${from.name} stays there: ${why}`);
   }
   await to.store();
   return { bitmaps: carried, warnings };
-}
-
-/** Returns why a bitmap cannot be carried along, if so. */
-async function carry(
-  { name, granularity, recording, inconsistent }: DirtyBitmapInfo,
-  from: BitmapImage,
-  { bitmaps }: BitmapImage,
-): Promise<string | undefined> {
-  if (inconsistent) return 'it is inconsistent';
-  const there = bitmaps.list().find((info) => info.name === name);
-  if (there?.inconsistent) return 'that of the backing file is inconsistent';
-  if (there === undefined) bitmaps.add({ name, granularity, persistent: true, disabled: true });
-  using bits = await from.load(name);
-  await bitmaps.load(name);
-  bits.resize(bitmaps.size);
-  bitmaps.merge(name, [bits]);
-  bitmaps.transaction([{ type: recording ? 'enable' : 'disable', name }]);
-  return undefined;
 }
 
 function chainError(name: string, what: string): LacunaError {

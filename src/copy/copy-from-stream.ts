@@ -5,6 +5,7 @@ import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
 import { openStreamTarget, type StreamTarget } from './stream-target.js';
 import { checkTransfer } from './transfer.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
@@ -12,33 +13,12 @@ import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 /** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions
   extends Pick<
-    CopyOptions,
-    | 'targetFormat'
-    | 'targetIsZero'
-    | 'detectZeroes'
-    | 'requests'
-    | 'requestSize'
-    | 'flush'
-    | 'signal'
-  > {
+      CopyOptions,
+      'targetFormat' | 'targetIsZero' | 'detectZeroes' | 'requests' | 'requestSize' | 'flush'
+    >,
+    StreamJobOptions {
   /** Told of every piece that was written. */
   onProgress?(progress: { doneBytes: number }): void;
-}
-
-/** What taking a stream in, or giving one out, came to. */
-export interface StreamReport {
-  /** Bytes of the stream. */
-  size: number;
-  /** Bytes written as data. */
-  movedBytes: number;
-  /** Bytes written as zeroes, without moving data. */
-  zeroedBytes: number;
-  /** Bytes never touched, because they are zero on both sides. */
-  skippedBytes: number;
-  /** Milliseconds from the call to the report. */
-  durationMs: number;
-  /** What a person should know although it succeeded. */
-  warnings: string[];
 }
 
 const REQUESTS = 8;
@@ -52,10 +32,19 @@ const REQUEST_SIZE = 512 * 1024;
  * @throws TypeError or RangeError for options that make no sense; ERR_COPY_MISMATCH where there is no more room,
  *   ERR_ABORTED when `signal` fires, and what the stream and the target fail with.
  */
-export async function copyFromStream(
+export function copyFromStream(
   readable: Readable,
   target: DeviceSource,
   options: FromStreamOptions = {},
+): StreamJob {
+  return Brake.steer(options, (brake) => run(readable, target, options, brake));
+}
+
+async function run(
+  readable: Readable,
+  target: DeviceSource,
+  options: FromStreamOptions,
+  brake: Brake,
 ): Promise<StreamReport> {
   checkTransfer(options);
   // A stream may fail while nobody reads it yet, or not any more; whoever reads it is told.
@@ -64,7 +53,7 @@ export async function copyFromStream(
     throwIfAborted(options.signal);
     const opened = await openStreamTarget({ ...options, target });
     return await closeAfter(
-      () => new Intake(readable, opened, options).run(),
+      () => new Intake(readable, opened, options, brake).run(),
       () => opened.close(),
     );
   } finally {
@@ -78,16 +67,18 @@ class Intake {
   readonly #readable: Readable;
   readonly #target: StreamTarget;
   readonly #options: FromStreamOptions;
+  readonly #brake: Brake;
   readonly #arena: Arena;
   readonly #free: ArenaBlock[] = [];
   readonly #inFlight = new Set<Promise<void>>();
   readonly #counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };
   #failure: { error: unknown } | undefined;
 
-  constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions) {
+  constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions, brake: Brake) {
     this.#readable = readable;
     this.#target = target;
     this.#options = options;
+    this.#brake = brake;
     this.#arena = takeArena();
   }
 
@@ -129,11 +120,12 @@ class Intake {
     for await (const chunk of this.#readable) {
       if (!(chunk instanceof Uint8Array)) throw new TypeError('the stream must be one of bytes');
       for (let at = 0; at < chunk.length; ) {
-        const part = chunk.subarray(at, at + slot.length - filled);
+        const room = Math.min(slot.length, this.#brake.pieceSize);
+        const part = chunk.subarray(at, at + Math.max(0, room - filled));
         slot.bytes.set(part, filled);
         at += part.length;
         filled += part.length;
-        if (filled < slot.length) continue;
+        if (filled < room) continue;
         await this.#begin(slot, offset, filled);
         offset += filled;
         filled = 0;
@@ -155,6 +147,7 @@ class Intake {
   }
 
   async #begin(slot: ArenaBlock, offset: number, length: number): Promise<void> {
+    await this.#brake.mayMove(length);
     const device = await this.#target.upTo(offset + length, () => this.#idle());
     const work = this.#write(device, slot, offset, length)
       .catch((error) => {

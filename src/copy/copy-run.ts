@@ -10,8 +10,8 @@ import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
-import { type Plan, plan } from './plan.js';
-import { type CheckedScope, checkScope } from './plan-scope.js';
+import { type Plan, planDevice } from './plan.js';
+import { type CheckedScope, checkScope, type PlanTotals } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { Resumption } from './resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
@@ -182,26 +182,7 @@ export class CopyRun {
     const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
-    const asPlanned = made.data.snapshot();
-    const { digest: wanted } = this.#options;
-    const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
-    const rounds = new Rounds({
-      options: this.#options,
-      rules: rulesOf(this.#options),
-      source,
-      target,
-      plan: made,
-      isPartial: this.#incremental,
-      resumption: this.#resumption,
-      plannedBytes: this.#plannedBytes,
-      resumedBytes: this.#resumedBytes,
-      arena,
-      control: this.#control,
-      digest: tree && onlyOnce(tree, asPlanned),
-      signal: this.#signal,
-      ending: this.#ending,
-      onStopped: (error) => this.#stopped(error),
-    });
+    const { asPlanned, tree, rounds } = await this.#prepare(made, source, target, arena);
     this.#rounds = rounds;
     try {
       warnings.push(...(await rounds.run()));
@@ -223,14 +204,16 @@ export class CopyRun {
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
     const { size } = source.device;
     const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
+    // What had to be moved twice is in the sums twice.
+    const skippedBytes = Math.max(0, size - done);
     const digest = tree?.root();
     return {
       size,
       plannedBytes: this.#plannedBytes,
       movedBytes,
       zeroedBytes,
-      // What had to be moved twice is in the sums twice.
-      skippedBytes: Math.max(0, size - done),
+      skippedBytes,
+      ...(made.totals && { skipped: reasons(skippedBytes, made.totals) }),
       resumedBytes: this.#resumedBytes,
       leftOutBytes,
       ...(made.totals && { totals: made.totals }),
@@ -243,10 +226,41 @@ export class CopyRun {
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
       ...(this.#verification && { verifiedBytes: this.#verification.totalBytes }),
       ...(digest !== undefined && { digest }),
+      ...(target.bitmaps && { bitmaps: [...target.bitmaps] }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
       warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
     };
+  }
+
+  /** All that takes memory beside the plan, before anything is written. */
+  async #prepare(made: WorkToDo, source: Source, target: Target, arena: Arena) {
+    try {
+      const asPlanned = made.data.snapshot();
+      const { digest: wanted } = this.#options;
+      const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
+      const rounds = new Rounds({
+        options: this.#options,
+        rules: rulesOf(this.#options),
+        source,
+        target,
+        plan: made,
+        isPartial: this.#incremental,
+        resumption: this.#resumption,
+        plannedBytes: this.#plannedBytes,
+        resumedBytes: this.#resumedBytes,
+        arena,
+        control: this.#control,
+        digest: tree && onlyOnce(tree, asPlanned),
+        signal: this.#signal,
+        ending: this.#ending,
+        onStopped: (error) => this.#stopped(error),
+      });
+      return { asPlanned, tree, rounds };
+    } catch (error) {
+      await this.#leave(target, error);
+      throw error;
+    }
   }
 
   /** What an earlier run has left to be done. */
@@ -268,8 +282,12 @@ export class CopyRun {
   async #leave(target: Target, error: unknown): Promise<void> {
     // What is wrong although it was written cannot be gone on from.
     if (isDifference(error)) await this.#resumption?.complete();
-    if (this.resumable === undefined || isDifference(error)) await target.leave();
-    else await this.#resumption?.leave(this.#control.unflushed);
+    else if (this.resumable !== undefined) {
+      await this.#resumption?.leave(this.#control.unflushed);
+      return;
+    }
+    const { movedBytes, zeroedBytes } = this.#control.total();
+    await (movedBytes + zeroedBytes > 0 ? target.leave() : target.abandon());
   }
 
   get #incremental(): boolean {
@@ -287,12 +305,13 @@ export class CopyRun {
       // So every piece that moves is made of whole blocks.
       this.#options.digest ? DIGEST_BLOCK : 1,
     );
-    const { mode, contexts: context, bitmaps: bitmap } = this.#scope;
-    const scope = { mode, context, bitmap };
+    const { detectZeroes } = this.#options;
+    const seesZeroes = detectZeroes !== 'off' && !source.capabilities.exactStatus;
+    const how = { granularity, arena, seesZeroes, signal: this.#ending };
     try {
-      const made = await plan({ source, ...scope, granularity, arena, signal: this.#ending });
+      const made = await planDevice(source, this.#scope, how);
       const { data, zero } = made;
-      await target.layOut?.(data);
+      await target.layOut?.({ data, zero });
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {
@@ -334,6 +353,12 @@ export class CopyRun {
   #elapsed(): number {
     return performance.now() - this.#started;
   }
+}
+
+/** What moves is rounded outward to granules, so that a little of what is clean may have moved. */
+function reasons(skippedBytes: number, totals: PlanTotals) {
+  const cleanBytes = Math.min(skippedBytes, totals.cleanBytes);
+  return { cleanBytes, zeroBytes: skippedBytes - cleanBytes };
 }
 
 function isDifference(error: unknown): boolean {

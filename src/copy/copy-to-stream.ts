@@ -2,15 +2,16 @@ import type { Writable } from 'node:stream';
 import { Device, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { closeAfter } from './close-after.js';
-import type { StreamReport } from './copy-from-stream.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { plan } from './plan.js';
 import { readExtents } from './read-extents.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
 import { checkTransfer } from './transfer.js';
 
 /** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions
-  extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize' | 'signal'> {
+  extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize'>,
+    StreamJobOptions {
   /** Told of every piece that the stream has taken. */
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
@@ -22,17 +23,26 @@ const ZEROES = Buffer.alloc(512 * 1024);
  * pieces are read ahead, and no more of them than `requests`, however slowly the stream takes them. The stream is not
  * ended.
  *
- * @throws ERR_DEVICE_IO where the stream fails (`errno` is EPIPE where its reader went away), ERR_ABORTED when
+ * @throws TypeError or RangeError for options that make no sense; ERR_DEVICE_IO where the stream fails (`errno` is EPIPE where its reader went away), ERR_ABORTED when
  *   `signal` fires, and what the source fails with.
  */
-export async function copyToStream(
+export function copyToStream(
   source: DeviceSource,
   writable: Writable,
   options: ToStreamOptions = {},
+): StreamJob {
+  return Brake.steer(options, (brake) => run(source, writable, options, brake));
+}
+
+async function run(
+  source: DeviceSource,
+  writable: Writable,
+  options: ToStreamOptions,
+  brake: Brake,
 ): Promise<StreamReport> {
   checkTransfer(options);
   const { sourceFormat: format, forceShare, signal } = options;
-  const outlet = new Outlet(writable, signal);
+  const outlet = new Outlet(writable, brake, signal);
   try {
     if (source instanceof Device) return await pour(source, outlet, options);
     const device = await openDevice(source, { format, forceShare, signal });
@@ -57,9 +67,10 @@ async function pour(
   const movedBytes = made.data.dirtyBytes;
   let doneBytes = 0;
   const write = async (bytes: Uint8Array) => {
-    await outlet.write(bytes, doneBytes);
-    doneBytes += bytes.length;
-    onProgress?.({ doneBytes, totalBytes: size });
+    for await (const length of outlet.write(bytes, doneBytes)) {
+      doneBytes += length;
+      onProgress?.({ doneBytes, totalBytes: size });
+    }
   };
   try {
     for await (const { data, length } of readExtents(source, made, options)) {
@@ -90,17 +101,30 @@ function* zeroesOf(length: number): Generator<Uint8Array> {
 /** Writes to a stream, one piece after the other. */
 class Outlet {
   readonly #writable: Writable;
+  readonly #brake: Brake;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(writable: Writable, signal: AbortSignal | undefined) {
+  constructor(writable: Writable, brake: Brake, signal: AbortSignal | undefined) {
     this.#writable = writable;
+    this.#brake = brake;
     this.#signal = signal;
     // A stream may fail while nobody writes to it yet, or not any more; the next write tells.
     writable.on('error', ignore);
   }
 
+  /** Writes bytes in as many pieces as the rate wants, and tells the length of each that the stream has taken. */
+  async *write(bytes: Uint8Array, offset: number): AsyncGenerator<number, void, void> {
+    for (let at = 0; at < bytes.length; ) {
+      const piece = bytes.subarray(at, at + this.#brake.pieceSize);
+      await this.#brake.mayMove(piece.length);
+      await this.#writePiece(piece, offset + at);
+      at += piece.length;
+      yield piece.length;
+    }
+  }
+
   /** Resolves when the stream has taken the piece. */
-  async write(bytes: Uint8Array, offset: number): Promise<void> {
+  async #writePiece(bytes: Uint8Array, offset: number): Promise<void> {
     const signal = this.#signal;
     throwIfAborted(signal);
     await new Promise<void>((resolve, reject) => {

@@ -1,9 +1,10 @@
 const FINEST = 512;
-const MOST_GRANULES = 2 ** 35;
+const MOST_GRANULES = 2 ** 34;
 
 /**
- * The finest granularity that numbers a disk's granules below 2^35: 512 bytes up to 16 TiB. Runs of any
- * length cost the same memory, so fine granules are cheap; and they keep a plan exact to the sector.
+ * The finest granularity that numbers a disk's granules below 2^34: 512 bytes up to 8 TiB, 4 KiB up to 64.
+ * Runs of any length cost the same memory, so fine granules are cheap, and they keep a plan exact. But the more
+ * of them there are, the more nodes may hold next to nothing each: with 2^34 up to 32 MiB of them in one bitmap.
  */
 export function planGranularity(size: number): number {
   let granularity = FINEST;

@@ -3,7 +3,6 @@ export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export {
   copyFromStream,
   type FromStreamOptions,
-  type StreamReport,
 } from './copy-from-stream.js';
 export { copyToStream, type ToStreamOptions } from './copy-to-stream.js';
 export { type DigestOptions, type DigestReport, digest } from './digest.js';
@@ -27,4 +26,5 @@ export { type Plan, type PlanOptions, plan } from './plan.js';
 export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';
 export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';
-export { type RebaseOptions, type RebaseReport, rebase } from './rebase.js';
+export { type RebaseOptions, type RebaseProgress, type RebaseReport, rebase } from './rebase.js';
+export type { StreamJob, StreamJobOptions, StreamReport } from './stream-job.js';

@@ -4,6 +4,7 @@ import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
 import { checkScope, isPartial } from './plan-scope.js';
+import { checkRate } from './rate-limit.js';
 import { checkTransfer } from './transfer.js';
 
 /** What `CopyJob.on` tells of, and with what. */
@@ -58,13 +59,6 @@ function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off')
   );
 }
 
-function checkRate(rate: number | undefined): void {
-  if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
-  throw new RangeError(
-    `a rate must be a number of bytes per second from 1 to ${Number.MAX_SAFE_INTEGER}, not ${rate}`,
-  );
-}
-
 /**
  * A copy that is running: await it for the report, iterate it for progress, or listen to its events.
  */
@@ -81,7 +75,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     this.#run = new CopyRun(options, {
       paused: () => events.emit('paused'),
       resumed: () => events.emit('resumed'),
-      stopped: (error) => events.emit('stopped', error),
+      stopped: (error) => this.#tell('stopped', error),
     });
     this.#report = this.#run.start();
     // Whoever only iterates gets the failure from there; it must not count as unhandled as well.
@@ -140,7 +134,10 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     this.#run.stop();
   }
 
-  /** Calls `listener` whenever `event` happens. */
+  /**
+   * Calls `listener` whenever `event` happens. What a listener throws is an exception that nobody caught, as of any
+   * emitter: it does not become the copy's failure. Where the process outlives it, the copy goes on.
+   */
   on<Name extends keyof CopyEvents>(
     event: Name,
     listener: (...args: CopyEvents[Name]) => void,
@@ -188,9 +185,20 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
   async #tellProgress(): Promise<void> {
     this.#tellsProgress = true;
     try {
-      for await (const progress of this) this.#events.emit('progress', progress);
+      for await (const progress of this) this.#tell('progress', progress);
     } catch {
       // Whoever awaits the job is told.
+    }
+  }
+
+  /** Tells of what the engine did by itself, where no caller could catch what a listener throws. */
+  #tell<Name extends keyof CopyEvents>(event: Name, ...args: CopyEvents[Name]): void {
+    try {
+      this.#events.emit(event, ...(args as never));
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
     }
   }
 }

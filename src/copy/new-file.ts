@@ -12,6 +12,8 @@ import {
   type RawPreallocation,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { type CarriedBitmaps, dropBitmaps } from './carry-bitmaps.js';
+import { type Increment, layOutIncrement } from './increment-layout.js';
 import type { CopyOptions } from './options.js';
 import type { PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
@@ -34,7 +36,11 @@ export interface NewFile {
   /** How it is opened. */
   describe(path: string, dataFile?: PartialFile): DeviceDescription;
   /** Makes it anew, when it is known what will be written, so that nothing but data is written then. */
-  layOut?(path: string, data: Bitmap): Promise<void>;
+  layOut?(path: string, increment: Increment): Promise<void>;
+  /** Adds what comes last, when all else is written and nobody has the file open. */
+  finish?(path: string): Promise<void>;
+  /** Takes away what `finish` has added in a run that died behind it. */
+  unfinish?(path: string): Promise<void>;
 }
 
 export function newRawFile(
@@ -66,18 +72,28 @@ export function newImage(
   file: FileDescription,
   size: number,
   options: CopyOptions,
+  bitmaps?: CarriedBitmaps,
 ): NewFile {
   checkImage(options);
   const { image = {}, compress = description.compress, preallocation, signal } = options;
   const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
   refuseResume(file.filename, options);
   const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
-  const isLaidOut = !compress && backing === undefined;
   const below = backing && describeBacking(file.filename, backing);
+  const isLaidOut = !compress && (backing === undefined || isPlain(image));
+  const names = bitmaps?.names;
+  const describe = (path: string, data?: PartialFile): Qcow2Description => ({
+    ...description,
+    file: { ...file, filename: path },
+    backing: below ?? null,
+    ...(below && { 'backing-folders': foldersOf(file.filename, below) }),
+    ...(data && { 'data-file': { driver: 'file', filename: data.path } }),
+    ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
+  });
   return {
     filename: file.filename,
     isZero: backing === undefined,
-    binding: { "target's format": JSON.stringify({ ...image, preallocation }) },
+    binding: { "target's format": JSON.stringify({ ...image, preallocation, bitmaps: names }) },
     keepsBack: !isLaidOut,
     ...(dataFile !== undefined && {
       dataFile: {
@@ -91,16 +107,14 @@ export function newImage(
       },
     }),
     make: (path, how) => createQcow2(path, { ...made, ...how }),
-    describe: (path, data) => ({
-      ...description,
-      file: { ...file, filename: path },
-      backing: below ?? null,
-      ...(below && { 'backing-folders': foldersOf(file.filename, below) }),
-      ...(data && { 'data-file': { driver: 'file', filename: data.path } }),
-      ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
-    }),
+    describe,
     ...(isLaidOut && {
-      layOut: async (path, data) => {
+      layOut: async (path, { data, zero }) => {
+        if (below !== undefined) {
+          const how = { path, image: describe(path), base: below, signal };
+          await layOutIncrement({ ...how, options: { ...made, clusterSize } }, { data, zero });
+          return;
+        }
         const mapped = new Bitmap({ size, granularity: clusterSize, arena: data.arena });
         try {
           mapped.merge(data);
@@ -110,11 +124,15 @@ export function newImage(
         }
       },
     }),
+    ...(bitmaps && { finish: bitmaps.addTo, unfinish: dropBitmaps }),
   };
 }
 
 function checkImage(options: CopyOptions): void {
-  const { image: { backing, dataFile } = {}, compress, preallocation = 'off' } = options;
+  const { image: { backing, dataFile, version } = {}, compress, preallocation = 'off' } = options;
+  if (options.carryBitmaps && version === 2) {
+    throw new TypeError('an image of version 2 keeps no bitmaps: make it one of version 3');
+  }
   if (backing !== undefined && !isPartial(options)) {
     throw new TypeError(
       'a full copy holds all of the disk, so that nothing of a backing file would be seen: leave out the backing file, or copy only what is dirty, or what the top layer holds',
@@ -142,6 +160,11 @@ function refuseResume(filename: string, { image = {}, compress, resume }: CopyOp
   if (resume === undefined || !why) return;
   const message = `${filename} is a new image that ${why}, and the copy to it cannot be resumed: leave out the resume file`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
+}
+
+/** Over a base, only whole clusters that can say that they are zero are worth laying out. */
+function isPlain({ extendedL2, dataFile, version }: NonNullable<CopyOptions['image']>): boolean {
+  return !extendedL2 && dataFile === undefined && version !== 2;
 }
 
 type Backing = NonNullable<NonNullable<CopyOptions['image']>['backing']>;

@@ -90,6 +90,14 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * must hold, an image is made in the modes `top` and `incremental` too, and takes in only what these write.
    */
   image?: NewImageOptions;
+  /**
+   * Give a target that is a new qcow2 image the bitmaps of the source, which must be one too: those that stand in the
+   * image itself, and not in its backing files. Default false. A bitmap that is inconsistent fails the copy before it
+   * begins.
+   */
+  carryBitmaps?: boolean;
+  /** Leave out bitmaps that are inconsistent, with a warning. Default false. */
+  skipBrokenBitmaps?: boolean;
   /** Compress the clusters of a target that is a qcow2 image. Default false. */
   compress?: boolean;
   /** Read the source although others may be writing it; see OpenOptions. */
@@ -107,7 +115,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   digest?: boolean;
   /**
    * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
-   * ahead as usual. One thread does it all, and what has to become zero is read like data. Default false.
+   * ahead as usual. One thread does it all, and what has to become zero is zeroed in its turn, in requests as long as those for data.
+   * Default false.
    */
   sequential?: boolean;
   /**
@@ -210,11 +219,16 @@ export interface CopyReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are clean or zero on both sides. */
   skippedBytes: number;
+  /**
+   * Why they were not: `clean` is not dirty, or not of the top layer; `zero` reads as zero on both sides, by status or
+   * because zeroes were found in what was read. Absent where the copy went on from an earlier run.
+   */
+  skipped?: { cleanBytes: number; zeroBytes: number };
   /** Bytes that failed and were left out, see `errors`. */
   leftOutBytes: number;
   /**
-   * What the plan knew of the source: how much of it is clean, a hole, zero, or data. Absent where the copy went on
-   * from an earlier run, which had the plan.
+   * What the plan knew of the source: how much of it is clean, a hole, zero, or data; `skipped` says what of it was
+   * left alone. Absent where the copy went on from an earlier run, which had the plan.
    */
   totals?: PlanTotals;
   /** Bytes that earlier runs had moved or zeroed; the other numbers are this run's. */
@@ -241,6 +255,8 @@ export interface CopyReport {
   verifiedBytes?: number;
   /** Of the source's content, if it was asked for. */
   digest?: string;
+  /** Names of the bitmaps that were carried along, if that was asked for. */
+  bitmaps?: string[];
   /** What a person should know although the copy succeeded. */
   warnings: string[];
 }

@@ -8,7 +8,7 @@ import { closeAfter } from './close-after.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
 import type { DeviceSource } from './options.js';
 import type { CheckedScope } from './plan-scope.js';
-import { walkStatus } from './status-walk.js';
+import { type Range, walkStatus } from './status-walk.js';
 
 /** Opens a source so that it can be planned by a scope. */
 export async function openForPlan(
@@ -32,11 +32,19 @@ export interface PlanWalk extends CheckedScope {
   readonly arena: Arena;
   readonly signal: AbortSignal | undefined;
   /**
+   * Whoever moves the data looks for zeroes in it: then a short dirty range is taken for data unasked, because
+   * reading it costs as much as asking, and tells the same.
+   */
+  readonly seesZeroes?: boolean | undefined;
+  /**
    * Takes a range that counts and whether it reads as zero, and is not allocated. Ranges do not come in order,
    * and none comes twice.
    */
   readonly visit: (offset: number, length: number, isZero: boolean, isHole: boolean) => void;
 }
+
+/** Bytes that a device reads about as fast as it tells their status: a cluster of most images. */
+const SHORT = 64 * 1024;
 
 const HOLES_AS_DATA = 'some holes were taken for data';
 const CLEAN_AS_DIRTY = 'some clean ranges were taken for dirty';
@@ -152,28 +160,41 @@ async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
   const { source, signal } = walk;
   const refusals = new Refusals(source, HOLES_AS_DATA);
   const spans = new Spans(dirty);
+  // A span may hold clean gaps.
+  const visitDirty = (offset: number, length: number, status: number) => {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const area = dirty.nextDirtyArea(at, end);
+      if (area === null) return;
+      visit(walk, area.offset, area.length, status);
+      at = area.offset + area.length;
+    }
+  };
+  const unasked = ({ offset, length }: Range) => visitDirty(offset, length, Status.data);
   try {
     await walkStatus({
       device: source,
-      ranges: spans,
+      ranges: walk.seesZeroes ? longOnes(spans, unasked) : spans,
       contexts: [Context.allocation],
       signal,
       refused: refusals.add,
       visit: (offset, length, [status]) => {
         spans.seen(offset, length);
-        const end = offset + length;
-        for (let at = offset; at < end; ) {
-          const area = dirty.nextDirtyArea(at, end);
-          if (area === null) return;
-          visit(walk, area.offset, area.length, status);
-          at = area.offset + area.length;
-        }
+        visitDirty(offset, length, status);
       },
     });
   } finally {
     dirty.free();
   }
   return refusals.warnings;
+}
+
+/** Passes on the ranges that are worth a question, and hands the others to `unasked`. */
+function* longOnes(ranges: Iterable<Range>, unasked: (range: Range) => void): Generator<Range> {
+  for (const range of ranges) {
+    if (range.length > SHORT) yield range;
+    else unasked(range);
+  }
 }
 
 function visit(walk: PlanWalk, offset: number, length: number, status: number): void {

@@ -12,7 +12,7 @@ import {
   type PlanScope,
   type PlanTotals,
 } from './plan-scope.js';
-import { openForPlan, walkPlan } from './plan-walk.js';
+import { openForPlan, type PlanWalk, walkPlan } from './plan-walk.js';
 
 /** What must be done to make a target equal to a source. No granule is in both bitmaps. */
 export interface Plan {
@@ -65,17 +65,18 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   );
 }
 
-async function planDevice(
+/** As {@link plan}, for an open device. */
+export async function planDevice(
   source: Device,
   scope: CheckedScope,
-  options: PlanOptions,
+  options: Pick<PlanOptions, 'granularity' | 'arena' | 'signal'> & Pick<PlanWalk, 'seesZeroes'>,
 ): Promise<Plan> {
-  const { arena = Arena.default, signal } = options;
+  const { arena = Arena.default, seesZeroes, signal } = options;
   const { granularity = planGranularity(source.size) } = options;
   const draft = new Draft(source.size, granularity, arena, scope.mode);
   try {
     const visit = draft.add;
-    const warnings = await walkPlan({ ...scope, source, arena, signal, visit });
+    const warnings = await walkPlan({ ...scope, source, arena, seesZeroes, signal, visit });
     return draft.finish(warnings);
   } catch (error) {
     draft.discard();

@@ -13,6 +13,8 @@ export interface PopulateOptions {
   sources: readonly DeviceSource[];
   /** The format inside paths. Default: from each path's ending. */
   sourceFormat?: ImageFormat | undefined;
+  /** Read although others may be writing; see OpenOptions. */
+  forceShare?: boolean | undefined;
   /** Bitmaps of that size and of any granularity. What is dirty in them stays dirty. */
   targets: readonly Bitmap[];
   /**
@@ -33,7 +35,7 @@ export interface PopulateOptions {
  *   bitmap is not of the size of a source; else as {@link plan}.
  */
 export async function populate(options: PopulateOptions): Promise<string[]> {
-  const { sources, sourceFormat, targets, mode = 'full', signal } = options;
+  const { sources, sourceFormat, forceShare, targets, mode = 'full', signal } = options;
   if (mode !== 'full' && mode !== 'top') {
     throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);
   }
@@ -46,7 +48,8 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
       warnings.push(...(await populateFrom(source, targets, mode, signal)));
       continue;
     }
-    const device = await openForPlan(source, scope, { format: sourceFormat, signal });
+    const how = { format: sourceFormat, forceShare, signal };
+    const device = await openForPlan(source, scope, how);
     const found = await closeAfter(
       () => populateFrom(device, targets, mode, signal),
       () => device.close(),

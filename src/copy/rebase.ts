@@ -29,6 +29,14 @@ export interface RebaseOptions {
   unsafe?: boolean | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. The image keeps its old backing file then. */
   signal?: AbortSignal | undefined;
+  /** Told about ten times a second how much of the disk has been gone through. */
+  onProgress?(progress: RebaseProgress): void;
+}
+
+export interface RebaseProgress {
+  doneBytes: number;
+  /** Bytes of the disk. */
+  totalBytes: number;
 }
 
 /** What a rebase came to. */
@@ -40,6 +48,8 @@ export interface RebaseReport {
 /** Bytes compared at once, and the unit in which what differs is written. */
 const PIECE = 1024 * 1024;
 const UNIT = 64 * 1024;
+/** Between two moments of progress. */
+const PROGRESS_MS = 100;
 /** How much of the disk's status is asked for at once. */
 const WINDOW = 2 ** 34;
 
@@ -65,10 +75,8 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
   return { writtenBytes };
 }
 
-async function keepContent(
-  description: Qcow2Description,
-  { backing, signal }: RebaseOptions,
-): Promise<number> {
+async function keepContent(description: Qcow2Description, options: RebaseOptions): Promise<number> {
+  const { backing, signal } = options;
   const below = backing === null ? undefined : await openBacking(description, backing, signal);
   return await closeAfter(
     async () => {
@@ -76,7 +84,7 @@ async function keepContent(
       const device = await openUnrecorded(description);
       return await closeAfter(
         async () => {
-          const written = await writeDifferences(device, below, signal);
+          const written = await writeDifferences(device, below, options);
           await device.flush();
           return written;
         },
@@ -125,13 +133,24 @@ function openBacking(
   throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: filename });
 }
 
-/** Writes what the image shows and does not hold, where the device that will be below it shows something else. */
-async function writeDifferences(
+/**
+ * Writes what the image shows and does not hold, where the device that will be below it shows something else.
+ *
+ * @returns how many bytes that were.
+ */
+export async function writeDifferences(
   image: Device,
   below: Device | undefined,
-  signal?: AbortSignal,
+  { signal, onProgress }: Pick<RebaseOptions, 'signal' | 'onProgress'>,
 ): Promise<number> {
   const turns = new Turns();
+  const totalBytes = image.size;
+  let told = performance.now();
+  const tell = (doneBytes: number) => {
+    if (performance.now() - told < PROGRESS_MS) return;
+    told = performance.now();
+    onProgress?.({ doneBytes, totalBytes });
+  };
   const buffers = { old: Buffer.alloc(PIECE), fresh: Buffer.alloc(PIECE) };
   let written = 0;
   for (let start = 0; start < image.size; start += WINDOW) {
@@ -140,11 +159,14 @@ async function writeDifferences(
       for (let at = offset; at < offset + length; at += PIECE) {
         await turns.next();
         throwIfAborted(signal);
+        tell(at);
         const range = { at, length: Math.min(PIECE, offset + length - at) };
         written += await writeDifference(image, below, range, buffers);
       }
     }
+    tell(end);
   }
+  onProgress?.({ doneBytes: totalBytes, totalBytes });
   return written;
 }
 

@@ -33,6 +33,7 @@ import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseTransfer } from './transfer.js';
+import { withoutReading } from './unread-zeroes.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */
@@ -79,6 +80,8 @@ export class Rounds {
   /** Bytes of the whole copy, as a later run counts them. */
   #wholeBytes = 0;
   #lost: Side | undefined;
+  /** What a copy in sequence writes like data, and knows to be zero. */
+  #unread: Bitmap | undefined;
 
   constructor(given: RoundsOptions) {
     this.#given = given;
@@ -110,7 +113,7 @@ export class Rounds {
   /** Gives back what the arena holds for this. */
   free(): void {
     const { data, zero } = this.#unconfirmed;
-    for (const bitmap of [data, zero, this.leftOutMap]) bitmap.free();
+    for (const bitmap of [data, zero, this.leftOutMap, this.#unread]) bitmap?.free();
   }
 
   async #attempt(): Promise<CrewOutcome> {
@@ -160,6 +163,9 @@ export class Rounds {
     const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
     this.totalBytes = doneBytes(control) + totalBytes;
     if (options.sequential) {
+      // In order, what must be zero is a part of the data; but it need not be read.
+      if (this.#unread === undefined) this.#unread = zero.snapshot();
+      else this.#unread.merge(zero);
       data.merge(zero);
       zero.resetAll();
     }
@@ -207,6 +213,7 @@ export class Rounds {
       const remains = resumption?.remains?.data;
       // The flush of this thread's device is the last step of every round.
       const how = { ...transfer, ...this.#side(), moved, remains, flush: false };
+      if (this.#unread) devices.source = withoutReading(devices.source, this.#unread);
       const outcome = await move({ ...how, ...devices, plan: plan.data, arena });
       return { ...outcome, warnings: [] };
     }

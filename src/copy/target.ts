@@ -1,7 +1,6 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import type { Stats } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import type { Bitmap } from '../bitmap/index.js';
 import {
   Device,
   type DeviceDescription,
@@ -10,8 +9,10 @@ import {
   syncFolder,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
+import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
@@ -32,8 +33,10 @@ export interface Target {
   made?: MadeFile;
   /** An earlier run has moved everything, and given the file its name. */
   complete?: boolean;
+  /** Names of the bitmaps that it is going to have from the source, if that was asked for. */
+  bitmaps?: readonly string[];
   /** Prepares a new target for what the plan says will be written: once, before anything is. */
-  layOut?: ((data: Bitmap) => Promise<void>) | undefined;
+  layOut?: ((increment: Increment) => Promise<void>) | undefined;
   /** Makes durable where the target can be found while it is written. */
   anchor(): Promise<void>;
   /** Makes the target take its final name, when all is written and durable. */
@@ -66,15 +69,22 @@ export async function prepareTarget(
   const file = target instanceof Device ? undefined : await fileToMake(description, options);
   await refuseSameFile(description, options, source, file === undefined);
   if (file === undefined) refuseMaking(options, description);
+  const bitmaps = await bitmapsToCarry(options, source);
   if (target instanceof Device && options.compress) {
     throw new TypeError('a device that is open compresses or does not: open it with "compress"');
   }
   if (target instanceof Device) return inPlace(target, source, sameSize, told);
 
   if (file !== undefined) {
-    const made = newFile(description as DeviceDescription, file, source.size, options);
-    if (state !== undefined) return await goOn(made, options, state);
-    return await make(made, source, options);
+    const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
+    const opened = await (state === undefined
+      ? make(made, source, options)
+      : goOn(made, options, state));
+    if (bitmaps !== undefined) {
+      opened.bitmaps = bitmaps.names;
+      opened.warnings.push(...bitmaps.warnings);
+    }
+    return opened;
   }
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
   const device = await open();
@@ -101,8 +111,10 @@ function newFile(
   file: FileDescription,
   size: number,
   options: CopyOptions,
+  bitmaps: CarriedBitmaps | undefined,
 ): NewFile {
-  if (description.driver === 'qcow2') return newImage(description, file, size, options);
+  if (description.driver === 'qcow2') return newImage(description, file, size, options, bitmaps);
+  if (bitmaps !== undefined) refuseBitmaps(file.filename);
   if (options.image !== undefined) refuseImage(file.filename);
   return newRawFile(file, size, options);
 }
@@ -200,10 +212,11 @@ function backingOf(target: DeviceDescription, name: string): string | undefined 
 
 /** Only a file that is made here can be given its space before, or be told how it shall be. */
 function refuseMaking(
-  { preallocation = 'off', image }: CopyOptions,
+  { preallocation = 'off', image, carryBitmaps }: CopyOptions,
   target?: DeviceDescription,
 ): void {
   const name = filesOf(target)[0] ?? 'The target';
+  if (carryBitmaps) refuseBitmaps(name);
   if (image !== undefined && target?.driver !== 'qcow2') refuseImage(name);
   const what = image !== undefined ? 'be made as asked' : 'be preallocated';
   if (preallocation === 'off' && image === undefined) return;
@@ -215,6 +228,11 @@ function refuseImage(name: string): never {
   throw new TypeError(
     `${name} is no qcow2 image, and the options are for one: say the format, or leave them out`,
   );
+}
+
+function refuseBitmaps(name: string): never {
+  const message = `${name} is no qcow2 image that is made now, and only those get the bitmaps of the source: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }
 
 /** A regular file is made or replaced; a block device is written in place. */
@@ -269,6 +287,10 @@ async function openMade(
     anchor: () => syncFolder(file.path),
     commit: async () => {
       if (kind.keepsBack) await opened.device.flush();
+      if (kind.finish !== undefined) {
+        await opened.device.close();
+        await kind.finish(file.path);
+      }
       // An image that is there must find its data.
       await data?.commit(flush);
       await file.commit(flush);
@@ -288,9 +310,9 @@ async function openMade(
       return opened.device.close();
     },
     ...(kind.layOut && {
-      layOut: async (bytes: Bitmap) => {
+      layOut: async (increment: Increment) => {
         await opened.device.close();
-        await kind.layOut?.(file.path, bytes);
+        await kind.layOut?.(file.path, increment);
         opened.device = await open();
       },
     }),
@@ -306,14 +328,16 @@ async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): P
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
   const file = await PartialFile.reopen(filename, made);
-  // It has been laid out by the run that began it.
-  if (file !== undefined)
+  if (file !== undefined) {
+    await unfinish(kind, file);
+    // It has been laid out by the run that began it.
     return { ...(await openMade(kind, { file }, options)), layOut: undefined };
+  }
 
   if (!(await PartialFile.isCommitted(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
   }
-  const device = await openDevice(kind.describe(filename), { writable: true, signal });
+  const device = await openDevice(asItIs(kind.describe(filename)), { writable: true, signal });
   return {
     device,
     isZero: false,
@@ -328,4 +352,20 @@ async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): P
     reopen: async () => {},
     close: () => device.close(),
   };
+}
+
+async function unfinish(kind: NewFile, file: PartialFile): Promise<void> {
+  try {
+    await kind.unfinish?.(file.path);
+  } catch (error) {
+    file.release();
+    throw error;
+  }
+}
+
+/** An image that is whole may have got what it could not have while it was written. */
+function asItIs(description: DeviceDescription): DeviceDescription {
+  if (description.driver !== 'qcow2') return description;
+  const { mapping: _, ...rest } = description;
+  return rest;
 }

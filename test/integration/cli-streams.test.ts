@@ -54,6 +54,19 @@ describe('lacuna copy SOURCE -', () => {
     expect(stderr).toMatch(/^lacuna: The stream took no more .*EPIPE.*\n$/);
   });
 
+  test('keeps to a rate, and pauses when it is told to by a signal', async () => {
+    const { code, stdout } = await shell(
+      [
+        `'${process.execPath}' '${MAIN}' copy --rate 20M disk.raw - > slow 2> notes & copy=$!`,
+        'until [ -s slow ]; do sleep 0.05; done; kill -USR2 $copy',
+        'until grep -q paused notes; do sleep 0.05; done; kill -USR2 $copy',
+        'wait $copy && sha256sum < slow && cat notes',
+      ].join('\n'),
+    );
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`^${sha256}  -\n.*paused; .*\n.*goes on\n$`));
+  });
+
   test('reads a disk that is in use, if it is told to', async () => {
     const { code, stdout } = await shell('lacuna copy --force-share disk.raw - | cmp - disk.raw');
     expect([code, stdout]).toEqual([0, '']);

@@ -206,6 +206,18 @@ describe('lacuna compare', () => {
       expect.objectContaining({ equal: false, offset: 32 * MIB }),
     ]);
   });
+
+  test('compares in as many threads as it is told to', async () => {
+    const { stdout } = await lacuna([
+      'compare',
+      '--json',
+      '--threads',
+      '1',
+      'disk.raw',
+      'same.raw',
+    ]);
+    expect(JSON.parse(stdout)).toMatchObject({ equal: true, threads: 1 });
+  });
 });
 
 describe('an interrupted command', () => {

@@ -188,9 +188,11 @@ describe('an interrupted copy', () => {
       writeFileSync(target, 'what was there before');
       let interrupted = 0;
       const result = await runCli(['copy', '--threads', threads, source.uri, target], {
-        // Once it has begun: the command hears of signals from then on.
+        // Once something was written: without that nothing is left.
         started: async (child) => {
-          while (!readdirSync(folder).some((name) => name.includes('.partial-'))) await sleep(20);
+          const hasBegun = (name: string) =>
+            name.includes('.partial-') && statSync(join(folder, name)).blocks > 0;
+          while (!readdirSync(folder).some(hasBegun)) await sleep(20);
           await sleep(500);
           interrupted = Date.now();
           child.kill('SIGINT');

@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type CopyOptions, copy, openDevice } from 'lacuna';
+import { Bitmap } from 'lacuna/bitmap';
 import { Random } from 'lacuna/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Status } from '#dist/extent/index.js';
@@ -264,6 +265,37 @@ describe('an increment as an image over its base', () => {
       const held = own.reduce((sum, { length }) => sum + length, 0);
       // What is dirty and zero is zero here as well, without being held; version 2 cannot say that.
       expect(held).toBeLessThan(image.version === 2 ? 3 * MiB : 400 * KiB);
+    }
+  });
+
+  test.each([
+    [512, 12 * MiB],
+    [64 * KiB, 5 * MiB + 512],
+    [2 * MiB, 12 * MiB],
+  ])('is filled from the base where it is clean: clusters of %i', async (clusterSize, below) => {
+    const random = new Random(SEED);
+    const older = join(folder, 'base.raw');
+    makeSource(older, random, below);
+    const wanted = Buffer.alloc(12 * MiB);
+    const now = readFileSync(source);
+    for (const granularity of [512, 4 * KiB, 256 * KiB]) {
+      readFileSync(older).copy(wanted.fill(0));
+      const bitmap = new Bitmap({ size: 12 * MiB, granularity });
+      for (let i = 0; i < 60; i++) {
+        const offset = random.below(12 * MiB);
+        bitmap.set(
+          offset,
+          Math.min(12 * MiB - offset, 1 + random.below(random.pick([1, 300_000]))),
+        );
+      }
+      for (const { offset, length } of bitmap.ranges())
+        now.copy(wanted, offset, offset, offset + length);
+      const image = { clusterSize, backing: { filename: 'base.raw', format: 'raw' } };
+      for (const threads of [0, 2]) {
+        await copy({ source, target, bitmap, image, threads });
+        writeFileSync(join(folder, 'wanted.raw'), wanted);
+        judge(target, join(folder, 'wanted.raw'));
+      }
     }
   });
 

@@ -54,11 +54,19 @@ describe('a file that QEMU writes', () => {
       ['map', path],
       ['info', path],
       ['compare', path, path],
+      ['populate', path, '-o', `${path}.bitmaps`],
     ]) {
       expect(await runCli(args)).toMatchObject({ stderr: expect.stringContaining('-U') });
       expect(await runCli([...args, '-U'])).toMatchObject({ code: 0 });
     }
     expect((await runCli(['copy', '-U', path, `${path}.other`])).code).toBe(0);
+    const serve = ['serve', path, '--socket', `${path}.sock`];
+    expect(await runCli(serve)).toMatchObject({ stderr: expect.stringContaining('-U') });
+    expect((await runCli([...serve, '-U', '--writable'])).code).toBe(2);
+    const started = (child: ChildProcess) => {
+      child.stdout?.once('data', () => child.kill('SIGINT'));
+    };
+    expect((await runCli([...serve, '-U'], { started })).code).toBe(0);
   });
 
   it('is not replaced by a copy, and not served', async () => {

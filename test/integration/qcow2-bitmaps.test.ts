@@ -6,8 +6,13 @@ import { describe, expect, it } from 'vitest';
 import { stepsOr } from '../support/long-run.js';
 import { attachLoopDevice } from '../support/loop-device.js';
 import { run, usePeers } from '../support/peers.js';
-import { QmpConnection } from '../support/qmp.js';
 import { runCli } from '../support/run-cli.js';
+import {
+  bitmapsByQemu,
+  bitmapsByUs,
+  bitmapsOfNode,
+  imageDaemon,
+} from '../support/stored-bitmaps.js';
 import { Random } from '../unit/bitmap/random.js';
 
 const MIB = 2 ** 20;
@@ -25,72 +30,7 @@ async function newImage(size: number, ...options: string[]): Promise<string> {
   return path;
 }
 
-/** A daemon with an image as node `disk`. */
-async function daemon(path: string, { readOnly = false, rest = [] as string[] } = {}) {
-  const socket = `${path}-${images++}.sock`;
-  const peer = await peers.storageDaemon([
-    ...['--chardev', `socket,id=m,path=${socket},server=on,wait=off`, '--monitor', 'chardev=m'],
-    ...['--blockdev', `driver=file,node-name=file,filename=${path},read-only=${readOnly}`],
-    ...['--blockdev', `driver=qcow2,node-name=disk,file=file,read-only=${readOnly}`],
-    ...rest,
-  ]);
-  return { peer, monitor: await QmpConnection.open(socket) };
-}
-
-interface QemuBitmap {
-  name: string;
-  granularity: number;
-  recording: boolean;
-  inconsistent?: boolean;
-  digest?: string;
-}
-
-/** The bitmaps of an image as QEMU loads them. */
-async function byQemu(path: string): Promise<QemuBitmap[]> {
-  const { peer, monitor } = await daemon(path, { readOnly: true });
-  const found = await bitmapsOf(monitor);
-  await monitor.close();
-  await peer.stop();
-  return found;
-}
-
-async function bitmapsOf(monitor: QmpConnection): Promise<QemuBitmap[]> {
-  const nodes = (await monitor.execute('query-named-block-nodes', { flat: true })) as {
-    'node-name': string;
-    'dirty-bitmaps'?: QemuBitmap[];
-  }[];
-  const node = nodes.find((each) => each['node-name'] === 'disk');
-  const found: QemuBitmap[] = [];
-  for (const { name, granularity, recording, inconsistent } of node?.['dirty-bitmaps'] ?? []) {
-    if (inconsistent) {
-      found.push({ name, granularity, recording, inconsistent });
-      continue;
-    }
-    const args = { node: 'disk', name };
-    const answer = await monitor.execute('x-debug-block-dirty-bitmap-sha256', args);
-    const { sha256 } = answer as { sha256: string };
-    found.push({ name, granularity, recording, digest: sha256 });
-  }
-  return sorted(found);
-}
-
-async function byUs(path: string): Promise<QemuBitmap[]> {
-  await using image = await openBitmaps(path);
-  const found: QemuBitmap[] = [];
-  for (const { name, granularity, recording, inconsistent } of image.bitmaps.list()) {
-    if (inconsistent) {
-      found.push({ name, granularity, recording, inconsistent });
-      continue;
-    }
-    using bits = await image.load(name);
-    found.push({ name, granularity, recording, digest: bits.digest() });
-  }
-  return sorted(found);
-}
-
-function sorted(bitmaps: QemuBitmap[]): QemuBitmap[] {
-  return bitmaps.sort((a, b) => (a.name < b.name ? -1 : 1));
-}
+const byQemu = (path: string) => bitmapsByQemu(peers, path);
 
 async function expectClean(path: string): Promise<void> {
   const { status, stdout, stderr } = spawnSync('qemu-img', ['check', path], { encoding: 'utf8' });
@@ -135,7 +75,7 @@ describe('bitmaps that QEMU stored', () => {
     await run('qemu-img', ['bitmap', '--add', '--disable', path, 'empty']);
     const commands = ['write 0 4k', `write ${size - 512} 512`, `write ${size / 2 - 512} 1M`];
     await run('qemu-io', ['-f', 'qcow2', ...commands.flatMap((each) => ['-c', each]), path]);
-    const ours = await byUs(path);
+    const ours = await bitmapsByUs(path);
     expect(ours).toHaveLength(5);
     expect(ours).toEqual(await byQemu(path));
   });
@@ -143,7 +83,7 @@ describe('bitmaps that QEMU stored', () => {
   it('are inconsistent after QEMU was killed, and can only be removed', async () => {
     const path = await newImage(16 * MIB);
     await run('qemu-img', ['bitmap', '--add', path, 'b0']);
-    const { peer } = await daemon(path);
+    const { peer } = await imageDaemon(peers, path);
     const writing = expect(openBitmaps(path, { writable: true })).rejects;
     await writing.toMatchObject({ code: 'ERR_DEVICE_LOCKED' });
     await peer.stop('SIGKILL');
@@ -176,7 +116,7 @@ describe('bitmaps that we stored', () => {
       await storeSome(path, granularity, random);
       await expectClean(path);
     }
-    const ours = await byUs(path);
+    const ours = await bitmapsByUs(path);
     expect(ours, `LACUNA_SEED=${random.seed}`).toEqual(await byQemu(path));
   });
 
@@ -219,7 +159,7 @@ describe('bitmaps that we stored', () => {
     }
     expect(spawnSync('sha256sum', [path], { encoding: 'utf8' }).stdout).toBe(before);
     await resizeQcow2(path, 600 * MIB);
-    expect(await byUs(path)).toEqual(await byQemu(path));
+    expect(await bitmapsByUs(path)).toEqual(await byQemu(path));
     await expectClean(path);
   });
 
@@ -376,7 +316,7 @@ describe('a bitmap as an image', () => {
     const bits = await newPath();
     await exportBitmap(bits, { bitmap, name: 'from-us' });
     await expectClean(bits);
-    const { monitor } = await daemon(await newImage(size));
+    const { monitor } = await imageDaemon(peers, await newImage(size));
     await monitor.execute('block-dirty-bitmap-add', { node: 'disk', name: 'live', granularity });
     const file = { driver: 'file', filename: bits };
     const node = { driver: 'qcow2', 'node-name': 'bits', 'read-only': true, file };
@@ -387,7 +327,7 @@ describe('a bitmap as an image', () => {
       bitmaps: [{ node: 'bits', name: 'from-us' }],
     });
     await monitor.execute('blockdev-del', { 'node-name': 'bits' });
-    const [live] = await bitmapsOf(monitor);
+    const [live] = await bitmapsOfNode(monitor);
     expect(live.digest, `LACUNA_SEED=${random.seed}`).toBe(bitmap.digest());
     await monitor.close();
   });
@@ -398,7 +338,7 @@ describe('a bitmap as an image', () => {
     await run('qemu-io', ['-f', 'qcow2', '-c', 'write 1M 1M', path]);
     const target = await newPath();
     expect((await runCli(['bitmap', 'export', path, 'b0', target, '--as', 'x'])).code).toBe(0);
-    const [stored] = await byUs(path);
+    const [stored] = await bitmapsByUs(path);
     expect(await byQemu(target)).toEqual([{ ...stored, name: 'x', recording: false }]);
     expect((await runCli(['bitmap', 'export', path, 'b0', target])).code).toBe(1);
   });
@@ -424,7 +364,7 @@ describe('lacuna bitmap', () => {
     expect(dump).toMatchObject({ dirtyBytes: 65536, ranges: [{ start: 1048576, length: 65536 }] });
     const failed = await runCli(['bitmap', 'remove', path, 'a', 'c']);
     expect([failed.code, failed.stderr]).toEqual([1, expect.stringContaining("no bitmap 'c'")]);
-    expect(await byUs(path)).toHaveLength(2);
+    expect(await bitmapsByUs(path)).toHaveLength(2);
     const odd = await runCli(['bitmap', 'add', '-g', '1000', path, 'c']);
     expect([odd.code, odd.stderr]).toEqual([2, expect.stringContaining('power of two')]);
     const raw = await runCli(['bitmap', 'list', '-f', 'raw', path]);

@@ -14,6 +14,7 @@ import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
 import { checkWritable } from './image-writer.js';
 import { LiveHeader } from './live-header.js';
 import { readHeader } from './read-header.js';
+import { repairRefcounts } from './repair.js';
 
 /** How the bitmaps of an image are opened; see {@link OpenOptions} for what has no words of its own. */
 export interface BitmapImageOptions
@@ -50,7 +51,8 @@ export class BitmapImage implements AsyncDisposable {
     file: Device,
     { writable = false, arena }: BitmapImageOptions,
   ): Promise<BitmapImage> {
-    const header = await readHeader(file);
+    const found = await readHeader(file);
+    const header = writable ? await repairRefcounts(file, found) : found;
     const reader = readerOf(file);
     const { clusterSize } = geometryOf(header);
     const bitmaps = new DirtyBitmaps({ size: header.size, clusterSize, arena });

@@ -14,6 +14,7 @@ import {
   resolveNamed,
 } from './named-file.js';
 import { readHeader, readSnapshots } from './read-header.js';
+import { repairRefcounts } from './repair.js';
 
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;
@@ -79,8 +80,9 @@ async function openAll(
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(own)];
   checkChain(file.name, above);
-  const header = await readHeader(file);
-  checkWritable(header, file, description);
+  const found = await readHeader(file);
+  checkWritable(found, file, description);
+  const header = readOnly || !grows ? found : await repairRefcounts(file, found);
   const snapshots = await readSnapshots(file, header);
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
   const folders = foldersOf(description, opening, own);
@@ -91,14 +93,14 @@ async function openAll(
   const below = describeBackingFile(description, names);
   const backing =
     below && (await open({ ...below, 'read-only': true }, { folders, above, grows: false }));
-  const found: Qcow2Description = {
+  const opened: Qcow2Description = {
     ...description,
     file: own,
     backing: backing === undefined ? null : (backing.description ?? below),
     ...(dataFile !== undefined && { 'data-file': dataFile.description ?? wanted }),
   };
   const parts = { header, file, dataFile, snapshot, snapshots, backing };
-  return { ...parts, devices, description: found };
+  return { ...parts, devices, description: opened };
 }
 
 /** A chain that comes back to a file of its own would have no end. */

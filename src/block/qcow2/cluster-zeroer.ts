@@ -120,7 +120,13 @@ export class ClusterZeroer {
   }
 
   async #zeroClusters(offset: number, count: number, unmap: boolean): Promise<void> {
-    const { mapping, geometry } = this.#parts;
+    const { mapping, geometry, version, backingSize } = this.#parts;
+    if (version > 2 && mapping.isEmpty(mapping.placeOf(offset).l1Index)) {
+      // Only what shines through must be hidden.
+      const shining = Math.min(count, Math.ceil((backingSize - offset) / geometry.clusterSize));
+      if (shining > 0) await mapping.fill(offset, shining, { ...UNMAPPED, zero: this.#all });
+      return;
+    }
     const mapped = await mapping.lookUp(offset, count);
     // Entries that need not change must not make a table, nor copy one.
     let first = 0;

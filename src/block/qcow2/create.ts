@@ -12,9 +12,11 @@ import {
   l1EntriesFor,
   MAX_L1_BYTES,
   MAX_REFCOUNT_TABLE_BYTES,
+  type Mapped,
   type NewLayout,
   planNewLayout,
   RefcountCodec,
+  UNMAPPED,
   viewOf,
   writeL1Entry,
   writeMapped,
@@ -46,6 +48,7 @@ interface Plan {
   readonly geometry: Geometry;
   readonly layout: NewLayout;
   readonly mapped: MappedClusters;
+  readonly zeroed: MappedClusters;
   /** Numbers of clusters: where the L2 tables and the data of what is mapped begin. */
   readonly firstTable: number;
   readonly tables: number;
@@ -70,17 +73,24 @@ export async function createQcow2(filename: string, given: Qcow2Options): Promis
  * metadata; see `mapping` of a description.
  *
  * @param mapped a bitmap whose granularity is the cluster size. With preallocation all clusters are mapped.
+ * @param zeroed clusters that read as zero, and take no room; none of them mapped. With a backing file this must be given:
+ * whoever does so will write all of what is mapped, since the backing file is not seen there.
  */
 export async function layOutQcow2(
   filename: string,
   given: Qcow2Options,
   mapped: MappedClusters,
+  zeroed?: MappedClusters,
 ): Promise<void> {
   const options = checkOptions(given);
-  if (options.backing !== undefined) {
+  if (options.backing !== undefined && zeroed === undefined) {
     throw new TypeError('clusters that are mapped before they are written would hide the backing');
   }
-  await create(filename, options, options.preallocation === 'off' ? mapped : allOf(options));
+  if (options.version === 2 && zeroed !== undefined) {
+    throw new TypeError('version 2 cannot say that clusters read as zero');
+  }
+  const isAll = options.preallocation !== 'off';
+  await create(filename, options, isAll ? allOf(options) : mapped, zeroed);
 }
 
 const NONE: MappedClusters = { count: 0, nextDirty: () => -1, nextZero: (offset) => offset };
@@ -90,10 +100,15 @@ function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {
   return { count, nextDirty: (offset) => (offset < size ? offset : -1), nextZero: () => -1 };
 }
 
-async function create(filename: string, options: CheckedOptions, mapped: MappedClusters) {
+async function create(
+  filename: string,
+  options: CheckedOptions,
+  mapped: MappedClusters,
+  zeroed = NONE,
+): Promise<void> {
   const image = resolve(filename);
   const { exclusive, mode, dataFile, size, preallocation } = options;
-  const plan = planImage(image, options, mapped);
+  const plan = planImage(image, options, { mapped, zeroed });
   const header = encodeHeader(plan.header, image);
   await createRawFile(image, plan.layout.total * plan.geometry.clusterSize, { exclusive, mode });
   await using file = await openNew(image);
@@ -117,7 +132,11 @@ async function openNew(filename: string): Promise<Device> {
   return new Device(await FileDriver.open({ driver: 'file', filename }));
 }
 
-function planImage(image: string, options: CheckedOptions, mapped: MappedClusters): Plan {
+function planImage(
+  image: string,
+  options: CheckedOptions,
+  { mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>,
+): Plan {
   const { size, clusterSize, dataFile, refcountBits, version } = options;
   const clusterBits = Math.log2(clusterSize);
   const refcountOrder = Math.log2(refcountBits);
@@ -131,7 +150,7 @@ function planImage(image: string, options: CheckedOptions, mapped: MappedCluster
     );
   }
   const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
-  const tables = countTables(mapped, geometry);
+  const tables = countTables({ mapped, zeroed }, geometry);
   const clusters = dataFile === undefined ? mapped.count : 0;
   const rest = l1Clusters + tables + clusters;
   const layout = planNewLayout(rest, clusterSize, geometry.refcountBlockEntries);
@@ -170,6 +189,7 @@ function planImage(image: string, options: CheckedOptions, mapped: MappedCluster
     geometry,
     layout,
     mapped,
+    zeroed,
     firstTable,
     tables,
     firstData: firstTable + tables,
@@ -207,51 +227,70 @@ async function writeRefcounts(file: Device, { geometry, header, layout }: Plan):
 }
 
 /** L2 tables that map something. */
-function countTables(mapped: MappedClusters, { l2Span }: Geometry): number {
+function countTables(clusters: Pick<Plan, 'mapped' | 'zeroed'>, { l2Span }: Geometry): number {
   let tables = 0;
-  for (let at = mapped.nextDirty(0); at >= 0; at = mapped.nextDirty(at - (at % l2Span) + l2Span)) {
+  for (let at = nextOf(clusters, 0); at >= 0; at = nextOf(clusters, at - (at % l2Span) + l2Span)) {
     tables++;
   }
   return tables;
 }
 
+/** The first cluster from `offset` on that an entry says something of; -1 where there is none. */
+function nextOf({ mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>, offset: number): number {
+  const [first, second] = [mapped.nextDirty(offset), zeroed.nextDirty(offset)];
+  if (first < 0 || second < 0) return Math.max(first, second);
+  return Math.min(first, second);
+}
+
+/** Calls back for each cluster of a range that is in a set. */
+function forEachIn(
+  clusters: MappedClusters,
+  { start, stop, step }: { start: number; stop: number; step: number },
+  visit: (offset: number) => void,
+): void {
+  for (let at = clusters.nextDirty(start, stop); at >= 0; at = clusters.nextDirty(at, stop)) {
+    const zero = clusters.nextZero(at, stop);
+    const end = zero < 0 ? stop : zero;
+    for (; at < end; at += step) visit(at);
+    if (at >= stop) return;
+  }
+}
+
 /** The L1 table and the L2 tables: all clusters in a row. Of a table only the part is written that maps something. */
 async function writeTables(file: Device, plan: Plan): Promise<void> {
-  const { header, geometry, options, mapped, firstTable, firstData } = plan;
+  const { header, geometry, options, mapped, zeroed, firstTable, firstData } = plan;
   const { clusterSize, l2EntryBytes, l2Span } = geometry;
-  // Over a backing file, subclusters are reserved and still show it.
-  const allocated = options.backing === undefined ? allUnits(geometry) : 0;
+  const all = allUnits(geometry);
+  // Over a backing file, subclusters are reserved and still show it; unless it has been asked for what is zeroed.
+  const allocated = options.backing === undefined || zeroed !== NONE ? all : 0;
   const l1 = new Uint8Array(header.l1Size * 8);
   const table = new Uint8Array(clusterSize);
   const writes = new GatheredWrites(file);
   const turns = new Turns();
   let offset = firstTable * clusterSize;
   let host = firstData * clusterSize;
-  for (let at = mapped.nextDirty(0); at >= 0; ) {
+  for (let at = nextOf(plan, 0); at >= 0; ) {
     const start = at - (at % l2Span);
     const stop = Math.min(start + l2Span, alignUp(options.size, clusterSize));
+    const range = { start: at, stop, step: clusterSize };
     const placeOf = (guest: number) => ((guest - start) / clusterSize) * l2EntryBytes;
     const from = placeOf(at);
     let to = from;
-    for (; at >= 0 && at < stop; at = mapped.nextDirty(at, stop)) {
-      const zero = mapped.nextZero(at, stop);
-      const end = zero < 0 ? stop : zero;
-      for (; at < end; at += clusterSize, host += clusterSize) {
-        const place = options.dataFile === undefined ? host : at;
-        writeMapped(
-          table,
-          placeOf(at),
-          { host: place, copied: true, allocated, zero: 0 },
-          geometry,
-        );
-      }
-      to = placeOf(at);
-    }
+    const put = (guest: number, entry: Mapped) => {
+      writeMapped(table, placeOf(guest), entry, geometry);
+      to = Math.max(to, placeOf(guest) + l2EntryBytes);
+    };
+    forEachIn(mapped, range, (guest) => {
+      const place = options.dataFile === undefined ? host : guest;
+      put(guest, { host: place, copied: true, allocated, zero: 0 });
+      host += clusterSize;
+    });
+    forEachIn(zeroed, range, (guest) => put(guest, { ...UNMAPPED, zero: all }));
     await writes.write(offset + from, table.subarray(from, to));
     table.fill(0, from, to);
     writeL1Entry(viewOf(l1), (start / l2Span) * 8, { offset, copied: true });
     offset += clusterSize;
-    at = mapped.nextDirty(start + l2Span);
+    at = nextOf(plan, start + l2Span);
     await turns.next();
   }
   await writes.end();

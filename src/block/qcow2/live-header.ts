@@ -14,6 +14,7 @@ export type HeaderChanges = Partial<
     | 'l1Offset'
     | 'refcountTableOffset'
     | 'refcountTableClusters'
+    | 'incompatible'
     | 'autoclear'
     | 'extensions'
   >
@@ -87,5 +88,7 @@ function patch(sector: Uint8Array, header: Header): void {
   writeU64(view, 40, header.l1Offset);
   writeU64(view, 48, header.refcountTableOffset);
   view.setUint32(56, header.refcountTableClusters);
-  if (header.version > 2) view.setBigUint64(88, header.autoclear);
+  if (header.version === 2) return;
+  view.setBigUint64(72, header.incompatible);
+  view.setBigUint64(88, header.autoclear);
 }

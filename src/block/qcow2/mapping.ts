@@ -12,45 +12,15 @@ import {
 } from '../../qcow2/index.js';
 import { Serial } from '../../util/index.js';
 import type { Allocator, Run } from './allocator.js';
-import { type HostFile, joinSpans, type Span } from './host-file.js';
+import { type HostFile, joinSpans } from './host-file.js';
+import { type L2Table, L2Tables, type SpanChange, type TableChange } from './l2-tables.js';
 import type { LiveHeader } from './live-header.js';
-
-/** L2 tables are kept up to this many bytes, and sixteen of them whatever they take. */
-const CACHE_BYTES = 16 * 1024 * 1024;
-const CACHE_TABLES = 16;
-/** With so much of them changed, they are written without waiting for a flush. */
-const DIRTY_SHARE = 0.5;
-
-/** An L2 table in memory. */
-export interface L2Table {
-  readonly l1Index: number;
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
-  readonly offset: number;
-  /** What the file does not have yet. */
-  dirty?: Span;
-  /** The L1 table in the file does not name it yet. */
-  fresh: boolean;
-  /** Is being written: what the file holds is older. */
-  leaving: boolean;
-}
 
 /** What the file lacks of the mapping, as it was at one moment. */
 export interface MappingChanges {
   readonly tables: readonly TableChange[];
   /** Entries of the L1 table, one for each fresh table. */
   readonly l1: readonly SpanChange[];
-}
-
-/** A changed part of a table, in whole sectors. */
-export interface SpanChange {
-  readonly span: Span;
-  readonly sectors: Uint8Array;
-}
-
-export interface TableChange extends SpanChange {
-  readonly table: L2Table;
-  readonly fresh: boolean;
 }
 
 /**
@@ -63,11 +33,7 @@ export class Mapping {
   readonly #header: LiveHeader;
   readonly #allocator: Allocator;
   readonly #rules: MappingRules;
-  readonly #tables = new Map<number, L2Table>();
-  /** L1 entries whose tables are about to be changed, and by how many: they stay in memory, or all would wait in turn. */
-  readonly #wanted = new Map<number, number>();
-  readonly #loading = new Map<number, Promise<L2Table>>();
-  readonly #tableLimit: number;
+  readonly #tables: L2Tables;
   readonly #turns = new Serial();
   /** Clusters that the tables in memory do not name any more, and those in the file perhaps do. */
   #unlinked: Run[] = [];
@@ -86,7 +52,7 @@ export class Mapping {
     this.#allocator = allocator;
     this.#rules = rules;
     this.#l1 = l1;
-    this.#tableLimit = Math.max(CACHE_TABLES, CACHE_BYTES / this.geometry.clusterSize);
+    this.#tables = new L2Tables(file, header);
   }
 
   static async open(
@@ -136,8 +102,7 @@ export class Mapping {
 
   /** The L2 table of an L1 entry as it is now, at once where it is in memory. Not to be changed. */
   l2(l1Index: number): DataView | Promise<DataView> {
-    const known = this.#tables.get(l1Index);
-    return known?.view ?? this.#table(l1Index).then(({ view }) => view);
+    return this.#tables.known(l1Index)?.view ?? this.#table(l1Index).then(({ view }) => view);
   }
 
   /** How guest clusters in a row are mapped, from the one at `offset` on; all in one L2 table. */
@@ -163,54 +128,54 @@ export class Mapping {
     count: number,
     remap: (mapped: Mapped, index: number) => Mapped,
   ): Promise<void> {
+    await this.#changeTable(offset, (table, at) => this.#remap(table, at, count, remap));
+  }
+
+  /** Maps guest clusters as {@link change} does, all of them alike; nothing may be mapped there yet. */
+  async fill(offset: number, count: number, mapped: Mapped): Promise<void> {
+    await this.#changeTable(offset, (table, at) => {
+      const { l2EntryBytes } = this.geometry;
+      const to = at + count * l2EntryBytes;
+      writeMapped(table.bytes, at, mapped, this.geometry);
+      for (let done = at + l2EntryBytes; done < to; done += done - at) {
+        table.bytes.copyWithin(done, at, Math.min(done, at + to - done));
+      }
+      table.dirty = joinSpans(table.dirty, { from: at, to });
+    });
+  }
+
+  async #changeTable(offset: number, change: (table: L2Table, at: number) => void): Promise<void> {
     const { l1Index, at } = this.placeOf(offset);
-    this.#wanted.set(l1Index, (this.#wanted.get(l1Index) ?? 0) + 1);
+    this.#tables.hold(l1Index);
     try {
       let table = this.#writable(l1Index);
       for (; table === undefined; table = this.#writable(l1Index)) await this.#prepare(l1Index);
-      this.#remap(table, at, count, remap);
+      change(table, at);
     } finally {
-      const others = this.#wanted.get(l1Index)! - 1;
-      if (others > 0) this.#wanted.set(l1Index, others);
-      else this.#wanted.delete(l1Index);
+      this.#tables.release(l1Index);
     }
   }
 
   /** Whether enough has changed to be written without waiting for a flush. */
   get isFull(): boolean {
-    if (this.#unlinked.length > 4096) return true;
-    let dirty = 0;
-    for (const table of this.#tables.values()) if (table.dirty !== undefined) dirty++;
-    return dirty > this.#tableLimit * DIRTY_SHARE;
+    return this.#unlinked.length > 4096 || this.#tables.isFull;
   }
 
   /** What the file lacks now. Each call must be followed by `settle`. */
   takeChanges(): MappingChanges {
-    const tables: TableChange[] = [];
+    const tables = this.#tables.takeChanges();
     const l1: SpanChange[] = [];
-    for (const table of this.#tables.values()) {
-      if (table.dirty === undefined) continue;
-      const { fresh, dirty: span } = table;
-      tables.push({ table, span, fresh, sectors: this.#file.sectorsOf(table.bytes, span).slice() });
-      if (fresh) {
-        const entry = { from: table.l1Index * 8, to: table.l1Index * 8 + 8 };
-        l1.push({ span: entry, sectors: this.#file.sectorsOf(this.#l1, entry).slice() });
-      }
-      table.dirty = undefined;
-      table.fresh = false;
-      table.leaving = true;
+    for (const { table, fresh } of tables) {
+      if (!fresh) continue;
+      const span = { from: table.l1Index * 8, to: table.l1Index * 8 + 8 };
+      l1.push({ span, sectors: this.#file.sectorsOf(this.#l1, span).slice() });
     }
     return { tables, l1 };
   }
 
   /** Says whether changes are in the file now, or must be handed out again. */
   settle(changes: MappingChanges, written: boolean): void {
-    for (const { table, span, fresh } of changes.tables) {
-      table.leaving = false;
-      if (written) continue;
-      table.dirty = joinSpans(table.dirty, span);
-      table.fresh = fresh;
-    }
+    this.#tables.settle(changes.tables, written);
   }
 
   /** Clusters that nothing names any more once the changes taken now are durable. */
@@ -273,7 +238,7 @@ export class Mapping {
 
   /** The L2 table of an entry, if it is in memory and its own: it may be changed at once. */
   #writable(l1Index: number): L2Table | undefined {
-    return this.#l1Entry(l1Index).copied ? this.#tables.get(l1Index) : undefined;
+    return this.#l1Entry(l1Index).copied ? this.#tables.known(l1Index) : undefined;
   }
 
   /** Makes an L2 table where there is none, copies one that is shared with a snapshot, and loads it. */
@@ -287,13 +252,8 @@ export class Mapping {
     if (copied) return;
     const old = before === 0 ? undefined : await this.#table(l1Index);
     const { offset } = await this.#allocator.allocate(1);
-    await this.#evict();
     const bytes = old?.bytes.slice() ?? new Uint8Array(this.geometry.clusterSize);
-    this.#keep({
-      ...tableOf(l1Index, bytes, offset),
-      fresh: true,
-      dirty: { from: 0, to: bytes.length },
-    });
+    this.#tables.add(l1Index, bytes, offset);
     writeL1Entry(viewOf(this.#l1), l1Index * 8, { offset, copied: true });
     if (before !== 0) this.#unlinked.push({ offset: before, count: 1 });
   }
@@ -317,71 +277,6 @@ export class Mapping {
 
   /** The table of an L1 entry that is not empty. */
   #table(l1Index: number): Promise<L2Table> {
-    const known = this.#tables.get(l1Index);
-    if (known !== undefined) {
-      this.#tables.delete(l1Index);
-      this.#tables.set(l1Index, known);
-      return Promise.resolve(known);
-    }
-    let loading = this.#loading.get(l1Index);
-    if (loading === undefined) {
-      loading = this.#load(l1Index).finally(() => this.#loading.delete(l1Index));
-      this.#loading.set(l1Index, loading);
-    }
-    return loading;
+    return this.#tables.table(l1Index, this.#l1Entry(l1Index).offset);
   }
-
-  async #load(l1Index: number): Promise<L2Table> {
-    const { offset } = this.#l1Entry(l1Index);
-    if (offset % this.geometry.clusterSize !== 0 || !Number.isSafeInteger(offset)) {
-      const at = this.#header.current.l1Offset + l1Index * 8;
-      throw corrupt(
-        this.#file.name,
-        `an L2 table at ${offset}, which is no start of a cluster`,
-        at,
-      );
-    }
-    const bytes = new Uint8Array(this.geometry.clusterSize);
-    const found = this.#header.metadataIn(offset, offset + bytes.length);
-    if (found !== undefined) throw corrupt(this.#file.name, `${found} in an L2 table`, offset);
-    if (offset + bytes.length > this.#file.end) {
-      throw corrupt(
-        this.#file.name,
-        `an L2 table at ${offset}, behind the end of the file`,
-        offset,
-      );
-    }
-    await this.#file.read(offset, bytes);
-    this.#evict();
-    return this.#keep(tableOf(l1Index, bytes, offset));
-  }
-
-  #keep(table: L2Table): L2Table {
-    this.#drop(table.l1Index);
-    this.#tables.set(table.l1Index, table);
-    this.#header.tables.set(table.offset, 'an L2 table');
-    return table;
-  }
-
-  #drop(l1Index: number): void {
-    const table = this.#tables.get(l1Index);
-    if (table === undefined) return;
-    this.#tables.delete(l1Index);
-    this.#header.tables.delete(table.offset);
-  }
-
-  /** Makes room for one more table among those that the file has as they are. */
-  #evict(): void {
-    if (this.#tables.size < this.#tableLimit) return;
-    for (const table of this.#tables.values()) {
-      if (table.dirty !== undefined || table.fresh || table.leaving) continue;
-      if (this.#wanted.has(table.l1Index)) continue;
-      this.#drop(table.l1Index);
-      if (this.#tables.size < this.#tableLimit) return;
-    }
-  }
-}
-
-function tableOf(l1Index: number, bytes: Uint8Array, offset: number): L2Table {
-  return { l1Index, bytes, view: viewOf(bytes), offset, fresh: false, leaving: false };
 }

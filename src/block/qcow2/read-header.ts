@@ -20,17 +20,24 @@ export async function readHeader(file: Device): Promise<Header> {
   return parseHeader(await readStart(file, clusterSizeIn(first, file.name)), file.name);
 }
 
-/** Reads the snapshot table; it says nowhere how long it is. */
 export async function readSnapshots(file: Device, header: Header): Promise<Snapshot[]> {
+  return (await readSnapshotTable(file, header)).snapshots;
+}
+
+/** Reads the snapshot table, and says how many bytes it takes: that stands nowhere. */
+export async function readSnapshotTable(
+  file: Device,
+  header: Header,
+): Promise<{ snapshots: Snapshot[]; length: number }> {
   const { snapshotsOffset: offset, snapshotCount } = header;
-  if (snapshotCount === 0) return [];
+  if (snapshotCount === 0) return { snapshots: [], length: 0 };
   const options = { header, geometry: geometryOf(header), image: file.name };
-  const most = Math.min(MAX_SNAPSHOT_TABLE_BYTES, file.size - offset);
+  const most = Math.min(MAX_SNAPSHOT_TABLE_BYTES, file.end - offset);
   for (let length = FIRST_SNAPSHOT_BYTES; ; length *= 4) {
     const bytes = new Uint8Array(Math.max(0, Math.min(length, most)));
     await file.read(Math.min(offset, file.size), bytes);
     const found = parseSnapshots(bytes, options);
-    if (found !== undefined) return found.snapshots;
+    if (found !== undefined) return found;
     if (length >= most) throw corrupt(file.name, 'a snapshot table that does not end', offset);
   }
 }

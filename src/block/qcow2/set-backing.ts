@@ -10,6 +10,7 @@ import type { Device } from '../device.js';
 import { HostFile } from './host-file.js';
 import { checkWritable } from './image-writer.js';
 import { readHeader } from './read-header.js';
+import { repairRefcounts } from './repair.js';
 
 /** A backing file: its name as it shall stand in the image, and its format. */
 export interface BackingName {
@@ -27,7 +28,7 @@ export interface BackingName {
  * @throws LacunaError ERR_QCOW2_UNSUPPORTED where the name does not fit into the first cluster.
  */
 export async function setBackingFile(file: Device, backing: BackingName | null): Promise<void> {
-  const header = await readHeader(file);
+  const header = await repairRefcounts(file, await readHeader(file));
   checkWritable(header, file.name);
   const extensions: Extensions = { ...header.extensions, backingFormat: backing?.format };
   const changed = { ...header, backingFile: backing?.filename, extensions };

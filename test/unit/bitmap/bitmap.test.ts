@@ -15,7 +15,7 @@ describe('a bitmap in a full arena', () => {
     const fill = () => {
       const blocks: ReturnType<Arena['allocate']>[] = [];
       assert.throws(() => {
-        for (;;) blocks.push(arena.allocate(512));
+        for (;;) blocks.push(arena.allocate(64));
       }, FULL);
       return () => {
         for (const block of blocks) block.free();

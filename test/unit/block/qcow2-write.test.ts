@@ -112,15 +112,16 @@ describe('an image that is created', () => {
 
 describe('an image that is written', () => {
   it('is refused where it must be repaired first, and changed by nobody', async () => {
-    for (const [bit, found] of [
-      ['01', /was not closed/],
-      ['02', /marked as corrupt/],
+    const image = { driver: 'qcow2', file: { driver: 'file', filename: path } } as const;
+    for (const [bit, description, found] of [
+      // Whoever cannot change a table cannot repair one.
+      ['01', { ...image, mapping: 'fixed' }, /was not closed.*qemu-img check -r all/],
+      ['02', image, /marked as corrupt.*qemu-img check -r all/],
     ] as const) {
       await create();
       patch(79, bit);
       const before = readFileSync(path);
-      await expect(openDevice(path, { writable: true })).rejects.toThrow(found);
-      await expect(openDevice(path, { writable: true })).rejects.toThrow(/qemu-img check -r all/);
+      await expect(openDevice(description, { writable: true })).rejects.toThrow(found);
       expect(readFileSync(path).equals(before)).toBe(true);
       await (await openDevice(path)).close();
     }
@@ -414,10 +415,15 @@ describe('an image whose file cannot be written', () => {
 describe('an image that grows', () => {
   it('shows zeroes in what was added, whatever lies below', async () => {
     const below = join(folder, 'below.raw');
-    for (const version of [2, 3] as const) {
+    for (const options of [
+      { version: 2 },
+      { version: 3 },
+      { clusterSize: 512 },
+      { clusterSize: 16_384, extendedL2: true },
+    ] as const) {
       writeFileSync(below, Buffer.alloc(SIZE, 7));
       const backing = { filename: below, format: 'raw' };
-      await create({ size: 100_352, version, backing });
+      await create({ size: 100_352, backing, ...options });
       await resizeQcow2(path, 3 * SIZE + 512);
       await using device = await openDevice(path);
       const wanted = Buffer.alloc(3 * SIZE + 512);

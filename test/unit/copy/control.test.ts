@@ -291,3 +291,45 @@ describe('a copy', () => {
     expect(report.peakMemoryBytes).toBeGreaterThan(2 ** 20);
   });
 });
+
+describe('a listener that throws', () => {
+  /** What nobody caught while some work was done. */
+  async function uncaughtDuring(work: () => Promise<unknown>): Promise<unknown[]> {
+    const uncaught: unknown[] = [];
+    const others = process.listeners('uncaughtException');
+    process.removeAllListeners('uncaughtException');
+    process.on('uncaughtException', (error) => uncaught.push(error));
+    try {
+      await work();
+      await sleep(20);
+    } finally {
+      process.removeAllListeners('uncaughtException');
+      for (const other of others) process.on('uncaughtException', other);
+    }
+    return uncaught;
+  }
+
+  it('is an exception that nobody caught, and no failure of the copy', async () => {
+    const source = fakeDevice(64 * 1024);
+    await source.write(0, pattern(64 * 1024));
+    const uncaught = await uncaughtDuring(async () => {
+      const job = copy({ source, target: fakeDevice(64 * 1024), threads: 0 });
+      job.on('progress', () => {
+        throw new Error('wrong listener');
+      });
+      expect((await job).movedBytes).toBe(64 * 1024);
+    });
+    expect(uncaught.length).toBeGreaterThan(0);
+    expect(String(uncaught[0])).toMatch('wrong listener');
+  });
+
+  it('tells whoever has made the event happen', async () => {
+    const job = copy({ source: fakeDevice(4096), target: fakeDevice(4096), threads: 0 });
+    job.on('paused', () => {
+      throw new Error('wrong listener');
+    });
+    expect(() => job.pause()).toThrow('wrong listener');
+    job.resume();
+    await job;
+  });
+});

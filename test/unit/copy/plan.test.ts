@@ -38,11 +38,11 @@ function clip(extents: Extents, from: number, end: number): ExtentList {
 const runs = (bitmap: Bitmap) => [...bitmap.ranges()].map(({ offset, length }) => [offset, length]);
 
 describe('plan', () => {
-  it('numbers at most 2^35 granules, by sectors up to 16 TiB', () => {
+  it('numbers at most 2^34 granules, by sectors up to 8 TiB', () => {
     expect(planGranularity(0)).toBe(512);
-    expect(planGranularity(2 ** 44)).toBe(512);
-    expect(planGranularity(2 ** 44 + 1)).toBe(1024);
-    expect(planGranularity(PiB)).toBe(32768);
+    expect(planGranularity(2 ** 43)).toBe(512);
+    expect(planGranularity(2 ** 43 + 1)).toBe(1024);
+    expect(planGranularity(PiB)).toBe(65536);
   });
 
   it('takes what does not read as zero from a device that is nearly all hole', async () => {

@@ -122,3 +122,27 @@ describe('copy in sequence', () => {
     expect(await firstDifference(source, memory)).toBe(-1);
   });
 });
+
+describe('copy in sequence from a source with holes', () => {
+  it('reads nothing before and behind the data of a request, whatever the target holds', async () => {
+    const where = [3, 5, 6, 30];
+    const memory = await makeSource(where);
+    const reads: { offset: number; length: number }[] = [];
+    const source = fakeDevice(SIZE, {
+      read: async (offset, target) => {
+        reads.push({ offset, length: target.length });
+        await memory.read(offset, target);
+      },
+      extents: async (offset, length) => memory.someExtents(offset, length),
+    });
+    const { device: target, memory: written, changes } = tape(false);
+    await written.write(0, pattern(SIZE, 99));
+    await copy({ source, target, sequential: true, requestSize: 8 * PAGE });
+    expectAscending(changes);
+    expect(await firstDifference(memory, written)).toBe(-1);
+    expect(reads.sort((a, b) => a.offset - b.offset)).toEqual([
+      { offset: 3 * PAGE, length: 4 * PAGE },
+      { offset: 30 * PAGE, length: PAGE },
+    ]);
+  });
+});

@@ -273,3 +273,88 @@ describe('a stream that fails by itself', () => {
     expect(readable.destroyed).toBe(true);
   });
 });
+
+describe('a stream that is held back', () => {
+  const SIZE = 256 * KIB;
+
+  /** A stream that takes everything at once, and how much that is by now. */
+  function sink() {
+    const taken = { bytes: 0 };
+    const writable = new Writable({
+      write(chunk, _encoding, done) {
+        taken.bytes += chunk.length;
+        done();
+      },
+    });
+    return { taken, writable };
+  }
+
+  it('is given nothing while its job is paused, and all of it in the end', async () => {
+    const { taken, writable } = sink();
+    const source = fakeDevice(SIZE);
+    await source.write(0, pattern(SIZE));
+    const job = copyToStream(source, writable, { requestSize: 4 * KIB });
+    job.pause();
+    await sleep(50);
+    expect(taken.bytes).toBe(0);
+    job.resume();
+    expect((await job).size).toBe(SIZE);
+    expect(taken.bytes).toBe(SIZE);
+  });
+
+  it('is not read further while its job is paused', async () => {
+    const device = fakeDevice(SIZE, { capabilities: { ...capabilities, knownZero: false } });
+    const bytes = Buffer.from(pattern(SIZE));
+    const job = copyFromStream(Readable.from([bytes]), device, { requestSize: 4 * KIB });
+    job.pause();
+    await sleep(50);
+    expect(Buffer.compare(await contentOf(device), Buffer.alloc(SIZE))).toBe(0);
+    job.resume();
+    await job;
+    expect(Buffer.compare(await contentOf(device), bytes)).toBe(0);
+  });
+
+  it('flows no faster than its rate, in both directions, until that is changed', async () => {
+    const source = fakeDevice(SIZE);
+    const { taken, writable } = sink();
+    const out = copyToStream(source, writable, { rate: 64 * KIB });
+    const device = fakeDevice(SIZE, { capabilities: { ...capabilities, knownZero: false } });
+    const bytes = Buffer.from(pattern(SIZE));
+    let written = 0;
+    const into = copyFromStream(Readable.from([bytes]), device, {
+      rate: 64 * KIB,
+      onProgress: ({ doneBytes }) => {
+        written = doneBytes;
+      },
+    });
+    await sleep(300);
+    // A third of a second at most, and what may be caught up.
+    for (const bytesDone of [taken.bytes, written]) expect(bytesDone).toBeLessThan(64 * KIB);
+    for (const job of [out, into]) job.setRate(undefined);
+    await Promise.all([out, into]);
+    expect(taken.bytes).toBe(SIZE);
+    expect(Buffer.compare(await contentOf(device), bytes)).toBe(0);
+  });
+
+  it('ends when its signal fires while it waits', async () => {
+    const cancel = new AbortController();
+    const { signal } = cancel;
+    const out = copyToStream(fakeDevice(SIZE), sink().writable, { signal });
+    const into = copyFromStream(Readable.from([pattern(SIZE)]), fakeDevice(SIZE), {
+      signal,
+      rate: 1,
+    });
+    out.pause();
+    setTimeout(() => cancel.abort(), 20);
+    await expect(out).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await expect(into).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  it('refuses a rate that is none', async () => {
+    const job = copyToStream(fakeDevice(1), sink().writable, { rate: 0 });
+    await expect(job).rejects.toThrow(RangeError);
+    const other = copyToStream(fakeDevice(1), sink().writable);
+    expect(() => other.setRate(-1)).toThrow(RangeError);
+    await other;
+  });
+});

@@ -6,8 +6,8 @@ import { Random } from '../bitmap/random.js';
 
 type Block = ReturnType<Arena['allocate']>;
 
-/** Bytes that a block of `length` really takes: a power of two of at least 512. */
-const taken = (length: number): number => Math.max(512, 2 ** Math.ceil(Math.log2(length)));
+/** Bytes that a block of `length` really takes: a power of two of at least 64. */
+const taken = (length: number): number => Math.max(64, 2 ** Math.ceil(Math.log2(length)));
 
 describe.each(['simd', 'scalar'] as const)('an arena with %s kernels', (variant) => {
   it('does what a model of it does, and gives everything back', () => {
@@ -26,7 +26,7 @@ describe.each(['simd', 'scalar'] as const)('an arena with %s kernels', (variant)
         used -= taken(block.length);
         block.free();
       } else {
-        const length = random.between(1, random.pick([512, 600, 5000, 100_000]));
+        const length = random.between(1, random.pick([64, 100, 600, 5000, 100_000]));
         const block = arena.allocate(length);
         const mark = random.between(0, 255);
         block.bytes.fill(mark);
@@ -47,15 +47,15 @@ describe.each(['simd', 'scalar'] as const)('an arena with %s kernels', (variant)
     };
     const full = { code: 'ERR_ARENA_FULL', message: /larger maximumBytes/ };
     assert.throws(() => fill(65536), full);
-    assert.throws(() => fill(512), full);
+    assert.throws(() => fill(64), full);
     const used = arena.usedBytes;
     // All but the header page and the table has been handed out.
-    assert.ok(used >= 2 ** 21 - 2 * 65536, `${used} bytes`);
+    assert.ok(used >= 2 ** 21 - 3 * 65536, `${used} bytes`);
     assert.throws(() => arena.allocate(1), full);
     assert.throws(() => arena.allocate(2 ** 30), full);
     assert.equal(arena.usedBytes, used);
     blocks.pop()?.free();
-    arena.allocate(512).free();
+    arena.allocate(64).free();
   });
 
   it('joins freed blocks into large ones again', () => {
