@@ -33,7 +33,9 @@ export interface RebaseOptions {
   onProgress?(progress: RebaseProgress): void;
 }
 
+/** How far a rebase has come. */
 export interface RebaseProgress {
+  /** Bytes of the disk that were compared, and written where they differ. */
   doneBytes: number;
   /** Bytes of the disk. */
   totalBytes: number;
