@@ -62,8 +62,15 @@ async function serveFile(folder: string, options: BenchOptions): Promise<Result[
   }
   const contenders = (client: (uri: string) => [string, ...string[]]): Contender[] =>
     servers.map(({ name, socket }) => {
-      const [program, ...args] = client(`nbd+unix:///?socket=${socket}`);
-      return { name, run: async () => void (await exec(program, args, { cwd: folder })) };
+      const uri = `nbd+unix:///?socket=${socket}`;
+      const [program, ...args] = client(uri);
+      return {
+        name,
+        run: async () => void (await exec(program, args, { cwd: folder })),
+        // The clients keep nothing, so what is served is looked at by one that does.
+        verify: async () =>
+          void (await exec('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', path, uri])),
+      };
     });
   try {
     const results: Result[] = [];
@@ -111,7 +118,11 @@ async function readAll(_folder: string, options: BenchOptions): Promise<Result[]
     const nbdcopy = ['--no-extents', '--connections=1', server.uri, 'null:'];
     try {
       const contenders: Contender[] = [
-        { name: 'NbdClient', run: () => readWith(server.uri, size) },
+        {
+          name: 'NbdClient',
+          run: () => readWith(server.uri, size),
+          verify: () => readWith(server.uri, size, madeBy(plugin)),
+        },
         { name: 'nbdcopy', run: async () => void (await exec('nbdcopy', nbdcopy)) },
       ];
       results.push(...(await race(name, contenders, options.runs)));
@@ -122,17 +133,47 @@ async function readAll(_folder: string, options: BenchOptions): Promise<Result[]
   return results;
 }
 
-async function readWith(uri: string, size: number): Promise<void> {
+/** The bytes that a plugin makes up from `offset` on; the view is used again for the next piece. */
+type Maker = (offset: number) => Uint8Array;
+
+/** Bytes of one read. */
+const PIECE = 256 * KiB;
+
+/** What nbdkit says of its plugins: `null` is all zeroes, `pattern` every 8 bytes their own offset, big-endian. */
+function madeBy(plugin: string): Maker {
+  const bytes = Buffer.alloc(PIECE);
+  if (plugin === 'null') return () => bytes;
+  for (let at = 0; at < PIECE; at += 8) bytes.writeUInt32BE(at, at + 4);
+  const inFirst = new Uint32Array(Uint8Array.from(bytes).buffer);
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, PIECE / 4);
+  const start = Buffer.alloc(8);
+  return (offset) => {
+    // Pieces are aligned, so their start has no bit in common with the offsets inside one.
+    start.writeBigUInt64BE(BigInt(offset));
+    const [high, low] = new Uint32Array(start.buffer, start.byteOffset, 2);
+    for (let i = 0; i < words.length; i += 2) {
+      words[i] = high;
+      words[i + 1] = low | inFirst[i + 1];
+    }
+    return bytes;
+  };
+}
+
+/** Reads all, 16 pieces at a time, and looks at the bytes where it is said what they must be. */
+async function readWith(uri: string, size: number, expected?: Maker): Promise<void> {
   const location = parseNbdUri(uri);
   const client = await NbdClient.connect({ server: location.server, export: location.export });
-  const length = 256 * KiB;
   let next = 0;
   const reader = async () => {
-    const target = new Uint8Array(length);
+    const target = new Uint8Array(PIECE);
     while (next < size) {
       const offset = next;
-      next += length;
-      await client.read(offset, target.subarray(0, Math.min(length, size - offset)));
+      next += PIECE;
+      const length = Math.min(PIECE, size - offset);
+      await client.read(offset, target.subarray(0, length));
+      if (expected === undefined) continue;
+      const same = Buffer.compare(target.subarray(0, length), expected(offset).subarray(0, length));
+      if (same !== 0) throw new Error(`wrong bytes in the ${length} at ${offset}`);
     }
   };
   await Promise.all(Array.from({ length: 16 }, reader));
@@ -152,21 +193,53 @@ async function mapExtents(folder: string, options: BenchOptions): Promise<Result
   nodes.push('--export', 'type=nbd,id=e,node-name=file,name=disk');
   const server = await startServer('qemu-storage-daemon', nodes, socket);
   const uri = `nbd+unix:///disk?socket=${socket}`;
-  const run = (program: string, args: string[]) => async () =>
-    void (await exec(program, args, { maxBuffer: 2 ** 28 }));
+  const expected = alternation(count);
+  const contender = (name: string, ...[program, ...args]: [string, ...string[]]): Contender => {
+    let printed = '';
+    return {
+      name,
+      run: async () => {
+        printed = (await exec(program, args, { maxBuffer: 2 ** 28 })).stdout;
+      },
+      verify: async () => {
+        if (mapIn(printed) !== expected) throw new Error(`${name} printed another map`);
+      },
+    };
+  };
   try {
     return await race(
       name,
       [
-        { name: 'lacuna map', run: run(process.execPath, [LACUNA, 'map', '--json', uri]) },
-        { name: 'qemu-img map', run: run('qemu-img', ['map', '--output=json', '-f', 'raw', uri]) },
-        { name: 'nbdinfo --map', run: run('nbdinfo', ['--json', '--map', uri]) },
+        contender('lacuna map', process.execPath, LACUNA, 'map', '--json', uri),
+        contender('qemu-img map', 'qemu-img', 'map', '--output=json', '-f', 'raw', uri),
+        contender('nbdinfo --map', 'nbdinfo', '--json', '--map', uri),
       ],
       options.runs,
     );
   } finally {
     await server.stop();
   }
+}
+
+/** The map of {@link makeAlternating}: where each extent starts, its length, and whether it reads as zero. */
+function alternation(extents: number): string {
+  return Array.from({ length: extents }, (_, i) => `${i * 4096} 4096 ${i % 2 === 1}`).join('\n');
+}
+
+/** The same of what a tool printed: ours and qemu-img say it in words, nbdinfo in NBD's bits. */
+function mapIn(json: string): string {
+  interface Printed {
+    start?: number;
+    offset?: number;
+    length: number;
+    zero?: boolean;
+    type?: number;
+  }
+  return (JSON.parse(json) as Printed[])
+    .map(({ start, offset, length, zero, type = 0 }) => {
+      return `${start ?? offset} ${length} ${zero ?? (type & 2) !== 0}`;
+    })
+    .join('\n');
 }
 
 async function makeDense(path: string, size: number): Promise<void> {

@@ -13,8 +13,11 @@ const TAKEN_IN = ['commander', 'picocolors', 'pretty-bytes'];
 // Their names hold digests: what an earlier build left would stay for ever.
 await rm('dist/parts', { recursive: true, force: true });
 
-const files = await readdir('dist', { recursive: true });
-const workers = files.filter((name) => name.endsWith('worker.js'));
+// Not those in `dist`, where an earlier build may have left what there is no source of any more.
+const files = await readdir('src', { recursive: true });
+const workers = files
+  .filter((name) => name.endsWith('worker.ts'))
+  .map((name) => name.replace(/ts$/, 'js'));
 
 await build({
   entryPoints: ['cli/main.js', ...workers].map((name) => join('dist', name)),

@@ -1,5 +1,6 @@
 import type { Bitmap } from './bitmap.js';
 
+/** A bitmap to be added to a device. */
 export interface AddOptions {
   /** 1 to 1023 bytes in UTF-8, and not the name of another bitmap of the device. */
   name: string;

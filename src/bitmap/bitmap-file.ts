@@ -26,6 +26,7 @@ import {
 } from './file-writer.js';
 import { exists, unknown } from './rules.js';
 
+/** Whose bitmaps a file keeps, and how it is opened. */
 export interface BitmapFileOptions {
   /**
    * Bytes of the disk whose bitmaps these are; those of another size are refused. Whoever only looks may leave it out: then
@@ -59,6 +60,7 @@ export interface BitmapFileOptions {
  * record between that and the rename. They wait for the disk, so call them where that may be.
  */
 export class BitmapFile implements BitmapStore {
+  /** Where the file is. */
   readonly path: string;
   readonly #options: BitmapFileOptions;
   readonly #operations: FileOperations;

@@ -40,6 +40,7 @@ import { checkAll, checkBytes, checkPairs, checkRange, granularityShift } from '
 import { type Range, RangeIterator } from './ranges.js';
 import { deserialize, digest, serialize } from './serialize.js';
 
+/** What a bitmap speaks of, and where its bits live. */
 export interface BitmapOptions {
   /** Bytes of the disk, 0 to 2^53 - 1. */
   size: number;
@@ -49,6 +50,7 @@ export interface BitmapOptions {
   arena?: Arena;
 }
 
+/** How much is claimed at once, and where. */
 export interface ClaimOptions {
   /** Take at most so many bytes, rounded down to whole granules, but at least one granule. */
   maxBytes: number;

@@ -4,7 +4,9 @@ import type { Cursor, Journal } from './journal.js';
 
 /** A bitmap in a store, such as a file, whose bits are read when somebody asks for them. */
 export interface StoredBitmap {
+  /** 1 to 1023 bytes in UTF-8. */
   readonly name: string;
+  /** Bytes that one bit stands for. */
   readonly granularity: number;
   /** Whether it records again when it is registered. */
   readonly recording: boolean;

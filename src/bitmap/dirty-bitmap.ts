@@ -5,6 +5,7 @@ import { inconsistent, wasRemoved } from './rules.js';
 
 /** What is known of a bitmap without its bits. */
 export interface DirtyBitmapInfo {
+  /** What it is called; unique on its device. */
   readonly name: string;
   /** Bytes that one bit stands for. */
   readonly granularity: number;
@@ -39,6 +40,7 @@ export class DirtyBitmap {
     this.#entry = entry;
   }
 
+  /** What it is called; unique on its device. */
   get name(): string {
     return this.#entry.name;
   }

@@ -5,11 +5,12 @@ import type { Bitmap } from './bitmap.js';
 import { type BitmapStore, Commands, type Device, findEntry, lookAt } from './commands.js';
 import type { StoredBitmap } from './content.js';
 import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
-import { type Entry, Undo, type User } from './entry.js';
+import { type BitmapUser, type Entry, Undo } from './entry.js';
 import { Journal } from './journal.js';
 import { CHANGES, readOnly, refuse, USES } from './rules.js';
 import { abdicate, createSuccessor, reclaim } from './successors.js';
 
+/** The device whose bitmaps are kept. */
 export interface DirtyBitmapsOptions {
   /** Bytes of the device, 0 to 2^53 - 1. */
   size: number;
@@ -25,7 +26,8 @@ export interface DirtyBitmapsOptions {
 }
 
 /** Somebody's hold on a bitmap. */
-export interface BitmapUse extends Disposable, User {
+export interface BitmapUse extends Disposable, BitmapUser {
+  /** What is held. */
   readonly bitmap: DirtyBitmap;
   /** Ends the use; a second time does nothing. */
   release(): void;
@@ -119,11 +121,16 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     return this.#entries.size;
   }
 
+  /** Whether the device has a bitmap of this name. */
   has(name: string): boolean {
     return this.#entries.has(name);
   }
 
-  /** @throws LacunaError ERR_BITMAP_UNKNOWN */
+  /**
+   * A look at a bitmap.
+   *
+   * @throws LacunaError ERR_BITMAP_UNKNOWN
+   */
   get(name: string): DirtyBitmap {
     return this.#view(findEntry(this.#device, name));
   }

@@ -2,7 +2,8 @@ import type { Content, SavedContent } from './content.js';
 import { discard } from './content.js';
 
 /** Somebody who needs a bitmap to stay as it is; see DirtyBitmaps.acquire. */
-export interface User {
+export interface BitmapUser {
+  /** Who that is, as errors name it. */
   readonly user: string;
 }
 
@@ -12,7 +13,7 @@ export class Entry {
   content: Content;
   /** Records in the place of the content until it is known what becomes of that. */
   successor: Content | null = null;
-  readonly users = new Set<User>();
+  readonly users = new Set<BitmapUser>();
   persistent = false;
   readOnly = false;
   inconsistent = false;

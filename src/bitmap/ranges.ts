@@ -2,7 +2,9 @@ import type { Bits } from '../wasm/index.js';
 
 /** A dirty run, in bytes. */
 export interface Range {
+  /** First byte. */
   readonly offset: number;
+  /** Bytes; above 0. */
   readonly length: number;
 }
 

@@ -11,7 +11,8 @@ export type DeviceDescription =
   | MemoryDescription
   | Qcow2Description;
 
-interface Common {
+/** What every description may say. */
+export interface CommonDescription {
   /** Refuse writes, and open the resource so that it refuses them too. Default false. */
   'read-only'?: boolean;
   /** Read although others may be writing, so that what is read may not fit together. Default false. */
@@ -19,8 +20,10 @@ interface Common {
 }
 
 /** A raw disk in a regular file or a block device. */
-export interface FileDescription extends Common {
+export interface FileDescription extends CommonDescription {
+  /** A file or a block device that holds the bytes of the disk as they are. */
   driver: 'file';
+  /** Its path. */
   filename: string;
   /**
    * Locks that QEMU respects and takes too: whoever writes is alone, whoever reads keeps writers out. Default
@@ -30,8 +33,10 @@ export interface FileDescription extends Common {
 }
 
 /** An export of an NBD server. */
-export interface NbdDescription extends Common {
+export interface NbdDescription extends CommonDescription {
+  /** A client of an NBD server. */
   driver: 'nbd';
+  /** Where it listens: `type` is `unix` with a `path`, or `inet` with `host` and `port`. */
   server: NbdServerAddress;
   /** Name of the export; default the empty name, the server's default export. */
   export?: string;
@@ -61,21 +66,24 @@ export interface NbdDescription extends Common {
 }
 
 /** Reads as zero and forgets what is written. */
-export interface NullDescription extends Common {
+export interface NullDescription extends CommonDescription {
+  /** Nothing at all. */
   driver: 'null';
   /** Bytes; default the largest size there is. */
   size?: number;
 }
 
 /** Sparse memory of this thread; every opening makes a new, empty one. */
-export interface MemoryDescription extends Common {
+export interface MemoryDescription extends CommonDescription {
+  /** Memory, gone when the device is closed. */
   driver: 'memory';
   /** Bytes. */
   size: number;
 }
 
 /** A qcow2 image. */
-export interface Qcow2Description extends Common {
+export interface Qcow2Description extends CommonDescription {
+  /** An image in QEMU's format, version 2 or 3. */
   driver: 'qcow2';
   /** Where the image itself is: a file, as a rule. */
   file: DeviceDescription;

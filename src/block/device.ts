@@ -25,10 +25,13 @@ export interface DeviceOptions {
   readonly knownZero?: boolean;
 }
 
+/** What every request may be told. */
 export interface RequestOptions {
+  /** Fires to end the request before its next piece begins; it fails with ERR_ABORTED. */
   readonly signal?: AbortSignal;
 }
 
+/** Which kinds of status are asked for. */
 export interface ExtentsOptions extends RequestOptions {
   /** Metadata contexts; default `base:allocation` alone. */
   readonly contexts?: readonly string[];
@@ -52,7 +55,9 @@ const NOTHING = {};
  * change, so let several openings divide a device at multiples of it.
  */
 export class Device implements AsyncDisposable {
+  /** How a person would name it: a path or a URI. */
   readonly name: string;
+  /** Opens the same device again, in this thread or another, for as long as this opening lasts; see {@link Driver}. */
   readonly description?: DeviceDescription;
   /** Bytes. */
   readonly size: number;

@@ -24,7 +24,9 @@ export interface Driver {
   readonly size: number;
   /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */
   readonly end?: number;
+  /** What its requests must and should keep to. */
   readonly limits: Limits;
+  /** What it can do. It does not change while the device is open. */
   readonly capabilities: Capabilities;
   /** What an image file says of itself; absent where there is none. */
   readonly details?: ImageDetails;
@@ -64,6 +66,7 @@ export interface Driver {
    * having changed nothing, where the two cannot.
    */
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
+  /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
 }
 
@@ -73,22 +76,29 @@ export interface Location {
   readonly driver?: Driver;
   /** First byte, as the driver counts. */
   readonly offset: number;
+  /** Bytes that lie there one behind the other; above 0. */
   readonly length: number;
 }
 
 /** What an image file says of itself: plain JSON. */
 export interface ImageDetails {
+  /** `qcow2`. */
   readonly format: string;
+  /** Of the format. */
   readonly version: number;
   /** Bytes. */
   readonly clusterSize: number;
+  /** Bits of a refcount. */
   readonly refcountBits: number;
+  /** How its compressed clusters are compressed: `deflate` or `zstd`. */
   readonly compression: string;
   /** The features that are on, by name. */
   readonly features: readonly string[];
-  /** The names of other files as they stand in the image. */
+  /** The name of the backing file, as it stands in the image. */
   readonly backingFile?: string;
+  /** The format of the backing file, as the image says it. */
   readonly backingFormat?: string;
+  /** The name of the external data file, as it stands in the image. */
   readonly dataFile?: string;
   /** The files that are really read: the backing file, its backing file, and so on. */
   readonly chain: ReadonlyArray<{
@@ -96,11 +106,15 @@ export interface ImageDetails {
     readonly driver: string;
     readonly size: number;
   }>;
+  /** The internal snapshots, as the image lists them. */
   readonly snapshots: readonly SnapshotDetails[];
 }
 
+/** An internal snapshot of an image. */
 export interface SnapshotDetails {
+  /** What tells it from others; a number, as a rule. */
   readonly id: string;
+  /** What its maker called it. */
   readonly name: string;
   /** Bytes of the disk. */
   readonly size: number;
@@ -110,18 +124,25 @@ export interface SnapshotDetails {
   readonly stateSize: number;
 }
 
+/** A range of one device and its place in another. Bytes. */
 export interface CopyRange {
+  /** First byte in the source. */
   readonly sourceOffset: number;
+  /** First byte in the target. */
   readonly targetOffset: number;
+  /** Bytes. */
   readonly length: number;
 }
 
+/** How bytes are stored. */
 export interface WriteOptions {
   /** Force unit access: the bytes are durable when the call returns. */
   readonly fua?: boolean;
+  /** Fires to end the request before its next piece begins. */
   readonly signal?: AbortSignal;
 }
 
+/** How a range is made to read as zero. */
 export interface ZeroOptions {
   /** The range may become a hole. Default true. */
   readonly unmap?: boolean;
@@ -131,7 +152,9 @@ export interface ZeroOptions {
    * false.
    */
   readonly fast?: boolean;
+  /** Force unit access: the zeroes are durable when the call returns. */
   readonly fua?: boolean;
+  /** Fires to end the request before its next piece begins. */
   readonly signal?: AbortSignal;
 }
 
@@ -153,11 +176,15 @@ export interface Limits {
 
 /** What a device can do. `zero`, `discard` and `flush` never stand without `write`. */
 export interface Capabilities {
+  /** It is not read-only. */
   readonly write: boolean;
+  /** Makes ranges read as zero without being sent the zeroes. */
   readonly zero: boolean;
   /** Knows how to refuse a zero request that would be slow (ZeroOptions.fast). */
   readonly fastZero: boolean;
+  /** Can be told what is not needed any more. */
   readonly discard: boolean;
+  /** Can make what was written durable; without it, what has completed counts as durable. */
   readonly flush: boolean;
   /** The metadata contexts that `extents` answers; empty where nothing is known. */
   readonly contexts: readonly string[];

@@ -1,4 +1,5 @@
 export type {
+  CommonDescription,
   DeviceDescription,
   FileDescription,
   MemoryDescription,
@@ -14,6 +15,8 @@ export type {
   Driver,
   ImageDetails,
   Limits,
+  Location,
+  SnapshotDetails,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';

@@ -12,6 +12,7 @@ import { GrowingFile } from './qcow2/growing-file.js';
 import type { BackingName } from './qcow2/set-backing.js';
 import type { Qcow2Driver } from './qcow2.js';
 
+/** How a device is opened, beside what its description says. */
 export interface OpenOptions {
   /** Open for writing. Default false; a description that says `read-only` wins. */
   readonly writable?: boolean;
@@ -23,6 +24,7 @@ export interface OpenOptions {
   readonly knownZero?: boolean;
   /** Read although others may be writing; see `force-share` of a description. */
   readonly forceShare?: boolean;
+  /** Ends opening; afterwards it has no effect. */
   readonly signal?: AbortSignal;
 }
 

@@ -8,6 +8,7 @@ import { preallocate, type RawPreallocation } from './preallocate.js';
 
 const fsync = promisify(fs.fsync);
 
+/** How a new raw file is made. */
 export interface RawFileOptions {
   /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
   readonly exclusive?: boolean;
@@ -15,6 +16,7 @@ export interface RawFileOptions {
   readonly mode?: number;
   /** Space that the file takes at once. Default `off`. */
   readonly preallocation?: RawPreallocation;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   readonly signal?: AbortSignal | undefined;
 }
 

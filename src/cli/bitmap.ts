@@ -42,10 +42,23 @@ Examples:
   lacuna bitmap export disk.qcow2 b0 bits.qcow2
   lacuna bitmap list disk.bitmaps
 
-"list", "dump" and "export" also take a file of bitmaps, as populate makes it (NAME.bitmaps, or any name with -f bitmaps).
+"list", "dump" and "export" also take a file of bitmaps, as populate makes it: NAME.bitmaps, or any name with
+-f bitmaps.
 
 The disk must not be in use. A bitmap of a running machine is changed through its QMP; with "export" bits get
 there: QEMU opens that image as a node, and block-dirty-bitmap-merge takes the bitmap from it.`;
+
+const SUBCOMMAND_EXAMPLES = {
+  list: 'list disk.qcow2\nlist --json disk.qcow2',
+  add: 'add disk.qcow2 b0\nadd -g 1M --disabled disk.qcow2 b1',
+  remove: 'remove disk.qcow2 b0 b1',
+  clear: 'clear disk.qcow2 b0',
+  enable: 'enable disk.qcow2 b0 b1',
+  disable: 'disable disk.qcow2 b0',
+  merge: 'merge disk.qcow2 b0 b1 b2\nmerge -b overlay.qcow2 disk.qcow2 b0 b1',
+  dump: 'dump disk.qcow2 b0\ndump --json disk.qcow2 b0',
+  export: 'export disk.qcow2 b0 bits.qcow2\nexport --as merged disk.qcow2 b0 bits.qcow2',
+} as const;
 
 /** Adds `lacuna bitmap`. */
 export function registerBitmap(program: Command, shell: Shell): void {
@@ -54,8 +67,11 @@ export function registerBitmap(program: Command, shell: Shell): void {
     .summary('look at and change the bitmaps that an image keeps')
     .description('Looks at and changes the dirty bitmaps that a qcow2 image at rest keeps.')
     .addHelpText('after', EXAMPLES);
-  const command = (usage: string, text: string) =>
-    group.command(usage).description(text).option(FORMAT_FLAG, IMAGE_FORMAT_TEXT);
+  const command = (usage: string, text: string) => {
+    const made = group.command(usage).description(text).option(FORMAT_FLAG, IMAGE_FORMAT_TEXT);
+    const examples = SUBCOMMAND_EXAMPLES[made.name() as keyof typeof SUBCOMMAND_EXAMPLES];
+    return made.addHelpText('after', `\nExamples:\n${examples.replace(/^/gm, '  lacuna bitmap ')}`);
+  };
 
   command('list <image>', 'Shows all bitmaps, and how much is dirty in each.')
     .option(SHARE_FLAG, SHARE_TEXT)

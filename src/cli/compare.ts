@@ -33,8 +33,11 @@ export function registerCompare(program: Command, shell: Shell): void {
     .description('Tells whether two devices hold the same bytes, and where they first differ.')
     .argument('<a>', 'one device')
     .argument('<b>', 'the other')
-    .option('-f, --format <format>', 'image format of the first device')
-    .option('-F, --second-format <format>', 'image format of the second device')
+    .option(
+      '-f, --format <format>',
+      'image format of the first, raw or qcow2 (default: from its name)',
+    )
+    .option('-F, --second-format <format>', 'image format of the second (default: from its name)')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--strict', 'devices of different sizes are different')

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { Bitmap } from '../bitmap/index.js';
 import { createRawFile, type Device, openDevice } from '../block/index.js';
 import { copy } from '../copy/index.js';
@@ -26,6 +26,17 @@ interface DemoFlags {
   keep?: boolean;
 }
 
+const SIZE_OPTION = new Option('--size <size>', 'size of the disk')
+  .argParser(parseBytes)
+  .default(2 ** 40, '1T');
+
+const EXAMPLES = `
+Examples:
+  lacuna demo
+  lacuna demo --size 100G --folder /var/tmp --keep
+
+It takes about 600 MiB of space, less for a small disk, and gives it back at the end.`;
+
 /** Adds `lacuna demo`. */
 export function registerDemo(program: Command, shell: Shell): void {
   program
@@ -34,9 +45,10 @@ export function registerDemo(program: Command, shell: Shell): void {
     .description(
       'Makes a large sparse disk, copies it, changes it, and brings the copy up to date.',
     )
-    .option('--size <size>', 'size of the disk', parseBytes, 2 ** 40)
+    .addOption(SIZE_OPTION)
     .option('--folder <path>', 'where to make it (default: the folder for temporary files)')
     .option('--keep', 'leave both disks there, to look at them')
+    .addHelpText('after', EXAMPLES)
     .action((flags: DemoFlags) => demoCommand(flags, shell));
 }
 

@@ -1,8 +1,10 @@
 /** Flags that several commands share, so that they read the same everywhere. */
 export const FORMAT_FLAG = '-f, --format <format>';
-export const FORMAT_TEXT = 'image format of the source (default: from its name, never its content)';
+export const FORMAT_TEXT =
+  'image format of the source, raw or qcow2 (default: from its name, never its content)';
 /** For commands about one image, which is no source. */
-export const IMAGE_FORMAT_TEXT = 'image format (default: from the name, never the content)';
+export const IMAGE_FORMAT_TEXT =
+  'image format, raw or qcow2 (default: from the name, never the content)';
 export const SHARE_FLAG = '-U, --force-share';
 export const SHARE_TEXT =
   'read although somebody may be writing: what is read may not fit together';

@@ -16,15 +16,19 @@ import { copy } from './job.js';
 import type { CopyProgress, CopyReport } from './options.js';
 import { statIfThere } from './partial-file.js';
 
+/** What `commit` works on. */
 export interface CommitOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
   top: string | DeviceDescription;
+  /** The format inside a path. Default: from the path's ending. */
   format?: ImageFormat | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. A commit that was begun goes on when it is run again. */
   signal?: AbortSignal | undefined;
   /** Told about ten times a second. */
   onProgress?(progress: CopyProgress): void;
 }
 
+/** What a commit came to: the report of its copy, and where everything is now. */
 export interface CommitReport extends CopyReport {
   /** The image that holds everything now, as a person would name it. */
   base: string;

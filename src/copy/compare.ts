@@ -8,21 +8,29 @@ import type { DeviceSource, TransferOptions } from './options.js';
 import { type Plan, plan } from './plan.js';
 import { checkTransfer } from './transfer.js';
 
+/** What `compare` compares, and how hard it drives both sides. */
 export interface CompareOptions extends TransferOptions {
+  /** One device. Those that the caller has opened stay open. */
   a: DeviceSource;
+  /** The other one. */
   b: DeviceSource;
+  /** The format inside a path that is `a`. Default: from the path's ending. */
   aFormat?: ImageFormat;
+  /** The format inside a path that is `b`. Default: from the path's ending. */
   bFormat?: ImageFormat;
   /** Devices of different sizes are different, even if the rest of the larger one reads as zero. */
   strict?: boolean;
   /** Read both although others may be writing; see OpenOptions. */
   forceShare?: boolean;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal;
   /** Told about ten times a second. */
   onProgress?(progress: { comparedBytes: number; totalBytes: number }): void;
 }
 
+/** What a comparison found. */
 export interface CompareReport {
+  /** Whether both read the same, the end of the larger one being zero where sizes may differ. */
   equal: boolean;
   /** The first byte that differs; absent where sizes alone made the difference. */
   offset?: number;
@@ -34,7 +42,9 @@ export interface CompareReport {
   skippedBytes: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
+  /** Milliseconds from the call to the report. */
   durationMs: number;
+  /** What a person should know although it succeeded. */
   warnings: string[];
 }
 

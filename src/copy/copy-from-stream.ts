@@ -10,6 +10,7 @@ import { openStreamTarget, type StreamTarget } from './stream-target.js';
 import { checkTransfer } from './transfer.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 
+/** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions
   extends Pick<
       CopyOptions,

@@ -8,6 +8,7 @@ import { readExtents } from './read-extents.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
 import { checkTransfer } from './transfer.js';
 
+/** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions
   extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize'>,
     StreamJobOptions {

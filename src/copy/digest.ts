@@ -2,26 +2,33 @@ import type { ImageFormat } from '../block/index.js';
 import { copy } from './job.js';
 import type { DeviceSource, TransferOptions } from './options.js';
 
+/** How a digest is taken, and how hard the source is driven. */
 export interface DigestOptions extends TransferOptions {
+  /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   /** Read although others may be writing; see OpenOptions. */
   forceShare?: boolean;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal;
   /** Told about ten times a second. */
   onProgress?(progress: { readBytes: number; totalBytes: number }): void;
 }
 
+/** The digest of a disk, and what it took. */
 export interface DigestReport {
   /** `lacuna1:` and 64 hexadecimal digits. */
   digest: string;
   /** Bytes of the source. */
   size: number;
+  /** Bytes that were read. */
   readBytes: number;
   /** Bytes not read, because they are known to be zero. */
   skippedBytes: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
+  /** Milliseconds from the call to the report. */
   durationMs: number;
+  /** What a person should know although it succeeded. */
   warnings: string[];
 }
 

@@ -11,7 +11,9 @@ import { checkTransfer } from './transfer.js';
 export interface CopyEvents {
   /** About ten times a second, and at the end. */
   progress: [progress: CopyProgress];
+  /** The caller has paused the copy; what is in flight may still complete. */
   paused: [];
+  /** The copy goes on, after a pause or a failure that had stopped it. */
   resumed: [];
   /** A failure has stopped the copy, as its side's policy says, until it is resumed. */
   stopped: [error: Error];
@@ -80,6 +82,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     this.#report.catch(() => {});
   }
 
+  /** The report, or why there is none. */
   // biome-ignore lint/suspicious/noThenProperty: a job stands for its report, so that it can be awaited.
   then<Done = CopyReport, Failed = never>(
     done?: ((report: CopyReport) => Done | PromiseLike<Done>) | null,
@@ -88,12 +91,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     return this.#report.then(done, failed);
   }
 
+  /** Handles the failure, as of any promise. */
   catch<Failed = never>(
     failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
   ): Promise<CopyReport | Failed> {
     return this.#report.catch(failed);
   }
 
+  /** Calls `settled` when the copy has ended, well or not. */
   finally(settled?: (() => void) | null): Promise<CopyReport> {
     return this.#report.finally(settled);
   }
@@ -142,6 +147,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     return this;
   }
 
+  /** Calls `listener` no more. */
   off<Name extends keyof CopyEvents>(
     event: Name,
     listener: (...args: CopyEvents[Name]) => void,

@@ -77,11 +77,13 @@ export type NewImageOptions = Omit<
  * count, or what the layers below its top one hold; the rest of it is left alone. Bitmaps are not changed.
  */
 export interface CopyOptions extends TransferOptions, PlanScope {
+  /** What is copied. A device that the caller has opened stays open. */
   source: DeviceSource;
   /** A file that is not there is created; one that is there is replaced, unless parts of it are left alone. */
   target: DeviceSource;
   /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
+  /** The format inside a path. Default: from the path's ending. */
   targetFormat?: ImageFormat;
   /**
    * How a target is made that is a new qcow2 image. With a backing file, which must hold what the target of such a copy
@@ -141,6 +143,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   onReadError?: ErrorPolicy;
   /** Default `report`. */
   onWriteError?: ErrorPolicy;
+  /** How failed requests are made again before the policies decide. */
   retry?: RetryOptions;
   /**
    * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
@@ -148,13 +151,20 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * source, target and bitmap. The source must hold the same bytes in every run.
    */
   resume?: string;
+  /**
+   * Fires to end the copy at once: it rejects with ERR_ABORTED. An unfinished file is left as `NAME.partial`, or with
+   * `resume` under the name it was made with.
+   */
   signal?: AbortSignal;
 }
 
 /** A range that was left out because it failed and the policy was to ignore that. */
 export interface LeftOutRange {
+  /** Which side failed. */
   side: Side;
+  /** First byte. */
   offset: number;
+  /** Bytes. */
   length: number;
   /** The first failure in it. */
   error: { code: string; message: string; errno?: string };
@@ -163,17 +173,25 @@ export interface LeftOutRange {
 /** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
 export type JobState = 'running' | 'paused' | 'stopped';
 
+/**
+ * What a copy is doing: finding out what must move, zeroing the target as a whole, moving, making it durable, reading
+ * it back, or nothing any more.
+ */
 export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'verify' | 'done';
 
 /** A moment of a running copy. Only completed bytes count. */
 export interface CopyProgress {
+  /** What the copy is doing. */
   phase: CopyPhase;
+  /** Whether it goes on by itself. */
   state: JobState;
   /** Bytes that must be moved or zeroed, or read back when the phase is `verify`; 0 until that is known. */
   totalBytes: number;
   /** Bytes of those that are done. */
   doneBytes: number;
+  /** Bytes written as data. */
   movedBytes: number;
+  /** Bytes written as zeroes, without moving data. */
   zeroedBytes: number;
   /** Requests that were made again after they had failed. */
   retries: number;
@@ -183,11 +201,13 @@ export interface CopyProgress {
   remainingMs?: number;
   /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
   resumedBytes: number;
+  /** Milliseconds since the copy began, pauses included. */
   elapsedMs: number;
   /** What the copy has stopped for, in the state `stopped`. */
   error?: Error;
 }
 
+/** What a copy came to. Bytes, requests and retries are those of all threads together. */
 export interface CopyReport {
   /** Bytes of the source. */
   size: number;
@@ -227,7 +247,9 @@ export interface CopyReport {
   peakMemoryBytes: number;
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
+  /** Milliseconds that the plan took; a part of `durationMs`. */
   planMs: number;
+  /** Milliseconds from the call to the report. */
   durationMs: number;
   /** Bytes that were read back, if it was asked for; the rest is known to be zero on both sides, or clean. */
   verifiedBytes?: number;

@@ -20,6 +20,7 @@ export interface PlanScope {
 
 /** Bytes of a device by what is known of them. A byte counts once, in the first that fits. */
 export interface PlanTotals {
+  /** Bytes of the device: the sum of the others. */
   size: number;
   /** Not dirty, or not held by the top layer: left alone. */
   cleanBytes: number;

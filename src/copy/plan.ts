@@ -20,10 +20,13 @@ export interface Plan {
   data: Bitmap;
   /** Granules that must read as zero afterwards. */
   zero: Bitmap;
+  /** How much that is, before bitmaps round it to granules. */
   totals: PlanTotals;
+  /** What a person should know although it succeeded. */
   warnings: string[];
 }
 
+/** What a plan is made for. */
 export interface PlanOptions extends PlanScope {
   /** What is going to be copied. A device that the caller has opened stays open. */
   source: DeviceSource;
@@ -35,6 +38,7 @@ export interface PlanOptions extends PlanScope {
   granularity?: number | undefined;
   /** Where the bitmaps live. Default: the arena of this thread. */
   arena?: Arena | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }
 

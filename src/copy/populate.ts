@@ -7,6 +7,7 @@ import type { DeviceSource } from './options.js';
 import { checkScope } from './plan-scope.js';
 import { openForPlan, walkPlan } from './plan-walk.js';
 
+/** Which devices say what is allocated, and which bitmaps take it in. */
 export interface PopulateOptions {
   /** Devices of one size, such as the layers of a chain. Those that the caller has opened stay open. */
   sources: readonly DeviceSource[];
@@ -21,6 +22,7 @@ export interface PopulateOptions {
    * included. Default `full`.
    */
   mode?: 'full' | 'top' | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
   /** Told about ten times a second, of the bytes of all sources whose status is known. */
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;

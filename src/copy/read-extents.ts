@@ -8,6 +8,7 @@ import type { Plan } from './plan.js';
 import type { Range } from './status-walk.js';
 import { checkTransfer, defaultRequestSize, REQUESTS } from './transfer.js';
 
+/** How a plan is read. */
 export interface ReadExtentsOptions {
   /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat | undefined;
@@ -15,12 +16,15 @@ export interface ReadExtentsOptions {
   requests?: number | undefined;
   /** Bytes of one piece of data at most; a power of two from 4 KiB to 32 MiB. */
   requestSize?: number | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }
 
 /** A piece of a plan. */
 export interface PlannedExtent {
+  /** First byte. */
   readonly offset: number;
+  /** Bytes; above 0. */
   readonly length: number;
   /** `zero`: it must read as zero, and there is nothing to read. */
   readonly status: 'data' | 'zero';

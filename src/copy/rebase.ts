@@ -17,25 +17,31 @@ import { closeAfter } from './close-after.js';
 import { filesOf } from './files-of.js';
 import { isSameFile, statIfThere } from './partial-file.js';
 
+/** Which image gets which backing file. */
 export interface RebaseOptions {
   /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
   image: string | DeviceDescription;
+  /** The format of `image`, which must be qcow2; to be said where the name does not end so. */
   format?: ImageFormat | undefined;
   /** The new backing file, named as it shall stand in the image (relative to its folder), or null for none. */
   backing: BackingName | null;
   /** Only change the name: the caller knows that the new backing file shows the same as the old one. */
   unsafe?: boolean | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. The image keeps its old backing file then. */
   signal?: AbortSignal | undefined;
   /** Told about ten times a second how much of the disk has been gone through. */
   onProgress?(progress: RebaseProgress): void;
 }
 
+/** How far a rebase has come. */
 export interface RebaseProgress {
+  /** Bytes of the disk that were compared, and written where they differ. */
   doneBytes: number;
   /** Bytes of the disk. */
   totalBytes: number;
 }
 
+/** What a rebase came to. */
 export interface RebaseReport {
   /** Bytes that the image did not hold before, because its old backing file showed them. */
   writtenBytes: number;

@@ -7,7 +7,7 @@ export type ErrorCode =
   | 'ERR_ABORTED'
   /** Something took longer than its limit. */
   | 'ERR_TIMEOUT'
-  /** The shared arena, which has its full size from the start, has no room left. */
+  /** The shared arena has no room left: it ends at 4 GiB, or at what it was made with. */
   | 'ERR_ARENA_FULL'
   /** Two bitmaps, or a bitmap and a device, do not fit each other (sizes differ). */
   | 'ERR_BITMAP_MISMATCH'

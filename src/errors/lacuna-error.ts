@@ -12,6 +12,7 @@ export interface ErrorContext {
   errno?: string;
   /** Whether the same request may succeed when it is made again. */
   retryable?: boolean;
+  /** The error underneath. */
   cause?: unknown;
 }
 
@@ -22,11 +23,16 @@ export interface ErrorContext {
 export class LacunaError extends Error {
   /** Stable; see {@link ErrorCode}. */
   readonly code: ErrorCode;
+  /** Whether the same call may succeed when it is made again. */
   readonly retryable: boolean;
+  /** What failed, as a person would name it: a path or a URI. */
   // Declared, not defined: fields that are not known would be printed with every error, as undefined.
   declare readonly device?: string;
+  /** First byte of the range that failed. */
   declare readonly offset?: number;
+  /** Bytes in the range that failed. */
   declare readonly length?: number;
+  /** The system's or the wire's name of the error, such as `ENOSPC`. */
   declare readonly errno?: string;
 
   constructor(code: ErrorCode, message: string, context: ErrorContext = {}) {

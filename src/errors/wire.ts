@@ -6,15 +6,25 @@ import { LacunaError } from './lacuna-error.js';
  * cause: `name`, `code` and all fields are lost. So workers send this form, and the caller revives it.
  */
 export interface WireError {
+  /** The error's class, such as `LacunaError`, `TypeError` or `AbortError`. */
   name: string;
+  /** What happened, for people. */
   message: string;
+  /** Where it was thrown. */
   stack?: string;
+  /** See {@link ErrorCode}; or that of Node. */
   code?: string;
+  /** As in {@link LacunaError}, and so are the next four. */
   retryable?: boolean;
+  /** Absent where it is not known. */
   device?: string;
+  /** Bytes. */
   offset?: number;
+  /** Bytes. */
   length?: number;
+  /** Such as `ENOSPC`. */
   errno?: string;
+  /** The error underneath, to a depth of 8. */
   cause?: WireError;
 }
 

@@ -1,7 +1,10 @@
 /** A byte range with one status (or, in other contexts than allocation, one value of flags). */
 export interface Extent {
+  /** First byte. */
   readonly offset: number;
+  /** Bytes; above 0. */
   readonly length: number;
+  /** {@link Status} bits, or what the context says. */
   readonly flags: number;
 }
 

@@ -1,3 +1,4 @@
+export { Context, DIRTY, type Extent, ExtentList, readsAsZero, Status } from '../extent/index.js';
 export { NbdClient } from './client/client.js';
 export type {
   NbdConnectOptions,

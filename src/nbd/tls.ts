@@ -13,14 +13,17 @@ import { LacunaError } from '../errors/index.js';
 /** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
 export type NbdTls = NbdTlsX509 | NbdTlsPsk;
 
+/** Certificates, and the authorities that vouch for them. */
 export interface NbdTlsX509 {
+  /** Always `x509`. */
   type: 'x509';
   /** Folder with `ca-cert.pem` and, where this side has a certificate, its `-cert.pem` and `-key.pem`. */
   certificates?: string;
   /** PEM text of the authorities to trust, in place of files. Default: those that Node trusts. */
   ca?: string;
-  /** PEM text of this side's certificate and of its private key. */
+  /** PEM text of this side's certificate. */
   cert?: string;
+  /** PEM text of the certificate's private key. */
   key?: string;
   /** The name that the server's certificate must bear. Default: the host; `localhost` for a Unix socket. */
   hostname?: string;
@@ -28,7 +31,9 @@ export interface NbdTlsX509 {
   'verify-peer'?: boolean;
 }
 
+/** A key that both sides have. */
 export interface NbdTlsPsk {
+  /** Always `psk`. */
   type: 'psk';
   /** Whose key is used. Default: the only one of the file. */
   username?: string;

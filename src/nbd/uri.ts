@@ -9,6 +9,7 @@ export type NbdServerAddress =
 
 /** What an NBD URI says. */
 export interface NbdLocation {
+  /** Where the server listens. */
   readonly server: NbdServerAddress;
   /** Name of the export; empty for the server's default export. */
   readonly export: string;
@@ -16,6 +17,7 @@ export interface NbdLocation {
   readonly tls?: NbdTls;
 }
 
+/** How far a URI is trusted. */
 export interface NbdUriOptions {
   /**
    * Whether the URI may name files of this machine (`tls-certificates`, `tls-psk-file`). Default false: a

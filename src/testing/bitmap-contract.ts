@@ -35,6 +35,7 @@ export interface BitmapUnderTest {
   free(): void;
 }
 
+/** What a suite is told about the bitmaps it tests. */
 export interface BitmapContractOptions<B extends BitmapUnderTest> {
   /** Makes a clean bitmap. */
   create(options: { size: number; granularity: number }): B;

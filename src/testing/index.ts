@@ -1,4 +1,8 @@
-export { bitmapContract } from './bitmap-contract.js';
+export {
+  type BitmapContractOptions,
+  type BitmapUnderTest,
+  bitmapContract,
+} from './bitmap-contract.js';
 export type { ContractCase } from './contract-case.js';
 export type { DeviceContractOptions, Subject } from './device/subject.js';
 export { deviceContract } from './device-contract.js';

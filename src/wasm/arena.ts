@@ -19,11 +19,15 @@ const SCRATCH_BYTES = 16384;
 
 /** What another thread needs to use the same arena; it survives `postMessage` and `workerData`. */
 export interface SharedArena {
+  /** @internal The compiled kernels. */
   readonly module: CompiledModule;
+  /** @internal */
   readonly memory: SharedMemory;
+  /** Bytes that the memory may grow to. */
   readonly maximumBytes: number;
 }
 
+/** How much room an arena has. */
 export interface ArenaOptions {
   /**
    * Room in the arena: 256 KiB to 4 GiB (the default). What is not used costs nothing; less is made

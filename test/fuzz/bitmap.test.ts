@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { Arena, Bitmap } from 'lacuna/bitmap';
 import { describe, it } from 'vitest';
+import { stepsOr } from '../support/long-run.js';
 import { Model, type Operation } from '../unit/bitmap/model.js';
 import { Random } from '../unit/bitmap/random.js';
 
@@ -9,7 +10,7 @@ interface Subject {
   model: Model;
 }
 
-const STEPS = Number(process.env.LACUNA_FUZZ_STEPS ?? 400);
+const STEPS = stepsOr(400);
 const OPERATIONS: Operation[] = ['merge', 'subtract', 'intersect', 'xor'];
 
 /** Granules and granularities so chosen that trees of one, two and three levels and odd tails occur. */

@@ -8,11 +8,12 @@ import {
   type StoredBitmap,
 } from 'lacuna/bitmap';
 import { describe, it } from 'vitest';
+import { stepsOr } from '../support/long-run.js';
 import { DirtyModel } from '../unit/bitmap/dirty-model.js';
 import { Model } from '../unit/bitmap/model.js';
 import { Random } from '../unit/bitmap/random.js';
 
-const STEPS = Number(process.env.LACUNA_FUZZ_STEPS ?? 8000);
+const STEPS = stepsOr(8000);
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 const KINDS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
 

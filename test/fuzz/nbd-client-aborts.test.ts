@@ -1,11 +1,12 @@
 /**
  * The client whose callers give up at any moment, while a server answers, well or not, and the socket holds memory
- * that was lent to it. LACUNA_SEED and LACUNA_FUZZ_INPUTS as in nbd-client.test.ts.
+ * that was lent to it. A failure names the seed that repeats it.
  */
 import { LacunaError } from 'lacuna/errors';
 import { expect, it } from 'vitest';
 import { type Connection, Session } from '#dist/nbd/client/session.js';
 import { Command } from '#dist/nbd/wire/constants.js';
+import { runsOr } from '../support/long-run.js';
 import { Random } from '../unit/bitmap/random.js';
 import { ALLOCATION, DIRTY, SIZE } from '../unit/nbd/session-harness.js';
 import {
@@ -17,7 +18,7 @@ import {
   UNTOUCHED,
 } from './nbd-client-streams.js';
 
-const INPUTS = Number(process.env.LACUNA_FUZZ_INPUTS ?? 1500);
+const INPUTS = runsOr(1500);
 const LIMIT_MS = 60_000 + 20 * INPUTS;
 /** What a caller puts into its memory as soon as it has it back. */
 const MINE = 0xdd;
@@ -181,8 +182,7 @@ it(
   'memory is given back once, and not touched any more',
   async () => {
     const first = Random.seed();
-    const count = process.env.LACUNA_SEED === undefined ? INPUTS : 1;
-    for (let seed = first; seed < first + count; seed++) {
+    for (let seed = first; seed < first + INPUTS; seed++) {
       try {
         await live(new Random(seed));
       } catch (cause) {

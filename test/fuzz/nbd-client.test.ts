@@ -1,6 +1,6 @@
 /**
  * The client against servers that say anything. Each input is made from a seed of its own, which a failure
- * names: LACUNA_SEED repeats it. LACUNA_FUZZ_INPUTS is how many there are in each group, a million for a release.
+ * names: LACUNA_SEED repeats it. LACUNA_RUNS is how many there are in each group.
  */
 import { LacunaError } from 'lacuna/errors';
 import { parseNbdUri } from 'lacuna/nbd';
@@ -15,6 +15,7 @@ import { readExtendedChunkHeader } from '#dist/nbd/wire/replies.js';
 import { readExtendedRequest, readRequest, writeExtendedRequest } from '#dist/nbd/wire/requests.js';
 import { decodeStatusPayload, encodeStatusPayload } from '#dist/nbd/wire/status.js';
 import { printable } from '#dist/nbd/wire/text.js';
+import { runsOr } from '../support/long-run.js';
 import { Random } from '../unit/bitmap/random.js';
 import { feed } from '../unit/nbd/feed.js';
 import { ALLOCATION, DIRTY, Harness } from '../unit/nbd/session-harness.js';
@@ -28,15 +29,14 @@ import {
   UNTOUCHED,
 } from './nbd-client-streams.js';
 
-const INPUTS = Number(process.env.LACUNA_FUZZ_INPUTS ?? 4000);
+const INPUTS = runsOr(4000);
 const LIMIT_MS = 60_000 + INPUTS;
 const GONE = new LacunaError('ERR_NBD_DISCONNECTED', 'gone');
 
 /** Runs each input with its own seed; no test of vitest for each, of which a million would be too many. */
 async function eachSeed(test: (random: Random) => void | Promise<void>): Promise<void> {
   const first = Random.seed();
-  const count = process.env.LACUNA_SEED === undefined ? INPUTS : 1;
-  for (let seed = first; seed < first + count; seed++) {
+  for (let seed = first; seed < first + INPUTS; seed++) {
     try {
       await test(new Random(seed));
     } catch (cause) {

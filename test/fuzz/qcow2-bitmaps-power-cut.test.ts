@@ -9,13 +9,14 @@ import { Device } from '#dist/block/index.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
 import { parseHeader } from '#dist/qcow2/index.js';
 import { bytesDevice } from '../support/bytes-device.js';
+import { runsOr } from '../support/long-run.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
 
 const SEED = Random.seed();
-const SESSIONS = Number(process.env.LACUNA_CUT_SESSIONS ?? 1);
+const SESSIONS = runsOr(1);
 /** One in so many cuts is shown to QEMU as well. */
 const SAMPLE = 60;
 const SIZE = 2 ** 20 + 512;
@@ -119,8 +120,11 @@ it.each([
         const allowed = stored.filter(({ begun }, i) => i >= last && begun <= cut);
         const state = await stateOf(bytes);
         const one = allowed.some((each) => JSON.stringify(each.state) === JSON.stringify(state));
-        assert.ok(one, `seed ${seed}, cut ${cut}: neither old nor new: ${JSON.stringify(state)}`);
-        assert.deepEqual(checkImage(bytes).corruptions, [], `seed ${seed}, cut ${cut}`);
+        assert.ok(
+          one,
+          `LACUNA_SEED=${seed}, cut ${cut}: neither old nor new: ${JSON.stringify(state)}`,
+        );
+        assert.deepEqual(checkImage(bytes).corruptions, [], `LACUNA_SEED=${seed}, cut ${cut}`);
         assert.equal(parseHeader(bytes, 'disk.qcow2').backingFile, backing);
         if (random.between(1, SAMPLE) === 1) checkByQemu(bytes);
       }
@@ -150,7 +154,7 @@ it.each([512, 4096])(
       const { begun } = await writeSession(disk, path, random, written);
 
       for (const { cut, bytes } of leftovers(disk, random)) {
-        const told = `seed ${seed}, cut ${cut} of ${disk.entries}`;
+        const told = `LACUNA_SEED=${seed}, cut ${cut} of ${disk.entries}`;
         const states = await stateOf(bytes);
         assert.deepEqual(states[2], off, told);
         if (cut < begun) assert.ok(states[0].digest !== undefined, `${told}: marked for nothing`);

@@ -10,15 +10,16 @@ import { setBackingFile } from '#dist/block/qcow2/set-backing.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
 import { writeDifferences } from '#dist/copy/rebase.js';
 import { parseHeader } from '#dist/qcow2/index.js';
+import { runsOr } from '../support/long-run.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
 
 const SEED = Random.seed();
-const SESSIONS = Number(process.env.LACUNA_CUT_SESSIONS ?? 1);
+const SESSIONS = runsOr(1);
 /** About so many cuts of each session are looked at. */
-const CUTS = Number(process.env.LACUNA_CUT_POINTS ?? 12);
+const CUTS = 12;
 const SIZE = 2 ** 20 + 512;
 const folder = temporaryFolder();
 const path = join(folder, 'disk.qcow2');

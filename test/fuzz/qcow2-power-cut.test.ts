@@ -7,6 +7,7 @@ import { Random } from 'lacuna/testing';
 import { expect, it } from 'vitest';
 import { Device } from '#dist/block/index.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { firstSeed, runsOr } from '../support/long-run.js';
 import { type Keep, PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
 import {
@@ -18,9 +19,9 @@ import {
 } from '../support/qcow2-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
-/** Cut points in all; LACUNA_FUZZ_RUNS=10000 is what a long run takes. The seed is printed when one fails. */
-const RUNS = Number(process.env.LACUNA_FUZZ_RUNS ?? 1500);
-const SEED = Number(process.env.LACUNA_FUZZ_SEED ?? 1);
+/** Cut points in all. */
+const RUNS = runsOr(1500);
+const SEED = firstSeed();
 /** QEMU looks at one state in so many. */
 const SAMPLE = 150;
 
@@ -306,7 +307,7 @@ async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
         if (random.below(SAMPLE) === 0) checkByQemu(left);
       } catch (cause) {
         const where = `cut at entry ${cut} of ${disk.entries}`;
-        throw new Error(`seed ${seed}: ${where}, ${what} is left of what was not flushed`, {
+        throw new Error(`LACUNA_SEED=${seed}: ${where}, ${what} is left of what was not flushed`, {
           cause,
         });
       }
@@ -325,7 +326,7 @@ it.each(Object.entries(KINDS))(
     const wanted = RUNS / Object.keys(KINDS).length;
     let points = 0;
     for (let seed = SEED; points < wanted; seed++) points += await cutEverywhere(kind, seed);
-    console.log(`seed ${SEED}: ${points} cut points`);
+    console.log(`LACUNA_SEED=${SEED}: ${points} cut points`);
   },
   RUNS * 200 + 60_000,
 );

@@ -5,12 +5,13 @@ import { createQcow2, openDevice, type Qcow2Options, resizeQcow2 } from 'lacuna'
 import { Random } from 'lacuna/testing';
 import { it } from 'vitest';
 import type { Device } from '#dist/block/index.js';
+import { firstSeed, runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
-/** Images; LACUNA_FUZZ_RUNS=1000 is what a long run takes. The seed of an image is printed when one fails. */
-const RUNS = Math.ceil(Number(process.env.LACUNA_FUZZ_RUNS ?? 12));
-const SEED = Number(process.env.LACUNA_FUZZ_SEED ?? 1);
+/** Images. */
+const RUNS = runsOr(12);
+const SEED = firstSeed();
 
 const folder = temporaryFolder();
 const path = join(folder, 'disk.qcow2');
@@ -200,7 +201,7 @@ it(
         }
       } catch (cause) {
         const how = JSON.stringify(subject.options);
-        throw new Error(`LACUNA_FUZZ_SEED=${seed} finds it: ${how}`, { cause });
+        throw new Error(`LACUNA_SEED=${seed} finds it: ${how}`, { cause });
       }
       for (const name of ['backing.raw', 'backing.qcow2', 'data.raw']) {
         rmSync(join(folder, name), { force: true });

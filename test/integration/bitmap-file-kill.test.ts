@@ -6,12 +6,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { test } from 'vitest';
+import { runsOr } from '../support/long-run.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 const GRANULARITY = 4096;
 const SIZE = 5000 * GRANULARITY + 1;
 const NAMES = ['a', 'b', 'c'];
-const KILLS = Number(process.env.LACUNA_KILLS ?? 15);
+const KILLS = runsOr(15);
 
 const folder = temporaryFolder();
 const path = join(folder, 'disk.bitmaps');

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type BitmapAction, DirtyBitmaps } from 'lacuna/bitmap';
 import { NbdClient } from 'lacuna/nbd';
 import { describe, it } from 'vitest';
+import { stepsOr } from '../support/long-run.js';
 import { usePeers } from '../support/peers.js';
 import { QmpConnection } from '../support/qmp.js';
 import { Random } from '../unit/bitmap/random.js';
@@ -12,7 +13,7 @@ const MIB = 2 ** 20;
 const SIZE = 37 * MIB + 3 * 512;
 const GRANULARITIES = [512, 4096, 65536, MIB];
 const KINDS = ['clear', 'enable', 'disable', 'merge', 'remove', 'add'] as const;
-const STEPS = Number(process.env.LACUNA_QEMU_STEPS ?? 150);
+const STEPS = stepsOr(150);
 
 const peers = usePeers();
 

@@ -1,12 +1,22 @@
 /** A copy of weeks in miniature: a million requests, with everything that may grow, and memory that does not. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
+import { runsOr } from '../support/long-run.js';
+import { run, usePeers } from '../support/peers.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
 
+const peers = usePeers();
+const folder = temporaryFolder();
+
 /** Reads and writes of 4 KiB each. */
-const REQUESTS = Number(process.env.LACUNA_COPY_REQUESTS ?? 1_000_000);
+const REQUESTS = runsOr(1_000_000);
 
 const SCRIPT = `
   import { copy, Device } from 'lacuna';
@@ -61,6 +71,19 @@ const SCRIPT = `
   console.log(JSON.stringify({ samples, ranges: left.length, moreErrors, made, steps: rate.bytesPerSecond.length }));
 `;
 
+interface Sample {
+  heapUsed: number;
+  rss: number;
+}
+
+function expectFlat(samples: Sample[]): void {
+  expect(samples.length).toBeGreaterThan(3);
+  const [first, last] = [samples[0], samples[samples.length - 1]];
+  const told = JSON.stringify(samples);
+  expect(last.heapUsed - first.heapUsed, told).toBeLessThan(2 * MiB);
+  expect(last.rss - first.rss, told).toBeLessThan(32 * MiB);
+}
+
 test(`memory is flat over ${REQUESTS} requests`, { timeout: 300_000 }, async () => {
   const args = ['--expose-gc', '--input-type=module', '-e', SCRIPT, `${REQUESTS}`];
   const { stdout } = await promisify(execFile)(process.execPath, args);
@@ -69,9 +92,69 @@ test(`memory is flat over ${REQUESTS} requests`, { timeout: 300_000 }, async () 
   // One page in a thousand was bad, and that list is bounded too.
   expect(ranges + moreErrors).toBeGreaterThan(0);
   expect(ranges).toBeLessThanOrEqual(1000);
-  expect(samples.length).toBeGreaterThan(3);
-  const [first, last] = [samples[0], samples.at(-1)];
-  const told = JSON.stringify(samples);
-  expect(last.heapUsed - first.heapUsed, told).toBeLessThan(2 * MiB);
-  expect(last.rss - first.rss, told).toBeLessThan(32 * MiB);
+  expectFlat(samples);
+});
+
+/** From an NBD server to another, in threads, with what remains kept in a file all the time. */
+const RESUMABLE = `
+  import { existsSync } from 'node:fs';
+  import { copy } from 'lacuna';
+  const [source, target, resume] = process.argv.slice(1);
+  const job = copy({ source, target, resume, requestSize: 4096, threads: 2 });
+  const samples = [];
+  let next = 0.2;
+  let kept = 0;
+  for await (const { doneBytes, totalBytes } of job) {
+    if (existsSync(resume)) kept++;
+    if (totalBytes === 0 || doneBytes / totalBytes < next) continue;
+    next += 0.1;
+    globalThis.gc();
+    const { heapUsed, rss, external } = process.memoryUsage();
+    samples.push({ heapUsed: heapUsed + external, rss });
+  }
+  const { requests, threads } = await job;
+  console.log(JSON.stringify({ samples, kept, requests, threads }));
+`;
+
+test('memory is flat in threads, over NBD, with a resume file', { timeout: 120_000 }, async () => {
+  const requests = REQUESTS / 5;
+  const size = String((requests / 2) * 4096);
+  const source = await peers.nbdkit(['pattern', size]);
+  const target = await peers.nbdkit(['null', size]);
+  const resume = join(folder, 'copy.resume');
+  const args = ['--expose-gc', '--input-type=module', '-e', RESUMABLE];
+  const told = await run(process.execPath, [...args, source.uri, target.uri, resume]);
+  const { samples, kept, requests: made, threads } = JSON.parse(told);
+  expect(threads).toBe(2);
+  expect(made).toBeGreaterThan(requests * 0.99);
+  expect(kept).toBeGreaterThan(3);
+  expect(existsSync(resume)).toBe(false);
+  expectFlat(samples);
+});
+
+/** What a copy to nowhere came to, and the most memory that its process ever had, in MiB. */
+const EXTENTS = `
+  import { copy } from 'lacuna';
+  const [source, size] = process.argv.slice(1);
+  const target = { driver: 'null', size: Number(size) };
+  const { movedBytes, threads } = await copy({ source, target, threads: 2 });
+  const mib = process.resourceUsage().maxRSS / 1024;
+  console.log(JSON.stringify({ movedBytes, threads, mib }));
+`;
+
+test('a copy of a million extents, in threads, takes less than 200 MiB', {
+  timeout: 120_000,
+}, async () => {
+  const [count, length, step] = [1_000_000, 4096, 8192];
+  const script = fileURLToPath(new URL('../support/scattered-server.mjs', import.meta.url));
+  const socket = join(folder, 'scattered.sock');
+  const server = spawn(process.execPath, [script, socket, `${count}`, `${length}`, `${step}`]);
+  onTestFinished(() => void server.kill());
+  await once(server.stdout, 'data');
+  const args = ['--input-type=module', '-e', EXTENTS, `nbd+unix:///?socket=${socket}`];
+  const told = await run(process.execPath, [...args, `${count * step}`]);
+  const { movedBytes, threads, mib } = JSON.parse(told);
+  expect(movedBytes).toBe(count * length);
+  expect(threads).toBe(2);
+  expect(mib).toBeLessThan(200);
 });

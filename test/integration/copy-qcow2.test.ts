@@ -18,6 +18,7 @@ import { Bitmap } from 'lacuna/bitmap';
 import { Random } from 'lacuna/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Status } from '#dist/extent/index.js';
+import { firstSeed, runsOr } from '../support/long-run.js';
 import { usePeers } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
@@ -26,8 +27,8 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 
 /** Random sources of the second test; the seed is printed when one fails. */
-const RUNS = Number(process.env.LACUNA_FUZZ_RUNS ?? 12);
-const SEED = Number(process.env.LACUNA_FUZZ_SEED ?? 1);
+const RUNS = runsOr(12);
+const SEED = firstSeed();
 
 const folder = temporaryFolder();
 const source = join(folder, 'source.raw');
@@ -159,7 +160,7 @@ describe('a full copy to a new image', () => {
         await copy({ source: disk, target, ...options });
         judge(target, disk);
       } catch (cause) {
-        throw new Error(`LACUNA_FUZZ_SEED=${seed} finds it: ${JSON.stringify(options)}`, { cause });
+        throw new Error(`LACUNA_SEED=${seed} finds it: ${JSON.stringify(options)}`, { cause });
       }
     }
   });

@@ -13,13 +13,14 @@ import { type Bitmap, BitmapFile } from 'lacuna/bitmap';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Device } from '#dist/block/index.js';
 import { fakeDevice, pattern } from '../support/fake-device.js';
+import { runsOr } from '../support/long-run.js';
 import { emptied, serveDevice } from '../support/nbd-server.js';
 import { type CliResult, runCli } from '../support/run-cli.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { VolatileDisk } from '../support/volatile-disk.js';
 
 /** Moments of death, in all. */
-const KILLS = Number(process.env.LACUNA_KILL_RUNS ?? 20);
+const KILLS = runsOr(20);
 
 const KiB = 1024;
 const REQUEST = 4 * KiB;

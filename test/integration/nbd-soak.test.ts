@@ -1,5 +1,6 @@
 import { NbdClient } from 'lacuna/nbd';
 import { expect, test } from 'vitest';
+import { firstSeed } from '../support/long-run.js';
 import { usePeers } from '../support/peers.js';
 
 const AREA = 256 * 1024;
@@ -63,7 +64,7 @@ test.each([
   ['structured', []],
   ['simple', ['--no-sr']],
 ])('random requests with %s replies, some given up, agree with a plain array', async (_, args) => {
-  const seed = Number(process.env.LACUNA_SEED ?? Date.now() % 1e6);
+  const seed = firstSeed();
   const { server } = await peers.nbdkit([
     ...args,
     ...['-t', '16', '--filter=delay', 'memory', `${WORKERS * AREA}`, 'rdelay=1ms', 'wdelay=1ms'],

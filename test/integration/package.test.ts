@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -42,6 +42,15 @@ describe('the package', () => {
       if (Object.keys(room).length === 0) throw new Error(name + ' exports nothing');
     }`;
     await run(process.execPath, ['--input-type=module', '-e', script], { cwd: folder });
+  });
+
+  test('brings every page that its pages link to', async () => {
+    const inside = join(folder, 'node_modules/lacuna');
+    for (const page of ['README.md', 'CONTRIBUTING.md', 'docs/architecture.md']) {
+      const text = await readFile(join(inside, page), 'utf8');
+      const links = [...text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
+      for (const link of links) await access(join(inside, dirname(page), link));
+    }
   });
 
   test('copies a disk', async () => {

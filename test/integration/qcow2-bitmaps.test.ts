@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { copy, createQcow2, exportBitmap, openBitmaps, openDevice, resizeQcow2 } from 'lacuna';
 import { Bitmap } from 'lacuna/bitmap';
 import { describe, expect, it } from 'vitest';
+import { stepsOr } from '../support/long-run.js';
 import { attachLoopDevice } from '../support/loop-device.js';
 import { run, usePeers } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
@@ -17,7 +18,7 @@ import { Random } from '../unit/bitmap/random.js';
 const MIB = 2 ** 20;
 const peers = usePeers();
 let images = 0;
-const STEPS = Number(process.env.LACUNA_QEMU_STEPS ?? 20);
+const STEPS = stepsOr(20);
 
 async function newPath(): Promise<string> {
   return join(await peers.folder(), `disk-${images++}.qcow2`);

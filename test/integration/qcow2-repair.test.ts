@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { Device } from '#dist/block/index.js';
 import { readHeader } from '#dist/block/qcow2/read-header.js';
 import { repairRefcounts } from '#dist/block/qcow2/repair.js';
+import { runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
 import { type Keep, PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
@@ -16,7 +17,7 @@ import { Random } from '../unit/bitmap/random.js';
 const MIB = 2 ** 20;
 const SIZE = 6 * MIB + 512;
 /** Images of each kind; the seed is printed when one fails. */
-const RUNS = Number(process.env.LACUNA_REPAIR_RUNS ?? 1);
+const RUNS = runsOr(1);
 
 const folder = temporaryFolder();
 let images = 0;

@@ -1,5 +1,24 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { checkDescription } from '#dist/block/index.js';
+
+/** The keys that are known where this unknown one stands, as the error lists them. */
+function keysKnown(description: Record<string, unknown>): string[] {
+  try {
+    checkDescription(description);
+  } catch (error) {
+    const [, keys] = /has the keys: (.+)$/.exec((error as Error).message) ?? [];
+    if (keys !== undefined) return keys.split(', ');
+  }
+  throw new Error(`no keys are told of ${JSON.stringify(description)}`);
+}
+
+/** The first cells of the tables between a heading, or a table's head, and the next one. */
+function keysExplained(page: string, start: RegExp): string[] {
+  const [, rest] = page.split(start);
+  const [section] = rest.split(/^(?:#|\| key of)/m);
+  return [...section.matchAll(/^\| `([^`]+)` /gm)].map((match) => match[1]);
+}
 
 function read(path: string): string {
   return readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
@@ -18,6 +37,7 @@ describe('docs', () => {
     'README.md',
     'CONTRIBUTING.md',
     'docs/architecture.md',
+    'docs/descriptions.md',
     'docs/errors.md',
     'docs/digest.md',
   ])('%s links only to files that are there', (page) => {
@@ -34,9 +54,51 @@ describe('docs', () => {
     }
   });
 
+  test('README names all that the package does', async () => {
+    const names = Object.keys(await import('lacuna'));
+    expect(names.filter((name) => !read('README.md').includes(`\`${name}\``))).toEqual([]);
+  });
+
+  test('name every variable of the environment, and no other', () => {
+    const named = (paths: string[]) =>
+      [...new Set(paths.flatMap((path) => read(path).match(/\bLACUNA_[A-Z_]+/g) ?? []))].sort();
+    const filesIn = (folder: string) =>
+      readdirSync(new URL(`../../${folder}`, import.meta.url), {
+        recursive: true,
+        encoding: 'utf8',
+      })
+        .filter((name) => name.endsWith('.ts'))
+        .map((name) => `${folder}/${name}`);
+    const used = named(filesIn('src'));
+    expect(used.filter((name) => !named(['README.md']).includes(name))).toEqual([]);
+    const own = named([...filesIn('test'), ...filesIn('bench')]);
+    const told = named(['README.md', 'CONTRIBUTING.md']);
+    expect(told).toEqual([...new Set([...used, ...own])].sort());
+  });
+
   test('README names only scripts that there are', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const named = [...read('README.md').matchAll(/npm run (\w+)/g)].map((match) => match[1]);
     expect(named.filter((name) => scripts[name] === undefined)).toEqual([]);
+  });
+
+  describe('explain the keys of descriptions', () => {
+    const page = read('docs/descriptions.md');
+    const common = keysExplained(page, /^## Every driver$/m);
+    const server = { type: 'unix', path: '/x' };
+
+    test.each(['file', 'nbd', 'qcow2', 'null', 'memory'])('of the driver %s', (driver) => {
+      const explained = keysExplained(page, new RegExp(`^## \`${driver}\`.*$`, 'm'));
+      expect([...common, ...explained].sort()).toEqual(keysKnown({ driver, unknown: true }).sort());
+    });
+
+    test.each([
+      ['server', ['unix', 'inet'], (type: string) => ({ server: { type, unknown: true } })],
+      ['tls', ['x509', 'psk'], (type: string) => ({ server, tls: { type, unknown: true } })],
+    ])('of %s', (key, types, describe) => {
+      const explained = keysExplained(page, new RegExp(`^\\| key of \`${key}\`.*$`, 'm'));
+      const known = types.flatMap((type) => keysKnown({ driver: 'nbd', ...describe(type) }));
+      expect(explained.sort()).toEqual([...new Set(known)].sort());
+    });
   });
 });

@@ -16,6 +16,7 @@ import { LiveHeader } from './live-header.js';
 import { readHeader } from './read-header.js';
 import { repairRefcounts } from './repair.js';
 
+/** How the bitmaps of an image are opened; see {@link OpenOptions} for what has no words of its own. */
 export interface BitmapImageOptions
   extends Pick<OpenOptions, 'writable' | 'forceShare' | 'format' | 'signal'> {
   /** Where bits are loaded to; default the arena of this thread. */

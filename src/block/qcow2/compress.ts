@@ -1,8 +1,7 @@
-import { availableParallelism } from 'node:os';
 import { promisify } from 'node:util';
 import { deflateRaw } from 'node:zlib';
 import type { Compression } from '../../qcow2/index.js';
-import type { ZstdTask } from './zstd-worker.js';
+import { zstdInThreads } from '../../wasm/index.js';
 
 /**
  * Compresses one cluster.
@@ -15,9 +14,6 @@ export type Compress = (cluster: Uint8Array) => Promise<Uint8Array | undefined>;
 const WINDOW_BITS = 12;
 const MEMORY_LEVEL = 9;
 const ZSTD_LEVEL = 3;
-
-/** Threads that have nothing to compress end after this time. */
-const IDLE_MS = 2000;
 
 /** The compressor of an image; the one for zstd is loaded when an image needs it. */
 export async function compressorFor(compression: Compression): Promise<Compress> {
@@ -46,7 +42,7 @@ async function deflate(cluster: Uint8Array): Promise<Uint8Array | undefined> {
 let zstd: Promise<Compress> | undefined;
 
 function zstdCompressor(): Promise<Compress> {
-  zstd ??= nodeZstd().then((compress) => compress ?? zstdInThreads());
+  zstd ??= nodeZstd().then((compress) => compress ?? zstdOfOurs);
   return zstd;
 }
 
@@ -65,21 +61,8 @@ async function nodeZstd(): Promise<Compress | undefined> {
   return async (cluster) => shorter(await compress(cluster), cluster);
 }
 
-/** In worker threads of our own, for all images of this thread together. */
-async function zstdInThreads(): Promise<Compress> {
-  const { Piscina } = await import('piscina');
-  const pool = new Piscina<ZstdTask, Uint8Array>({
-    filename: import.meta.resolve('#dist/block/qcow2/zstd-worker.js'),
-    minThreads: 0,
-    maxThreads: availableParallelism(),
-    idleTimeout: IDLE_MS,
-  });
-  return async (cluster) => {
-    // A copy that owns all of its memory, which the slice of a Buffer does not.
-    const bytes = new Uint8Array(cluster);
-    const options = { transferList: [bytes.buffer] };
-    return shorter(await pool.run({ bytes, level: ZSTD_LEVEL }, options), cluster);
-  };
+async function zstdOfOurs(cluster: Uint8Array): Promise<Uint8Array | undefined> {
+  return shorter(await zstdInThreads(cluster, ZSTD_LEVEL), cluster);
 }
 
 function shorter(compressed: Uint8Array, cluster: Uint8Array): Uint8Array | undefined {

@@ -12,6 +12,7 @@ import { isPowerOfTwo } from '../../util/index.js';
  */
 export type Preallocation = 'off' | 'metadata' | 'falloc' | 'full';
 
+/** How a new qcow2 image is made: the options of `qemu-img create`, with the same defaults. */
 export interface Qcow2Options {
   /** Bytes of the disk; rounded up to 512, as no reader of the format takes less. */
   readonly size: number;
@@ -25,6 +26,7 @@ export interface Qcow2Options {
   readonly extendedL2?: boolean;
   /** How clusters are compressed that will be. Default `deflate`. */
   readonly compressionType?: Compression;
+  /** How much is laid out at once. Default `off`. */
   readonly preallocation?: Preallocation;
   /** The image below: its name as it shall stand in the new image, and its format, which readers must not guess. */
   readonly backing?: { readonly filename: string; readonly format: string };

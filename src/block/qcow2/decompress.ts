@@ -1,6 +1,6 @@
 import { inflateRawSync } from 'node:zlib';
 import { type Compression, findZstdFrame } from '../../qcow2/index.js';
-import { zstdLibrary } from './zstd-library.js';
+import { zstdLibrary } from '../../wasm/index.js';
 
 /**
  * Decompresses one cluster. The bytes may go on behind what was compressed, and the result must have exactly

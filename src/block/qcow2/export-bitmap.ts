@@ -2,7 +2,9 @@ import { Bitmap } from '../../bitmap/index.js';
 import { openBitmaps } from './bitmap-image.js';
 import { createQcow2 } from './create.js';
 
+/** Which bitmap is written into an image of its own. */
 export interface ExportBitmapOptions {
+  /** Its bits; unchanged. */
   readonly bitmap: Bitmap;
   /** What the bitmap is called in the image: 1 to 1023 bytes. */
   readonly name: string;

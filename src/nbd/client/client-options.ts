@@ -4,6 +4,7 @@ import type { NbdServerAddress } from '../uri.js';
 
 /** Whom to connect to, and the limits of waiting. */
 export interface NbdConnectOptions {
+  /** Where it listens. */
   readonly server: NbdServerAddress;
   /** Name of the export; default the empty name, the server's default export. */
   readonly export?: string;
@@ -29,20 +30,25 @@ export interface NbdConnectOptions {
 /** What is needed to ask a server something without using an export. */
 export type NbdQueryOptions = Pick<NbdConnectOptions, 'tls' | 'connectTimeoutMs' | 'signal'>;
 
+/** What every request may be told. */
 export interface NbdRequestOptions {
+  /** Fires to end waiting: the call fails with ERR_ABORTED, while the server may still carry the request out. */
   readonly signal?: AbortSignal;
 }
 
+/** How bytes are read (NBD_CMD_READ). */
 export interface NbdReadOptions extends NbdRequestOptions {
   /** The server must not send the bytes in several chunks; it may refuse with EOVERFLOW. Default false. */
   readonly dontFragment?: boolean;
 }
 
+/** How bytes are stored (NBD_CMD_WRITE, NBD_CMD_TRIM). */
 export interface NbdWriteOptions extends NbdRequestOptions {
   /** The bytes are durable when the call returns. */
   readonly fua?: boolean;
 }
 
+/** How a range is made to read as zero (NBD_CMD_WRITE_ZEROES). */
 export interface NbdZeroOptions extends NbdWriteOptions {
   /** The range may become a hole. Default true. */
   readonly unmap?: boolean;
@@ -50,6 +56,7 @@ export interface NbdZeroOptions extends NbdWriteOptions {
   readonly fast?: boolean;
 }
 
+/** How much a status query is to answer (NBD_CMD_BLOCK_STATUS). */
 export interface NbdStatusOptions extends NbdRequestOptions {
   /** Only the first extent of each context, cut to the range. Default false. */
   readonly one?: boolean;

@@ -43,7 +43,7 @@ const NOTHING = {};
  */
 export class NbdClient extends ExportProperties implements NbdRequests {
   readonly name: string;
-  /** What the handshake came to. */
+  /** @internal What the handshake came to. */
   readonly agreement: Agreement;
   readonly #transport: Transport;
   readonly #session: Session;
@@ -53,6 +53,8 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   #closing: Promise<void> | undefined;
 
   /**
+   * Connects to a server and enters an export.
+   *
    * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED, ERR_NBD_TLS,
    * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED; TypeError or RangeError
    * for an address that is none, or a name that cannot be sent.

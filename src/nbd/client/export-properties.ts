@@ -8,11 +8,15 @@ const LONGEST_PAYLOAD = 64 * 1024 * 1024;
 export class ExportProperties {
   /** Bytes. */
   readonly size: number;
+  /** Nothing can be changed. */
   readonly readOnly: boolean;
+  /** Can make what was written durable. */
   readonly canFlush: boolean;
   /** A single write can be made durable. */
   readonly canFua: boolean;
+  /** Can be told what is not needed any more. */
   readonly canTrim: boolean;
+  /** Makes ranges read as zero without being sent the zeroes. */
   readonly canWriteZeroes: boolean;
   /** Knows how to refuse a zero request that would be slow. */
   readonly canFastZero: boolean;
@@ -43,6 +47,7 @@ export class ExportProperties {
   /** The longest request without payload; what is longer is made of several, and status is told for less. */
   readonly maximumLength: number;
 
+  /** @internal */
   constructor(agreement: Agreement) {
     const { size, flags, structured, extended, contexts, blockSizes } = agreement;
     const has = (flag: number) => (flags & flag) !== 0;

@@ -25,6 +25,7 @@ export class ExportInformation extends ExportProperties {
   /** The server's words about it. */
   readonly description?: string;
 
+  /** @internal */
   constructor(told: Told) {
     super(told);
     if (told.name !== undefined) this.exportName = told.name;

@@ -10,6 +10,7 @@ import { startTls } from './start-tls.js';
 
 /** An export that a server offers. */
 export interface ListedExport {
+  /** What to ask for; empty for the default export. */
   readonly name: string;
   /** The server's words about it; empty where it has none. */
   readonly description: string;

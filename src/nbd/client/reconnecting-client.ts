@@ -17,6 +17,7 @@ import { ExportProperties } from './export-properties.js';
 import { disconnected, locate } from './failures.js';
 import { difference, isLost } from './reconnect-rules.js';
 
+/** Whom to connect to, and for how long a lost connection is made again. */
 export interface NbdReconnectOptions extends NbdConnectOptions {
   /** How long requests wait for a lost connection to be made again. */
   readonly reconnectDelayMs: number;
@@ -60,7 +61,11 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
   readonly #leaving = new Set<Promise<void>>();
   #pending = 0;
 
-  /** @throws what `NbdClient.connect` throws, when the time to open has passed. */
+  /**
+   * Connects to a server and enters an export.
+   *
+   * @throws what `NbdClient.connect` throws, when the time to open has passed.
+   */
   static async connect(options: NbdReconnectOptions): Promise<ReconnectingClient> {
     const client = await connectPatiently(options, options.openTimeoutMs ?? 0);
     return new ReconnectingClient(client, options);

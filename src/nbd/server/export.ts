@@ -7,13 +7,17 @@ import type { ExtentList } from '../../extent/index.js';
 export interface NbdExportDevice {
   /** Bytes. */
   readonly size: number;
+  /** What clients are told of block sizes. */
   readonly limits: NbdExportLimits;
+  /** What clients are told that it can do. */
   readonly capabilities: NbdExportCapabilities;
   /** Fills the whole of `target`. */
   read(offset: number, target: Uint8Array): Promise<void>;
+  /** Stores the whole of `source`; with `fua` it is durable when the promise resolves. */
   write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void>;
   /** Fails with `ERR_DEVICE_UNSUPPORTED`, having changed nothing, where `fast` is asked and it would be slow. */
   zero(offset: number, length: number, options: NbdExportZeroOptions): Promise<void>;
+  /** Says that a range is not needed any more; what it reads as afterwards is undefined. */
   discard(offset: number, length: number, options: { signal: AbortSignal }): Promise<void>;
   /** Makes every write that has completed durable, whichever connection it came from. */
   flush(): Promise<void>;
@@ -25,6 +29,7 @@ export interface NbdExportDevice {
   ): Promise<ExtentList[]>;
 }
 
+/** Sizes in bytes that clients are told. */
 export interface NbdExportLimits {
   /** Offsets and lengths should be multiples of this; a power of two. */
   readonly minimum: number;
@@ -32,11 +37,15 @@ export interface NbdExportLimits {
   readonly preferred: number;
 }
 
+/** What a served device can do. All that changes it is refused without `write`. */
 export interface NbdExportCapabilities {
+  /** It is not read-only. */
   readonly write: boolean;
   /** Knows how to refuse a zero request that would be slow. */
   readonly fastZero: boolean;
+  /** Can be told what is not needed any more. */
   readonly discard: boolean;
+  /** Can make what was written durable. */
   readonly flush: boolean;
   /** Metadata contexts that `someExtents` answers; `base:allocation` it always does. */
   readonly contexts: readonly string[];
@@ -44,10 +53,15 @@ export interface NbdExportCapabilities {
   readonly exactStatus: boolean;
 }
 
+/** How a client asked for zeroes (NBD_CMD_WRITE_ZEROES). */
 export interface NbdExportZeroOptions {
+  /** The range may become a hole. */
   readonly unmap: boolean;
+  /** Fail rather than be as slow as writing. */
   readonly fast: boolean;
+  /** The zeroes must be durable when the promise resolves. */
   readonly fua: boolean;
+  /** Fires when the client is gone. */
   readonly signal: AbortSignal;
 }
 
@@ -68,6 +82,7 @@ export interface NbdExportOptions {
   readonly name: string;
   /** For people who list the exports. */
   readonly description?: string;
+  /** What is served. The server does not close it. */
   readonly device: NbdExportDevice;
   /** Refuse everything that changes the device. Default: only where the device is read-only. */
   readonly readOnly?: boolean;

@@ -10,6 +10,7 @@ import { checkCount, checkWait, type NbdServerLimits, resolveLimits } from './li
 import { ServedExport } from './served-export.js';
 import { prepareTls } from './start-tls.js';
 
+/** What a server serves, to whom, and what it puts up with. */
 export interface NbdServerOptions {
   /** What is served; names are unique. */
   readonly exports: readonly NbdExportOptions[];
@@ -24,6 +25,7 @@ export interface NbdServerOptions {
    * disk that nobody uses may stay attached.
    */
   readonly idleTimeoutMs?: number;
+  /** What one client may ask for; see {@link NbdServerLimits} for the defaults. */
   readonly limits?: Partial<NbdServerLimits>;
   /** Hears of requests that a device failed. The client is told no more than the kind of the error. */
   readonly onDeviceError?: (error: unknown) => void;
@@ -31,6 +33,7 @@ export interface NbdServerOptions {
   readonly onRefused?: (error: LacunaError) => void;
 }
 
+/** How patiently a server ends. */
 export interface NbdServerCloseOptions {
   /** What is in flight is answered for so long; then connections are cut. Default 10 s. */
   readonly timeoutMs?: number;

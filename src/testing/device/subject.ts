@@ -4,7 +4,9 @@ import { LacunaError } from '../../errors/index.js';
 
 /** A device to test, and how to get rid of it. */
 export interface Subject {
+  /** Opened for one case. */
   readonly device: Device;
+  /** Removes what was made for it; called when the device is closed. */
   dispose(): Promise<void>;
 }
 

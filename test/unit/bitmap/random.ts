@@ -1,3 +1,5 @@
+import { firstSeed } from '../../support/long-run.js';
+
 /** A small seeded generator (mulberry32): a failure is repeated with LACUNA_SEED. */
 export class Random {
   #state: number;
@@ -8,8 +10,7 @@ export class Random {
 
   /** A seed from the environment, or a new one. */
   static seed(): number {
-    const given = process.env.LACUNA_SEED;
-    return given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given);
+    return firstSeed();
   }
 
   /** From 0 up to, not including, 1. */

@@ -5,6 +5,7 @@ import { Option } from '#dist/nbd/wire/constants.js';
 import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
 import { fakeDevice } from '../../support/fake-device.js';
 import { concat, numbers } from '../../support/hostile-nbd-wire.js';
+import { firstSeed, stepsOr } from '../../support/long-run.js';
 import {
   bitmapOf,
   extendedRequest,
@@ -19,9 +20,13 @@ import {
   Transmission,
 } from './server-harness.js';
 
-/** Inputs per machine; LACUNA_FUZZ_RUNS=500000 is what a long run takes. The seed is printed when one fails. */
-const RUNS = Number(process.env.LACUNA_FUZZ_RUNS ?? 3000);
-const LIMIT = { numRuns: RUNS, interruptAfterTimeLimit: Math.max(RUNS * 3, 9000) };
+/** Inputs per machine. */
+const RUNS = stepsOr(3000);
+const LIMIT = {
+  seed: firstSeed(),
+  numRuns: RUNS,
+  interruptAfterTimeLimit: Math.max(RUNS * 3, 9000),
+};
 const TIMEOUT_MS = Math.max(RUNS * 6, 60_000);
 
 const u16 = fc.oneof(fc.constantFrom(0, 1, 2, 4, 8, 16, 32, 0xffff), fc.nat(0xffff));

@@ -1,4 +1,4 @@
-/** Compresses clusters with zstd in a worker thread, for a Node whose thread pool cannot. */
+/** What the threads of zstd-threads.ts run. */
 import { move } from 'piscina';
 import { zstdLibrary } from './zstd-library.js';
 
