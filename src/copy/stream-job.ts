@@ -5,6 +5,7 @@ import { checkRate } from './rate-limit.js';
 /** Of a limited stream no shorter piece is made. */
 const SHORTEST_PIECE = 4096;
 
+/** What taking a stream in, or giving one out, came to. */
 export interface StreamReport {
   /** Bytes of the stream. */
   size: number;
@@ -14,7 +15,9 @@ export interface StreamReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are zero on both sides. */
   skippedBytes: number;
+  /** Milliseconds from the call to the report. */
   durationMs: number;
+  /** What a person should know although it succeeded. */
   warnings: string[];
 }
 
@@ -22,6 +25,7 @@ export interface StreamReport {
 export interface StreamJob extends Promise<StreamReport> {
   /** Finishes the requests in flight, and takes no more from the stream, or gives it no more, until `resume`. */
   pause(): void;
+  /** Goes on after `pause`. */
   resume(): void;
   /**
    * Bytes of the stream per second from now on, zeroes included; undefined for as fast as it goes.
@@ -31,9 +35,11 @@ export interface StreamJob extends Promise<StreamReport> {
   setRate(bytesPerSecond: number | undefined): void;
 }
 
+/** What holds for streams of both directions. */
 export interface StreamJobOptions {
   /** Bytes of the stream per second at most, zeroes included. Default: as fast as it goes. */
   rate?: number | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }
 
