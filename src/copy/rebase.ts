@@ -33,9 +33,9 @@ export interface RebaseOptions {
   onProgress?(progress: RebaseProgress): void;
 }
 
-/** How far a rebase has come. */
+/** How far a rebase is. */
 export interface RebaseProgress {
-  /** Bytes of the disk that were compared, and written where they differ. */
+  /** Bytes of the disk that are as the new backing file needs them. */
   doneBytes: number;
   /** Bytes of the disk. */
   totalBytes: number;

@@ -25,7 +25,7 @@ export interface StreamReport {
 export interface StreamJob extends Promise<StreamReport> {
   /** Finishes the requests in flight, and takes no more from the stream, or gives it no more, until `resume`. */
   pause(): void;
-  /** Goes on after `pause`; nothing where it was not paused. */
+  /** Goes on after `pause`. */
   resume(): void;
   /**
    * Bytes of the stream per second from now on, zeroes included; undefined for as fast as it goes.
@@ -35,11 +35,11 @@ export interface StreamJob extends Promise<StreamReport> {
   setRate(bytesPerSecond: number | undefined): void;
 }
 
-/** How a copy from or to a stream may be steered. */
+/** What holds for streams of both directions. */
 export interface StreamJobOptions {
   /** Bytes of the stream per second at most, zeroes included. Default: as fast as it goes. */
   rate?: number | undefined;
-  /** Stops it, with ERR_ABORTED. */
+  /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }
 

@@ -59,10 +59,12 @@ async function make(name: string, shape: Shape): Promise<string> {
   const path = join(folder, name);
   await createImage(path, size, [`cluster_size=${clusterSize}`, ...options], more);
   const { compressed, zeroes } = shape;
-  await qemuIo(
-    path,
-    randomCommands(random, { size, clusterSize, count, compressed, zeroes, noise }),
-  );
+  const work = { size, clusterSize, count, compressed, zeroes, noise };
+  try {
+    await qemuIo(path, randomCommands(random, work));
+  } catch (cause) {
+    throw new Error(`LACUNA_SEED=${SEED}: ${(cause as Error).message}`, { cause });
+  }
   return path;
 }
 
