@@ -108,9 +108,10 @@ async function* readAhead(
         if (piece.status === 'data') piece.begin(source, idle.pop()!, signal);
         ahead.push(piece);
       }
+      // What is taken from `ahead` is waited for in any case.
+      throwIfAborted(signal);
       const piece = ahead.shift();
       if (piece === undefined) return;
-      throwIfAborted(signal);
       const slot = await piece.arrived();
       try {
         yield piece;

@@ -179,6 +179,26 @@ describe('readExtents', () => {
     await expect(reading()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 
+  it('waits for every read in flight when the signal fires, before it gives memory back', async () => {
+    const { device: source, load } = await slowDevice(4 * PAGE);
+    const data = new Bitmap({ size: source.size, granularity: PAGE });
+    data.setAll();
+    const zero = new Bitmap({ size: source.size, granularity: PAGE });
+    const abort = new AbortController();
+    const options = { requestSize: PAGE, requests: 2, signal: abort.signal };
+    const extents = readExtents(source, { data, zero }, options);
+    await extents.next();
+    while (load.inFlight > 0) await new Promise(setImmediate);
+    await extents.next();
+    // The piece whose turn is next.
+    expect(load.inFlight).toBe(1);
+    abort.abort();
+    await expect(extents.next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    expect(load.inFlight).toBe(0);
+    data.free();
+    zero.free();
+  });
+
   it('opens what it is given as text, and closes it', async () => {
     const made = await plan({ source: 'driver=null,size=1G' });
     const kept = await keep(readExtents('driver=null,size=1G', made));
