@@ -17,7 +17,7 @@ export interface FromStreamOptions
       'targetFormat' | 'targetIsZero' | 'detectZeroes' | 'requests' | 'requestSize' | 'flush'
     >,
     StreamJobOptions {
-  /** Told of every piece that was written. */
+  /** Told of every piece that was written. What it throws fails the copy. */
   onProgress?(progress: { doneBytes: number }): void;
 }
 
@@ -72,6 +72,7 @@ class Intake {
   readonly #free: ArenaBlock[] = [];
   readonly #inFlight = new Set<Promise<void>>();
   readonly #counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };
+  #doneBytes = 0;
   #failure: { error: unknown } | undefined;
 
   constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions, brake: Brake) {
@@ -150,17 +151,24 @@ class Intake {
     await this.#brake.mayMove(length);
     const device = await this.#target.upTo(offset + length, () => this.#idle());
     const work = this.#write(device, slot, offset, length)
+      .then(() => this.#tell(length))
       .catch((error) => {
         this.#failure ??= { error };
-        // It may be long until more of the stream comes.
+        // It may be long until more of the stream comes, or may go.
         this.#readable.destroy();
+        this.#brake.stop();
       })
       .finally(() => {
         this.#inFlight.delete(work);
         this.#free.push(slot);
-        this.#options.onProgress?.({ doneBytes: offset + length });
       });
     this.#inFlight.add(work);
+  }
+
+  /** Pieces may be written in another order than they came in. */
+  #tell(length: number): void {
+    this.#doneBytes += length;
+    this.#options.onProgress?.({ doneBytes: this.#doneBytes });
   }
 
   /** Waits for all requests in flight. */

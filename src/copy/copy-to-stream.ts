@@ -12,7 +12,7 @@ import { checkTransfer } from './transfer.js';
 export interface ToStreamOptions
   extends Pick<CopyOptions, 'sourceFormat' | 'forceShare' | 'requests' | 'requestSize'>,
     StreamJobOptions {
-  /** Told of every piece that the stream has taken. */
+  /** Told of every piece that the stream has taken. What it throws fails the copy. */
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
 

@@ -63,6 +63,11 @@ export class Brake {
     if (!(await this.#control.mayMove(bytes))) throw abortedError(this.#signal);
   }
 
+  /** Lets nothing more go: whoever waits, or comes later while the job is paused or limited, fails. */
+  stop(): void {
+    this.#control.stop();
+  }
+
   /** Runs work that waits for this brake, and lets its caller steer it. */
   static steer({ rate, signal }: StreamJobOptions, work: (brake: Brake) => Promise<StreamReport>) {
     const brake = new Brake(signal);

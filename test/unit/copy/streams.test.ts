@@ -11,7 +11,7 @@ import { PassThrough, Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { copyFromStream, copyToStream } from '#dist/copy/index.js';
+import { copyFromStream, copyToStream, type StreamJob } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -274,6 +274,63 @@ describe('a stream that fails by itself', () => {
   });
 });
 
+describe('the progress of a stream', () => {
+  const SIZE = 256 * KIB;
+  const options = { requests: 4, requestSize: 16 * KIB };
+
+  /** A device that writes later pieces sooner, and how many it is writing. */
+  function hasty() {
+    const load = { inFlight: 0 };
+    const memory = fakeDevice(SIZE);
+    const device = fakeDevice(SIZE, {
+      write: async (offset, bytes) => {
+        load.inFlight++;
+        await sleep(offset % (64 * KIB) === 0 ? 20 : 5);
+        await memory.write(offset, bytes);
+        load.inFlight--;
+      },
+    });
+    return { device, load };
+  }
+
+  it('counts what was written, in whatever order that was', async () => {
+    const told: number[] = [];
+    await copyFromStream(Readable.from([pattern(SIZE)]), hasty().device, {
+      ...options,
+      onProgress: ({ doneBytes }) => told.push(doneBytes),
+    });
+    expect(told).toEqual(Array.from({ length: 16 }, (_, i) => (i + 1) * 16 * KIB));
+  });
+
+  it('is not told of what could not be written', async () => {
+    const told: number[] = [];
+    const target = fakeDevice(SIZE, {
+      write: async () => {
+        throw new LacunaError('ERR_DEVICE_IO', 'full', { errno: 'ENOSPC' });
+      },
+    });
+    const onProgress = ({ doneBytes }: { doneBytes: number }) => told.push(doneBytes);
+    const job = copyFromStream(Readable.from([pattern(SIZE)]), target, { ...options, onProgress });
+    await expect(job).rejects.toMatchObject({ errno: 'ENOSPC' });
+    expect(told).toEqual([]);
+  });
+
+  it('fails the copy where its listener throws, when nothing is in flight any more', async () => {
+    const onProgress = () => {
+      throw new Error('a bug of the caller');
+    };
+    const { device, load } = hasty();
+    const into = copyFromStream(Readable.from([pattern(SIZE)]), device, { ...options, onProgress });
+    await expect(into).rejects.toThrow('a bug of the caller');
+    expect(load.inFlight).toBe(0);
+    const writable = new PassThrough().resume();
+    const out = copyToStream(fakeDevice(SIZE), writable, { ...options, onProgress });
+    await expect(out).rejects.toThrow('a bug of the caller');
+    // What is thrown behind the back of a test fails the run.
+    await sleep(50);
+  });
+});
+
 describe('a stream that is held back', () => {
   const SIZE = 256 * KIB;
 
@@ -348,6 +405,21 @@ describe('a stream that is held back', () => {
     setTimeout(() => cancel.abort(), 20);
     await expect(out).rejects.toMatchObject({ code: 'ERR_ABORTED' });
     await expect(into).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  it('is not waited for while its job is paused, once a write has failed', async () => {
+    const readable = new PassThrough();
+    const target = fakeDevice(SIZE, {
+      write: async () => {
+        job.pause();
+        readable.write(pattern(4 * KIB));
+        await sleep(20);
+        throw new LacunaError('ERR_DEVICE_IO', 'full', { errno: 'ENOSPC' });
+      },
+    });
+    readable.write(pattern(4 * KIB));
+    const job: StreamJob = copyFromStream(readable, target, { requestSize: 4 * KIB });
+    await expect(job).rejects.toMatchObject({ errno: 'ENOSPC' });
   });
 
   it('refuses a rate that is none', async () => {
