@@ -87,9 +87,11 @@ export class RateLimit {
   }
 
   #change(now: number, rate: number, runs: number): void {
-    const { clock } = this.#read(now);
+    const { clock, rate: before } = this.#read(now);
+    // Without a limit nobody waited for a turn: all that was handed out has gone.
+    const gone = before > 0 ? clock : Math.max(clock, Number(Atomics.load(this.#handedOut, 0)));
     Atomics.add(this.#words, EPOCH, 1);
-    this.#numbers[CLOCK] = clock;
+    this.#numbers[CLOCK] = gone;
     this.#numbers[SINCE] = now;
     this.#numbers[RATE] = rate;
     this.#numbers[RUNS] = runs;

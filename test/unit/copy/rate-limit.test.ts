@@ -76,6 +76,15 @@ describe('a rate limit', () => {
     expect(sum(gone)).toBeLessThan(1.05 * MiB);
   });
 
+  it('asks nobody to wait for what went while there was no limit', () => {
+    const limit = limitOf(64 * KiB);
+    for (let lane = 0; lane < 64; lane++) limit.draw(4 * KiB, 0);
+    limit.setRate(undefined, 10);
+    limit.setRate(64 * KiB, 20);
+    expect(limit.wait(limit.draw(4 * KiB, 20), 20)).toBeLessThanOrEqual(0);
+    expect(limit.wait(limit.draw(4 * KiB, 20), 20)).toBeGreaterThan(30);
+  });
+
   it('is not hurt by a clock that goes back a little', () => {
     const limit = limitOf(MiB);
     limit.setRate(MiB, 1000);
