@@ -27,7 +27,7 @@ export interface CrewOptions {
   compare?: CompareTask;
   control: Control;
   /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'leftOutMap' | 'control'>;
+  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'unread' | 'leftOutMap' | 'control'>;
   /** Takes what the workers have left out. */
   leftOut?: LeftOut;
   /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */

@@ -15,9 +15,10 @@ import type { DetectZeroes } from './options.js';
 import { Pace, type PaceRange } from './pace.js';
 import { PieceCopier, type PieceOptions } from './piece-copier.js';
 import type { Settled } from './repeater.js';
+import { withoutReading } from './unread-zeroes.js';
 import { Window } from './window.js';
 import { type Turn, WriteOrder } from './write-order.js';
-import { ZERO_STEP } from './zero-runs.js';
+import { shortestZero, ZERO_STEP } from './zero-runs.js';
 
 /** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
 export interface Transfer extends PaceRange {
@@ -37,6 +38,8 @@ export interface Transfer extends PaceRange {
 
 export interface MoverOptions extends Transfer, PieceOptions {
   plan: Bitmap;
+  /** What of the plan is known to read as zero, and is not read. */
+  unread?: Bitmap | undefined;
 }
 
 export interface MoveOutcome {
@@ -84,6 +87,8 @@ class Mover {
   readonly #turns = new Turns();
   /** The smallest piece that a limited rate cuts. */
   readonly #smallest: number;
+  /** The shortest piece that is zeroed, if nothing of it is read, rather than written. */
+  readonly #shortestZero: number;
   readonly #lanes: Promise<void>[] = [];
   #running = 0;
   #offload: boolean;
@@ -93,12 +98,17 @@ class Mover {
   constructor(options: MoverOptions) {
     this.#options = options;
     this.#window = new Window(options.plan, options.windowSize);
-    this.#copier = new PieceCopier(options);
+    const { source, target, unread, detectZeroes, targetIsZero } = options;
+    const hasUnread = unread !== undefined && unread.count > 0;
+    const asked = hasUnread ? withoutReading(source, unread) : source;
+    this.#copier = new PieceCopier({ ...options, source: asked });
     this.#pace = new Pace(options);
     this.#order = options.sequential ? new WriteOrder() : undefined;
-    this.#smallest = Math.max(ZERO_STEP, options.plan.granularity);
+    this.#shortestZero = detectZeroes === 'off' ? Infinity : shortestZero(target, targetIsZero);
+    const least = hasUnread && detectZeroes !== 'off' ? this.#shortestZero : ZERO_STEP;
+    this.#smallest = Math.max(least, options.plan.granularity);
     // What the system copies inside itself is seen by nobody.
-    this.#offload = options.detectZeroes === 'off' && options.moved === undefined;
+    this.#offload = detectZeroes === 'off' && options.moved === undefined;
   }
 
   async run(): Promise<void> {
@@ -184,7 +194,7 @@ class Mover {
     if (length === 0) return false;
     const { offset } = this.#window;
     const turn = this.#order?.take();
-    const mayMove = !control.isLimited || (await control.mayMove(length));
+    const mayMove = !control.isLimited || (await this.#mayMove(offset, length));
     const { bytes, error } = mayMove ? await this.#move(slot, offset, length, turn) : NOTHING;
     if (bytes < length) {
       this.#failed = true;
@@ -196,6 +206,14 @@ class Mover {
     if (control.isLimited) this.#pace.interrupted();
     else this.#pace.done(bytes, performance.now());
     return bytes === length;
+  }
+
+  /** Waits until the rate allows a piece; what is zeroed without being read costs nothing. */
+  #mayMove(offset: number, length: number): Promise<boolean> {
+    const { control, unread } = this.#options;
+    const isZeroed =
+      length >= this.#shortestZero && unread?.nextZero(offset, offset + length) === -1;
+    return isZeroed ? control.mayGo() : control.mayMove(length);
   }
 
   /** Cuts the next piece off the window; its length, 0 when there is no more. */

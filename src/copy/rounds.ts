@@ -33,7 +33,6 @@ import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseTransfer } from './transfer.js';
-import { withoutReading } from './unread-zeroes.js';
 import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */
@@ -212,8 +211,8 @@ export class Rounds {
         digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
       const remains = resumption?.remains?.data;
       // The flush of this thread's device is the last step of every round.
-      const how = { ...transfer, ...this.#side(), moved, remains, flush: false };
-      if (this.#unread) devices.source = withoutReading(devices.source, this.#unread);
+      const unread = this.#unread;
+      const how = { ...transfer, ...this.#side(), moved, remains, unread, flush: false };
       const outcome = await move({ ...how, ...devices, plan: plan.data, arena });
       return { ...outcome, warnings: [] };
     }
@@ -230,6 +229,7 @@ export class Rounds {
         arena: arena.shared,
         plan: plan.data.handle,
         remains: resumption?.remains?.data.handle,
+        unread: this.#unread?.handle,
         leftOutMap: this.leftOutMap.handle,
         control: control.memory,
       },

@@ -31,6 +31,7 @@ export interface WorkerTask {
   arena: SharedArena;
   plan: BitmapHandle;
   remains?: BitmapHandle | undefined;
+  unread?: BitmapHandle | undefined;
   leftOutMap?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
   /** Its row of counters. */
@@ -111,6 +112,7 @@ async function workShare(
   const counters = control.row(task.row);
   const plan = Bitmap.attach(arena, task.plan);
   const remains = task.remains && Bitmap.attach(arena, task.remains);
+  const unread = task.unread && Bitmap.attach(arena, task.unread);
   const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
   const side = { plan, arena, control, counters, signal };
   try {
@@ -118,12 +120,13 @@ async function workShare(
     if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
     const sender = task.digest ? new DigestSender(task.port) : undefined;
     const { moved } = sender ?? {};
-    const marks = { remains, leftOut, leftOutMap };
+    const marks = { remains, unread, leftOut, leftOutMap };
     const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
     sender?.flush();
     return outcome;
   } finally {
     leftOutMap?.free();
+    unread?.free();
     remains?.free();
     plan.free();
     arena.detach();

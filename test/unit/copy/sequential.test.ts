@@ -1,3 +1,5 @@
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -5,12 +7,15 @@ import { Bitmap } from '#dist/bitmap/index.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const KIB = 1024;
+const MIB = 1024 * KIB;
 const PAGE = 64 * KIB;
 const PAGES = 40;
 const SIZE = PAGES * PAGE - 300;
 const { capabilities } = fakeDevice(1);
+const folder = temporaryFolder();
 
 /** A device whose answers come after a while, in any order, and a record of what is changed in it. */
 function tape(isZero: boolean, badAt = -1) {
@@ -144,5 +149,24 @@ describe('copy in sequence from a source with holes', () => {
       { offset: 3 * PAGE, length: 4 * PAGE },
       { offset: 30 * PAGE, length: PAGE },
     ]);
+  });
+
+  it.each([0, 1])('lets what it does not read pass at any rate (threads: %i)', async (threads) => {
+    // All of it would take half an hour, what is read is let through at once.
+    const size = 8 * MIB;
+    const [source, target] = [join(folder, `holes-${threads}.raw`), join(folder, 'target.raw')];
+    const content = Buffer.alloc(size);
+    content.set(pattern(4 * KIB), size - 4 * KIB);
+    const file = openSync(source, 'w');
+    writeSync(file, content, size - 4 * KIB, 4 * KIB, size - 4 * KIB);
+    closeSync(file);
+    writeFileSync(target, pattern(size, 99));
+    const bitmap = new Bitmap({ size, granularity: PAGE });
+    bitmap.setAll();
+    const options = { sequential: true, threads, rate: 4 * KIB };
+    const { zeroedBytes } = await copy({ source, target, bitmap, ...options });
+    expect(Buffer.compare(readFileSync(target), content)).toBe(0);
+    expect(zeroedBytes).toBe(size - PAGE);
+    bitmap.free();
   });
 });
