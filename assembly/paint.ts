@@ -2,8 +2,9 @@
  * Making a range of granules dirty or clean: the one way in which a tree changes in place.
  *
  * A node may be written when it has one reference and everything above it has too; the walk comes
- * from the root and copies what is shared, so the second half holds by itself. Every unit it may
- * need was reserved before (see `paintNeeds`): once begun, a stroke cannot fail.
+ * from the root and copies what is shared, so the second half holds by itself. Every node it may
+ * need was reserved before (see `paintNeeds`), and lists can be done without: once begun, a stroke
+ * cannot fail.
  */
 import { NODE_BYTES } from "./layout";
 import { referencesOf } from "./buddy";
@@ -26,7 +27,7 @@ const WIDE: u32 = 64;
 const FEW_GROWING: u32 = 2;
 const FEW_SHRINKING: u32 = MOST_RUNS >> 1;
 
-/** Units that one stroke may need below a root at `height`: a path to either end of the range. */
+/** Nodes and leaves that one stroke may need below a root at `height`: a path to either end. */
 // @ts-ignore: decorator
 @inline
 export function paintNeeds(height: u32): u32 {

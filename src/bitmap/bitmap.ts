@@ -270,6 +270,8 @@ export class Bitmap {
    * Cuts the disk into `parts` ranges whose shares of the dirty granules differ by one at most.
    * Returns the `parts + 1` boundaries, from 0 to the size; a part may be empty when there is
    * little dirt.
+   *
+   * @throws LacunaError ERR_ARENA_FULL
    */
   split(parts: number): number[] {
     if (!Number.isSafeInteger(parts) || parts < 1) {
