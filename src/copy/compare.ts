@@ -24,7 +24,7 @@ export interface CompareOptions extends TransferOptions {
   forceShare?: boolean;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal;
-  /** Told about ten times a second. */
+  /** Told about ten times a second. What it throws fails the comparison. */
   onProgress?(progress: { comparedBytes: number; totalBytes: number }): void;
 }
 
@@ -94,15 +94,16 @@ async function compareDevices(
   const plans = await Promise.all([a, b].map((device) => planSide(device, size, arena, options)));
   const either = plans[0].data.snapshot();
   either.merge(plans[1].data);
+  const stop = new AbortController();
   const comparison = new Comparison({
     ...options,
     a: { device: a, data: plans[0].data },
     b: { device: b, data: plans[1].data },
     plan: either,
     arena,
-    signal: options.signal ?? new AbortController().signal,
+    signal: AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]),
   });
-  const found = await tellingProgress(comparison, options);
+  const found = await tellingProgress(comparison, options, stop);
   for (const { data, zero } of plans) {
     data.free();
     zero.free();
@@ -136,16 +137,31 @@ async function planSide(
   return made;
 }
 
-async function tellingProgress(comparison: Comparison, { onProgress }: CompareOptions) {
+/** Runs a comparison, and ends it where the listener throws. */
+async function tellingProgress(
+  comparison: Comparison,
+  { onProgress }: CompareOptions,
+  stop: AbortController,
+) {
+  const failures: unknown[] = [];
   const tell = () => {
     const { comparedBytes, totalBytes } = comparison;
-    onProgress?.({ comparedBytes, totalBytes });
+    try {
+      onProgress?.({ comparedBytes, totalBytes });
+    } catch (error) {
+      failures.push(error);
+      stop.abort();
+    }
   };
   const timer = setInterval(tell, PROGRESS_MS);
   try {
-    return await comparison.run();
+    const found = await comparison.run();
+    tell();
+    if (failures.length === 0) return found;
+  } catch (error) {
+    failures.push(error);
   } finally {
     clearInterval(timer);
-    tell();
   }
+  throw failures[0];
 }

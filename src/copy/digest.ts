@@ -10,7 +10,7 @@ export interface DigestOptions extends TransferOptions {
   forceShare?: boolean;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal;
-  /** Told about ten times a second. */
+  /** Told about ten times a second. What it throws fails the digest. */
   onProgress?(progress: { readBytes: number; totalBytes: number }): void;
 }
 
@@ -45,8 +45,15 @@ export async function digest(
   const { onProgress, ...rest } = options;
   const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
   const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });
-  for await (const { movedBytes: readBytes, totalBytes } of job) {
-    onProgress?.({ readBytes, totalBytes });
+  try {
+    for await (const { movedBytes: readBytes, totalBytes } of job) {
+      onProgress?.({ readBytes, totalBytes });
+    }
+  } catch (error) {
+    // Where it was the caller who failed, nothing must go on behind its back.
+    job.stop();
+    await job.catch(() => {});
+    throw error;
   }
   const { digest, size, movedBytes, threads, durationMs, warnings } = await job;
   const read = { readBytes: movedBytes, skippedBytes: size - movedBytes };

@@ -154,4 +154,19 @@ describe('compare', () => {
     const signal = AbortSignal.abort();
     await expect(compare({ a, b: a, signal })).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
+
+  it('ends and fails where its listener throws', async () => {
+    const endless = fakeDevice(MIB, {
+      extents: undefined,
+      read: (_offset, _target, signal) =>
+        new Promise((_, reject) => {
+          signal?.addEventListener('abort', () => reject(new Error('given up')));
+        }),
+    });
+    const onProgress = () => {
+      throw new Error('a bug of the caller');
+    };
+    const compared = compare({ a: endless, b: fakeDevice(MIB), onProgress });
+    await expect(compared).rejects.toThrow('a bug of the caller');
+  });
 });

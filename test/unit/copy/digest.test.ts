@@ -8,6 +8,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
@@ -19,6 +20,7 @@ import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const KIB = 1024;
+const MIB = 1024 * KIB;
 const folder = temporaryFolder();
 const page = readFileSync(new URL('../../../docs/digest.md', import.meta.url), 'utf8');
 const [, reference] = /```python\n(.*?)```/s.exec(page) as RegExpExecArray;
@@ -53,6 +55,25 @@ describe('digest', () => {
       700001,
     ),
   };
+
+  it('ends and fails where its listener throws', async () => {
+    let reads = 0;
+    const source = fakeDevice(64 * MIB, {
+      extents: undefined,
+      read: async () => {
+        reads++;
+        await sleep(5);
+      },
+    });
+    const onProgress = ({ readBytes }: { readBytes: number }) => {
+      if (readBytes > 0) throw new Error('a bug of the caller');
+    };
+    const taken = digest(source, { onProgress, requests: 1, requestSize: 64 * KIB });
+    await expect(taken).rejects.toThrow('a bug of the caller');
+    const before = reads;
+    await sleep(50);
+    expect(reads).toBe(before);
+  });
 
   it.each(Object.entries(disks))('is that of the documented vector: %s', async (disk, bytes) => {
     const path = join(folder, 'vector.raw');
