@@ -12,6 +12,7 @@ import {
 import { LacunaError } from '../errors/index.js';
 import { carryBitmap } from './carry-bitmaps.js';
 import { closeAfter } from './close-after.js';
+import { follow } from './follow.js';
 import { copy } from './job.js';
 import type { CopyProgress, CopyReport } from './options.js';
 import { statIfThere } from './partial-file.js';
@@ -24,7 +25,7 @@ export interface CommitOptions {
   format?: ImageFormat | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. A commit that was begun goes on when it is run again. */
   signal?: AbortSignal | undefined;
-  /** Told about ten times a second. */
+  /** Told about ten times a second. What it throws fails the commit. */
   onProgress?(progress: CopyProgress): void;
 }
 
@@ -127,8 +128,8 @@ async function move(
       return await closeAfter(
         async () => {
           const job = copy({ source, target, mode: 'top', signal });
-          for await (const progress of job) onProgress?.(progress);
-          return { report: await job, base: target.name };
+          const report = await follow(job, (progress) => onProgress?.(progress));
+          return { report, base: target.name };
         },
         () => source.close(),
       );

@@ -1,4 +1,5 @@
 import type { ImageFormat } from '../block/index.js';
+import { follow } from './follow.js';
 import { copy } from './job.js';
 import type { DeviceSource, TransferOptions } from './options.js';
 
@@ -45,17 +46,10 @@ export async function digest(
   const { onProgress, ...rest } = options;
   const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
   const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });
-  try {
-    for await (const { movedBytes: readBytes, totalBytes } of job) {
-      onProgress?.({ readBytes, totalBytes });
-    }
-  } catch (error) {
-    // Where it was the caller who failed, nothing must go on behind its back.
-    job.stop();
-    await job.catch(() => {});
-    throw error;
-  }
-  const { digest, size, movedBytes, threads, durationMs, warnings } = await job;
+  const { digest, size, movedBytes, threads, durationMs, warnings } = await follow(
+    job,
+    ({ movedBytes: readBytes, totalBytes }) => onProgress?.({ readBytes, totalBytes }),
+  );
   const read = { readBytes: movedBytes, skippedBytes: size - movedBytes };
   return { digest: digest!, size, ...read, threads, durationMs, warnings };
 }

@@ -79,6 +79,21 @@ it.each([
   if (format === 'qcow2') expect(await run('qemu-img', ['check', base])).toContain('No errors');
 });
 
+it('ends where its listener throws, and goes on when it is run again', async () => {
+  const seed = Random.seed();
+  const { base, top } = await newChain('qcow2', [16 * MIB, 16 * MIB], new Random(seed));
+  const before = `${top}.raw`;
+  await run('qemu-img', ['convert', '-O', 'raw', top, before]);
+  const onProgress = () => {
+    throw new Error('a bug of the caller');
+  };
+  await expect(commit({ top, onProgress })).rejects.toThrow('a bug of the caller');
+  expect(await run('qemu-img', ['check', base])).toContain('No errors');
+  await commit({ top });
+  const compared = await run('qemu-img', ['compare', '-F', 'raw', base, before]);
+  expect(compared, `LACUNA_SEED=${seed}`).toContain('identical');
+});
+
 it('is what qemu-img commit makes of the same chain', async () => {
   const { base, top } = await newChain('qcow2', [MIB * 16, MIB * 16], new Random(Random.seed()));
   const theirs = { base: `${base}.theirs`, top: `${top}.theirs` };
