@@ -98,13 +98,19 @@ class Intake {
     } catch (error) {
       this.#readable.destroy();
       await this.#idle().catch(() => {});
-      await this.#target.leave();
+      await this.#leave();
       throw signal?.aborted ? abortedError(signal) : (this.#failure?.error ?? error);
     } finally {
       signal?.removeEventListener('abort', abort);
       for (const slot of slots) slot.free();
       giveArenaBack(this.#arena);
     }
+  }
+
+  /** Leaves what was written, and nothing where nothing was. */
+  async #leave(): Promise<void> {
+    const { movedBytes, zeroedBytes } = this.#counted;
+    await (movedBytes + zeroedBytes > 0 ? this.#target.leave() : this.#target.abandon());
   }
 
   #allocate(slots: ArenaBlock[]): void {

@@ -22,6 +22,8 @@ export interface StreamTarget {
   upTo(end: number, idle: () => Promise<void>): Promise<Device>;
   /** After the last request: makes the target durable, and gives it its size and its name. Returns warnings. */
   finish(size: number, flush: boolean): Promise<string[]>;
+  /** After a failure: removes what was made and not written to. Never fails. */
+  abandon(): Promise<void>;
   /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
   leave(): Promise<void>;
   /** Closes what was opened here. */
@@ -93,6 +95,8 @@ class InPlace implements StreamTarget {
     return warnings;
   }
 
+  async abandon(): Promise<void> {}
+
   async leave(): Promise<void> {}
 
   async close(): Promise<void> {
@@ -147,6 +151,10 @@ class GrowingFile implements StreamTarget {
     if (flush) await this.#device.flush();
     await this.#file.commit(flush);
     return [];
+  }
+
+  abandon(): Promise<void> {
+    return this.#file.abandon();
   }
 
   async leave(): Promise<void> {

@@ -117,24 +117,32 @@ describe('copyFromStream', () => {
     await expect(promise).rejects.toMatchObject({ code: 'ERR_COPY_MISMATCH' });
   });
 
-  it.each(['an error of the stream', 'a cancel', 'text'])(
-    'leaves a rest after %s',
-    async (what) => {
-      const path = join(folder, `${what}.raw`);
-      const abort = new AbortController();
-      const readable = new PassThrough(what === 'text' ? { encoding: 'utf8' } : {});
-      readable.write(Buffer.alloc(MIB, 'a'));
-      setTimeout(() => {
-        if (what === 'a cancel') abort.abort();
-        else if (what === 'text') readable.end();
-        else readable.destroy(new Error('the pipe broke'));
-      }, 20);
-      const promise = copyFromStream(readable, path, { signal: abort.signal });
-      await expect(promise).rejects.toThrow(/Aborted|the pipe broke|one of bytes/);
-      expect(existsSync(path)).toBe(false);
-      expect(readdirSync(folder)).toContain(`${what}.raw.partial`);
-    },
-  );
+  it('leaves nothing where nothing was written', async () => {
+    const path = join(folder, 'nothing.raw');
+    const text = Readable.from(['no bytes', 'but text']);
+    await expect(copyFromStream(text, path)).rejects.toThrow('one of bytes');
+    const zeroes = async function* () {
+      yield Buffer.alloc(MIB);
+      throw new Error('the pipe broke');
+    };
+    await expect(copyFromStream(Readable.from(zeroes()), path)).rejects.toThrow('the pipe broke');
+    expect(readdirSync(folder).filter((name) => name.startsWith('nothing.raw'))).toEqual([]);
+  });
+
+  it.each(['an error of the stream', 'a cancel'])('leaves a rest after %s', async (what) => {
+    const path = join(folder, `${what}.raw`);
+    const abort = new AbortController();
+    const readable = new PassThrough();
+    readable.write(Buffer.alloc(MIB, 'a'));
+    setTimeout(() => {
+      if (what === 'a cancel') abort.abort();
+      else readable.destroy(new Error('the pipe broke'));
+    }, 20);
+    const promise = copyFromStream(readable, path, { signal: abort.signal });
+    await expect(promise).rejects.toThrow(/Aborted|the pipe broke/);
+    expect(existsSync(path)).toBe(false);
+    expect(readdirSync(folder)).toContain(`${what}.raw.partial`);
+  });
 
   it('fails as a write fails, and reads no further', async () => {
     const readable = Readable.from(Array.from({ length: 100 }, () => Buffer.alloc(64 * KIB, 1)));
