@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../copy/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { describeCopy } from './copy.js';
+import { describeCopy } from './copy-report.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';

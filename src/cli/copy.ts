@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import {
   type CopyJob,
   type CopyOptions,
@@ -7,60 +7,20 @@ import {
   copy,
 } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { withFolders } from './backing-folders.js';
+import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteResumable, noteUnfinished, printFailure } from './copy-notes.js';
+import { describeCopy, describeEffort, showProgress } from './copy-report.js';
 import { steerBySignals } from './copy-signals.js';
 import { copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
-import { parseImageOptions } from './image-options.js';
 import { warnOfName } from './named-format.js';
-import { ProgressBar } from './progress.js';
 import { followRateFile, readRate } from './rate-file.js';
 import { loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import type { Shell } from './shell.js';
-import { formatBytes, formatDuration, formatRate, parseBytes, parseCount } from './units.js';
+import { formatBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
-
-interface CopyFlags {
-  format?: CopyOptions['sourceFormat'];
-  forceShare?: boolean;
-  backingFolder?: string[];
-  outputFormat?: CopyOptions['targetFormat'];
-  options?: string[];
-  compress?: boolean;
-  bitmaps?: boolean;
-  skipBrokenBitmaps?: boolean;
-  backing?: string;
-  backingFormat?: string;
-  context?: string[];
-  bitmap?: string[];
-  mode?: CopyOptions['mode'];
-  dryRun?: boolean;
-  allocated?: boolean;
-  targetIsZero?: boolean;
-  detectZeroes?: CopyOptions['detectZeroes'];
-  connections?: number;
-  requests?: number;
-  requestSize?: number;
-  threads?: number;
-  sequential?: boolean;
-  digest?: boolean;
-  digestFile?: string;
-  verify?: boolean;
-  preallocation?: CopyOptions['preallocation'];
-  flush: boolean;
-  resume?: string;
-  rate?: number;
-  rateFile?: string;
-  onReadError?: CopyOptions['onReadError'];
-  onWriteError?: CopyOptions['onWriteError'];
-  retries?: number;
-  backoff?: number;
-  reconnect?: number;
-  json?: boolean;
-}
 
 const EXAMPLES = `
 Examples:
@@ -85,201 +45,65 @@ With --json every line is a document: {"type": "progress", ...}, and at the end 
 
 /** Adds `lacuna copy`. */
 export function registerCopy(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('copy')
     .summary('make a target equal to a source')
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read; - is standard input')
-    .argument('[target]', 'the device to write, made if it is a file; - is standard output')
-    .optionsGroup('The two ends:')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
-    .addOption(
-      new Option('-O, --output-format <format>', 'image format of the target').choices([
-        'raw',
-        'qcow2',
-      ]),
-    )
-    .option(
-      '-o, --options <list>',
-      'how a new qcow2 image is made, as qemu-img has it: cluster_size=1M,compat=1.1,...',
-      collect,
-    )
-    .option('-c, --compress', 'compress the clusters of a qcow2 image')
-    .option(
-      '-B, --backing <file>',
-      'make a qcow2 image over this one, of what --context or --mode top selects',
-    )
-    .option('-F, --backing-format <format>', 'format of the backing file')
-    .option('--bitmaps', 'give a new qcow2 image the bitmaps of the source as well')
-    .option('--skip-broken-bitmaps', 'leave out those that are inconsistent')
-    .optionsGroup('What to copy:')
-    .option(
-      '--context <name>',
-      'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',
-      collect,
-    )
-    .option(
-      '--bitmap <name=file>',
-      'copy only what this bitmap marks, which a file keeps; may be repeated',
-      collect,
-    )
-    .addOption(
-      new Option('--mode <mode>', 'copy all, or only what the top layer holds').choices([
-        'full',
-        'top',
-      ]),
-    )
-    .option('--dry-run', 'say what would be moved, and move nothing; no target is needed')
-    .optionsGroup('Zeroes and space:')
-    .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
-    .addOption(
-      new Option(
-        '--detect-zeroes <mode>',
-        'look for zeroes inside data, and write them as such (on) or as holes (unmap)',
-      ).choices(['off', 'on', 'unmap']),
-    )
-    .option('--allocated', 'zero without making holes')
-    .addOption(
-      new Option(
-        '--preallocation <mode>',
-        'space that a new file takes at once: none, mapped (qcow2), allocated, or written with zeroes',
-      ).choices(['off', 'metadata', 'falloc', 'full']),
-    )
-    .optionsGroup('Speed:')
-    .option(
-      '--connections <n>',
-      'connections to each side; each has a thread of its own',
-      parseCount(1),
-    )
-    .option('--requests <n>', 'requests in flight on each connection', parseCount(1))
-    .option('--request-size <size>', 'bytes of one request, such as 512K', parseBytes)
-    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
-    .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
-    .option(
-      '--rate-file <file>',
-      'the same from a file, which SIGHUP has read again; empty: no limit',
-    )
-    .option('--sequential', 'write in the order of offsets')
-    .optionsGroup('Safety:')
-    .option('--verify', 'read the target back and compare it with the source')
-    .option('--digest', 'print the digest of what was read; see `lacuna digest`')
-    .option('--digest-file <file>', 'and store it in this file; `lacuna digest --check` reads it')
-    .option('--no-flush', 'do not wait until the target is durable')
-    .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
-    .addOption(policyOption('read', 'left out, and zeroed in the target'))
-    .addOption(policyOption('write', 'left out'))
-    .option(
-      '--retries <n>',
-      'make failed requests again so often, before the policy decides (with retry: 5)',
-      parseCount(0),
-    )
-    .option(
-      '--backoff <ms>',
-      'wait before the first of those; twice as long each time',
-      parseCount(0),
-    )
-    .option(
-      '--reconnect <seconds>',
-      'wait for a lost connection to be made again (with retries: 30)',
-      parseCount(0),
-    )
-    .optionsGroup('Output:')
-    .option('--json', 'print progress and report as JSON, one document per line')
+    .argument('[target]', 'the device to write, made if it is a file; - is standard output');
+  addCopyFlags(command)
     .addHelpText('after', EXAMPLES)
-    .action(
-      async (source: string, target: string | undefined, flags: CopyFlags, command: Command) => {
-        const { format, outputFormat, backingFolder: folders } = flags;
-        const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
-        if (flags.rateFile !== undefined) {
-          if (flags.rate !== undefined)
-            throw new TypeError('--rate and --rate-file exclude each other');
-          if (source === STREAM || target === STREAM)
-            throw new TypeError('--rate-file is not for streams');
-        }
-        if (flags.dryRun && source === STREAM) {
-          throw new TypeError(
-            'nobody knows what standard input holds before it is read: --dry-run needs a device',
-          );
-        }
-        const failed = failing(target !== STREAM && flags.json, shell);
-        if (flags.dryRun) {
-          return scopeOf(flags.bitmap)
-            .then((scope) => dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell))
-            .catch(failed);
-        }
-        if (target === undefined) return command.error("error: missing required argument 'target'");
-        if (source === STREAM || target === STREAM) {
-          if (flags.bitmap !== undefined) throw new TypeError('--bitmap is not for streams');
-          const ends = { source: source === STREAM ? STREAM : options.source, target };
-          return copyStream({ ...options, ...ends, signal: shell.signal }, flags, shell).catch(
-            failed,
-          );
-        }
-        const into = withFolders(target, outputFormat, folders);
-        await copyCommand({ ...options, target: into }, flags, shell);
-        if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
-      },
+    .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
+      checkFlags(source, target, flags);
+      if (flags.dryRun) return await dryRunCommand(source, flags, shell);
+      if (target === undefined) return command.error("error: missing required argument 'target'");
+      if (isStream(source, target)) return await streamCommand(source, target, flags, shell);
+      await copyCommand(source, target, flags, shell);
+    });
+}
+
+function isStream(...ends: (string | undefined)[]): boolean {
+  return ends.includes(STREAM);
+}
+
+/** Refuses what cannot be meant, before anything is opened. */
+function checkFlags(source: string, target: string | undefined, flags: CopyFlags): void {
+  const { rate, rateFile, bitmap } = flags;
+  if (rate !== undefined && rateFile !== undefined) {
+    throw new TypeError('--rate and --rate-file exclude each other');
+  }
+  if (flags.dryRun && source === STREAM) {
+    throw new TypeError(
+      'nobody knows what standard input holds before it is read: --dry-run needs a device',
     );
+  }
+  if (!isStream(source, target)) return;
+  if (rateFile !== undefined) throw new TypeError('--rate-file is not for streams');
+  if (bitmap !== undefined && !flags.dryRun) throw new TypeError('--bitmap is not for streams');
 }
 
-function policyOption(side: 'read' | 'write', ignored: string): Option {
-  const text =
-    `when a ${side} fails: fail (report), try again and then fail (retry), wait for SIGUSR2 to try again (stop), ` +
-    `or go on (ignore): what fails is ${ignored}`;
-  const choices = ['report', 'retry', 'stop', 'ignore'];
-  return new Option(`--on-${side}-error <policy>`, text).choices(choices);
-}
-
-/** Leaves out what was not said, so that the defaults are the engine's. */
-function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
-  const backing = { file: flags.backing, format: flags.backingFormat };
-  const { image, preallocation } = parseImageOptions(flags.options ?? [], backing);
-  const options = {
-    sourceFormat: flags.format,
-    forceShare: flags.forceShare,
-    targetFormat: flags.outputFormat,
-    image,
-    compress: flags.compress,
-    carryBitmaps: flags.bitmaps,
-    skipBrokenBitmaps: flags.skipBrokenBitmaps,
-    context: flags.context,
-    mode: flags.mode,
-    unmap: flags.allocated ? false : undefined,
-    targetIsZero: flags.targetIsZero,
-    detectZeroes: flags.detectZeroes,
-    requests: flags.requests,
-    requestSize: flags.requestSize,
-    threads: threadsOf(flags),
-    sequential: flags.sequential,
-    digest: flags.digest ?? (flags.digestFile === undefined ? undefined : true),
-    verify: flags.verify,
-    preallocation: flags.preallocation ?? preallocation,
-    flush: flags.flush,
-    resume: flags.resume,
-    rate: flags.rate,
-    onReadError: flags.onReadError,
-    onWriteError: flags.onWriteError,
-    retry: retryOf(flags),
+async function dryRunCommand(source: string, flags: CopyFlags, shell: Shell): Promise<void> {
+  const { format, backingFolder: folders, json } = flags;
+  const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
+  const run = async () => {
+    const scope = await scopeOf(flags.bitmap);
+    await dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell);
   };
-  const said = Object.entries(options).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(said) as Partial<CopyOptions>;
+  await run().catch(failing(json, shell));
 }
 
-function retryOf({ retries, backoff, reconnect }: CopyFlags): CopyOptions['retry'] {
-  if (retries === undefined && backoff === undefined && reconnect === undefined) return undefined;
-  return {
-    ...(retries !== undefined && { attempts: retries }),
-    ...(backoff !== undefined && { backoffMs: backoff }),
-    ...(reconnect !== undefined && { reconnectSeconds: reconnect }),
-  };
-}
-
-/** A connection belongs to one thread, so the smaller of the two numbers is what there will be of both. */
-function threadsOf({ connections, threads }: CopyFlags): number | undefined {
-  if (connections === undefined || threads === undefined) return threads ?? connections;
-  return Math.min(connections, threads);
+async function streamCommand(
+  source: string,
+  target: string,
+  flags: CopyFlags,
+  shell: Shell,
+): Promise<void> {
+  const { format, backingFolder: folders, json } = flags;
+  const from = source === STREAM ? STREAM : withFolders(source, format, folders);
+  const options = { ...optionsOf(flags), source: from, target, signal: shell.signal };
+  // Standard output belongs to the bytes.
+  const toldAsJson = target !== STREAM && json;
+  await copyStream(options, flags, shell).catch(failing(toldAsJson, shell));
 }
 
 /** Tells a failure before there is a job that knows more of it, and throws it. */
@@ -311,8 +135,18 @@ async function begin(options: CopyOptions, { rateFile, digestFile, bitmap }: Cop
   return { job: copy({ ...options, ...scope, ...(rate !== undefined && { rate }) }) };
 }
 
-async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell): Promise<void> {
-  const { rateFile, digestFile } = flags;
+async function copyCommand(
+  source: string,
+  target: string,
+  flags: CopyFlags,
+  shell: Shell,
+): Promise<void> {
+  const { format, outputFormat, backingFolder: folders, rateFile, digestFile } = flags;
+  const options = {
+    ...optionsOf(flags),
+    source: withFolders(source, format, folders),
+    target: withFolders(target, outputFormat, folders),
+  };
   const { job } = await begin(options, flags).catch(failing(flags.json, shell));
   const letGo = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
@@ -334,6 +168,7 @@ async function copyCommand(options: CopyOptions, flags: CopyFlags, shell: Shell)
     unfollow();
     letGo();
   }
+  if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
@@ -364,63 +199,4 @@ async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const { bitmaps = [] } = report;
   if (bitmaps.length > 0) await shell.print(`Bitmaps: ${bitmaps.join(', ')}\n`);
   return report;
-}
-
-const PHASES: Record<CopyProgress['phase'], string> = {
-  plan: 'Planning',
-  zero: 'Zeroing',
-  move: 'Copying',
-  flush: 'Flushing',
-  verify: 'Verifying',
-  done: 'Done',
-};
-
-function nameOf({ phase, state }: CopyProgress): string {
-  if (state === 'running') return PHASES[phase];
-  return state === 'paused' ? 'Paused' : 'Stopped';
-}
-
-/** Follows a job with a bar, where there is a terminal for one, and returns its report. */
-export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  const bar = await ProgressBar.start(shell);
-  try {
-    for await (const progress of job) bar.show({ ...progress, phase: nameOf(progress) });
-    return await job;
-  } finally {
-    bar.stop();
-  }
-}
-
-/** What a copy did, in one sentence. */
-export function describeCopy(report: CopyReport): string {
-  const { size, movedBytes, zeroedBytes, skippedBytes, resumedBytes, durationMs } = report;
-  const { leftOutBytes, retries } = report;
-  const deeds = [`moved ${formatBytes(movedBytes)}`];
-  if (resumedBytes > 0) deeds.push(`found ${formatBytes(resumedBytes)} done`);
-  if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
-  deeds.push(`left ${formatBytes(skippedBytes)} alone`);
-  if (leftOutBytes > 0) deeds.push(`left ${formatBytes(leftOutBytes)} out because it failed`);
-  if (retries > 0) deeds.push(`made ${retries} requests again`);
-  const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
-  const time = formatDuration(durationMs);
-  return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;
-}
-
-/** What it took, where anything was moved; the rates only where they tell more than the average. */
-function describeEffort({ requests, threads, planMs, rate, peakMemoryBytes }: CopyReport): string {
-  if (requests === 0) return '';
-  const inThreads = threads > 0 ? ` in ${counted(threads, 'thread')}` : '';
-  const rates = rate.bytesPerSecond;
-  const [least, most] = [Math.min(...rates), Math.max(...rates)];
-  const spread = `, from ${formatRate(least, 1000)} to ${formatRate(most, 1000)}`;
-  const parts = [
-    `It took ${counted(requests, 'request')}${inThreads}${rates.length > 1 ? spread : ''}`,
-    `${formatDuration(planMs)} to plan`,
-    `and ${formatBytes(peakMemoryBytes)} of memory at most`,
-  ];
-  return `${parts.join(', ')}.\n`;
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
