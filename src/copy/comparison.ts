@@ -9,6 +9,7 @@ import { again, isShareable } from './device-again.js';
 import { withoutSide } from './error-policy.js';
 import { FirstDifference } from './first-difference.js';
 import type { TransferOptions } from './options.js';
+import { MOST_IN_FLIGHT, powerBelow } from './transfer.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -100,15 +101,24 @@ export class Comparison {
   }
 
   get #pace(): ComparePace {
-    const { a, b, requests, requestSize } = this.#options;
-    const defaults = defaultsFor(a, b);
-    const share = Math.ceil(this.totalBytes / (Math.max(1, this.threads) * WINDOWS.perThread));
-    return {
-      requests: requests ?? defaults.requests,
-      requestSize: requestSize ?? defaults.requestSize,
-      windowSize: Math.min(WINDOWS.most, Math.max(WINDOWS.least, share)),
-    };
+    return choosePace(this.#options, this.threads, this.totalBytes);
   }
+}
+
+/** How each of `threads` threads goes about its share of so many bytes; each request takes a slot for either side. */
+export function choosePace(
+  { a, b, requests, requestSize }: Pick<ComparisonOptions, 'a' | 'b' | keyof TransferOptions>,
+  threads: number,
+  bytes: number,
+): ComparePace {
+  const defaults = defaultsFor(a, b);
+  const lanes = Math.max(1, threads) * (requests ?? defaults.requests);
+  const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
+  return {
+    requests: requests ?? defaults.requests,
+    requestSize: requestSize ?? Math.min(defaults.requestSize, powerBelow(MOST_IN_FLIGHT / lanes)),
+    windowSize: Math.min(WINDOWS.most, Math.max(WINDOWS.least, share)),
+  };
 }
 
 function chooseThreads({ a, b, threads }: ComparisonOptions, bytes: number): number {

@@ -12,7 +12,7 @@ const MiB = 1024 * KiB;
 const REQUEST_SIZES = { least: 4 * KiB, most: 32 * MiB, default: 512 * KiB, onTrial: 2 * MiB };
 export const REQUESTS = { least: 1, most: 1024, default: 8, onTrial: 64 };
 /** Bytes of all requests of all threads together. */
-const MOST_IN_FLIGHT = 1024 * MiB;
+export const MOST_IN_FLIGHT = 1024 * MiB;
 /** The same where nobody has said how many, or how large: they grow as long as that helps. */
 const MOST_ON_TRIAL = 128 * MiB;
 
@@ -119,6 +119,7 @@ export function defaultRequestSize(
   return Math.max(least, Math.min(REQUEST_SIZES.most, wanted, powerBelow(maximum)));
 }
 
-function powerBelow(value: number): number {
+/** The largest power of two that is no more than a number. */
+export function powerBelow(value: number): number {
   return 2 ** Math.floor(Math.log2(value));
 }

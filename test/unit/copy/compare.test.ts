@@ -5,9 +5,11 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { compareShare } from '#dist/copy/comparer.js';
+import { choosePace } from '#dist/copy/comparison.js';
 import { Control } from '#dist/copy/control.js';
 import { FirstDifference } from '#dist/copy/first-difference.js';
 import { compare } from '#dist/copy/index.js';
+import { checkTransfer } from '#dist/copy/transfer.js';
 import { Arena } from '#dist/wasm/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -153,6 +155,23 @@ describe('compare', () => {
     await expect(compare({ a, b: broken })).rejects.toThrow('no such luck');
     const signal = AbortSignal.abort();
     await expect(compare({ a, b: a, signal })).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  it('has room in an arena for as many threads and requests as are allowed', () => {
+    const side = { device: fakeDevice(MIB), data: new Bitmap({ size: MIB, granularity: 512 }) };
+    for (const [threads, given] of [
+      [0, { requests: 1024 }],
+      [2, { requests: 1024 }],
+      [4, { requests: 512 }],
+      [256, {}],
+      [2, { requests: 16, requestSize: 32 * MIB }],
+    ] as const) {
+      checkTransfer({ threads, ...given });
+      const pace = choosePace({ a: side, b: side, ...given }, threads, 2 ** 40);
+      const bytes = 2 * Math.max(1, threads) * pace.requests * pace.requestSize;
+      expect(bytes).toBeLessThanOrEqual(2 ** 31);
+    }
+    side.data.free();
   });
 
   it('ends and fails where its listener throws', async () => {
