@@ -76,14 +76,16 @@ export function chooseTransfer(
 ): Transfer {
   const { source, target, targetIsZero } = devices;
   const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
-  const wanted = options.requestSize ?? defaultRequestSize(source, target, least);
+  const requests = options.requests ?? REQUESTS.default;
+  const affordable = powerBelow(MOST_IN_FLIGHT / (Math.max(1, threads) * requests));
+  const suitable = Math.min(affordable, defaultRequestSize(source, target, least));
+  const wanted = options.requestSize ?? suitable;
   // Granules are no smaller than what either side takes, and each is moved as a whole.
   const requestSize = Math.max(wanted, source.limits.minimum, target.limits.minimum);
   // With a digest whole blocks are read, and in order all that must be zero, so that there are zeroes in the data.
   const hasZeroes = options.digest || options.sequential;
   const isExact = source.capabilities.exactStatus && !hasZeroes;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
-  const requests = options.requests ?? REQUESTS.default;
   return {
     requests,
     mostRequests: options.requests ?? Math.max(requests, REQUESTS.onTrial),

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { chooseTransfer } from '#dist/copy/transfer.js';
+import { checkTransfer, chooseTransfer } from '#dist/copy/transfer.js';
 import { fakeDevice } from '../../support/fake-device.js';
 
 const KIB = 1024;
@@ -14,6 +14,23 @@ it('makes no request shorter than what either side takes at once', () => {
   const small = { source, target: source, targetIsZero: false };
   expect(chooseTransfer(options, small, load).requestSize).toBe(4 * KIB);
   expect(chooseTransfer(options, { ...small, target }, load).requestSize).toBe(64 * KIB);
+});
+
+it('has room in an arena for as many threads and requests as are allowed, whatever suits both sides', () => {
+  const source = fakeDevice(1024 * KIB);
+  const limits = { ...source.limits, preferred: 8192 * KIB };
+  const devices = { source, target: fakeDevice(1024 * KIB, { limits }), targetIsZero: false };
+  for (const [threads, requests] of [
+    [0, 1024],
+    [2, 1024],
+    [256, undefined],
+  ] as const) {
+    const options = { source, target: source, threads, ...(requests && { requests }) };
+    checkTransfer(options);
+    const load = { threads, bytes: source.size };
+    const { mostBytes } = chooseTransfer(options, devices, load);
+    expect(Math.max(1, threads) * mostBytes).toBeLessThanOrEqual(2 ** 30);
+  }
 });
 
 it('lets requests grow to 2 MiB, within what both sides take and what was asked for', () => {
