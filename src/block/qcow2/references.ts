@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../../errors/index.js';
 import {
   BitmapCluster,
   corrupt,
@@ -42,6 +43,7 @@ export class References {
   readonly #snapshots: readonly Snapshot[];
   readonly #snapshotBytes: number;
   readonly #bitmaps: readonly BitmapSection[];
+  readonly #signal: AbortSignal | undefined;
   readonly #turns = new Turns();
 
   private constructor(
@@ -49,6 +51,7 @@ export class References {
     header: Header,
     { snapshots, length }: { snapshots: readonly Snapshot[]; length: number },
     bitmaps: readonly BitmapSection[],
+    signal: AbortSignal | undefined,
   ) {
     this.#file = file;
     this.#header = header;
@@ -62,20 +65,24 @@ export class References {
     this.#snapshots = snapshots;
     this.#snapshotBytes = length;
     this.#bitmaps = bitmaps;
+    this.#signal = signal;
   }
 
-  /** @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED */
-  static async open(file: Device, header: Header): Promise<References> {
+  /**
+   * @param signal ends every walk through the tables.
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED
+   */
+  static async open(file: Device, header: Header, signal?: AbortSignal): Promise<References> {
     const snapshots = await readSnapshotTable(file, header);
     const options = { file: readerOf(file), readOnly: true };
     const bitmaps = await readBitmapSections(header, file.name, options);
-    return new References(file, header, snapshots, bitmaps);
+    return new References(file, header, snapshots, bitmaps, signal);
   }
 
   /**
    * Visits all references.
    *
-   * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be.
+   * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be; ERR_ABORTED.
    */
   async visit(visit: VisitReference): Promise<void> {
     const { l1Offset, l1Size } = this.#header;
@@ -167,6 +174,7 @@ export class References {
     this.#refer(visit, directoryOffset, directorySize, Use.alone, 'the bitmap directory');
     const { clusterSize } = this.#geometry;
     for (const section of this.#bitmaps) {
+      throwIfAborted(this.#signal);
       const { tableOffset, tableEntries } = section.entry;
       this.#refer(visit, tableOffset, tableEntries * 8, Use.alone, 'a bitmap table');
       for (const offset of await section.readTable()) {
@@ -196,6 +204,7 @@ export class References {
   }
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
+    throwIfAborted(this.#signal);
     const bytes = new Uint8Array(length);
     if (length > 0) await this.#file.read(offset, bytes);
     return bytes;
