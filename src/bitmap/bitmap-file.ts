@@ -28,8 +28,11 @@ import { exists, unknown } from './rules.js';
 
 /** Whose bitmaps a file keeps, and how it is opened. */
 export interface BitmapFileOptions {
-  /** Bytes of the disk whose bitmaps these are; those of another size are refused. */
-  size: number;
+  /**
+   * Bytes of the disk whose bitmaps these are; those of another size are refused. Whoever only looks may leave it out: then
+   * the file must be there.
+   */
+  size?: number;
   /** What else tells the disk from others, such as a UUID; a file without the same is refused. */
   identity?: string;
   /** Open only to look: bitmaps cannot be changed, and nothing is marked. Default false. */
@@ -83,14 +86,16 @@ export class BitmapFile implements BitmapStore {
   }
 
   private constructor(path: string, options: BitmapFileOptions) {
-    checkBytes('size', options.size);
+    const { size, readOnly = false } = options;
+    if (size !== undefined || !readOnly) checkBytes('size', size as number);
     this.path = path;
-    this.#size = options.size;
+    this.#size = size ?? 0;
     this.#options = options;
     this.#operations = options.operations ?? fileOperations;
     this.#identity = options.identity ?? '';
     checkIdentity(this.#identity);
-    this.#fd = openExisting(path, options.readOnly ?? false);
+    this.#fd = openExisting(path, readOnly);
+    if (this.#fd === undefined && size === undefined) throw missing(path);
     if (this.#fd === undefined) return;
     try {
       this.#read(this.#fd);
@@ -105,6 +110,11 @@ export class BitmapFile implements BitmapStore {
     return this.#sections;
   }
 
+  /** Bytes of the disk. */
+  get size(): number {
+    return this.#size;
+  }
+
   /** What the file says of its disk beside the size. */
   get identity(): string {
     return this.#identity;
@@ -117,7 +127,11 @@ export class BitmapFile implements BitmapStore {
    */
   load(name: string): Bitmap {
     const section = this.#sections.find((each) => each.name === name);
-    if (section === undefined) throw unknown(name);
+    if (section === undefined)
+      throw unknown(
+        name,
+        this.#sections.map((each) => each.name),
+      );
     return section.load();
   }
 
@@ -185,7 +199,7 @@ export class BitmapFile implements BitmapStore {
     if (length > stat.size) throw corrupt(this.path, 'it ends within its head');
     const head = decodeHead(this.#bytes(fd, 0, length), this.path);
     this.#checkIdentity(head);
-    this.#checkSize(head.size);
+    if (this.#options.size !== undefined) this.#checkSize(head.size);
     const { bitmaps } = head;
     const bits = bitmaps.reduce((sum, { sectionBytes }) => sum + sectionBytes, 0);
     const expected = length + bitmaps.length + bits;
@@ -367,4 +381,9 @@ function readOnlyFile(path: string): LacunaError {
     `the file of bitmaps ${path} was opened read-only: open it for writing to store bitmaps`,
     { device: path },
   );
+}
+
+function missing(path: string): LacunaError {
+  const message = `there is no file of bitmaps ${path}: check the path`;
+  return new LacunaError('ERR_BITMAP_FILE', message, { device: path, errno: 'ENOENT' });
 }

@@ -137,7 +137,7 @@ export class Commands {
 
 export function findEntry({ entries }: Device, name: string): Entry {
   const entry = entries.get(name);
-  if (entry === undefined) throw unknown(name);
+  if (entry === undefined) throw unknown(name, entries.keys());
   return entry;
 }
 

@@ -1,7 +1,7 @@
 import type { Bitmap } from './bitmap.js';
 import type { Entry } from './entry.js';
 import type { Range } from './ranges.js';
-import { inconsistent, unknown } from './rules.js';
+import { inconsistent, wasRemoved } from './rules.js';
 
 /** What is known of a bitmap without its bits. */
 export interface DirtyBitmapInfo {
@@ -120,7 +120,7 @@ export class DirtyBitmap {
 
   get #bits(): Bitmap {
     const { content, removed, name } = this.#entry;
-    if (removed) throw unknown(name);
+    if (removed) throw wasRemoved(name);
     if (this.#entry.inconsistent) throw inconsistent(name, 'read');
     return content.look();
   }

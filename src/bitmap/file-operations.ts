@@ -51,13 +51,17 @@ export function openExisting(path: string, readOnly: boolean): number | undefine
   }
 }
 
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such folder; make it, or check the path',
+};
+
 /** What the system said when it was asked to do something with a file of bitmaps. */
 export function fileFailure(action: string, path: string, error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (error instanceof LacunaError || code === undefined) return error;
   return new LacunaError(
     'ERR_BITMAP_FILE',
-    `cannot ${action} the file of bitmaps ${path} (${code}): see to that, then try again`,
+    `cannot ${action} the file of bitmaps ${path} (${code}): ${ADVICE[code] ?? 'see to that, then try again'}`,
     { device: path, errno: code, cause: error },
   );
 }

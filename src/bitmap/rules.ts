@@ -65,9 +65,24 @@ export function exists(name: string): LacunaError {
   );
 }
 
-export function unknown(name: string): LacunaError {
+/** Bitmaps that a message names; there may be thousands. */
+const MOST_NAMED = 10;
+
+/** @param there the names of those that there are */
+export function unknown(name: string, there: Iterable<string>): LacunaError {
+  const names = [...there];
+  const named = names.slice(0, MOST_NAMED).map((each) => `'${each}'`);
+  const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : '';
+  const are = names.length === 0 ? 'there are none' : `there are ${named.join(', ')}${more}`;
   return new LacunaError(
     'ERR_BITMAP_UNKNOWN',
-    `there is no bitmap '${name}': look at list() for those that there are, or add it`,
+    `there is no bitmap '${name}' (${are}): name one of those, or add it`,
+  );
+}
+
+export function wasRemoved(name: string): LacunaError {
+  return new LacunaError(
+    'ERR_BITMAP_UNKNOWN',
+    `there is no bitmap '${name}' any more: it was removed`,
   );
 }

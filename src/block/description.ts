@@ -56,6 +56,13 @@ export interface NbdDescription extends CommonDescription {
   'reconnect-delay'?: number;
   /** Seconds for which opening is tried again. Default 0: once. */
   'open-timeout'?: number;
+  /** Seconds that connecting and the handshake together may take. Default 15; 0 for no limit. */
+  'connect-timeout'?: number;
+  /**
+   * Seconds without any progress, while requests wait, after which the connection counts as lost. Default 300; 0 for no
+   * limit.
+   */
+  'request-timeout'?: number;
 }
 
 /** Reads as zero and forgets what is written. */

@@ -65,6 +65,8 @@ export class Device implements AsyncDisposable {
   readonly limits: Limits;
   /** What an image file says of itself; absent where the device is none. */
   readonly details?: ImageDetails;
+  /** What a person should know of what is read here, although it could be opened: a damaged image, say. */
+  readonly warnings: readonly string[];
   readonly #driver: Driver;
   readonly #requests: Requests;
   #capabilities: Capabilities;
@@ -83,6 +85,7 @@ export class Device implements AsyncDisposable {
     this.size = size;
     this.limits = checkedLimits(driver.limits);
     this.details = driver.details;
+    this.warnings = driver.warnings ?? [];
     this.#driver = driver;
     this.#capabilities = { ...capabilities, knownZero };
     this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));

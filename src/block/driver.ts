@@ -30,6 +30,8 @@ export interface Driver {
   readonly capabilities: Capabilities;
   /** What an image file says of itself; absent where there is none. */
   readonly details?: ImageDetails;
+  /** What a person should know of what is read here, although it can be opened. Default: nothing. */
+  readonly warnings?: readonly string[];
 
   /** Fills the whole of `target` with the bytes at `offset`. */
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;

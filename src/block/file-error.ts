@@ -27,6 +27,13 @@ const ADVICE: Record<string, string> = {
   ETXTBSY: 'the file is in use as a program or as swap space',
 };
 
+/** The same where a file is to be made. */
+const ADVICE_TO_MAKE: Record<string, string> = {
+  EEXIST: 'there is one already: remove it, or choose another name',
+  ENOENT: 'there is no such folder: make it, or check the path',
+  ENOTDIR: 'a part of the path is no folder: check the path',
+};
+
 /** What the system said about a request to a file: the error that Node threw, or a call's errno. */
 export function fileError(
   code: ErrorCode,
@@ -55,6 +62,6 @@ export function shortError(request: FileRequest, end: number): LacunaError {
 
 function describe({ action, device, offset, length }: FileRequest, errno: string): string {
   const range = length === undefined ? '' : ` ${length} bytes at ${offset}`;
-  const advice = ADVICE[errno] === undefined ? '' : `: ${ADVICE[errno]}`;
-  return `Cannot ${action} ${device}${range} (${errno})${advice}`;
+  const advice = (action === 'create' ? ADVICE_TO_MAKE[errno] : undefined) ?? ADVICE[errno];
+  return `Cannot ${action} ${device}${range} (${errno})${advice === undefined ? '' : `: ${advice}`}`;
 }

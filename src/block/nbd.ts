@@ -3,6 +3,7 @@ import type { ExtentList } from '../extent/index.js';
 import {
   connectPatiently,
   type ExportProperties,
+  type NbdConnectOptions,
   type NbdRequests,
   ReconnectingClient,
 } from '../nbd/index.js';
@@ -53,7 +54,8 @@ export class NbdDriver implements Driver {
   static async open(description: NbdDescription, signal?: AbortSignal): Promise<NbdDriver> {
     const { server, export: exportName, tls, contexts, allocation } = description;
     const { 'reconnect-delay': reconnectDelay = 0, 'open-timeout': openTimeout = 0 } = description;
-    const options = { server, export: exportName, tls, contexts, allocation, signal };
+    const limits = timeouts(description);
+    const options = { server, export: exportName, tls, contexts, allocation, signal, ...limits };
     const openTimeoutMs = openTimeout * 1000;
     const client =
       reconnectDelay === 0
@@ -119,4 +121,17 @@ export class NbdDriver implements Driver {
     await change(fua && canFua);
     if (fua && !canFua && canFlush) await this.#client.flush({ signal });
   }
+}
+
+/** In milliseconds, where the description says any; no limit for connecting is the longest that there is. */
+function timeouts({
+  'connect-timeout': connect,
+  'request-timeout': request,
+}: NbdDescription): Pick<NbdConnectOptions, 'connectTimeoutMs' | 'requestTimeoutMs'> {
+  return {
+    ...(connect !== undefined && {
+      connectTimeoutMs: connect === 0 ? 2 ** 31 - 1 : connect * 1000,
+    }),
+    ...(request !== undefined && { requestTimeoutMs: request * 1000 }),
+  };
 }

@@ -63,8 +63,8 @@ function checkEnding(filename: string, format: ImageFormat | undefined): void {
 const QEMU_FORMATS: Readonly<Record<string, string>> = { vhd: 'vpc' };
 
 function unreadable(filename: string, format: string): LacunaError {
-  const serve = `serve it with "qemu-nbd -f ${QEMU_FORMATS[format] ?? format} ..." and name its NBD URI`;
-  const message = `${filename}: ${format} images cannot be read here; ${serve}, or say that the format is raw`;
+  const serve = `serve one that is there with "qemu-nbd -f ${QEMU_FORMATS[format] ?? format} ..." and name its NBD URI`;
+  const message = `${filename}: ${format} images are neither read nor made here; ${serve}, or say that the format is raw or qcow2`;
   return new LacunaError('ERR_DEVICE_FORMAT', message, { device: filename });
 }
 

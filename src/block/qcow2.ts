@@ -15,7 +15,7 @@ import type {
 } from './driver.js';
 import { type ChainOpening, type OpenedParts, openParts } from './qcow2/chain.js';
 import { compressorFor } from './qcow2/compress.js';
-import { detailsOf } from './qcow2/details.js';
+import { detailsOf, warningsOf } from './qcow2/details.js';
 import { FixedWriter } from './qcow2/fixed-writer.js';
 import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
@@ -37,6 +37,8 @@ export class Qcow2Driver implements Driver {
   readonly limits: Limits;
   capabilities: Capabilities;
   readonly details: ImageDetails;
+  /** Of the image and of every image below it. */
+  readonly warnings: readonly string[];
   readonly #image: Image;
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
@@ -66,6 +68,7 @@ export class Qcow2Driver implements Driver {
     this.#status = new ChainStatus(image, backing);
     this.#slices = new TableSlices(image);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
+    this.warnings = [...warningsOf(image.header, image.name), ...(backing?.warnings ?? [])];
     this.limits = {
       minimum: writable ? Math.max(limits.minimum, unit) : 1,
       preferred: clusterSize,

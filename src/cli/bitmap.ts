@@ -5,12 +5,14 @@ import {
   exportBitmap,
   openBitmaps,
 } from '../block/index.js';
+import { type BitmapFormat, type BitmapSource, openBitmapSource } from './bitmap-source.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { warnOfName } from './named-format.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseBytes } from './units.js';
 
 interface BitmapFlags {
-  format?: BitmapImageOptions['format'];
+  format?: BitmapFormat;
   forceShare?: boolean;
   granularity?: number;
   disabled?: boolean;
@@ -38,6 +40,10 @@ Examples:
   lacuna bitmap merge -b overlay.qcow2 disk.qcow2 b0 b1 b2
   lacuna bitmap dump --json disk.qcow2 b0
   lacuna bitmap export disk.qcow2 b0 bits.qcow2
+  lacuna bitmap list disk.bitmaps
+
+"list", "dump" and "export" also take a file of bitmaps, as populate makes it: NAME.bitmaps, or any name with
+-f bitmaps.
 
 The disk must not be in use. A bitmap of a running machine is changed through its QMP; with "export" bits get
 there: QEMU opens that image as a node, and block-dirty-bitmap-merge takes the bitmap from it.`;
@@ -126,6 +132,7 @@ async function change(
   { signal }: Shell,
   work: (image: BitmapImage) => Promise<void>,
 ): Promise<void> {
+  if (format === 'bitmaps') throw new TypeError('a file of bitmaps can be looked at only');
   await using image = await openBitmaps(source, { format, writable: true, signal });
   await work(image);
   await image.store();
@@ -156,7 +163,7 @@ async function merge(
 async function listCommand(source: string, flags: BitmapFlags, shell: Shell): Promise<void> {
   await using image = await openToRead(source, flags, shell);
   const infos: StoredBitmapInfo[] = [];
-  for (const { name, granularity, recording, inconsistent } of image.bitmaps.list()) {
+  for (const { name, granularity, recording, inconsistent } of image.list()) {
     const info = { name, granularity, recording, inconsistent };
     infos.push(inconsistent ? info : { ...info, dirtyBytes: await dirtyBytesOf(image, name) });
   }
@@ -164,7 +171,7 @@ async function listCommand(source: string, flags: BitmapFlags, shell: Shell): Pr
 }
 
 /** One at a time in memory: an image may keep thousands. */
-async function dirtyBytesOf(image: BitmapImage, name: string): Promise<number> {
+async function dirtyBytesOf(image: BitmapSource, name: string): Promise<number> {
   const bits = await image.load(name);
   const { dirtyBytes } = bits;
   bits.free();
@@ -222,12 +229,13 @@ async function exportCommand(
   await using image = await openToRead(source, flags, shell);
   using bitmap = await image.load(name);
   await exportBitmap(target, { bitmap, name: flags.as ?? name, exclusive: true });
+  warnOfName(target, 'qcow2', shell);
 }
 
 function openToRead(
   source: string,
   { format, forceShare }: BitmapFlags,
   { signal }: Shell,
-): Promise<BitmapImage> {
-  return openBitmaps(source, { format, forceShare, signal });
+): Promise<BitmapSource> {
+  return openBitmapSource(source, { format, forceShare, signal });
 }

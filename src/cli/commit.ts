@@ -1,12 +1,15 @@
 import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../copy/index.js';
-import { describeCopy } from './copy.js';
-import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { describeCopy } from './copy-report.js';
+import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
+import { noteWarnings } from './warnings.js';
 
 interface CommitFlags {
   format?: CommitOptions['format'];
+  backingFolder?: string[];
   json?: boolean;
 }
 
@@ -26,17 +29,20 @@ export function registerCommit(program: Command, shell: Shell): void {
     .description('Puts what an image holds into its backing file, bitmaps included.')
     .argument('<top>', 'the image on top')
     .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--json', 'print the report as JSON')
     .addHelpText('after', EXAMPLES)
     .action((top: string, flags: CommitFlags) => commitCommand(top, flags, shell));
 }
 
-async function commitCommand(top: string, flags: CommitFlags, shell: Shell): Promise<void> {
-  const options = { top, format: flags.format, signal: shell.signal };
+async function commitCommand(name: string, flags: CommitFlags, shell: Shell): Promise<void> {
+  const { format, backingFolder } = flags;
+  const top = withFolders(name, format, backingFolder);
+  const options = { top, format, signal: shell.signal };
   const report = await withBar('Committing', shell, (onProgress) =>
     commit({ ...options, onProgress }),
   );
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeCommit(report));
 }
 

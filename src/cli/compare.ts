@@ -1,16 +1,19 @@
 import type { Command } from 'commander';
 import { type CompareOptions, type CompareReport, compare } from '../copy/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Exit } from './exit.js';
-import { SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface CompareFlags {
   format?: CompareOptions['aFormat'];
   secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
   forceShare?: boolean;
+  backingFolder?: string[];
   threads?: number;
   json?: boolean;
 }
@@ -36,6 +39,7 @@ export function registerCompare(program: Command, shell: Shell): void {
     )
     .option('-F, --second-format <format>', 'image format of the second (default: from its name)')
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--strict', 'devices of different sizes are different')
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
@@ -48,8 +52,8 @@ export function registerCompare(program: Command, shell: Shell): void {
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
   const { format: aFormat, secondFormat: bFormat, strict = false, forceShare, threads } = flags;
   return {
-    a,
-    b,
+    a: withFolders(a, aFormat, flags.backingFolder),
+    b: withFolders(b, bFormat, flags.backingFolder),
     strict,
     forceShare,
     signal: shell.signal,
@@ -67,7 +71,7 @@ async function compareCommand(
   // 1 is the answer "different" here, so an error must be told by another code.
   shell.failureCode = Exit.misuse;
   const report = await compareWithBar(options, shell);
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
   shell.exitCode = report.equal ? Exit.done : Exit.failed;
 }

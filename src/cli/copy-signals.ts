@@ -4,6 +4,9 @@ import type { CopyJob, StreamJob } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { Shell } from './shell.js';
 
+/** A server that is silent may hold a request for minutes, and somebody who waits should know. */
+const FINISHING =
+  'finishing what is in flight, which a silent server holds up until its time is over; Ctrl-C again stops at once';
 const AGAIN = `kill -USR2 ${process.pid}`;
 const PAUSED = `lacuna: paused; "${AGAIN}" makes it go on\n`;
 const GOES_ON = 'lacuna: goes on\n';
@@ -17,9 +20,7 @@ const GOES_ON = 'lacuna: goes on\n';
 export function steerBySignals(job: CopyJob, shell: Shell): () => void {
   const stop = () => {
     job.stop();
-    if (shell.progressStream) {
-      shell.note('lacuna: finishing what is in flight; press Ctrl-C again to stop at once\n');
-    }
+    shell.note(`lacuna: ${FINISHING}\n`);
   };
   const toggle = () => (job.progress().state === 'running' ? job.pause() : job.resume());
   job.on('paused', () => shell.note(PAUSED));

@@ -10,6 +10,7 @@ import { pauseBySignal } from './copy-signals.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 /** What a path means a stream by. */
 export const STREAM = '-';
@@ -33,7 +34,7 @@ const TO_STREAM = [
   'rate',
 ] as const;
 
-type Ends = Pick<CopyOptions, 'signal'> & { source: string; target: string };
+type Ends = Pick<CopyOptions, 'signal' | 'source'> & { target: string };
 
 /** Copies to standard output or from standard input. */
 export async function copyStream(
@@ -97,7 +98,7 @@ function flagOf(option: string): string {
 }
 
 function note(report: StreamReport, shell: Shell): void {
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
 }
 
 function jsonReport(report: StreamReport): string {

@@ -5,7 +5,7 @@ import { Bitmap } from '../bitmap/index.js';
 import { createRawFile, type Device, openDevice } from '../block/index.js';
 import { copy } from '../copy/index.js';
 import { compareWithBar } from './compare.js';
-import { describeCopy, showProgress } from './copy.js';
+import { describeCopy, showProgress } from './copy-report.js';
 import { makeDemoFolder } from './demo-folder.js';
 import { Guest } from './demo-guest.js';
 import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';

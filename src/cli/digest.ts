@@ -1,14 +1,20 @@
 import type { Command } from 'commander';
-import { type DigestOptions, type DigestReport, digest } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../copy/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { readDigest, type StoredDigest } from './digest-file.js';
+import { Exit } from './exit.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { ProgressBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface DigestFlags {
   format?: DigestOptions['sourceFormat'];
   forceShare?: boolean;
+  backingFolder?: string[];
   threads?: number;
+  check?: string;
   json?: boolean;
 }
 
@@ -16,8 +22,11 @@ const EXAMPLES = `
 Examples:
   lacuna digest disk.raw
   lacuna digest --json nbd://host/vda
+  lacuna copy --digest-file disk.digest nbd://host/vda disk.raw
+  lacuna digest --check disk.digest disk.raw
 
-Zeroes are not read, and not what sha256sum prints: docs/digest.md says how it is made.`;
+Zeroes are not read, and not what sha256sum prints: docs/digest.md says how it is made. With --check the exit
+codes are 0 the same, 1 different, 2 or more an error.`;
 
 /** Adds `lacuna digest`. */
 export function registerDigest(program: Command, shell: Shell): void {
@@ -28,16 +37,21 @@ export function registerDigest(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to read')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--check <file>', 'tell whether it is the digest that this file holds')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: DigestFlags) => digestCommand(source, flags, shell));
 }
 
 async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {
-  const { format: sourceFormat, forceShare, threads } = flags;
+  const { format: sourceFormat, forceShare, threads, check } = flags;
+  // 1 is the answer "different" here, as it is of compare.
+  if (check !== undefined) shell.failureCode = Exit.misuse;
+  const wanted = check === undefined ? undefined : await readDigest(check);
   const report = await digestWithBar(
-    source,
+    withFolders(source, sourceFormat, flags.backingFolder),
     {
       signal: shell.signal,
       forceShare,
@@ -46,13 +60,29 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
     },
     shell,
   );
-  for (const warning of report.warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(report.warnings, shell);
+  if (wanted !== undefined) return await tellWhether(wanted, report, flags, shell);
   const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${source}`;
   await shell.print(`${text}\n`);
 }
 
+async function tellWhether(
+  wanted: StoredDigest,
+  report: DigestReport,
+  { json, check }: DigestFlags,
+  shell: Shell,
+): Promise<void> {
+  const same = report.digest === wanted.digest;
+  const sizes = report.size === wanted.size ? '' : ` of ${report.size} bytes, not ${wanted.size}`;
+  const told = same
+    ? `The same: ${report.digest}\n`
+    : `Different: it is ${report.digest}${sizes}, and ${check} says ${wanted.digest}\n`;
+  await shell.print(json ? `${JSON.stringify({ ...report, same, wanted })}\n` : told);
+  shell.exitCode = same ? Exit.done : Exit.failed;
+}
+
 async function digestWithBar(
-  source: string,
+  source: DeviceSource,
   options: DigestOptions,
   shell: Shell,
 ): Promise<DigestReport> {

@@ -1,6 +1,7 @@
 import { type PlanOptions, type PlanTotals, plan } from '../copy/index.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 /** Prints what a copy would move, without a target and without moving it. */
 export async function dryRun(
@@ -8,20 +9,21 @@ export async function dryRun(
   { json }: { json?: boolean },
   shell: Shell,
 ): Promise<void> {
-  const { source, sourceFormat, forceShare, mode, context, signal } = options;
+  const { source, sourceFormat, forceShare, mode, context, bitmap, signal } = options;
   const { data, zero, totals, warnings } = await plan({
     source,
     sourceFormat,
     forceShare,
     mode,
     context,
+    bitmap,
     signal,
   });
   data.free();
   zero.free();
   if (json) await shell.print(`${JSON.stringify({ type: 'plan', ...totals, warnings })}\n`);
   else await shell.print(describeTotals(totals));
-  for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(warnings, shell);
 }
 
 /** The totals of a plan for people. */

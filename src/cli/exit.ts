@@ -1,5 +1,6 @@
 import { CommanderError } from 'commander';
 import { isAborted, LacunaError } from '../errors/index.js';
+import { inCommandWords } from './option-names.js';
 
 /** What the command's exit code says. */
 export const Exit = {
@@ -37,9 +38,11 @@ function headline(error: unknown): string {
   if (isAborted(error)) return 'stopped before it was done';
   // Ours tell all that a person needs; what others throw may hide that in the cause.
   if (error instanceof LacunaError) return `${error.message} (${error.code})`;
+  const isMisuse = error instanceof TypeError || error instanceof RangeError;
+  const message = isMisuse ? inCommandWords(error.message) : error.message;
   const [cause] = causesOf(error);
-  if (cause === undefined || error.message.includes(cause.message)) return error.message;
-  return `${error.message}: ${cause.message}`;
+  if (cause === undefined || message.includes(cause.message)) return message;
+  return `${message}: ${cause.message}`;
 }
 
 function causesOf(error: Error): Error[] {

@@ -1,16 +1,19 @@
 import type { Command } from 'commander';
 import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { printable } from './printable.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface InfoFlags {
   format?: OpenOptions['format'];
   forceShare?: boolean;
+  backingFolder?: string[];
   json?: boolean;
 }
 
@@ -27,6 +30,8 @@ export interface DeviceInfo {
   image?: Device['details'];
   /** Bytes by status; absent where the device cannot tell. */
   allocation?: { data: number; zero: number; hole: number };
+  /** What a person should know of what is read. */
+  warnings: readonly string[];
 }
 
 const EXAMPLES = `
@@ -46,19 +51,21 @@ export function registerInfo(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
 }
 
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
-  const device = await openDevice(source, {
+  const device = await openDevice(withFolders(source, flags.format, flags.backingFolder), {
     signal: shell.signal,
     forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {
     const info = await inspect(device, shell.signal);
+    noteWarnings(info.warnings, shell);
     await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
   } finally {
     await device.close();
@@ -78,6 +85,7 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
     contexts,
     ...(device.details !== undefined && { image: device.details }),
     ...(tells && { allocation: await allocationOf(device, signal) }),
+    warnings: device.warnings,
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { Context } from '../extent/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Cells } from './cells.js';
 import { type ContextKinds, kindsOf } from './context-kinds.js';
 import { extentJson, tableHeading, tableLine } from './extent-table.js';
@@ -9,10 +10,12 @@ import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './fla
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface MapFlags {
   format?: OpenOptions['format'];
   forceShare?: boolean;
+  backingFolder?: string[];
   context?: string[];
   json?: boolean;
   all?: boolean;
@@ -45,6 +48,7 @@ export function registerMap(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to look at')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option(
       '--context <name>',
       'metadata context (default: base:allocation); may be repeated',
@@ -61,13 +65,14 @@ export function registerMap(program: Command, shell: Shell): void {
 
 async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promise<void> {
   const contexts = [...new Set(flags.context ?? [Context.allocation])];
-  const device = await openDevice(source, {
+  const device = await openDevice(withFolders(source, flags.format, flags.backingFolder), {
     contexts,
     signal: shell.signal,
     forceShare: flags.forceShare,
     ...(flags.format !== undefined && { format: flags.format }),
   });
   try {
+    noteWarnings(device.warnings, shell);
     const kinds = contexts.map(kindsOf);
     await (flags.json ? printJson : printForPeople)({ device, kinds, flags, shell });
   } finally {

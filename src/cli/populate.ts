@@ -1,15 +1,20 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
-import { type ImageFormat, openDevice } from '../block/index.js';
+import { type DeviceDescription, type ImageFormat, openDevice } from '../block/index.js';
 import { type PopulateOptions, populate } from '../copy/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { LacunaError } from '../errors/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface PopulateFlags {
   output: string;
   name: string;
   format?: ImageFormat;
+  backingFolder?: string[];
   forceShare?: boolean;
   granularity?: number;
   mode?: PopulateOptions['mode'];
@@ -21,7 +26,8 @@ Examples:
   lacuna populate disk.raw --output disk.bitmaps
   lacuna populate -g 1M --mode top nbd://host/top nbd://host/middle --output chain.bitmaps --name since-monday
 
-A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.`;
+A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.
+"lacuna bitmap list" and "dump" show them, "copy --bitmap NAME=FILE" copies what one marks, "serve --bitmap" serves it.`;
 
 /** Adds `lacuna populate`. */
 export function registerPopulate(program: Command, shell: Shell): void {
@@ -34,6 +40,7 @@ export function registerPopulate(program: Command, shell: Shell): void {
     .argument('<source...>', 'the devices to ask')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
     .option('--name <name>', 'name of the bitmap', 'allocated')
     .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
@@ -48,22 +55,23 @@ export function registerPopulate(program: Command, shell: Shell): void {
     .action((sources: string[], flags: PopulateFlags) => populateCommand(sources, flags, shell));
 }
 
-async function populateCommand(
-  sources: string[],
-  flags: PopulateFlags,
-  shell: Shell,
-): Promise<void> {
+async function populateCommand(names: string[], flags: PopulateFlags, shell: Shell): Promise<void> {
   const { name, format, forceShare, mode } = flags;
   const { signal } = shell;
+  const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
   const size = await sizeOf(sources[0], flags, signal);
   const file = BitmapFile.open(flags.output, { size });
   try {
     const bitmaps = new DirtyBitmaps({ size });
     file.restore(bitmaps);
     const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
+    if (granularity !== (flags.granularity ?? granularity))
+      throw otherGranularity(granularity, flags);
     const found = new Bitmap({ size, granularity });
     const how = { sourceFormat: format, forceShare, mode, signal };
-    const warnings = await populate({ ...how, sources, targets: [found] });
+    const warnings = await withBar('Looking', shell, (onProgress) =>
+      populate({ ...how, sources, targets: [found], onProgress }),
+    );
     if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
     bitmaps.merge(name, [found]);
     const { dirtyBytes } = bitmaps.get(name);
@@ -88,11 +96,16 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   const share = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} (${formatShare(dirtyBytes, size)})`;
   if (json) await shell.print(`${JSON.stringify(done)}\n`);
   else await shell.print(`${share} are dirty in "${name}" of ${output}.\n`);
-  for (const warning of warnings) shell.note(`lacuna: warning: ${warning}\n`);
+  noteWarnings(warnings, shell);
+}
+
+function otherGranularity(bytes: number, { name, output }: PopulateFlags): LacunaError {
+  const message = `"${name}" of ${output} has a granularity of ${formatBytes(bytes)} already: leave out -g, or say another --name`;
+  return new LacunaError('ERR_BITMAP_MISMATCH', message, { device: output });
 }
 
 async function sizeOf(
-  source: string,
+  source: string | DeviceDescription,
   { format, forceShare }: PopulateFlags,
   signal: AbortSignal,
 ): Promise<number> {

@@ -22,6 +22,8 @@ A SOURCE or TARGET is one of
   nbd+unix:///export?socket=/run/nbd.sock the same over a Unix socket
   '{"driver":"file","filename":"disk.raw"}'
   driver=file,filename=disk.raw           a description, as JSON or dotted keys
+  driver=nbd,server.type=inet,server.host=host,server.port=10809,request-timeout=30,reconnect-delay=60
+                                          an export whose server may be silent for 30 s and gone for 60
   driver=qcow2,file.driver=file,file.filename=disk.qcow2,snapshot=before
                                           an image as it was in one of its snapshots
 

@@ -1,12 +1,14 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../copy/index.js';
-import { FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
 interface RebaseFlags {
   format?: RebaseOptions['format'];
+  backingFolder?: string[];
   backing: string;
   backingFormat?: string;
   unsafe?: boolean;
@@ -23,6 +25,9 @@ The disk shows the same afterwards: what only the old backing file showed is wri
 the name changes. A relative name counts from the folder of the image. The bitmaps of the image stay as they are; those
 of images that are not below it any more stay with these.`;
 
+/** As QEMU names them; a name that it does not know would make the image useless. */
+const FORMATS = ['raw', 'qcow2', 'qcow', 'qed', 'vmdk', 'vdi', 'vpc', 'vhdx', 'parallels'];
+
 /** Adds `lacuna rebase`. */
 export function registerRebase(program: Command, shell: Shell): void {
   program
@@ -33,12 +38,13 @@ export function registerRebase(program: Command, shell: Shell): void {
     )
     .argument('<image>', 'the image on top')
     .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .requiredOption('-b, --backing <file>', 'the new backing file; empty for none')
     .addOption(
-      new Option('-F, --backing-format <format>', 'its format, which is never guessed').choices([
-        'raw',
-        'qcow2',
-      ]),
+      new Option(
+        '-F, --backing-format <format>',
+        'its format, which is never guessed; what is neither raw nor qcow2 only with --unsafe',
+      ).choices(FORMATS),
     )
     .option('-u, --unsafe', 'the new backing file is known to show the same as the old one')
     .option('--json', 'print the report as JSON')
@@ -46,8 +52,9 @@ export function registerRebase(program: Command, shell: Shell): void {
     .action((image: string, flags: RebaseFlags) => rebaseCommand(image, flags, shell));
 }
 
-async function rebaseCommand(image: string, flags: RebaseFlags, shell: Shell): Promise<void> {
-  const { format, unsafe, json } = flags;
+async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Promise<void> {
+  const { format, backingFolder, unsafe, json } = flags;
+  const image = withFolders(name, format, backingFolder);
   const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
   const report = await withBar('Rebasing', shell, (onProgress) =>
     rebase({ ...options, onProgress }),

@@ -34,14 +34,14 @@ export function parseBitmaps(texts: readonly string[]): BitmapNames {
 }
 
 /**
- * Reads bitmaps from the files that keep them; `size` is the disk's.
+ * Reads bitmaps from the files that keep them; `size` is the disk's, where that is known.
  *
  * @throws LacunaError what `BitmapFile.open` and `load` throw, ERR_BITMAP_UNKNOWN also where there is no file,
  * ERR_BITMAP_INCONSISTENT where writes are missing.
  */
 export async function loadBitmaps(
   ofFiles: ReadonlyMap<string, string>,
-  size: number,
+  size?: number,
 ): Promise<Record<string, Bitmap>> {
   if (ofFiles.size === 0) return {};
   // Only now: a server without bitmaps does not need the arena.
@@ -73,7 +73,7 @@ function missing(name: string, why: string): LacunaError {
   return new LacunaError('ERR_BITMAP_UNKNOWN', `no bitmap '${name}': ${why}`);
 }
 
-function inconsistent(name: string, path: string): LacunaError {
+export function inconsistent(name: string, path: string): LacunaError {
   return new LacunaError(
     'ERR_BITMAP_INCONSISTENT',
     `bitmap '${name}' in ${path} lacks writes, for its file was not closed: make a full copy`,

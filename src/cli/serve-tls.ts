@@ -1,6 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import type { NbdServerTls } from '../block/index.js';
-import { LacunaError } from '../errors/index.js';
+import { readText } from './read-text.js';
 
 export interface TlsFlags {
   tlsCert?: string;
@@ -22,19 +21,9 @@ export async function tlsOf(flags: TlsFlags): Promise<NbdServerTls | undefined> 
     throw new TypeError('TLS needs both --tls-cert and --tls-key');
   }
   const [cert, key, ca] = await Promise.all([
-    read(tlsCert),
-    read(tlsKey),
-    tlsCa === undefined ? undefined : read(tlsCa),
+    readText(tlsCert, '--tls-cert'),
+    readText(tlsKey, '--tls-key'),
+    tlsCa === undefined ? undefined : readText(tlsCa, '--tls-ca'),
   ]);
   return { type: 'x509', cert, key, ...(ca !== undefined && { ca }) };
-}
-
-async function read(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const errno = code === undefined ? {} : { errno: code };
-    throw new LacunaError('ERR_DEVICE_OPEN', message, { device: path, cause, ...errno });
-  }
 }

@@ -7,15 +7,18 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
-import { FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
+import { noteWarnings } from './warnings.js';
 
 interface ServeFlags extends TlsFlags {
   format?: OpenOptions['format'];
+  backingFolder?: string[];
   forceShare?: boolean;
   export: string;
   description?: string;
@@ -49,6 +52,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .argument('<source>', 'the device to serve')
     .option(FORMAT_FLAG, FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
@@ -70,10 +74,6 @@ export function registerServe(program: Command, shell: Shell): void {
     .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
 }
 
-function collect(name: string, names: string[] = []): string[] {
-  return [...names, name];
-}
-
 async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
   const address = addressOf(flags);
   if (flags.readOnly && flags.writable) {
@@ -90,6 +90,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   const device = await openSource(source, bitmaps, flags, shell.signal);
   try {
     const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
+    noteWarnings(device.warnings, shell);
     if (tls === undefined && !isLoopback(address)) {
       shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
     }
@@ -118,16 +119,23 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
 async function openSource(
   source: string,
   { ofSource }: BitmapNames,
-  { format, forceShare, writable = false }: ServeFlags,
+  { format, backingFolder, forceShare, writable = false }: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
   const options = { writable, contexts, signal, format, forceShare };
-  const device = await openDevice(source, options);
+  const device = await openDevice(withFolders(source, format, backingFolder), options);
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;
   await device.close();
-  throw new LacunaError('ERR_CONTEXT_UNKNOWN', `${source} has no metadata context "${missing}"`);
+  const name = missing.slice(Context.dirtyPrefix.length);
+  const names = device.capabilities.contexts
+    .filter((context) => context.startsWith(Context.dirtyPrefix))
+    .map((context) => context.slice(Context.dirtyPrefix.length));
+  throw new LacunaError(
+    'ERR_CONTEXT_UNKNOWN',
+    `${source} has no bitmap ${name} (${names.join(', ') || 'none at all'}); one that a file keeps is named ${name}=FILE`,
+  );
 }
 
 function addressOf({ socket, bind }: ServeFlags): NbdServerAddress {

@@ -19,7 +19,7 @@ import { statIfThere } from './partial-file.js';
 /** What `commit` works on. */
 export interface CommitOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
-  top: string | Qcow2Description;
+  top: string | DeviceDescription;
   /** The format inside a path. Default: from the path's ending. */
   format?: ImageFormat | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. A commit that was begun goes on when it is run again. */
@@ -80,7 +80,10 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
   }
   const { backing } = description;
   if (backing === null || backing === undefined) {
-    throw chainError(name, 'has no backing file that it could be put into');
+    throw chainError(
+      name,
+      'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it where it shall be',
+    );
   }
   return { file: description.file, top: description, base: writable(backing), size };
 }

@@ -52,6 +52,7 @@ export class CopyRun {
   #phase: CopyPhase = 'plan';
   #rounds: Rounds | undefined;
   #verification: Verification | undefined;
+  #unfinished: string | undefined;
   /** Why the copy has stopped until it is resumed. */
   #failure: Error | undefined;
 
@@ -68,6 +69,11 @@ export class CopyRun {
   /** What a later run can go on from; see CopyJob. */
   get resumable(): { file: string; remainingBytes: number } | undefined {
     return this.#resumption?.resumable;
+  }
+
+  /** What was left of a target that cannot be gone on with; see CopyJob. */
+  get unfinished(): string | undefined {
+    return this.#unfinished;
   }
 
   progress(): CopyProgress {
@@ -179,7 +185,8 @@ export class CopyRun {
   }
 
   async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
-    const made = this.#goOn(target) ?? (await this.#plan(source.device, target, arena));
+    const made =
+      this.#goOn(source.device, target) ?? (await this.#plan(source.device, target, arena));
     const planMs = this.#elapsed();
     const warnings = [...made.warnings, ...target.warnings];
     const { asPlanned, tree, rounds } = await this.#prepare(made, source, target, arena);
@@ -202,6 +209,7 @@ export class CopyRun {
     for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
     giveArenaBack(arena);
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    this.#rates.finish(doneBytes(this.#control), this.#elapsed());
     const { size } = source.device;
     const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
     // What had to be moved twice is in the sums twice.
@@ -229,7 +237,8 @@ export class CopyRun {
       ...(target.bitmaps && { bitmaps: [...target.bitmaps] }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
-      warnings: [...warnings, ...(this.#resumption?.warnings ?? [])],
+      // To verify is to plan again, and may meet the same.
+      warnings: [...new Set([...warnings, ...(this.#resumption?.warnings ?? [])])],
     };
   }
 
@@ -264,7 +273,7 @@ export class CopyRun {
   }
 
   /** What an earlier run has left to be done. */
-  #goOn(target: Target): WorkToDo | undefined {
+  #goOn({ warnings }: Device, target: Target): WorkToDo | undefined {
     const saved = this.#resumption?.saved;
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
@@ -275,7 +284,7 @@ export class CopyRun {
     }
     this.#plannedBytes = state.plannedBytes;
     this.#resumedBytes = state.totalBytes - data.dirtyBytes - zero.dirtyBytes;
-    return { data, zero, warnings: [] };
+    return { data, zero, warnings: [...warnings] };
   }
 
   /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
@@ -287,7 +296,8 @@ export class CopyRun {
       return;
     }
     const { movedBytes, zeroedBytes } = this.#control.total();
-    await (movedBytes + zeroedBytes > 0 ? target.leave() : target.abandon());
+    if (movedBytes + zeroedBytes > 0) this.#unfinished = await target.leave();
+    else await target.abandon();
   }
 
   get #incremental(): boolean {

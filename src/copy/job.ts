@@ -169,6 +169,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     return this.#run.resumable;
   }
 
+  /**
+   * After a failure or a cancel of a copy to a file that no later run goes on with: where that file was left, under a
+   * name that says that it is not whole. Undefined where there is none, or none was made.
+   */
+  get unfinished(): string | undefined {
+    return this.#run.unfinished;
+  }
+
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
   async *[Symbol.asyncIterator](): AsyncIterator<CopyProgress> {
     const ended = new AbortController();

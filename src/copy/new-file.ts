@@ -80,7 +80,7 @@ export function newImage(
   refuseResume(file.filename, options);
   const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
   const below = backing && describeBacking(file.filename, backing);
-  const folders = below && { 'backing-folders': foldersOf(file.filename, below) };
+  const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   const names = bitmaps?.names;
   const describe = (path: string, data?: PartialFile): Qcow2Description => ({
@@ -181,8 +181,12 @@ function describeBacking(image: string, { filename, format }: Backing): DeviceDe
 }
 
 /** Whoever names a backing file allows what that names in its own folder. */
-function foldersOf(image: string, backing: DeviceDescription): string[] {
+function foldersOf(
+  { 'backing-folders': said = [] }: Qcow2Description,
+  image: string,
+  backing: DeviceDescription,
+): string[] {
   const file = backing.driver === 'qcow2' ? backing.file : backing;
   const below = file.driver === 'file' ? [dirname(file.filename)] : [];
-  return [dirname(resolve(image)), ...below];
+  return [dirname(resolve(image)), ...below, ...said];
 }

@@ -241,7 +241,7 @@ export interface CopyReport {
   errors: LeftOutRange[];
   /** Ranges that did not fit into `errors`, which ends at 1000. */
   moreErrors: number;
-  /** Bytes per second, as they were done, second by second; a long copy has longer steps. */
+  /** Bytes per second, as they were done, second by second; a long copy has longer steps, and the last one may be shorter. */
   rate: { stepMs: number; bytesPerSecond: number[] };
   /** The most memory that this process ever had resident, in bytes. */
   peakMemoryBytes: number;

@@ -12,7 +12,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
@@ -120,13 +120,16 @@ export class PartialFile {
     this.release();
   }
 
-  /** Leaves the file under a name that says what it is. Never fails. */
-  async leave(): Promise<void> {
+  /** Leaves the file under a name that says what it is, and returns where it is then. Never fails. */
+  async leave(): Promise<string> {
     const name = `${this.#name}${PARTIAL}`;
     const old = await statIfThere(name).catch(() => undefined);
     // The rest of an earlier copy may be what this one was made from.
-    if (old && this.#source && isSameFile(old, this.#source)) return;
-    await rename(this.path, name).catch(() => {});
+    if (old && this.#source && isSameFile(old, this.#source)) return this.path;
+    return await rename(this.path, name).then(
+      () => name,
+      () => this.path,
+    );
   }
 
   /** Lets others use what the name held before. */
@@ -172,7 +175,7 @@ export function isSameFile(a: Stats, b: Stats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 
-/** The path behind symbolic links, also where the last of them leads to nothing yet. */
+/** The whole path behind symbolic links, also where the last of them leads to nothing yet. */
 export async function followed(filename: string): Promise<string> {
   try {
     return await realpath(filename);
@@ -180,8 +183,14 @@ export async function followed(filename: string): Promise<string> {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
   const link = await lstat(filename).catch(() => undefined);
-  if (!link?.isSymbolicLink()) return filename;
+  if (!link?.isSymbolicLink()) return wholePath(filename);
   return followed(resolve(dirname(filename), await readlink(filename)));
+}
+
+/** The path that a file will have when it is made. */
+async function wholePath(filename: string): Promise<string> {
+  const folder = await realpath(dirname(filename)).catch(() => dirname(resolve(filename)));
+  return join(folder, basename(filename));
 }
 
 /** Whoever could not read the old file must not read the new one. */

@@ -77,7 +77,7 @@ export async function planDevice(
   try {
     const visit = draft.add;
     const warnings = await walkPlan({ ...scope, source, arena, seesZeroes, signal, visit });
-    return draft.finish(warnings);
+    return draft.finish([...source.warnings, ...warnings]);
   } catch (error) {
     draft.discard();
     throw error;

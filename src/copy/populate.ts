@@ -24,13 +24,18 @@ export interface PopulateOptions {
   mode?: 'full' | 'top' | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
+  /** Told about ten times a second, of the bytes of all sources whose status is known. */
+  onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
+
+/** Between two moments of progress. */
+const PROGRESS_MS = 100;
 
 /**
  * Makes dirty in every target what is allocated in any of the sources, rounded outward to granules. It asks
  * for status as {@link plan} does, and never reads data. When it fails, what was found until then is dirty.
  *
- * @returns warnings: status that was refused was taken for data.
+ * @returns warnings: those of the sources, and that status was refused and taken for data.
  * @throws TypeError or RangeError for options that make no sense; LacunaError ERR_BITMAP_MISMATCH where a
  *   bitmap is not of the size of a source; else as {@link plan}.
  */
@@ -43,27 +48,46 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
   if (targets.length === 0) throw new TypeError('targets must hold one bitmap or more');
   const scope = checkScope({ mode });
   const warnings: string[] = [];
-  for (const source of sources) {
+  const totalBytes = targets[0].size * sources.length;
+  for (const [i, source] of sources.entries()) {
+    const told = teller(totalBytes, i * targets[0].size, options);
     if (source instanceof Device) {
-      warnings.push(...(await populateFrom(source, targets, mode, signal)));
+      warnings.push(...(await populateFrom(source, targets, { mode, signal, told })));
       continue;
     }
     const how = { format: sourceFormat, forceShare, signal };
     const device = await openForPlan(source, scope, how);
     const found = await closeAfter(
-      () => populateFrom(device, targets, mode, signal),
+      () => populateFrom(device, targets, { mode, signal, told }),
       () => device.close(),
     );
     warnings.push(...found);
   }
+  options.onProgress?.({ doneBytes: totalBytes, totalBytes });
   return warnings;
+}
+
+interface Populating {
+  mode: 'full' | 'top';
+  signal: AbortSignal | undefined;
+  /** Told how far the source is known. */
+  told(doneBytes: number): void;
+}
+
+function teller(totalBytes: number, before: number, { onProgress }: PopulateOptions) {
+  let last = performance.now();
+  return (doneBytes: number) => {
+    const now = performance.now();
+    if (now - last < PROGRESS_MS) return;
+    last = now;
+    onProgress?.({ doneBytes: before + doneBytes, totalBytes });
+  };
 }
 
 async function populateFrom(
   source: Device,
   targets: readonly Bitmap[],
-  mode: 'full' | 'top',
-  signal: AbortSignal | undefined,
+  { mode, signal, told }: Populating,
 ): Promise<string[]> {
   const other = targets.find(({ size }) => size !== source.size);
   if (other !== undefined) {
@@ -71,9 +95,11 @@ async function populateFrom(
     throw new LacunaError('ERR_BITMAP_MISMATCH', message, { device: source.name });
   }
   const visit = (offset: number, length: number, isZero: boolean) => {
+    told(offset + length);
     if (isZero && mode === 'full') return;
     for (const target of targets) target.set(offset, length);
   };
   const scope = checkScope({ mode });
-  return await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+  const refusals = await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+  return [...source.warnings, ...refusals];
 }

@@ -30,7 +30,17 @@ export class RateSeries {
     if (this.#recent.length > RECENT + 1) this.#recent.shift();
     this.#sum += (done / (elapsedMs - last.elapsedMs)) * 1000;
     this.#count++;
-    if (this.#count * SAMPLE_MS < this.#stepMs) return;
+    if (this.#count * SAMPLE_MS >= this.#stepMs) this.#endStep();
+  }
+
+  /** Takes what was done in all, when the copy is at its end: the last step may be shorter than the others. */
+  finish(doneBytes: number, elapsedMs: number): void {
+    const isNews = doneBytes > this.#recent.at(-1)!.doneBytes || this.#steps.length === 0;
+    if (isNews) this.sample(doneBytes, elapsedMs);
+    if (this.#count > 0) this.#endStep();
+  }
+
+  #endStep(): void {
     this.#steps.push(Math.round(this.#sum / this.#count));
     this.#sum = 0;
     this.#count = 0;

@@ -20,7 +20,7 @@ import { isSameFile, statIfThere } from './partial-file.js';
 /** Which image gets which backing file. */
 export interface RebaseOptions {
   /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
-  image: string | Qcow2Description;
+  image: string | DeviceDescription;
   /** The format of `image`, which must be qcow2; to be said where the name does not end so. */
   format?: ImageFormat | undefined;
   /** The new backing file, named as it shall stand in the image (relative to its folder), or null for none. */
@@ -68,7 +68,8 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
   const { image, format, backing, unsafe = false } = options;
   const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
   if (description.driver !== 'qcow2' || description.file.driver !== 'file') {
-    const message = `${image} is no qcow2 file: only those have backing files`;
+    const name = typeof image === 'string' ? image : JSON.stringify(image);
+    const message = `${name} is no qcow2 file: only those have backing files`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message);
   }
   if (unsafe) await refuseCircle(description, backing && pathOf(description, backing));
@@ -124,10 +125,16 @@ function openBacking(
   signal?: AbortSignal,
 ): Promise<Device> {
   const { filename, format } = backing;
+  const { 'backing-folders': folders } = image;
   const path = { driver: 'file', filename: pathOf(image, backing) } as const;
   const described: Record<string, DeviceDescription> = {
     raw: path,
-    qcow2: { driver: 'qcow2', file: path },
+    qcow2: {
+      driver: 'qcow2',
+      file: path,
+      // What is below the new backing file may lie where the image's own files may.
+      ...(folders && { 'backing-folders': [dirname(path.filename), ...folders] }),
+    },
   };
   const description = described[format];
   if (description !== undefined) return openDevice(description, { signal });

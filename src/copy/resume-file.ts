@@ -262,9 +262,11 @@ function fileFailure(action: string, path: string, error: unknown): unknown {
   if (isOurs && !['ERR_BITMAP_FILE', 'ERR_DEVICE_IO'].includes(error.code)) return error;
   const name = isOurs && typeof errno === 'string' ? errno : code;
   if (name === undefined) return error;
+  const isNowhere = action === 'open' && (name === 'ENOENT' || name === 'ENOTDIR');
+  const advice = isNowhere ? '; make the folder that it shall be in, or check the path' : '';
   return new LacunaError(
     'ERR_RESUME_FILE',
-    `Cannot ${action} the resume file ${path}: ${message}`,
+    `Cannot ${action} the resume file ${path}: ${message}${advice}`,
     { device: path, errno: name, cause: error },
   );
 }

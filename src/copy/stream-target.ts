@@ -149,8 +149,8 @@ class GrowingFile implements StreamTarget {
     return [];
   }
 
-  leave(): Promise<void> {
-    return this.#file.leave();
+  async leave(): Promise<void> {
+    await this.#file.leave();
   }
 
   close(): Promise<void> {

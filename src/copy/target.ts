@@ -17,7 +17,7 @@ import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
-import { type Binding, deviceBinding, mismatch } from './resume-binding.js';
+import { type Binding, checkBinding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { patient, reopened } from './source.js';
 
@@ -43,8 +43,11 @@ export interface Target {
   commit(): Promise<void>;
   /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
-  /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
-  leave(): Promise<void>;
+  /**
+   * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
+   * one. Never fails.
+   */
+  leave(): Promise<string | undefined>;
   /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
   reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
@@ -87,7 +90,10 @@ export async function prepareTarget(
     return opened;
   }
   const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
-  const device = await open();
+  const device = await open().catch(async (error) => {
+    if (isPartial(options)) refuseMissing(error);
+    throw (await isBelow(description, source)) ? belowSource(error) : error;
+  });
   try {
     return inPlace(device, source, sameSize, told, open);
   } catch (error) {
@@ -149,7 +155,7 @@ function inPlace(
     anchor: async () => {},
     commit: async () => {},
     abandon: async () => {},
-    leave: async () => {},
+    leave: async () => undefined,
     reopen: async () => {
       if (open) opened.device = await reopened(opened.device, open);
     },
@@ -241,6 +247,37 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
   return old === undefined || old.isFile();
 }
 
+/** Whether a target is one of the files that the source has below its top layer. */
+async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
+  const [path] = filesOf(target);
+  const own = path === undefined ? undefined : await statIfThere(path);
+  for (const below of own === undefined ? [] : filesOf(description).slice(1)) {
+    const other = await statIfThere(below);
+    if (other !== undefined && isSameFile(own as Stats, other)) return true;
+  }
+  return false;
+}
+
+/** The source has it open, and holds its lock. */
+function belowSource(error: unknown): unknown {
+  if (!(error instanceof LacunaError) || error.code !== 'ERR_DEVICE_LOCKED') return error;
+  const { device } = error;
+  const message = `${device} is below the source, which reads it: "lacuna commit" (commit() in a program) puts the top layer into it`;
+  return new LacunaError('ERR_DEVICE_LOCKED', message, { device, cause: error });
+}
+
+/** A part of a disk is written into what an earlier copy has made. */
+function refuseMissing(error: unknown): void {
+  const isMissing = error instanceof LacunaError && error.errno === 'ENOENT';
+  if (!isMissing || error.code !== 'ERR_DEVICE_OPEN' || error.device === undefined) return;
+  const message = `${error.device} is not there, and only a part of the disk would be written to it: make a full copy first, or check the path`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, {
+    device: error.device,
+    errno: error.errno,
+    cause: error,
+  });
+}
+
 async function make(made: NewFile, source: Device, options: CopyOptions): Promise<Target> {
   const [origin] = filesOf(source.description);
   const how = { source: origin === undefined ? undefined : await statIfThere(origin) };
@@ -300,8 +337,9 @@ async function openMade(
       await data?.abandon();
     },
     leave: async () => {
-      await file.leave();
+      const left = await file.leave();
       await data?.leave();
+      return left;
     },
     reopen: async () => {},
     close: () => {
@@ -321,9 +359,15 @@ async function openMade(
 }
 
 /** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
-async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): Promise<Target> {
+async function goOn(
+  kind: NewFile,
+  options: CopyOptions,
+  { made, binding }: CopyState,
+): Promise<Target> {
   const { filename } = kind;
   const { resume = '', flush = true, signal } = options;
+  // Before the unfinished file is looked for, which is beside the target that it belongs to.
+  checkBinding(resume, binding, { target: await followed(filename) });
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }
@@ -348,7 +392,7 @@ async function goOn(kind: NewFile, options: CopyOptions, { made }: CopyState): P
     anchor: async () => {},
     commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
     abandon: async () => {},
-    leave: async () => {},
+    leave: async () => undefined,
     reopen: async () => {},
     close: () => device.close(),
   };

@@ -112,7 +112,9 @@ export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8
   const { username, key, 'psk-file': file } = tls;
   if (key !== undefined) return new Map([[username ?? '', hexKey(key, 'the pre-shared key')]]);
   if (file === undefined)
-    throw tlsFailure('a pre-shared key is missing: name its file, or the key');
+    throw tlsFailure(
+      'a pre-shared key is missing: name its file (tls-psk-file in a URI), or the key',
+    );
   const lines = (await read(file)).toString('utf8').split('\n');
   const keys = new Map<string, Uint8Array>();
   for (const [i, line] of lines.entries()) {

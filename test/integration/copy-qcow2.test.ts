@@ -355,7 +355,7 @@ describe('what cannot be', () => {
   });
 
   test.each([
-    [['-o', 'cluster_size=3k'], /clusterSize/],
+    [['-o', 'cluster_size=3k'], /cluster_size/],
     [['-o', 'compat=4'], /0\.10, v2, 1\.1, v3/],
     [['-o', 'encryption=on'], /no such option/],
     [['-F', 'raw'], /-B/],

@@ -1,6 +1,6 @@
 /** What people do to a copy that runs in a terminal: interrupt it, once or twice, pause it, and let it go on. */
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
@@ -85,7 +85,7 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
         }),
     });
     expect(result.code).toBe(130);
-    expect(result.stderr).toBe('');
+    expect(result.stderr).toMatch(/^lacuna: finishing .*; Ctrl-C again stops at once\n$/);
   });
 
   test('pauses and goes on when it gets SIGUSR2', async () => {
@@ -114,10 +114,39 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
     expect(stderr).toMatch(/paused; "kill -USR2 \d+" makes it go on\nlacuna: goes on\n/);
   });
 
+  test('reads its rate again from a file when it gets SIGHUP', async () => {
+    const file = join(folder, 'rate');
+    writeFileSync(file, '64K\n');
+    writeFileSync(join(folder, 'd.raw'), Buffer.alloc(8 * 2 ** 20, 1));
+    const args = ['--rate-file', file, join(folder, 'd.raw'), join(folder, 'x.raw')];
+    const texts = ['fast', ''];
+    const { code, stderr } = await runCli([...flags, threads, ...args], {
+      started: (child) => {
+        const change = () => {
+          const text = texts.shift();
+          if (text === undefined) return;
+          writeFileSync(file, text);
+          child.kill('SIGHUP');
+        };
+        follow(child, ({ phase }) => {
+          if (phase !== 'move') return false;
+          // At the rate that it begins with this would take two minutes.
+          child.stderr?.once('data', change);
+          change();
+          return true;
+        });
+      },
+    });
+    expect(code).toBe(0);
+    expect(stderr).toMatch(
+      /warning: .*must hold a rate.*stays as it was\n.*no limit from now on\n$/s,
+    );
+    expect(readFileSync(join(folder, 'x.raw')).every((byte) => byte === 1)).toBe(true);
+  });
+
   test('waits for somebody to mend what failed, where that is its policy', async () => {
     const source = await peers.nbdkit(['pattern', '4M']);
     const trigger = join(folder, 'trigger');
-    const { writeFileSync, rmSync } = await import('node:fs');
     writeFileSync(trigger, '');
     const target = await peers.nbdkit([
       '--filter=error',

@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NbdClient, type NbdReconnectOptions, ReconnectingClient } from 'lacuna/nbd';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -360,5 +362,25 @@ describe('opening', () => {
     await using device = await openDevice(`${text},reconnect-delay=5,open-timeout=1.5`);
     expect(device.description).toMatchObject({ 'reconnect-delay': 5, 'open-timeout': 1.5 });
     await expect(openDevice(`${text},reconnect-delay=soon`)).rejects.toThrow('number of seconds');
+  });
+
+  test('of a server that is silent are kept, for connecting and for requests', async () => {
+    const server = createServer(() => {}).listen(0, '127.0.0.1');
+    onTestFinished(() => void server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const text = `driver=nbd,server.type=inet,server.host=127.0.0.1,server.port=${port}`;
+    const mute = openDevice(`${text},connect-timeout=0.1`);
+    await expect(mute).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    await expect(openDevice(`${text},connect-timeout=3e6`)).rejects.toThrow('number of seconds');
+    await expect(openDevice(`${text},connect-timeout=3000000`)).rejects.toThrow('at most');
+
+    const slow = await peers.nbdkit(['--filter=delay', 'pattern', '1M', 'rdelay=30']);
+    const path = slow.server.path;
+    const described = `driver=nbd,server.type=unix,server.path=${path},request-timeout=0.1`;
+    const device = await openDevice(described);
+    const read = device.read(0, Buffer.alloc(4096));
+    await expect(read).rejects.toMatchObject({ code: 'ERR_TIMEOUT' });
+    await device.close();
   });
 });

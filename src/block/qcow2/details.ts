@@ -1,4 +1,4 @@
-import { type Header, KNOWN_FEATURES, type Snapshot } from '../../qcow2/index.js';
+import { type Header, Incompatible, KNOWN_FEATURES, type Snapshot } from '../../qcow2/index.js';
 import type { ImageDetails } from '../driver.js';
 
 const KINDS = ['incompatible', 'compatible', 'autoclear'] as const;
@@ -26,6 +26,15 @@ export function detailsOf(
       return { id, name, size, date: new Date(seconds * 1000).toISOString(), stateSize };
     }),
   };
+}
+
+/** What whoever reads an image should know of it. */
+export function warningsOf({ incompatible }: Header, name: string): string[] {
+  if ((incompatible & Incompatible.corrupt) === 0n) return [];
+  const what = `${name} is marked as corrupt: what is read may not be what the disk held`;
+  return [
+    `${what}; see what "qemu-img check" says of it, and repair a copy with "qemu-img check -r all"`,
+  ];
 }
 
 /** The names of the features that are on; a bit without a name here has the image's, or its number. */

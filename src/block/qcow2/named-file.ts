@@ -42,7 +42,7 @@ export function resolveNamed(named: string, naming: Naming): string {
   }
   if (!folders.some((folder) => isBelow(real, folder))) {
     const where = real === path ? real : `${path}, which is ${real}`;
-    const advice = `if you trust the image, allow its folder with "backing-folders", or say the file as "${key}"`;
+    const advice = `if you trust the image, allow its folder with "backing-folders" (--backing-folder of the command), or say the file as "${key}"`;
     throw refused(naming, named, `lies outside ${folders.join(', ')} (${where}): ${advice}`);
   }
   return path;

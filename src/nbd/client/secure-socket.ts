@@ -77,8 +77,14 @@ export function explainTls(cause: Error & { code?: string; syscall?: string }): 
   if (!code.includes('ALERT') && NOT_TLS.test(code)) {
     return violation(`it agreed to TLS and then sent something else (${code})`);
   }
-  return tlsFailure(`no secure connection (${reasonOf(code, message)})`, cause);
+  const why = `no secure connection (${reasonOf(code, message)})`;
+  return tlsFailure(code.includes('HANDSHAKE_FAILURE') ? `${why}; ${OTHER_PROOF}` : why, cause);
 }
+
+/** The server wanted a key where a certificate was meant, as a rule, and does not say so. */
+const OTHER_PROOF =
+  'the server may want the other kind of proof: nbds://USER@...?tls-psk-file=FILE for a pre-shared key, ' +
+  'tls-certificates=FOLDER for certificates';
 
 /** OpenSSL puts numbers, files and lines into its messages; its code says the same in words. */
 function reasonOf(code: string, message: string): string {

@@ -137,7 +137,8 @@ export class NbdServer implements AsyncDisposable {
   }
 
   /**
-   * The URI of an export, for any NBD client.
+   * The URI of an export, for any NBD client. Where clients prove themselves with a pre-shared key it says so; whose
+   * key it is and where that is kept each client adds for itself: `nbds://USER@...&tls-psk-file=FILE`.
    *
    * @throws TypeError when the server does not listen, or has no such export.
    */
@@ -145,8 +146,8 @@ export class NbdServer implements AsyncDisposable {
     if (this.#address === undefined) throw new TypeError('the server does not listen');
     const { exports, tls } = this.#options.offer;
     if (!exports.has(exportName)) throw new TypeError(`there is no export "${exportName}"`);
-    const uri = formatNbdUri(this.#address, exportName);
-    return tls === 'require' ? uri.replace(/^nbd/, 'nbds') : uri;
+    const proof = tls === 'require' ? this.#tls?.type : undefined;
+    return formatNbdUri(this.#address, exportName, proof && { type: proof });
   }
 
   /**
@@ -221,9 +222,22 @@ function servedExports(
   return served;
 }
 
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'choose a port above 1023, or get the right to a lower one',
+  EADDRINUSE: 'somebody listens there already: choose another',
+  EADDRNOTAVAIL: 'this machine has no such address: name one that it has, or 0.0.0.0 for all',
+  EAI_AGAIN: 'the name could not be looked up: say an address, or try again',
+  ENOTFOUND: 'no machine has that name: check it, or say an address',
+};
+
+const SOCKET_DENIED = 'its folder must be there, and let you write';
+
 function cannotListen(address: NbdServerAddress, cause: NodeJS.ErrnoException): LacunaError {
   const where = address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
-  const message = `cannot listen on ${where}: ${cause.message}`;
+  // Where the folder of a socket is not there, Node says EACCES as well.
+  const isDenied = address.type === 'unix' && cause.code === 'EACCES';
+  const advice = isDenied ? SOCKET_DENIED : ADVICE[cause.code ?? ''];
+  const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
   const errno = cause.code === undefined ? {} : { errno: cause.code };
   return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
 }

@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { Control } from '#dist/copy/control.js';
 import { copy } from '#dist/copy/index.js';
+import { LacunaError } from '#dist/errors/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -155,6 +156,22 @@ describe('a copy', () => {
     expect(await firstDifference(source, memory)).toBe(count() * PAGE);
   });
 
+  it('that is stopped does not say that all was finished where something failed', async () => {
+    const { source, target, count } = await devices();
+    const write = target.write.bind(target);
+    target.write = async (...args) => {
+      await write(...args);
+      if (count() < 10) return;
+      job.stop();
+      throw new LacunaError('ERR_DEVICE_IO', 'the cable was pulled');
+    };
+    const job = copy({ source, target, requestSize: PAGE, threads: 0 });
+    const error = (await job.catch((failure) => failure)) as LacunaError;
+    expect(error).toMatchObject({ code: 'ERR_COPY_STOPPED', cause: { code: 'ERR_DEVICE_IO' } });
+    expect(error.message).toMatch(/something had failed: .*the cable was pulled/);
+    expect(error.message).not.toContain('has been finished');
+  });
+
   it.each(['paused', 'slowed'])('can be stopped, or aborted, while it is %s', async (how) => {
     for (const end of ['stop', 'abort']) {
       const { source, target } = await devices();
@@ -280,6 +297,10 @@ describe('a copy', () => {
   it('reports how it went', async () => {
     const { source, target } = await devices();
     const report = await copy({ source, target, rate: SIZE });
+    // However soon it was over.
+    expect(report.rate.bytesPerSecond.some((rate) => rate > 0)).toBe(true);
+    const { rate: soon } = await copy({ source, target });
+    expect(soon.bytesPerSecond.length).toBeGreaterThan(0);
     expect(report).toMatchObject({
       leftOutBytes: 0,
       retries: 0,

@@ -25,3 +25,22 @@ it('tells the rate of late, never below nothing', () => {
   expect(series.now(2000, 11_000)).toBe(0);
   expect(series.rates().bytesPerSecond.at(-1)).toBe(0);
 });
+
+it('leaves out nothing at the end, however short', () => {
+  const short = new RateSeries();
+  short.finish(500, 250);
+  expect(short.rates().bytesPerSecond).toEqual([2000]);
+  const burst = new RateSeries();
+  for (let i = 1; i <= 100; i++) burst.sample(0, i * 1000);
+  burst.finish(2 ** 20, 100_500);
+  expect(burst.rates().bytesPerSecond).toEqual([...Array(100).fill(0), 2 ** 21]);
+  const idle = new RateSeries();
+  idle.sample(100, 1000);
+  idle.finish(100, 1900);
+  expect(idle.rates().bytesPerSecond).toEqual([100]);
+  const long = new RateSeries();
+  for (let i = 1; i <= 601; i++) long.sample(i * 1000, i * 1000);
+  long.finish(601_000, 601_010);
+  const { stepMs, bytesPerSecond } = long.rates();
+  expect([stepMs, bytesPerSecond.length, bytesPerSecond.at(-1)]).toEqual([2000, 301, 1000]);
+});

@@ -282,6 +282,15 @@ describe('a resume file', () => {
     expect(names()).toEqual(['source.raw', 'target.raw']);
   });
 
+  it('finds the target by another name of its folder, whole or not', async () => {
+    symlinkSync(folder, join(folder, 'link'));
+    const options = await stopHalfWay({ target: join(folder, 'link', 'target.raw') });
+    // As if the run had died when the file had its name, and before this was noted.
+    renameSync(partial(), join(folder, 'target.raw'));
+    await copy({ ...options, target: join(folder, 'target.raw') });
+    expect(names()).toEqual(['link', 'source.raw', 'target.raw']);
+  });
+
   it('counts in the progress what earlier runs did', async () => {
     const options = await stopHalfWay();
     const job = copy(options);
@@ -411,7 +420,7 @@ describe('a copy refuses to go on', () => {
       },
     ],
     'to another target': [
-      /the unfinished copy, is gone or is another file/,
+      /the target was .*target.raw when the copy began, and is .*other.raw now/,
       (options) => ({ ...options, target: join(folder, 'other.raw') }),
     ],
     'to a target that is written in place': [

@@ -1,0 +1,56 @@
+/** Where bitmaps are kept that are only looked at: a qcow2 image, or a file of bitmaps. */
+import { type Bitmap, BitmapFile } from '../bitmap/index.js';
+import { type BitmapImageOptions, openBitmaps } from '../block/index.js';
+import { inconsistent } from './serve-bitmaps.js';
+
+export interface KeptBitmap {
+  readonly name: string;
+  /** Bytes. */
+  readonly granularity: number;
+  readonly recording: boolean;
+  readonly inconsistent: boolean;
+}
+
+export interface BitmapSource extends AsyncDisposable {
+  list(): readonly KeptBitmap[];
+  /** The bits of one; the caller owns them. */
+  load(name: string): Promise<Bitmap>;
+}
+
+/** What a file of bitmaps is told by, as the format of an image is: never by its content. */
+const ENDING = /\.bitmaps$/i;
+
+/** The formats of what keeps bitmaps. */
+export type BitmapFormat = BitmapImageOptions['format'] | 'bitmaps';
+
+export interface BitmapSourceOptions extends Omit<BitmapImageOptions, 'format' | 'writable'> {
+  readonly format?: BitmapFormat | undefined;
+}
+
+/** @throws LacunaError what `openBitmaps` and `BitmapFile.open` throw. */
+export async function openBitmapSource(
+  path: string,
+  { format, ...options }: BitmapSourceOptions,
+): Promise<BitmapSource> {
+  if (format === 'bitmaps' || (format === undefined && ENDING.test(path))) return openFile(path);
+  const image = await openBitmaps(path, { ...options, format });
+  return {
+    list: () => image.bitmaps.list(),
+    load: (name) => image.load(name),
+    [Symbol.asyncDispose]: () => image.close(),
+  };
+}
+
+function openFile(path: string): BitmapSource {
+  const file = BitmapFile.open(path, { readOnly: true });
+  return {
+    list: () => file.bitmaps,
+    load: async (name) => {
+      if (file.bitmaps.find((each) => each.name === name)?.inconsistent) {
+        throw inconsistent(name, path);
+      }
+      return file.load(name);
+    },
+    [Symbol.asyncDispose]: async () => file.close(),
+  };
+}

@@ -1,0 +1,65 @@
+/** What the command says beside the report of a copy: what was left out, what can be gone on with, what failed. */
+import type { CopyJob, CopyReport } from '../copy/index.js';
+import { type ErrorCode, LacunaError } from '../errors/index.js';
+import { Exit } from './exit.js';
+import type { Shell } from './shell.js';
+import { formatBytes } from './units.js';
+
+/** Ranges that people are told of; programs get all of them in the report. */
+const MOST_TOLD = 10;
+
+/** Says what is missing, and sets the exit code that says so. */
+export function noteLeftOut({ leftOutBytes, errors, moreErrors }: CopyReport, shell: Shell): void {
+  if (errors.length === 0) return;
+  shell.exitCode = Exit.leftOut;
+  for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {
+    const what = `${length} bytes at ${offset} of the ${side}`;
+    shell.note(`lacuna: left out ${what}: ${error.message} (${error.code})\n`);
+  }
+  const more = Math.max(0, errors.length - MOST_TOLD) + moreErrors;
+  if (more > 0) shell.note(`lacuna: and ${more} more ranges; --json lists them\n`);
+  shell.note(`lacuna: left out ${formatBytes(leftOutBytes)} in all\n`);
+}
+
+/** Refusals of a resume file, which the same command would meet again. */
+const NOT_RESUMED: readonly ErrorCode[] = [
+  'ERR_RESUME_BUSY',
+  'ERR_RESUME_CORRUPT',
+  'ERR_RESUME_MISMATCH',
+];
+
+/** Says that nothing is lost. */
+export function noteResumable({ resumable }: CopyJob, error: unknown, shell: Shell): void {
+  if (resumable === undefined) return;
+  if (error instanceof LacunaError && NOT_RESUMED.includes(error.code)) return;
+  const left = `${formatBytes(resumable.remainingBytes)} remain`;
+  shell.note(`lacuna: ${left} (${resumable.file}); run the same command again to go on\n`);
+}
+
+/** Says where what was written is, and how the next copy would be able to go on. */
+export function noteUnfinished({ unfinished }: CopyJob, error: unknown, shell: Shell): void {
+  if (unfinished !== undefined) {
+    shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
+  }
+  const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
+  if (unfinished === undefined || !isStop) return;
+  shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
+}
+
+/** A failure as the last document of those that a program reads; what went wrong stays on standard error too. */
+export async function printFailure(
+  error: unknown,
+  shell: Shell,
+  { resumable, unfinished }: Partial<Pick<CopyJob, 'resumable' | 'unfinished'>> = {},
+): Promise<void> {
+  const document = { type: 'error', ...describeFailure(error), resumable, unfinished };
+  // Whoever does not listen any more, or interrupts, is told by the exit code.
+  await shell.print(`${JSON.stringify(document)}\n`).catch(() => {});
+}
+
+function describeFailure(error: unknown): object {
+  if (!(error instanceof Error)) return { message: String(error) };
+  if (!(error instanceof LacunaError)) return { message: error.message };
+  const { code, message, retryable, device, offset, length, errno } = error;
+  return { code, message, retryable, device, offset, length, errno };
+}

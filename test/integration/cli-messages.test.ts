@@ -1,0 +1,386 @@
+/** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { copy } from 'lacuna';
+import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { openDevice } from '#dist/block/index.js';
+import { DIGEST_BLOCK } from '#dist/copy/digest-tree.js';
+import { pattern } from '../support/fake-device.js';
+import { usePeers } from '../support/peers.js';
+import { createImage } from '../support/qemu-images.js';
+import type { CliResult } from '../support/run-cli.js';
+import { runHere } from '../support/run-here.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
+
+const MiB = 2 ** 20;
+const peers = usePeers();
+const top = temporaryFolder();
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(top, 'test-'));
+  process.chdir(folder);
+});
+afterAll(() => process.chdir('/'));
+
+/** An image that is marked as corrupt. */
+async function corrupt(name: string, options: string[] = [], more: string[] = []) {
+  const path = join(folder, name);
+  await createImage(path, MiB, options, more);
+  const bytes = readFileSync(path);
+  bytes[79] |= 2;
+  writeFileSync(path, bytes);
+}
+
+const lacuna = (...args: string[]): Promise<CliResult> => runHere(args);
+
+/** Several, one after the other: they share this process, and its locks. */
+async function inTurn(lines: readonly (readonly string[])[]): Promise<CliResult[]> {
+  const results: CliResult[] = [];
+  for (const args of lines) results.push(await runHere(args));
+  return results;
+}
+
+describe('a resume file', () => {
+  test('of a copy to another target is refused for that, and not advised again', async () => {
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    const abort = new AbortController();
+    await using source = await openDevice(join(folder, 'd.raw'));
+    const job = copy({
+      source,
+      target: join(folder, 'x.raw'),
+      resume: join(folder, 'r'),
+      rate: MiB / 2,
+      threads: 0,
+      signal: abort.signal,
+    });
+    setTimeout(() => abort.abort(), 300);
+    await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    const { code, stderr } = await lacuna('copy', '--resume', 'r', 'd.raw', 'y.raw');
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/the target was .*x\.raw when the copy began, and is .*y\.raw now/);
+    expect(stderr).not.toContain('run the same command again');
+  });
+});
+
+describe('an image that is marked as corrupt', () => {
+  test('is read by every command with one warning', async () => {
+    await corrupt('bad.qcow2');
+    await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'bad.qcow2', '-F', 'qcow2']);
+    writeFileSync(join(folder, 'null.raw'), Buffer.alloc(MiB));
+    const commands = [
+      ['copy', '--verify', 'bad.qcow2', 'x.raw'],
+      ['copy', '--dry-run', 'bad.qcow2'],
+      ['info', 'over.qcow2'],
+      ['map', 'bad.qcow2'],
+      ['compare', 'bad.qcow2', 'null.raw'],
+    ];
+    const results = await inTurn(commands);
+    for (const { code, stderr } of results) {
+      expect(code).toBe(0);
+      expect(stderr).toMatch(/^lacuna: warning: \S*bad.qcow2 is marked as corrupt.*\n$/);
+    }
+  });
+
+  test('is not written', async () => {
+    await corrupt('bad.qcow2');
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'bad.qcow2', '-F', 'qcow2']);
+    const before = readFileSync(join(folder, 'bad.qcow2'));
+    const results = await inTurn([
+      ['bitmap', 'add', 'bad.qcow2', 'b0'],
+      ['commit', 'over.qcow2'],
+      ['rebase', '-b', 'd.raw', '-F', 'raw', '--unsafe', 'bad.qcow2'],
+    ]);
+    for (const { code, stderr } of results) {
+      expect([code, stderr]).toEqual([1, expect.stringContaining('corrupt')]);
+    }
+    expect(readFileSync(join(folder, 'bad.qcow2')).equals(before)).toBe(true);
+  });
+});
+
+describe('a chain that leads into another folder', () => {
+  /** `over` in a folder of its own, over `middle` and `base` in two others. */
+  async function chain(): Promise<void> {
+    for (const name of ['a', 'b', 'c']) mkdirSync(join(folder, name));
+    writeFileSync(join(folder, 'a/base.raw'), pattern(MiB));
+    const over = (file: string, backing: string, format: string) =>
+      createImage(join(folder, file), MiB, [], ['-b', backing, '-F', format]);
+    await over('b/middle.qcow2', '../a/base.raw', 'raw');
+    await over('c/over.qcow2', '../b/middle.qcow2', 'qcow2');
+  }
+  const folders = ['--backing-folder', 'a', '--backing-folder', 'b'];
+  const image = 'c/over.qcow2';
+
+  test('is refused with the option that allows it', async () => {
+    await chain();
+    const { code, stderr } = await lacuna('info', image);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('--backing-folder')]);
+  });
+
+  test('is followed by every command that is told the folders', async () => {
+    await chain();
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    const results = await inTurn([
+      ['copy', ...folders, image, 'x.raw'],
+      [
+        'copy',
+        ...folders,
+        '--mode',
+        'top',
+        '-B',
+        '../b/middle.qcow2',
+        '-F',
+        'qcow2',
+        image,
+        'c/new.qcow2',
+      ],
+      ['copy', ...folders, '--dry-run', image],
+      ['info', ...folders, image],
+      ['map', ...folders, image],
+      ['compare', ...folders, 'd.raw', image],
+      ['digest', ...folders, image],
+      ['populate', ...folders, image, '-o', 'x.bitmaps'],
+    ]);
+    for (const { code, stderr } of results) expect([code, stderr]).toEqual([0, '']);
+    expect(readFileSync(join(folder, 'x.raw')).equals(pattern(MiB))).toBe(true);
+    const commit = await lacuna('commit', ...folders, image);
+    expect([commit.code, commit.stderr]).toEqual([0, '']);
+    const rebase = await lacuna('rebase', ...folders, image, '-b', '../a/base.raw', '-F', 'raw');
+    expect([rebase.code, rebase.stderr]).toEqual([0, '']);
+  });
+});
+
+test('how requests are made again reaches the engine', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  const tooMuch = '999999999';
+  const [wait, reconnect] = await inTurn([
+    ['copy', '--backoff', tooMuch, 'd.raw', 'x.raw'],
+    ['copy', '--reconnect', tooMuch, 'd.raw', 'x.raw'],
+  ]);
+  expect([wait.code, wait.stderr]).toEqual([2, expect.stringContaining('--backoff')]);
+  const words = expect.stringContaining('--reconnect');
+  expect([reconnect.code, reconnect.stderr]).toEqual([2, words]);
+});
+
+describe('a digest in a file', () => {
+  test('is stored when the copy is whole, and found again or not', async () => {
+    writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+    const copied = await lacuna('copy', '--digest-file', 'd.digest', 'd.raw', 'x.raw');
+    expect(copied.code).toBe(0);
+    const stored = JSON.parse(readFileSync(join(folder, 'd.digest'), 'utf8'));
+    expect(stored).toEqual({
+      digest: /Digest: (\S+)/.exec(copied.stdout)?.[1],
+      size: MiB,
+      hash: 'sha256',
+      blockSize: DIGEST_BLOCK,
+    });
+    const { stdout } = await lacuna('digest', '--json', 'd.raw');
+    expect(JSON.parse(stdout).digest).toBe(stored.digest);
+    writeFileSync(join(folder, 'printed'), stdout);
+    writeFileSync(join(folder, 'other.raw'), pattern(MiB, 3));
+    writeFileSync(join(folder, 'short.raw'), pattern(4096));
+    const [same, printed, different, short, json] = await inTurn([
+      ['digest', '--check', 'd.digest', 'x.raw'],
+      ['digest', '--check', 'printed', 'x.raw'],
+      ['digest', '--check', 'd.digest', 'other.raw'],
+      ['digest', '--check', 'd.digest', 'short.raw'],
+      ['digest', '--json', '--check', 'd.digest', 'other.raw'],
+    ]);
+    for (const { code } of [same, printed]) expect(code).toBe(0);
+    expect([different.code, different.stdout]).toEqual([1, expect.stringMatching(/^Different: /)]);
+    expect([short.code, short.stdout]).toEqual([1, expect.stringContaining('4096 bytes, not')]);
+    expect(JSON.parse(json.stdout)).toMatchObject({ same: false, wanted: { size: MiB } });
+  });
+
+  test('never takes the place of anything else, and what is none is no digest', async () => {
+    const [disk, target] = [join(folder, 'd.raw'), join(folder, 'x.raw')];
+    writeFileSync(disk, pattern(MiB));
+    const overSource = await lacuna('copy', '--digest-file', 'd.raw', 'd.raw', 'x.raw');
+    expect([overSource.code, existsSync(target)]).toEqual([1, false]);
+    const overTarget = await lacuna('copy', '--digest-file', 'x.raw', 'd.raw', 'x.raw');
+    expect([overTarget.code, overTarget.stderr]).toEqual([
+      1,
+      expect.stringContaining('holds no digest'),
+    ]);
+    for (const path of [disk, target]) expect(readFileSync(path).equals(pattern(MiB))).toBe(true);
+    const [check, nowhere] = await inTurn([
+      ['digest', '--check', 'd.raw', 'd.raw'],
+      ['copy', '--digest-file', 'nowhere/d', 'd.raw', 'y.raw'],
+    ]);
+    expect([check.code, check.stderr]).toEqual([2, expect.stringContaining('holds no digest')]);
+    expect([nowhere.code, existsSync(join(folder, 'y.raw'))]).toEqual([1, false]);
+  });
+});
+
+test('what to do next is said, in words of the command', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  await createImage(join(folder, 'q.qcow2'), MiB);
+  await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'q.qcow2', '-F', 'qcow2']);
+  await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  const cases: [string, RegExp][] = [
+    ['copy d.raw no/x.raw', /no such folder: make it/],
+    ['bitmap export q.qcow2 b0 no/x.qcow2', /no such folder: make it/],
+    ['bitmap export q.qcow2 b0 q.qcow2', /q.qcow2 .*choose another name/],
+    ['populate -o no/x d.raw', /no such folder; make it/],
+    ['copy --resume no/r d.raw x.raw', /make the folder/],
+    ['copy --mode top q.qcow2 x.raw', /x.raw is not there.*make a full copy first/],
+    ['copy --mode top over.qcow2 q.qcow2', /q.qcow2 is below the source.*lacuna commit/],
+    ['rebase -b x.vmdk -F vmdk over.qcow2', /format vmdk cannot be read here.*--unsafe/],
+    ['bitmap remove q.qcow2 zz', /no bitmap 'zz' \(there are 'b0'\)/],
+    ['copy -o cluster_size=3 d.raw x.qcow2', /lacuna: cluster_size must be/],
+    ['copy --request-size 3 d.raw x.raw', /lacuna: --request-size must be/],
+    ['copy d.raw c.vmdk', /neither read nor made.*raw or qcow2/],
+    ['serve --bitmap zz q.qcow2 --socket s', /no bitmap zz \(b0\).*zz=FILE/],
+    ['commit q.qcow2', /no backing file .*lacuna rebase/],
+    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert.*ENOENT.*name a file/],
+    ['serve d.raw --socket no/s', /folder must be there/],
+  ];
+  const told = await inTurn(cases.map(([line]) => line.split(' ')));
+  for (const [i, { code, stderr }] of told.entries()) {
+    expect([cases[i][0], code === 1 || code === 2]).toEqual([cases[i][0], true]);
+    expect(stderr).toMatch(cases[i][1]);
+  }
+});
+
+test('commit and populate show their progress on a terminal', async () => {
+  await createImage(join(folder, 'base.qcow2'), MiB);
+  await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'base.qcow2', '-F', 'qcow2']);
+  for (const args of [
+    ['commit', 'over.qcow2'],
+    ['populate', 'over.qcow2', '-o', 'x.bitmaps'],
+  ]) {
+    let shown = '';
+    const screen = new Writable({
+      write: (text, _encoding, done) => {
+        shown += text;
+        done();
+      },
+    });
+    const terminal = Object.assign(screen, {
+      isTTY: true,
+      columns: 80,
+      cursorTo: () => true,
+      clearLine: () => true,
+    }) as unknown as NodeJS.WriteStream;
+    const { code } = await runHere(args, { terminal });
+    expect(code).toBe(0);
+    expect(shown).toMatch(args[0] === 'commit' ? /Committing/ : /Looking .*100 %/);
+  }
+});
+
+describe('copy --json', () => {
+  const last = (text: string) => JSON.parse(text.trimEnd().split('\n').at(-1) as string);
+
+  test('ends with a document that tells the failure', async () => {
+    const { uri } = await peers.nbdkit([
+      '--filter=error',
+      'pattern',
+      '1M',
+      'error-pread-rate=100%',
+    ]);
+    const { code, stdout, stderr } = await lacuna('copy', '--json', uri, 'x.raw');
+    expect([code, stderr]).toEqual([1, expect.stringContaining('(ERR_NBD_REMOTE)')]);
+    expect(last(stdout)).toMatchObject({
+      type: 'error',
+      code: 'ERR_NBD_REMOTE',
+      errno: 'EIO',
+      message: expect.stringContaining('read'),
+    });
+    const [dry, misuse] = await inTurn([
+      ['copy', '--json', '--dry-run', 'nofile'],
+      ['copy', '--json', '--request-size', '3', uri, 'x.raw'],
+    ]);
+    expect(last(dry.stdout)).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN' });
+    expect([misuse.code, last(misuse.stdout).type]).toEqual([2, 'error']);
+  });
+});
+
+test('what a copy took is told to people, too', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(MiB));
+  const { stdout } = await lacuna('copy', '--rate', '700K', 'd.raw', 'x.raw');
+  const rates = /from [\d.]+ [KM]iB\/s to [\d.]+ [KM]iB\/s/.source;
+  const effort = new RegExp(
+    `It took \\d+ requests?.*, ${rates}, .* to plan, and .*iB of memory at most`,
+  );
+  expect(stdout).toMatch(effort);
+});
+
+describe('a file of bitmaps', () => {
+  /** A disk with data in its middle, a bitmap of that, and the file that keeps it. */
+  async function populated(): Promise<void> {
+    const bytes = Buffer.alloc(MiB);
+    bytes.set(pattern(64 * 1024), 512 * 1024);
+    writeFileSync(join(folder, 'd.raw'), bytes);
+    await lacuna('copy', '--detect-zeroes', 'unmap', 'd.raw', 'sparse.raw');
+    await lacuna('populate', '-g', '64K', 'sparse.raw', '-o', 'p.bitmaps');
+  }
+
+  test('is listed, dumped, exported and copied by', async () => {
+    await populated();
+    writeFileSync(join(folder, 'x.raw'), Buffer.alloc(MiB, 1));
+    const [list, dump, named, exported, plan, copied, refused] = await inTurn([
+      ['bitmap', 'list', '--json', 'p.bitmaps'],
+      ['bitmap', 'dump', 'p.bitmaps', 'allocated'],
+      ['bitmap', 'dump', '-f', 'bitmaps', './p.bitmaps', 'zz'],
+      ['bitmap', 'export', 'p.bitmaps', 'allocated', 'bits.qcow2'],
+      ['copy', '--json', '--dry-run', '--bitmap', 'allocated=p.bitmaps', 'd.raw'],
+      ['copy', '--bitmap', 'allocated=p.bitmaps', 'd.raw', 'x.raw'],
+      ['copy', '--bitmap', 'allocated', 'd.raw', 'x.raw'],
+    ]);
+    expect(JSON.parse(list.stdout)).toEqual([
+      {
+        name: 'allocated',
+        granularity: 64 * 1024,
+        recording: false,
+        inconsistent: false,
+        dirtyBytes: 64 * 1024,
+      },
+    ]);
+    expect(dump.stdout).toBe('524288 65536\n');
+    expect([named.code, named.stderr]).toEqual([
+      1,
+      expect.stringContaining("there are 'allocated'"),
+    ]);
+    expect([exported.code, exported.stderr]).toEqual([0, '']);
+    const { stdout } = await lacuna('bitmap', 'dump', 'bits.qcow2', 'allocated');
+    expect(stdout).toBe(dump.stdout);
+    expect(JSON.parse(plan.stdout).dataBytes).toBe(64 * 1024);
+    expect([copied.code, copied.stderr]).toEqual([0, '']);
+    const want = Buffer.alloc(MiB, 1);
+    want.set(pattern(64 * 1024), 512 * 1024);
+    expect(readFileSync(join(folder, 'x.raw')).equals(want)).toBe(true);
+    expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('NAME=FILE')]);
+  });
+
+  test('keeps the granularity of its bitmaps', async () => {
+    await populated();
+    const [same, other, missing] = await inTurn([
+      ['populate', '-g', '64K', 'sparse.raw', '-o', 'p.bitmaps'],
+      ['populate', '-g', '1M', 'sparse.raw', '-o', 'p.bitmaps'],
+      ['bitmap', 'list', 'no.bitmaps'],
+    ]);
+    expect(same.code).toBe(0);
+    expect([other.code, other.stderr]).toEqual([1, expect.stringContaining('64 KiB already')]);
+    expect([missing.code, existsSync(join(folder, 'no.bitmaps'))]).toEqual([1, false]);
+  });
+});
+
+test('a file whose name says another format is warned of', async () => {
+  writeFileSync(join(folder, 'd.raw'), pattern(4096));
+  await lacuna('copy', 'd.raw', 'q.qcow2');
+  await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  const [image, raw, other, exported, right] = await inTurn([
+    ['copy', '-O', 'qcow2', 'd.raw', 'x.raw'],
+    ['copy', '-O', 'raw', 'd.raw', 'y.qcow2'],
+    ['copy', '-O', 'qcow2', 'd.raw', 'y.vdi'],
+    ['bitmap', 'export', 'q.qcow2', 'b0', 'bits.img'],
+    ['copy', '-O', 'qcow2', 'd.raw', 'right.qcow2'],
+  ]);
+  for (const { code } of [image, raw, other, exported]) expect(code).toBe(0);
+  expect(image.stderr).toMatch(/x.raw is a qcow2 image, .* take for raw .* -f qcow2/);
+  expect(raw.stderr).toMatch(/y.qcow2 is a raw image, .* take for qcow2 .* -f raw/);
+  expect(other.stderr).toMatch(/y.vdi is a qcow2 image, .* not open at all/);
+  expect(exported.stderr).toMatch(/bits.img is a qcow2 image, .* take for raw/);
+  expect([right.code, right.stderr]).toEqual([0, '']);
+});
