@@ -111,7 +111,6 @@ export class References {
       const { offset } = readL1Entry(view, at);
       if (offset === 0) continue;
       this.#check(offset, clusterSize, 'an L2 table');
-      await this.#turns.next();
       yield { offset, bytes: await this.#read(offset, clusterSize) };
     }
   }
@@ -174,7 +173,7 @@ export class References {
     this.#refer(visit, directoryOffset, directorySize, Use.alone, 'the bitmap directory');
     const { clusterSize } = this.#geometry;
     for (const section of this.#bitmaps) {
-      throwIfAborted(this.#signal);
+      await this.#pause();
       const { tableOffset, tableEntries } = section.entry;
       this.#refer(visit, tableOffset, tableEntries * 8, Use.alone, 'a bitmap table');
       for (const offset of await section.readTable()) {
@@ -204,9 +203,15 @@ export class References {
   }
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
-    throwIfAborted(this.#signal);
+    await this.#pause();
     const bytes = new Uint8Array(length);
     if (length > 0) await this.#file.read(offset, bytes);
     return bytes;
+  }
+
+  /** Between reads, lets the event loop run, and ends the walk where the caller has given up. */
+  async #pause(): Promise<void> {
+    await this.#turns.next();
+    throwIfAborted(this.#signal);
   }
 }
