@@ -318,8 +318,12 @@ describe('a repair', () => {
 
 describe('an image that is damaged as well', () => {
   /** Damages a dirty image, and expects it to be refused and left as it is. */
-  async function refused(damage: (bytes: Buffer, l2: number) => void, message: RegExp) {
-    const path = await newDirty({}, new Random(Random.seed()));
+  async function refused(
+    damage: (bytes: Buffer, l2: number) => void,
+    message: RegExp,
+    kind: Kind = {},
+  ) {
+    const path = await newDirty(kind, new Random(Random.seed()));
     const bytes = readFileSync(path);
     const l1 = Number(bytes.readBigUInt64BE(40));
     damage(bytes, Number(bytes.readBigUInt64BE(l1) & 0x00ff_ffff_ffff_fe00n));
@@ -346,6 +350,18 @@ describe('an image that is damaged as well', () => {
       bytes.writeUInt32BE(2, 36);
       bytes.writeBigUInt64BE(BigInt(l2), l1 + 8);
     }, /twice/));
+
+  it('is refused where two snapshots have one table', () =>
+    refused(
+      (bytes) => {
+        const first = Number(bytes.readBigUInt64BE(64));
+        const names = bytes.readUInt16BE(first + 12) + bytes.readUInt16BE(first + 14);
+        const second = first + Math.ceil((40 + bytes.readUInt32BE(first + 36) + names) / 8) * 8;
+        bytes.copy(bytes, second, first, first + 12);
+      },
+      /inside another/,
+      { snapshots: 2 },
+    ));
 
   it('is refused where the refcount table is elsewhere', () =>
     refused((bytes) => bytes.writeBigUInt64BE(1n << 40n, 48), /behind the end/));

@@ -85,6 +85,7 @@ export class References {
    * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be; ERR_ABORTED.
    */
   async visit(visit: VisitReference): Promise<void> {
+    this.#refuseOverlaps();
     const { l1Offset, l1Size } = this.#header;
     this.#refer(visit, 0, this.#geometry.clusterSize, Use.alone, 'the header');
     await this.#visitRefcounts(visit);
@@ -137,6 +138,21 @@ export class References {
       this.#refer(visit, table.offset, clusterSize, Use.l2Table, 'an L2 table');
       this.#visitL2(visit, table);
     }
+  }
+
+  /** Tables that share bytes would be read as often as they are named, which snapshots and bitmaps do by thousands. */
+  #refuseOverlaps(): void {
+    const snapshots = this.#snapshots.map(({ l1Offset, l1Size }) => [l1Offset, l1Size]);
+    const bitmaps = this.#bitmaps.map(({ entry }) => [entry.tableOffset, entry.tableEntries]);
+    const { l1Offset, l1Size } = this.#header;
+    const places = [[l1Offset, l1Size], ...snapshots, ...bitmaps]
+      .filter(([, entries]) => entries > 0)
+      .sort(([a], [b]) => a - b);
+    const shared = places.find(([offset], i) => {
+      return i > 0 && offset < places[i - 1][0] + places[i - 1][1] * 8;
+    });
+    if (shared === undefined) return;
+    throw corrupt(this.#file.name, `a table at ${shared[0]}, inside another one`, shared[0]);
   }
 
   /** Who reads a table again and again comes to no end. */
