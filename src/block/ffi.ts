@@ -1,5 +1,5 @@
 import { getSystemErrorName } from 'node:util';
-import { type Koffi, loadKoffi } from '../util/index.js';
+import { bindCalls, type Koffi } from '../util/index.js';
 
 /**
  * The Linux calls that Node lacks. Each returns what the call returns, or a negative errno: a hole that is not
@@ -48,20 +48,15 @@ const LOCK_NO_WAIT = 4;
 
 let calls: Promise<SystemCalls | undefined> | undefined;
 
-/** Binds the calls, once for each thread; undefined where `loadKoffi` has nothing to bind them with. */
+/** Binds the calls, once for each thread; undefined where `bindCalls` cannot. */
 export function systemCalls(): Promise<SystemCalls | undefined> {
-  calls ??= bind();
+  calls ??= bindCalls(declare);
   return calls;
 }
 
 /** The name of the errno in a negative result. */
 export function errnoName(result: number): string {
   return getSystemErrorName(result);
-}
-
-async function bind(): Promise<SystemCalls | undefined> {
-  const koffi = await loadKoffi();
-  return koffi === undefined ? undefined : declare(koffi);
 }
 
 function declare(koffi: Koffi): SystemCalls {

@@ -79,7 +79,7 @@ export async function setBackingName(
 ): Promise<void> {
   await using opened = await openBelow(
     { ...file, 'read-only': false },
-    { open: openBelow, above: [] },
+    { open: openBelow, above: [], grows: true },
   );
   const { setBackingFile } = await import('./qcow2/set-backing.js');
   await setBackingFile(opened, backing);

@@ -154,7 +154,14 @@ async function carryBitmaps({ top, base }: Layers) {
     if (why === undefined) carried.push(info.name);
     else warnings.push(`Bitmap '${info.name}' of ${from.name} stays there: ${why}`);
   }
-  await to.store();
+  try {
+    await to.store();
+  } catch (error) {
+    // The disk is whole without them, and the top still has them.
+    if (!(error instanceof LacunaError) || error.code !== 'ERR_QCOW2_UNSUPPORTED') throw error;
+    warnings.push(`The bitmaps of ${from.name} stay there: ${error.message}`);
+    return { bitmaps: [], warnings };
+  }
   return { bitmaps: carried, warnings };
 }
 

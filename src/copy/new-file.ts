@@ -80,13 +80,14 @@ export function newImage(
   refuseResume(file.filename, options);
   const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
   const below = backing && describeBacking(file.filename, backing);
+  const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   const names = bitmaps?.names;
   const describe = (path: string, data?: PartialFile): Qcow2Description => ({
     ...description,
     file: { ...file, filename: path },
     backing: below ?? null,
-    ...(below && { 'backing-folders': foldersOf(description, file.filename, below) }),
+    ...folders,
     ...(data && { 'data-file': { driver: 'file', filename: data.path } }),
     ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
   });
@@ -111,7 +112,9 @@ export function newImage(
     ...(isLaidOut && {
       layOut: async (path, { data, zero }) => {
         if (below !== undefined) {
-          const how = { path, image: describe(path), base: below, signal };
+          // What may be followed from the image may be followed from its base, which is opened alone here.
+          const base = below.driver === 'qcow2' ? { ...below, ...folders } : below;
+          const how = { path, image: describe(path), base, signal };
           await layOutIncrement({ ...how, options: { ...made, clusterSize } }, { data, zero });
           return;
         }

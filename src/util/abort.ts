@@ -22,13 +22,18 @@ function mostListeners(signal: AbortSignal): number {
   }
 }
 
-/** Waits for what others wait for as well, until this caller gives up. @throws LacunaError ERR_ABORTED */
+/**
+ * Waits for what others wait for as well, until this caller gives up. Whether the work fails behind that is nobody's
+ * concern any more, and no unhandled rejection.
+ *
+ * @throws LacunaError ERR_ABORTED
+ */
 export function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return work;
-  if (signal.aborted) return Promise.reject(abortedError(signal));
   return new Promise((resolve, reject) => {
     const abort = () => reject(abortedError(signal));
-    onAbort(signal, abort);
+    if (signal.aborted) abort();
+    else onAbort(signal, abort);
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
 }

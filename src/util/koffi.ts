@@ -15,3 +15,14 @@ export async function loadKoffi(): Promise<Koffi | undefined> {
     return undefined;
   }
 }
+
+/** What `declare` makes of functions of the C library; undefined where there is no koffi, or one of them is missing. */
+export async function bindCalls<T>(declare: (koffi: Koffi) => T): Promise<T | undefined> {
+  const koffi = await loadKoffi();
+  if (koffi === undefined) return undefined;
+  try {
+    return declare(koffi);
+  } catch {
+    return undefined;
+  }
+}

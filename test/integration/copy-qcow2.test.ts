@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -297,6 +298,18 @@ describe('an increment as an image over its base', () => {
         judge(target, join(folder, 'wanted.raw'));
       }
     }
+  });
+
+  test('is filled from a base in another folder, whose own backing file lies beside the image', async () => {
+    mkdirSync(join(folder, 'older'));
+    qemuImg('convert', '-f', 'raw', '-O', 'qcow2', source, base);
+    const middle = join(folder, 'older', 'middle.qcow2');
+    qemuImg('create', '-f', 'qcow2', '-b', '../base.qcow2', '-F', 'qcow2', middle);
+    using bitmap = new Bitmap({ size: 12 * MiB, granularity: 4 * KiB });
+    bitmap.set(MiB, 4 * KiB);
+    const image = { backing: { filename: 'older/middle.qcow2', format: 'qcow2' } };
+    await copy({ source, target, bitmap, image });
+    judge(target, source);
   });
 
   test('of the top layer, by the command', async () => {

@@ -30,6 +30,23 @@ async function serveFile(size: number, options: Parameters<typeof serveDevice>[1
   return { ...(await serveDevice(device, options)), file: path, scratch: folder, device };
 }
 
+test('a server that is closed leaves nothing behind that keeps its process', async () => {
+  const script = `
+    import { openDevice } from 'lacuna';
+    import { NbdServer } from 'lacuna/nbd';
+    const device = await openDevice({ driver: 'memory', size: 4096 });
+    const server = new NbdServer({ exports: [{ name: '', device }] });
+    const address = await server.listen({ type: 'inet', host: '127.0.0.1', port: 0 });
+    const client = await openDevice({ driver: 'nbd', server: address });
+    await client.read(0, new Uint8Array(512));
+    await client.close();
+    while (server.connectionCount > 0) await new Promise((resolve) => setImmediate(resolve));
+    await server.close();
+    console.log(process.getActiveResourcesInfo().includes('Timeout') ? 'waits' : 'is done');`;
+  const told = await succeeds(process.execPath, ['--input-type=module', '-e', script]);
+  expect(told).toBe('is done\n');
+});
+
 describe('nbdinfo', () => {
   test('--json and --list tell the export', async () => {
     const options = { name: 'vda', description: 'a disk' };

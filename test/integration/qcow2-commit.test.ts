@@ -146,6 +146,21 @@ it('carries bitmaps along', async () => {
   expect(await run('qemu-img', ['check', base])).toContain('No errors');
 });
 
+it('leaves bitmaps where they are that the base cannot keep, and says so', async () => {
+  const at = join(folder, 'old');
+  const [base, top] = [`${at}-base.qcow2`, `${at}-top.qcow2`];
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', base, `${MIB}`]);
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', top]);
+  await run('qemu-img', ['bitmap', '--add', top, 'b']);
+  await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 5 64k 70k', top]);
+  const { bitmaps, warnings } = await commit({ top });
+  expect(bitmaps).toEqual([]);
+  expect(warnings).toEqual([expect.stringMatching(/stay there: .*of version 2/)]);
+  expect(await run('qemu-img', ['compare', base, top])).toContain('identical');
+  expect(await run('qemu-img', ['check', base])).toContain('No errors');
+  expect((await dirtOf(top, 'b')).size).toBe(2);
+});
+
 it('refuses what is in use, and what has nothing below it', async () => {
   const { base, top } = await newChain('qcow2', [MIB * 16, MIB * 16], new Random(Random.seed()));
   await expect(commit({ top: base })).rejects.toMatchObject({ code: 'ERR_IMAGE_CHAIN' });

@@ -1,6 +1,15 @@
 /** Images that QEMU left dirty, with refcounts that it had postponed: made right when they are opened for writing. */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { openBitmaps, openDevice, rebase, resizeQcow2 } from 'lacuna';
 import { describe, expect, it } from 'vitest';
@@ -216,10 +225,105 @@ describe('an image that QEMU was killed over', () => {
   });
 });
 
+/** Where the first refcount block and the first L2 table of an image are named, and where they lie. */
+function placesIn(bytes: Buffer) {
+  const entry = (at: number) => Number(bytes.readBigUInt64BE(at) & 0x00ff_ffff_ffff_fe00n);
+  const [refcounts, l1] = [entry(48), entry(40)];
+  return { refcounts, l1, l2: entry(l1) };
+}
+
+describe('a repair', () => {
+  const kind = { options: 'cluster_size=512' };
+
+  it('adds a refcount block behind the end of the file, whoever opens it', async () => {
+    const works: ((image: string) => Promise<unknown>)[] = [
+      async (path) => (await openDevice(path, { writable: true })).close(),
+      (image) => rebase({ image, backing: null, unsafe: true }),
+    ];
+    for (const work of works) {
+      const seed = Random.seed();
+      const path = await newDirty(kind, new Random(seed));
+      const bytes = readFileSync(path);
+      const { refcounts, l2 } = placesIn(bytes);
+      let blocks = 0;
+      while (bytes.readBigUInt64BE(refcounts + blocks * 8) !== 0n) blocks++;
+      // The first cluster that none of the blocks describes is the last one of the file.
+      const place = blocks * 256 * 512;
+      bytes.writeBigUInt64BE(BigInt(place), l2);
+      const longer = Buffer.alloc(place + 512, 4);
+      bytes.copy(longer);
+      writeFileSync(path, longer);
+      await work(path);
+      expectClean(path, seed);
+      expect((await shown(path, kind))[0].subarray(0, 512)).toEqual(Buffer.alloc(512, 4));
+    }
+  });
+
+  it('changes nothing of a large image where a block lies in a cluster of the disk', async () => {
+    const path = await newDirty(kind, new Random(Random.seed()));
+    const bytes = readFileSync(path);
+    const { refcounts, l2 } = placesIn(bytes);
+    // So far behind the others that it is counted by itself.
+    const far = 5 * 2 ** 30;
+    bytes.writeBigUInt64BE(BigInt(far), refcounts);
+    bytes.writeBigUInt64BE(BigInt(far), l2);
+    writeFileSync(path, bytes);
+    const fd = openSync(path, 'r+');
+    try {
+      ftruncateSync(fd, far + 512);
+      writeSync(fd, Buffer.alloc(512, 4), 0, 512, far);
+      await expect(openDevice(path, { writable: true })).rejects.toMatchObject({
+        code: 'ERR_QCOW2_CORRUPT',
+        message: expect.stringMatching(/something else uses/),
+      });
+      const start = Buffer.alloc(bytes.length);
+      const data = Buffer.alloc(512);
+      readSync(fd, start, 0, start.length, 0);
+      readSync(fd, data, 0, 512, far);
+      expect([start.equals(bytes), data]).toEqual([true, Buffer.alloc(512, 4)]);
+    } finally {
+      closeSync(fd);
+    }
+  });
+
+  it('takes features away that are not known, as their clusters may be free afterwards', async () => {
+    const path = await newDirty({ bitmaps: true }, new Random(Random.seed()));
+    const bytes = readFileSync(path);
+    bytes.writeBigUInt64BE(bytes.readBigUInt64BE(88) | (1n << 40n), 88);
+    writeFileSync(path, bytes);
+    await (await openDevice(path, { writable: true })).close();
+    expect(readFileSync(path).readBigUInt64BE(88)).toBe(1n);
+  });
+
+  it('is given up where it is told to, and can be made then', async () => {
+    const path = await newDirty({}, new Random(Random.seed()));
+    const before = readFileSync(path);
+    const abort = new AbortController();
+    const disk = new PowerCutDisk(before);
+    const driver = disk.driver();
+    const read = driver.read;
+    driver.read = async (...request) => {
+      await read.apply(driver, request);
+      // Tables are about to be walked through.
+      if (request[1].length > 512) abort.abort();
+    };
+    const file = new Device(driver);
+    const repair = repairRefcounts(file, await readHeader(new Device(disk.driver())), abort.signal);
+    await expect(repair).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    expect(isDirty(disk.content)).toBe(true);
+    await (await openDevice(path, { writable: true })).close();
+    expectClean(path, 0);
+  });
+});
+
 describe('an image that is damaged as well', () => {
   /** Damages a dirty image, and expects it to be refused and left as it is. */
-  async function refused(damage: (bytes: Buffer, l2: number) => void, message: RegExp) {
-    const path = await newDirty({}, new Random(Random.seed()));
+  async function refused(
+    damage: (bytes: Buffer, l2: number) => void,
+    message: RegExp,
+    kind: Kind = {},
+  ) {
+    const path = await newDirty(kind, new Random(Random.seed()));
     const bytes = readFileSync(path);
     const l1 = Number(bytes.readBigUInt64BE(40));
     damage(bytes, Number(bytes.readBigUInt64BE(l1) & 0x00ff_ffff_ffff_fe00n));
@@ -246,6 +350,18 @@ describe('an image that is damaged as well', () => {
       bytes.writeUInt32BE(2, 36);
       bytes.writeBigUInt64BE(BigInt(l2), l1 + 8);
     }, /twice/));
+
+  it('is refused where two snapshots have one table', () =>
+    refused(
+      (bytes) => {
+        const first = Number(bytes.readBigUInt64BE(64));
+        const names = bytes.readUInt16BE(first + 12) + bytes.readUInt16BE(first + 14);
+        const second = first + Math.ceil((40 + bytes.readUInt32BE(first + 36) + names) / 8) * 8;
+        bytes.copy(bytes, second, first, first + 12);
+      },
+      /inside another/,
+      { snapshots: 2 },
+    ));
 
   it('is refused where the refcount table is elsewhere', () =>
     refused((bytes) => bytes.writeBigUInt64BE(1n << 40n, 48), /behind the end/));

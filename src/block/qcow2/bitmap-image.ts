@@ -49,10 +49,10 @@ export class BitmapImage implements AsyncDisposable {
   /** @internal See {@link openBitmaps}. */
   static async open(
     file: Device,
-    { writable = false, arena }: BitmapImageOptions,
+    { writable = false, arena, signal }: BitmapImageOptions,
   ): Promise<BitmapImage> {
     const found = await readHeader(file);
-    const header = writable ? await repairRefcounts(file, found) : found;
+    const header = writable ? await repairRefcounts(file, found, signal) : found;
     const reader = readerOf(file);
     const { clusterSize } = geometryOf(header);
     const bitmaps = new DirtyBitmaps({ size: header.size, clusterSize, arena });

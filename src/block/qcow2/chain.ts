@@ -82,7 +82,7 @@ async function openAll(
   checkChain(file.name, above);
   const found = await readHeader(file);
   checkWritable(found, file, description);
-  const header = readOnly || !grows ? found : await repairRefcounts(file, found);
+  const header = readOnly || !grows ? found : await repairRefcounts(file, found, opening.signal);
   const snapshots = await readSnapshots(file, header);
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
   const folders = foldersOf(description, opening, own);

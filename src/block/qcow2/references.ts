@@ -1,3 +1,4 @@
+import { throwIfAborted } from '../../errors/index.js';
 import {
   BitmapCluster,
   corrupt,
@@ -42,6 +43,7 @@ export class References {
   readonly #snapshots: readonly Snapshot[];
   readonly #snapshotBytes: number;
   readonly #bitmaps: readonly BitmapSection[];
+  readonly #signal: AbortSignal | undefined;
   readonly #turns = new Turns();
 
   private constructor(
@@ -49,6 +51,7 @@ export class References {
     header: Header,
     { snapshots, length }: { snapshots: readonly Snapshot[]; length: number },
     bitmaps: readonly BitmapSection[],
+    signal: AbortSignal | undefined,
   ) {
     this.#file = file;
     this.#header = header;
@@ -62,22 +65,27 @@ export class References {
     this.#snapshots = snapshots;
     this.#snapshotBytes = length;
     this.#bitmaps = bitmaps;
+    this.#signal = signal;
   }
 
-  /** @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED */
-  static async open(file: Device, header: Header): Promise<References> {
+  /**
+   * @param signal ends every walk through the tables.
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED
+   */
+  static async open(file: Device, header: Header, signal?: AbortSignal): Promise<References> {
     const snapshots = await readSnapshotTable(file, header);
     const options = { file: readerOf(file), readOnly: true };
     const bitmaps = await readBitmapSections(header, file.name, options);
-    return new References(file, header, snapshots, bitmaps);
+    return new References(file, header, snapshots, bitmaps, signal);
   }
 
   /**
    * Visits all references.
    *
-   * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be.
+   * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be; ERR_ABORTED.
    */
   async visit(visit: VisitReference): Promise<void> {
+    this.#refuseOverlaps();
     const { l1Offset, l1Size } = this.#header;
     this.#refer(visit, 0, this.#geometry.clusterSize, Use.alone, 'the header');
     await this.#visitRefcounts(visit);
@@ -104,7 +112,6 @@ export class References {
       const { offset } = readL1Entry(view, at);
       if (offset === 0) continue;
       this.#check(offset, clusterSize, 'an L2 table');
-      await this.#turns.next();
       yield { offset, bytes: await this.#read(offset, clusterSize) };
     }
   }
@@ -131,6 +138,21 @@ export class References {
       this.#refer(visit, table.offset, clusterSize, Use.l2Table, 'an L2 table');
       this.#visitL2(visit, table);
     }
+  }
+
+  /** Tables that share bytes would be read as often as they are named, which snapshots and bitmaps do by thousands. */
+  #refuseOverlaps(): void {
+    const snapshots = this.#snapshots.map(({ l1Offset, l1Size }) => [l1Offset, l1Size]);
+    const bitmaps = this.#bitmaps.map(({ entry }) => [entry.tableOffset, entry.tableEntries]);
+    const { l1Offset, l1Size } = this.#header;
+    const places = [[l1Offset, l1Size], ...snapshots, ...bitmaps]
+      .filter(([, entries]) => entries > 0)
+      .sort(([a], [b]) => a - b);
+    const shared = places.find(([offset], i) => {
+      return i > 0 && offset < places[i - 1][0] + places[i - 1][1] * 8;
+    });
+    if (shared === undefined) return;
+    throw corrupt(this.#file.name, `a table at ${shared[0]}, inside another one`, shared[0]);
   }
 
   /** Who reads a table again and again comes to no end. */
@@ -167,6 +189,7 @@ export class References {
     this.#refer(visit, directoryOffset, directorySize, Use.alone, 'the bitmap directory');
     const { clusterSize } = this.#geometry;
     for (const section of this.#bitmaps) {
+      await this.#pause();
       const { tableOffset, tableEntries } = section.entry;
       this.#refer(visit, tableOffset, tableEntries * 8, Use.alone, 'a bitmap table');
       for (const offset of await section.readTable()) {
@@ -196,8 +219,15 @@ export class References {
   }
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
+    await this.#pause();
     const bytes = new Uint8Array(length);
     if (length > 0) await this.#file.read(offset, bytes);
     return bytes;
+  }
+
+  /** Between reads, lets the event loop run, and ends the walk where the caller has given up. */
+  async #pause(): Promise<void> {
+    await this.#turns.next();
+    throwIfAborted(this.#signal);
   }
 }

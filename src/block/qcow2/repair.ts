@@ -4,6 +4,7 @@
  * be cut off anywhere, and be done again.
  */
 import {
+  Autoclear,
   corrupt,
   type Header,
   hasDataFile,
@@ -86,21 +87,32 @@ class Counts {
   }
 }
 
+/** What is not known here may have clusters that nothing known refers to, which are free afterwards. */
+const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
+
 /**
  * Makes the refcounts of an image right, if it says that they may be wrong, and what it says of clusters that are
  * alone. What nothing refers to is free then.
  *
- * @param file the image's own, open for writing.
+ * @param file the image's own, open for writing, which grows if it can.
+ * @param signal gives up what may take long; the image is still marked then.
  * @returns the header as it is now.
  * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED where tables name what cannot be; the image is still
- * marked then.
+ * marked then. ERR_ABORTED.
  */
-export async function repairRefcounts(file: Device, header: Header): Promise<Header> {
+export async function repairRefcounts(
+  file: Device,
+  header: Header,
+  signal?: AbortSignal,
+): Promise<Header> {
   if ((header.incompatible & Incompatible.dirty) === 0n) return header;
   const host = new HostFile(file);
   const live = new LiveHeader(host, header);
-  await new Repair(file, host, live, await References.open(file, header)).run();
-  await live.update({ incompatible: header.incompatible & ~Incompatible.dirty });
+  await new Repair(file, host, live, await References.open(file, header, signal)).run();
+  await live.update({
+    incompatible: header.incompatible & ~Incompatible.dirty,
+    autoclear: header.autoclear & KNOWN_AUTOCLEAR,
+  });
   return live.current;
 }
 
@@ -134,6 +146,8 @@ class Repair {
     await this.#host.read(refcountTableOffset, this.#table);
     const size = Math.max(WINDOW, entries);
     const used = await this.#windows(size);
+    // With one window this is done by its own repair.
+    if (used.size > 1) for (const window of used) await this.#count(window * size, size);
     for (const window of used) await this.#repair(window * size, size);
     // What lies elsewhere is free.
     const nothing = new Counts(0, 0, this.#name, clusterSize);
@@ -143,7 +157,7 @@ class Repair {
     }
   }
 
-  /** The windows that anything refers to. All that is there is looked at before anything is changed. */
+  /** The windows that anything refers to. All tables are looked at before anything is changed. */
   async #windows(size: number): Promise<Set<number>> {
     const used = new Set<number>();
     await this.#references.visit((first, count) => {
@@ -153,7 +167,13 @@ class Repair {
     throw unsupported(this.#name, 'was not closed, and is too large to be repaired here', ADVICE);
   }
 
-  async #repair(first: number, size: number): Promise<void> {
+  /**
+   * Counts the references to the clusters of a window.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT where one of them is used for two things: a block that is written would destroy
+   * what else lies there.
+   */
+  async #count(first: number, size: number): Promise<Counts> {
     const { clusterSize, refcountBlockEntries: entries } = this.#rules.geometry;
     // Up to the end of the file, and of what the last block in it describes.
     const last = Math.ceil(this.#file.end / clusterSize) + 1;
@@ -162,6 +182,12 @@ class Repair {
     await this.#references.visit((...reference) => {
       counts.add(...reference);
     });
+    return counts;
+  }
+
+  async #repair(first: number, size: number): Promise<void> {
+    const { refcountBlockEntries: entries } = this.#rules.geometry;
+    const counts = await this.#count(first, size);
     for (let index = first / entries; index * entries < first + size; index++) {
       const from = index * entries;
       const isThere = index * 8 < this.#table.length && this.#blockAt(index) !== 0;

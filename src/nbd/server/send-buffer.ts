@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { loadKoffi } from '../../util/index.js';
+import { bindCalls, type Koffi } from '../../util/index.js';
 
 /**
  * Bytes of answers that the system holds for a client. A Unix socket has 208 KiB of it on Linux, less than one large
@@ -22,7 +22,7 @@ let binding: Promise<SetSendBuffer | undefined> | undefined;
 
 /** Gives a Unix socket a larger send buffer, where that is possible. Nothing else than speed depends on it. */
 export async function enlargeSendBuffer(socket: Socket): Promise<void> {
-  binding ??= bind();
+  binding ??= bindCalls(declare);
   const set = await binding;
   const fd = (socket as unknown as Handled)._handle?.fd;
   if (set !== undefined && fd !== undefined && fd >= 0 && !isInternet(socket)) set(fd);
@@ -33,9 +33,7 @@ function isInternet(socket: Socket): boolean {
   return 'address' in socket.address();
 }
 
-async function bind(): Promise<SetSendBuffer | undefined> {
-  const koffi = await loadKoffi();
-  if (koffi === undefined) return undefined;
+function declare(koffi: Koffi): SetSendBuffer {
   const setsockopt = koffi.load(null).func('int setsockopt(int, int, int, const int *, uint32_t)');
   const value = new Int32Array([SEND_BUFFER_BYTES]);
   return (fd) => void setsockopt(fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength);

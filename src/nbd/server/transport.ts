@@ -98,7 +98,8 @@ export class ServerTransport {
    * closed over unread bytes may lose the answers that are on their way.
    */
   end(): void {
-    this.sink = deaf;
+    const { sink } = this;
+    this.sink = { ...deaf, closed: (failure) => sink.closed(failure) };
     this.onEnd = () => this.destroy(ended('both sides are done'));
     this.#socket.end(() => {
       if (this.#isDestroyed) return;

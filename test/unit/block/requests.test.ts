@@ -225,6 +225,23 @@ describe('a change of a part of a block that is given up', () => {
     await first;
   });
 
+  it('is refused alone when it was given up during the whole blocks before it', async () => {
+    const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
+    const abort = new AbortController();
+    const { zero } = driver;
+    driver.zero = async (...request) => {
+      await zero!.apply(driver, request);
+      abort.abort();
+    };
+    const unhandled: unknown[] = [];
+    const note = (error: unknown) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    await expect(new Device(driver).zero(0, 4196, abort)).rejects.toMatchObject(ABORTED);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    process.off('unhandledRejection', note);
+    expect(unhandled).toEqual([]);
+  });
+
   it('is over before the driver is closed, which ends its waiting', async () => {
     const { device, begun, goOn, signals } = slow('write');
     const abort = new AbortController();
