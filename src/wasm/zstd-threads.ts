@@ -19,10 +19,13 @@ export async function zstdInThreads(bytes: Uint8Array, level: number): Promise<U
 /** One pool for all that is compressed in this thread. */
 async function start(): Promise<Piscina<ZstdTask, Uint8Array>> {
   const { Piscina } = await import('piscina');
-  return new Piscina<ZstdTask, Uint8Array>({
+  const threads = new Piscina<ZstdTask, Uint8Array>({
     filename: import.meta.resolve('#dist/wasm/zstd-worker.js'),
     minThreads: 0,
     maxThreads: availableParallelism(),
     idleTimeout: IDLE_MS,
   });
+  // A thread that dies also fails its task, which says more than this event does.
+  threads.on('error', () => {});
+  return threads;
 }
