@@ -11,10 +11,15 @@ const LONGEST_PATH = process.platform === 'linux' ? 107 : 103;
  */
 export function checkServerAddress(server: NbdServerAddress): void {
   if (server.type === 'inet') checkPort(server.port);
-  else checkPath(server.path);
+  else checkSocketPath(server.path);
 }
 
-function checkPath(path: string): void {
+/**
+ * Checks the path of a Unix socket, for those who connect and those who listen.
+ *
+ * @throws TypeError, RangeError
+ */
+export function checkSocketPath(path: string): void {
   if (path === '') throw new TypeError('the path of a Unix socket is empty');
   const bytes = Buffer.byteLength(path);
   if (bytes <= LONGEST_PATH || process.platform === 'win32') return;

@@ -273,6 +273,15 @@ test.each<Partial<NbdServerOptions>>([
   );
 });
 
+test('a path that no Unix socket can have is misuse, and nothing listens at a part of it', async () => {
+  const device = fakeDevice(MiB);
+  const path = join(tmpdir(), 'x'.repeat(120));
+  const server = new NbdServer({ exports: [{ name: '', device }] });
+  await expect(server.listen({ type: 'unix', path })).rejects.toThrow(/at most 107 bytes/);
+  await expect(server.listen({ type: 'unix', path: '' })).rejects.toThrow(TypeError);
+  await server.close();
+});
+
 describe('plain text around STARTTLS', () => {
   const tls = { type: 'psk', username: 'a', key: '00ff' } as const;
 

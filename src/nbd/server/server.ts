@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
+import { checkSocketPath } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { BufferPool } from './buffer-pool.js';
@@ -110,10 +111,11 @@ export class NbdServer implements AsyncDisposable {
    * Listens. A Unix socket must not exist; port 0 lets the system choose.
    *
    * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on, ERR_NBD_TLS when keys or
-   * certificates cannot be used.
+   * certificates cannot be used; RangeError for a path that is too long for a Unix socket.
    */
   async listen(address: NbdServerAddress): Promise<NbdServerAddress> {
     if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
+    if (address.type === 'unix') checkSocketPath(address.path);
     this.#started = true;
     if (this.#tls !== undefined) {
       this.#options = { ...this.#options, tls: await prepareTls(this.#tls) };
