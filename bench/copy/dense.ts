@@ -63,6 +63,7 @@ export const denseFileToFile: Workload = {
       makesFile('lacuna copy --no-flush', disk, (to) => lacuna('--no-flush', source, to)),
       makesFile('cp', disk, (to) => ['cp', source, to]),
       makesFile('cp --sparse=always', disk, (to) => ['cp', '--sparse=always', source, to]),
+      makesFile('nbdcopy', disk, (to) => nbdcopy(source, to)),
       makesFile('dd bs=1M', disk, (to) => ['dd', 'bs=1M', `if=${source}`, `of=${to}`]),
       makesFile('qemu-img convert -W -m 16', disk, (to) => convert(source, to, '-W', '-m', '16')),
     ]);

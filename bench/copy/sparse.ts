@@ -18,6 +18,8 @@ const sparseFile = (size: number): Workload => ({
     await race([
       makesFile('lacuna copy --no-flush', disk, (to) => lacuna('--no-flush', source, to)),
       makesFile('cp --sparse=auto', disk, (to) => ['cp', '--sparse=auto', source, to]),
+      makesFile('cp --sparse=always', disk, (to) => ['cp', '--sparse=always', source, to]),
+      makesFile('nbdcopy', disk, (to) => nbdcopy(source, to)),
       makesFile('qemu-img convert', disk, (to) => convert(source, to)),
       makesFile('qemu-img convert -W -m 16', disk, (to) => convert(source, to, '-W', '-m', '16')),
       makesFile('lacuna copy (flushed)', disk, (to) => lacuna(source, to)),
