@@ -1,6 +1,5 @@
 /** A chain of images is cut off while it is worked on: the disk that it shows is there all the same. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { copy, createQcow2, openDevice, type Qcow2Options } from 'lacuna';
@@ -13,6 +12,7 @@ import { parseHeader } from '#dist/qcow2/index.js';
 import { runsOr } from '../support/long-run.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
+import { scribble } from '../support/scribble.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
 
@@ -42,21 +42,10 @@ function newRaw(name: string, size: number, random: Random): string {
   return join(folder, name);
 }
 
-function scribble(image: string, random: Random): void {
-  const commands: string[] = [];
-  for (let i = 0; i < 8; i++) {
-    const offset = random.between(0, SIZE / 512 - 1) * 512;
-    const length = Math.min(SIZE - offset, random.between(1, 200) * 512);
-    const kind = random.pick([`write -P ${random.between(1, 255)}`, 'write -z', 'discard']);
-    commands.push('-c', `${kind} ${offset} ${length}`);
-  }
-  execFileSync('qemu-io', ['-f', 'qcow2', ...commands, image], { stdio: 'ignore' });
-}
-
 /** An image over a raw disk, with something in it. */
 async function newImage(below: string, options: Omit<Qcow2Options, 'size'>, random: Random) {
   await createQcow2(path, { ...options, size: SIZE, backing: { filename: below, format: 'raw' } });
-  scribble(path, random);
+  scribble(path, SIZE, random, 200);
   return new PowerCutDisk(readFileSync(path));
 }
 
@@ -140,7 +129,7 @@ describe.each(KINDS)('a cut at any moment, %j', (options) => {
       const top = join(folder, 'top.qcow2');
       const named = { filename: path, format: 'qcow2' };
       await createQcow2(top, { ...options, size: SIZE, backing: named });
-      scribble(top, random);
+      scribble(top, SIZE, random, 200);
       const over = checkImage(readFileSync(top));
       const under = readFileSync(raw);
       const shown = Buffer.from(over.read(checkImage(base.content).read(under)));
