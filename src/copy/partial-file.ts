@@ -175,6 +175,20 @@ export function isSameFile(a: Stats, b: Stats): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 
+/** The first of some paths that leads to the same file as another path; undefined where none does. */
+export async function sameFileAmong(
+  path: string,
+  others: Iterable<string>,
+): Promise<string | undefined> {
+  const own = await statIfThere(path);
+  if (own === undefined) return undefined;
+  for (const other of others) {
+    const found = await statIfThere(other);
+    if (found !== undefined && isSameFile(own, found)) return other;
+  }
+  return undefined;
+}
+
 /** The whole path behind symbolic links, also where the last of them leads to nothing yet. */
 export async function followed(filename: string): Promise<string> {
   try {

@@ -15,7 +15,7 @@ import { Context, Status, visitTogether } from '../extent/index.js';
 import { Turns } from '../util/index.js';
 import { closeAfter } from './close-after.js';
 import { filesOf } from './files-of.js';
-import { isSameFile, statIfThere } from './partial-file.js';
+import { sameFileAmong } from './partial-file.js';
 
 /** Which image gets which backing file. */
 export interface RebaseOptions {
@@ -72,7 +72,7 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
     const message = `${name} is no qcow2 file: only those have backing files`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message);
   }
-  if (unsafe) await refuseCircle(description, backing && pathOf(description, backing));
+  if (unsafe && backing !== null) await refuseCircle(description, pathOf(description, backing));
   const writtenBytes = unsafe ? 0 : await keepContent(description, options);
   await setBackingName(description, backing);
   return { writtenBytes };
@@ -101,16 +101,12 @@ async function keepContent(description: Qcow2Description, options: RebaseOptions
 /** An image cannot be below itself: nobody could open it any more. */
 async function refuseCircle(
   { file }: Qcow2Description,
-  ...below: ReadonlyArray<string | null>
+  ...below: readonly string[]
 ): Promise<void> {
   const [image] = filesOf(file);
-  const own = await statIfThere(image);
-  for (const path of below) {
-    const other = path === null ? undefined : await statIfThere(path);
-    if (own === undefined || other === undefined || !isSameFile(own, other)) continue;
-    const message = `${image} would be its own backing file, at once or some way down: name an image that is not made of it`;
-    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
-  }
+  if ((await sameFileAmong(image, below)) === undefined) return;
+  const message = `${image} would be its own backing file, at once or some way down: name an image that is not made of it`;
+  throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
 }
 
 /** A relative name counts from the folder of the image. */

@@ -1,5 +1,4 @@
 /** Opens the target of a copy, making it first where it is a file. */
-import type { Stats } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import {
   Device,
@@ -15,7 +14,13 @@ import { filesOf } from './files-of.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
-import { followed, isSameFile, type MadeFile, PartialFile, statIfThere } from './partial-file.js';
+import {
+  followed,
+  type MadeFile,
+  PartialFile,
+  sameFileAmong,
+  statIfThere,
+} from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, checkBinding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
@@ -197,17 +202,14 @@ async function refuseSameFile(
   // What is below the top layer may be written in place: it is what the top layer is copied into.
   const used = [...(isInPlace ? below.slice(0, 1) : below), ...(backing ? [backing] : [])];
   for (const filename of filesOf(target)) {
-    const old = await statIfThere(filename);
-    for (const other of old === undefined ? [] : used) {
-      const from = await statIfThere(other);
-      if (from === undefined || !isSameFile(old as Stats, from)) continue;
-      const what = other === backing ? 'its own backing file' : 'the source itself';
-      throw new LacunaError(
-        'ERR_COPY_MISMATCH',
-        `${filename} is ${what}; name another file as the target`,
-        { device: filename },
-      );
-    }
+    const other = await sameFileAmong(filename, used);
+    if (other === undefined) continue;
+    const what = other === backing ? 'its own backing file' : 'the source itself';
+    throw new LacunaError(
+      'ERR_COPY_MISMATCH',
+      `${filename} is ${what}; name another file as the target`,
+      { device: filename },
+    );
   }
 }
 
@@ -250,12 +252,8 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
 /** Whether a target is one of the files that the source has below its top layer. */
 async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
   const [path] = filesOf(target);
-  const own = path === undefined ? undefined : await statIfThere(path);
-  for (const below of own === undefined ? [] : filesOf(description).slice(1)) {
-    const other = await statIfThere(below);
-    if (other !== undefined && isSameFile(own as Stats, other)) return true;
-  }
-  return false;
+  if (path === undefined) return false;
+  return (await sameFileAmong(path, filesOf(description).slice(1))) !== undefined;
 }
 
 /** The source has it open, and holds its lock. */
