@@ -16,9 +16,6 @@ const WORTH_A_THREAD = GiB;
 /** The same where a server on this machine has as much to do, so that nobody waits for processors that are idle. */
 const WORTH_A_THREAD_BESIDE_A_SERVER = 4 * GiB;
 
-/** Between files it is the kernel that copies, at memory speed, and one thread after another: */
-const FILES_WORTH_A_THREAD = GiB;
-
 /** More connections than this have not been seen to help. */
 const MOST_THREADS = 4;
 
@@ -38,12 +35,12 @@ export async function chooseThreads(
   if (!isShareable(source) || !isShareable(target)) return 0;
   if (sequential) return Math.min(1, threads ?? (bytes < WORTH_A_THREAD ? 0 : 1));
   if (threads !== undefined) return threads;
-  if ((await isInFiles(source, data)) && (await isInFiles(target, data))) {
-    return bytes < FILES_WORTH_A_THREAD ? 0 : 1;
-  }
+  if (bytes < WORTH_A_THREAD) return 0;
+  // Between files it is the kernel that copies, at memory speed, and one thread after another.
+  if ((await isInFiles(source, data)) && (await isInFiles(target, data))) return 1;
   // A digest is work of the copy alone.
   const isShared = !digest && [source, target].some((side) => isServedHere(side.description));
-  if (bytes < (isShared ? WORTH_A_THREAD_BESIDE_A_SERVER : WORTH_A_THREAD)) return 0;
+  if (isShared && bytes < WORTH_A_THREAD_BESIDE_A_SERVER) return 0;
   return Math.min(MOST_THREADS, availableParallelism());
 }
 

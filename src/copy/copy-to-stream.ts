@@ -23,8 +23,8 @@ const ZEROES = Buffer.alloc(512 * 1024);
  * pieces are read ahead, and no more of them than `requests`, however slowly the stream takes them. The stream is not
  * ended.
  *
- * @throws TypeError or RangeError for options that make no sense; ERR_DEVICE_IO where the stream fails (`errno` is EPIPE where its reader went away), ERR_ABORTED when
- *   `signal` fires, and what the source fails with.
+ * @throws TypeError or RangeError for options that make no sense; ERR_DEVICE_IO where the stream fails (`errno` is EPIPE
+ *   where its reader went away), ERR_ABORTED when `signal` fires, and what the source fails with.
  */
 export function copyToStream(
   source: DeviceSource,

@@ -51,8 +51,7 @@ function clustersOf({ data, zero }: Increment, clusterSize: number) {
   const clusters = { size, granularity: clusterSize, arena };
   const mapped = new Bitmap(clusters);
   mapped.merge(data);
-  using others = zero.snapshot();
-  others.resetAll();
+  using others = new Bitmap({ size, granularity: zero.granularity, arena });
   others.setAll();
   others.subtract(zero);
   using partly = new Bitmap(clusters);

@@ -115,8 +115,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   digest?: boolean;
   /**
    * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
-   * ahead as usual. One thread does it all, and what has to become zero is zeroed in its turn, in requests as long as those for data.
-   * Default false.
+   * ahead as usual. One thread does it all, and what has to become zero is zeroed in its turn, in requests as long as
+   * those for data. Default false.
    */
   sequential?: boolean;
   /**
