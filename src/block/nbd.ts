@@ -123,14 +123,14 @@ export class NbdDriver implements Driver {
   }
 }
 
-/** In milliseconds, where the description says any; no limit for connecting is the longest that there is. */
+/** In milliseconds, where the description says any. */
 function timeouts({
   'connect-timeout': connect,
   'request-timeout': request,
 }: NbdDescription): Pick<NbdConnectOptions, 'connectTimeoutMs' | 'requestTimeoutMs'> {
   return {
     ...(connect !== undefined && {
-      connectTimeoutMs: connect === 0 ? 2 ** 31 - 1 : connect * 1000,
+      connectTimeoutMs: connect === 0 ? Number.POSITIVE_INFINITY : connect * 1000,
     }),
     ...(request !== undefined && { requestTimeoutMs: request * 1000 }),
   };

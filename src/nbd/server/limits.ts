@@ -1,3 +1,4 @@
+import { LONGEST_TIMER_MS } from '../stream/watchdog.js';
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/constants.js';
 
 const MiB = 1024 * 1024;
@@ -39,14 +40,11 @@ export function checkCount(name: string, value: number, least: number, most: num
   throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
 }
 
-/** A timer that is told to wait longer does not wait at all. */
-const LONGEST_WAIT_MS = 2 ** 31 - 1;
-
 /** @throws RangeError when nobody can wait for so long. */
 export function checkWait(name: string, milliseconds: number): number {
-  if (milliseconds >= 0 && milliseconds <= LONGEST_WAIT_MS) return milliseconds;
+  if (milliseconds >= 0 && milliseconds <= LONGEST_TIMER_MS) return milliseconds;
   throw new RangeError(
-    `${name} must be from 0 to ${LONGEST_WAIT_MS} milliseconds, not ${milliseconds}`,
+    `${name} must be from 0 to ${LONGEST_TIMER_MS} milliseconds, not ${milliseconds}`,
   );
 }
 
