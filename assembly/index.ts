@@ -18,3 +18,4 @@ export {
 export { bitmapCombine, bitmapReplace, bitmapResize } from "./algebra";
 export { bitmapReadWords, bitmapWriteWords } from "./serialize";
 export { l2Runs } from "./qcow2";
+export { forget, repeats, valueSquares } from "./shrink";

@@ -25,6 +25,9 @@ export interface Kernels {
     out: Pointer,
     most: number,
   ): number;
+  valueSquares(address: Pointer, length: number, counts: Pointer): number;
+  forget(seen: Pointer, bits: number): void;
+  repeats(address: Pointer, length: number, seen: Pointer, bits: number): number;
   bitmapCreate(size: number, shift: number): Pointer;
   bitmapAttach(bitmap: Pointer): number;
   bitmapFree(bitmap: Pointer): void;

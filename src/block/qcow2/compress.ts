@@ -1,12 +1,12 @@
 import { promisify } from 'node:util';
 import { deflateRaw } from 'node:zlib';
 import type { Compression } from '../../qcow2/index.js';
-import { zstdInThreads } from '../../wasm/index.js';
+import { ShrinkTest, zstdInThreads } from '../../wasm/index.js';
 
 /**
  * Compresses one cluster.
  *
- * @returns fewer bytes than the cluster has; undefined where it does not shrink.
+ * @returns fewer bytes than the cluster has; undefined where it does not shrink, or hardly.
  */
 export type Compress = (cluster: Uint8Array) => Promise<Uint8Array | undefined>;
 
@@ -22,8 +22,12 @@ export async function compressorFor(compression: Compression): Promise<Compress>
 
 const deflateAsync = promisify(deflateRaw);
 
-/** Runs in the thread pool of Node. */
+let shrinkTest: ShrinkTest | undefined;
+
+/** Runs in the thread pool of Node, if there is any hope that the cluster shrinks. */
 async function deflate(cluster: Uint8Array): Promise<Uint8Array | undefined> {
+  shrinkTest ??= new ShrinkTest();
+  if (!shrinkTest.mayShrink(cluster)) return undefined;
   const options = {
     windowBits: WINDOW_BITS,
     memLevel: MEMORY_LEVEL,

@@ -48,6 +48,18 @@ test('what is zero is not stored, and what does not shrink is stored as it is', 
   expect(check()).toMatch(/2\/64 .* 0.00% compressed/);
 });
 
+test('a cluster is compressed for the little in it that shrinks', async () => {
+  const device = await make();
+  const bytes = randomBytes(2 * CLUSTER);
+  bytes.fill(0, 2 * CLUSTER - 1024);
+  await device.write(0, bytes);
+  const found = Buffer.alloc(2 * CLUSTER);
+  await device.read(0, found);
+  expect(found.equals(bytes)).toBe(true);
+  await device.close();
+  expect(check()).toMatch(/2\/64 .* 50.00% compressed/);
+});
+
 test('a part of a compressed cluster is written without losing the rest', async () => {
   const device = await make();
   await device.write(0, text('a'));
