@@ -7,7 +7,7 @@ import {
   type StreamReport,
 } from '../copy/index.js';
 import { pauseBySignal } from './copy-signals.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -47,7 +47,7 @@ export async function copyStream(
   }
   if (source === STREAM) {
     checkOptions(options, FROM_STREAM, 'read from standard input');
-    const report = await withBar(shell, (show) =>
+    const report = await withBar('Copying', shell, (show) =>
       steered(
         copyFromStream(shell.input(), target, { ...options, signal, onProgress: show }),
         shell,
@@ -62,7 +62,7 @@ export async function copyStream(
   if (shell.isTerminal) {
     throw new TypeError('standard output is a terminal: send it into a file or a program');
   }
-  const report = await withBar(shell, (show) =>
+  const report = await withBar('Copying', shell, (show) =>
     steered(copyToStream(source, shell.output(), { ...options, signal, onProgress: show }), shell),
   );
   note(report, shell);
@@ -109,21 +109,4 @@ function describe({ size, movedBytes, durationMs }: StreamReport): string {
   const rate = formatRate(size, durationMs);
   const time = formatDuration(durationMs);
   return `Copied a stream of ${formatBytes(size)}: ${formatBytes(movedBytes)} of data, in ${time} (${rate}).`;
-}
-
-/** Follows the work with a bar, where there is a terminal for one; of a stream nobody knows how long it will be. */
-async function withBar<T>(
-  shell: Shell,
-  work: (show: (progress: { doneBytes: number; totalBytes?: number }) => void) => Promise<T>,
-): Promise<T> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  try {
-    return await work(({ doneBytes, totalBytes = 0 }) => {
-      const phase = totalBytes === 0 ? `Copying: ${formatBytes(doneBytes)}` : 'Copying';
-      bar.show({ phase, totalBytes, doneBytes, elapsedMs: performance.now() - started });
-    });
-  } finally {
-    bar.stop();
-  }
 }

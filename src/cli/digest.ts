@@ -4,7 +4,7 @@ import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { readDigest, type StoredDigest } from './digest-file.js';
 import { Exit } from './exit.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -81,22 +81,15 @@ async function tellWhether(
   shell.exitCode = same ? Exit.done : Exit.failed;
 }
 
-async function digestWithBar(
+function digestWithBar(
   source: DeviceSource,
   options: DigestOptions,
   shell: Shell,
 ): Promise<DigestReport> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  try {
-    return await digest(source, {
+  return withBar('Reading', shell, (show) =>
+    digest(source, {
       ...options,
-      onProgress: ({ readBytes, totalBytes }) => {
-        const elapsedMs = performance.now() - started;
-        bar.show({ phase: 'Reading', totalBytes, doneBytes: readBytes, elapsedMs });
-      },
-    });
-  } finally {
-    bar.stop();
-  }
+      onProgress: ({ readBytes, totalBytes }) => show({ doneBytes: readBytes, totalBytes }),
+    }),
+  );
 }
