@@ -203,6 +203,8 @@ async function dumpCommand(
   using bits = await image.load(name);
   const { size, granularity, dirtyBytes } = bits;
   if (flags.json) {
+    // In a document that is begun there is no room for another.
+    shell.failureDocument = undefined;
     const head = { name, size, granularity, dirtyBytes, digest: bits.digest() };
     await shell.print(`${JSON.stringify(head).slice(0, -1)},"ranges":[`);
   }

@@ -99,6 +99,8 @@ async function* extentsOf({ device, kinds, shell }: MapWork): AsyncGenerator<Sta
 async function printJson(work: MapWork): Promise<void> {
   let separator = '[';
   for await (const ranges of extentsOf(work)) {
+    // In an array that is begun there is no room for another document.
+    work.shell.failureDocument = undefined;
     const lines = ranges.map((range) => extentJson(range, work.kinds));
     await work.shell.print(`${separator}${lines.join(',\n')}`);
     separator = ',\n';

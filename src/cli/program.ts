@@ -7,6 +7,7 @@ import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
 import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
+import { printFailure } from './failure-document.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
@@ -38,6 +39,7 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
   } catch (error) {
     // Commander has printed its own message already.
     if (!(error instanceof CommanderError)) {
+      await printFailure(error, shell);
       shell.note(describeError(error, { stack: Boolean(process.env.LACUNA_DEBUG) }));
     }
     if (shell.signal.aborted) return Exit.interrupted;
@@ -57,7 +59,10 @@ function buildProgram(shell: Shell): Command {
       outputError: (text, write) => write(text.replace(/^error: /, 'lacuna: ')),
     })
     .showHelpAfterError('Run it with --help to see how it is used.')
-    .addHelpText('after', AFTER_HELP);
+    .addHelpText('after', AFTER_HELP)
+    .hook('preAction', (_program, command) => {
+      if (command.opts().json) shell.failureDocument = {};
+    });
   registerCopy(program, shell);
   registerMap(program, shell);
   registerInfo(program, shell);

@@ -38,6 +38,11 @@ export interface Shell {
   exitCode: number;
   /** What an error that is nobody's misuse exits with; 1 unless that means something else. */
   failureCode: number;
+  /**
+   * What the JSON document of a failure holds beside the failure itself; absent where there shall be none: without
+   * `--json`, and where standard output has no room for it.
+   */
+  failureDocument?: object | undefined;
 }
 
 const DEFAULT_WIDTH = 80;

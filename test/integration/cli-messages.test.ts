@@ -292,8 +292,50 @@ describe('copy --json', () => {
       ['copy', '--json', '--request-size', '3', uri, 'x.raw'],
     ]);
     expect(last(dry.stdout)).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN' });
-    expect([misuse.code, last(misuse.stdout).type]).toEqual([2, 'error']);
+    expect(last(misuse.stdout)).toMatchObject({
+      type: 'error',
+      message: expect.stringContaining('--request-size'),
+    });
+    expect(misuse.code).toBe(2);
   });
+});
+
+test.each([
+  'map no',
+  'info no',
+  'compare no no',
+  'digest no',
+  'populate no -o x.bitmaps',
+  'serve no --socket s',
+  'bitmap list no.qcow2',
+  'bitmap dump no.qcow2 b0',
+  'commit no.qcow2',
+  'rebase no.qcow2 -b d.raw -F raw',
+  'copy no x.raw',
+  'copy - no/x.raw',
+])('%s --json tells its failure in a document', async (line) => {
+  const { code, stdout, stderr } = await lacuna(...line.split(' '), '--json');
+  expect([code, stderr]).toEqual([
+    line.startsWith('compare') ? 2 : 1,
+    expect.stringContaining('(ERR_DEVICE_OPEN)'),
+  ]);
+  const told = JSON.parse(stdout.trimEnd().split('\n').at(-1) as string);
+  expect(told).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN', errno: 'ENOENT' });
+  const plain = await lacuna(...line.split(' '));
+  expect(plain.stdout).toBe('');
+});
+
+test('an array that was begun is not followed by another document', async () => {
+  const { uri } = await peers.nbdkit([
+    'eval',
+    'get_size=echo 2M',
+    'pread=exit 1',
+    'can_extents=exit 0',
+    'extents=[ $4 -lt 1048576 ] && echo "0 512K hole,zero" && echo "512K 512K"',
+  ]);
+  const { code, stdout, stderr } = await lacuna('map', '--json', uri);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('ERR_NBD_REMOTE')]);
+  expect(stdout).toMatch(/^\[\{"start":0,[^}]*\}$/);
 });
 
 test('what a copy took is told to people, too', async () => {

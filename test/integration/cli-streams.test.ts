@@ -73,7 +73,16 @@ describe('lacuna copy SOURCE -', () => {
   });
 
   test('is misuse with what a stream cannot do', async () => {
-    const named = ['disk.raw - --on-read-error retry', '- x --allocated', 'disk.raw - --retries 2'];
+    const named = [
+      'disk.raw - --on-read-error retry',
+      '- x --allocated',
+      'disk.raw - --retries 2',
+      '- x --connections 2',
+      '- x --digest-file d',
+      'disk.raw - --reconnect 3',
+      '- x --backing-folder .',
+      'disk.raw - --rate-file r',
+    ];
     for (const args of named) {
       const { code, stderr } = await shell(`lacuna copy ${args} < /dev/null`);
       expect([code, stderr], args).toEqual([2, expect.stringContaining(args.split(' ')[2])]);
