@@ -41,7 +41,10 @@ export function checkStream(source: string, target: string, flags: CopyFlags, sh
   if (source === STREAM && target === STREAM) {
     throw new TypeError('only one of source and target can be -');
   }
-  if (source === STREAM) return checkFlags(flags, FROM_STREAM, 'read from standard input');
+  if (source === STREAM) {
+    checkFlags(flags, FROM_STREAM, 'read from standard input');
+    return;
+  }
   if (flags.json) {
     throw new TypeError('standard output holds the disk, so there is no room for --json');
   }

@@ -100,6 +100,16 @@ describe('lacuna copy SOURCE -', () => {
   });
 });
 
+test('standard output that takes nothing fails every command in one line', async () => {
+  for (const args of ['--help', 'map disk.raw', 'copy --json disk.raw full.raw']) {
+    const { code, stderr } = await shell(`lacuna ${args} > /dev/full`);
+    expect([code, stderr], args).toEqual([
+      1,
+      expect.stringMatching(/^lacuna: Cannot write to standard output \(ENOSPC\): .*\n$/),
+    ]);
+  }
+});
+
 describe('lacuna copy - TARGET', () => {
   test('makes a sparse file of what gzip unpacks', async () => {
     const { code, stderr } = await shell('gzip -1 < disk.raw | gzip -dc | lacuna copy - piped.raw');
