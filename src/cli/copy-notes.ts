@@ -1,4 +1,4 @@
-/** What the command says beside the report of a copy: what was left out, what can be gone on with, what failed. */
+/** What the command says beside the report of a copy: what was left out, and what can be gone on with. */
 import type { CopyJob, CopyReport } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
