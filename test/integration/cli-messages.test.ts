@@ -255,6 +255,12 @@ test('what to do next is said, in words of the command', async () => {
     ['copy -o cluster_size=x d.raw x.qcow2', /-o cluster_size=x: "x" is not a size/],
     ['copy -o refcount_bits=x d.raw x.qcow2', /-o refcount_bits=x: it is one of 1, 2/],
     ['info -f qcow2 d.raw', /d.raw is no qcow2 image.*-f raw/],
+    [
+      'copy --preallocation metadata d.raw x.raw',
+      /must be one of off, falloc, full for a raw file/,
+    ],
+    ['commit -f raw over.qcow2', /no qcow2 file.*-f qcow2/],
+    ['rebase -f raw -b q.qcow2 -F qcow2 over.qcow2', /no qcow2 file.*-f qcow2/],
     ['demo --size 1M', /--size must be 64 MiB or more/],
     ['demo --folder d.raw', /d.raw \(ENOTDIR\): .*no folder/],
     ['demo --folder no', /no \(ENOENT\): there is no such folder/],
