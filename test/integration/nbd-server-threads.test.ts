@@ -2,7 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
+import { readdirSync, readlinkSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -93,13 +93,25 @@ async function readAll(client: NbdClient, length: number): Promise<Buffer> {
   return bytes;
 }
 
-const openFiles = () => readdirSync('/proc/self/fd').length;
+/** Sockets that this process holds: of each client both ends. */
+function openSockets(): number {
+  const names = readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return 'closed meanwhile';
+    }
+  });
+  return names.filter((name) => name.startsWith('socket:')).length;
+}
 
 describe('clients beyond the first', () => {
   test('are served by other threads, each the same bytes', async () => {
     const served = await serveFile();
+    const before = openSockets();
     const clients = await connectAll(served, 5);
     expect(served.threads).toHaveLength(2);
+    expect(openSockets()).toBe(before + 10);
     expect(served.server.connectionCount).toBe(5);
     const all = await Promise.all(clients.map((client) => readAll(client, 8 * MiB)));
     for (const bytes of all) expect(bytes.equals(served.content)).toBe(true);
@@ -216,7 +228,9 @@ describe('a thread that cannot serve', () => {
     const served = await serveFile();
     renameSync(served.file, `${served.file}.old`);
     writeFileSync(served.file, Buffer.alloc(8 * MiB, 1));
+    const before = openSockets();
     const clients = await connectAll(served, 4);
+    expect(openSockets()).toBe(before + 8);
     for (const client of clients) {
       expect((await readAll(client, 8 * MiB)).equals(served.content)).toBe(true);
     }
@@ -312,10 +326,12 @@ describe('closing', () => {
     // All that a client has sent before the server closes is answered, but a part may be on its way still.
     expect(outcomes.filter(({ status }) => status === 'fulfilled').length).toBeGreaterThan(3);
     expect(served.server.connectionCount).toBe(0);
+    // What Node says of threads that are no more.
+    expect(served.threads.map(({ threadId }) => threadId)).toEqual([-1, -1]);
   });
 
   test('waits for no thread that is only beginning, and leaves nothing open', async () => {
-    const before = openFiles();
+    const before = openSockets();
     for (let round = 0; round < 5; round++) {
       const served = await serveFile({ size: MiB });
       const clients = Array.from({ length: 6 }, () => new RawClient(served.socket));
@@ -325,7 +341,7 @@ describe('closing', () => {
       await Promise.all(clients.map((client) => client.ended()));
       await served.device.close();
     }
-    await expect.poll(openFiles, { timeout: 5000 }).toBeLessThanOrEqual(before + 2);
+    await expect.poll(openSockets, { timeout: 5000 }).toBe(before);
   });
 
   test('ends clients that do not end by themselves', async () => {
