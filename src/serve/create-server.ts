@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { DeviceDescription } from '../block/index.js';
-import { checkCount, type NbdHost, NbdServer } from '../nbd/server/index.js';
+import { checkCount, guarded, type NbdHost, NbdServer } from '../nbd/server/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
 import type { ServedDevice, ServeOptions } from './options.js';
 import { ThreadHost } from './thread-host.js';
@@ -21,8 +21,8 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
   const copyDescriptor = await descriptorCopier();
   if (copyDescriptor === undefined) return new NbdServer(options);
   const work = workOf(options);
-  const host = (own: NbdHost) =>
-    new ThreadHost({ own, work, copyDescriptor, onDeviceError: options.onDeviceError });
+  const onDeviceError = guarded(options.onDeviceError);
+  const host = (own: NbdHost) => new ThreadHost({ own, work, copyDescriptor, onDeviceError });
   return new NbdServer(options, (own) => Array.from({ length: threads }, () => host(own)));
 }
 

@@ -10,7 +10,8 @@ export interface ThreadHostOptions {
   readonly own: NbdHost;
   readonly work: ServingWork;
   readonly copyDescriptor: CopyDescriptor;
-  readonly onDeviceError?: ((error: unknown) => void) | undefined;
+  /** Never throws. */
+  readonly onDeviceError: (error: unknown) => void;
 }
 
 /** A thread without clients ends after this time; whoever has several connections often comes again. */
@@ -53,7 +54,7 @@ export class ThreadHost implements NbdHost {
   }
 
   #begin(): Thread {
-    const { work, own, onDeviceError = nothing } = this.#options;
+    const { work, own, onDeviceError } = this.#options;
     return new Thread({
       work,
       keys: this.#keys,
@@ -76,8 +77,6 @@ export class ThreadHost implements NbdHost {
     this.#unusable = true;
     this.#thread = undefined;
     const message = `One thread less serves clients: ${cause.message}`;
-    this.#options.onDeviceError?.(new LacunaError(cause.code, message, { cause }));
+    this.#options.onDeviceError(new LacunaError(cause.code, message, { cause }));
   }
 }
-
-function nothing(): void {}

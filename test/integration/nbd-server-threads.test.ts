@@ -268,6 +268,24 @@ describe('what one thread tells, every thread does:', () => {
     expect(served.deviceErrors[1]).toMatchObject({ code: 'ERR_DEVICE_SHORT', offset: 7 * MiB });
   });
 
+  test('whoever listens, though it throws', async () => {
+    const heard: unknown[] = [];
+    const onDeviceError = (error: unknown) => {
+      heard.push(error);
+      throw new Error('not the fault of a client');
+    };
+    const served = await serveFile({ onDeviceError });
+    const clients = await connectAll(served, 2);
+    truncateSync(served.file, MiB);
+    for (const client of clients) {
+      await expect(client.read(7 * MiB, Buffer.alloc(KiB))).rejects.toMatchObject({ errno: 'EIO' });
+    }
+    // It cannot begin with a file that was cut.
+    clients.push(await connect(served.uri));
+    await expect.poll(() => heard).toHaveLength(3);
+    for (const client of clients) await client.read(0, Buffer.alloc(KiB));
+  });
+
   test('clients that break the protocol, or are too slow', async () => {
     const served = await serveFile({ handshakeTimeoutMs: 500 });
     const [first] = await connectAll(served, 2);
