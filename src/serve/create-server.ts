@@ -28,7 +28,8 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
 
 /**
  * Whether every opening shows the same bytes. Of a device that is written some are in the memory of one opening alone,
- * such as the tables of an image; and a server may let in only so many openings of its export.
+ * such as the tables of an image; so it is with an image that others may write meanwhile, and a server may let in only
+ * so many openings of its export.
  */
 function isAlikeEverywhere({ device }: ServedDevice): boolean {
   return !device.capabilities.write && isInFiles(device.description);
@@ -36,7 +37,7 @@ function isAlikeEverywhere({ device }: ServedDevice): boolean {
 
 function isInFiles(description: DeviceDescription | null | undefined): boolean {
   if (description?.driver === 'file') return true;
-  if (description?.driver !== 'qcow2') return false;
+  if (description?.driver !== 'qcow2' || description['force-share']) return false;
   const { file, backing, 'data-file': dataFile } = description;
   return [file, backing ?? file, dataFile ?? file].every(isInFiles);
 }

@@ -177,6 +177,25 @@ describe('there are no other threads', () => {
     expect(served.threads).toEqual([]);
   });
 
+  test('for an image that others may write, so that all clients see the same', async () => {
+    const image = join(await peers.folder(), 'disk.qcow2');
+    await finish('qemu-img', ['create', '-f', 'qcow2', image, '1M']);
+    await using device = await openDevice(image, { forceShare: true });
+    await using server = await createServer({ exports: [{ name: '', device }], threads: 2 });
+    await server.listen({ type: 'unix', path: `${image}.sock` });
+    const byteOf = async (client: NbdClient) => {
+      const byte = Buffer.alloc(1);
+      await client.read(0, byte);
+      return byte[0];
+    };
+    const first = await connect(server.uri(''));
+    const before = await byteOf(first);
+    const { code } = await finish('qemu-io', ['-c', 'write -P 7 0 64k', image]);
+    expect(code).toBe(0);
+    const others = [await connect(server.uri('')), await connect(server.uri(''))];
+    expect(await Promise.all(others.map(byteOf))).toEqual([before, before]);
+  });
+
   test('for a device that is but in this one', async () => {
     const device = await openDevice('driver=memory,size=1M');
     await using server = await createServer({ exports: [{ name: '', device }], threads: 2 });
