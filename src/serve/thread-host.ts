@@ -27,6 +27,8 @@ export class ThreadHost implements NbdHost {
   #thread: Thread | undefined;
   #idle: NodeJS.Timeout | undefined;
   #unusable = false;
+  /** The threads that it has had are no more. */
+  #ended: Promise<unknown> = Promise.resolve();
 
   constructor(options: ThreadHostOptions) {
     this.#options = options;
@@ -50,7 +52,8 @@ export class ThreadHost implements NbdHost {
 
   async close(): Promise<void> {
     clearTimeout(this.#idle);
-    await this.#end();
+    this.#end();
+    await this.#ended;
   }
 
   #begin(): Thread {
@@ -61,16 +64,16 @@ export class ThreadHost implements NbdHost {
       own,
       onDeviceError,
       onIdle: () => {
-        this.#idle = setTimeout(() => void this.#end(), IDLE_MS).unref();
+        this.#idle = setTimeout(() => this.#end(), IDLE_MS).unref();
       },
       onLost: (error) => this.#lost(error),
     });
   }
 
-  async #end(): Promise<void> {
+  #end(): void {
     const thread = this.#thread;
     this.#thread = undefined;
-    await thread?.end();
+    this.#ended = Promise.all([this.#ended, thread?.end()]);
   }
 
   #lost(cause: LacunaError): void {

@@ -264,6 +264,17 @@ describe('a thread that cannot serve', () => {
     expect(served.threads).toHaveLength(2);
   });
 
+  test('says why', async () => {
+    const bitmap = new Bitmap({ size: 8 * MiB, granularity: 64 * KiB });
+    const served = await serveFile({ bitmap });
+    bitmap.resize(16 * MiB);
+    const clients = await connectAll(served, 2);
+    expect((await readAll(clients[1], 8 * MiB)).equals(served.content)).toBe(true);
+    expect(served.deviceErrors).toMatchObject([
+      { code: 'ERR_WORKER_LOST', message: expect.stringContaining('the device has 8388608') },
+    ]);
+  });
+
   test('that dies before it has its client leaves that to the server', async () => {
     const served = await serveFile();
     const kill = (worker: Worker) => void worker.terminate();
@@ -373,6 +384,21 @@ describe('closing', () => {
     await served.server.close({ timeoutMs: 100 });
     expect(served.server.connectionCount).toBe(0);
   });
+});
+
+test('closing waits for a thread that is ending because it has no clients', async () => {
+  const served = await serveFile();
+  const clients = await connectAll(served, 2);
+  let isThere = true;
+  served.threads[0].once('exit', () => {
+    isThere = false;
+  });
+  await clients[1].close();
+  while (served.server.connectionCount > 1) await sleep(1);
+  // The time after which it is told to end.
+  await sleep(5000);
+  await served.server.close();
+  expect(isThere).toBe(false);
 });
 
 test('threads without clients end, and begin again for the next', async () => {
