@@ -17,7 +17,8 @@ export interface ServeOptions extends Omit<NbdServerOptions, 'exports'> {
   /**
    * Worker threads that serve clients beside the calling thread, which takes the first of them; 0 does without. Each
    * opens the devices anew when it gets its first client. Default: one for each further processor, at most 7. There
-   * are none where a device can be written, or is not made of files alone, nor without koffi.
+   * are none where a device can be written, is an image that others may write (`force-share`), or is not made of files
+   * alone, nor without koffi.
    */
   readonly threads?: number;
 }

@@ -10,7 +10,8 @@ export interface ThreadHostOptions {
   readonly own: NbdHost;
   readonly work: ServingWork;
   readonly copyDescriptor: CopyDescriptor;
-  readonly onDeviceError?: ((error: unknown) => void) | undefined;
+  /** Never throws. */
+  readonly onDeviceError: (error: unknown) => void;
 }
 
 /** A thread without clients ends after this time; whoever has several connections often comes again. */
@@ -26,6 +27,8 @@ export class ThreadHost implements NbdHost {
   #thread: Thread | undefined;
   #idle: NodeJS.Timeout | undefined;
   #unusable = false;
+  /** The threads that it has had are no more. */
+  #ended: Promise<unknown> = Promise.resolve();
 
   constructor(options: ThreadHostOptions) {
     this.#options = options;
@@ -49,35 +52,34 @@ export class ThreadHost implements NbdHost {
 
   async close(): Promise<void> {
     clearTimeout(this.#idle);
-    await this.#end();
+    this.#end();
+    await this.#ended;
   }
 
   #begin(): Thread {
-    const { work, own, onDeviceError = nothing } = this.#options;
+    const { work, own, onDeviceError } = this.#options;
     return new Thread({
       work,
       keys: this.#keys,
       own,
       onDeviceError,
       onIdle: () => {
-        this.#idle = setTimeout(() => void this.#end(), IDLE_MS).unref();
+        this.#idle = setTimeout(() => this.#end(), IDLE_MS).unref();
       },
       onLost: (error) => this.#lost(error),
     });
   }
 
-  async #end(): Promise<void> {
+  #end(): void {
     const thread = this.#thread;
     this.#thread = undefined;
-    await thread?.end();
+    this.#ended = Promise.all([this.#ended, thread?.end()]);
   }
 
   #lost(cause: LacunaError): void {
     this.#unusable = true;
     this.#thread = undefined;
     const message = `One thread less serves clients: ${cause.message}`;
-    this.#options.onDeviceError?.(new LacunaError(cause.code, message, { cause }));
+    this.#options.onDeviceError(new LacunaError(cause.code, message, { cause }));
   }
 }
-
-function nothing(): void {}

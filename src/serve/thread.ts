@@ -27,8 +27,6 @@ export interface ThreadOptions {
 /** A thread that has been told to end, and does not, is ended from outside after this time. */
 const END_GRACE_MS = 3000;
 
-const LOST = 'A serving thread ended, and its clients with it; they may connect again';
-
 /** One worker thread, from its start to its end, and its clients. */
 export class Thread {
   readonly #options: ThreadOptions;
@@ -37,7 +35,7 @@ export class Thread {
   readonly #finished: Promise<void>;
   #stop: () => void = nothing;
   /** Why it could not serve. */
-  #failure: LacunaError | undefined;
+  #failure: Error | undefined;
   #nextId = 0;
   #ending = false;
 
@@ -81,21 +79,25 @@ export class Thread {
     // What it said last may still be on its way.
     for (let rest = this.#next(); rest !== undefined; rest = this.#next()) this.#hear(rest);
     this.#port.close();
-    const lost = this.#failure ?? new LacunaError('ERR_WORKER_LOST', LOST, { cause });
+    const lost = lostTo(this.#failure ?? cause);
     for (const client of this.#clients.values()) client.lost(lost, this.#options.own);
     this.#clients.clear();
     if (!this.#ending) this.#options.onLost(lost);
   }
 
-  /** Resolves when the thread is no more, to what it threw. */
+  /** Resolves when the thread is no more, and does nothing any more with what it was given, to what it threw. */
   async #live(port: MessagePort): Promise<unknown> {
     const { work, keys } = this.#options;
     const workerData: ThreadTask = { work, keys, port };
     const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
     const worker = new Worker(url, { workerData, transferList: [port] });
     this.#stop = () => void worker.terminate();
+    let failure: unknown;
+    worker.on('error', (error) => {
+      failure = error;
+    });
     return new Promise((resolve) => {
-      worker.on('error', resolve).on('exit', () => resolve(undefined));
+      worker.on('exit', () => resolve(failure));
     });
   }
 
@@ -105,7 +107,7 @@ export class Thread {
 
   #hear(message: FromThread): void {
     if (message.type === 'deviceError') this.#options.onDeviceError(fromWire(message.error));
-    else if (message.type === 'failed') this.#failure = fromWire(message.error) as LacunaError;
+    else if (message.type === 'failed') this.#failure = fromWire(message.error);
     else if (message.type === 'taken') this.#clients.get(message.id)?.taken();
     else this.#closed(message.id, message.failure);
   }
@@ -116,6 +118,13 @@ export class Thread {
     client?.ended(failure && fromWire(failure));
     if (this.#clients.size === 0) this.#options.onIdle();
   }
+}
+
+function lostTo(cause: unknown): LacunaError {
+  if (cause instanceof LacunaError) return cause;
+  const why = cause instanceof Error ? ` (${cause.message})` : '';
+  const message = `A serving thread ended${why}; the clients that it had may connect again`;
+  return new LacunaError('ERR_WORKER_LOST', message, { cause });
 }
 
 function nothing(): void {}

@@ -189,6 +189,25 @@ describe('there are no other threads', () => {
     expect(served.threads).toEqual([]);
   });
 
+  test('for an image that others may write, so that all clients see the same', async () => {
+    const image = join(await peers.folder(), 'disk.qcow2');
+    await finish('qemu-img', ['create', '-f', 'qcow2', image, '1M']);
+    await using device = await openDevice(image, { forceShare: true });
+    await using server = await createServer({ exports: [{ name: '', device }], threads: 2 });
+    await server.listen({ type: 'unix', path: `${image}.sock` });
+    const byteOf = async (client: NbdClient) => {
+      const byte = Buffer.alloc(1);
+      await client.read(0, byte);
+      return byte[0];
+    };
+    const first = await connect(server.uri(''));
+    const before = await byteOf(first);
+    const { code } = await finish('qemu-io', ['-c', 'write -P 7 0 64k', image]);
+    expect(code).toBe(0);
+    const others = [await connect(server.uri('')), await connect(server.uri(''))];
+    expect(await Promise.all(others.map(byteOf))).toEqual([before, before]);
+  });
+
   test('for a device that is but in this one', async () => {
     const device = await openDevice('driver=memory,size=1M');
     await using server = await createServer({ exports: [{ name: '', device }], threads: 2 });
@@ -259,6 +278,17 @@ describe('a thread that cannot serve', () => {
     expect(served.threads).toHaveLength(2);
   });
 
+  test('says why', async () => {
+    const bitmap = new Bitmap({ size: 8 * MiB, granularity: 64 * KiB });
+    const served = await serveFile({ bitmap });
+    bitmap.resize(16 * MiB);
+    const clients = await connectAll(served, 2);
+    expect((await readAll(clients[1], 8 * MiB)).equals(served.content)).toBe(true);
+    expect(served.deviceErrors).toMatchObject([
+      { code: 'ERR_WORKER_LOST', message: expect.stringContaining('the device has 8388608') },
+    ]);
+  });
+
   test('that dies before it has its client leaves that to the server', async () => {
     const served = await serveFile();
     const kill = (worker: Worker) => void worker.terminate();
@@ -280,6 +310,24 @@ describe('what one thread tells, every thread does:', () => {
     }
     await expect.poll(() => served.deviceErrors).toHaveLength(2);
     expect(served.deviceErrors[1]).toMatchObject({ code: 'ERR_DEVICE_SHORT', offset: 7 * MiB });
+  });
+
+  test('whoever listens, though it throws', async () => {
+    const heard: unknown[] = [];
+    const onDeviceError = (error: unknown) => {
+      heard.push(error);
+      throw new Error('not the fault of a client');
+    };
+    const served = await serveFile({ onDeviceError });
+    const clients = await connectAll(served, 2);
+    truncateSync(served.file, MiB);
+    for (const client of clients) {
+      await expect(client.read(7 * MiB, Buffer.alloc(KiB))).rejects.toMatchObject({ errno: 'EIO' });
+    }
+    // It cannot begin with a file that was cut.
+    clients.push(await connect(served.uri));
+    await expect.poll(() => heard).toHaveLength(3);
+    for (const client of clients) await client.read(0, Buffer.alloc(KiB));
   });
 
   test('clients that break the protocol, or are too slow', async () => {
@@ -352,6 +400,21 @@ describe('closing', () => {
     await served.server.close({ timeoutMs: 100 });
     expect(served.server.connectionCount).toBe(0);
   });
+});
+
+test('closing waits for a thread that is ending because it has no clients', async () => {
+  const served = await serveFile();
+  const clients = await connectAll(served, 2);
+  let isThere = true;
+  served.threads[0].once('exit', () => {
+    isThere = false;
+  });
+  await clients[1].close();
+  while (served.server.connectionCount > 1) await sleep(1);
+  // The time after which it is told to end.
+  await sleep(5000);
+  await served.server.close();
+  expect(isThere).toBe(false);
 });
 
 test('threads without clients end, and begin again for the next', async () => {

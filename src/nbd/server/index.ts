@@ -9,5 +9,5 @@ export type {
 export type { NbdConnection, NbdHost } from './host.js';
 export { checkCount, type NbdServerLimits } from './limits.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
-export { NbdService, type NbdServiceOptions } from './service.js';
+export { guarded, NbdService, type NbdServiceOptions } from './service.js';
 export { type OfferedTls, offeredTls, type ServerKeys } from './start-tls.js';
