@@ -24,7 +24,7 @@ export interface ThreadOptions {
   readonly onLost: (error: LacunaError) => void;
 }
 
-/** A thread that has been told to end, and does not, is ended from outside after this time. */
+/** A thread that has been told to end, and does not, is left alone after this time. */
 const END_GRACE_MS = 3000;
 
 /** One worker thread, from its start to its end, and its clients. */
@@ -33,7 +33,7 @@ export class Thread {
   readonly #clients = new Map<number, HandedClient>();
   readonly #port: MessagePort;
   readonly #finished: Promise<void>;
-  #stop: () => void = nothing;
+  #leave: () => void = nothing;
   /** Why it could not serve. */
   #failure: Error | undefined;
   #nextId = 0;
@@ -61,7 +61,11 @@ export class Thread {
     return client;
   }
 
-  /** Ends it, once its clients are gone. One that hangs in a call of the system is not waited for. */
+  /**
+   * Ends it, once its clients are gone. One that hangs in a call of the system is not waited for, but it will hear of its
+   * end when that returns. It is not terminated: that would end nothing sooner, and one that is loading koffi would take
+   * the whole process with it.
+   */
   async end(): Promise<void> {
     this.#ending = true;
     this.#port.postMessage({ type: 'end' } satisfies ToThread);
@@ -71,7 +75,7 @@ export class Thread {
     });
     await Promise.race([this.#finished, grace]);
     clearTimeout(timer);
-    this.#stop();
+    this.#leave();
   }
 
   async #run(port: MessagePort): Promise<void> {
@@ -91,7 +95,7 @@ export class Thread {
     const workerData: ThreadTask = { work, keys, port };
     const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
     const worker = new Worker(url, { workerData, transferList: [port] });
-    this.#stop = () => void worker.terminate();
+    this.#leave = () => worker.unref();
     let failure: unknown;
     worker.on('error', (error) => {
       failure = error;
