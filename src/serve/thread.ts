@@ -4,6 +4,7 @@ import {
   type MessagePort,
   receiveMessageOnPort,
   Worker,
+  type WorkerOptions,
 } from 'node:worker_threads';
 import { fromWire, LacunaError, type WireError } from '../errors/index.js';
 import type { NbdConnection, NbdHost, ServerKeys } from '../nbd/server/index.js';
@@ -94,7 +95,7 @@ export class Thread {
     const { work, keys } = this.#options;
     const workerData: ThreadTask = { work, keys, port };
     const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
-    const worker = new Worker(url, { workerData, transferList: [port] });
+    const worker = new Worker(url, { workerData, transferList: [port], ...forFiles() });
     this.#leave = () => worker.unref();
     let failure: unknown;
     worker.on('error', (error) => {
@@ -122,6 +123,12 @@ export class Thread {
     client?.ended(failure && fromWire(failure));
     if (this.#clients.size === 0) this.#options.onIdle();
   }
+}
+
+/** Node refuses to run a file where it is told of which type the text of the program is, and threads are told the same. */
+function forFiles(): Pick<WorkerOptions, 'execArgv'> {
+  const isText = process.execArgv.some((argument) => argument.startsWith('--input-type'));
+  return isText ? { execArgv: [] } : {};
 }
 
 function lostTo(cause: unknown): LacunaError {

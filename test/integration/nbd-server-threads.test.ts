@@ -178,6 +178,36 @@ describe('clients beyond the first', () => {
   });
 });
 
+test('a program that is no file has threads as well', async () => {
+  const folder = await peers.folder();
+  const [file, socket] = [join(folder, 'disk.raw'), join(folder, 's')];
+  writeFileSync(file, randomBytes(MiB));
+  const text = `
+    import { createServer, openDevice } from 'lacuna';
+    import { NbdClient } from 'lacuna/nbd';
+    const device = await openDevice(${JSON.stringify(file)});
+    const exports = [{ name: '', device }];
+    const server = await createServer({ exports, threads: 1, onDeviceError: console.log });
+    const address = await server.listen({ type: 'unix', path: ${JSON.stringify(socket)} });
+    const clients = [];
+    for (let i = 0; i < 2; i++) {
+      const client = await NbdClient.connect({ server: address });
+      await client.read(0, Buffer.alloc(512));
+      clients.push(client);
+    }
+    for (const client of clients) await client.close();
+    await server.close();
+    await device.close();
+  `;
+  const args = ['--input-type=module', '--eval', text];
+  const cwd = process.cwd();
+  expect(await finish(process.execPath, args, { cwd })).toEqual({
+    code: 0,
+    stdout: '',
+    stderr: '',
+  });
+});
+
 describe('there are no other threads', () => {
   test.each([
     ['where it is said', { threads: 0 }],
