@@ -382,6 +382,12 @@ describe('who connects', () => {
       /at most 107/,
     ],
     ['an empty path', { server: { type: 'unix', path: '' } }, /path .* is empty/],
+    ['a path that ends early', { server: { type: 'unix', path: '/tmp/a\0b' } }, /path .* NUL/],
+    [
+      'a host that ends early',
+      { server: { type: 'inet', host: 'localhost\0.example.com', port: 1 } },
+      /host contains a NUL/,
+    ],
     ['a port that is none', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
     ['a long name', { server: nobody, export: 'x'.repeat(4097) }, /export name is 4097 bytes/],
     ['a long context', { server: nobody, contexts: ['x'.repeat(4097)] }, /context name is 4097/],
