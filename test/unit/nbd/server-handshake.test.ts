@@ -260,6 +260,7 @@ describe('metadata contexts', () => {
     ['a SET of nothing', set(''), []],
     ['a SET that fails: no such export', set('dritte', all[0]), []],
     ['a SET that fails: broken', encodeOption(Option.setMetaContext, numbers([4, 0], [4, 9])), []],
+    ['a SET that fails: too long', encodeOption(Option.setMetaContext, Buffer.alloc(2 ** 19)), []],
     ['a SET for another export', set('zweite', all[0]), []],
     ['a LIST, which changes nothing', list('', all[1]), [all[0]]],
   ])('what was set is replaced by %s', (_, option, names) => {
