@@ -59,6 +59,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   readonly #inPieces = new Set<Promise<void>>();
   /** The longest zero or trim request that the server is believed to take. */
   #longestChange: number;
+  #leaving: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -134,6 +135,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
       structured,
       extended,
       contexts: new Map(contexts.map(({ id, name }) => [id, name])),
+      onShuttingDown: () => void this.#leave(),
     });
     transport.sink = this.#session;
   }
@@ -142,7 +144,10 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     return this.#session.pending;
   }
 
-  /** Whether the server said that it is going away: it takes no new requests. */
+  /**
+   * Whether the server said that it is going away: it takes no new requests, and the connection ends when all is
+   * answered.
+   */
   get shuttingDown(): boolean {
     return this.#session.shuttingDown;
   }
@@ -236,14 +241,23 @@ export class NbdClient extends ExportProperties implements NbdRequests {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#inPieces);
-    await this.#session.drain();
-    if (this.#session.alive) {
-      this.#session.sendDisconnect();
-      this.#transport.end();
-    }
+    await this.#leave();
     const timer = setTimeout(() => this.#destroy(), GOODBYE_MS);
     await this.#transport.ended;
     clearTimeout(timer);
+  }
+
+  /** When all is answered, says goodbye: once, for the caller or because the server is going away. */
+  #leave(): Promise<void> {
+    this.#leaving ??= this.#sayGoodbye();
+    return this.#leaving;
+  }
+
+  async #sayGoodbye(): Promise<void> {
+    await this.#session.drain();
+    if (!this.#session.alive) return;
+    this.#session.sendDisconnect();
+    this.#transport.end();
   }
 
   #destroy(): void {
