@@ -474,6 +474,26 @@ describe('block status', () => {
     expect(short.map(extentsOf)).toEqual([[[7, 0]], [[7, 1]]]);
   });
 
+  test.each<[string, (offset: number) => ExtentList[]]>([
+    ['nothing', () => []],
+    ['an empty list', (offset) => [new ExtentList(offset)]],
+    ['of bytes behind', (offset) => [ExtentList.of(offset + 1, SIZE, 6)]],
+    ['of bytes before', (offset) => [ExtentList.of(offset - 1, SIZE, 6)]],
+  ])('a device that tells %s fails the request, and a read takes it for data', async (_, tell) => {
+    const vague = Object.create(fakeDevice(SIZE), {
+      size: { value: SIZE },
+      limits: { value: { minimum: 1, preferred: 512 } },
+      capabilities: { value: { ...device.capabilities, exactStatus: true } },
+      someExtents: { value: async (offset: number) => tell(offset) },
+      read: { value: async (_offset: number, target: Uint8Array) => void target.fill(7) },
+    });
+    const transmission = new Transmission({ export: served({ device: vague }) });
+    const status = replies(await transmission.ask(request(STATUS, { offset: 9, length: 100 })));
+    expect(status).toMatchObject([{ code: 0x8001 }]);
+    const read = replies(await transmission.ask(request(READ, { offset: 9, length: 100_000 })));
+    expect(read).toMatchObject([{ code: 1, done: true }]);
+  });
+
   test('a device that tells more than it was asked is cut short', async () => {
     const generous = Object.create(fakeDevice(SIZE), {
       size: { value: SIZE },
