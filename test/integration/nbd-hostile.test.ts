@@ -411,6 +411,8 @@ describe('who connects', () => {
       /host contains a NUL/,
     ],
     ['a port that is none', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
+    ['a limit that is none', { server: nobody, connectTimeoutMs: Number.NaN }, /connectTimeoutMs/],
+    ['a limit below 0', { server: nobody, requestTimeoutMs: -1 }, /requestTimeoutMs must be/],
     ['a long name', { server: nobody, export: 'x'.repeat(4097) }, /export name is 4097 bytes/],
     ['a long context', { server: nobody, contexts: ['x'.repeat(4097)] }, /context name is 4097/],
   ])('with %s is told of the misuse', async (_, options, message) => {

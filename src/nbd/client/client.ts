@@ -23,6 +23,7 @@ import { type ListedExport, listExports } from './list.js';
 import type { RequestSpec } from './pending-request.js';
 import { checkRange } from './ranges.js';
 import { Session } from './session.js';
+import { checkTimeLimit } from './time-limits.js';
 import type { Transport } from './transport.js';
 
 /** Long, because a server may flush or zero a whole disk in one request. */
@@ -67,7 +68,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
    *
    * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED, ERR_NBD_TLS,
    * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED; TypeError or RangeError
-   * for an address that is none, or a name that cannot be sent.
+   * for an address or a limit that is none, or a name that cannot be sent.
    */
   static async connect(options: NbdConnectOptions): Promise<NbdClient> {
     const { server, export: exportName = '', tls } = options;
@@ -83,6 +84,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
       extended: options.extendedHeaders,
     });
     const { requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+    checkTimeLimit('requestTimeoutMs', requestTimeoutMs);
     return converse(
       conversation,
       { ...options, name },
