@@ -42,6 +42,11 @@ describe('the greeting', () => {
     const talk = new Talk().greeted();
     talk.say(Buffer.from('GET / HTTP/1.1\r\n'));
     expect(talk.failure?.code).toBe('ERR_NBD_PROTOCOL');
+    const almost = encodeOption(Option.list);
+    almost[7] ^= 1;
+    const other = new Talk().greeted();
+    other.say(almost);
+    expect(other.failure?.code).toBe('ERR_NBD_PROTOCOL');
   });
 });
 

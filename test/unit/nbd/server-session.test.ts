@@ -117,6 +117,7 @@ describe('reads and writes', () => {
     ]);
     expect(found[0].body.toString('hex')).toBe('00000000000003e8' + '0000fc18');
     expect(Number(found[1].body.readBigUInt64BE(0))).toBe(65536);
+    expect(Buffer.compare(found[1].body.subarray(8), pattern(65536))).toBe(0);
     const whole = replies(await transmission.ask(request(READ, { ...range, flags: DF })));
     expect(whole).toMatchObject([{ code: 1, done: true }]);
     expect(whole[0].body.length).toBe(8 + range.length);
@@ -568,6 +569,11 @@ describe('extended headers', () => {
     const found = await ask(numbers([8, 1000], [4, 2], [4, 0]));
     expect(found.map(({ body }) => body.readUInt32BE(0))).toEqual([0, 2]);
     expect(found[1].body.readUInt32BE(12)).toBe(1000);
+    const last = extendedRequest(STATUS, {
+      ...{ flags: PAYLOAD, offset: SIZE - 4, payload: numbers([8, 4], [4, 1]) },
+    });
+    const told = replies(await open({ export: each, contexts: each.contexts }).ask(last));
+    expect(told.map(({ body }) => [body.readUInt32BE(0), body.readUInt32BE(12)])).toEqual([[1, 4]]);
     for (const wrong of [
       numbers([8, 1000], [4, 7]),
       numbers([8, 1000], [4, 1], [4, 1]),
