@@ -16,17 +16,8 @@ const BLOCK = 65536;
 /** Blocks by number; what is in none of them reads as zero. @implements {import('lacuna').Driver} */
 class BlockTable {
   name = 'a table of blocks';
-  capabilities = {
-    write: false,
-    zero: false,
-    fastZero: false,
-    discard: false,
-    flush: false,
-    contexts: ['base:allocation'],
-    exactStatus: true,
-    multiConnection: false,
-    knownZero: false,
-  };
+  // What is not said here it cannot: it is never written, for one.
+  capabilities = { contexts: ['base:allocation'], exactStatus: true };
   // Blocks are read whole, so the device asks for whole ones.
   limits = {
     minimum: BLOCK,

@@ -193,7 +193,7 @@ export class BitmapFile implements BitmapStore {
 
   #read(fd: number): void {
     const stat = fs.fstatSync(fd);
-    if (!stat.isFile()) throw corrupt(this.path, 'it is no regular file');
+    if (!stat.isFile()) throw noFile(this.path, stat);
     if (stat.size < PREFIX_BYTES) throw corrupt(this.path, `it has only ${stat.size} bytes`);
     const length = readPrefix(this.#bytes(fd, 0, PREFIX_BYTES), this.path);
     if (length > stat.size) throw corrupt(this.path, 'it ends within its head');
@@ -386,4 +386,11 @@ function readOnlyFile(path: string): LacunaError {
 function missing(path: string): LacunaError {
   const message = `there is no file of bitmaps ${path}: check the path`;
   return new LacunaError('ERR_BITMAP_FILE', message, { device: path, errno: 'ENOENT' });
+}
+
+/** Nothing that is no file is ever advised to be removed. */
+function noFile(path: string, stat: fs.Stats): unknown {
+  if (stat.isDirectory()) return fileFailure('open', path, { code: 'EISDIR' });
+  const message = `${path} is no regular file, and so no file of bitmaps: name another`;
+  return new LacunaError('ERR_BITMAP_CORRUPT', message, { device: path });
 }

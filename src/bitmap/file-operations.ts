@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { dirname } from 'node:path';
 import { LacunaError } from '../errors/index.js';
+import { describeRefusal } from '../errors/refusal.js';
 
 /**
  * Everything that changes a file of bitmaps, one step each, so that a test can cut the power between
@@ -51,17 +52,14 @@ export function openExisting(path: string, readOnly: boolean): number | undefine
   }
 }
 
-const ADVICE: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such folder; make it, or check the path',
-};
-
 /** What the system said when it was asked to do something with a file of bitmaps. */
 export function fileFailure(action: string, path: string, error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (error instanceof LacunaError || code === undefined) return error;
+  const what = `cannot ${action} the file of bitmaps ${path}`;
   return new LacunaError(
     'ERR_BITMAP_FILE',
-    `cannot ${action} the file of bitmaps ${path} (${code}): ${ADVICE[code] ?? 'see to that, then try again'}`,
+    describeRefusal(what, code, { making: action === 'store' }),
     { device: path, errno: code, cause: error },
   );
 }

@@ -73,11 +73,11 @@ export function unknown(name: string, there: Iterable<string>): LacunaError {
   const names = [...there];
   const named = names.slice(0, MOST_NAMED).map((each) => `'${each}'`);
   const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : '';
-  const are = names.length === 0 ? 'there are none' : `there are ${named.join(', ')}${more}`;
-  return new LacunaError(
-    'ERR_BITMAP_UNKNOWN',
-    `there is no bitmap '${name}' (${are}): name one of those, or add it`,
-  );
+  const message =
+    names.length === 0
+      ? `there is no bitmap '${name}', nor any other: add it, or check what it is looked for in`
+      : `there is no bitmap '${name}' (there are ${named.join(', ')}${more}): name one of those, or add it`;
+  return new LacunaError('ERR_BITMAP_UNKNOWN', message);
 }
 
 export function wasRemoved(name: string): LacunaError {

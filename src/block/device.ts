@@ -69,7 +69,7 @@ export class Device implements AsyncDisposable {
   readonly warnings: readonly string[];
   readonly #driver: Driver;
   readonly #requests: Requests;
-  #capabilities: Capabilities;
+  #capabilities: Required<Capabilities>;
   #inFlight = 0;
   #whenIdle?: () => void;
   #closing?: Promise<void>;
@@ -97,7 +97,7 @@ export class Device implements AsyncDisposable {
   }
 
   /** What this device can do. `knownZero` ends with the first write or discard made through this opening. */
-  get capabilities(): Capabilities {
+  get capabilities(): Required<Capabilities> {
     return this.#capabilities;
   }
 

@@ -174,29 +174,32 @@ export interface Limits {
   readonly discardAlignment: number;
 }
 
-/** What a device can do. `zero`, `discard` and `flush` never stand without `write`. */
+/**
+ * What a driver can do; what it leaves out, it cannot. Of a device all is said, and `zero`, `discard` and `flush` never
+ * stand without `write`.
+ */
 export interface Capabilities {
   /** It is not read-only. */
-  readonly write: boolean;
+  readonly write?: boolean;
   /** Makes ranges read as zero without being sent the zeroes. */
-  readonly zero: boolean;
+  readonly zero?: boolean;
   /** Knows how to refuse a zero request that would be slow (ZeroOptions.fast). */
-  readonly fastZero: boolean;
+  readonly fastZero?: boolean;
   /** Can be told what is not needed any more. */
-  readonly discard: boolean;
+  readonly discard?: boolean;
   /** Can make what was written durable; without it, what has completed counts as durable. */
-  readonly flush: boolean;
-  /** The metadata contexts that `extents` answers; empty where nothing is known. */
-  readonly contexts: readonly string[];
+  readonly flush?: boolean;
+  /** The metadata contexts that `extents` answers; none where nothing is known. */
+  readonly contexts?: readonly string[];
   /**
    * A status query is worked out for all contexts whichever are asked, so that asking for one costs as much
-   * as asking for all. Default false.
+   * as asking for all.
    */
   readonly contextsTogether?: boolean;
   /** Whether the allocation status is exact, so that looking for zeroes inside data finds next to none. */
-  readonly exactStatus: boolean;
+  readonly exactStatus?: boolean;
   /** Opened several times, all see the same bytes: what one has flushed, every other one reads. */
-  readonly multiConnection: boolean;
+  readonly multiConnection?: boolean;
   /** It is known that every byte reads as zero (it was just created, or is a null device). */
-  readonly knownZero: boolean;
+  readonly knownZero?: boolean;
 }

@@ -21,6 +21,8 @@ export type {
   ZeroOptions,
 } from './driver.js';
 
+export { fileError } from './file-error.js';
+
 export { guardImage } from './image-locks.js';
 
 export { lockFile } from './lock-file.js';

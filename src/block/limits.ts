@@ -19,9 +19,22 @@ export function checkedLimits(limits: Limits): Limits {
   return { ...limits, maximum, maximumZero };
 }
 
+const NOTHING: Required<Capabilities> = {
+  write: false,
+  zero: false,
+  fastZero: false,
+  discard: false,
+  flush: false,
+  contexts: [],
+  contextsTogether: false,
+  exactStatus: false,
+  multiConnection: false,
+  knownZero: false,
+};
+
 /** What a driver can really do: an operation needs its method, and every change needs `write`. */
-export function derivedCapabilities(driver: Driver, readOnly: boolean): Capabilities {
-  const can = driver.capabilities;
+export function derivedCapabilities(driver: Driver, readOnly: boolean): Required<Capabilities> {
+  const can = { ...NOTHING, ...driver.capabilities };
   const write = !readOnly && can.write && driver.write !== undefined;
   const zero = write && can.zero && driver.zero !== undefined;
   return {

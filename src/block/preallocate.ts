@@ -34,7 +34,9 @@ export interface PreallocateOptions {
 export async function preallocate(fd: number, options: PreallocateOptions): Promise<void> {
   const { size, preallocation, signal } = options;
   if (!NAMES.includes(preallocation)) {
-    throw new TypeError(`preallocation must be ${NAMES.join(', ')}, not ${preallocation}`);
+    throw new TypeError(
+      `preallocation must be one of ${NAMES.join(', ')} for a raw file, not ${preallocation}`,
+    );
   }
   if (preallocation === 'off') return;
   const step = preallocation === 'full' ? FULL_STEP : FALLOC_STEP;

@@ -46,7 +46,8 @@ export async function createRawFile(
   } catch (error) {
     if (exclusive && fd !== undefined) fs.rmSync(filename, { force: true });
     if (error instanceof LacunaError || error instanceof TypeError) throw error;
-    throw fileError('ERR_DEVICE_OPEN', { action: 'create', device: filename }, error as Error);
+    const request = { action: 'create', device: filename, making: true };
+    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
   } finally {
     unguard?.();
     if (fd !== undefined) fs.closeSync(fd);

@@ -27,12 +27,18 @@ export interface BitmapSourceOptions extends Omit<BitmapImageOptions, 'format' |
   readonly format?: BitmapFormat | undefined;
 }
 
+/** The format that is said, or else a file of bitmaps by its name; how images are told is not known here. */
+export function formatOf(path: string, said: BitmapFormat | undefined): BitmapFormat | undefined {
+  return said ?? (ENDING.test(path) ? 'bitmaps' : undefined);
+}
+
 /** @throws LacunaError what `openBitmaps` and `BitmapFile.open` throw. */
 export async function openBitmapSource(
   path: string,
-  { format, ...options }: BitmapSourceOptions,
+  { format: said, ...options }: BitmapSourceOptions,
 ): Promise<BitmapSource> {
-  if (format === 'bitmaps' || (format === undefined && ENDING.test(path))) return openFile(path);
+  const format = formatOf(path, said);
+  if (format === 'bitmaps') return openFile(path);
   const image = await openBitmaps(path, { ...options, format });
   return {
     list: () => image.bitmaps.list(),

@@ -1,37 +1,9 @@
 import type { Command } from 'commander';
-import {
-  type BitmapImage,
-  type BitmapImageOptions,
-  exportBitmap,
-  openBitmaps,
-} from '../block/index.js';
-import { type BitmapFormat, type BitmapSource, openBitmapSource } from './bitmap-source.js';
+import { addBitmap, type ChangeFlags, changeBitmaps, mergeBitmaps } from './bitmap-changes.js';
+import { dumpBitmap, exportToImage, listBitmaps, type ViewFlags } from './bitmap-views.js';
 import { FORMAT_FLAG, IMAGE_FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
-import { warnOfName } from './named-format.js';
 import type { Shell } from './shell.js';
-import { formatBytes, parseBytes } from './units.js';
-
-interface BitmapFlags {
-  format?: BitmapFormat;
-  forceShare?: boolean;
-  granularity?: number;
-  disabled?: boolean;
-  sourceFile?: string;
-  sourceFormat?: BitmapImageOptions['format'];
-  as?: string;
-  json?: boolean;
-}
-
-/** What `lacuna bitmap list --json` prints of each. */
-export interface StoredBitmapInfo {
-  name: string;
-  /** Bytes. */
-  granularity: number;
-  recording: boolean;
-  inconsistent: boolean;
-  /** Bytes; absent where the bitmap is inconsistent. */
-  dirtyBytes?: number;
-}
+import { parseBytes } from './units.js';
 
 const EXAMPLES = `
 Examples:
@@ -76,7 +48,7 @@ export function registerBitmap(program: Command, shell: Shell): void {
   command('list <image>', 'Shows all bitmaps, and how much is dirty in each.')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--json', 'print a JSON array')
-    .action((image: string, flags: BitmapFlags) => listCommand(image, flags, shell));
+    .action((image: string, flags: ViewFlags) => listBitmaps(image, flags, shell));
   command('add <image> <bitmap>', 'Adds a bitmap, which records from when the disk is used next.')
     .option(
       '-g, --granularity <size>',
@@ -84,37 +56,32 @@ export function registerBitmap(program: Command, shell: Shell): void {
       parseBytes,
     )
     .option('--disabled', 'do not record')
-    .action((image: string, name: string, flags: BitmapFlags) => {
-      const { granularity, disabled } = flags;
-      return change(image, flags, shell, async ({ bitmaps }) => {
-        bitmaps.add({ name, granularity, disabled, persistent: true });
-      });
-    });
+    .action((image: string, name: string, flags: ChangeFlags) =>
+      addBitmap(image, name, flags, shell),
+    );
   for (const action of ['remove', 'clear', 'enable', 'disable'] as const) {
     command(`${action} <image> <bitmaps...>`, DEEDS[action]).action(
-      (image: string, names: string[], flags: BitmapFlags) =>
-        change(image, flags, shell, async ({ bitmaps }) => {
-          bitmaps.transaction(names.map((name) => ({ type: action, name })));
-        }),
+      (image: string, names: string[], flags: ChangeFlags) =>
+        changeBitmaps(image, { action, names }, flags, shell),
     );
   }
   command('merge <image> <target> <sources...>', 'Adds to a bitmap what is dirty in others.')
     .option('-b, --source-file <image>', 'the image that has the sources (default: the same)')
     .option('-F, --source-format <format>', 'its format')
-    .action((image: string, target: string, sources: string[], flags: BitmapFlags) =>
-      change(image, flags, shell, (opened) => merge(opened, target, sources, flags, shell)),
+    .action((image: string, target: string, sources: string[], flags: ChangeFlags) =>
+      mergeBitmaps(image, { target, sources }, flags, shell),
     );
   command('dump <image> <bitmap>', 'Prints the dirty ranges of a bitmap: offset and length.')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--json', 'print one JSON document, with the digest of the bits')
-    .action((image: string, name: string, flags: BitmapFlags) =>
-      dumpCommand(image, name, flags, shell),
+    .action((image: string, name: string, flags: ViewFlags) =>
+      dumpBitmap(image, name, flags, shell),
     );
   command('export <image> <bitmap> <target>', 'Writes a bitmap into a new image without data.')
     .option(SHARE_FLAG, SHARE_TEXT)
     .option('--as <name>', 'what the bitmap is called there (default: the same)')
-    .action((image: string, name: string, target: string, flags: BitmapFlags) =>
-      exportCommand(image, name, target, flags, shell),
+    .action((image: string, name: string, target: string, flags: ViewFlags) =>
+      exportToImage(image, { name, target }, flags, shell),
     );
 }
 
@@ -124,118 +91,3 @@ const DEEDS = {
   enable: 'Lets bitmaps record from when the disk is used next.',
   disable: 'Stops bitmaps from recording.',
 } as const;
-
-/** Changes the bitmaps of an image, all or none. */
-async function change(
-  source: string,
-  { format }: BitmapFlags,
-  { signal }: Shell,
-  work: (image: BitmapImage) => Promise<void>,
-): Promise<void> {
-  if (format === 'bitmaps') throw new TypeError('a file of bitmaps can be looked at only');
-  await using image = await openBitmaps(source, { format, writable: true, signal });
-  await work(image);
-  await image.store();
-}
-
-async function merge(
-  image: BitmapImage,
-  target: string,
-  names: readonly string[],
-  { sourceFile, sourceFormat }: BitmapFlags,
-  { signal }: Shell,
-): Promise<void> {
-  await image.bitmaps.load(target);
-  if (sourceFile === undefined) {
-    for (const name of names) await image.bitmaps.load(name);
-    image.bitmaps.merge(target, names);
-    return;
-  }
-  await using other = await openBitmaps(sourceFile, { format: sourceFormat, signal });
-  for (const name of names) await other.bitmaps.load(name);
-  const { bitmaps } = other;
-  image.bitmaps.merge(
-    target,
-    names.map((name) => ({ bitmaps, name })),
-  );
-}
-
-async function listCommand(source: string, flags: BitmapFlags, shell: Shell): Promise<void> {
-  await using image = await openToRead(source, flags, shell);
-  const infos: StoredBitmapInfo[] = [];
-  for (const { name, granularity, recording, inconsistent } of image.list()) {
-    const info = { name, granularity, recording, inconsistent };
-    infos.push(inconsistent ? info : { ...info, dirtyBytes: await dirtyBytesOf(image, name) });
-  }
-  await shell.print(flags.json ? `${JSON.stringify(infos, null, 2)}\n` : describeList(infos));
-}
-
-/** One at a time in memory: an image may keep thousands. */
-async function dirtyBytesOf(image: BitmapSource, name: string): Promise<number> {
-  const bits = await image.load(name);
-  const { dirtyBytes } = bits;
-  bits.free();
-  return dirtyBytes;
-}
-
-function describeList(infos: readonly StoredBitmapInfo[]): string {
-  if (infos.length === 0) return 'No bitmaps.\n';
-  const rows = infos.map(({ name, granularity, recording, inconsistent, dirtyBytes = 0 }) => [
-    name,
-    formatBytes(granularity),
-    inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled',
-    inconsistent ? '-' : formatBytes(dirtyBytes),
-  ]);
-  const table = [['bitmap', 'granularity', 'state', 'dirty'], ...rows];
-  const widths = [0, 1, 2].map((column) => Math.max(...table.map((row) => row[column].length)));
-  return table
-    .map((row) => `${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ')}\n`)
-    .join('');
-}
-
-async function dumpCommand(
-  source: string,
-  name: string,
-  flags: BitmapFlags,
-  shell: Shell,
-): Promise<void> {
-  await using image = await openToRead(source, flags, shell);
-  using bits = await image.load(name);
-  const { size, granularity, dirtyBytes } = bits;
-  if (flags.json) {
-    const head = { name, size, granularity, dirtyBytes, digest: bits.digest() };
-    await shell.print(`${JSON.stringify(head).slice(0, -1)},"ranges":[`);
-  }
-  let separator = '';
-  for (const { offset, length } of bits.ranges()) {
-    if (!shell.listening) return;
-    await shell.print(
-      flags.json
-        ? `${separator}${JSON.stringify({ start: offset, length })}`
-        : `${offset} ${length}\n`,
-    );
-    separator = ',\n';
-  }
-  if (flags.json) await shell.print(']}\n');
-}
-
-async function exportCommand(
-  source: string,
-  name: string,
-  target: string,
-  flags: BitmapFlags,
-  shell: Shell,
-): Promise<void> {
-  await using image = await openToRead(source, flags, shell);
-  using bitmap = await image.load(name);
-  await exportBitmap(target, { bitmap, name: flags.as ?? name, exclusive: true });
-  warnOfName(target, 'qcow2', shell);
-}
-
-function openToRead(
-  source: string,
-  { format, forceShare }: BitmapFlags,
-  { signal }: Shell,
-): Promise<BitmapSource> {
-  return openBitmapSource(source, { format, forceShare, signal });
-}

@@ -3,7 +3,7 @@ import { type CompareOptions, type CompareReport, compare } from '../copy/index.
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Exit } from './exit.js';
 import { collect, SHARE_FLAG, SHARE_TEXT } from './flags.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -77,23 +77,13 @@ async function compareCommand(
 }
 
 /** Compares with a bar, where there is a terminal for one. */
-export async function compareWithBar(
-  options: CompareOptions,
-  shell: Shell,
-): Promise<CompareReport> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  try {
-    return await compare({
+export function compareWithBar(options: CompareOptions, shell: Shell): Promise<CompareReport> {
+  return withBar('Comparing', shell, (show) =>
+    compare({
       ...options,
-      onProgress: ({ comparedBytes, totalBytes }) => {
-        const elapsedMs = performance.now() - started;
-        bar.show({ phase: 'Comparing', totalBytes, doneBytes: comparedBytes, elapsedMs });
-      },
-    });
-  } finally {
-    bar.stop();
-  }
+      onProgress: ({ comparedBytes, totalBytes }) => show({ doneBytes: comparedBytes, totalBytes }),
+    }),
+  );
 }
 
 /** What a comparison found, in one sentence. */

@@ -1,15 +1,12 @@
 /** The options of `lacuna copy`, and what they come to. */
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT } from './backing-folders.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect } from './flags.js';
 import { parseImageOptions } from './image-options.js';
+import { addSourceFlags, type SourceFlags } from './source-flags.js';
 import { parseBytes, parseCount } from './units.js';
 
-export interface CopyFlags {
-  format?: CopyOptions['sourceFormat'];
-  forceShare?: boolean;
-  backingFolder?: string[];
+export interface CopyFlags extends SourceFlags {
   outputFormat?: CopyOptions['targetFormat'];
   options?: string[];
   compress?: boolean;
@@ -46,11 +43,7 @@ export interface CopyFlags {
 }
 
 export function addCopyFlags(command: Command): Command {
-  return command
-    .optionsGroup('The two ends:')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+  return addSourceFlags(command.optionsGroup('The two ends:'))
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices([
         'raw',

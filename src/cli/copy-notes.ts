@@ -1,4 +1,4 @@
-/** What the command says beside the report of a copy: what was left out, what can be gone on with, what failed. */
+/** What the command says beside the report of a copy: what was left out, and what can be gone on with. */
 import type { CopyJob, CopyReport } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
@@ -44,22 +44,4 @@ export function noteUnfinished({ unfinished }: CopyJob, error: unknown, shell: S
   const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
   if (unfinished === undefined || !isStop) return;
   shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
-}
-
-/** A failure as the last document of those that a program reads; what went wrong stays on standard error too. */
-export async function printFailure(
-  error: unknown,
-  shell: Shell,
-  { resumable, unfinished }: Partial<Pick<CopyJob, 'resumable' | 'unfinished'>> = {},
-): Promise<void> {
-  const document = { type: 'error', ...describeFailure(error), resumable, unfinished };
-  // Whoever does not listen any more, or interrupts, is told by the exit code.
-  await shell.print(`${JSON.stringify(document)}\n`).catch(() => {});
-}
-
-function describeFailure(error: unknown): object {
-  if (!(error instanceof Error)) return { message: String(error) };
-  if (!(error instanceof LacunaError)) return { message: error.message };
-  const { code, message, retryable, device, offset, length, errno } = error;
-  return { code, message, retryable, device, offset, length, errno };
 }

@@ -6,8 +6,9 @@ import {
   type StreamJob,
   type StreamReport,
 } from '../copy/index.js';
+import type { CopyFlags } from './copy-flags.js';
 import { pauseBySignal } from './copy-signals.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -15,57 +16,75 @@ import { noteWarnings } from './warnings.js';
 /** What a path means a stream by. */
 export const STREAM = '-';
 
-/** Options that a stream has a use for; what is read in order has no plan, no threads and no digest. */
-const FROM_STREAM = [
-  'targetFormat',
+/** Flags that a stream has a use for; what is moved in order has no plan, no threads and no digest. */
+const BOTH_WAYS = ['requests', 'requestSize', 'flush', 'rate'] as const;
+const FROM_STREAM: readonly (keyof CopyFlags)[] = [
+  ...BOTH_WAYS,
+  'outputFormat',
   'targetIsZero',
   'detectZeroes',
-  'requests',
-  'requestSize',
-  'flush',
-  'rate',
-] as const;
-const TO_STREAM = [
-  'sourceFormat',
+  'json',
+];
+const TO_STREAM: readonly (keyof CopyFlags)[] = [
+  ...BOTH_WAYS,
+  'format',
   'forceShare',
-  'requests',
-  'requestSize',
-  'flush',
-  'rate',
-] as const;
+  'backingFolder',
+];
+
+/**
+ * Refuses what cannot be meant for a stream, before anything is opened.
+ *
+ * @throws TypeError
+ */
+export function checkStream(source: string, target: string, flags: CopyFlags, shell: Shell): void {
+  if (source === STREAM && target === STREAM) {
+    throw new TypeError('only one of source and target can be -');
+  }
+  if (source === STREAM) {
+    checkFlags(flags, FROM_STREAM, 'read from standard input');
+    return;
+  }
+  if (flags.json) {
+    throw new TypeError('standard output holds the disk, so there is no room for --json');
+  }
+  checkFlags(flags, TO_STREAM, 'written to standard output');
+  if (shell.isTerminal) {
+    throw new TypeError('standard output is a terminal: send it into a file or a program');
+  }
+}
+
+function checkFlags(given: CopyFlags, known: readonly string[], what: string): void {
+  const odd = Object.keys(given).find((name) => !known.includes(name));
+  if (odd === undefined) return;
+  throw new TypeError(`${flagOf(odd)} is not for a disk that is ${what}: leave it out`);
+}
+
+/** Commander's way of naming them, the other way round. */
+function flagOf(name: string): string {
+  return `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
 
 type Ends = Pick<CopyOptions, 'signal' | 'source'> & { target: string };
 
-/** Copies to standard output or from standard input. */
+/** Copies to standard output or from standard input; see {@link checkStream}. */
 export async function copyStream(
   { source, target, signal, ...options }: Ends & Partial<CopyOptions>,
   { json = false }: { json?: boolean },
   shell: Shell,
 ): Promise<void> {
-  if (source === STREAM && target === STREAM) {
-    throw new TypeError('only one of source and target can be -');
-  }
-  if (source === STREAM) {
-    checkOptions(options, FROM_STREAM, 'read from standard input');
-    const report = await withBar(shell, (show) =>
-      steered(
-        copyFromStream(shell.input(), target, { ...options, signal, onProgress: show }),
-        shell,
-      ),
-    );
-    note(report, shell);
-    await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
-    return;
-  }
-  checkOptions(options, TO_STREAM, 'written to standard output');
-  if (json) throw new TypeError('standard output holds the disk, so there is no room for --json');
-  if (shell.isTerminal) {
-    throw new TypeError('standard output is a terminal: send it into a file or a program');
-  }
-  const report = await withBar(shell, (show) =>
-    steered(copyToStream(source, shell.output(), { ...options, signal, onProgress: show }), shell),
-  );
-  note(report, shell);
+  const report = await withBar('Copying', shell, (onProgress) => {
+    const how = { ...options, signal, onProgress };
+    const job =
+      source === STREAM
+        ? copyFromStream(shell.input(), target, how)
+        : copyToStream(source, shell.output(), how);
+    return steered(job, shell);
+  });
+  noteWarnings(report.warnings, shell);
+  // Standard output belongs to the bytes.
+  if (target === STREAM) return;
+  await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
 }
 
 async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
@@ -77,30 +96,6 @@ async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
   }
 }
 
-function checkOptions(given: object, known: readonly string[], what: string): void {
-  const odd = Object.keys(given).find((name) => !known.includes(name));
-  if (odd === undefined) return;
-  throw new TypeError(`${flagOf(odd)} makes no sense for a disk that is ${what}`);
-}
-
-/** Options whose flags have other names. */
-const FLAGS: Readonly<Record<string, string>> = {
-  sourceFormat: 'format',
-  targetFormat: 'output-format',
-  image: 'options',
-  carryBitmaps: 'bitmaps',
-  unmap: 'allocated',
-  retry: 'retries',
-};
-
-function flagOf(option: string): string {
-  return `--${FLAGS[option] ?? option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-}
-
-function note(report: StreamReport, shell: Shell): void {
-  noteWarnings(report.warnings, shell);
-}
-
 function jsonReport(report: StreamReport): string {
   return `${JSON.stringify({ type: 'report', ...report })}\n`;
 }
@@ -109,21 +104,4 @@ function describe({ size, movedBytes, durationMs }: StreamReport): string {
   const rate = formatRate(size, durationMs);
   const time = formatDuration(durationMs);
   return `Copied a stream of ${formatBytes(size)}: ${formatBytes(movedBytes)} of data, in ${time} (${rate}).`;
-}
-
-/** Follows the work with a bar, where there is a terminal for one; of a stream nobody knows how long it will be. */
-async function withBar<T>(
-  shell: Shell,
-  work: (show: (progress: { doneBytes: number; totalBytes?: number }) => void) => Promise<T>,
-): Promise<T> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  try {
-    return await work(({ doneBytes, totalBytes = 0 }) => {
-      const phase = totalBytes === 0 ? `Copying: ${formatBytes(doneBytes)}` : 'Copying';
-      bar.show({ phase, totalBytes, doneBytes, elapsedMs: performance.now() - started });
-    });
-  } finally {
-    bar.stop();
-  }
 }

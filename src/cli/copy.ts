@@ -9,10 +9,10 @@ import {
 import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
-import { noteLeftOut, noteResumable, noteUnfinished, printFailure } from './copy-notes.js';
+import { noteLeftOut, noteResumable, noteUnfinished } from './copy-notes.js';
 import { describeCopy, describeEffort, showProgress } from './copy-report.js';
 import { steerBySignals } from './copy-signals.js';
-import { copyStream, STREAM } from './copy-stream.js';
+import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
 import { warnOfName } from './named-format.js';
@@ -54,42 +54,33 @@ export function registerCopy(program: Command, shell: Shell): void {
   addCopyFlags(command)
     .addHelpText('after', EXAMPLES)
     .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
-      checkFlags(source, target, flags);
+      checkFlags(source, flags);
       if (flags.dryRun) return await dryRunCommand(source, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
-      if (isStream(source, target)) return await streamCommand(source, target, flags, shell);
+      if (source === STREAM || target === STREAM) {
+        return await streamCommand(source, target, flags, shell);
+      }
       await copyCommand(source, target, flags, shell);
     });
 }
 
-function isStream(...ends: (string | undefined)[]): boolean {
-  return ends.includes(STREAM);
-}
-
 /** Refuses what cannot be meant, before anything is opened. */
-function checkFlags(source: string, target: string | undefined, flags: CopyFlags): void {
-  const { rate, rateFile, bitmap } = flags;
+function checkFlags(source: string, { rate, rateFile, dryRun }: CopyFlags): void {
   if (rate !== undefined && rateFile !== undefined) {
     throw new TypeError('--rate and --rate-file exclude each other');
   }
-  if (flags.dryRun && source === STREAM) {
+  if (dryRun && source === STREAM) {
     throw new TypeError(
       'nobody knows what standard input holds before it is read: --dry-run needs a device',
     );
   }
-  if (!isStream(source, target)) return;
-  if (rateFile !== undefined) throw new TypeError('--rate-file is not for streams');
-  if (bitmap !== undefined && !flags.dryRun) throw new TypeError('--bitmap is not for streams');
 }
 
 async function dryRunCommand(source: string, flags: CopyFlags, shell: Shell): Promise<void> {
-  const { format, backingFolder: folders, json } = flags;
+  const { format, backingFolder: folders, bitmap } = flags;
   const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
-  const run = async () => {
-    const scope = await scopeOf(flags.bitmap);
-    await dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell);
-  };
-  await run().catch(failing(json, shell));
+  const scope = await scopeOf(bitmap);
+  await dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell);
 }
 
 async function streamCommand(
@@ -98,20 +89,13 @@ async function streamCommand(
   flags: CopyFlags,
   shell: Shell,
 ): Promise<void> {
-  const { format, backingFolder: folders, json } = flags;
+  // Standard output belongs to the bytes.
+  if (target === STREAM) shell.failureDocument = undefined;
+  checkStream(source, target, flags, shell);
+  const { format, backingFolder: folders } = flags;
   const from = source === STREAM ? STREAM : withFolders(source, format, folders);
   const options = { ...optionsOf(flags), source: from, target, signal: shell.signal };
-  // Standard output belongs to the bytes.
-  const toldAsJson = target !== STREAM && json;
-  await copyStream(options, flags, shell).catch(failing(toldAsJson, shell));
-}
-
-/** Tells a failure before there is a job that knows more of it, and throws it. */
-function failing(json: boolean | undefined, shell: Shell) {
-  return async (error: unknown): Promise<never> => {
-    if (json) await printFailure(error, shell);
-    throw error;
-  };
+  await copyStream(options, flags, shell);
 }
 
 /** The bitmaps of files that say what is copied. */
@@ -147,7 +131,7 @@ async function copyCommand(
     source: withFolders(source, format, folders),
     target: withFolders(target, outputFormat, folders),
   };
-  const { job } = await begin(options, flags).catch(failing(flags.json, shell));
+  const { job } = await begin(options, flags);
   const letGo = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
   try {
@@ -162,7 +146,9 @@ async function copyCommand(
     await job.catch(() => {});
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
-    if (flags.json) await printFailure(error, shell, job);
+    if (flags.json) {
+      shell.failureDocument = { resumable: job.resumable, unfinished: job.unfinished };
+    }
     throw error;
   } finally {
     unfollow();

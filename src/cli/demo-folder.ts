@@ -2,6 +2,7 @@ import { rmSync } from 'node:fs';
 import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileError } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { formatBytes } from './units.js';
 
@@ -22,7 +23,9 @@ export async function makeDemoFolder(options: {
 }): Promise<DemoFolder> {
   const parent = options.parent ?? tmpdir();
   await checkSpace(parent, options.needBytes);
-  const path = await mkdtemp(join(parent, 'lacuna-demo-'));
+  const path = await mkdtemp(join(parent, 'lacuna-demo-')).catch((error: Error) => {
+    throw notUsed(parent, error);
+  });
   if (options.keep) return { path, remove: async () => {} };
   const removeNow = () => rmSync(path, { recursive: true, force: true });
   process.once('exit', removeNow);
@@ -36,15 +39,8 @@ export async function makeDemoFolder(options: {
 }
 
 async function checkSpace(folder: string, needBytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(folder).catch((cause: NodeJS.ErrnoException) => {
-    throw new LacunaError(
-      'ERR_DEVICE_OPEN',
-      `${folder} cannot be used (${cause.code}); name another --folder`,
-      {
-        device: folder,
-        cause,
-      },
-    );
+  const { bavail, bsize } = await statfs(folder).catch((error: Error) => {
+    throw notUsed(folder, error);
   });
   const freeBytes = bavail * bsize;
   if (freeBytes >= needBytes) return;
@@ -54,4 +50,9 @@ async function checkSpace(folder: string, needBytes: number): Promise<void> {
     `The demo needs ${amounts} in ${folder}; name another --folder, or a smaller --size`,
     { device: folder, errno: 'ENOSPC' },
   );
+}
+
+function notUsed(folder: string, error: Error): LacunaError {
+  const request = { action: 'make the disks of the demo in', device: folder, making: true };
+  return fileError('ERR_DEVICE_OPEN', request, error);
 }

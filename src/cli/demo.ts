@@ -55,7 +55,7 @@ export function registerDemo(program: Command, shell: Shell): void {
 async function demoCommand(flags: DemoFlags, shell: Shell): Promise<void> {
   const { size, keep = false } = flags;
   if (size < SMALLEST_DISK) {
-    throw new RangeError(`the disk must have at least ${formatBytes(SMALLEST_DISK)}`);
+    throw new RangeError(`--size must be ${formatBytes(SMALLEST_DISK)} or more`);
   }
   const dataBytes = Math.min(MOST_DATA, Math.floor(size / 8));
   const needBytes = 2 * dataBytes + SPARE_SPACE;

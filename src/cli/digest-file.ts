@@ -1,7 +1,8 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
+import type { Stats } from 'node:fs';
 import { access, constants, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { syncFolder } from '../block/index.js';
+import { fileError, syncFolder } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { readText } from './read-text.js';
 
@@ -26,16 +27,19 @@ const LONGEST = 64 * 1024;
  * @throws LacunaError ERR_DEVICE_OPEN
  */
 export async function checkDigestFile(path: string): Promise<void> {
+  let old: Stats | undefined;
   try {
     await access(dirname(resolve(path)), constants.W_OK);
-    const old = await stat(path).catch(() => undefined);
+    old = await stat(path).catch(() => undefined);
     if (old === undefined) return;
     const isDigest = old.isFile() && old.size <= LONGEST && parse(await readFile(path, 'utf8'));
     if (isDigest) return;
-  } catch (cause) {
-    throw notStored(path, (cause as Error).message, cause);
+  } catch (error) {
+    throw notStored(path, error as Error);
   }
-  throw notStored(path, 'there is a file that holds no digest');
+  if (old.isDirectory()) throw notStored(path, 'EISDIR');
+  const message = `Cannot store the digest in ${path}: it holds no digest; name another file`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: path });
 }
 
 /**
@@ -57,9 +61,9 @@ export async function storeDigest(path: string, { digest, size }: StoredDigest):
     }
     await rename(fresh, path);
     await syncFolder(path);
-  } catch (cause) {
+  } catch (error) {
     await rm(fresh, { force: true }).catch(() => {});
-    throw notStored(path, (cause as Error).message, cause);
+    throw notStored(path, error as Error);
   }
 }
 
@@ -83,7 +87,7 @@ function parse(text: string): StoredDigest | undefined {
   }
 }
 
-function notStored(path: string, why: string, cause?: unknown): LacunaError {
-  const message = `Cannot store the digest in ${path}: ${why}; name another file`;
-  return new LacunaError('ERR_DEVICE_OPEN', message, { device: path, cause });
+function notStored(path: string, failure: Error | string): LacunaError {
+  const request = { action: 'store the digest in', device: path, making: true };
+  return fileError('ERR_DEVICE_OPEN', request, failure);
 }

@@ -1,18 +1,15 @@
 import type { Command } from 'commander';
 import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { withFolders } from './backing-folders.js';
 import { readDigest, type StoredDigest } from './digest-file.js';
 import { Exit } from './exit.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
-import { ProgressBar } from './progress.js';
+import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
+import { addSourceFlags, type SourceFlags } from './source-flags.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
-interface DigestFlags {
-  format?: DigestOptions['sourceFormat'];
-  forceShare?: boolean;
-  backingFolder?: string[];
+interface DigestFlags extends SourceFlags {
   threads?: number;
   check?: string;
   json?: boolean;
@@ -30,14 +27,12 @@ codes are 0 the same, 1 different, 2 or more an error.`;
 
 /** Adds `lacuna digest`. */
 export function registerDigest(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('digest')
     .summary('name what a device holds by one hash')
     .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
-    .argument('<source>', 'the device to read')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .argument('<source>', 'the device to read');
+  addSourceFlags(command)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--check <file>', 'tell whether it is the digest that this file holds')
     .option('--json', 'print one JSON document')
@@ -81,22 +76,15 @@ async function tellWhether(
   shell.exitCode = same ? Exit.done : Exit.failed;
 }
 
-async function digestWithBar(
+function digestWithBar(
   source: DeviceSource,
   options: DigestOptions,
   shell: Shell,
 ): Promise<DigestReport> {
-  const bar = await ProgressBar.start(shell);
-  const started = performance.now();
-  try {
-    return await digest(source, {
+  return withBar('Reading', shell, (show) =>
+    digest(source, {
       ...options,
-      onProgress: ({ readBytes, totalBytes }) => {
-        const elapsedMs = performance.now() - started;
-        bar.show({ phase: 'Reading', totalBytes, doneBytes: readBytes, elapsedMs });
-      },
-    });
-  } finally {
-    bar.stop();
-  }
+      onProgress: ({ readBytes, totalBytes }) => show({ doneBytes: readBytes, totalBytes }),
+    }),
+  );
 }

@@ -38,8 +38,7 @@ function headline(error: unknown): string {
   if (isAborted(error)) return 'stopped before it was done';
   // Ours tell all that a person needs; what others throw may hide that in the cause.
   if (error instanceof LacunaError) return `${error.message} (${error.code})`;
-  const isMisuse = error instanceof TypeError || error instanceof RangeError;
-  const message = isMisuse ? inCommandWords(error.message) : error.message;
+  const message = inCommandWords(error);
   const [cause] = causesOf(error);
   if (cause === undefined || message.includes(cause.message)) return message;
   return `${message}: ${cause.message}`;

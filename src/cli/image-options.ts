@@ -19,13 +19,15 @@ interface Draft {
 
 const OPTIONS: Record<string, (draft: Draft, value: string) => void> = {
   cluster_size: ({ image }, value) => {
-    image.clusterSize = parseSize(value);
+    image.clusterSize = size('cluster_size', value);
   },
   compat: ({ image }, value) => {
     image.version = choose('compat', value, { '0.10': 2, v2: 2, '1.1': 3, v3: 3 });
   },
   refcount_bits: ({ image }, value) => {
-    image.refcountBits = Number(value);
+    const widths = [1, 2, 4, 8, 16, 32, 64];
+    const choices = Object.fromEntries(widths.map((bits) => [bits, bits]));
+    image.refcountBits = choose('refcount_bits', value, choices);
   },
   extended_l2: ({ image }, value) => {
     image.extendedL2 = flag('extended_l2', value);
@@ -65,12 +67,13 @@ export function parseImageOptions(
 ): ParsedImageOptions {
   const draft: Draft = { image: {}, backingFile: backing.file, backingFormat: backing.format };
   for (const field of lists.flatMap((list) => list.match(/(?:[^,]|,,)+/g) ?? [])) {
-    const [, name = field, value = ''] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
+    const [, name = field, value] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
     if (!Object.hasOwn(OPTIONS, name)) {
       throw new TypeError(
         `-o ${name}: an image has no such option; it has: ${Object.keys(OPTIONS).join(', ')}`,
       );
     }
+    if (value === undefined) throw new TypeError(`-o ${name}: say its value, as ${name}=VALUE`);
     OPTIONS[name](draft, value.replaceAll(',,', ','));
   }
   const { image, preallocation, backingFile, backingFormat } = draft;
@@ -94,6 +97,14 @@ export function parseImageOptions(
 function choose<T>(name: string, value: string, choices: Readonly<Record<string, T>>): T {
   if (Object.hasOwn(choices, value)) return choices[value];
   throw new TypeError(`-o ${name}=${value}: it is one of ${Object.keys(choices).join(', ')}`);
+}
+
+function size(name: string, value: string): number {
+  try {
+    return parseSize(value);
+  } catch (error) {
+    throw new TypeError(`-o ${name}=${value}: ${(error as Error).message}`);
+  }
 }
 
 function flag(name: string, value: string): boolean {

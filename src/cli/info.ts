@@ -1,19 +1,15 @@
 import type { Command } from 'commander';
-import { type Device, type OpenOptions, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { Context } from '../extent/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { printable } from './printable.js';
 import type { Shell } from './shell.js';
+import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { formatBytes, formatShare } from './units.js';
 import { noteWarnings } from './warnings.js';
 
-interface InfoFlags {
-  format?: OpenOptions['format'];
-  forceShare?: boolean;
-  backingFolder?: string[];
+interface InfoFlags extends SourceFlags {
   json?: boolean;
 }
 
@@ -44,25 +40,19 @@ Examples:
 
 /** Adds `lacuna info`. */
 export function registerInfo(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('info')
     .summary('show size, limits and abilities of a device')
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
-    .argument('<source>', 'the device to look at')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .argument('<source>', 'the device to look at');
+  addSourceFlags(command)
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
 }
 
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
-  const device = await openDevice(withFolders(source, flags.format, flags.backingFolder), {
-    signal: shell.signal,
-    forceShare: flags.forceShare,
-    ...(flags.format !== undefined && { format: flags.format }),
-  });
+  const device = await openSource(source, flags, { signal: shell.signal });
   try {
     const info = await inspect(device, shell.signal);
     noteWarnings(info.warnings, shell);

@@ -1,21 +1,18 @@
 import type { Command } from 'commander';
-import { type Device, type OpenOptions, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { Context } from '../extent/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Cells } from './cells.js';
 import { type ContextKinds, kindsOf } from './context-kinds.js';
 import { extentJson, tableHeading, tableLine } from './extent-table.js';
 import { type StatusRange, walkExtents } from './extent-walk.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect } from './flags.js';
 import { type PictureRow, renderPicture } from './picture.js';
 import type { Shell } from './shell.js';
+import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
-interface MapFlags {
-  format?: OpenOptions['format'];
-  forceShare?: boolean;
-  backingFolder?: string[];
+interface MapFlags extends SourceFlags {
   context?: string[];
   json?: boolean;
   all?: boolean;
@@ -41,14 +38,12 @@ With more than one context, these stand in "contexts", under the name of each.`;
 
 /** Adds `lacuna map`. */
 export function registerMap(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('map')
     .summary('show what is data, zero, hole or dirty')
     .description('Shows which parts of a device are data, zero, hole or dirty.')
-    .argument('<source>', 'the device to look at')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .argument('<source>', 'the device to look at');
+  addSourceFlags(command)
     .option(
       '--context <name>',
       'metadata context (default: base:allocation); may be repeated',
@@ -65,12 +60,7 @@ export function registerMap(program: Command, shell: Shell): void {
 
 async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promise<void> {
   const contexts = [...new Set(flags.context ?? [Context.allocation])];
-  const device = await openDevice(withFolders(source, flags.format, flags.backingFolder), {
-    contexts,
-    signal: shell.signal,
-    forceShare: flags.forceShare,
-    ...(flags.format !== undefined && { format: flags.format }),
-  });
+  const device = await openSource(source, flags, { contexts, signal: shell.signal });
   try {
     noteWarnings(device.warnings, shell);
     const kinds = contexts.map(kindsOf);
@@ -99,6 +89,8 @@ async function* extentsOf({ device, kinds, shell }: MapWork): AsyncGenerator<Sta
 async function printJson(work: MapWork): Promise<void> {
   let separator = '[';
   for await (const ranges of extentsOf(work)) {
+    // In an array that is begun there is no room for another document.
+    work.shell.failureDocument = undefined;
     const lines = ranges.map((range) => extentJson(range, work.kinds));
     await work.shell.print(`${separator}${lines.join(',\n')}`);
     separator = ',\n';

@@ -26,7 +26,8 @@ const KNOWN = new RegExp(
   'g',
 );
 
-/** A message about misuse, with the names that the command has for what it speaks of. */
-export function inCommandWords(message: string): string {
-  return message.replace(KNOWN, (name) => NAMES[name]);
+/** The message of an error; one about misuse with the names that the command has for what it speaks of. */
+export function inCommandWords(error: Error): string {
+  const isMisuse = error instanceof TypeError || error instanceof RangeError;
+  return isMisuse ? error.message.replace(KNOWN, (name) => NAMES[name]) : error.message;
 }

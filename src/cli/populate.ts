@@ -1,21 +1,17 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
-import { type DeviceDescription, type ImageFormat, openDevice } from '../block/index.js';
 import { type PopulateOptions, populate } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { withFolders } from './backing-folders.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
+import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { formatBytes, formatShare, parseBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
 
-interface PopulateFlags {
+interface PopulateFlags extends SourceFlags {
   output: string;
   name: string;
-  format?: ImageFormat;
-  backingFolder?: string[];
-  forceShare?: boolean;
   granularity?: number;
   mode?: PopulateOptions['mode'];
   json?: boolean;
@@ -31,16 +27,14 @@ A bitmap of that name which is in the file already stays as it is and gets more 
 
 /** Adds `lacuna populate`. */
 export function registerPopulate(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('populate')
     .summary('make a dirty bitmap of what is allocated')
     .description(
       'Makes dirty in a bitmap what is allocated in any of the sources, which have one size.',
     )
-    .argument('<source...>', 'the devices to ask')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .argument('<source...>', 'the devices to ask');
+  addSourceFlags(command)
     .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
     .option('--name <name>', 'name of the bitmap', 'allocated')
     .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
@@ -59,7 +53,7 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
   const { name, format, forceShare, mode } = flags;
   const { signal } = shell;
   const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
-  const size = await sizeOf(sources[0], flags, signal);
+  const size = await sizeOf(names[0], flags, signal);
   const file = BitmapFile.open(flags.output, { size });
   try {
     const bitmaps = new DirtyBitmaps({ size });
@@ -104,13 +98,7 @@ function otherGranularity(bytes: number, { name, output }: PopulateFlags): Lacun
   return new LacunaError('ERR_BITMAP_MISMATCH', message, { device: output });
 }
 
-async function sizeOf(
-  source: string | DeviceDescription,
-  { format, forceShare }: PopulateFlags,
-  signal: AbortSignal,
-): Promise<number> {
-  const device = await openDevice(source, { signal, format, forceShare });
-  const { size } = device;
-  await device.close();
-  return size;
+async function sizeOf(source: string, flags: SourceFlags, signal: AbortSignal): Promise<number> {
+  await using device = await openSource(source, flags, { signal });
+  return device.size;
 }

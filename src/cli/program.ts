@@ -7,6 +7,7 @@ import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
 import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
+import { printFailure } from './failure-document.js';
 import { registerInfo } from './info.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
@@ -33,11 +34,12 @@ LACUNA_DEBUG=1 adds stacks to error messages.`;
 /** Runs one command line and returns the exit code; every error ends up here, and as one message. */
 export async function run(argv: readonly string[], shell: Shell): Promise<number> {
   try {
-    await buildProgram(shell).parseAsync(argv, { from: 'user' });
+    await parse(argv, shell);
     return shell.exitCode;
   } catch (error) {
     // Commander has printed its own message already.
     if (!(error instanceof CommanderError)) {
+      await printFailure(error, shell);
       shell.note(describeError(error, { stack: Boolean(process.env.LACUNA_DEBUG) }));
     }
     if (shell.signal.aborted) return Exit.interrupted;
@@ -46,18 +48,32 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
   }
 }
 
-function buildProgram(shell: Shell): Command {
+async function parse(argv: readonly string[], shell: Shell): Promise<void> {
+  // Help and the version; Commander does not wait for them.
+  const texts: Promise<void>[] = [];
+  try {
+    const print = (text: string) => void texts.push(shell.print(text));
+    await buildProgram(shell, print).parseAsync(argv, { from: 'user' });
+  } finally {
+    await Promise.all(texts);
+  }
+}
+
+function buildProgram(shell: Shell, print: (text: string) => void): Command {
   const program = new Command('lacuna')
     .description('Copies virtual disks and moves only what has to move.')
     .version(packageVersion())
     .exitOverride()
     .configureOutput({
-      writeOut: (text) => void shell.print(text).catch(() => {}),
+      writeOut: print,
       writeErr: (text) => shell.note(text),
       outputError: (text, write) => write(text.replace(/^error: /, 'lacuna: ')),
     })
     .showHelpAfterError('Run it with --help to see how it is used.')
-    .addHelpText('after', AFTER_HELP);
+    .addHelpText('after', AFTER_HELP)
+    .hook('preAction', (_program, command) => {
+      if (command.opts().json) shell.failureDocument = {};
+    });
   registerCopy(program, shell);
   registerMap(program, shell);
   registerInfo(program, shell);

@@ -6,7 +6,7 @@ import { formatBytes, formatDuration, formatRate } from './units.js';
 export interface Moment {
   /** What is being done, for people. */
   phase: string;
-  /** 0 while it is not known yet. */
+  /** 0 while it is not known yet, or nobody can know it. */
   totalBytes: number;
   doneBytes: number;
   elapsedMs: number;
@@ -40,7 +40,7 @@ export interface BarStyle {
 /** One line that shows a moment: a bar, the share, the amount, the rate and the time left. */
 export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle): string {
   const { phase, totalBytes, doneBytes } = moment;
-  if (totalBytes === 0) return phase;
+  if (totalBytes === 0) return doneBytes === 0 ? phase : `${phase}: ${formatBytes(doneBytes)}`;
   const share = Math.min(1, doneBytes / totalBytes);
   const parts = [
     `${Math.floor(share * 100)}`.padStart(3).concat(' %'),
@@ -58,16 +58,22 @@ export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle
   return `${phase} [${on.repeat(full)}${off.repeat(cells - full)}] ${parts.join('  ')}`;
 }
 
+/** How far some work is; a stream has no total. */
+export interface Progress {
+  readonly doneBytes: number;
+  readonly totalBytes?: number;
+}
+
 /** Shows a bar while some work tells how far it is. */
 export async function withBar<T>(
   phase: string,
   shell: Shell,
-  work: (show: (progress: Pick<Moment, 'doneBytes' | 'totalBytes'>) => void) => Promise<T>,
+  work: (show: (progress: Progress) => void) => Promise<T>,
 ): Promise<T> {
   const bar = await ProgressBar.start(shell);
   const started = performance.now();
   try {
-    return await work(({ doneBytes, totalBytes }) => {
+    return await work(({ doneBytes, totalBytes = 0 }) => {
       bar.show({ phase, doneBytes, totalBytes, elapsedMs: performance.now() - started });
     });
   } finally {

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { LacunaError } from '../errors/index.js';
+import { fileError } from '../block/index.js';
 
 /**
  * A file that an option names, whole.
@@ -10,13 +10,8 @@ import { LacunaError } from '../errors/index.js';
 export async function readText(path: string, what: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
-  } catch (cause) {
-    const { code: errno, message } = cause as NodeJS.ErrnoException;
-    const told = `Cannot read the file of ${what}: ${message}; name a file that can be read`;
-    throw new LacunaError('ERR_DEVICE_OPEN', told, {
-      device: path,
-      cause,
-      ...(errno && { errno }),
-    });
+  } catch (error) {
+    const request = { action: `read the file of ${what},`, device: path };
+    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
   }
 }

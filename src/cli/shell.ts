@@ -1,7 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
-import { abortedError } from '../errors/index.js';
+import { abortedError, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
 import { escapeControls } from './printable.js';
 
@@ -12,7 +12,8 @@ export interface Shell {
   /**
    * People's text and JSON, on standard output. Resolves when it is safe to hand over more.
    *
-   * @throws LacunaError ERR_ABORTED when the user interrupts and nobody has read the text.
+   * @throws LacunaError ERR_ABORTED when the user interrupts and nobody has read the text; ERR_DEVICE_IO when it cannot
+   * be written, unless its reader went away.
    */
   print(text: string): Promise<void>;
   /** Standard input, for bytes. */
@@ -38,6 +39,11 @@ export interface Shell {
   exitCode: number;
   /** What an error that is nobody's misuse exits with; 1 unless that means something else. */
   failureCode: number;
+  /**
+   * What the JSON document of a failure holds beside the failure itself; absent where there shall be none: without
+   * `--json`, and where standard output has no room for it.
+   */
+  failureDocument?: object | undefined;
 }
 
 const DEFAULT_WIDTH = 80;
@@ -46,10 +52,8 @@ const DEFAULT_WIDTH = 80;
 export function processShell(signal: AbortSignal): Shell {
   const { stdout, stderr, env } = process;
   let listening = true;
-  let taken = false;
-  // A reader that went away is no error of ours; every write reports it to this handler.
-  stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE' && !taken) throw error;
+  // Whoever wrote is told as well.
+  stdout.on('error', () => {
     listening = false;
   });
   stderr.on('error', () => {});
@@ -57,7 +61,6 @@ export function processShell(signal: AbortSignal): Shell {
     print: (text) => printTo(stdout, text, signal),
     input: () => process.stdin,
     output: () => {
-      taken = true;
       // Node writes to pipes synchronously: nothing would be read, nor a signal heard, while the pipe is full.
       (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
       return stdout;
@@ -79,13 +82,26 @@ export function processShell(signal: AbortSignal): Shell {
   };
 }
 
+/** Of a reader that went away, first and afterwards; that is no error of ours. */
+const GONE: readonly (string | undefined)[] = ['EPIPE', 'ERR_STREAM_DESTROYED'];
+
+function notPrinted(cause: NodeJS.ErrnoException): LacunaError {
+  const { code: errno } = cause;
+  const message = `Cannot write to standard output (${errno}): see to where it leads, then try again`;
+  return new LacunaError('ERR_DEVICE_IO', message, {
+    cause,
+    ...(errno !== undefined && { errno }),
+  });
+}
+
 function printTo(stream: WriteStream, text: string, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(abortedError(signal));
     signal.addEventListener('abort', abort);
-    stream.write(text, () => {
+    stream.write(text, (error) => {
       signal.removeEventListener('abort', abort);
-      resolve();
+      if (!error || GONE.includes((error as NodeJS.ErrnoException).code)) resolve();
+      else reject(notPrinted(error));
     });
     // Last words after an interruption are said, but not waited for.
     if (signal.aborted && stream.writableLength > 0) abort();

@@ -77,7 +77,10 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
   const { description, size, name } = device;
   await device.close();
   if (description?.driver !== 'qcow2' || description.file.driver !== 'file') {
-    throw chainError(name, 'is no qcow2 file: only those are put into a backing file');
+    throw chainError(
+      name,
+      'is no qcow2 file, and only those are put into a backing file; if it is one, say so (-f qcow2)',
+    );
   }
   const { backing } = description;
   if (backing === null || backing === undefined) {

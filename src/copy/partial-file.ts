@@ -13,7 +13,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
+import { fileError, guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
 
 export const PARTIAL = '.partial';
 
@@ -165,7 +165,7 @@ export async function statIfThere(path: string): Promise<Stats | undefined> {
     return await stat(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
+    throw fileError('ERR_DEVICE_OPEN', { action: 'open', device: path }, error as Error);
   }
 }
 

@@ -69,7 +69,7 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
   const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
   if (description.driver !== 'qcow2' || description.file.driver !== 'file') {
     const name = typeof image === 'string' ? image : JSON.stringify(image);
-    const message = `${name} is no qcow2 file: only those have backing files`;
+    const message = `${name} is no qcow2 file, and only those have backing files; if it is one, say so (-f qcow2)`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message);
   }
   if (unsafe && backing !== null) await refuseCircle(description, pathOf(description, backing));

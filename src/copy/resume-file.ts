@@ -15,6 +15,7 @@ import { writeBitmaps } from '../bitmap/file-writer.js';
 import { type Bitmap, BitmapFile } from '../bitmap/index.js';
 import { lockFile, syncFolder } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { describeRefusal } from '../errors/refusal.js';
 import type { Arena } from '../wasm/index.js';
 import { followed, type MadeFile } from './partial-file.js';
 
@@ -184,7 +185,7 @@ async function lockNamed(path: string): Promise<{ fd: number; size: number } | u
   const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NONBLOCK, 0o666);
   try {
     const stat = fs.fstatSync(fd);
-    if (!stat.isFile()) throw damaged(path);
+    if (!stat.isFile()) throw noFile(path);
     if (!(await lockFile(fd))) throw busy(path);
     const named = fs.statSync(path, { throwIfNoEntry: false });
     if (named?.ino === stat.ino) return { fd, size: fs.fstatSync(fd).size };
@@ -247,8 +248,14 @@ function readFailure(path: string, error: unknown): unknown {
 }
 
 function damaged(path: string, cause?: unknown): LacunaError {
-  const message = `Cannot resume from ${path}: it is damaged, or no resume file of this version; delete it to begin again`;
+  const message = `Cannot resume from ${path}: it is damaged, or no resume file of this version: delete it to begin again if it is one, else name another`;
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path, cause });
+}
+
+/** Nothing that is no file is ever advised to be deleted. */
+function noFile(path: string): LacunaError {
+  const message = `${path} is no regular file, and so no resume file: name another`;
+  return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path });
 }
 
 function busy(path: string): LacunaError {
@@ -257,16 +264,15 @@ function busy(path: string): LacunaError {
 }
 
 function fileFailure(action: string, path: string, error: unknown): unknown {
-  const { code, errno, message } = error as NodeJS.ErrnoException & { errno?: unknown };
+  const { code, errno } = error as NodeJS.ErrnoException & { errno?: unknown };
   const isOurs = error instanceof LacunaError;
   if (isOurs && !['ERR_BITMAP_FILE', 'ERR_DEVICE_IO'].includes(error.code)) return error;
   const name = isOurs && typeof errno === 'string' ? errno : code;
   if (name === undefined) return error;
-  const isNowhere = action === 'open' && (name === 'ENOENT' || name === 'ENOTDIR');
-  const advice = isNowhere ? '; make the folder that it shall be in, or check the path' : '';
+  const what = `Cannot ${action} the resume file ${path}`;
   return new LacunaError(
     'ERR_RESUME_FILE',
-    `Cannot ${action} the resume file ${path}: ${message}${advice}`,
+    describeRefusal(what, name, { making: action === 'open' }),
     { device: path, errno: name, cause: error },
   );
 }

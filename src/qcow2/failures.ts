@@ -15,6 +15,12 @@ export function corrupt(image: string, found: string, offset: number): LacunaErr
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: image, offset });
 }
 
+/** What was said to be an image, or has the name of one, and does not begin as one. */
+export function noImage(path: string): LacunaError {
+  const message = `${path} is no qcow2 image, by its first bytes: check the path, or say that it is raw (-f raw)`;
+  return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: path, offset: 0 });
+}
+
 /** What an image needs and is not known here; `advice` says what to do instead. */
 export function unsupported(image: string, needed: string, advice: string): LacunaError {
   const message = `${image} ${needed}: ${advice}`;

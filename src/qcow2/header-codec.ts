@@ -1,7 +1,7 @@
 /** The header of an image as bytes: "Header" and "Additional fields" of the format's description. */
 import { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
 import { encodeExtensions, parseExtensions } from './extensions.js';
-import { corrupt, unsupported } from './failures.js';
+import { corrupt, noImage, unsupported } from './failures.js';
 import type { Compression, Header } from './header.js';
 import { checkHeader } from './header-check.js';
 import {
@@ -27,7 +27,7 @@ const V2_REFCOUNT_ORDER = 4;
 export function clusterSizeIn(bytes: Uint8Array, image: string): number {
   const view = viewOf(bytes);
   if (bytes.length < V2_HEADER_BYTES || view.getUint32(0) !== MAGIC) {
-    throw corrupt(image, 'it does not begin as a qcow2 image does', 0);
+    throw noImage(image);
   }
   const version = view.getUint32(4);
   if (version !== 2 && version !== 3) {

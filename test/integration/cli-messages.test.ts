@@ -214,6 +214,7 @@ describe('a digest in a file', () => {
 });
 
 test('what to do next is said, in words of the command', async () => {
+  mkdirSync(join(folder, 'dir'));
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   await createImage(join(folder, 'q.qcow2'), MiB);
   await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'q.qcow2', '-F', 'qcow2']);
@@ -222,8 +223,8 @@ test('what to do next is said, in words of the command', async () => {
     ['copy d.raw no/x.raw', /no such folder: make it/],
     ['bitmap export q.qcow2 b0 no/x.qcow2', /no such folder: make it/],
     ['bitmap export q.qcow2 b0 q.qcow2', /q.qcow2 .*choose another name/],
-    ['populate -o no/x d.raw', /no such folder; make it/],
-    ['copy --resume no/r d.raw x.raw', /make the folder/],
+    ['populate -o no/x d.raw', /no such folder: make it/],
+    ['copy --resume no/r d.raw x.raw', /no such folder: make it/],
     ['copy --mode top q.qcow2 x.raw', /x.raw is not there.*make a full copy first/],
     ['copy --mode top over.qcow2 q.qcow2', /q.qcow2 is below the source.*lacuna commit/],
     ['rebase -b x.vmdk -F vmdk over.qcow2', /format vmdk cannot be read here.*--unsafe/],
@@ -233,8 +234,36 @@ test('what to do next is said, in words of the command', async () => {
     ['copy d.raw c.vmdk', /neither read nor made.*raw or qcow2/],
     ['serve --bitmap zz q.qcow2 --socket s', /no bitmap zz \(b0\).*zz=FILE/],
     ['commit q.qcow2', /no backing file .*lacuna rebase/],
-    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert.*ENOENT.*name a file/],
+    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert, no \(ENOENT\): .*check the path/],
     ['serve d.raw --socket no/s', /folder must be there/],
+    ['copy d.raw d.raw/x', /d.raw\/x \(ENOTDIR\): a part of the path is no folder/],
+    ['copy --resume dir d.raw x.raw', /resume file dir \(EISDIR\): it is a folder: name a file/],
+    ['copy --resume /dev/null d.raw x.raw', /no regular file.*name another/],
+    ['copy --resume q.qcow2 d.raw x.raw', /no resume file.*else name another/],
+    ['copy --rate-file dir d.raw x.raw', /--rate-file, dir \(EISDIR\): .*name a file/],
+    ['copy --digest-file dir d.raw x.raw', /digest in dir \(EISDIR\): .*name a file/],
+    ['copy --digest-file no/d d.raw x.raw', /digest in no\/d \(ENOENT\): .*make it/],
+    ['digest --check no d.raw', /--check, no \(ENOENT\): .*check the path/],
+    ['populate -o dir d.raw', /bitmaps dir \(EISDIR\): it is a folder: name a file/],
+    ['bitmap list -f bitmaps dir', /bitmaps dir \(EISDIR\): it is a folder: name a file/],
+    ['bitmap list -f bitmaps /dev/null', /no regular file.*name another/],
+    ['bitmap dump over.qcow2 b0', /no bitmap 'b0', nor any other: add it/],
+    ['bitmap add x.bitmaps b0', /x.bitmaps is a file of bitmaps.*lacuna populate/],
+    ['bitmap add -f bitmaps x b0', /x is a file of bitmaps.*lacuna populate/],
+    ['bitmap merge -F qcow2 q.qcow2 b0 b1', /-F .*name that with -b/],
+    ['copy -o cluster_size d.raw x.qcow2', /-o cluster_size: say its value/],
+    ['copy -o cluster_size=x d.raw x.qcow2', /-o cluster_size=x: "x" is not a size/],
+    ['copy -o refcount_bits=x d.raw x.qcow2', /-o refcount_bits=x: it is one of 1, 2/],
+    ['info -f qcow2 d.raw', /d.raw is no qcow2 image.*-f raw/],
+    [
+      'copy --preallocation metadata d.raw x.raw',
+      /must be one of off, falloc, full for a raw file/,
+    ],
+    ['commit -f raw over.qcow2', /no qcow2 file.*-f qcow2/],
+    ['rebase -f raw -b q.qcow2 -F qcow2 over.qcow2', /no qcow2 file.*-f qcow2/],
+    ['demo --size 1M', /--size must be 64 MiB or more/],
+    ['demo --folder d.raw', /d.raw \(ENOTDIR\): .*no folder/],
+    ['demo --folder no', /no \(ENOENT\): there is no such folder/],
   ];
   const told = await inTurn(cases.map(([line]) => line.split(' ')));
   for (const [i, { code, stderr }] of told.entries()) {
@@ -292,8 +321,50 @@ describe('copy --json', () => {
       ['copy', '--json', '--request-size', '3', uri, 'x.raw'],
     ]);
     expect(last(dry.stdout)).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN' });
-    expect([misuse.code, last(misuse.stdout).type]).toEqual([2, 'error']);
+    expect(last(misuse.stdout)).toMatchObject({
+      type: 'error',
+      message: expect.stringContaining('--request-size'),
+    });
+    expect(misuse.code).toBe(2);
   });
+});
+
+test.each([
+  'map no',
+  'info no',
+  'compare no no',
+  'digest no',
+  'populate no -o x.bitmaps',
+  'serve no --socket s',
+  'bitmap list no.qcow2',
+  'bitmap dump no.qcow2 b0',
+  'commit no.qcow2',
+  'rebase no.qcow2 -b d.raw -F raw',
+  'copy no x.raw',
+  'copy - no/x.raw',
+])('%s --json tells its failure in a document', async (line) => {
+  const { code, stdout, stderr } = await lacuna(...line.split(' '), '--json');
+  expect([code, stderr]).toEqual([
+    line.startsWith('compare') ? 2 : 1,
+    expect.stringContaining('(ERR_DEVICE_OPEN)'),
+  ]);
+  const told = JSON.parse(stdout.trimEnd().split('\n').at(-1) as string);
+  expect(told).toMatchObject({ type: 'error', code: 'ERR_DEVICE_OPEN', errno: 'ENOENT' });
+  const plain = await lacuna(...line.split(' '));
+  expect(plain.stdout).toBe('');
+});
+
+test('an array that was begun is not followed by another document', async () => {
+  const { uri } = await peers.nbdkit([
+    'eval',
+    'get_size=echo 2M',
+    'pread=exit 1',
+    'can_extents=exit 0',
+    'extents=[ $4 -lt 1048576 ] && echo "0 512K hole,zero" && echo "512K 512K"',
+  ]);
+  const { code, stdout, stderr } = await lacuna('map', '--json', uri);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('ERR_NBD_REMOTE')]);
+  expect(stdout).toMatch(/^\[\{"start":0,[^}]*\}$/);
 });
 
 test('what a copy took is told to people, too', async () => {

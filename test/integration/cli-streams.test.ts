@@ -73,7 +73,16 @@ describe('lacuna copy SOURCE -', () => {
   });
 
   test('is misuse with what a stream cannot do', async () => {
-    const named = ['disk.raw - --on-read-error retry', '- x --allocated', 'disk.raw - --retries 2'];
+    const named = [
+      'disk.raw - --on-read-error retry',
+      '- x --allocated',
+      'disk.raw - --retries 2',
+      '- x --connections 2',
+      '- x --digest-file d',
+      'disk.raw - --reconnect 3',
+      '- x --backing-folder .',
+      'disk.raw - --rate-file r',
+    ];
     for (const args of named) {
       const { code, stderr } = await shell(`lacuna copy ${args} < /dev/null`);
       expect([code, stderr], args).toEqual([2, expect.stringContaining(args.split(' ')[2])]);
@@ -89,6 +98,16 @@ describe('lacuna copy SOURCE -', () => {
       expect([code, stdout], args).toEqual([2, '']);
     }
   });
+});
+
+test('standard output that takes nothing fails every command in one line', async () => {
+  for (const args of ['--help', 'map disk.raw', 'copy --json disk.raw full.raw']) {
+    const { code, stderr } = await shell(`lacuna ${args} > /dev/full`);
+    expect([code, stderr], args).toEqual([
+      1,
+      expect.stringMatching(/^lacuna: Cannot write to standard output \(ENOSPC\): .*\n$/),
+    ]);
+  }
 });
 
 describe('lacuna copy - TARGET', () => {

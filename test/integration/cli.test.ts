@@ -313,7 +313,7 @@ describe('lacuna demo', () => {
 
   test('says what to do where it cannot run', async () => {
     const { code, stderr } = await lacuna(['demo', '--folder', 'missing']);
-    expect([code, stderr]).toEqual([1, expect.stringContaining('name another --folder')]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('there is no such folder')]);
     expect((await lacuna(['demo', '--size', '1K'])).code).toBe(2);
   });
 });

@@ -13,17 +13,7 @@ export function bytesDevice(bytes: Uint8Array, name = 'disk.qcow2'): Device {
       zeroAlignment: 1,
       discardAlignment: 1,
     },
-    capabilities: {
-      write: false,
-      zero: false,
-      fastZero: false,
-      discard: false,
-      flush: false,
-      contexts: [],
-      exactStatus: false,
-      multiConnection: true,
-      knownZero: false,
-    },
+    capabilities: { multiConnection: true },
     read: async (offset, target) => {
       target.set(bytes.subarray(offset, offset + target.length));
     },

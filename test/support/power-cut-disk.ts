@@ -54,17 +54,7 @@ export class PowerCutDisk {
         zeroAlignment: 1,
         discardAlignment: 1,
       },
-      capabilities: {
-        write: true,
-        zero: false,
-        fastZero: false,
-        discard: true,
-        flush: true,
-        contexts: [],
-        exactStatus: false,
-        multiConnection: false,
-        knownZero: false,
-      },
+      capabilities: { write: true, discard: true, flush: true },
       read: async (offset, target) => {
         target.fill(0);
         if (offset < this.#end)

@@ -24,17 +24,7 @@ const driver = {
     zeroAlignment: 512,
     discardAlignment: 512,
   },
-  capabilities: {
-    write: false,
-    zero: false,
-    fastZero: false,
-    discard: false,
-    flush: false,
-    contexts: ['base:allocation'],
-    exactStatus: false,
-    multiConnection: true,
-    knownZero: false,
-  },
+  capabilities: { contexts: ['base:allocation'], multiConnection: true },
   read: async (_offset, target) => {
     target.fill(1);
   },

@@ -6,12 +6,8 @@ import { ExtentList, Status } from '#dist/extent/index.js';
 const SIZE = 1024 * 1024;
 const DIRTY = 'qemu:dirty-bitmap:b0';
 
-type Change = Partial<Omit<Driver, 'capabilities'>> & {
-  capabilities?: Partial<Driver['capabilities']>;
-};
-
 /** Memory with some of its parts replaced; a part that is set to undefined is missing. */
-function changed(change: Change = {}): Driver {
+function changed(change: Partial<Driver> = {}): Driver {
   const memory = new MemoryDriver({ size: SIZE });
   return {
     name: 'changed',
@@ -50,6 +46,22 @@ describe('capabilities', () => {
       fastZero: false,
       discard: false,
       contexts: [],
+    });
+  });
+
+  it('has nothing that the driver leaves out', () => {
+    const device = new Device({ ...changed(), capabilities: { exactStatus: true } });
+    expect(device.capabilities).toEqual({
+      write: false,
+      zero: false,
+      fastZero: false,
+      discard: false,
+      flush: false,
+      contexts: [],
+      contextsTogether: false,
+      exactStatus: true,
+      multiConnection: false,
+      knownZero: false,
     });
   });
 

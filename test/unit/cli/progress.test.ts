@@ -20,6 +20,11 @@ describe('progress line', () => {
     expect(progressLine({ ...moment(0, 0), totalBytes: 0 }, 0, style)).toBe('Copying');
   });
 
+  test('tells how far a stream is, whose total nobody knows', () => {
+    const line = progressLine({ ...moment(GIB, 1000), totalBytes: 0 }, GIB / 1000, style);
+    expect(line).toBe('Copying: 1 GiB');
+  });
+
   test('is never wider than the terminal', () => {
     for (let width = 1; width < 120; width++) {
       const line = progressLine(moment(GIB, 1000), GIB / 1000, { width, unicode: true });

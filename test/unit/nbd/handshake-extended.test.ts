@@ -1,33 +1,18 @@
-import type { LacunaError } from 'lacuna/errors';
 import { expect, test } from 'vitest';
 import { handshake } from '#dist/nbd/client/handshake.js';
 import { askInfo, ExportInformation, type Told } from '#dist/nbd/client/information.js';
-import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
+import type { Conversation } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/options.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
-import { feed } from './feed.js';
+import { talk as converse } from './conversation-harness.js';
 
 const NO = (option: number) => wire.optionError(option, OptionError.unsupported);
 
 function talk<T>(conversation: Conversation<T>, bytes: Uint8Array) {
-  const outcome: { result?: T; error?: LacunaError } = {};
-  const asked: number[] = [];
-  const dialogue: Dialogue<T> = new Dialogue(conversation, {
-    send: (sent) => {
-      if (sent.length > 4) asked.push(new DataView(sent.buffer).getUint32(8));
-    },
-    secure: () => dialogue.secured(),
-    done: (result) => {
-      outcome.result = result;
-    },
-    failed: (error) => {
-      outcome.error = error as LacunaError;
-    },
-  });
-  dialogue.start();
-  feed(dialogue, bytes);
-  return { ...outcome, asked };
+  const { sent, result, error } = converse(conversation, bytes);
+  const options = sent.filter(({ length }) => length > 4);
+  return { result, error, asked: options.map(({ buffer }) => new DataView(buffer).getUint32(8)) };
 }
 
 const connecting = (extended?: boolean) => handshake({ export: '', contexts: [], extended });

@@ -2,47 +2,14 @@ import { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
 import { type Agreement, handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
-import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/options.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
+import { talk } from './conversation-harness.js';
 import { feed } from './feed.js';
 
 const SIZE = 3 * 2 ** 30;
 const NO = (option: number) => wire.optionError(option, OptionError.unsupported);
-
-interface Outcome<T> {
-  result?: T;
-  error?: LacunaError;
-  /** Options that were asked, in order. */
-  sent: Uint8Array[];
-}
-
-function talk<T>(
-  conversation: Conversation<T>,
-  bytes: Uint8Array,
-  sizes?: readonly number[],
-): Outcome<T> & { dialogue: Dialogue<T> } {
-  const outcome: Outcome<T> = { sent: [] };
-  const dialogue: Dialogue<T> = new Dialogue(conversation, {
-    send: (sent) => outcome.sent.push(sent),
-    secure: () => dialogue.secured(),
-    done: (result) => {
-      outcome.result = result;
-    },
-    failed: (error) => {
-      outcome.error = error as LacunaError;
-    },
-  });
-  dialogue.start();
-  const ended = () => outcome.result !== undefined || outcome.error !== undefined;
-  for (let at = 0; at < bytes.length && !ended(); ) {
-    const size = Math.min(sizes?.[at % sizes.length] ?? bytes.length, dialogue.buffer().length);
-    feed(dialogue, bytes.subarray(at, at + size));
-    at += size;
-  }
-  return Object.assign(outcome, { dialogue });
-}
 
 const meet = (bytes: Uint8Array, contexts: string[] = [], sizes?: readonly number[]) =>
   talk<Agreement>(handshake({ export: 'disk', contexts, extended: false }), bytes, sizes);

@@ -1,0 +1,35 @@
+/** What to do when the system refuses something about a file. */
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'allow this user to, or run as one who may',
+  EDQUOT: 'the quota is used up: raise it or free space, then go on',
+  EFBIG: 'the file system or a limit (ulimit -f) does not allow files this long',
+  EIO: 'the storage failed: see the system log',
+  EISDIR: 'it is a folder: name a file',
+  EMFILE: 'too many open files: raise the limit (ulimit -n)',
+  ENAMETOOLONG: 'the name is too long: choose a shorter one',
+  ENOENT: 'there is no such file: check the path',
+  ENOSPC: 'there is no space left: free some, then go on',
+  ENOTDIR: 'a part of the path is no folder: check the path',
+  EPERM: 'the system does not permit it: the file may be sealed or immutable',
+  EROFS: 'the file system is read-only',
+  ESTALE: 'the file was replaced on the server: open it again',
+  ETXTBSY: 'the file is in use as a program or as swap space',
+};
+
+/** The same where a file is to be made. */
+const ADVICE_TO_MAKE: Readonly<Record<string, string>> = {
+  EEXIST: 'there is one already: remove it, or choose another name',
+  ENOENT: 'there is no such folder: make it, or check the path',
+};
+
+/**
+ * Says what the system refused, why, and what to do about it.
+ *
+ * @param what such as `Cannot read disk.raw`
+ * @param errno its name, such as `ENOENT`
+ * @param options `making`: it was about a file that was to be made.
+ */
+export function describeRefusal(what: string, errno: string, { making = false } = {}): string {
+  const advice = (making ? ADVICE_TO_MAKE[errno] : undefined) ?? ADVICE[errno];
+  return `${what} (${errno})${advice === undefined ? '' : `: ${advice}`}`;
+}
