@@ -4,14 +4,18 @@ import type { NbdServerAddress } from './uri.js';
 const LONGEST_PATH = process.platform === 'linux' ? 107 : 103;
 
 /**
- * Checks where a server listens, before a socket is made: Node cuts a longer path, and takes an empty one for a
- * TCP port of this machine, so that somebody else would be talked to.
+ * Checks where a server listens, before a socket is made: Node cuts a longer path, and a path or host at a NUL, and
+ * takes an empty path for a TCP port of this machine, so that somebody else would be talked to.
  *
  * @throws TypeError, RangeError
  */
 export function checkServerAddress(server: NbdServerAddress): void {
-  if (server.type === 'inet') checkPort(server.port);
-  else checkSocketPath(server.path);
+  if (server.type === 'unix') {
+    checkSocketPath(server.path);
+    return;
+  }
+  checkWhole('a host', server.host);
+  checkPort(server.port);
 }
 
 /**
@@ -21,11 +25,18 @@ export function checkServerAddress(server: NbdServerAddress): void {
  */
 export function checkSocketPath(path: string): void {
   if (path === '') throw new TypeError('the path of a Unix socket is empty');
+  checkWhole('the path of a Unix socket', path);
   const bytes = Buffer.byteLength(path);
   if (bytes <= LONGEST_PATH || process.platform === 'win32') return;
   throw new RangeError(
     `the path of a Unix socket has at most ${LONGEST_PATH} bytes, not ${bytes}: ${path}`,
   );
+}
+
+/** The system ends a text where its first NUL stands. */
+function checkWhole(what: string, text: string): void {
+  if (!text.includes('\0')) return;
+  throw new TypeError(`${what} contains a NUL character: ${JSON.stringify(text)}`);
 }
 
 function checkPort(port: number): void {

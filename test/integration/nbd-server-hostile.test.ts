@@ -279,6 +279,8 @@ test('a path that no Unix socket can have is misuse, and nothing listens at a pa
   const server = new NbdServer({ exports: [{ name: '', device }] });
   await expect(server.listen({ type: 'unix', path })).rejects.toThrow(/at most 107 bytes/);
   await expect(server.listen({ type: 'unix', path: '' })).rejects.toThrow(TypeError);
+  const cut = `${join(tmpdir(), 'lacuna-nul')}\0b`;
+  await expect(server.listen({ type: 'unix', path: cut })).rejects.toThrow(/NUL/);
   await server.close();
 });
 
