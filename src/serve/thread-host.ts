@@ -28,7 +28,7 @@ export class ThreadHost implements NbdHost {
   #idle: NodeJS.Timeout | undefined;
   #unusable = false;
   /** The threads that it has had are no more. */
-  #ended: Promise<unknown> = Promise.resolve();
+  #ended: Promise<void> = Promise.resolve();
 
   constructor(options: ThreadHostOptions) {
     this.#options = options;
@@ -73,7 +73,7 @@ export class ThreadHost implements NbdHost {
   #end(): void {
     const thread = this.#thread;
     this.#thread = undefined;
-    this.#ended = Promise.all([this.#ended, thread?.end()]);
+    this.#ended = Promise.all([this.#ended, thread?.end()]).then(nothing);
   }
 
   #lost(cause: LacunaError): void {
@@ -83,3 +83,5 @@ export class ThreadHost implements NbdHost {
     this.#options.onDeviceError(new LacunaError(cause.code, message, { cause }));
   }
 }
+
+function nothing(): void {}

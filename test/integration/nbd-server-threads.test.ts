@@ -342,11 +342,18 @@ describe('what one thread tells, every thread does:', () => {
     expect(served.deviceErrors[1]).toMatchObject({ code: 'ERR_DEVICE_SHORT', offset: 7 * MiB });
   });
 
-  test('whoever listens, though it throws', async () => {
+  const fail = () => {
+    throw new Error('not the fault of a client');
+  };
+
+  test.each([
+    ['throws', fail],
+    ['throws later', () => sleep(1).then(fail)],
+  ])('whoever listens, though it %s', async (_, fails) => {
     const heard: unknown[] = [];
     const onDeviceError = (error: unknown) => {
       heard.push(error);
-      throw new Error('not the fault of a client');
+      return fails();
     };
     const served = await serveFile({ onDeviceError });
     const clients = await connectAll(served, 2);

@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
-import { checkSocketPath } from '../server-address.js';
+import { checkListenAddress } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { ended } from './failures.js';
@@ -93,11 +93,11 @@ export class NbdServer implements AsyncDisposable {
    * Listens. A Unix socket must not exist; port 0 lets the system choose.
    *
    * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on, ERR_NBD_TLS when keys or
-   * certificates cannot be used; RangeError for a path that is too long for a Unix socket.
+   * certificates cannot be used; TypeError or RangeError for an address that is none.
    */
   async listen(address: NbdServerAddress): Promise<NbdServerAddress> {
     if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
-    if (address.type === 'unix') checkSocketPath(address.path);
+    checkListenAddress(address);
     this.#started = true;
     const keys = this.#tls && (await readKeys(this.#tls));
     if (this.#closing !== undefined) throw new TypeError('the server was closed');

@@ -83,14 +83,11 @@ function servedExports(
   return served;
 }
 
-/** A listener that throws is not the client's fault, and must not end what the client does. */
-export function guarded<E>(listener: (error: E) => void = nothing): (error: E) => void {
+/** A listener that throws, at once or later, is not the client's fault, and must not end what the client does. */
+export function guarded<E>(listener: (error: E) => unknown = nothing): (error: E) => void {
   return (error) => {
-    try {
-      listener(error);
-    } catch {
-      // It was told.
-    }
+    // It was told.
+    void new Promise((resolve) => resolve(listener(error))).catch(nothing);
   };
 }
 
