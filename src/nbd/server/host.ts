@@ -12,7 +12,7 @@ export interface NbdConnection {
 
 /** Serves the clients that a server has let in: the service of its own thread, or of another one. */
 export interface NbdHost {
-  /** Clients that it serves. */
+  /** Clients that it serves; Infinity where it takes none. */
   readonly connectionCount: number;
   /** Called once, before the first client: what TLS needs, if it is offered. */
   start(keys: ServerKeys | undefined): void;
