@@ -79,6 +79,8 @@ async function serveFile(folder: string, options: BenchOptions): Promise<Result[
         'nbdcopy',
         '--no-extents',
         `--connections=${connections}`,
+        // Of which it has one for each processor otherwise, and never more connections.
+        `--threads=${connections}`,
         uri,
         'null:',
       ];

@@ -47,3 +47,4 @@ export {
   Status,
 } from './extent/index.js';
 export type { Compression } from './qcow2/index.js';
+export { createServer, type ServedDevice, type ServeOptions } from './serve/index.js';

@@ -49,6 +49,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     ...COMMON,
     filename: { read: text, required: true },
     locking: { read: (value, key) => oneOf(value, key, ['on', 'off', 'auto']) },
+    inode: { read: text },
   },
   memory: { ...COMMON, size: { read: size, required: true } },
   nbd: {

@@ -30,6 +30,13 @@ export interface FileDescription extends CommonDescription {
    * `auto`: where the system and the file system have them.
    */
   locking?: 'on' | 'off' | 'auto';
+  /**
+   * The file that must be behind the path, as `DEVICE:INODE` (`stat -c %d:%i`), or the number of a block device (`stat
+   * -c %r`); opening fails with ERR_DEVICE_OPEN where it is another one. What has been opened says it of itself, so
+   * that a second opening meets the same file. A copy that makes its target anew does not look at it. Leave it out of
+   * what is kept: numbers of devices may change when the machine starts, and a file that is replaced is another one.
+   */
+  inode?: string;
 }
 
 /** An export of an NBD server. */

@@ -8,6 +8,8 @@ import { fileError } from './file-error.js';
 /** What was found out about an opened file. */
 export interface FileKind {
   readonly isBlock: boolean;
+  /** What tells it from all other files: `DEVICE:INODE`, or the number of a block device. */
+  readonly inode: string;
   readonly size: number;
   readonly limits: Limits;
   /** Whether the file is known to hold no data at all, and so to read as zero. */
@@ -35,7 +37,8 @@ export function inspect(filename: string, readOnly: boolean): { fd: number; kind
     fd = fs.openSync(filename, flags);
     const stat = fs.fstatSync(fd);
     checkKind(filename, stat);
-    return { fd, kind: stat.isBlockDevice() ? blockKind(stat) : regularKind(filename, stat) };
+    const kind = stat.isBlockDevice() ? blockKind(stat) : regularKind(filename, stat);
+    return { fd, kind: { ...kind, inode: inodeOf(fd) } };
   } catch (error) {
     if (fd !== undefined) fs.closeSync(fd);
     if (error instanceof LacunaError) throw error;
@@ -53,7 +56,14 @@ function checkKind(filename: string, stat: fs.Stats): void {
   throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
 }
 
-function regularKind(filename: string, stat: fs.Stats): FileKind {
+/** Of some file systems inode numbers are larger than what is exact otherwise. */
+function inodeOf(fd: number): string {
+  const { dev, ino, rdev } = fs.fstatSync(fd, { bigint: true });
+  // The inode of a block device is but one of its names.
+  return rdev === 0n ? `${dev}:${ino}` : `${rdev}`;
+}
+
+function regularKind(filename: string, stat: fs.Stats): Omit<FileKind, 'inode'> {
   if (!Number.isSafeInteger(stat.size)) {
     const message = `Cannot open ${filename}: files longer than 8 PiB - 1 are not supported`;
     throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EFBIG' });
@@ -73,7 +83,7 @@ function isHole({ blocks, size }: fs.Stats, opened: number): boolean {
   return blocks === 0 && size >= opened;
 }
 
-function blockKind(stat: fs.Stats): FileKind {
+function blockKind(stat: fs.Stats): Omit<FileKind, 'inode'> {
   const { size, sector } = geometryOf(stat.rdev);
   return {
     isBlock: true,

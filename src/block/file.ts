@@ -85,13 +85,15 @@ export class FileDriver implements Driver {
     const calls = await systemCalls();
     const { fd, kind } = inspect(filename, readOnly);
     try {
+      checkInode(filename, kind, description.inode);
       const access = readOnly ? (shared ? 'share' : 'read') : 'write';
       await lockImage({ fd, filename, access, locking, calls });
     } catch (error) {
       fs.closeSync(fd);
       throw error;
     }
-    return new FileDriver({ ...description, filename, locking: 'off' }, fd, kind, calls);
+    const { inode } = kind;
+    return new FileDriver({ ...description, filename, locking: 'off', inode }, fd, kind, calls);
   }
 
   /** Whether writes behind its end make it longer. */
@@ -236,4 +238,11 @@ export class FileDriver implements Driver {
   #request(action: string, offset: number, length: number): FileRequest {
     return { action, device: this.name, offset, length };
   }
+}
+
+/** Someone else's file may have taken the name of one that is gone, or was renamed. */
+function checkInode(filename: string, { inode }: FileKind, wanted: string | undefined): void {
+  if (wanted === undefined || wanted === inode) return;
+  const message = `Cannot open ${filename}: by now this is the name of another file (inode ${inode}, not ${wanted}); leave files in their place while they are used`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
 }

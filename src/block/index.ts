@@ -9,6 +9,7 @@ export type {
 } from './description.js';
 export { checkDescription } from './description-check.js';
 export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
+export { again, type DeviceAgain, isShareable, openAgain } from './device-again.js';
 export type {
   Capabilities,
   CopyRange,
@@ -44,4 +45,3 @@ export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
 export type { BackingName } from './qcow2/set-backing.js';
 export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
-export type { NbdServerAddress, NbdServerTls, ServedDevice, ServeOptions } from './serve.js';

@@ -1,8 +1,8 @@
 import { lstat, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { InvalidArgumentError } from 'commander';
-import type { NbdServerAddress } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import type { NbdServerAddress } from '../serve/index.js';
 
 const DEFAULT_PORT = 10809;
 

@@ -1,4 +1,4 @@
-import type { NbdServerTls } from '../block/index.js';
+import type { NbdServerTls } from '../serve/index.js';
 import { readText } from './read-text.js';
 
 export interface TlsFlags {

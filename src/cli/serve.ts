@@ -1,12 +1,8 @@
 import type { Command } from 'commander';
-import {
-  type Device,
-  type NbdServerAddress,
-  type OpenOptions,
-  openDevice,
-} from '../block/index.js';
+import { type Device, type OpenOptions, openDevice } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
+import type { NbdServerAddress } from '../serve/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
@@ -28,6 +24,7 @@ interface ServeFlags extends TlsFlags {
   socket?: string;
   bind?: NbdServerAddress;
   connections?: number;
+  threads?: number;
   json?: boolean;
 }
 
@@ -69,6 +66,11 @@ export function registerServe(program: Command, shell: Shell): void {
     .option('--tls-ca <file>', 'let in only clients with a certificate of this authority (PEM)')
     .option('--tls-psk <file>', 'require TLS with shared secrets: lines of IDENTITY:HEX')
     .option('--connections <n>', 'clients at a time (default: 100)', parseCount(1))
+    .option(
+      '--threads <n>',
+      'worker threads for clients beyond the first; 0 does without',
+      parseCount(0),
+    )
     .option('--json', 'print the URI in a JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
@@ -96,11 +98,12 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
     }
     if (address.type === 'unix') await removeDeadSocket(address.path);
     const warn = warner(shell);
-    const { createServer } = await import('../block/serve.js');
-    const server = createServer({
+    const { createServer } = await import('../serve/index.js');
+    const server = await createServer({
       exports: [{ name: flags.export, description: flags.description, device, bitmaps: loaded }],
       tls,
       maxConnections: flags.connections,
+      threads: flags.threads,
       onDeviceError: warn,
       onRefused: warn,
     });

@@ -1,8 +1,7 @@
 /** Chooses how many worker threads a copy is worth. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device, DeviceDescription } from '../block/index.js';
-import { isShareable } from './device-again.js';
+import { type Device, type DeviceDescription, isShareable } from '../block/index.js';
 import type { CopyOptions, TransferOptions } from './options.js';
 
 const GiB = 2 ** 30;

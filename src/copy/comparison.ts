@@ -1,11 +1,11 @@
 /** Compares two devices by what is known of each, in as many threads as that is worth. Runs on the caller's thread. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../bitmap/index.js';
+import { again, isShareable } from '../block/index.js';
 import type { Arena } from '../wasm/index.js';
 import type { ComparedSide, ComparePace } from './comparer.js';
 import { compareShare } from './comparer.js';
 import { Control } from './control.js';
-import { again, isShareable } from './device-again.js';
 import { withoutSide } from './error-policy.js';
 import { FirstDifference } from './first-difference.js';
 import type { TransferOptions } from './options.js';

@@ -2,9 +2,9 @@
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
+import type { DeviceAgain } from '../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
 import type { Control } from './control.js';
-import type { DeviceAgain } from './device-again.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
 import type { BlockDigests } from './digest-tree.js';
 import { withoutSide, withSide } from './error-policy.js';

@@ -60,8 +60,13 @@ export function newRawFile(
         preallocation: preallocation as RawPreallocation | undefined,
         signal,
       }),
-    describe: (path) => ({ ...description, filename: path }),
+    describe: (path) => madeAt(path, description),
   };
+}
+
+/** A file that is made now, which cannot be the one that had the name, should that be said. */
+export function madeAt(path: string, { inode: _, ...file }: FileDescription): FileDescription {
+  return { ...file, filename: path };
 }
 
 const DEFAULT_CLUSTER_SIZE = 64 * 1024;
@@ -85,7 +90,7 @@ export function newImage(
   const names = bitmaps?.names;
   const describe = (path: string, data?: PartialFile): Qcow2Description => ({
     ...description,
-    file: { ...file, filename: path },
+    file: madeAt(path, file),
     backing: below ?? null,
     ...folders,
     ...(data && { 'data-file': { driver: 'file', filename: data.path } }),

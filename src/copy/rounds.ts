@@ -7,13 +7,13 @@
  * wrote, all that was written since the last such flush is dirty again.
  */
 import type { Bitmap } from '../bitmap/index.js';
+import { again } from '../block/index.js';
 import { abortedError } from '../errors/index.js';
 import type { Arena } from '../wasm/index.js';
 import type { Remains } from './checkpoints.js';
 import { chooseThreads } from './choose-threads.js';
 import type { Control } from './control.js';
 import type { CrewOutcome } from './crew.js';
-import { again } from './device-again.js';
 import { type BlockDigests, digestBlocks } from './digest-tree.js';
 import {
   backoffOf,

@@ -10,6 +10,7 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { filesOf } from './files-of.js';
+import { madeAt } from './new-file.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { PartialFile, statIfThere } from './partial-file.js';
 import { reconnects } from './source.js';
@@ -124,7 +125,7 @@ class GrowingFile implements StreamTarget {
       source: undefined,
       make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
     });
-    const made = { ...description, filename: file.path };
+    const made = madeAt(file.path, description);
     try {
       return new GrowingFile(file, made, await open(made, signal, true));
     } catch (error) {

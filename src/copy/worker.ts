@@ -1,12 +1,11 @@
 /** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../bitmap/index.js';
-import type { Device } from '../block/index.js';
+import { type Device, type DeviceAgain, openAgain } from '../block/index.js';
 import { toWire, type WireError } from '../errors/index.js';
 import { Arena, type SharedArena } from '../wasm/index.js';
 import { type ComparePace, type ComparerOptions, compareShare } from './comparer.js';
 import { Control } from './control.js';
-import { type DeviceAgain, openAgain } from './device-again.js';
 import { DigestSender } from './digest-sender.js';
 import { SideError, withoutSide, withSide } from './error-policy.js';
 import { FirstDifference } from './first-difference.js';

@@ -26,6 +26,7 @@ export {
   type NbdServerCloseOptions,
   type NbdServerLimits,
   type NbdServerOptions,
+  type NbdServiceOptions,
 } from './server/index.js';
 export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {

@@ -4,23 +4,35 @@ import type { NbdServerAddress } from './uri.js';
 const LONGEST_PATH = process.platform === 'linux' ? 107 : 103;
 
 /**
- * Checks where a server listens, before a socket is made: Node cuts a longer path, and takes an empty one for a
- * TCP port of this machine, so that somebody else would be talked to.
+ * Checks where a server listens, before a socket is made: Node cuts a longer path, and a path or host at a NUL, and
+ * takes an empty path for a TCP port of this machine, so that somebody else would be talked to.
  *
  * @throws TypeError, RangeError
  */
 export function checkServerAddress(server: NbdServerAddress): void {
-  if (server.type === 'inet') checkPort(server.port);
-  else checkSocketPath(server.path);
+  checkAddress(server);
+  if (server.type === 'inet') checkPort(server.port, 1);
+}
+
+/** The same for those who listen, for whom the system may choose a port. */
+export function checkListenAddress(address: NbdServerAddress): void {
+  checkAddress(address);
+  if (address.type === 'inet') checkPort(address.port, 0);
+}
+
+function checkAddress(address: NbdServerAddress): void {
+  if (address.type === 'unix') checkSocketPath(address.path);
+  else checkWhole('a host', address.host);
 }
 
 /**
- * Checks the path of a Unix socket, for those who connect and those who listen.
+ * Checks the path of a Unix socket.
  *
  * @throws TypeError, RangeError
  */
-export function checkSocketPath(path: string): void {
+function checkSocketPath(path: string): void {
   if (path === '') throw new TypeError('the path of a Unix socket is empty');
+  checkWhole('the path of a Unix socket', path);
   const bytes = Buffer.byteLength(path);
   if (bytes <= LONGEST_PATH || process.platform === 'win32') return;
   throw new RangeError(
@@ -28,7 +40,13 @@ export function checkSocketPath(path: string): void {
   );
 }
 
-function checkPort(port: number): void {
-  if (Number.isInteger(port) && port >= 1 && port <= 65535) return;
-  throw new RangeError(`a port is a number from 1 to 65535, not ${port}`);
+/** The system ends a text where its first NUL stands. */
+function checkWhole(what: string, text: string): void {
+  if (!text.includes('\0')) return;
+  throw new TypeError(`${what} contains a NUL character: ${JSON.stringify(text)}`);
+}
+
+function checkPort(port: number, least: number): void {
+  if (Number.isInteger(port) && port >= least && port <= 65535) return;
+  throw new RangeError(`a port is a number from ${least} to 65535, not ${port}`);
 }

@@ -1,4 +1,5 @@
-import { truncateSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { rmSync, statSync, truncateSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createRawFile, openDevice } from '#dist/block/index.js';
 import { attachLoopDevice } from '../support/loop-device.js';
@@ -29,6 +30,20 @@ describe.each([512, 4096])('a block device with sectors of %d bytes', (sector) =
     expect(device.size).toBe(SIZE);
     expect(device.limits.minimum).toBe(sector);
     expect(device.capabilities).toMatchObject({ exactStatus: false, contexts: [], zero: true });
+  });
+
+  it('is opened again by its number, whatever names it has', async () => {
+    const other = `${loop.path}-by-another-name`;
+    const { rdev } = statSync(loop.path);
+    await using device = await openDevice(loop.path);
+    expect(device.description).toMatchObject({ inode: String(rdev) });
+    execFileSync('cp', ['--archive', loop.path, other]);
+    try {
+      await using again = await openDevice({ ...device.description!, filename: other } as never);
+      expect(again.size).toBe(SIZE);
+    } finally {
+      rmSync(other);
+    }
   });
 
   it('is never replaced by a new file', async () => {

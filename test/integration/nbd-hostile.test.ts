@@ -1,6 +1,6 @@
 import { LacunaError } from 'lacuna/errors';
 import { formatNbdUri, NbdClient, type NbdConnectOptions } from 'lacuna/nbd';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type HostileConnection, serveHostile } from '../support/hostile-nbd.js';
 import * as wire from '../support/hostile-nbd-wire.js';
 import { runCli } from '../support/run-cli.js';
@@ -153,6 +153,28 @@ describe('a server that', () => {
   test('ignores the goodbye is left alone after a while', async () => {
     const server = await serveHostile((connection) => connection.negotiate());
     const client = await NbdClient.connect({ server });
+    await within(client.close());
+  });
+
+  test('says that it is shutting down is left when it has answered, and says so to who comes later', async () => {
+    let left: number | undefined;
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate();
+      const refused = await connection.request();
+      const late = await connection.request();
+      connection.send(wire.errorChunk(refused, 108));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      connection.send(wire.dataChunk(late, late.offset, new Uint8Array(512)));
+      left = (await connection.request()).command;
+      connection.hangUp();
+    });
+    const client = await NbdClient.connect({ server });
+    const reads = [client.read(0, bytes(512)), client.read(512, bytes(512))];
+    await expect(within(reads[0])).rejects.toMatchObject({ errno: 'ESHUTDOWN' });
+    await within(reads[1]);
+    await vi.waitFor(() => expect(left).toBe(2));
+    const later = { code: 'ERR_NBD_DISCONNECTED', message: expect.stringMatching(/shutting down/) };
+    await expect(within(client.read(0, bytes(512)))).rejects.toMatchObject(later);
     await within(client.close());
   });
 
@@ -382,7 +404,15 @@ describe('who connects', () => {
       /at most 107/,
     ],
     ['an empty path', { server: { type: 'unix', path: '' } }, /path .* is empty/],
+    ['a path that ends early', { server: { type: 'unix', path: '/tmp/a\0b' } }, /path .* NUL/],
+    [
+      'a host that ends early',
+      { server: { type: 'inet', host: 'localhost\0.example.com', port: 1 } },
+      /host contains a NUL/,
+    ],
     ['a port that is none', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
+    ['a limit that is none', { server: nobody, connectTimeoutMs: Number.NaN }, /connectTimeoutMs/],
+    ['a limit below 0', { server: nobody, requestTimeoutMs: -1 }, /requestTimeoutMs must be/],
     ['a long name', { server: nobody, export: 'x'.repeat(4097) }, /export name is 4097 bytes/],
     ['a long context', { server: nobody, contexts: ['x'.repeat(4097)] }, /context name is 4097/],
   ])('with %s is told of the misuse', async (_, options, message) => {

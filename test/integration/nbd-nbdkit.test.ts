@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { openDevice } from 'lacuna';
 import type { LacunaError } from 'lacuna/errors';
@@ -333,11 +334,42 @@ describe('changing', () => {
     await client.trim(0, 9 * 2 ** 30, { fua: true });
     expectBytes(await read(client, 9 * 2 ** 30 - 512, 512), new Uint8Array(512));
     await client.close();
-    const { readFile } = await import('node:fs/promises');
     const ranges = [...(await readFile(log, 'utf8')).matchAll(/ (Zero|Trim) id=.*?fua=1/g)];
     const offsets = ranges.map(([text]) => Number(/offset=(0x[0-9a-f]+)/.exec(text)?.[1]));
     const piece = 2 ** 32 - 4096;
     expect(offsets).toEqual([...[512, 512 + piece, 512 + 2 * piece], ...[0, piece, 2 * piece]]);
+  });
+
+  test('a server that takes no long zero and trim requests is asked for shorter ones', async () => {
+    const log = `${await peers.folder()}/log`;
+    const limited = (name: string) =>
+      `${name}=echo ${name} $3 $4 >>${log}; ` +
+      'if [ $3 -gt 67108864 ]; then echo EOVERFLOW too long >&2; exit 1; fi';
+    const client = await open([
+      ...['eval', 'get_size=echo 256M', 'block_size=echo 4096 4096 67108864'],
+      ...['can_write=exit 0', 'can_zero=exit 0', 'can_trim=exit 0'],
+      ...['pread=exit 1', 'pwrite=exit 1', limited('zero'), limited('trim')],
+    ]);
+    const most = 2 ** 26;
+    await client.writeZeroes(4096, 2 * most);
+    await client.trim(0, 2 * most);
+    await client.close();
+    const zeroes = [`zero ${2 * most} 4096`, `zero ${most} 4096`, `zero ${most} ${4096 + most}`];
+    const trims = [`trim ${most} 0`, `trim ${most} ${most}`];
+    expect((await readFile(log, 'utf8')).trim().split('\n')).toEqual([...zeroes, ...trims]);
+  });
+
+  test('one that refuses a range of any length is believed in the end', async () => {
+    const log = `${await peers.folder()}/log`;
+    const client = await open([
+      ...['eval', 'get_size=echo 1G', 'can_write=exit 0', 'can_zero=exit 0', 'pread=exit 1'],
+      ...['pwrite=exit 1', `zero=echo $3 >>${log}; echo EINVAL never >&2; exit 1`],
+    ]);
+    const refused = { code: 'ERR_NBD_REMOTE', errno: 'EINVAL', offset: 0, length: 32 * MIB };
+    await expect(client.writeZeroes(0, 2 ** 30)).rejects.toMatchObject(refused);
+    await client.close();
+    const asked = (await readFile(log, 'utf8')).trim().split('\n').map(Number);
+    expect(asked).toEqual([2 ** 30, 32 * MIB]);
   });
 
   test('what is written, zeroed and trimmed is read back', async () => {

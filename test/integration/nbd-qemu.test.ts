@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { truncate, writeFile } from 'node:fs/promises';
 import { NbdClient } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
 import { run, usePeers } from '../support/peers.js';
@@ -87,6 +87,16 @@ describe('qemu-nbd', () => {
     await client.read(0, target);
     expect([target[0], target[1], target[MIB], target[MIB + 1]]).toEqual([7, 9, 9, 7]);
     expect(target.subarray(4 * MIB, 5 * MIB).every((byte) => byte === 0)).toBe(true);
+    await client.close();
+  });
+
+  test('more is read ahead than one request may ask for', async () => {
+    const path = `${await peers.folder()}/large`;
+    await writeFile(path, '');
+    await truncate(path, 128 * MIB);
+    const { server } = await peers.qemuNbd(['-f', 'raw', path]);
+    const client = await NbdClient.connect({ server });
+    await client.cache(1, 128 * MIB - 1);
     await client.close();
   });
 

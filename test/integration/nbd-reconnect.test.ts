@@ -356,6 +356,15 @@ describe('opening', () => {
     await expect(given).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 
+  test.each([{ reconnectDelayMs: Number.NaN }, { openTimeoutMs: -1 }])(
+    'with a limit that is none is misuse: %o',
+    async (limits) => {
+      const { server } = await peers.nbdkit(['pattern', '1M']);
+      const options = { server, reconnectDelayMs: 1000, ...limits };
+      await expect(ReconnectingClient.connect(options)).rejects.toThrow(RangeError);
+    },
+  );
+
   test('takes the keys as texts and refuses what is no time', async () => {
     const peer = await peers.nbdkit(['pattern', '1M']);
     const text = `driver=nbd,server.type=unix,server.path=${peer.server.path}`;

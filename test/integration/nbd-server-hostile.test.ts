@@ -273,12 +273,19 @@ test.each<Partial<NbdServerOptions>>([
   );
 });
 
-test('a path that no Unix socket can have is misuse, and nothing listens at a part of it', async () => {
+test('an address that there cannot be is misuse, and nothing listens at a part of it', async () => {
   const device = fakeDevice(MiB);
   const path = join(tmpdir(), 'x'.repeat(120));
   const server = new NbdServer({ exports: [{ name: '', device }] });
   await expect(server.listen({ type: 'unix', path })).rejects.toThrow(/at most 107 bytes/);
   await expect(server.listen({ type: 'unix', path: '' })).rejects.toThrow(TypeError);
+  const cut = `${join(tmpdir(), 'lacuna-nul')}\0b`;
+  await expect(server.listen({ type: 'unix', path: cut })).rejects.toThrow(/NUL/);
+  const host = '127.0.0.1\0.example.com';
+  await expect(server.listen({ type: 'inet', host, port: 0 })).rejects.toThrow(/NUL/);
+  await expect(server.listen({ type: 'inet', host: '127.0.0.1', port: -1 })).rejects.toThrow(
+    /port/,
+  );
   await server.close();
 });
 

@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from 'lacuna/bitmap';
-import { describe, expect, test } from 'vitest';
+import type { NbdServer } from 'lacuna/nbd';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile, type Device, openDevice } from '#dist/block/index.js';
 import { fakeDevice, pattern } from '../support/fake-device.js';
 import { emptied, finish, serveDevice } from '../support/nbd-server.js';
@@ -28,6 +29,16 @@ async function serveFile(size: number, options: Parameters<typeof serveDevice>[1
   await file.close();
   const device = await openDevice(path, { writable: true });
   return { ...(await serveDevice(device, options)), file: path, scratch: folder, device };
+}
+
+/** Begins to watch how many clients a server has; tells how many there were at most. */
+function mostConnections(server: NbdServer): () => number {
+  let most = 0;
+  const timer = setInterval(() => {
+    most = Math.max(most, server.connectionCount);
+  }, 1);
+  onTestFinished(() => clearInterval(timer));
+  return () => most;
 }
 
 test('a server that is closed leaves nothing behind that keeps its process', async () => {
@@ -124,6 +135,29 @@ describe('nbdinfo', () => {
     ]);
   });
 
+  test('--map of the contexts of a qcow2 chain is what qemu-nbd tells', async () => {
+    const folder = await peers.folder();
+    const [base, top] = ['base', 'top'].map((name) => join(folder, `${name}.qcow2`));
+    const create = (...args: string[]) => succeeds('qemu-img', ['create', '-qf', 'qcow2', ...args]);
+    const write = (path: string, ...commands: string[]) =>
+      succeeds('qemu-io', ['-f', 'qcow2', ...commands.flatMap((each) => ['-c', each]), path]);
+    await create(base, '8M');
+    await write(base, 'write 1M 2M', 'write -z 5M 64k');
+    await create('-b', base, '-F', 'qcow2', top);
+    await succeeds('qemu-img', ['bitmap', '--add', top, 'b0']);
+    await write(top, 'write 2M 128k', 'write 6M 64k');
+    const device = await openDevice(top);
+    onTestFinished(() => device.close());
+    const ours = await serveDevice(device);
+    const theirs = await peers.qemuNbd(['-r', '-A', '-B', 'b0', '-f', 'qcow2', top]);
+    const map = (context: string, uri: string) => succeeds('nbdinfo', [`--map=${context}`, uri]);
+    for (const context of ['qemu:allocation-depth', 'qemu:dirty-bitmap:b0']) {
+      const told = await map(context, ours.uri);
+      expect(told.split('\n').length).toBeGreaterThan(5);
+      expect(told).toBe(await map(context, theirs.uri));
+    }
+  });
+
   test('--map of a file with very many extents is complete', async () => {
     const bitmap = new Bitmap({ size: 2 ** 32, granularity: 4096 });
     for (let at = 0; at < 2 ** 32; at += 8192) bitmap.set(at, 1);
@@ -138,10 +172,13 @@ describe('nbdcopy', () => {
   test.each([4 * 1024, 64 * 1024, MiB, 32 * MiB])(
     'both ways with requests of %i bytes',
     async (size) => {
-      const { uri, file, scratch } = await serveFile(40 * MiB);
-      const flags = ['--connections=8', '--threads=2', `--request-size=${size}`, '--flush'];
+      const { uri, file, scratch, server } = await serveFile(40 * MiB);
+      // As many connections as there are threads, whatever else it is told.
+      const flags = ['--connections=8', '--threads=8', `--request-size=${size}`, '--flush'];
       const back = join(scratch, 'back.raw');
+      const most = mostConnections(server);
       await succeeds('nbdcopy', [...flags, uri, back]);
+      expect(most()).toBe(8);
       expect(Buffer.compare(await readFile(back), await readFile(file))).toBe(0);
       const fresh = await serveDevice(fakeDevice(40 * MiB));
       await succeeds('nbdcopy', [...flags, back, fresh.uri]);

@@ -12,6 +12,7 @@ const RANKS: Record<string, number> = {
   bitmap: 2,
   block: 3,
   copy: 4,
+  serve: 4,
   qemu: 5,
   repository: 5,
   cli: 6,
@@ -23,7 +24,7 @@ const ISLANDS_KNOW = ['errors', 'util', 'extent'];
 
 /** Only these files, and those in these folders, may look into an island; `index` is the public door. */
 const BRIDGES: Record<string, string[]> = {
-  nbd: ['block/nbd.ts', 'block/nbd-uri.ts', 'block/serve.ts', 'block/description.ts', 'index.ts'],
+  nbd: ['block/nbd.ts', 'block/nbd-uri.ts', 'block/description.ts', 'serve/', 'index.ts'],
   qcow2: ['block/qcow2.ts', 'block/qcow2/', 'index.ts'],
 };
 
@@ -45,8 +46,9 @@ const MENTIONS: readonly Mention[] = [
   },
   {
     pattern: /\bworker_threads\b|\bpiscina\b|\bAtomics\b/,
-    rooms: ['wasm', 'copy'],
-    reason: 'only src/wasm and src/copy know that threads exist, so that all else may ignore them',
+    rooms: ['wasm', 'copy', 'serve'],
+    reason:
+      'only src/wasm, src/copy and src/serve know that threads exist, so that all else may ignore them',
   },
 ];
 

@@ -20,8 +20,10 @@ import { GrantedContexts } from './granted-contexts.js';
 import { type Agreement, handshake } from './handshake.js';
 import { askInfo, ExportInformation } from './information.js';
 import { type ListedExport, listExports } from './list.js';
+import type { RequestSpec } from './pending-request.js';
 import { checkRange } from './ranges.js';
 import { Session } from './session.js';
+import { checkTimeLimit } from './time-limits.js';
 import type { Transport } from './transport.js';
 
 /** Long, because a server may flush or zero a whole disk in one request. */
@@ -29,6 +31,12 @@ const REQUEST_TIMEOUT_MS = 300_000;
 /** How long a server may take to hang up after our goodbye. */
 const GOODBYE_MS = 1000;
 const NOTHING = {};
+
+interface Range {
+  readonly offset: number;
+  readonly length: number;
+  readonly signal?: AbortSignal;
+}
 
 /**
  * One connection to an export of an NBD server. Any number of requests may be in flight; they complete
@@ -50,6 +58,9 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   readonly #granted: GrantedContexts;
   /** Changes of several requests, of which none is pending for a moment between two. */
   readonly #inPieces = new Set<Promise<void>>();
+  /** The longest zero or trim request that the server is believed to take. */
+  #longestChange: number;
+  #leaving: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -57,7 +68,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
    *
    * @throws LacunaError ERR_NBD_DISCONNECTED, ERR_TIMEOUT, ERR_NBD_PROTOCOL, ERR_NBD_UNSUPPORTED, ERR_NBD_TLS,
    * ERR_DEVICE_OPEN when the server refuses the export, ERR_CONTEXT_UNKNOWN, ERR_ABORTED; TypeError or RangeError
-   * for an address that is none, or a name that cannot be sent.
+   * for an address or a limit that is none, or a name that cannot be sent.
    */
   static async connect(options: NbdConnectOptions): Promise<NbdClient> {
     const { server, export: exportName = '', tls } = options;
@@ -73,6 +84,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
       extended: options.extendedHeaders,
     });
     const { requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+    checkTimeLimit('requestTimeoutMs', requestTimeoutMs);
     return converse(
       conversation,
       { ...options, name },
@@ -116,6 +128,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     const { size, structured, extended, contexts } = agreement;
     this.name = options.name;
     this.agreement = agreement;
+    this.#longestChange = this.maximumLength;
     this.#transport = transport;
     this.#granted = new GrantedContexts(options.name, contexts, this.canChooseContexts);
     this.#session = new Session(transport, {
@@ -124,6 +137,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
       structured,
       extended,
       contexts: new Map(contexts.map(({ id, name }) => [id, name])),
+      onShuttingDown: () => void this.#leave(),
     });
     transport.sink = this.#session;
   }
@@ -132,7 +146,10 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     return this.#session.pending;
   }
 
-  /** Whether the server said that it is going away: it takes no new requests. */
+  /**
+   * Whether the server said that it is going away: it takes no new requests, and the connection ends when all is
+   * answered.
+   */
   get shuttingDown(): boolean {
     return this.#session.shuttingDown;
   }
@@ -226,14 +243,23 @@ export class NbdClient extends ExportProperties implements NbdRequests {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#inPieces);
-    await this.#session.drain();
-    if (this.#session.alive) {
-      this.#session.sendDisconnect();
-      this.#transport.end();
-    }
+    await this.#leave();
     const timer = setTimeout(() => this.#destroy(), GOODBYE_MS);
     await this.#transport.ended;
     clearTimeout(timer);
+  }
+
+  /** When all is answered, says goodbye: once, for the caller or because the server is going away. */
+  #leave(): Promise<void> {
+    this.#leaving ??= this.#sayGoodbye();
+    return this.#leaving;
+  }
+
+  async #sayGoodbye(): Promise<void> {
+    await this.#session.drain();
+    if (!this.#session.alive) return;
+    this.#session.sendDisconnect();
+    this.#transport.end();
   }
 
   #destroy(): void {
@@ -241,13 +267,9 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   }
 
   /** A range without payload, in as many requests as it needs. */
-  async #pieces(
-    command: number,
-    flags: number,
-    range: { offset: number; length: number; signal?: AbortSignal },
-  ): Promise<void> {
+  async #pieces(command: number, flags: number, range: Range): Promise<void> {
     if (range.length === 0) return;
-    if (range.length <= this.maximumLength) {
+    if (range.length <= this.maximumPayload) {
       await this.#session.submit({ command, flags, ...range });
       return;
     }
@@ -256,17 +278,33 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     await work.finally(() => this.#inPieces.delete(work));
   }
 
-  async #oneByOne(
-    command: number,
-    flags: number,
-    range: { offset: number; length: number; signal?: AbortSignal },
-  ): Promise<void> {
+  async #oneByOne(command: number, flags: number, range: Range): Promise<void> {
     const { signal } = range;
     const end = range.offset + range.length;
     for (let offset = range.offset; offset < end; ) {
-      const length = Math.min(this.maximumLength, end - offset);
-      await this.#session.submit({ command, flags, offset, length, signal });
-      offset += length;
+      const length = Math.min(this.#longest(command), end - offset);
+      const taken = await this.#tryLong({ command, flags, offset, length, signal });
+      if (taken) offset += length;
+    }
+  }
+
+  /** What is read ahead takes as much of the server's memory as what is read. */
+  #longest(command: number): number {
+    return command === Command.cache ? this.maximumPayload : this.#longestChange;
+  }
+
+  /**
+   * False where the server takes no request of this length: "the server MAY reply with NBD_EOVERFLOW or NBD_EINVAL"
+   * to one that is longer than the maximum payload. It is asked for no more than that from then on.
+   */
+  async #tryLong(request: RequestSpec): Promise<boolean> {
+    try {
+      await this.#session.submit(request);
+      return true;
+    } catch (error) {
+      if (request.length <= this.maximumPayload || !mayBeTooLong(error)) throw error;
+      this.#longestChange = this.maximumPayload;
+      return false;
     }
   }
 
@@ -291,6 +329,12 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     this.#require(this.canFua, 'make one request durable; flush instead');
     return CommandFlag.fua;
   }
+}
+
+/** A server says so of a request that is too long for it, and of others that it does not like. */
+function mayBeTooLong(error: unknown): boolean {
+  if (!(error instanceof LacunaError) || error.code !== 'ERR_NBD_REMOTE') return false;
+  return error.errno === 'EOVERFLOW' || error.errno === 'EINVAL';
 }
 
 /** @throws TypeError for a name that cannot be sent, before the server is bothered with it. */

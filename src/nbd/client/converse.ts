@@ -7,6 +7,7 @@ import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { locate } from './failures.js';
 import { prepareTls, type Securer } from './secure-socket.js';
+import { checkTimeLimit } from './time-limits.js';
 import { Transport } from './transport.js';
 
 export interface ConverseOptions {
@@ -27,7 +28,7 @@ const CONNECT_TIMEOUT_MS = 15_000;
  * Connects and holds a conversation. `proceed` takes the transport over in the same turn in which the
  * conversation ends: the socket must know at once where the next bytes go.
  *
- * @throws TypeError, RangeError for an address that is none; else as {@link locate} makes it.
+ * @throws TypeError, RangeError for an address or a limit that is none; else as {@link locate} makes it.
  */
 export async function converse<T, R>(
   conversation: Conversation<T>,
@@ -36,6 +37,7 @@ export async function converse<T, R>(
 ): Promise<R> {
   const { signal, server, tls } = options;
   checkServerAddress(server);
+  checkTimeLimit('connectTimeoutMs', options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
   if (signal?.aborted) throw abortedError(signal);
   const name = options.name ?? formatNbdUri(server, '', tls);
   try {

@@ -54,13 +54,17 @@ export function* readInfos(option: number): Conversation<(Chosen & Words) | Opti
   throw violation(`more than ${MAX_REPLIES} replies to option ${option}`);
 }
 
-/** @throws LacunaError ERR_NBD_UNSUPPORTED for an export that is too large. */
+/** @throws LacunaError ERR_NBD_UNSUPPORTED for an export that is too large; ERR_NBD_PROTOCOL. */
 export function settle(info: ExportInfo, sizes: BlockSizes | undefined): Chosen {
   if (info.size > Number.MAX_SAFE_INTEGER) {
     throw new LacunaError(
       'ERR_NBD_UNSUPPORTED',
       `the export is larger than ${Number.MAX_SAFE_INTEGER} bytes (8 PiB), the most that Lacuna handles`,
     );
+  }
+  // Until 2022 the document let a small export, which cannot have a preferred block, have a small maximum.
+  if (sizes !== undefined && sizes.maximum < Math.min(sizes.preferred, info.size)) {
+    throw violation(`a maximum of ${sizes.maximum} bytes below the preferred ${sizes.preferred}`);
   }
   const flags = info.flags & ExportFlag.hasFlags ? info.flags : 0;
   const blockSizesTold = sizes !== undefined;

@@ -44,7 +44,10 @@ export class ExportProperties {
   readonly preferredBlock: number;
   /** The longest read or write. */
   readonly maximumPayload: number;
-  /** The longest request without payload; what is longer is made of several, and status is told for less. */
+  /**
+   * The longest request without payload; what is longer is made of several, and status is told for less. A server
+   * that refuses a zero or trim request of this length is asked for `maximumPayload` bytes at a time.
+   */
   readonly maximumLength: number;
 
   /** @internal */

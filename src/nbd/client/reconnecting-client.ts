@@ -16,6 +16,7 @@ import { Durability } from './durability.js';
 import { ExportProperties } from './export-properties.js';
 import { disconnected, locate } from './failures.js';
 import { difference, isLost } from './reconnect-rules.js';
+import { checkTimeLimit } from './time-limits.js';
 
 /** Whom to connect to, and for how long a lost connection is made again. */
 export interface NbdReconnectOptions extends NbdConnectOptions {
@@ -67,7 +68,10 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
    * @throws what `NbdClient.connect` throws, when the time to open has passed.
    */
   static async connect(options: NbdReconnectOptions): Promise<ReconnectingClient> {
-    const client = await connectPatiently(options, options.openTimeoutMs ?? 0);
+    const { reconnectDelayMs, openTimeoutMs = 0 } = options;
+    checkTimeLimit('reconnectDelayMs', reconnectDelayMs);
+    checkTimeLimit('openTimeoutMs', openTimeoutMs);
+    const client = await connectPatiently(options, openTimeoutMs);
     return new ReconnectingClient(client, options);
   }
 

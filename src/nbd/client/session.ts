@@ -26,6 +26,8 @@ export interface SessionOptions extends ReplyRules {
   readonly name: string;
   /** No progress for so long, with a request pending, ends the connection; 0 waits for ever. */
   readonly requestTimeoutMs: number;
+  /** The server announced that it is going away (ESHUTDOWN); called once. */
+  readonly onShuttingDown?: () => void;
 }
 
 /** The connection, as far as a session uses it. */
@@ -46,6 +48,7 @@ export class Session implements ByteSink, RequestOwner {
   readonly #watchdog: Watchdog;
   #failure: LacunaError | undefined;
   #shuttingDown = false;
+  #drained: Promise<void> | undefined;
   #onDrained: (() => void) | undefined;
   #drainTimer: NodeJS.Timeout | undefined;
 
@@ -77,10 +80,10 @@ export class Session implements ByteSink, RequestOwner {
 
   async submit(spec: RequestSpec): Promise<RequestResult> {
     if (spec.signal?.aborted) throw abortedError(spec.signal);
-    if (this.#failure !== undefined) throw this.#located(this.#failure, spec);
     if (this.#shuttingDown) {
       throw this.#located(disconnected('the server is shutting down; connect anew'), spec);
     }
+    if (this.#failure !== undefined) throw this.#located(this.#failure, spec);
     const request = this.#table.take();
     const promise = request.begin(spec);
     this.#table.sent(request);
@@ -103,13 +106,14 @@ export class Session implements ByteSink, RequestOwner {
 
   /**
    * Resolves when nothing is pending, at once if nothing is. Replies that only callers who gave up
-   * would have wanted are waited for only shortly.
+   * would have wanted are waited for only shortly. For when no more requests come.
    */
   drain(): Promise<void> {
-    return new Promise((resolve) => {
+    this.#drained ??= new Promise((resolve) => {
       this.#onDrained = resolve;
       this.#checkDrained();
     });
+    return this.#drained;
   }
 
   /** Says goodbye. The server may close without answering what is pending, so be idle first. */
@@ -164,8 +168,14 @@ export class Session implements ByteSink, RequestOwner {
   }
 
   #replied(request: PendingRequest): void {
-    if (request.failure?.errno === 'ESHUTDOWN') this.#shuttingDown = true;
+    if (request.failure?.errno === 'ESHUTDOWN') this.#announced();
     if (request.released) this.#finish(request);
+  }
+
+  #announced(): void {
+    if (this.#shuttingDown) return;
+    this.#shuttingDown = true;
+    this.#options.onShuttingDown?.();
   }
 
   #finish(request: PendingRequest): void {

@@ -1,9 +1,10 @@
 import type { ServedContext, ServedExport } from './served-export.js';
+import type { OfferedTls } from './start-tls.js';
 
 /** What a server offers to a client that has just connected. */
 export interface Offer {
   readonly exports: ReadonlyMap<string, ServedExport>;
-  readonly tls: 'off' | 'on' | 'require';
+  readonly tls: OfferedTls;
 }
 
 /** What a connection has agreed on so far. */

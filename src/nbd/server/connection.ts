@@ -5,6 +5,7 @@ import { LacunaError } from '../../errors/index.js';
 import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
+import type { NbdConnection } from './host.js';
 import { MAX_UNSENT_ANSWERS } from './limits.js';
 import { negotiate, negotiateInTls } from './negotiation.js';
 import { ServerSession, type SessionOptions } from './session.js';
@@ -15,18 +16,19 @@ export interface ConnectionOptions extends SessionOptions {
   readonly offer: Offer;
   readonly tls: TlsOptions | undefined;
   readonly handshakeTimeoutMs: number;
-  /** The socket is closed. */
-  readonly onClosed: (connection: ServerConnection, failure: unknown) => void;
 }
 
-export class ServerConnection {
+export class ServerConnection implements NbdConnection {
   readonly #options: ConnectionOptions;
+  readonly #onClosed: (failure: unknown) => void;
   readonly #transport: ServerTransport;
   readonly #timer: NodeJS.Timeout;
   #session: ServerSession | undefined;
 
-  constructor(accepted: Socket, options: ConnectionOptions) {
+  /** @param onClosed called once the socket is closed, with the reason */
+  constructor(accepted: Socket, options: ConnectionOptions, onClosed: (failure: unknown) => void) {
     this.#options = options;
+    this.#onClosed = onClosed;
     // A new socket asks at once where its first bytes go, so what is said first has to wait for it.
     const greeting: Uint8Array[] = [];
     let say = (bytes: Uint8Array): void => void greeting.push(bytes);
@@ -38,7 +40,6 @@ export class ServerConnection {
     for (const bytes of greeting) say(bytes);
   }
 
-  /** Answers what the client has asked, then closes; a client that is still in the handshake just closes. */
   shutdown(): void {
     if (this.#session === undefined) this.destroy(ended('the server is shutting down'));
     else this.#session.shutdown();
@@ -108,6 +109,6 @@ export class ServerConnection {
 
   #closed(): void {
     clearTimeout(this.#timer);
-    this.#options.onClosed(this, this.#transport.failure);
+    this.#onClosed(this.#transport.failure);
   }
 }

@@ -1,5 +1,6 @@
 import { Context, type ExtentList, Status } from '../../extent/index.js';
 import type { NbdExportDevice } from './export.js';
+import { tells } from './status.js';
 
 const MiB = 1024 * 1024;
 /** How far one question looks ahead where all has been data. */
@@ -30,13 +31,14 @@ export class Holes {
   /** The status from `offset` on, not necessarily of the whole range; undefined where it is data. */
   async find(offset: number, length: number): Promise<ExtentList | undefined> {
     const span = Math.min(Math.max(length, this.#ahead), this.#device.size - offset);
-    let list: ExtentList;
+    let list: ExtentList | undefined;
     try {
       [list] = await this.#device.someExtents(offset, span, CONTEXTS);
     } catch {
       // What has no status is read: it may still be readable, and if it is not, the read will say why.
       return undefined;
     }
+    if (!tells(list, offset)) return undefined;
     if ((list.flagsAt(0) & Status.zero) !== 0 || list.endAt(0) < offset + length) {
       this.#ahead = 0;
       return list;

@@ -6,5 +6,8 @@ export type {
   NbdExportOptions,
   NbdExportZeroOptions,
 } from './export.js';
-export type { NbdServerLimits } from './limits.js';
+export type { NbdConnection, NbdHost } from './host.js';
+export { checkCount, type NbdServerLimits } from './limits.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
+export { guarded, NbdService, type NbdServiceOptions } from './service.js';
+export { type OfferedTls, offeredTls, type ServerKeys } from './start-tls.js';

@@ -78,6 +78,8 @@ function* option(agreed: Agreed, number: number, length: number): Conversation<O
   if (needsTls && number !== Option.startTls) {
     return { answer: refuse(number, 'tlsRequired', 'start TLS first') };
   }
+  // Every SET, one that fails included, ends what an earlier one was granted.
+  if (number === Option.setMetaContext) agreed.contexts = undefined;
   if (payload === undefined) {
     return { answer: refuse(number, 'tooBig', `an option has at most ${MAX_OPTION_BYTES} bytes`) };
   }

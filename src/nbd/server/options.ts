@@ -71,8 +71,6 @@ function extendedHeaders(agreed: Agreed, option: number, payload: Uint8Array): O
 
 function metaContexts(agreed: Agreed, option: number, payload: Uint8Array): OptionResult {
   const set = option === Option.setMetaContext;
-  // Every SET, one that fails included, ends what an earlier one was granted.
-  if (set) agreed.contexts = undefined;
   if (!agreed.structured && !agreed.extended) {
     return invalid(option, 'contexts need structured replies; agree on them first');
   }

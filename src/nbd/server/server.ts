@@ -1,38 +1,29 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
-import { checkSocketPath } from '../server-address.js';
+import { checkListenAddress } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
-import { BufferPool } from './buffer-pool.js';
-import { type ConnectionOptions, ServerConnection } from './connection.js';
-import type { NbdExportOptions } from './export.js';
 import { ended } from './failures.js';
-import { checkCount, checkWait, type NbdServerLimits, resolveLimits } from './limits.js';
-import { ServedExport } from './served-export.js';
-import { prepareTls } from './start-tls.js';
+import type { NbdConnection, NbdHost } from './host.js';
+import { checkCount, checkWait } from './limits.js';
+import { guarded, NbdService, type NbdServiceOptions } from './service.js';
+import { offeredTls, readKeys } from './start-tls.js';
 
 /** What a server serves, to whom, and what it puts up with. */
-export interface NbdServerOptions {
-  /** What is served; names are unique. */
-  readonly exports: readonly NbdExportOptions[];
+export interface NbdServerOptions extends NbdServiceOptions {
   /** Default: no TLS. */
   readonly tls?: NbdServerTls;
   /** Clients beyond this are hung up on. Default 100. */
   readonly maxConnections?: number;
-  /** A client that has not entered an export by then is hung up on. Default 10 s. */
-  readonly handshakeTimeoutMs?: number;
-  /**
-   * A client that neither asks anything nor takes its answers for so long is hung up on. Default 0: never, for a
-   * disk that nobody uses may stay attached.
-   */
-  readonly idleTimeoutMs?: number;
-  /** What one client may ask for; see {@link NbdServerLimits} for the defaults. */
-  readonly limits?: Partial<NbdServerLimits>;
-  /** Hears of requests that a device failed. The client is told no more than the kind of the error. */
-  readonly onDeviceError?: (error: unknown) => void;
   /** Hears why a client was hung up on: it broke the protocol, was too slow, or there were too many. */
   readonly onRefused?: (error: LacunaError) => void;
 }
+
+/**
+ * Who serves clients beside the thread of the server, whose own service is given: a client goes to whoever has the
+ * fewest.
+ */
+export type MakeHosts = (own: NbdHost) => readonly NbdHost[];
 
 /** How patiently a server ends. */
 export interface NbdServerCloseOptions {
@@ -41,7 +32,6 @@ export interface NbdServerCloseOptions {
 }
 
 const MAX_CONNECTIONS = 100;
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 10_000;
 
 /**
@@ -54,10 +44,11 @@ const CLOSE_TIMEOUT_MS = 10_000;
  */
 export class NbdServer implements AsyncDisposable {
   readonly #server: Server;
-  readonly #connections = new Set<ServerConnection>();
+  readonly #connections = new Set<NbdConnection>();
+  readonly #service: NbdService;
+  readonly #hosts: readonly NbdHost[];
   readonly #maxConnections: number;
   readonly #tls: NbdServerTls | undefined;
-  #options: ConnectionOptions;
   readonly #onRefused: (error: LacunaError) => void;
   #address: NbdServerAddress | undefined;
   #started = false;
@@ -65,26 +56,17 @@ export class NbdServer implements AsyncDisposable {
   #whenEmpty: (() => void) | undefined;
 
   /** @throws TypeError or RangeError when the options are not valid. */
-  constructor(options: NbdServerOptions) {
-    const limits = resolveLimits(options.limits);
-    const { tls } = options;
+  constructor(options: NbdServerOptions);
+  /** @internal */
+  constructor(options: NbdServerOptions, others?: MakeHosts);
+  constructor(options: NbdServerOptions, others: MakeHosts = () => []) {
+    const { tls, maxConnections = MAX_CONNECTIONS } = options;
     if (tls !== undefined) checkServerTls(tls);
-    const mode = tls === undefined ? 'off' : (tls.mode ?? 'require');
     this.#tls = tls;
-    const { maxConnections = MAX_CONNECTIONS, idleTimeoutMs = 0 } = options;
-    const { handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS } = options;
     this.#maxConnections = checkCount('maxConnections', maxConnections, 1, 2 ** 31);
     this.#onRefused = guarded(options.onRefused);
-    this.#options = {
-      limits,
-      pool: new BufferPool(),
-      offer: { exports: servedExports(options.exports, limits.maxPayload), tls: mode },
-      tls: undefined,
-      handshakeTimeoutMs: checkWait('handshakeTimeoutMs', handshakeTimeoutMs),
-      idleTimeoutMs: checkWait('idleTimeoutMs', idleTimeoutMs),
-      onDeviceError: guarded(options.onDeviceError),
-      onClosed: (connection, failure) => this.#closed(connection, failure),
-    };
+    this.#service = new NbdService(options, offeredTls(tls));
+    this.#hosts = [this.#service, ...others(this.#service)];
     this.#server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) =>
       this.#accept(socket),
     );
@@ -104,23 +86,22 @@ export class NbdServer implements AsyncDisposable {
 
   /** The names of the exports. */
   get exportNames(): readonly string[] {
-    return [...this.#options.offer.exports.keys()];
+    return [...this.#service.offer.exports.keys()];
   }
 
   /**
    * Listens. A Unix socket must not exist; port 0 lets the system choose.
    *
    * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on, ERR_NBD_TLS when keys or
-   * certificates cannot be used; RangeError for a path that is too long for a Unix socket.
+   * certificates cannot be used; TypeError or RangeError for an address that is none.
    */
   async listen(address: NbdServerAddress): Promise<NbdServerAddress> {
     if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
-    if (address.type === 'unix') checkSocketPath(address.path);
+    checkListenAddress(address);
     this.#started = true;
-    if (this.#tls !== undefined) {
-      this.#options = { ...this.#options, tls: await prepareTls(this.#tls) };
-    }
+    const keys = this.#tls && (await readKeys(this.#tls));
     if (this.#closing !== undefined) throw new TypeError('the server was closed');
+    for (const host of this.#hosts) host.start(keys);
     return this.#listen(address);
   }
 
@@ -146,7 +127,7 @@ export class NbdServer implements AsyncDisposable {
    */
   uri(exportName: string): string {
     if (this.#address === undefined) throw new TypeError('the server does not listen');
-    const { exports, tls } = this.#options.offer;
+    const { exports, tls } = this.#service.offer;
     if (!exports.has(exportName)) throw new TypeError(`there is no export "${exportName}"`);
     const proof = tls === 'require' ? this.#tls?.type : undefined;
     return formatNbdUri(this.#address, exportName, proof && { type: proof });
@@ -180,6 +161,7 @@ export class NbdServer implements AsyncDisposable {
     }, timeoutMs);
     await Promise.all([closed, empty]);
     clearTimeout(timer);
+    await Promise.all(this.#hosts.map((host) => host.close()));
   }
 
   #accept(socket: Socket): void {
@@ -194,10 +176,14 @@ export class NbdServer implements AsyncDisposable {
       );
       return;
     }
-    this.#connections.add(new ServerConnection(socket, this.#options));
+    const host = this.#hosts.reduce(lessBusy);
+    const connection: NbdConnection = host.accept(socket, (failure) =>
+      this.#closed(connection, failure),
+    );
+    this.#connections.add(connection);
   }
 
-  #closed(connection: ServerConnection, failure: unknown): void {
+  #closed(connection: NbdConnection, failure: unknown): void {
     this.#connections.delete(connection);
     const faults = failure instanceof LacunaError && failure.code !== 'ERR_NBD_DISCONNECTED';
     if (faults) this.#onRefused(failure);
@@ -211,17 +197,8 @@ export class NbdServer implements AsyncDisposable {
   }
 }
 
-function servedExports(
-  exports: readonly NbdExportOptions[],
-  maxPayload: number,
-): ReadonlyMap<string, ServedExport> {
-  const served = new Map<string, ServedExport>();
-  for (const options of exports) {
-    if (served.has(options.name))
-      throw new TypeError(`two exports have the name "${options.name}"`);
-    served.set(options.name, new ServedExport(options, maxPayload));
-  }
-  return served;
+function lessBusy(one: NbdHost, other: NbdHost): NbdHost {
+  return other.connectionCount < one.connectionCount ? other : one;
 }
 
 const ADVICE: Readonly<Record<string, string>> = {
@@ -242,18 +219,6 @@ function cannotListen(address: NbdServerAddress, cause: NodeJS.ErrnoException): 
   const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
   const errno = cause.code === undefined ? {} : { errno: cause.code };
   return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
-}
-
-/** A listener that throws is not the client's fault, and must not end what the client does. */
-function guarded<E>(listener?: (error: E) => void): (error: E) => void {
-  if (listener === undefined) return nothing;
-  return (error) => {
-    try {
-      listener(error);
-    } catch {
-      // It was told.
-    }
-  };
 }
 
 function nothing(): void {}

@@ -1,22 +1,38 @@
 import type { Duplex } from 'node:stream';
-import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import { createServer, type SecureContextOptions, type TLSSocket, type TlsOptions } from 'node:tls';
 import { type NbdServerTls, pskKeys, pskOptions, x509Options } from '../tls.js';
 import { ended } from './failures.js';
+
+/** Whether clients may, or must, start TLS. */
+export type OfferedTls = 'off' | 'on' | 'require';
+
+export function offeredTls(tls: NbdServerTls | undefined): OfferedTls {
+  return tls === undefined ? 'off' : (tls.mode ?? 'require');
+}
+
+/** What a server proves itself with, and knows its clients by. It survives the way into another thread. */
+export type ServerKeys =
+  | { readonly type: 'psk'; readonly keys: ReadonlyMap<string, Uint8Array> }
+  | { readonly type: 'x509'; readonly options: SecureContextOptions; readonly verify: boolean };
 
 /**
  * Reads keys and certificates, before anybody connects.
  *
  * @throws LacunaError ERR_NBD_TLS
  */
-export async function prepareTls(tls: NbdServerTls): Promise<TlsOptions> {
-  if (tls.type === 'psk') {
-    const keys = await pskKeys(tls);
-    const pskCallback = (_socket: TLSSocket, identity: string) => keys.get(identity) ?? null;
-    return { ...pskOptions(), pskCallback };
-  }
+export async function readKeys(tls: NbdServerTls): Promise<ServerKeys> {
+  if (tls.type === 'psk') return { type: 'psk', keys: await pskKeys(tls) };
   const options = await x509Options(tls, 'server');
-  const verify = tls['verify-peer'] ?? options.ca !== undefined;
-  return { ...options, requestCert: verify, rejectUnauthorized: verify };
+  return { type: 'x509', options, verify: tls['verify-peer'] ?? options.ca !== undefined };
+}
+
+/** The keys as Node wants them. */
+export function tlsOptions(keys: ServerKeys): TlsOptions {
+  if (keys.type === 'x509') {
+    return { ...keys.options, requestCert: keys.verify, rejectUnauthorized: keys.verify };
+  }
+  const pskCallback = (_socket: TLSSocket, identity: string) => keys.keys.get(identity) ?? null;
+  return { ...pskOptions(), pskCallback };
 }
 
 export interface TlsEvents {

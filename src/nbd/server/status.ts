@@ -28,13 +28,24 @@ export async function statusOf(
   });
 }
 
-function askDevice(
+/** What the device says, where that can be answered: a list that is empty or begins elsewhere says nothing. */
+async function askDevice(
   device: NbdExportDevice,
   contexts: readonly ServedContext[],
   { offset, length, signal }: StatusQuestion,
 ): Promise<ExtentList[]> {
   const names = contexts.map(({ name }) => name);
-  return device.someExtents(offset, length, { contexts: names, signal });
+  const lists = await device.someExtents(offset, length, { contexts: names, signal });
+  for (const [i, name] of names.entries()) {
+    if (tells(lists[i], offset)) continue;
+    throw new TypeError(`the device told no extents of "${name}" at ${offset}`);
+  }
+  return lists;
+}
+
+/** Whether a list tells the status of the byte at `offset`, as the first that it tells. */
+export function tells(list: ExtentList | undefined, offset: number): list is ExtentList {
+  return list !== undefined && list.count > 0 && list.offset === offset;
 }
 
 /** The first extents of a list that fit into the answer, with their flags translated. */

@@ -67,7 +67,10 @@ export interface BlockSizes {
   readonly maximum: number;
 }
 
-/** Body of NBD_INFO_BLOCK_SIZE behind its type, or undefined where the sizes break the rules. */
+/**
+ * Body of NBD_INFO_BLOCK_SIZE behind its type, or undefined where the sizes break the rules. Whether the maximum may be
+ * below the preferred size depends on the export's.
+ */
 export function decodeBlockSizes(view: DataView): BlockSizes | undefined {
   if (view.byteLength !== 14) return undefined;
   const minimum = view.getUint32(2);
@@ -78,7 +81,7 @@ export function decodeBlockSizes(view: DataView): BlockSizes | undefined {
     minimum <= 65536 &&
     isPowerOfTwo(preferred) &&
     preferred >= Math.max(minimum, 512) &&
-    maximum >= preferred;
+    maximum >= minimum;
   return valid ? { minimum, preferred, maximum } : undefined;
 }
 

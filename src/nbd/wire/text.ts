@@ -1,7 +1,8 @@
 import { MAX_STRING_BYTES } from './constants.js';
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+/** A byte order mark is part of a name like any other character: without it the name is another one. */
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
  * A name as bytes for the wire.

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   readFileSync,
+  renameSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -84,9 +85,28 @@ describe('opening', () => {
     expect(device.capabilities.write).toBe(false);
     // The locks of this opening stand for those that are made from its description.
     const description = { driver: 'file', filename: path, 'read-only': true, locking: 'off' };
-    expect(device.description).toEqual(description);
+    const { dev, ino } = statSync(path);
+    expect(device.description).toEqual({ ...description, inode: `${dev}:${ino}` });
     await using again = await openDevice(device.description!, { writable: true });
     expect(again.capabilities.write).toBe(false);
+  });
+
+  it('is of the file that it was, or fails', async () => {
+    const path = newPath();
+    await createRawFile(path, 512);
+    await using device = await openDevice(path);
+    renameSync(path, `${path}.old`);
+    await createRawFile(path, 512);
+    await expect(openDevice(device.description!)).rejects.toMatchObject({
+      code: 'ERR_DEVICE_OPEN',
+      message: expect.stringContaining(
+        `Cannot open ${path}: by now this is the name of another file`,
+      ),
+      device: path,
+    });
+    renameSync(`${path}.old`, path);
+    await using again = await openDevice(device.description!);
+    expect(again.description).toEqual(device.description);
   });
 
   it('follows symbolic links and describes itself by an absolute path', async () => {

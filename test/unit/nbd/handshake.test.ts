@@ -144,6 +144,19 @@ describe('the handshake', () => {
     }
   });
 
+  test('a maximum below the preferred size is for exports that are smaller still', () => {
+    const met = (size: number) =>
+      meet(
+        wire.concat(
+          ...[wire.greeting(), NO(Option.structuredReply), wire.blockSizeInfo(1, 4096, 1024)],
+          ...[wire.exportInfo(size, 1), wire.ack(Option.go)],
+        ),
+      );
+    const blockSizes = { minimum: 1, preferred: 4096, maximum: 1024 };
+    expect(met(1024).result).toMatchObject({ size: 1024, blockSizes });
+    expect(met(1025).error).toMatchObject({ code: 'ERR_NBD_PROTOCOL' });
+  });
+
   test('an export that is too large is refused', () => {
     const until = wire.concat(wire.greeting(), NO(Option.structuredReply));
     const { error } = meet(wire.concat(until, wire.exportInfo(2n ** 53n, 1), wire.ack(Option.go)));

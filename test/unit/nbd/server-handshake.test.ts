@@ -42,6 +42,11 @@ describe('the greeting', () => {
     const talk = new Talk().greeted();
     talk.say(Buffer.from('GET / HTTP/1.1\r\n'));
     expect(talk.failure?.code).toBe('ERR_NBD_PROTOCOL');
+    const almost = encodeOption(Option.list);
+    almost[7] ^= 1;
+    const other = new Talk().greeted();
+    other.say(almost);
+    expect(other.failure?.code).toBe('ERR_NBD_PROTOCOL');
   });
 });
 
@@ -258,6 +263,7 @@ describe('metadata contexts', () => {
     ['a SET of nothing', set(''), []],
     ['a SET that fails: no such export', set('dritte', all[0]), []],
     ['a SET that fails: broken', encodeOption(Option.setMetaContext, numbers([4, 0], [4, 9])), []],
+    ['a SET that fails: too long', encodeOption(Option.setMetaContext, Buffer.alloc(2 ** 19)), []],
     ['a SET for another export', set('zweite', all[0]), []],
     ['a LIST, which changes nothing', list('', all[1]), [all[0]]],
   ])('what was set is replaced by %s', (_, option, names) => {

@@ -117,6 +117,7 @@ describe('reads and writes', () => {
     ]);
     expect(found[0].body.toString('hex')).toBe('00000000000003e8' + '0000fc18');
     expect(Number(found[1].body.readBigUInt64BE(0))).toBe(65536);
+    expect(Buffer.compare(found[1].body.subarray(8), pattern(65536))).toBe(0);
     const whole = replies(await transmission.ask(request(READ, { ...range, flags: DF })));
     expect(whole).toMatchObject([{ code: 1, done: true }]);
     expect(whole[0].body.length).toBe(8 + range.length);
@@ -472,6 +473,26 @@ describe('block status', () => {
     expect(short.map(extentsOf)).toEqual([[[7, 0]], [[7, 1]]]);
   });
 
+  test.each<[string, (offset: number) => ExtentList[]]>([
+    ['nothing', () => []],
+    ['an empty list', (offset) => [new ExtentList(offset)]],
+    ['of bytes behind', (offset) => [ExtentList.of(offset + 1, SIZE, 6)]],
+    ['of bytes before', (offset) => [ExtentList.of(offset - 1, SIZE, 6)]],
+  ])('a device that tells %s fails the request, and a read takes it for data', async (_, tell) => {
+    const vague = Object.create(fakeDevice(SIZE), {
+      size: { value: SIZE },
+      limits: { value: { minimum: 1, preferred: 512 } },
+      capabilities: { value: { ...device.capabilities, exactStatus: true } },
+      someExtents: { value: async (offset: number) => tell(offset) },
+      read: { value: async (_offset: number, target: Uint8Array) => void target.fill(7) },
+    });
+    const transmission = new Transmission({ export: served({ device: vague }) });
+    const status = replies(await transmission.ask(request(STATUS, { offset: 9, length: 100 })));
+    expect(status).toMatchObject([{ code: 0x8001 }]);
+    const read = replies(await transmission.ask(request(READ, { offset: 9, length: 100_000 })));
+    expect(read).toMatchObject([{ code: 1, done: true }]);
+  });
+
   test('a device that tells more than it was asked is cut short', async () => {
     const generous = Object.create(fakeDevice(SIZE), {
       size: { value: SIZE },
@@ -546,6 +567,11 @@ describe('extended headers', () => {
     const found = await ask(numbers([8, 1000], [4, 2], [4, 0]));
     expect(found.map(({ body }) => body.readUInt32BE(0))).toEqual([0, 2]);
     expect(found[1].body.readUInt32BE(12)).toBe(1000);
+    const last = extendedRequest(STATUS, {
+      ...{ flags: PAYLOAD, offset: SIZE - 4, payload: numbers([8, 4], [4, 1]) },
+    });
+    const told = replies(await open({ export: each, contexts: each.contexts }).ask(last));
+    expect(told.map(({ body }) => [body.readUInt32BE(0), body.readUInt32BE(12)])).toEqual([[1, 4]]);
     for (const wrong of [
       numbers([8, 1000], [4, 7]),
       numbers([8, 1000], [4, 1], [4, 1]),

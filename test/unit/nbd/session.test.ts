@@ -129,6 +129,36 @@ describe('a read', () => {
   });
 });
 
+describe('without structured replies', () => {
+  test('an error is that of its request only, and a failed read has no bytes', async () => {
+    for (const sizes of SPLITS) {
+      const harness = new Harness({ structured: false });
+      const target = new Uint8Array(16);
+      const read = await harness.read(0, new Uint8Array(16));
+      const write = await harness.write1(0, sequence(8));
+      const other = await harness.read(512, target);
+      harness.deliver(
+        wire.concat(
+          ...[wire.simpleReply(read.cookie, 5), wire.simpleReply(write.cookie, 28)],
+          wire.simpleReply(other.cookie, 0, sequence(16)),
+        ),
+        sizes,
+      );
+      await expect(read.promise).rejects.toMatchObject({ code: 'ERR_NBD_REMOTE', errno: 'EIO' });
+      await expect(write.promise).rejects.toMatchObject({ errno: 'ENOSPC' });
+      await other.promise;
+      expect(target).toEqual(sequence(16));
+    }
+  });
+
+  test('a chunk is a violation', async () => {
+    const harness = new Harness({ structured: false });
+    const read = await harness.read(0, new Uint8Array(16));
+    harness.deliver(wire.dataChunk(read.cookie, 0, sequence(16)));
+    await expect(read.promise).rejects.toMatchObject({ code: 'ERR_NBD_PROTOCOL' });
+  });
+});
+
 describe('an error reply', () => {
   test.each<[string, (cookie: Cookie) => Uint8Array]>([
     ['an error chunk', (cookie) => wire.errorChunk(cookie, 5, 'bad sector')],

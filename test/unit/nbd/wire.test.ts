@@ -8,7 +8,7 @@ import {
   encodeOption,
 } from '#dist/nbd/wire/options.js';
 import { REQUEST_BYTES, readRequest, writeRequest } from '#dist/nbd/wire/requests.js';
-import { encodeText, printable } from '#dist/nbd/wire/text.js';
+import { decodeText, encodeText, printable } from '#dist/nbd/wire/text.js';
 import { readU64, writeU64 } from '#dist/nbd/wire/u64.js';
 import { numbers } from '../../support/hostile-nbd-wire.js';
 
@@ -81,11 +81,18 @@ describe('the wire', () => {
     [1, 256, 65536, false],
     [4096, 512, 65536, false],
     [1, 4097, 65536, false],
-    [1, 4096, 512, false],
+    [1, 4096, 512, true],
+    [4096, 4096, 512, false],
   ])('block sizes %i, %i, %i: %s', (minimum, preferred, maximum, valid) => {
     const bytes = numbers([2, 3], [4, minimum], [4, preferred], [4, maximum]);
     const sizes = decodeBlockSizes(new DataView(bytes.buffer));
     expect(sizes).toEqual(valid ? { minimum, preferred, maximum } : undefined);
+  });
+
+  test('a name comes back as it was sent, whatever it begins with', () => {
+    for (const name of ['\ufeffdisk', '\ufeff', 'a\ufeffb', 'ü/\u{1f4be}', '']) {
+      expect(decodeText(encodeText(name, 'the name'))).toBe(name);
+    }
   });
 
   test('names that cannot be sent are misuse, and texts cannot fool a terminal', () => {

@@ -1,10 +1,7 @@
-import {
-  type Device,
-  type DeviceDescription,
-  type OpenOptions,
-  openDevice,
-} from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import type { DeviceDescription } from './description.js';
+import type { Device } from './device.js';
+import { type OpenOptions, openDevice } from './open.js';
 
 /** A device that the caller has open, for a worker to open too. */
 export interface DeviceAgain {

@@ -1,0 +1,28 @@
+import type { Socket } from 'node:net';
+import type { LacunaError } from '../../errors/index.js';
+import type { ServerKeys } from './start-tls.js';
+
+/** One client, as the server that let it in sees it. */
+export interface NbdConnection {
+  /** Answers what the client has asked, then closes; a client that is still in the handshake just closes. */
+  shutdown(): void;
+  /** Closes at once. */
+  destroy(failure: LacunaError): void;
+}
+
+/** Serves the clients that a server has let in: the service of its own thread, or of another one. */
+export interface NbdHost {
+  /** Clients that it serves; Infinity where it takes none. */
+  readonly connectionCount: number;
+  /** Called once, before the first client: what TLS needs, if it is offered. */
+  start(keys: ServerKeys | undefined): void;
+  /**
+   * Serves a client.
+   *
+   * @param socket nothing of it was read: its server has `pauseOnConnect`, and `allowHalfOpen`
+   * @param closed called once, when the client is gone, with the reason
+   */
+  accept(socket: Socket, closed: (failure: unknown) => void): NbdConnection;
+  /** Gives back what it holds, once its clients are gone. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,43 @@
+import { availableParallelism } from 'node:os';
+import type { DeviceDescription } from '../block/index.js';
+import { checkCount, guarded, type NbdHost, NbdServer } from '../nbd/server/index.js';
+import { descriptorCopier } from './copy-descriptor.js';
+import type { ServedDevice, ServeOptions } from './options.js';
+import { ThreadHost } from './thread-host.js';
+import { workOf } from './work.js';
+
+/** More have not been seen to help. */
+const MOST_THREADS = 7;
+
+/**
+ * An NBD server over devices, which serves its clients in several threads.
+ *
+ * @throws TypeError or RangeError when the options are not valid.
+ */
+export async function createServer(options: ServeOptions): Promise<NbdServer> {
+  const { threads = Math.min(MOST_THREADS, availableParallelism() - 1) } = options;
+  checkCount('threads', threads, 0, 1024);
+  if (threads === 0 || !options.exports.every(isAlikeEverywhere)) return new NbdServer(options);
+  const copyDescriptor = await descriptorCopier();
+  if (copyDescriptor === undefined) return new NbdServer(options);
+  const work = workOf(options);
+  const onDeviceError = guarded(options.onDeviceError);
+  const host = (own: NbdHost) => new ThreadHost({ own, work, copyDescriptor, onDeviceError });
+  return new NbdServer(options, (own) => Array.from({ length: threads }, () => host(own)));
+}
+
+/**
+ * Whether every opening shows the same bytes. Of a device that is written some are in the memory of one opening alone,
+ * such as the tables of an image; so it is with an image that others may write meanwhile, and a server may let in only
+ * so many openings of its export.
+ */
+function isAlikeEverywhere({ device }: ServedDevice): boolean {
+  return !device.capabilities.write && isInFiles(device.description);
+}
+
+function isInFiles(description: DeviceDescription | null | undefined): boolean {
+  if (description?.driver === 'file') return true;
+  if (description?.driver !== 'qcow2' || description['force-share']) return false;
+  const { file, backing, 'data-file': dataFile } = description;
+  return [file, backing ?? file, dataFile ?? file].every(isInFiles);
+}
