@@ -15,9 +15,9 @@ import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
+import { loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { warnOfName } from './named-format.js';
 import { followRateFile, readRate } from './rate-file.js';
-import { loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -101,7 +101,7 @@ async function streamCommand(
 /** The bitmaps of files that say what is copied. */
 async function scopeOf(texts: readonly string[] = []): Promise<Pick<CopyOptions, 'bitmap'>> {
   if (texts.length === 0) return {};
-  const { ofSource, ofFiles } = parseBitmaps(texts);
+  const { ofSource, ofFiles } = parseBitmaps(texts, 'NAME=FILE');
   const [odd] = ofSource;
   if (odd !== undefined) {
     throw new TypeError(

@@ -1,21 +1,18 @@
 import type { Command } from 'commander';
-import { type Device, type OpenOptions, openDevice } from '../block/index.js';
+import type { Device } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
 import type { NbdServerAddress } from '../serve/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { collect } from './flags.js';
+import { type BitmapNames, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
-import { type BitmapNames, loadBitmaps, parseBitmaps } from './serve-bitmaps.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
+import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
-interface ServeFlags extends TlsFlags {
-  format?: OpenOptions['format'];
-  backingFolder?: string[];
-  forceShare?: boolean;
+interface ServeFlags extends TlsFlags, SourceFlags {
   export: string;
   description?: string;
   readOnly?: boolean;
@@ -42,14 +39,12 @@ terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */
 export function registerServe(program: Command, shell: Shell): void {
-  program
+  const command = program
     .command('serve')
     .summary('let NBD clients use a device')
     .description('Serves a device over NBD until it is interrupted.')
-    .argument('<source>', 'the device to serve')
-    .option(FORMAT_FLAG, FORMAT_TEXT)
-    .option(SHARE_FLAG, SHARE_TEXT)
-    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .argument('<source>', 'the device to serve');
+  addSourceFlags(command)
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
@@ -89,7 +84,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
     throw new TypeError('--writable excludes bitmaps of files: writes would be missing from them');
   }
   const tls = await tlsOf(flags);
-  const device = await openSource(source, bitmaps, flags, shell.signal);
+  const device = await openServed(source, bitmaps, flags, shell.signal);
   try {
     const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
     noteWarnings(device.warnings, shell);
@@ -119,15 +114,14 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   }
 }
 
-async function openSource(
+async function openServed(
   source: string,
   { ofSource }: BitmapNames,
-  { format, backingFolder, forceShare, writable = false }: ServeFlags,
+  flags: ServeFlags,
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
-  const options = { writable, contexts, signal, format, forceShare };
-  const device = await openDevice(withFolders(source, format, backingFolder), options);
+  const device = await openSource(source, flags, { writable: flags.writable, contexts, signal });
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   if (missing === undefined) return device;
   await device.close();

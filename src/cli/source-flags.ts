@@ -1,4 +1,4 @@
-/** The flags of every command that reads a device, and what they come to. */
+/** The flags of every command that opens one device, and what they come to. */
 import type { Command } from 'commander';
 import { type Device, type ImageFormat, type OpenOptions, openDevice } from '../block/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
@@ -17,11 +17,11 @@ export function addSourceFlags(command: Command): Command {
     .option(FOLDER_FLAG, FOLDER_TEXT, collect);
 }
 
-/** Opens a device for reading, as the flags say. */
+/** Opens a device, as the flags say. */
 export function openSource(
   source: string,
   { format, forceShare, backingFolder }: SourceFlags,
-  options: Pick<OpenOptions, 'contexts' | 'signal'>,
+  options: Pick<OpenOptions, 'writable' | 'contexts' | 'signal'>,
 ): Promise<Device> {
   return openDevice(withFolders(source, format, backingFolder), { ...options, format, forceShare });
 }

@@ -92,7 +92,8 @@ export async function x509Options(
 ): Promise<SecureContextOptions> {
   const { certificates: folder, ca, cert, key } = tls;
   const given = { ca, cert, key };
-  return secureOptions(folder === undefined ? given : await readFolder(folder, endpoint, given));
+  if (folder === undefined) return secureOptions(given);
+  return secureOptions(await readFolder(folder, endpoint, given), ` in ${folder}`);
 }
 
 /**
@@ -120,7 +121,8 @@ export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8
   for (const [i, line] of lines.entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue;
     const colon = line.lastIndexOf(':');
-    if (colon < 1) throw tlsFailure(`${file}:${i + 1} is no line USERNAME:KEY`);
+    if (colon < 1)
+      throw tlsFailure(`${file}:${i + 1} is no line USERNAME:KEY, as psktool makes them`);
     keys.set(line.slice(0, colon), hexKey(line.slice(colon + 1).trim(), `${file}:${i + 1}`));
   }
   if (keys.size === 0) throw tlsFailure(`${file} has no line USERNAME:KEY`);
@@ -166,12 +168,18 @@ async function read(path: string): Promise<Buffer> {
   }
 }
 
-/** TLS 1.2 at least, whatever Node was told on its command line. What is of no use is found now. */
-function secureOptions(given: SecureContextOptions): SecureContextOptions {
+/**
+ * TLS 1.2 at least, whatever Node was told on its command line. What is of no use is found now.
+ *
+ * @param where the certificates come from, for people
+ */
+function secureOptions(given: SecureContextOptions, where = ''): SecureContextOptions {
   const options = { ...given, minVersion: 'TLSv1.2' } as const;
   const { cert, key } = options;
   if ((cert === undefined) !== (key === undefined)) {
-    throw tlsFailure('a certificate and its key belong together: one of the two is missing');
+    throw tlsFailure(
+      `a certificate and its key belong together: one of the two is missing${where}`,
+    );
   }
   try {
     // OpenSSL passes over an authority that is none, and then nobody is trusted for a reason nobody sees.
@@ -179,6 +187,8 @@ function secureOptions(given: SecureContextOptions): SecureContextOptions {
     createSecureContext(options);
     return options;
   } catch (cause) {
-    throw tlsFailure(`the certificates cannot be used (${(cause as Error).message})`, cause);
+    const why = (cause as Error).message;
+    const advice = 'see that each is a PEM text, and that the key is that of the certificate';
+    throw tlsFailure(`the certificates${where} cannot be used (${why}): ${advice}`, cause);
   }
 }

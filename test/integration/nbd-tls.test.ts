@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { SecureVersion, TLSSocketOptions } from 'node:tls';
 import { LacunaError } from 'lacuna/errors';
@@ -280,6 +280,15 @@ describe('files that are wrong are told by name:', () => {
     const error = await NbdClient.connect({ server, tls }).catch((reason) => reason);
     expect(error).toMatchObject({ code: 'ERR_NBD_TLS', message: expect.stringContaining(words) });
     expect(error.message).not.toContain('secret');
+  });
+
+  test('a folder with rubbish', async () => {
+    const path = await peers.folder();
+    await writeFile(join(path, 'ca-cert.pem'), 'rubbish');
+    const tls: NbdTls = { type: 'x509', certificates: path };
+    await expect(NbdClient.connect({ server, tls })).rejects.toThrow(
+      `the certificates in ${path} cannot be used`,
+    );
   });
 
   test('a user that the file does not have', async () => {

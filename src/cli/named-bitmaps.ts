@@ -13,9 +13,10 @@ export interface BitmapNames {
 /**
  * `NAME` or `NAME=FILE`; the first `=` separates.
  *
+ * @param form what people are told to say
  * @throws TypeError where a name is said twice, or there is none.
  */
-export function parseBitmaps(texts: readonly string[]): BitmapNames {
+export function parseBitmaps(texts: readonly string[], form = 'NAME, or NAME=FILE'): BitmapNames {
   const ofSource: string[] = [];
   const ofFiles = new Map<string, string>();
   const seen = new Set<string>();
@@ -23,7 +24,7 @@ export function parseBitmaps(texts: readonly string[]): BitmapNames {
     const [name, ...rest] = text.split('=');
     const file = rest.join('=');
     if (name === '' || (rest.length > 0 && file === '')) {
-      throw new TypeError(`--bitmap ${text}: say NAME, or NAME=FILE`);
+      throw new TypeError(`--bitmap ${text}: say ${form}`);
     }
     if (seen.has(name)) throw new TypeError(`--bitmap ${text}: there is one "${name}" already`);
     seen.add(name);
