@@ -34,7 +34,7 @@ const NOTHING: Required<Capabilities> = {
 
 /** What a driver can really do: an operation needs its method, and every change needs `write`. */
 export function derivedCapabilities(driver: Driver, readOnly: boolean): Required<Capabilities> {
-  const can = { ...NOTHING, ...driver.capabilities };
+  const can = everyOne(driver.capabilities);
   const write = !readOnly && can.write && driver.write !== undefined;
   const zero = write && can.zero && driver.zero !== undefined;
   return {
@@ -46,4 +46,11 @@ export function derivedCapabilities(driver: Driver, readOnly: boolean): Required
     flush: write && can.flush && driver.flush !== undefined,
     contexts: driver.extents === undefined ? [] : [...can.contexts],
   };
+}
+
+/** Asked one by one: a filter may pass on as undefined what the driver below it leaves out, or work them out by getters. */
+function everyOne(capabilities: Capabilities): Required<Capabilities> {
+  const keys = Object.keys(NOTHING) as (keyof Capabilities)[];
+  const said = keys.map((key) => [key, capabilities[key] ?? NOTHING[key]]);
+  return Object.fromEntries(said) as Required<Capabilities>;
 }

@@ -65,6 +65,23 @@ describe('capabilities', () => {
     });
   });
 
+  it('asks a driver for each capability, and takes undefined for what is left out', () => {
+    class Passed {
+      contexts = undefined;
+      write = undefined;
+      get exactStatus() {
+        return true;
+      }
+    }
+    const device = new Device({ ...changed(), capabilities: new Passed() });
+    const { write, contexts, exactStatus } = device.capabilities;
+    expect({ write, contexts, exactStatus }).toEqual({
+      write: false,
+      contexts: [],
+      exactStatus: true,
+    });
+  });
+
   it('refuses to change what its description calls read-only', async () => {
     const device = new Device(new NullDriver({ driver: 'null', 'read-only': true }));
     expect(device.capabilities.write).toBe(false);
