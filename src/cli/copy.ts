@@ -54,6 +54,8 @@ export function registerCopy(program: Command, shell: Shell): void {
   addCopyFlags(command)
     .addHelpText('after', EXAMPLES)
     .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
+      // Standard output belongs to the bytes.
+      if (target === STREAM && !flags.dryRun) shell.failureDocument = undefined;
       checkFlags(source, flags);
       if (flags.dryRun) return await dryRunCommand(source, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
@@ -89,8 +91,6 @@ async function streamCommand(
   flags: CopyFlags,
   shell: Shell,
 ): Promise<void> {
-  // Standard output belongs to the bytes.
-  if (target === STREAM) shell.failureDocument = undefined;
   checkStream(source, target, flags, shell);
   const { format, backingFolder: folders } = flags;
   const from = source === STREAM ? STREAM : withFolders(source, format, folders);

@@ -91,6 +91,7 @@ describe('lacuna copy SOURCE -', () => {
       '- -',
       '--dry-run -',
       'disk.raw - --json',
+      'disk.raw - --json --rate 1M --rate-file r',
       'disk.raw - --digest',
       '- x --threads 2',
     ]) {
