@@ -42,6 +42,7 @@ function checkSocketPath(path: string): void {
 
 /** The system ends a text where its first NUL stands. */
 function checkWhole(what: string, text: string): void {
+  if (typeof text !== 'string') throw new TypeError(`${what} must be a text, not ${text}`);
   if (!text.includes('\0')) return;
   throw new TypeError(`${what} contains a NUL character: ${JSON.stringify(text)}`);
 }
