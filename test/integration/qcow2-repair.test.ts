@@ -104,8 +104,20 @@ async function newDirty(kind: Kind, random: Random): Promise<string> {
   }
   // What is allocated anew makes it dirty.
   write('-c', 'discard 1M 64k', '-c', 'write 1M 64k', '-c', 'sigraise 9');
-  // QEMU 7.2 itself finds a few of its images corrupt, when compressed clusters come over postponed refcounts.
-  return isCorrupt(readFileSync(path)) ? newDirty(kind, random) : path;
+  return (await isSpoilt(path, kind)) ? newDirty(kind, random) : path;
+}
+
+/**
+ * QEMU 7.2 itself finds a few of its images corrupt, when compressed clusters come over postponed refcounts; of others, one
+ * in 250, it cannot read such clusters any more.
+ */
+async function isSpoilt(path: string, kind: Kind): Promise<boolean> {
+  if (isCorrupt(readFileSync(path))) return true;
+  if (!kind.compressed) return false;
+  return shown(path, kind).then(
+    () => false,
+    () => true,
+  );
 }
 
 const isCorrupt = (content: Buffer) => (content.readBigUInt64BE(72) & 2n) !== 0n;
