@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { descriptorOf } from '../nbd/server/index.js';
 import { bindCalls, type Koffi } from '../util/index.js';
 
 /**
@@ -6,11 +7,6 @@ import { bindCalls, type Koffi } from '../util/index.js';
  * because the client is gone, or the process has too many files open.
  */
 export type CopyDescriptor = (socket: Socket) => number | undefined;
-
-/** What a socket keeps behind its public face. */
-interface Handled {
-  readonly _handle: { readonly fd?: number } | null;
-}
 
 /** Undefined where the system cannot be asked. */
 export function descriptorCopier(): Promise<CopyDescriptor | undefined> {
@@ -23,8 +19,8 @@ const F_DUPFD_CLOEXEC = 1030;
 function declare(koffi: Koffi): CopyDescriptor {
   const fcntl = koffi.load(null).func('int fcntl(int, int, int)');
   return (socket) => {
-    const fd = (socket as unknown as Handled)._handle?.fd ?? -1;
-    const copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    const fd = descriptorOf(socket);
+    const copy = fd === undefined ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return copy < 0 ? undefined : copy;
   };
 }

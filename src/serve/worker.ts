@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { Arena, Bitmap, type SharedArena } from '../bitmap/index.js';
-import { type Device, openAgain } from '../block/index.js';
+import { type Device, type DeviceAgain, openAgain } from '../block/index.js';
 import { fromWire, type LacunaError, toWire } from '../errors/index.js';
 import { type NbdConnection, NbdService, type ServerKeys } from '../nbd/server/index.js';
 import type { FromThread, ToThread } from './messages.js';
@@ -22,7 +22,7 @@ async function serve({ work, keys, port }: ThreadTask): Promise<void> {
   try {
     const exports = [];
     for (const { name, description, device, bitmaps } of work.exports) {
-      const opened = await held.open(() => openAgain(device, {}));
+      const opened = await held.open(device);
       exports.push({ name, description, device: opened, bitmaps: held.attach(bitmaps) });
     }
     const onDeviceError = (error: unknown) => tell({ type: 'deviceError', error: toWire(error) });
@@ -82,8 +82,8 @@ class Held {
   readonly #bitmaps: Bitmap[] = [];
   readonly #arenas = new Map<SharedArena, Arena>();
 
-  async open(open: () => Promise<Device>): Promise<Device> {
-    const device = await open();
+  async open(again: DeviceAgain): Promise<Device> {
+    const device = await openAgain(again, {});
     this.#devices.push(device);
     return device;
   }

@@ -10,4 +10,5 @@ export type { NbdConnection, NbdHost } from './host.js';
 export { checkCount, type NbdServerLimits } from './limits.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
 export { guarded, NbdService, type NbdServiceOptions } from './service.js';
+export { descriptorOf } from './socket-handle.js';
 export { type OfferedTls, offeredTls, type ServerKeys } from './start-tls.js';

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { bindCalls, type Koffi } from '../../util/index.js';
+import { descriptorOf } from './socket-handle.js';
 
 /**
  * Bytes of answers that the system holds for a client. A Unix socket has 208 KiB of it on Linux, less than one large
@@ -13,19 +14,14 @@ const SO_SNDBUF = 7;
 
 type SetSendBuffer = (fd: number) => void;
 
-/** What a socket keeps behind its public face. */
-interface Handled {
-  readonly _handle: { readonly fd?: number } | null;
-}
-
 let binding: Promise<SetSendBuffer | undefined> | undefined;
 
 /** Gives a Unix socket a larger send buffer, where that is possible. Nothing else than speed depends on it. */
 export async function enlargeSendBuffer(socket: Socket): Promise<void> {
   binding ??= bindCalls(declare);
   const set = await binding;
-  const fd = (socket as unknown as Handled)._handle?.fd;
-  if (set !== undefined && fd !== undefined && fd >= 0 && !isInternet(socket)) set(fd);
+  const fd = descriptorOf(socket);
+  if (set !== undefined && fd !== undefined && !isInternet(socket)) set(fd);
 }
 
 /** TCP finds a size that fits the way to the client, as long as nobody sets one. */

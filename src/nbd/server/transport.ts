@@ -5,6 +5,7 @@ import type { LacunaError } from '../../errors/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import { ended } from './failures.js';
 import { enlargeSendBuffer } from './send-buffer.js';
+import { takeHandle } from './socket-handle.js';
 
 /** A client that was sent everything and does not close is waited for so long. */
 const LINGER_MS = 1000;
@@ -13,11 +14,6 @@ const LINGER_MS = 1000;
 const nowhere = new Uint8Array(64 * 1024);
 
 const deaf: ByteSink = { buffer: () => nowhere, received() {}, closed() {} };
-
-/** What a socket keeps behind its public face. */
-interface Handled {
-  _handle: object | null;
-}
 
 /**
  * An accepted socket that delivers into the memory that its sink names. All that can go wrong with it ends in one
@@ -125,10 +121,7 @@ export class ServerTransport {
   }
 
   #adopt(accepted: Socket): Socket {
-    const handled = accepted as unknown as Handled;
-    const handle = handled._handle;
-    handled._handle = null;
-    accepted.destroy();
+    const handle = takeHandle(accepted);
     const onread: OnReadOpts = {
       buffer: () => this.#buffer(),
       callback: (count) => this.#received(count),
