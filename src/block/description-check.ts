@@ -61,8 +61,8 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     allocation: { read: flag },
     'reconnect-delay': { read: seconds },
     'open-timeout': { read: seconds },
-    'connect-timeout': { read: seconds },
-    'request-timeout': { read: seconds },
+    'connect-timeout': { read: timeout },
+    'request-timeout': { read: timeout },
   },
   null: { ...COMMON, size: { read: size } },
   qcow2: {
@@ -169,6 +169,15 @@ function seconds(value: unknown, key: string): number {
   const number = typeof value === 'string' && /^[\d.]+$/.test(value) ? Number(value) : value;
   if (typeof number === 'number' && number >= 0 && number <= 2 ** 31) return number;
   throw wrong(key, 'a number of seconds', value);
+}
+
+/** Above this a timer of Node fires at once. */
+const LONGEST_TIMEOUT = 2_000_000;
+
+function timeout(value: unknown, key: string): number {
+  const number = seconds(value, key);
+  if (number <= LONGEST_TIMEOUT) return number;
+  throw new TypeError(`${key} must be ${LONGEST_TIMEOUT} seconds at most, or 0 for no limit`);
 }
 
 function port(value: unknown, key: string): number {
