@@ -6,8 +6,9 @@
  * the lock, because another thread may resize at any time.
  */
 import {
-  ARENA_FULL, BITMAP_BYTES, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC,
-  BITMAP_ROOT, BITMAP_SHIFT, BITMAP_SIZE, OK, OUT_OF_RANGE, PAGE_BYTES,
+  ARENA_FULL, ARENA_ORDERS, BITMAP_BYTES, BITMAP_COUNT, BITMAP_GRANULES, BITMAP_HEIGHT, BITMAP_LOCK, BITMAP_MAGIC,
+  BITMAP_ROOT, BITMAP_SHIFT, BITMAP_SIZE, NODE_BYTES, OK, OUT_OF_RANGE, PAGE_BYTES,
+  UNIT_BYTES,
 } from "./layout";
 import { alloc, dropReference, freeBlock, referencesOf, retain } from "./buddy";
 import { lock, unlock } from "./lock";
@@ -252,6 +253,24 @@ export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
   }
   leaveBitmap(h);
   return done;
+}
+
+/**
+ * Whether the arena surely has room for `count` strokes that have not been made yet. A stroke needs at most
+ * paintNeeds, and all of them together no more than the whole tree; one free block holds twice as many, as lists
+ * may have the place of nodes.
+ */
+export function bitmapHasRoom(h: usize, count: u32): u32 {
+  enterBitmap(h);
+  const height = heightOf(h);
+  const strokes = <u64>count * paintNeeds(height);
+  let tree: u64 = height + 1;
+  for (let level: u32 = 0; level <= height; level++) tree += granulesOf(h) / capacityOf(level) + 1;
+  leaveBitmap(h);
+  const orders = load<u32>(ARENA_ORDERS);
+  if (orders == 0) return 0;
+  const largest = <u64>UNIT_BYTES << <u64>(31 - clz<u32>(orders));
+  return u32(min(strokes, tree) * 2 * NODE_BYTES <= largest);
 }
 
 /** As bitmapSetMany, with pairs of offset and length. */

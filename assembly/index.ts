@@ -8,7 +8,8 @@ export { WALK_BYTES } from "./walk";
 export { alloc, initArena, isArena, release, retain, usedBytes } from "./buddy";
 export { isZero, zeroRun } from "./zero";
 export {
-  bitmapAttach, bitmapCount, bitmapCreate, bitmapDirtyBytes, bitmapFill, bitmapFree, bitmapReset,
+  bitmapAttach, bitmapCount, bitmapCreate, bitmapDirtyBytes, bitmapFill, bitmapFree,
+  bitmapHasRoom, bitmapReset,
   bitmapSet, bitmapSetMany, bitmapSetRanges, bitmapShift, bitmapSize, bitmapSnapshot,
 } from "./bitmap";
 export {

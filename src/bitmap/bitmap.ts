@@ -158,8 +158,8 @@ export class Bitmap {
    * Makes the granule of each offset dirty: {@link set} with a length of 1, but many for the price
    * of a call.
    *
-   * @throws RangeError when an offset lies outside; those before it have been set. So with
-   * ERR_ARENA_FULL.
+   * @throws RangeError when an offset lies outside.
+   * @throws LacunaError ERR_ARENA_FULL. Nothing has changed then.
    */
   setMany(offsets: Float64Array | readonly number[]): void {
     checkAll('offsets', offsets);
@@ -169,8 +169,8 @@ export class Bitmap {
   /**
    * {@link set} for many ranges: offset, length, offset, length, ...
    *
-   * @throws RangeError when a range lies outside; those before it have been set. So with
-   * ERR_ARENA_FULL.
+   * @throws RangeError when a range lies outside.
+   * @throws LacunaError ERR_ARENA_FULL. Nothing has changed then.
    */
   setRanges(pairs: Float64Array | readonly number[]): void {
     checkAll('pairs', pairs);
@@ -415,13 +415,18 @@ function create({ size, granularity, arena }: BitmapOptions): Bits {
 /** The same bitmap in another arena: nodes cannot be shared across memories. */
 function copyInto(arena: Arena, source: Bits): Bits {
   const copy = Bits.create(arena, source.size, source.shift);
-  const buffer = new Float64Array(1024);
-  for (let from = 0, count = -1; count !== 0; ) {
-    count = source.runs(from, Number.MAX_SAFE_INTEGER, buffer);
-    copy.setRanges(buffer.subarray(0, count * 2));
-    if (count > 0) from = buffer[count * 2 - 2] + buffer[count * 2 - 1];
+  try {
+    const buffer = new Float64Array(1024);
+    for (let from = 0, count = -1; count !== 0; ) {
+      count = source.runs(from, Number.MAX_SAFE_INTEGER, buffer);
+      copy.setRanges(buffer.subarray(0, count * 2));
+      if (count > 0) from = buffer[count * 2 - 2] + buffer[count * 2 - 1];
+    }
+    return copy;
+  } catch (error) {
+    copy.free();
+    throw error;
   }
-  return copy;
 }
 
 function boundaries(bits: Bits, parts: number): number[] {

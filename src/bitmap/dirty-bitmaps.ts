@@ -103,8 +103,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   }
 
   /**
-   * {@link record} for many ranges: offset, length, offset, length, ... When it fails, those before
-   * the one that failed have been recorded.
+   * {@link record} for many ranges: offset, length, offset, length, ... All or none.
    */
   recordMany(pairs: Float64Array | readonly number[]): void {
     const { active } = this.#journal;

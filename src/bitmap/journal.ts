@@ -56,8 +56,8 @@ export class Journal {
 
   /** Gives the device another size. Every cursor must have caught up, so there is nothing to keep. */
   resize(size: number): void {
-    this.#size = size;
     this.active?.resize(size);
+    this.#size = size;
   }
 
   /** @internal */

@@ -99,28 +99,23 @@ export class Bits {
     if (outcome < 0) this.#fail(outcome);
   }
 
-  /** Sets the granule of each offset. Those before one that fails have been set. */
+  /** Sets the granule of each offset, all or none. */
   setMany(offsets: ArrayLike<number>): void {
-    const room = this.#numbers.length;
-    for (let done = 0; done < offsets.length; done += room) {
-      const count = Math.min(room, offsets.length - done);
-      this.#copyIn(offsets, done, count);
-      const set = this.#kernels.bitmapSetMany(this.#at, this.#pairs, count);
-      if (set < count) this.#fail(this.#reason(this.#numbers[set], 1), this.#numbers[set], 1);
+    const { size } = this;
+    for (let i = 0; i < offsets.length; i++) {
+      if (offsets[i] >= size) this.#fail(this.#outcomes.outOfRange, offsets[i], 1);
     }
+    this.#allOrNone(offsets.length, (bits) => bits.#setOffsets(offsets));
   }
 
   /** As setMany, with pairs of offset and length. */
   setRanges(pairs: ArrayLike<number>): void {
-    const room = this.#numbers.length & ~1;
-    for (let done = 0; done < pairs.length; done += room) {
-      const count = Math.min(room, pairs.length - done) / 2;
-      this.#copyIn(pairs, done, count * 2);
-      const set = this.#kernels.bitmapSetRanges(this.#at, this.#pairs, count);
-      if (set === count) continue;
-      const [offset, length] = this.#numbers.subarray(set * 2, set * 2 + 2);
-      this.#fail(this.#reason(offset, length), offset, length);
+    const { size } = this;
+    for (let i = 0; i < pairs.length; i += 2) {
+      const [offset, length] = [pairs[i], pairs[i + 1]];
+      if (offset + length > size) this.#fail(this.#outcomes.outOfRange, offset, length);
     }
+    this.#allOrNone(pairs.length / 2, (bits) => bits.#setPairs(pairs));
   }
 
   get(offset: number): boolean {
@@ -240,6 +235,46 @@ export class Bits {
       const at = from + done * 8;
       const outcome = this.#kernels.bitmapWriteWords(this.#at, at, part.length / 8, this.#scratch);
       if (outcome < 0) this.#fail(outcome);
+    }
+  }
+
+  /**
+   * Sets so many ranges in place where there is surely room for all of them, which costs nothing more; else in a
+   * bitmap of its own, which is then merged.
+   */
+  #allOrNone(count: number, set: (bits: Bits) => void): void {
+    if (count <= 1 || this.#kernels.bitmapHasRoom(this.#at, Math.min(count, 2 ** 31)) !== 0) {
+      set(this);
+      return;
+    }
+    const draft = Bits.create(this.arena, this.size, this.shift);
+    try {
+      set(draft);
+      this.combine(draft, 'merge');
+    } finally {
+      draft.free();
+    }
+  }
+
+  #setOffsets(offsets: ArrayLike<number>): void {
+    const room = this.#numbers.length;
+    for (let done = 0; done < offsets.length; done += room) {
+      const count = Math.min(room, offsets.length - done);
+      this.#copyIn(offsets, done, count);
+      const set = this.#kernels.bitmapSetMany(this.#at, this.#pairs, count);
+      if (set < count) this.#fail(this.#reason(this.#numbers[set], 1), this.#numbers[set], 1);
+    }
+  }
+
+  #setPairs(pairs: ArrayLike<number>): void {
+    const room = this.#numbers.length & ~1;
+    for (let done = 0; done < pairs.length; done += room) {
+      const count = Math.min(room, pairs.length - done) / 2;
+      this.#copyIn(pairs, done, count * 2);
+      const set = this.#kernels.bitmapSetRanges(this.#at, this.#pairs, count);
+      if (set === count) continue;
+      const [offset, length] = this.#numbers.subarray(set * 2, set * 2 + 2);
+      this.#fail(this.#reason(offset, length), offset, length);
     }
   }
 

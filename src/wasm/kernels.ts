@@ -39,6 +39,7 @@ export interface Kernels {
   bitmapSet(bitmap: Pointer, offset: number, length: number): number;
   bitmapReset(bitmap: Pointer, offset: number, length: number): number;
   bitmapFill(bitmap: Pointer, dirty: boolean): number;
+  bitmapHasRoom(bitmap: Pointer, count: number): number;
   bitmapSetMany(bitmap: Pointer, offsets: Pointer, count: number): number;
   bitmapSetRanges(bitmap: Pointer, pairs: Pointer, count: number): number;
   bitmapGet(bitmap: Pointer, offset: number): number;

@@ -75,8 +75,15 @@ export class OpenBitmaps {
   /** Makes the disk larger by `grow`, and the bitmaps with it; what is added is clean. */
   async grow(size: number, grow: () => Promise<void>): Promise<void> {
     await this.#stored?.beforeResize();
-    await grow();
+    const before = this.#bitmaps.size;
+    // First, as it may find no memory; until the disk is as large, nobody writes where it is not.
     this.#bitmaps.resize(size);
+    try {
+      await grow();
+    } catch (error) {
+      this.#bitmaps.resize(before);
+      throw error;
+    }
   }
 
   /** Makes the image keep what was recorded. */
