@@ -43,5 +43,6 @@ export { BitmapImage, type BitmapImageOptions, openBitmaps } from './qcow2/bitma
 export { createQcow2, layOutQcow2, type MappedClusters } from './qcow2/create.js';
 export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
+export { dataFileOf, filesBelow } from './qcow2/files-below.js';
 export type { BackingName } from './qcow2/set-backing.js';
 export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';

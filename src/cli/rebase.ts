@@ -12,6 +12,7 @@ interface RebaseFlags {
   backing: string;
   backingFormat?: string;
   unsafe?: boolean;
+  snapshotsToo?: boolean;
   json?: boolean;
 }
 
@@ -47,15 +48,22 @@ export function registerRebase(program: Command, shell: Shell): void {
       ).choices(FORMATS),
     )
     .option('-u, --unsafe', 'the new backing file is known to show the same as the old one')
+    .option('--snapshots-too', 'with --unsafe: so do the internal snapshots of the image')
     .option('--json', 'print the report as JSON')
     .addHelpText('after', EXAMPLES)
     .action((image: string, flags: RebaseFlags) => rebaseCommand(image, flags, shell));
 }
 
 async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Promise<void> {
-  const { format, backingFolder, unsafe, json } = flags;
+  const { format, backingFolder, unsafe, snapshotsToo, json } = flags;
   const image = withFolders(name, format, backingFolder);
-  const options = { image, format, unsafe, backing: backingOf(flags), signal: shell.signal };
+  if (snapshotsToo && !unsafe) {
+    throw new TypeError(
+      '--snapshots-too is for --unsafe: without it, snapshots are looked at anyway',
+    );
+  }
+  const backing = backingOf(flags);
+  const options = { image, format, unsafe, snapshotsToo, backing, signal: shell.signal };
   const report = await withBar('Rebasing', shell, (onProgress) =>
     rebase({ ...options, onProgress }),
   );

@@ -123,9 +123,14 @@ async function openServed(
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
   const device = await openSource(source, flags, { writable: flags.writable, contexts, signal });
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
-  if (missing === undefined) return device;
+  const isRefused = flags.writable === true && !device.capabilities.write;
+  if (missing === undefined && !isRefused) return device;
   await device.close();
-  const name = missing.slice(Context.dirtyPrefix.length);
+  if (isRefused) {
+    const message = `${device.name} is read-only here, by its description or by what serves it, so clients cannot change it: leave out --writable`;
+    throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: device.name });
+  }
+  const name = missing!.slice(Context.dirtyPrefix.length);
   const names = device.capabilities.contexts
     .filter((context) => context.startsWith(Context.dirtyPrefix))
     .map((context) => context.slice(Context.dirtyPrefix.length));

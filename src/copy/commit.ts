@@ -14,6 +14,7 @@ import { carryBitmap } from './carry-bitmaps.js';
 import { closeAfter } from './close-after.js';
 import { follow } from './follow.js';
 import { copy } from './job.js';
+import { refuseSnapshot, refuseToChangeSnapshots } from './kept-snapshots.js';
 import type { CopyProgress, CopyReport } from './options.js';
 import { statIfThere } from './partial-file.js';
 
@@ -54,15 +55,20 @@ interface Layers {
  * the base's bitmap of that name, or the base gets one like it, which begins when the data is there, since what the
  * top held before it began is nothing new to it.
  *
+ * Internal snapshots of the top that show something of the backing file must stay the same: it is refused where what is
+ * put there would change them. Those of the backing file keep what they have.
+ *
  * It can be repeated after a failure or a crash: the top still has everything.
  *
- * @throws LacunaError ERR_IMAGE_CHAIN where there is no backing file, ERR_DEVICE_LOCKED where somebody uses one of the
- * two, and what `copy` throws.
+ * @throws LacunaError ERR_IMAGE_CHAIN where there is no backing file, or a snapshot of the top would change,
+ * ERR_DEVICE_LOCKED where somebody uses one of the two, ERR_DEVICE_UNSUPPORTED for a top that is opened at a snapshot, and
+ * what `copy` throws.
  */
 export async function commit(options: CommitOptions): Promise<CommitReport> {
   const layers = await layersOf(options);
   const unguard = await guardImage(layers.file.filename);
   try {
+    await keepSnapshots(layers, options);
     await growBase(layers);
     const { report, base } = await move(layers, options);
     const { bitmaps, warnings } = await carryBitmaps(layers);
@@ -82,6 +88,10 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
       'is no qcow2 file, and only those are put into a backing file; if it is one, say so (-f qcow2)',
     );
   }
+  refuseSnapshot(
+    description,
+    'only the disk as it is now, with its bitmaps, is put into the backing file',
+  );
   const { backing } = description;
   if (backing === null || backing === undefined) {
     throw chainError(
@@ -103,6 +113,13 @@ function writable(description: DeviceDescription): DeviceDescription {
     file: writable(file),
     ...(dataFile && { 'data-file': writable(dataFile) }),
   };
+}
+
+/** What the top holds is what the backing file will show. */
+async function keepSnapshots({ top }: Layers, { signal }: CommitOptions): Promise<void> {
+  await using shown = await openDevice(top, { signal });
+  if ((shown.details?.snapshots.length ?? 0) === 0) return;
+  await refuseToChangeSnapshots(top, shown, { signal, topOnly: true });
 }
 
 async function growBase({ base, size }: Layers): Promise<void> {

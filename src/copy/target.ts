@@ -1,9 +1,10 @@
 /** Opens the target of a copy, making it first where it is a file. */
-import { dirname, resolve } from 'node:path';
 import {
+  type BackingName,
   Device,
   type DeviceDescription,
   type FileDescription,
+  filesBelow,
   openDevice,
   syncFolder,
 } from '../block/index.js';
@@ -197,14 +198,14 @@ async function refuseSameFile(
   source: Device,
   isInPlace: boolean,
 ) {
-  const backing = image?.backing && target && backingOf(target, image.backing.filename);
+  const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
   const below = filesOf(source.description);
   // What is below the top layer may be written in place: it is what the top layer is copied into.
-  const used = [...(isInPlace ? below.slice(0, 1) : below), ...(backing ? [backing] : [])];
+  const used = [...(isInPlace ? below.slice(0, 1) : below), ...backing];
   for (const filename of filesOf(target)) {
     const other = await sameFileAmong(filename, used);
     if (other === undefined) continue;
-    const what = other === backing ? 'its own backing file' : 'the source itself';
+    const what = backing.includes(other) ? 'its own backing file' : 'the source itself';
     throw new LacunaError(
       'ERR_COPY_MISMATCH',
       `${filename} is ${what}; name another file as the target`,
@@ -213,9 +214,10 @@ async function refuseSameFile(
   }
 }
 
-function backingOf(target: DeviceDescription, name: string): string | undefined {
+/** All that a new image will be made of, some way down too. */
+function filesUnder(target: DeviceDescription, backing: BackingName): string[] {
   const [image] = filesOf(target);
-  return image === undefined ? undefined : resolve(dirname(image), name);
+  return image === undefined ? [] : filesBelow(image, backing);
 }
 
 /** Only a file that is made here can be given its space before, or be told how it shall be. */

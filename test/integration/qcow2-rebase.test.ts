@@ -1,5 +1,6 @@
+import { linkSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { openBitmaps, rebase } from 'lacuna';
+import { createQcow2, openBitmaps, rebase } from 'lacuna';
 import { expect, it } from 'vitest';
 import { run } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
@@ -114,3 +115,51 @@ it.each([
   }
   expect(await backingOf(base)).toEqual([undefined, undefined]);
 });
+
+it.each([
+  ['the image above it', (top: string) => top],
+  ['a link to that', (top: string) => linked(top, symlinkSync)],
+  ['a hard link to that', (top: string) => linked(top, linkSync)],
+  ['an image over that, by a name in JSON', overJson],
+  ['JSON that names that', (top: string) => jsonOf(top)],
+])('-u makes no circle with %s', async (_what, backing) => {
+  const random = new Random(1);
+  const base = await newImage(random, MIB);
+  const top = await newImage(random, MIB, '-b', base, '-F', 'qcow2');
+  const name = await backing(top);
+  const { code, stderr } = await runCli(['rebase', base, '-u', '-b', name, '-F', 'qcow2']);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/own backing file.*ERR_IMAGE_CHAIN/s)]);
+  expect(await backingOf(base)).toEqual([undefined, undefined]);
+});
+
+it('no new image is made over a chain that it is a part of', async () => {
+  const random = new Random(1);
+  const base = await newImage(random, MIB);
+  const top = await newImage(random, MIB, '-b', base, '-F', 'qcow2');
+  const before = await shown(top);
+  const backing = { filename: top, format: 'qcow2' };
+  await expect(createQcow2(base, { size: MIB, backing })).rejects.toMatchObject({
+    code: 'ERR_IMAGE_CHAIN',
+  });
+  const source = await shown(top);
+  const flags = ['--mode', 'top', '-B', top, '-F', 'qcow2'];
+  const { code, stderr } = await runCli(['copy', ...flags, source, base]);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('its own backing file')]);
+  await expectShows(top, before, 1);
+});
+
+function linked(path: string, link: (from: string, to: string) => void): string {
+  const name = join(folder, `link-${images++}.qcow2`);
+  link(path, name);
+  return name;
+}
+
+function jsonOf(filename: string): string {
+  return `json:${JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename } })}`;
+}
+
+async function overJson(path: string): Promise<string> {
+  const over = join(folder, `disk-${images++}.qcow2`);
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', jsonOf(path), '-F', 'qcow2', over]);
+  return over;
+}

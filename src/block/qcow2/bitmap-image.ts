@@ -107,7 +107,8 @@ export class BitmapImage implements AsyncDisposable {
  * Opens the bitmaps of a qcow2 image, by its path or description.
  *
  * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_FORMAT where it is no qcow2 image,
- * ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED, ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED.
+ * ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED, ERR_DEVICE_UNSUPPORTED where a snapshot is named, ERR_QCOW2_CORRUPT,
+ * ERR_QCOW2_UNSUPPORTED.
  */
 export async function openBitmaps(
   source: string | DeviceDescription,
@@ -117,6 +118,8 @@ export async function openBitmaps(
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const description = checkDescription(given);
   if (description.driver !== 'qcow2') throw notKept(source);
+  const { snapshot, file: own } = description;
+  if (snapshot !== undefined) throw ofSnapshot(snapshot, own);
   const file = await openFile(description.file, { ...options, writable });
   try {
     return await BitmapImage.open(file, options);
@@ -137,6 +140,13 @@ async function openFile(
   if (forceShare) throw new TypeError('force-share is for reading only');
   const file = await FileDriver.open(description);
   return new Device(file.grows ? new GrowingFile(file) : file);
+}
+
+/** Bitmaps tell what was written until now, and a snapshot is from before. */
+function ofSnapshot(snapshot: string, file: DeviceDescription): LacunaError {
+  const name = file.driver === 'file' ? file.filename : 'The image';
+  const message = `${name} is named with snapshot "${snapshot}", which has no bitmaps: leave "snapshot" out for those of the disk as it is now`;
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }
 
 function notKept(source: string | DeviceDescription): LacunaError {

@@ -85,6 +85,7 @@ async function openAll(
   const header = readOnly || !grows ? found : await repairRefcounts(file, found, opening.signal);
   const snapshots = await readSnapshots(file, header);
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
+  if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
   const folders = foldersOf(description, opening, own);
   const names = { image: own.driver === 'file' ? own.filename : undefined, folders, file, header };
 
@@ -119,6 +120,11 @@ function checkWritable(header: Header, file: Device, description: Qcow2Descripti
   if (!isCorrupt || description['read-only'] === true) return;
   const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
   throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
+}
+
+function readOnlySnapshot({ name }: Snapshot, file: Device): LacunaError {
+  const message = `${file.name} is named with snapshot "${name}", which can only be read: leave "snapshot" out to write the disk as it is now, or copy the snapshot into an image of its own`;
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: file.name });
 }
 
 /** By id, or else by name, as QEMU looks. */

@@ -1,4 +1,5 @@
 import { dirname, resolve } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
 import {
   Autoclear,
   allUnits,
@@ -27,7 +28,9 @@ import { Device } from '../device.js';
 import { FileDriver } from '../file.js';
 import { createRawFile } from '../raw-file.js';
 import { type CheckedOptions, checkOptions, type Qcow2Options } from './create-options.js';
+import { filesBelow } from './files-below.js';
 import { GatheredWrites } from './gathered-writes.js';
+import { identityOf } from './named-file.js';
 
 /** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
 const SMALLEST_WITH_NAMES = 4096;
@@ -60,7 +63,8 @@ interface Plan {
  * It is not flushed.
  *
  * @throws RangeError and TypeError for options that cannot be; LacunaError ERR_DEVICE_OPEN if the path cannot be such a
- * file, ERR_QCOW2_UNSUPPORTED if its header does not fit into a cluster.
+ * file, ERR_IMAGE_CHAIN if it would replace what its backing file is made of, ERR_QCOW2_UNSUPPORTED if its header does not
+ * fit into a cluster.
  */
 export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
   const options = checkOptions(given);
@@ -107,6 +111,7 @@ async function create(
   zeroed = NONE,
 ): Promise<void> {
   const image = resolve(filename);
+  refuseCircle(image, options);
   const { exclusive, mode, dataFile, size, preallocation } = options;
   const plan = planImage(image, options, { mapped, zeroed });
   const header = encodeHeader(plan.header, image);
@@ -126,6 +131,19 @@ async function create(
   }
   // Last, so that what was given up half way is no image.
   await file.write(0, header);
+}
+
+/** What would be replaced must not be a part of what the new image is over. */
+function refuseCircle(image: string, { backing }: CheckedOptions): void {
+  const file = { driver: 'file', filename: image } as const;
+  const old = identityOf(file);
+  if (backing === undefined || old === undefined) return;
+  const found = filesBelow(image, backing).find(
+    (path) => identityOf({ ...file, filename: path }) === old,
+  );
+  if (found === undefined) return;
+  const message = `${image} would replace a file that its own backing file is made of: choose another name for the new image`;
+  throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
 }
 
 async function openNew(filename: string): Promise<Device> {
