@@ -48,8 +48,10 @@ export function checkWait(name: string, milliseconds: number): number {
   );
 }
 
-/** Options that one client may ask: enough to look at a thousand exports one by one. */
-export const MAX_OPTIONS = 2048;
+/** Options that one client may ask beside those of {@link OPTIONS_PER_EXPORT}. */
+export const MAX_OPTIONS = 1024;
+/** Programs that list exports ask about each of them in turn, with up to three options. */
+export const OPTIONS_PER_EXPORT = 4;
 /** The longest option that is understood: an export's name and some hundred context queries. */
 export const MAX_OPTION_BYTES = 256 * 1024;
 /** Longer ones are read and refused, up to this; beyond it nobody is talking NBD. */

@@ -20,7 +20,7 @@ import {
   type Outcome,
 } from './agreement.js';
 import { violation } from './failures.js';
-import { MAX_DRAINED_BYTES, MAX_OPTION_BYTES, MAX_OPTIONS } from './limits.js';
+import { MAX_DRAINED_BYTES, MAX_OPTION_BYTES, MAX_OPTIONS, OPTIONS_PER_EXPORT } from './limits.js';
 import { ack, exportNameAnswer, refuse } from './option-answers.js';
 import { answerOption } from './options.js';
 
@@ -55,7 +55,8 @@ function* greet(): Conversation<boolean> {
 }
 
 function* options(agreed: Agreed): Conversation<Outcome> {
-  for (let count = 0; count < MAX_OPTIONS; count++) {
+  const most = MAX_OPTIONS + OPTIONS_PER_EXPORT * agreed.offer.exports.size;
+  for (let count = 0; count < most; count++) {
     const header = viewOf(yield* take(16));
     if (header.getBigUint64(0) !== OPTION_MAGIC)
       throw violation('an option without its magic number');
@@ -63,7 +64,7 @@ function* options(agreed: Agreed): Conversation<Outcome> {
     yield* say(answer);
     if (outcome !== undefined) return outcome;
   }
-  throw violation(`more than ${MAX_OPTIONS} options`);
+  throw violation(`more than ${most} options`);
 }
 
 function* option(agreed: Agreed, number: number, length: number): Conversation<OptionResult> {

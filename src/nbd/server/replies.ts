@@ -9,6 +9,7 @@ import { Errno, type ErrnoName } from '../wire/errno.js';
 import {
   CHUNK_BYTES,
   EXTENDED_CHUNK_BYTES,
+  echoOffset,
   SIMPLE_REPLY_BYTES,
   writeChunkHeader,
   writeExtendedChunkHeader,
@@ -144,8 +145,11 @@ export class Replies {
     header.length = length;
     const bytes = this.#extended ? EXTENDED_CHUNK_BYTES : CHUNK_BYTES;
     const at = this.#outbox.reserve(bytes + reserved);
-    if (this.#extended) writeExtendedChunkHeader(this.#outbox.view, at, header);
-    else writeChunkHeader(this.#outbox.view, at, header);
+    const { view } = this.#outbox;
+    if (this.#extended) {
+      writeExtendedChunkHeader(view, at, header);
+      echoOffset(view, at, request);
+    } else writeChunkHeader(view, at, header);
     return at + bytes;
   }
 }

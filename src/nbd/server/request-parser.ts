@@ -12,6 +12,7 @@ import { Inbox } from '../stream/inbox.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import {
   EXTENDED_REQUEST_BYTES,
+  parseExactOffset,
   parseExtendedRequest,
   parseRequest,
   REQUEST_BYTES,
@@ -104,6 +105,7 @@ export class RequestParser {
     const parse = this.#extended ? parseExtendedRequest : parseRequest;
     if (!parse(inbox.view, inbox.start, request))
       throw violation('a request without its magic number');
+    if (this.#extended) parseExactOffset(inbox.view, inbox.start, request);
     inbox.consume(this.#headerBytes);
     request.payloadLength = payloadLength(request, this.#extended);
     if (request.payloadLength > LONGEST_PAYLOAD) {

@@ -1,13 +1,15 @@
-import type { RequestHeader } from '../wire/requests.js';
+import type { ExactOffset, RequestHeader } from '../wire/requests.js';
 import type { Refusal } from './request-rules.js';
 
 /** A request between its arrival and its answer. Objects are used again when the answer is sent. */
-export class ServerRequest implements RequestHeader {
+export class ServerRequest implements RequestHeader, ExactOffset {
   flags = 0;
   command = 0;
   cookieHigh = 0;
   cookieLow = 0;
   offset = 0;
+  offsetHigh = 0;
+  offsetLow = 0;
   length = 0;
   /** Bytes of payload that follow the header. */
   payloadLength = 0;

@@ -1,4 +1,5 @@
 import { CHUNK_MAGIC, EXTENDED_CHUNK_MAGIC, SIMPLE_REPLY_MAGIC } from './constants.js';
+import type { ExactOffset } from './requests.js';
 import { readU64, writeU64 } from './u64.js';
 
 /** A simple reply: magic, error, cookie, and for a successful read the bytes. */
@@ -53,6 +54,16 @@ export function writeExtendedChunkHeader(
   view.setUint32(at + 12, chunk.cookieLow);
   writeU64(view, at + 16, chunk.offset);
   writeU64(view, at + 24, chunk.length);
+}
+
+/** Says the offset of the request in the header at `at` exactly as it came, which may be one that nobody has. */
+export function echoOffset(
+  view: DataView,
+  at: number,
+  { offsetHigh, offsetLow }: ExactOffset,
+): void {
+  view.setUint32(at + 16, offsetHigh);
+  view.setUint32(at + 20, offsetLow);
 }
 
 /** The extended chunk header at `at`, or undefined where the magic is wrong and the stream is lost. */

@@ -62,6 +62,18 @@ export function parseExtendedRequest(view: DataView, at: number, into: MutableRe
   return true;
 }
 
+/** An offset as its eight bytes: as a number it is rounded above 2^53. */
+export interface ExactOffset {
+  offsetHigh: number;
+  offsetLow: number;
+}
+
+/** Reads the offset of the request at `at` as it came. */
+export function parseExactOffset(view: DataView, at: number, into: ExactOffset): void {
+  into.offsetHigh = view.getUint32(at + 16);
+  into.offsetLow = view.getUint32(at + 20);
+}
+
 function parseFields(view: DataView, at: number, into: MutableRequest): void {
   into.flags = view.getUint16(at + 4);
   into.command = view.getUint16(at + 6);

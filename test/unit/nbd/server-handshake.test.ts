@@ -81,6 +81,20 @@ describe('options', () => {
     expect(talk.failure?.code).toBe('ERR_NBD_PROTOCOL');
   });
 
+  test('a client may look at every export, with three options for each', () => {
+    const exports = Array.from({ length: 3000 }, (_, i) => served({ name: `disk${i}` }));
+    const talk = new Talk(offerOf(exports)).greeted();
+    expect(talk.verdict(encodeOption(Option.structuredReply))).toBe(OptionReply.ack);
+    for (const { name } of exports) {
+      const info = encodeOption(Option.info, encodeInfoQuery(name, []));
+      expect(talk.verdict(info)).toBe(OptionReply.ack);
+      for (const queries of [[], ['base:']]) {
+        const contexts = encodeContextQuery(name, queries);
+        expect(talk.verdict(encodeOption(Option.listMetaContext, contexts))).toBe(OptionReply.ack);
+      }
+    }
+  });
+
   test.each([
     ['LIST', encodeOption(Option.list, new Uint8Array(1))],
     ['STARTTLS', encodeOption(Option.startTls, new Uint8Array(1))],

@@ -544,6 +544,17 @@ describe('extended headers', () => {
     ]);
   });
 
+  test('an offset that no export reaches is answered with its eight bytes as they came', async () => {
+    for (const bytes of ['ffffffffffffffff', '8000000000000001', '0020000000000001']) {
+      const asked = extendedRequest(READ, { cookie: 5, length: 512 });
+      asked.set(Buffer.from(bytes, 'hex'), 16);
+      const answer = Buffer.from(await open().ask(asked));
+      expect(answer.subarray(16, 24).toString('hex')).toBe(bytes);
+      const [{ code, body }] = replies(answer);
+      expect([code, body.readUInt32BE(0)]).toEqual([ERROR, EINVAL]);
+    }
+  });
+
   test('lengths have 64 bits', async () => {
     const size = 2 ** 50;
     const transmission = open({ export: served({ device: fakeDevice(size) }) });
