@@ -162,6 +162,8 @@ export interface ZeroOptions {
 export interface Limits {
   /** Offsets and lengths of every request are multiples of this. */
   readonly minimum: number;
+  /** A status request may begin at multiples of this, where that is less than `minimum`; a power of two. */
+  readonly statusMinimum?: number;
   /** Requests of this size and alignment, or multiples of it, are fast. */
   readonly preferred: number;
   /** The longest read or write. */

@@ -12,8 +12,14 @@ export function checkedLimits(limits: Limits): Limits {
   for (const key of ['minimum', 'preferred', 'zeroAlignment', 'discardAlignment'] as const) {
     assert(isPowerOfTwo(limits[key]), `limits.${key} must be a power of two, not ${limits[key]}`);
   }
-  const maximum = alignDown(limits.maximum, limits.minimum);
-  const maximumZero = alignDown(limits.maximumZero, limits.minimum);
+  const { minimum, statusMinimum = minimum } = limits;
+  const finer = isPowerOfTwo(statusMinimum) && statusMinimum <= minimum;
+  assert(
+    finer,
+    `limits.statusMinimum must be a power of two up to ${minimum}, not ${statusMinimum}`,
+  );
+  const maximum = alignDown(limits.maximum, minimum);
+  const maximumZero = alignDown(limits.maximumZero, minimum);
   assert(maximum > 0, `limits.maximum ${limits.maximum} is below the minimum ${limits.minimum}`);
   assert(maximumZero > 0, `limits.maximumZero ${limits.maximumZero} is below the minimum`);
   return { ...limits, maximum, maximumZero };

@@ -29,6 +29,8 @@ export class NbdDriver implements Driver {
     this.#client = client;
     this.limits = {
       minimum: client.minimumBlock,
+      // The status that a server without block sizes tells may change at any byte.
+      statusMinimum: client.requiredBlock,
       preferred: client.preferredBlock,
       maximum: client.maximumPayload,
       maximumZero: client.maximumLength,

@@ -1,5 +1,5 @@
 import { LacunaError } from '../errors/index.js';
-import { Context, ExtentList, Status } from '../extent/index.js';
+import { Context, DIRTY, ExtentList, isDirtyContext, Status } from '../extent/index.js';
 import type { Driver } from './driver.js';
 import { Grid } from './grid.js';
 
@@ -20,29 +20,51 @@ export async function askStatus(
   known: readonly string[],
   request: StatusRequest,
 ): Promise<ExtentList[]> {
-  const { offset, length, contexts, signal } = request;
+  const { offset, length, contexts } = request;
   const asked = known.filter((context) => contexts.includes(context));
-  const grid = new Grid(driver.limits.minimum, driver.size);
-  const start = grid.down(offset);
-  const span = grid.up(offset + length) - start;
-  const answers = asked.length === 0 ? [] : await driver.extents!(start, span, asked, signal);
-  if (answers.length !== asked.length) {
-    const count = `${answers.length} lists for ${asked.length} contexts`;
-    throw new LacunaError(
-      'ERR_DEVICE_IO',
-      `${driver.name} answered ${count}`,
-      whose(driver, request),
-    );
+  const { minimum, statusMinimum = minimum } = driver.limits;
+  let blocks = new Grid(minimum, driver.size);
+  let answers = await askDriver(driver, asked, blocks, request);
+  const tooShort = answers.some((list) => list.end <= offset);
+  if (tooShort && statusMinimum < minimum) {
+    // It ended inside the block that holds `offset`: ask on from there.
+    blocks = new Grid(statusMinimum, driver.size);
+    answers = await askDriver(driver, asked, blocks, request);
   }
+  const start = blocks.down(offset);
   return contexts.map((context) => {
     const index = asked.indexOf(context);
     if (index === -1) return ExtentList.of(offset, length, Status.data);
     const list = answers[index];
     if (list.offset === start && list.end > offset) return slice(list, offset, offset + length);
+    if (list.offset === start && list.end > start) {
+      const end = Math.min(blocks.up(offset + 1), offset + length);
+      return ExtentList.of(offset, end - offset, untold(context, list));
+    }
     const told = `answered ${context} from ${list.offset} to ${list.end}`;
-    const message = `${driver.name} ${told} when asked from ${offset}: its status cannot be relied on`;
+    const message = `${driver.name} ${told} when asked from ${start}: its status cannot be relied on`;
     throw new LacunaError('ERR_DEVICE_IO', message, whose(driver, request));
   });
+}
+
+/** What the driver answers about the blocks that hold a range. */
+async function askDriver(
+  driver: Driver,
+  asked: readonly string[],
+  blocks: Grid,
+  request: StatusRequest,
+): Promise<ExtentList[]> {
+  if (asked.length === 0) return [];
+  const start = blocks.down(request.offset);
+  const span = blocks.up(request.offset + request.length) - start;
+  const answers = await driver.extents!(start, span, asked, request.signal);
+  if (answers.length === asked.length) return answers;
+  const count = `${answers.length} lists for ${asked.length} contexts`;
+  throw new LacunaError(
+    'ERR_DEVICE_IO',
+    `${driver.name} answered ${count}`,
+    whose(driver, request),
+  );
 }
 
 /** Asks until every context is answered for the whole range. */
@@ -60,6 +82,15 @@ export async function askWholeStatus(
       if (more[index].end > list.end) list.append(slice(more[index], list.end, end));
     }
   }
+}
+
+/**
+ * What is said of the rest of a block whose first bytes alone a driver told of, and that cannot be asked about by
+ * itself: what makes it be read, where the context has such a thing.
+ */
+function untold(context: string, list: ExtentList): number {
+  if (context === Context.allocation) return Status.data;
+  return isDirtyContext(context) ? DIRTY : list.flagsAt(list.count - 1);
 }
 
 /** Refuses a context that the device does not have, and says which ones it has. */

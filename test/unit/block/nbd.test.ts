@@ -1,8 +1,11 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
-import { Status } from '#dist/extent/index.js';
+import { DIRTY, ExtentList, Status } from '#dist/extent/index.js';
+import { fakeDevice } from '../../support/fake-device.js';
+import { serveHostile } from '../../support/hostile-nbd.js';
+import { statusChunk } from '../../support/hostile-nbd-wire.js';
 import { run, usePeers } from '../../support/peers.js';
 
 const MIB = 1024 * 1024;
@@ -141,5 +144,61 @@ describe('metadata contexts', () => {
     ]);
     const unknown = openDevice(uri, { contexts: ['qemu:dirty-bitmap:b1'] });
     await expect(unknown).rejects.toMatchObject({ code: 'ERR_CONTEXT_UNKNOWN' });
+  });
+});
+
+describe('status that changes inside a block', () => {
+  it('is asked on from where the answer ends', async () => {
+    const disk = join(await peers.folder(), 'odd.raw');
+    writeFileSync(disk, new Uint8Array(100_001).fill(7));
+    const odd = ['--filter=truncate', 'file', disk, 'round-up=512'];
+    await using device = await openDevice((await peers.nbdkit(odd)).uri);
+    const [list] = await device.extents(0, device.size);
+    expect([...list]).toEqual([
+      { offset: 0, length: 100_001, flags: Status.data },
+      { offset: 100_001, length: 351, flags: Status.zero | Status.hole },
+    ]);
+  });
+
+  it('may change at every byte', async () => {
+    const server = await serveHostile(async (connection) => {
+      await connection.negotiate({ size: 1024 });
+      for (;;) {
+        const request = await connection.request();
+        connection.send(statusChunk(request, 0, [[1, request.offset % 2 === 0 ? 0 : 2]]));
+      }
+    });
+    await using device = await openDevice({ driver: 'nbd', server });
+    const [list] = await device.extents(510, 5);
+    expect([...list].map(({ length, flags }) => [length, flags])).toEqual([
+      [1, Status.data],
+      [1, Status.zero],
+      [1, Status.data],
+      [1, Status.zero],
+      [1, Status.data],
+    ]);
+  });
+
+  it('is taken for data, and for dirty, where the rest of the block cannot be asked', async () => {
+    const context = 'qemu:dirty-bitmap:b0';
+    const limits = { ...fakeDevice(2048).limits, minimum: 512 };
+    await using device = fakeDevice(2048, {
+      limits,
+      capabilities: { contexts: ['base:allocation', context] },
+      extents: async (offset) => [
+        ExtentList.of(offset, 100, Status.zero),
+        ExtentList.of(offset, 100, 0),
+      ],
+    });
+    const contexts = ['base:allocation', context];
+    const [allocation, dirty] = await device.extents(512, 512, { contexts });
+    expect([...allocation]).toEqual([
+      { offset: 512, length: 100, flags: Status.zero },
+      { offset: 612, length: 412, flags: Status.data },
+    ]);
+    expect([...dirty]).toEqual([
+      { offset: 512, length: 100, flags: 0 },
+      { offset: 612, length: 412, flags: DIRTY },
+    ]);
   });
 });
