@@ -8,6 +8,7 @@
  * meanwhile remains until the next one.
  */
 import type { Bitmap } from '../bitmap/index.js';
+import { afterWaiting } from '../util/index.js';
 import type { CopyState, ResumeFile } from './resume-file.js';
 
 /** Between two checkpoints, each time twice as long, up to the last. */
@@ -102,10 +103,10 @@ export class Checkpoints {
    */
   async leave(): Promise<void> {
     this.#stop();
-    const limit = setTimeout(() => this.#limit.abort(), LAST_FLUSH_MS);
+    const stopWaiting = afterWaiting(LAST_FLUSH_MS, () => this.#limit.abort());
     await this.#running;
     if (!this.#lost) await this.#take().catch(() => {});
-    clearTimeout(limit);
+    stopWaiting();
   }
 
   /** Makes no more checkpoints: a thread was lost, and may have left memory locked for ever. */

@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { DeviceAgain } from '../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../errors/index.js';
+import { afterWaiting } from '../util/index.js';
 import type { Control } from './control.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
 import type { BlockDigests } from './digest-tree.js';
@@ -72,7 +73,8 @@ class Crew {
   #firstFailure: unknown;
   /** That a thread has ended without giving back what it held. */
   #lost: LacunaError | undefined;
-  #grace: NodeJS.Timeout | undefined;
+  /** Ends the waiting for workers that were told to stop. */
+  #grace: (() => void) | undefined;
 
   constructor(options: CrewOptions) {
     this.#options = options;
@@ -96,16 +98,16 @@ class Crew {
 
   /** Asks every worker to stop, and ends those that do not. */
   stop(): void {
-    clearTimeout(this.#grace);
+    this.#grace?.();
     this.#options.control.stop();
     this.#tell('stop');
-    this.#grace = setTimeout(() => this.#kill(), STOP_GRACE_MS);
+    this.#grace = afterWaiting(STOP_GRACE_MS, () => this.#kill());
   }
 
   /** Lets every worker finish what it has in flight, for a while. */
   #finish(): void {
     this.#options.control.stop();
-    this.#grace ??= setTimeout(() => this.stop(), FINISH_GRACE_MS);
+    this.#grace ??= afterWaiting(FINISH_GRACE_MS, () => this.stop());
   }
 
   #kill(): void {
@@ -114,7 +116,7 @@ class Crew {
   }
 
   async end(): Promise<void> {
-    clearTimeout(this.#grace);
+    this.#grace?.();
     for (const port of this.#ports) port.close();
     await this.#pool.destroy();
   }

@@ -8,6 +8,7 @@ import {
 } from 'node:worker_threads';
 import { fromWire, LacunaError, type WireError } from '../errors/index.js';
 import type { NbdConnection, NbdHost, ServerKeys } from '../nbd/server/index.js';
+import { afterWaiting } from '../util/index.js';
 import { HandedClient } from './handed-client.js';
 import type { FromThread, ToThread } from './messages.js';
 import type { ServingWork } from './work.js';
@@ -70,12 +71,12 @@ export class Thread {
   async end(): Promise<void> {
     this.#ending = true;
     this.#port.postMessage({ type: 'end' } satisfies ToThread);
-    let timer: NodeJS.Timeout | undefined;
+    let stopWaiting = nothing;
     const grace = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, END_GRACE_MS);
+      stopWaiting = afterWaiting(END_GRACE_MS, resolve);
     });
     await Promise.race([this.#finished, grace]);
-    clearTimeout(timer);
+    stopWaiting();
     this.#leave();
   }
 

@@ -4,3 +4,4 @@ export { bindCalls, type Koffi, loadKoffi } from './koffi.js';
 export { Serial } from './serial.js';
 export { parseSize } from './size.js';
 export { Turns } from './turns.js';
+export { afterWaiting, LONGEST_TIMER_MS, Watchdog } from './watchdog.js';

@@ -1,5 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
+import { afterWaiting } from '../../util/index.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { encodeText } from '../wire/text.js';
@@ -244,9 +245,9 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   async #close(): Promise<void> {
     await Promise.allSettled(this.#inPieces);
     await this.#leave();
-    const timer = setTimeout(() => this.#destroy(), GOODBYE_MS);
+    const stopWaiting = afterWaiting(GOODBYE_MS, () => this.#destroy());
     await this.#transport.ended;
-    clearTimeout(timer);
+    stopWaiting();
   }
 
   /** When all is answered, says goodbye: once, for the caller or because the server is going away. */

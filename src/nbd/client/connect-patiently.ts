@@ -15,17 +15,21 @@ export async function connectPatiently(
   limitMs: number,
 ): Promise<NbdClient> {
   if (limitMs === 0) return NbdClient.connect(options);
-  const deadline = performance.now() + limitMs;
+  let leftMs = limitMs;
   const { connectTimeoutMs = Number.POSITIVE_INFINITY, signal } = options;
   for (const delayMs of backoff()) {
-    const restMs = Math.max(deadline - performance.now(), SHORTEST_MS);
-    const limited = { ...options, connectTimeoutMs: Math.min(connectTimeoutMs, restMs) };
+    const attemptMs = Math.min(connectTimeoutMs, Math.max(leftMs, SHORTEST_MS));
+    const limited = { ...options, connectTimeoutMs: attemptMs };
+    const began = performance.now();
     try {
       return await NbdClient.connect(limited);
     } catch (error) {
-      const leftMs = deadline - performance.now();
+      // Not more than was granted: what is beyond, this process may have been stopped for.
+      leftMs -= Math.min(performance.now() - began, attemptMs);
       if (!mayConnectLater(error) || leftMs <= 0) throw error;
-      await pause(Math.min(delayMs, leftMs), signal);
+      const pauseMs = Math.min(delayMs, leftMs);
+      await pause(pauseMs, signal);
+      leftMs -= pauseMs;
     }
   }
   throw new Error('the waits never end');

@@ -1,8 +1,7 @@
 import { abortedError, isAborted, LacunaError } from '../../errors/index.js';
-import { onAbort } from '../../util/index.js';
+import { afterWaiting, LONGEST_TIMER_MS, onAbort } from '../../util/index.js';
 import { checkServerAddress } from '../server-address.js';
 import { type Conversation, Dialogue } from '../stream/dialogue.js';
-import { LONGEST_TIMER_MS } from '../stream/watchdog.js';
 import type { NbdTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { locate } from './failures.js';
@@ -58,7 +57,7 @@ function hold<T, R>(
   return new Promise((resolve, reject) => {
     const giveUp = () => transport.destroy(abortedError(signal));
     const release = () => {
-      clearTimeout(timer);
+      stopWaiting();
       signal?.removeEventListener('abort', giveUp);
     };
     const dialogue = new Dialogue(conversation, {
@@ -78,7 +77,7 @@ function hold<T, R>(
     dialogue.start();
     const transport = new Transport(server, dialogue, securer);
     const limitMs = Math.min(connectTimeoutMs, LONGEST_TIMER_MS);
-    const timer = setTimeout(() => transport.destroy(timedOut(limitMs)), limitMs);
+    const stopWaiting = afterWaiting(limitMs, () => transport.destroy(timedOut(limitMs)));
     if (signal !== undefined) onAbort(signal, giveUp);
   });
 }

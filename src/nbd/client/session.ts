@@ -6,9 +6,9 @@
  * byte lands in its target; for a write, Node holds no part of its source.
  */
 import { abortedError, LacunaError } from '../../errors/index.js';
+import { afterWaiting, Watchdog } from '../../util/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import type { Sender } from '../stream/outbox.js';
-import { Watchdog } from '../stream/watchdog.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { describeRequest, disconnected, locate } from './failures.js';
 import type {
@@ -50,7 +50,7 @@ export class Session implements ByteSink, RequestOwner {
   #shuttingDown = false;
   #drained: Promise<void> | undefined;
   #onDrained: (() => void) | undefined;
-  #drainTimer: NodeJS.Timeout | undefined;
+  #stopWaiting: (() => void) | undefined;
 
   constructor(connection: Connection, options: SessionOptions) {
     this.#connection = connection;
@@ -141,7 +141,7 @@ export class Session implements ByteSink, RequestOwner {
       if (request.giveUp) request.abandon();
       else request.reject(this.#located(failure, request));
     }
-    clearTimeout(this.#drainTimer);
+    this.#stopWaiting?.();
     this.#onDrained?.();
   }
 
@@ -152,12 +152,12 @@ export class Session implements ByteSink, RequestOwner {
     }
     request.giveUp = true;
     const use = request.cookieHigh;
-    const timer = setTimeout(() => {
+    const stalled = () => {
       if (request.cookieHigh !== use || request.settled) return;
       const what = describeRequest(request);
       this.#connection.destroy(disconnected(`the peer stalled while asked to ${what}`));
-    }, GIVE_UP_MS);
-    timer.unref();
+    };
+    afterWaiting(GIVE_UP_MS, stalled, { keepsProcess: false });
   }
 
   released(request: PendingRequest): void {
@@ -194,14 +194,14 @@ export class Session implements ByteSink, RequestOwner {
   #checkDrained(): void {
     if (this.#onDrained === undefined) return;
     if (this.pending === 0) {
-      clearTimeout(this.#drainTimer);
+      this.#stopWaiting?.();
       this.#onDrained();
       return;
     }
     for (const request of this.#table) if (!request.settled) return;
-    this.#drainTimer ??= setTimeout(() => {
+    this.#stopWaiting ??= afterWaiting(GIVE_UP_MS, () => {
       this.#connection.destroy(disconnected('closed before the server answered'));
-    }, GIVE_UP_MS);
+    });
   }
 
   #expired(): void {

@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import { LacunaError } from '../../errors/index.js';
+import { afterWaiting } from '../../util/index.js';
 import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
@@ -22,7 +23,7 @@ export class ServerConnection implements NbdConnection {
   readonly #options: ConnectionOptions;
   readonly #onClosed: (failure: unknown) => void;
   readonly #transport: ServerTransport;
-  readonly #timer: NodeJS.Timeout;
+  readonly #stopWaiting: () => void;
   #session: ServerSession | undefined;
 
   /** @param onClosed called once the socket is closed, with the reason */
@@ -35,7 +36,7 @@ export class ServerConnection implements NbdConnection {
     const dialogue = this.#dialogue(negotiate(options.offer), (bytes) => say(bytes));
     dialogue.start();
     this.#transport = new ServerTransport(accepted, dialogue, () => this.#closed());
-    this.#timer = setTimeout(() => this.#tooSlow(), options.handshakeTimeoutMs);
+    this.#stopWaiting = afterWaiting(options.handshakeTimeoutMs, () => this.#tooSlow());
     say = (bytes) => this.#say(bytes);
     for (const bytes of greeting) say(bytes);
   }
@@ -76,7 +77,7 @@ export class ServerConnection implements NbdConnection {
   }
 
   #transmit(entered: Entered): void {
-    clearTimeout(this.#timer);
+    this.#stopWaiting();
     const session = new ServerSession(this.#transport, entered, this.#options);
     this.#session = session;
     this.#transport.sink = session;
@@ -108,7 +109,7 @@ export class ServerConnection implements NbdConnection {
   }
 
   #closed(): void {
-    clearTimeout(this.#timer);
+    this.#stopWaiting();
     this.#onClosed(this.#transport.failure);
   }
 }

@@ -1,4 +1,4 @@
-import { LONGEST_TIMER_MS } from '../stream/watchdog.js';
+import { LONGEST_TIMER_MS } from '../../util/index.js';
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/constants.js';
 
 const MiB = 1024 * 1024;

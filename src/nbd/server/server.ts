@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
+import { afterWaiting } from '../../util/index.js';
 import { checkListenAddress } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
@@ -156,11 +157,11 @@ export class NbdServer implements AsyncDisposable {
       if (this.#connections.size === 0) resolve();
     });
     for (const connection of this.#connections) connection.shutdown();
-    const timer = setTimeout(() => {
+    const stopWaiting = afterWaiting(timeoutMs, () => {
       for (const connection of this.#connections) connection.destroy(ended('it took too long'));
-    }, timeoutMs);
+    });
     await Promise.all([closed, empty]);
-    clearTimeout(timer);
+    stopWaiting();
     await Promise.all(this.#hosts.map((host) => host.close()));
   }
 

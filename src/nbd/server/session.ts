@@ -6,9 +6,9 @@
  * until it does: it waits, and nobody else does.
  */
 import { LacunaError } from '../../errors/index.js';
+import { Watchdog } from '../../util/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import { Outbox, type Sender } from '../stream/outbox.js';
-import { Watchdog } from '../stream/watchdog.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import type { Entered } from './agreement.js';
 import type { BufferPool } from './buffer-pool.js';

@@ -2,6 +2,7 @@ import { type OnReadOpts, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import type { LacunaError } from '../../errors/index.js';
+import { afterWaiting } from '../../util/index.js';
 import type { ByteSink } from '../stream/byte-sink.js';
 import { ended } from './failures.js';
 import { enlargeSendBuffer } from './send-buffer.js';
@@ -31,7 +32,7 @@ export class ServerTransport {
   #socket: Duplex;
   #failure: unknown;
   #isDestroyed = false;
-  #linger: NodeJS.Timeout | undefined;
+  #stopLingering: () => void = nothing;
 
   /** @param accepted must not have read anything: its server has `pauseOnConnect` */
   constructor(accepted: Socket, sink: ByteSink, onClosed: () => void) {
@@ -99,7 +100,8 @@ export class ServerTransport {
     this.onEnd = () => this.destroy(ended('both sides are done'));
     this.#socket.end(() => {
       if (this.#isDestroyed) return;
-      this.#linger = setTimeout(() => this.destroy(ended('the client does not close')), LINGER_MS);
+      const stays = () => this.destroy(ended('the client does not close'));
+      this.#stopLingering = afterWaiting(LINGER_MS, stays);
     });
     this.resume();
   }
@@ -109,7 +111,7 @@ export class ServerTransport {
     if (this.#isDestroyed) return;
     this.#isDestroyed = true;
     this.#failure = failure;
-    clearTimeout(this.#linger);
+    this.#stopLingering();
     this.#socket.destroy();
     this.sink.closed(failure as LacunaError);
     this.#onClosed();
