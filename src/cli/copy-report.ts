@@ -18,11 +18,18 @@ function nameOf({ phase, state }: CopyProgress): string {
   return state === 'paused' ? 'Paused' : 'Stopped';
 }
 
-/** Follows a job with a bar, where there is a terminal for one, and returns its report. */
-export async function showProgress(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  const bar = await ProgressBar.start(shell);
+/** Follows a job with a bar, where there is a terminal for one and calls `tell` each time; returns its report. */
+export async function showProgress(
+  job: CopyJob,
+  shell: Shell,
+  tell?: (progress: CopyProgress) => Promise<void>,
+): Promise<CopyReport> {
+  const bar = new ProgressBar(PHASES.plan, shell);
   try {
-    for await (const progress of job) bar.show({ ...progress, phase: nameOf(progress) });
+    for await (const progress of job) {
+      bar.show({ ...progress, phase: nameOf(progress) });
+      await tell?.(progress);
+    }
     return await job;
   } finally {
     bar.stop();

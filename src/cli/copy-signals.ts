@@ -2,25 +2,26 @@
 
 import type { CopyJob, StreamJob } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
+import { againInWords } from './interruption.js';
 import type { Shell } from './shell.js';
 
 /** A server that is silent may hold a request for minutes, and somebody who waits should know. */
 const FINISHING =
-  'finishing what is in flight, which a silent server holds up until its time is over; Ctrl-C again stops at once';
+  'finishing what is in flight, which a silent server holds up until its time is over';
 const AGAIN = `kill -USR2 ${process.pid}`;
 const PAUSED = `lacuna: paused; "${AGAIN}" makes it go on\n`;
 const GOES_ON = 'lacuna: goes on\n';
 
 /**
  * While a copy runs: the first interruption lets it finish what is in flight (the second ends the process, see
- * main.ts), and SIGUSR2 pauses it or makes it go on. Not SIGUSR1, which belongs to Node's debugger.
+ * start.ts), and SIGUSR2 pauses it or makes it go on.
  *
  * @returns what takes the signals away again
  */
 export function steerBySignals(job: CopyJob, shell: Shell): () => void {
   const stop = () => {
     job.stop();
-    shell.note(`lacuna: ${FINISHING}\n`);
+    shell.note(`lacuna: ${FINISHING}; ${againInWords(shell.signal)} stops at once\n`);
   };
   const toggle = () => (job.progress().state === 'running' ? job.pause() : job.resume());
   job.on('paused', () => shell.note(PAUSED));

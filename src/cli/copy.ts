@@ -38,7 +38,8 @@ Examples:
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --mode top it must hold what the layers below the top one hold.
-Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on.
+Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on;
+SIGUSR1 prints how far it is.
 The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP PID".
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}, or
 {"type": "error", "code": ..., "message": ...} where it failed. With --dry-run there is one: {"type": "plan", ...}.`;
@@ -131,6 +132,8 @@ async function copyCommand(
     source: withFolders(source, format, folders),
     target: withFolders(target, outputFormat, folders),
   };
+  // From now on: one that comes before the copy begins must not end it.
+  shell.usesHangUp = rateFile !== undefined;
   const { job } = await begin(options, flags);
   const letGo = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
@@ -158,8 +161,9 @@ async function copyCommand(
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  for await (const progress of job) await shell.print(jsonLine('progress', plain(progress)));
-  const report = await job;
+  const report = await showProgress(job, shell, (progress) =>
+    shell.print(jsonLine('progress', plain(progress))),
+  );
   await shell.print(jsonLine('report', report));
   return report;
 }

@@ -194,14 +194,18 @@ class Demo {
   #title(text: string): Promise<void> {
     this.#step++;
     const title = this.#shell.colors.bold(`${this.#step}. ${text}`);
-    return this.#shell.print(`${this.#step > 1 ? '\n' : ''}${title}\n`);
+    return this.#shell.paint(`${this.#step > 1 ? '\n' : ''}${title}\n`);
   }
 
   #say(...lines: string[]): Promise<void> {
-    return this.#shell.print(lines.map((line) => (line === '' ? '\n' : `   ${line}\n`)).join(''));
+    return this.#shell.print(indented(lines));
   }
 
   #draw(row: PictureRow): Promise<void> {
-    return this.#say(...renderPicture(row, this.#shell));
+    return this.#shell.paint(indented(renderPicture(row, this.#shell)));
   }
+}
+
+function indented(lines: readonly string[]): string {
+  return lines.map((line) => (line === '' ? '\n' : `   ${line}\n`)).join('');
 }

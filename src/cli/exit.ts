@@ -9,7 +9,7 @@ export const Exit = {
   misuse: 2,
   /** Done, but something was left out; the report says what. */
   leftOut: 3,
-  /** By Ctrl-C or a request to terminate. */
+  /** By Ctrl-C; interruption.ts has those of other signals. */
   interrupted: 130,
 } as const;
 

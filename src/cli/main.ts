@@ -1,25 +1,26 @@
 #!/usr/bin/env node
-import { describeError, Exit } from './exit.js';
-import { run } from './program.js';
-import { processShell } from './shell.js';
+/**
+ * The first file of the command: it keeps Node's debugger shut, and only then loads the rest. SIGUSR1 would open it on a
+ * port of this machine, for everybody who can connect to run code as this user. The listener takes the signal's place.
+ */
+process.on('SIGUSR1', () => {});
 
-const interruption = new AbortController();
-const shell = processShell(interruption.signal);
-
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    // The first asks every request to end, so that nothing is left behind; the second does not wait.
-    if (interruption.signal.aborted) process.exit(Exit.interrupted);
-    interruption.abort(new Error(signal));
-  });
+/** Those who debug the command itself ask for it. */
+function isDebuggerWanted(): boolean {
+  return [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((text) =>
+    text.includes('--inspect'),
+  );
 }
 
-// What slips past a command is a fault of ours; it still ends in one message and an exit code.
-process.on('uncaughtException', (error) => {
-  shell.note(describeError(error, { stack: true }));
-  process.exit(Exit.failed);
-});
+// A signal that came while Node itself was starting has opened it already, or will do so in a moment: then Node tells its
+// workers with this event.
+if (process.features.inspector && !isDebuggerWanted()) {
+  const { default: inspector } = await import('node:inspector');
+  const shut = () => {
+    if (inspector.url() !== undefined) inspector.close();
+  };
+  process.on('internalMessage' as 'message', shut);
+  shut();
+}
 
-process.exitCode = await run(process.argv.slice(2), shell);
-// Text that nobody reads would keep an interrupted process until its reader goes away.
-if (interruption.signal.aborted) process.exit();
+await import('./start.js');

@@ -7,6 +7,7 @@ import { extentJson, tableHeading, tableLine } from './extent-table.js';
 import { type StatusRange, walkExtents } from './extent-walk.js';
 import { collect } from './flags.js';
 import { type PictureRow, renderPicture } from './picture.js';
+import { printable } from './printable.js';
 import type { Shell } from './shell.js';
 import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { parseCount } from './units.js';
@@ -114,7 +115,7 @@ async function printForPeople(work: MapWork): Promise<void> {
     // A table that is not preceded by a picture can be printed while it is being made.
     if (listed && !drawn) await shell.print(table.take());
   }
-  if (drawn) await shell.print(drawing(rows, shell));
+  if (drawn) await shell.paint(drawing(rows, shell));
   if (listed) await shell.print(`${drawn ? '\n' : ''}${table.take()}${table.rest()}`);
 }
 
@@ -124,7 +125,7 @@ function newRow(kinds: ContextKinds, size: number, width: number): PictureRow {
 
 function drawing(rows: readonly PictureRow[], shell: Shell): string {
   const pictures = rows.map((row) => {
-    const heading = rows.length > 1 ? [row.kinds.context] : [];
+    const heading = rows.length > 1 ? [printable(row.kinds.context)] : [];
     return [...heading, ...renderPicture(row, shell), ''].join('\n');
   });
   return pictures.join('\n');

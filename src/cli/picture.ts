@@ -1,6 +1,7 @@
 import type picocolors from 'picocolors';
 import type { Cells } from './cells.js';
 import type { ContextKinds } from './context-kinds.js';
+import { printable } from './printable.js';
 import { formatBytes, formatShare } from './units.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
@@ -29,7 +30,7 @@ const EMPTY = { unicode: '·', ascii: '.' };
 /** A row of cells with its scale, its legend and its totals, as lines of text. */
 export function renderPicture(row: PictureRow, style: PictureStyle): string[] {
   const { cells, kinds } = row;
-  if (cells.size === 0) return [`${kinds.context}: the device is empty`];
+  if (cells.size === 0) return [`${printable(kinds.context)}: the device is empty`];
   return [
     renderCells(row, style),
     renderScale(cells),

@@ -1,12 +1,34 @@
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal
-const CONTROL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g;
+/**
+ * What must not reach a terminal as it is: control characters (with those of 8 bits, which some terminals obey), marks
+ * that turn the direction of text or cannot be seen, other line breaks, and halves of characters.
+ */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
-/** A name that an image or a server chose, which must not be able to fool a terminal: with escapes, as in JSON. */
+/** A name that an image, a server or a file chose, as one line which cannot fool a terminal: with escapes, as in JSON. */
 export function printable(text: string): string {
-  return escapeControls(JSON.stringify(text).slice(1, -1));
+  return escaped(JSON.stringify(text).slice(1, -1));
 }
 
-/** A message, in which others may be quoted; its lines stay lines. */
+/**
+ * Text in which others may be quoted; its lines stay lines. JSON means the same afterwards, as such characters can stand
+ * only in its strings, where the escapes are its own.
+ */
 export function escapeControls(text: string): string {
-  return text.replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text.replace(UNPRINTABLE, (char) => (char === '\n' ? char : escaped(char)));
+}
+
+/** The same as one line, so that nobody who is quoted can write a line of their own. */
+export function oneLine(text: string): string {
+  return escapeControls(text).replaceAll('\n', '\\n');
+}
+
+function escaped(text: string): string {
+  return text.replace(UNPRINTABLE, (char) =>
+    // Each half of a character beyond 16 bits by itself, as in JSON.
+    Array.from({ length: char.length }, (_, i) => unit(char.charCodeAt(i))).join(''),
+  );
+}
+
+function unit(code: number): string {
+  return `\\u${code.toString(16).padStart(4, '0')}`;
 }

@@ -9,6 +9,7 @@ import { registerDigest } from './digest.js';
 import { describeError, Exit, exitCodeOf } from './exit.js';
 import { printFailure } from './failure-document.js';
 import { registerInfo } from './info.js';
+import { exitCodeOfAbort } from './interruption.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
 import { registerRebase } from './rebase.js';
@@ -28,7 +29,8 @@ A SOURCE or TARGET is one of
   driver=qcow2,file.driver=file,file.filename=disk.qcow2,snapshot=before
                                           an image as it was in one of its snapshots
 
-Exit codes: 0 done, 1 failed, 2 misuse, 3 done with something left out, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 misuse, 3 done with something left out, 130 interrupted,
+143 terminated, 129 hung up. SIGUSR1 has a command print how far it is.
 LACUNA_DEBUG=1 adds stacks to error messages.`;
 
 /** Runs one command line and returns the exit code; every error ends up here, and as one message. */
@@ -42,7 +44,7 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
       await printFailure(error, shell);
       shell.note(describeError(error, { stack: Boolean(process.env.LACUNA_DEBUG) }));
     }
-    if (shell.signal.aborted) return Exit.interrupted;
+    if (shell.signal.aborted) return exitCodeOfAbort(shell.signal);
     const code = exitCodeOf(error);
     return code === Exit.failed ? shell.failureCode : code;
   }

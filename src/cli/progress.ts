@@ -1,4 +1,3 @@
-import type { SingleBar } from 'cli-progress';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 
@@ -40,6 +39,17 @@ export interface BarStyle {
 /** One line that shows a moment: a bar, the share, the amount, the rate and the time left. */
 export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle): string {
   const { phase, totalBytes, doneBytes } = moment;
+  const text = progressText(moment, bytesPerMs);
+  const cells = Math.max(0, Math.min(40, style.width - text.length - 4));
+  if (totalBytes === 0 || cells < 8) return text.slice(0, style.width);
+  const full = Math.round(Math.min(1, doneBytes / totalBytes) * cells);
+  const [on, off] = style.unicode ? ['█', '░'] : ['#', '-'];
+  return `${phase} [${on.repeat(full)}${off.repeat(cells - full)}]${text.slice(phase.length)}`;
+}
+
+/** The same without the bar. */
+export function progressText(moment: Moment, bytesPerMs: number): string {
+  const { phase, totalBytes, doneBytes } = moment;
   if (totalBytes === 0) return doneBytes === 0 ? phase : `${phase}: ${formatBytes(doneBytes)}`;
   const share = Math.min(1, doneBytes / totalBytes);
   const parts = [
@@ -50,12 +60,7 @@ export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle
     parts.push(formatRate(bytesPerMs, 1));
     parts.push(`${formatDuration((totalBytes - doneBytes) / bytesPerMs)} left`);
   }
-  const text = `${phase} ${parts.join('  ')}`;
-  const cells = Math.max(0, Math.min(40, style.width - text.length - 4));
-  if (cells < 8) return text.slice(0, style.width);
-  const full = Math.round(share * cells);
-  const [on, off] = style.unicode ? ['█', '░'] : ['#', '-'];
-  return `${phase} [${on.repeat(full)}${off.repeat(cells - full)}] ${parts.join('  ')}`;
+  return `${phase} ${parts.join('  ')}`;
 }
 
 /** How far some work is; a stream has no total. */
@@ -70,7 +75,7 @@ export async function withBar<T>(
   shell: Shell,
   work: (show: (progress: Progress) => void) => Promise<T>,
 ): Promise<T> {
-  const bar = await ProgressBar.start(shell);
+  const bar = new ProgressBar(phase, shell);
   const started = performance.now();
   try {
     return await work(({ doneBytes, totalBytes = 0 }) => {
@@ -81,41 +86,37 @@ export async function withBar<T>(
   }
 }
 
-/** A bar on a terminal, and nothing anywhere else. */
+/** Between two drawings of a bar. */
+const DRAW_EVERY_MS = 100;
+
+/** A bar on a terminal, and nothing anywhere else; everywhere what SIGUSR1 is answered with. */
 export class ProgressBar {
-  readonly #bar: SingleBar | undefined;
+  readonly #shell: Shell;
   readonly #rate = new RateMeter();
+  #moment: Moment;
+  #bytesPerMs = 0;
+  #drawnMs = Number.NEGATIVE_INFINITY;
 
-  static async start(shell: Shell): Promise<ProgressBar> {
-    const stream = shell.progressStream;
-    if (stream === undefined) return new ProgressBar();
-    // Loaded when there is somebody to look at it.
-    const { SingleBar } = (await import('cli-progress')).default;
-    const bar = new SingleBar({
-      stream,
-      clearOnComplete: true,
-      hideCursor: true,
-      format: (_options, _params, payload: { moment?: Moment; bytesPerMs?: number }) => {
-        const style = { width: (stream.columns || 80) - 1, unicode: shell.unicode };
-        return payload.moment ? progressLine(payload.moment, payload.bytesPerMs ?? 0, style) : '';
-      },
-    });
-    bar.start(1, 0, {});
-    return new ProgressBar(bar);
-  }
-
-  private constructor(bar?: SingleBar) {
-    this.#bar = bar;
+  constructor(phase: string, shell: Shell) {
+    this.#shell = shell;
+    this.#moment = { phase, totalBytes: 0, doneBytes: 0, elapsedMs: 0 };
+    shell.tellProgress = () => progressText(this.#moment, this.#bytesPerMs);
   }
 
   show(moment: Moment): void {
-    if (this.#bar === undefined) return;
-    const share = moment.totalBytes > 0 ? moment.doneBytes / moment.totalBytes : 0;
-    this.#bar.update(share, { moment, bytesPerMs: this.#rate.add(moment) });
+    const { phase, doneBytes, totalBytes, elapsedMs } = moment;
+    const isNews = phase !== this.#moment.phase || doneBytes === totalBytes;
+    this.#moment = moment;
+    if (!isNews && elapsedMs - this.#drawnMs < DRAW_EVERY_MS) return;
+    this.#drawnMs = elapsedMs;
+    this.#bytesPerMs = this.#rate.add(moment);
+    const { progressLine: line, progressWidth, unicode } = this.#shell;
+    line?.draw(progressLine(moment, this.#bytesPerMs, { width: progressWidth - 1, unicode }));
   }
 
   /** Takes the bar off the terminal, so that text can follow. */
   stop(): void {
-    this.#bar?.stop();
+    this.#shell.tellProgress = undefined;
+    this.#shell.progressLine?.clear();
   }
 }

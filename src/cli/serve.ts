@@ -9,7 +9,7 @@ import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
 import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
-import { parseCount } from './units.js';
+import { formatDuration, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
 interface ServeFlags extends TlsFlags, SourceFlags {
@@ -104,7 +104,11 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
     });
     const bound = await server.listen(address);
     try {
-      await announce({ uri: server.uri(flags.export), address: bound }, device, flags, shell);
+      const uri = server.uri(flags.export);
+      const started = performance.now();
+      shell.tellProgress = () =>
+        `serving ${uri} for ${formatDuration(performance.now() - started)}`;
+      await announce({ uri, address: bound }, device, flags, shell);
       await interrupted(shell.signal);
     } finally {
       await server.close();

@@ -4,18 +4,22 @@ import picocolors from 'picocolors';
 import { abortedError, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
 import { escapeControls } from './printable.js';
+import { TerminalLine } from './terminal-line.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
 
 /** What a command needs of the world around it; tests hand in their own. */
 export interface Shell {
   /**
-   * People's text and JSON, on standard output. Resolves when it is safe to hand over more.
+   * People's text and JSON, on standard output, with escapes for what could fool a terminal. Resolves when it is safe to
+   * hand over more.
    *
    * @throws LacunaError ERR_ABORTED when the user interrupts and nobody has read the text; ERR_DEVICE_IO when it cannot
    * be written, unless its reader went away.
    */
   print(text: string): Promise<void>;
+  /** The same for text with colours, all of it our own: nothing is escaped. */
+  paint(text: string): Promise<void>;
   /** Standard input, for bytes. */
   input(): Readable;
   /** Standard output, for bytes; its errors are then the caller's. */
@@ -24,17 +28,23 @@ export interface Shell {
   note(text: string): void;
   /** Whether anybody still reads standard output; `lacuna map | head` stops reading early. */
   readonly listening: boolean;
-  /** Where progress is drawn: standard error, if that is a terminal. */
-  readonly progressStream: NodeJS.WriteStream | undefined;
+  /** Where progress is drawn: on standard error, if that is a terminal. */
+  readonly progressLine: TerminalLine | undefined;
   /** Whether standard output is a terminal. */
   readonly isTerminal: boolean;
-  /** Columns of the terminal. */
+  /** Columns of the terminal that standard output goes to. */
   readonly width: number;
+  /** The same of standard error. */
+  readonly progressWidth: number;
   /** Whether characters beyond ASCII can be shown. */
   readonly unicode: boolean;
   readonly colors: Colors;
   /** Fires when the user interrupts. */
   readonly signal: AbortSignal;
+  /** How far the work is, for somebody who asks with SIGUSR1; absent while nothing can be said. */
+  tellProgress?: (() => string) | undefined;
+  /** Whether SIGHUP has another meaning than to end the command. */
+  usesHangUp?: boolean;
   /** What the command will exit with; a command sets it when there is more to say than "done". */
   exitCode: number;
   /** What an error that is nobody's misuse exits with; 1 unless that means something else. */
@@ -57,22 +67,37 @@ export function processShell(signal: AbortSignal): Shell {
     listening = false;
   });
   stderr.on('error', () => {});
+  const line = stderr.isTTY && env.TERM !== 'dumb' ? new TerminalLine(stderr) : undefined;
+  process.on('exit', () => line?.clear());
+  const aboveLine = (write: () => void) => (line === undefined ? write() : line.above(write));
+  const paint = (text: string) => {
+    if (!stdout.isTTY) return printTo(stdout, text, signal);
+    let printed: Promise<void> | undefined;
+    aboveLine(() => {
+      printed = printTo(stdout, text, signal);
+    });
+    return printed!;
+  };
   return {
-    print: (text) => printTo(stdout, text, signal),
+    print: (text) => paint(escapeControls(text)),
+    paint,
     input: () => process.stdin,
     output: () => {
       // Node writes to pipes synchronously: nothing would be read, nor a signal heard, while the pipe is full.
       (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
       return stdout;
     },
-    note: (text) => void stderr.write(escapeControls(text)),
+    note: (text) => aboveLine(() => void stderr.write(escapeControls(text))),
     get listening() {
       return listening;
     },
-    progressStream: stderr.isTTY ? stderr : undefined,
+    progressLine: line,
     isTerminal: stdout.isTTY === true,
     get width() {
       return stdout.columns || DEFAULT_WIDTH;
+    },
+    get progressWidth() {
+      return stderr.columns || DEFAULT_WIDTH;
     },
     unicode: speaksUnicode(env),
     colors: picocolors.createColors(wantsColor(stdout, env)),

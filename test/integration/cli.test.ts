@@ -239,27 +239,34 @@ describe('an interrupted command', () => {
 
   afterEach(() => void server.kill());
 
-  test.each(['SIGINT', 'SIGTERM'] as const)('exits with 130 on %s', async (signal) => {
-    const target = join(place, 'copy.raw');
-    const interrupt = async (child: ChildProcess) => {
-      const begun = async () => (await readdir(place)).some((name) => name.includes('.partial-'));
-      while (!(await begun())) await sleep(20);
-      await sleep(500);
-      child.kill(signal);
-    };
-    const { code, stdout, stderr } = await lacuna(['copy', uri, target], {
-      started: (child) => void interrupt(child),
-    });
-    expect([code, stdout]).toEqual([130, '']);
-    expect(stderr.trimEnd().split('\n')).toEqual([
-      expect.stringMatching(/^lacuna: finishing .*; Ctrl-C again stops at once$/),
-      expect.stringContaining(`${target}.partial`),
-      expect.stringContaining('--resume FILE'),
-      expect.stringMatching(/^lacuna: Stopped before it was done: .*\(ERR_COPY_STOPPED\)$/),
-    ]);
-    expect(existsSync(target)).toBe(false);
-    expect(existsSync(`${target}.partial`)).toBe(true);
-  });
+  test.each([
+    ['SIGINT', 130, 'Ctrl-C again'],
+    ['SIGTERM', 143, 'a second SIGTERM'],
+    ['SIGHUP', 129, 'a second SIGHUP'],
+  ] as const)(
+    'after %s exits with %i, and leaves no file that looks whole',
+    async (signal, exitCode, again) => {
+      const target = join(place, 'copy.raw');
+      const interrupt = async (child: ChildProcess) => {
+        const begun = async () => (await readdir(place)).some((name) => name.includes('.partial-'));
+        while (!(await begun())) await sleep(20);
+        await sleep(500);
+        child.kill(signal);
+      };
+      const { code, stdout, stderr } = await lacuna(['copy', uri, target], {
+        started: (child) => void interrupt(child),
+      });
+      expect([code, stdout]).toEqual([exitCode, '']);
+      expect(stderr.trimEnd().split('\n')).toEqual([
+        expect.stringMatching(new RegExp(`^lacuna: finishing .*; ${again} stops at once$`)),
+        expect.stringContaining(`${target}.partial`),
+        expect.stringContaining('--resume FILE'),
+        expect.stringMatching(/^lacuna: Stopped before it was done: .*\(ERR_COPY_STOPPED\)$/),
+      ]);
+      expect(existsSync(target)).toBe(false);
+      expect(existsSync(`${target}.partial`)).toBe(true);
+    },
+  );
 });
 
 describe('a command whose output nobody reads', () => {

@@ -81,11 +81,12 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
           if (phase !== 'move') return false;
           // When requests are in flight, and none has been answered.
           setTimeout(() => child.kill('SIGTERM'), 1500);
-          return setTimeout(() => child.kill('SIGTERM'), 2000) !== undefined;
+          child.stderr?.once('data', () => child.kill('SIGTERM'));
+          return true;
         }),
     });
-    expect(result.code).toBe(130);
-    expect(result.stderr).toMatch(/^lacuna: finishing .*; Ctrl-C again stops at once\n$/);
+    expect(result.code).toBe(143);
+    expect(result.stderr).toMatch(/^lacuna: finishing .*; a second SIGTERM stops at once\n$/);
   });
 
   test('pauses and goes on when it gets SIGUSR2', async () => {

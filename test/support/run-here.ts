@@ -1,31 +1,45 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
+import { escapeControls } from '#dist/cli/printable.js';
 import { run } from '#dist/cli/program.js';
 import type { Shell } from '#dist/cli/shell.js';
+import { TerminalLine } from '#dist/cli/terminal-line.js';
 import type { CliResult } from './run-cli.js';
+
+export interface HereOptions {
+  terminal?: Pick<NodeJS.WriteStream, 'write'>;
+  /** Called with what SIGUSR1 would be answered with from now on. */
+  onProgressSet?(tell: Shell['tellProgress']): void;
+}
 
 /** Runs a command line in this process, which is many times faster than a process of its own; no signals. */
 export async function runHere(
   args: readonly string[],
-  { terminal }: { terminal?: NodeJS.WriteStream } = {},
+  { terminal, onProgressSet }: HereOptions = {},
 ): Promise<CliResult> {
   const result: CliResult = { code: null, stdout: '', stderr: '' };
+  const print = async (text: string) => {
+    result.stdout += text;
+  };
   const shell: Shell = {
-    print: async (text) => {
-      result.stdout += text;
-    },
+    print: (text) => print(escapeControls(text)),
+    paint: print,
     input: () => new PassThrough().end(),
     output: () => new PassThrough().resume(),
     note: (text) => {
-      result.stderr += text;
+      result.stderr += escapeControls(text);
     },
     listening: true,
-    progressStream: terminal,
+    progressLine: terminal && new TerminalLine(terminal, () => true),
+    progressWidth: 80,
     isTerminal: false,
     width: 80,
     unicode: false,
     colors: picocolors.createColors(false),
     signal: new AbortController().signal,
+    set tellProgress(tell: Shell['tellProgress']) {
+      onProgressSet?.(tell);
+    },
     exitCode: 0,
     failureCode: 1,
   };
