@@ -1,19 +1,20 @@
 import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
+import {
+  type FileOperations,
+  fileOperations,
+  followed,
+  Replacement,
+  sweep,
+} from '../files/index.js';
 import { Arena } from '../wasm/index.js';
 import { checkBytes } from './arguments.js';
 import type { Bitmap } from './bitmap.js';
 import type { BitmapStore } from './commands.js';
 import type { StoredBitmap } from './content.js';
 import type { DirtyBitmaps } from './dirty-bitmaps.js';
+import { corrupt, fileFailure, openExisting } from './file-failures.js';
 import { bytesOf, decodeHead, type Head, MARKED, PREFIX_BYTES, readPrefix } from './file-header.js';
-import {
-  corrupt,
-  type FileOperations,
-  fileFailure,
-  fileOperations,
-  openExisting,
-} from './file-operations.js';
 import { readFully, Section } from './file-section.js';
 import {
   type Draft,
@@ -73,6 +74,8 @@ export class BitmapFile implements BitmapStore {
   /** Whether it is sure that the open file is what a crash leaves under its name. */
   #named = true;
   #closed = false;
+  /** Whether what others have left of this file was looked for. */
+  #swept = false;
 
   /**
    * Opens the file at `path`; one that is not there holds no bitmaps, and is made when some are
@@ -219,38 +222,39 @@ export class BitmapFile implements BitmapStore {
     const previous = this.#writable();
     const operations = this.#operations;
     const drafts = draftsOf(bitmaps);
-    const temporary = `${this.path}.new`;
-    let fd: number | undefined;
+    let fresh: Replacement | undefined;
     try {
-      fd = operations.create(temporary, this.#mode(previous));
+      this.#refuseAnother(previous);
+      if (!this.#swept) sweep(this.path);
+      this.#swept = true;
+      fresh = Replacement.create(this.path, { operations });
       const disk = { size: bitmaps.size, identity: this.#identity };
-      const head = writeFile(operations, fd, drafts, { ...disk, open });
-      operations.rename(temporary, this.path);
-      this.#adopt(fd, head, namesIn(drafts, open));
+      const head = writeFile(operations, fresh.fd, drafts, { ...disk, open });
+      fresh.commit();
+      this.#adopt(fresh.fd, head, namesIn(drafts, open));
       if (previous !== undefined) fs.closeSync(previous);
       this.#name();
     } catch (error) {
-      if (fd !== this.#fd) this.#abandon(fd, temporary);
+      fresh?.abandon();
       throw fileFailure('store', this.path, error);
     } finally {
       freeDrafts(drafts);
     }
   }
 
-  #name(): void {
-    this.#named = false;
-    this.#operations.syncFolder(this.path);
-    this.#named = true;
+  /** What was opened is replaced, and nothing that has come in its place. */
+  #refuseAnother(previous: number | undefined): void {
+    const named = fs.statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    const opened = previous === undefined ? undefined : fs.fstatSync(previous, { bigint: true });
+    if (named?.ino === opened?.ino && named?.dev === opened?.dev) return;
+    const message = `the file of bitmaps ${this.path} was made, replaced or removed by somebody else since it was opened, and was left alone: open it again`;
+    throw new LacunaError('ERR_FILE_CHANGED', message, { device: this.path });
   }
 
-  #abandon(fd: number | undefined, temporary: string): void {
-    if (fd === undefined) return;
-    fs.closeSync(fd);
-    try {
-      this.#operations.remove(temporary);
-    } catch {
-      // It is in nobody's way: the next one replaces it, and the first error matters more.
-    }
+  #name(): void {
+    this.#named = false;
+    this.#operations.syncFolder(followed(this.path));
+    this.#named = true;
   }
 
   /** The open file, if there is one yet. */
@@ -258,10 +262,6 @@ export class BitmapFile implements BitmapStore {
     if (this.#closed) throw closed(this.path);
     if (this.#options.readOnly) throw readOnlyFile(this.path);
     return this.#fd;
-  }
-
-  #mode(fd: number | undefined): number {
-    return fd === undefined ? 0o666 : fs.fstatSync(fd).mode & 0o777;
   }
 
   #bytes(fd: number, position: number, length: number): Buffer {

@@ -28,7 +28,7 @@
  * computes it natively at about the speed of a disk, and its older versions have no CRC at all.
  */
 import { createHash } from 'node:crypto';
-import { corrupt } from './file-operations.js';
+import { corrupt } from './file-failures.js';
 
 export interface Head {
   readonly size: number;

@@ -5,8 +5,8 @@ import type { Arena } from '../wasm/index.js';
 import { Bitmap } from './bitmap.js';
 import type { StoredBitmap } from './content.js';
 import { readBits } from './file-bits.js';
+import { corrupt, fileFailure } from './file-failures.js';
 import type { HeadEntry } from './file-header.js';
-import { corrupt, fileFailure } from './file-operations.js';
 
 const BUFFER_BYTES = 65536;
 

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
+import type { FileOperations } from '../files/index.js';
 import { Bitmap } from './bitmap.js';
 import type { DirtyBitmaps } from './dirty-bitmaps.js';
 import { writeBits } from './file-bits.js';
 import { encodeHead, type Head, type HeadEntry, headBytes, MARKED } from './file-header.js';
-import type { FileOperations } from './file-operations.js';
 import { Section } from './file-section.js';
 
 /** What is about to be written of one bitmap. */

@@ -24,8 +24,6 @@ export interface SystemCalls {
   unlockByte(fd: number, offset: number): number;
   /** 1 where another opening has a lock on the byte, 0 where none has. */
   isByteLocked(fd: number, offset: number): number;
-  /** Takes the lock of a whole file (flock), without waiting for it. */
-  lock(fd: number): number;
 }
 
 export interface FilePosition {
@@ -43,8 +41,6 @@ const OFD_SETLK = 37;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
-const LOCK_EXCLUSIVE = 2;
-const LOCK_NO_WAIT = 4;
 
 let calls: Promise<SystemCalls | undefined> | undefined;
 
@@ -67,7 +63,6 @@ function declare(koffi: Koffi): SystemCalls {
     'int64_t copy_file_range(int, int64_t *, int, int64_t *, size_t, unsigned int)',
   );
   const fcntl = libc.func('int fcntl(int, int, ...)');
-  const flock = libc.func('int flock(int, int)');
   const sourceOffset = new BigInt64Array(1);
   const targetOffset = new BigInt64Array(1);
   const { EINTR } = koffi.os.errno;
@@ -105,7 +100,6 @@ function declare(koffi: Koffi): SystemCalls {
       const { bytes, value } = lockByte(fd, OFD_GETLK, F_WRLCK, offset);
       return value < 0 ? value : Number(bytes[0] !== F_UNLCK);
     },
-    lock: (fd) => result(() => flock(fd, LOCK_EXCLUSIVE | LOCK_NO_WAIT)),
   };
 }
 

@@ -1,9 +1,9 @@
 import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
+import { fileError } from '../files/index.js';
 import { isPowerOfTwo } from '../util/index.js';
 import { geometryOf } from './block-device.js';
 import type { Limits } from './driver.js';
-import { fileError } from './file-error.js';
 
 /** What was found out about an opened file. */
 export interface FileKind {

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
 import { Context, ExtentList, Status } from '../extent/index.js';
+import { type FileRequest, fileError, shortError } from '../files/index.js';
 import type { FileDescription } from './description.js';
 import type {
   Capabilities,
@@ -13,7 +14,6 @@ import type {
   ZeroOptions,
 } from './driver.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
-import { type FileRequest, fileError, shortError } from './file-error.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';
 import { lockImage } from './image-locks.js';

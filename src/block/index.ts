@@ -22,11 +22,7 @@ export type {
   ZeroOptions,
 } from './driver.js';
 
-export { fileError } from './file-error.js';
-
 export { guardImage } from './image-locks.js';
-
-export { lockFile } from './lock-file.js';
 
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
@@ -45,4 +41,4 @@ export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
 export { dataFileOf, filesBelow } from './qcow2/files-below.js';
 export type { BackingName } from './qcow2/set-backing.js';
-export { createRawFile, type RawFileOptions, resizeRawFile, syncFolder } from './raw-file.js';
+export { createRawFile, type RawFileOptions, resizeRawFile } from './raw-file.js';

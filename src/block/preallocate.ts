@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { fileError } from '../files/index.js';
 import { errnoName, systemCalls } from './ffi.js';
-import { fileError } from './file-error.js';
 
 const write = promisify(fs.write);
 

@@ -1,17 +1,18 @@
 import fs from 'node:fs';
-import { dirname } from 'node:path';
-import { promisify } from 'node:util';
 import { LacunaError } from '../errors/index.js';
-import { fileError } from './file-error.js';
+import { fileError, inodeOf } from '../files/index.js';
 import { guardImage } from './image-locks.js';
 import { preallocate, type RawPreallocation } from './preallocate.js';
-
-const fsync = promisify(fs.fsync);
 
 /** How a new raw file is made. */
 export interface RawFileOptions {
   /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
   readonly exclusive?: boolean;
+  /**
+   * The file is there, made by the caller for this: what tells it from all others, `DEVICE:INODE`. Another one of that name
+   * is refused, and no symbolic link is followed.
+   */
+  readonly inode?: string | undefined;
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
   /** Space that the file takes at once. Default `off`. */
@@ -30,16 +31,17 @@ export interface RawFileOptions {
 export async function createRawFile(
   filename: string,
   size: number,
-  { exclusive = false, mode = 0o666, preallocation = 'off', signal }: RawFileOptions = {},
+  options: RawFileOptions = {},
 ): Promise<void> {
+  const { exclusive = false, preallocation = 'off', inode, signal } = options;
   if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`${size} is no size in bytes`);
-  const { O_WRONLY, O_CREAT, O_EXCL } = fs.constants;
   let fd: number | undefined;
   let unguard: (() => void) | undefined;
   try {
-    if (!exclusive) checkReplaceable(filename);
-    if (!exclusive) unguard = await guardImage(filename);
-    fd = fs.openSync(filename, O_WRONLY | O_CREAT | (exclusive ? O_EXCL : 0), mode);
+    const isReplaced = !exclusive && inode === undefined;
+    if (isReplaced) checkReplaceable(filename);
+    if (isReplaced) unguard = await guardImage(filename);
+    fd = open(filename, options);
     fs.ftruncateSync(fd, 0);
     fs.ftruncateSync(fd, size);
     await preallocate(fd, { filename, size, preallocation, signal });
@@ -54,6 +56,23 @@ export async function createRawFile(
   }
 }
 
+function open(filename: string, { exclusive, inode, mode = 0o666 }: RawFileOptions): number {
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
+  // What has become a FIFO meanwhile would otherwise wait for its reader.
+  const flags = O_WRONLY | (O_NONBLOCK ?? 0);
+  if (inode === undefined) {
+    const fd = fs.openSync(filename, flags | O_CREAT | (exclusive ? O_EXCL : 0), mode);
+    if (fs.fstatSync(fd).isFile()) return fd;
+    fs.closeSync(fd);
+    throw notRegular(filename);
+  }
+  const fd = fs.openSync(filename, flags | (O_NOFOLLOW ?? 0));
+  if (inodeOf(fs.fstatSync(fd, { bigint: true })) === inode) return fd;
+  fs.closeSync(fd);
+  const message = `${filename} was replaced by somebody else while it was made, and was left alone: find out by whom, then try again`;
+  throw new LacunaError('ERR_FILE_CHANGED', message, { device: filename });
+}
+
 /** Cuts a raw file, or lets it grow by bytes that read as zero; open it anew to see the new size. */
 export function resizeRawFile(filename: string, size: number): void {
   try {
@@ -63,27 +82,14 @@ export function resizeRawFile(filename: string, size: number): void {
   }
 }
 
-/**
- * Makes the name of a file durable, which is kept by the folder that holds it: flushing a new or renamed file saves
- * its bytes, but not the way to them.
- */
-export async function syncFolder(filename: string): Promise<void> {
-  const folder = dirname(filename);
-  let fd: number | undefined;
-  try {
-    fd = fs.openSync(folder, fs.constants.O_RDONLY);
-    await fsync(fd);
-  } catch (error) {
-    throw fileError('ERR_DEVICE_IO', { action: 'sync', device: folder }, error as Error);
-  } finally {
-    if (fd !== undefined) fs.closeSync(fd);
-  }
-}
-
 /** Only a regular file can be cut to nothing; a block device would keep its bytes, a FIFO would wait. */
 function checkReplaceable(filename: string): void {
   const stat = fs.statSync(filename, { throwIfNoEntry: false });
   if (stat === undefined || stat.isFile()) return;
+  throw notRegular(filename);
+}
+
+function notRegular(filename: string): LacunaError {
   const message = `Cannot create ${filename}: it exists and is not a regular file`;
-  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EEXIST' });
+  return new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EEXIST' });
 }

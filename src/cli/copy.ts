@@ -140,7 +140,9 @@ async function copyCommand(
   try {
     const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
     const { digest = '', size } = report;
-    if (digestFile !== undefined) await storeDigest(digestFile, { digest, size });
+    if (digestFile !== undefined) {
+      noteWarnings(await storeDigest(digestFile, { digest, size }), shell);
+    }
     noteWarnings(report.warnings, shell);
     noteLeftOut(report, shell);
   } catch (error) {

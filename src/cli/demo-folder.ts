@@ -2,8 +2,8 @@ import { rmSync } from 'node:fs';
 import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileError } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { fileError } from '../files/index.js';
 import { formatBytes } from './units.js';
 
 /** A folder for the time of a demo. */

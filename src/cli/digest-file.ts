@@ -1,9 +1,16 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
 import type { Stats } from 'node:fs';
-import { access, constants, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { access, constants, readFile, stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { fileError, syncFolder } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import {
+  fileError,
+  fileOperations,
+  followed,
+  Replacement,
+  sweep,
+  syncFolder,
+} from '../files/index.js';
 import { readText } from './read-text.js';
 
 export interface StoredDigest {
@@ -29,7 +36,7 @@ const LONGEST = 64 * 1024;
 export async function checkDigestFile(path: string): Promise<void> {
   let old: Stats | undefined;
   try {
-    await access(dirname(resolve(path)), constants.W_OK);
+    await access(dirname(resolve(followed(path))), constants.W_OK);
     old = await stat(path).catch(() => undefined);
     if (old === undefined) return;
     const isDigest = old.isFile() && old.size <= LONGEST && parse(await readFile(path, 'utf8'));
@@ -45,25 +52,27 @@ export async function checkDigestFile(path: string): Promise<void> {
 /**
  * Stores a digest in place of what the file held, durably: whatever happens, it holds the one or the other.
  *
+ * @returns warnings: what could not be kept of the old file.
  * @throws LacunaError ERR_DEVICE_OPEN
  */
-export async function storeDigest(path: string, { digest, size }: StoredDigest): Promise<void> {
+export async function storeDigest(path: string, { digest, size }: StoredDigest): Promise<string[]> {
   // The copy may have made it meanwhile.
   await checkDigestFile(path);
-  const fresh = `${path}.new`;
+  let file: Replacement | undefined;
   try {
-    const file = await open(fresh, 'w');
-    try {
-      await file.writeFile(`${JSON.stringify({ digest, size, ...METHOD })}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(fresh, path);
-    await syncFolder(path);
+    sweep(path);
+    file = Replacement.create(path);
+    const text = `${JSON.stringify({ digest, size, ...METHOD })}\n`;
+    fileOperations.write(file.fd, Buffer.from(text), 0);
+    fileOperations.sync(file.fd);
+    const warnings = file.commit();
+    await syncFolder(file.name);
+    return warnings;
   } catch (error) {
-    await rm(fresh, { force: true }).catch(() => {});
-    throw notStored(path, error as Error);
+    file?.abandon();
+    throw error instanceof LacunaError ? error : notStored(path, error as Error);
+  } finally {
+    file?.close();
   }
 }
 

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { fileError } from '../block/index.js';
+import { fileError } from '../files/index.js';
 
 /**
  * A file that an option names, whole.

@@ -10,13 +10,20 @@ import {
 import { LacunaError } from '../errors/index.js';
 import type { CopyOptions } from './options.js';
 
+/** Where an image is, and which file it is. */
+export interface MadeImage {
+  readonly path: string;
+  /** `DEVICE:INODE` */
+  readonly inode: string;
+}
+
 /** The bitmaps of a source that a new image is going to have. */
 export interface CarriedBitmaps {
   readonly names: readonly string[];
   /** What a person should know of those that stay behind. */
   readonly warnings: readonly string[];
-  /** Puts them into the image at a path, which shows the same disk by now, and which nobody else has open. */
-  addTo(path: string): Promise<void>;
+  /** Puts them into an image, which shows the same disk by now, and which nobody else has open. */
+  addTo(image: MadeImage): Promise<void>;
 }
 
 /**
@@ -47,7 +54,7 @@ export async function bitmapsToCarry(
   return {
     names: carried.map((info) => info.name),
     warnings: broken.map((info) => `Bitmap '${info.name}' of ${name} stays there: ${BROKEN}`),
-    addTo: (path) => addAll(carried, description, path),
+    addTo: (made) => addAll(carried, description, made),
   };
 }
 
@@ -70,26 +77,27 @@ function cannotCarry(bitmap: string, image: string): LacunaError {
 async function addAll(
   infos: readonly DirtyBitmapInfo[],
   source: Qcow2Description,
-  path: string,
+  made: MadeImage,
 ): Promise<void> {
   if (infos.length === 0) return;
   await using from = await openBitmaps(source);
-  await using to = await openNew(path);
+  await using to = await openNew(made);
   for (const info of infos) await carryBitmap(info, from, to);
   await to.store();
 }
 
 /** Takes the bitmaps out of an unfinished image again, which a run that died has put there. */
-export async function dropBitmaps(path: string): Promise<void> {
-  await using image = await openNew(path);
+export async function dropBitmaps(made: MadeImage): Promise<void> {
+  await using image = await openNew(made);
   const names = image.bitmaps.list().map(({ name }) => name);
   if (names.length === 0) return;
   image.bitmaps.transaction(names.map((name) => ({ type: 'remove', name })));
   await image.store();
 }
 
-function openNew(filename: string): Promise<BitmapImage> {
-  const description: DeviceDescription = { driver: 'qcow2', file: { driver: 'file', filename } };
+function openNew({ path: filename, inode }: MadeImage): Promise<BitmapImage> {
+  const file = { driver: 'file', filename, inode } as const;
+  const description: DeviceDescription = { driver: 'qcow2', file };
   return openBitmaps(description, { writable: true });
 }
 

@@ -175,9 +175,8 @@ export class CopyRun {
   }
 
   async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
-    const state = this.#resumption?.saved?.state;
     const options = { ...this.#options, signal: this.#ending };
-    const target = await prepareTarget(options, source.device, state);
+    const target = await prepareTarget(options, source.device, this.#resumption);
     return await closeAfter(
       () => this.#copy(source, target, arena),
       () => target.close(),
@@ -196,7 +195,7 @@ export class CopyRun {
       throwIfAborted(this.#signal);
       if (this.#options.verify)
         warnings.push(...(await this.#verify(source, target, rounds, arena)));
-      await target.commit();
+      warnings.push(...(await target.commit()));
       await this.#resumption?.complete();
       this.#phase = 'done';
     } catch (error) {

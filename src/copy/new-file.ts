@@ -8,17 +8,17 @@ import {
   type FileDescription,
   layOutQcow2,
   type Qcow2Description,
-  type RawFileOptions,
   type RawPreallocation,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import { type CarriedBitmaps, dropBitmaps } from './carry-bitmaps.js';
+import { type CarriedBitmaps, dropBitmaps, type MadeImage } from './carry-bitmaps.js';
 import { type Increment, layOutIncrement } from './increment-layout.js';
 import type { CopyOptions } from './options.js';
-import type { PartialFile } from './partial-file.js';
+import type { HowMade, PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 
-type How = Pick<RawFileOptions, 'exclusive' | 'mode'>;
+/** Where a file is, and which it is, should that be known. */
+type Made = Pick<FileDescription, 'inode'> & { readonly path: string };
 
 /** A kind of file, and how it is made at any path. */
 export interface NewFile {
@@ -29,18 +29,21 @@ export interface NewFile {
   /** What a later run must ask for to go on with it. */
   readonly binding: Readonly<Record<string, string>>;
   /** A second file that belongs to it. */
-  readonly dataFile?: { readonly filename: string; make(path: string, how: How): Promise<void> };
+  readonly dataFile?: {
+    readonly filename: string;
+    make(path: string, how: HowMade): Promise<void>;
+  };
   /** What it is told when it is closed is not all in the file before. */
   readonly keepsBack: boolean;
-  make(path: string, how: How): Promise<void>;
+  make(path: string, how: HowMade): Promise<void>;
   /** How it is opened. */
-  describe(path: string, dataFile?: PartialFile): DeviceDescription;
+  describe(made: Made, dataFile?: PartialFile): DeviceDescription;
   /** Makes it anew, when it is known what will be written, so that nothing but data is written then. */
-  layOut?(path: string, increment: Increment): Promise<void>;
+  layOut?(made: MadeImage, increment: Increment): Promise<void>;
   /** Adds what comes last, when all else is written and nobody has the file open. */
-  finish?(path: string): Promise<void>;
+  finish?(made: MadeImage): Promise<void>;
   /** Takes away what `finish` has added in a run that died behind it. */
-  unfinish?(path: string): Promise<void>;
+  unfinish?(made: MadeImage): Promise<void>;
 }
 
 export function newRawFile(
@@ -60,13 +63,16 @@ export function newRawFile(
         preallocation: preallocation as RawPreallocation | undefined,
         signal,
       }),
-    describe: (path) => madeAt(path, description),
+    describe: (made) => madeAt(made, description),
   };
 }
 
 /** A file that is made now, which cannot be the one that had the name, should that be said. */
-export function madeAt(path: string, { inode: _, ...file }: FileDescription): FileDescription {
-  return { ...file, filename: path };
+export function madeAt(
+  { path, inode }: Made,
+  { inode: _, ...file }: FileDescription,
+): FileDescription {
+  return { ...file, filename: path, ...(inode !== undefined && { inode }) };
 }
 
 const DEFAULT_CLUSTER_SIZE = 64 * 1024;
@@ -88,12 +94,12 @@ export function newImage(
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   const names = bitmaps?.names;
-  const describe = (path: string, data?: PartialFile): Qcow2Description => ({
+  const describe = (image: Made, data?: PartialFile): Qcow2Description => ({
     ...description,
-    file: madeAt(path, file),
+    file: madeAt(image, file),
     backing: below ?? null,
     ...folders,
-    ...(data && { 'data-file': { driver: 'file', filename: data.path } }),
+    ...(data && { 'data-file': { driver: 'file', filename: data.path, inode: data.inode } }),
     ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
   });
   return {
@@ -115,18 +121,22 @@ export function newImage(
     make: (path, how) => createQcow2(path, { ...made, ...how }),
     describe,
     ...(isLaidOut && {
-      layOut: async (path, { data, zero }) => {
+      layOut: async (image, { data, zero }) => {
+        const { path, inode } = image;
         if (below !== undefined) {
           // What may be followed from the image may be followed from its base, which is opened alone here.
           const base = below.driver === 'qcow2' ? { ...below, ...folders } : below;
-          const how = { path, image: describe(path), base, signal };
-          await layOutIncrement({ ...how, options: { ...made, clusterSize } }, { data, zero });
+          const how = { path, image: describe(image), base, signal };
+          await layOutIncrement(
+            { ...how, options: { ...made, clusterSize, inode } },
+            { data, zero },
+          );
           return;
         }
         const mapped = new Bitmap({ size, granularity: clusterSize, arena: data.arena });
         try {
           mapped.merge(data);
-          await layOutQcow2(path, { ...made, preallocation }, mapped);
+          await layOutQcow2(path, { ...made, preallocation, inode }, mapped);
         } finally {
           mapped.free();
         }

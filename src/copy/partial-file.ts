@@ -1,70 +1,64 @@
 /**
- * A file that is being made beside the name it is going to have. A copy that stops half way never looks
- * like a disk, and what the name held before is not lost.
- *
- *     NAME.partial-XXXXXX   while it is made: a name and a file of its own, that nobody else may open
- *     NAME                  when it is whole
- *     NAME.partial          when it was given up after something had been written
- *
- * A copy that can be resumed leaves it where it was made, to be found again, under a name that comes from its resume
- * file.
+ * The disk that a copy makes, beside the name that it is going to have; see src/files. A copy that stops half way never
+ * looks like a disk, and what the name held before is not lost. What was written until then stays where it was made.
  */
-import { createHash, randomBytes } from 'node:crypto';
-import type { Stats } from 'node:fs';
-import { chmod, chown, lstat, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
-import { fileError, guardImage, type RawFileOptions, syncFolder } from '../block/index.js';
+import { guardImage, type RawFileOptions } from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import {
+  fileError,
+  followed,
+  type PlannedFile,
+  Replacement,
+  statIfThere,
+  syncFolder,
+} from '../files/index.js';
 
-export const PARTIAL = '.partial';
+export { followed, isSameFile, samePlaceAmong, statIfThere } from '../files/index.js';
 
-const OWNER_ONLY = 0o600;
-const EVERYBODY = 0o666;
-const GROUP = 0o070;
-
-const MADE_SUFFIX = /^\.partial-[0-9a-f]{8}$/;
-
-/** A file that is being made: where, and which it is. */
+/** A file that is being made: where, and which it is; the same after a restart of the machine. */
 export interface MadeFile {
   readonly path: string;
+  /** The number of its inode. */
   readonly inode: string;
 }
 
+/** The file that is filled: where, and what tells it from all others while the machine runs. */
+export type HowMade = Required<Pick<RawFileOptions, 'inode'>>;
+
 export interface PartialFileOptions {
-  /** Makes the file at a path. */
-  make(path: string, how: Pick<RawFileOptions, 'exclusive' | 'mode'>): Promise<void>;
-  /** The file that is copied, if it is one: a new copy is not open to more people than that. */
-  source: Stats | undefined;
-  /**
-   * A resume file that is locked. What it begins has one name for ever, so that the file of a run that died before it
-   * could note that name is found and replaced.
-   */
-  resume?: string | undefined;
+  /** Fills the file at a path, which is there and empty. */
+  make(path: string, how: HowMade): Promise<void>;
+  /** The files that are copied: a new copy is not open to more people than each of these. */
+  sources: readonly string[];
+  /** Where to make it: a path of {@link PartialFile.plan} that a resume file has noted. */
+  planned?: string | undefined;
 }
 
 export class PartialFile {
-  /** Where the file is while it is made. */
-  readonly path: string;
-  readonly #name: string;
-  readonly #source: Stats | undefined;
+  readonly #file: Replacement;
   #unguard = () => {};
+
+  /** A path that a resume file can note before there is a file. */
+  static plan(filename: string): PlannedFile {
+    return attempt(filename, () => Replacement.plan(filename, 'resumable'));
+  }
 
   static async create(
     filename: string,
-    { make, source, resume }: PartialFileOptions,
+    { make, sources, planned }: PartialFileOptions,
   ): Promise<PartialFile> {
-    const old = await statIfThere(filename);
-    const file = new PartialFile(await followed(filename), source, await suffixFor(resume));
-    if (old) await file.#guard();
-    if (resume !== undefined) await rm(file.path, { force: true });
-    const mode = old ? OWNER_ONLY : ((source?.mode ?? EVERYBODY) & EVERYBODY) | OWNER_ONLY;
+    const unguard = statIfThere(filename) ? await guardImage(followed(filename)) : () => {};
+    let file: PartialFile;
     try {
-      await make(file.path, { exclusive: true, mode });
+      const how = { purpose: 'target', sources, planned } as const;
+      file = new PartialFile(attempt(filename, () => Replacement.create(filename, how)));
     } catch (error) {
-      file.release();
+      unguard();
       throw error;
     }
+    file.#unguard = unguard;
     try {
-      if (old) await inheritAccess(file.path, old);
+      await make(file.path, { inode: file.inode });
     } catch (error) {
       await file.abandon();
       throw error;
@@ -76,144 +70,93 @@ export class PartialFile {
    * The file that an earlier copy left while it was made; undefined where it is not there any more, or is another
    * one.
    */
-  static async reopen(filename: string, made: MadeFile): Promise<PartialFile | undefined> {
-    const name = await followed(filename);
-    const suffix = made.path.startsWith(name) ? made.path.slice(name.length) : '';
-    if (!MADE_SUFFIX.test(suffix)) return undefined;
-    const file = new PartialFile(name, undefined, suffix);
-    if (!(await isMade(file.path, made))) return undefined;
-    if (await statIfThere(name)) await file.#guard();
-    return file;
+  static async reopen(
+    filename: string,
+    { path, inode }: MadeFile,
+  ): Promise<PartialFile | undefined> {
+    const unguard = statIfThere(filename) ? await guardImage(followed(filename)) : () => {};
+    try {
+      const made = attempt(filename, () => Replacement.reopen(filename, { path, ino: inode }));
+      if (made !== undefined) {
+        const file = new PartialFile(made);
+        file.#unguard = unguard;
+        return file;
+      }
+    } catch (error) {
+      unguard();
+      throw error;
+    }
+    unguard();
+    return undefined;
   }
 
   /** Whether the file that an earlier copy made has its name by now. */
-  static async isCommitted(filename: string, made: MadeFile): Promise<boolean> {
-    return isMade(await followed(filename), made);
+  static async isCommitted(filename: string, { inode }: MadeFile): Promise<boolean> {
+    const found = statIfThere(followed(filename));
+    return found?.isFile() === true && `${found.ino}` === inode;
   }
 
-  private constructor(name: string, source: Stats | undefined, suffix: string) {
-    this.#name = name;
-    this.#source = source;
-    this.path = `${name}${suffix}`;
+  private constructor(file: Replacement) {
+    this.#file = file;
+  }
+
+  /** Where the file is while it is made. */
+  get path(): string {
+    return this.#file.path;
   }
 
   /** What the file is going to be called. */
   get name(): string {
-    return this.#name;
+    return this.#file.name;
+  }
+
+  /** What tells it from all others: `DEVICE:INODE`. */
+  get inode(): string {
+    return this.#file.inode;
   }
 
   /** What {@link reopen} needs. */
-  async made(): Promise<MadeFile> {
-    const { ino } = await stat(this.path, { bigint: true });
-    return { path: this.path, inode: `${ino}` };
+  made(): MadeFile {
+    const [, inode] = this.inode.split(':');
+    return { path: this.path, inode };
   }
 
-  /** Gives the file its name, and makes that durable if asked. */
-  async commit(durable: boolean): Promise<void> {
-    await rename(this.path, this.#name);
-    if (durable) await syncFolder(this.#name);
+  /**
+   * Gives the file its name, and makes that durable if asked.
+   *
+   * @returns warnings: what could not be kept of the file that was there.
+   */
+  async commit(durable: boolean): Promise<string[]> {
+    const warnings = attempt(this.name, () => this.#file.commit());
+    if (durable) await syncFolder(this.name);
+    return warnings;
   }
 
   /** Removes the file. Never fails: it is called when something else has. */
   async abandon(): Promise<void> {
-    await rm(this.path, { force: true }).catch(() => {});
+    this.#file.abandon();
     this.release();
   }
 
-  /** Leaves the file under a name that says what it is, and returns where it is then. Never fails. */
+  /** Leaves the file where it is, and returns where that is. Never fails. */
   async leave(): Promise<string> {
-    const name = `${this.#name}${PARTIAL}`;
-    const old = await statIfThere(name).catch(() => undefined);
-    // The rest of an earlier copy may be what this one was made from.
-    if (old && this.#source && isSameFile(old, this.#source)) return this.path;
-    return await rename(this.path, name).then(
-      () => name,
-      () => this.path,
-    );
+    return this.path;
   }
 
-  /** Lets others use what the name held before. */
+  /** Lets others use what the name held before, and the file itself. */
   release(): void {
+    this.#file.close();
     this.#unguard();
   }
-
-  async #guard(): Promise<void> {
-    this.#unguard = await guardImage(this.#name);
-  }
 }
 
-async function suffixFor(resume: string | undefined): Promise<string> {
-  const id =
-    resume === undefined
-      ? randomBytes(4)
-      : createHash('sha256')
-          .update(await followed(resume))
-          .digest()
-          .subarray(0, 4);
-  return `${PARTIAL}-${id.toString('hex')}`;
-}
-
-/** Whether a path is a file that was made earlier, and not something that has come in its place. */
-async function isMade(path: string, { inode }: MadeFile): Promise<boolean> {
-  const found = await lstat(path, { bigint: true }).catch(() => undefined);
-  return found?.isFile() === true && `${found.ino}` === inode;
-}
-
-/** What a path leads to; undefined where nothing is. */
-export async function statIfThere(path: string): Promise<Stats | undefined> {
+/** What the system says is said of the name that the file is going to have. */
+function attempt<T>(filename: string, deed: () => T): T {
   try {
-    return await stat(path);
+    return deed();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw fileError('ERR_DEVICE_OPEN', { action: 'open', device: path }, error as Error);
+    if (error instanceof LacunaError) throw error;
+    const request = { action: 'create', device: filename, making: true };
+    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
   }
-}
-
-/** Whether two paths led to one file, or to one block device by whatever node. */
-export function isSameFile(a: Stats, b: Stats): boolean {
-  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
-  return a.dev === b.dev && a.ino === b.ino;
-}
-
-/** The first of some paths that leads to the same file as another path; undefined where none does. */
-export async function sameFileAmong(
-  path: string,
-  others: Iterable<string>,
-): Promise<string | undefined> {
-  const own = await statIfThere(path);
-  if (own === undefined) return undefined;
-  for (const other of others) {
-    const found = await statIfThere(other);
-    if (found !== undefined && isSameFile(own, found)) return other;
-  }
-  return undefined;
-}
-
-/** The whole path behind symbolic links, also where the last of them leads to nothing yet. */
-export async function followed(filename: string): Promise<string> {
-  try {
-    return await realpath(filename);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
-  const link = await lstat(filename).catch(() => undefined);
-  if (!link?.isSymbolicLink()) return wholePath(filename);
-  return followed(resolve(dirname(filename), await readlink(filename)));
-}
-
-/** The path that a file will have when it is made. */
-async function wholePath(filename: string): Promise<string> {
-  const folder = await realpath(dirname(filename)).catch(() => dirname(resolve(filename)));
-  return join(folder, basename(filename));
-}
-
-/** Whoever could not read the old file must not read the new one. */
-async function inheritAccess(path: string, old: Stats): Promise<void> {
-  const owned = await chown(path, old.uid, old.gid).then(
-    () => true,
-    () => false,
-  );
-  // What the old group was allowed is not for the group that the new file has instead.
-  const mode = old.mode & 0o777;
-  await chmod(path, owned ? mode : mode & ~GROUP);
 }

@@ -13,6 +13,7 @@ import {
   setBackingName,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { samePlaceAmong } from '../files/index.js';
 import { closeAfter } from './close-after.js';
 import { differences } from './differences.js';
 import { filesOf } from './files-of.js';
@@ -21,7 +22,6 @@ import {
   refuseToChangeSnapshots,
   refuseToUncoverSnapshots,
 } from './kept-snapshots.js';
-import { sameFileAmong } from './partial-file.js';
 
 /** Which image gets which backing file. */
 export interface RebaseOptions {
@@ -117,7 +117,7 @@ async function refuseCircle({ file }: Qcow2Description, backing: BackingName): P
   const below = filesBelow(image, backing);
   const dataFile = dataFileOf(image);
   for (const own of [image, ...(dataFile === undefined ? [] : [dataFile])]) {
-    if ((await sameFileAmong(own, below)) === undefined) continue;
+    if (samePlaceAmong(own, below) === undefined) continue;
     const message = `${own} would be its own backing file, at once or some way down: name an image that is not made of it`;
     throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: own });
   }

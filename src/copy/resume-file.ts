@@ -10,14 +10,23 @@
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { type FileOperations, fileOperations } from '../bitmap/file-operations.js';
 import { writeBitmaps } from '../bitmap/file-writer.js';
 import { type Bitmap, BitmapFile } from '../bitmap/index.js';
-import { lockFile, syncFolder } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { describeRefusal } from '../errors/refusal.js';
+import {
+  type FileOperations,
+  fileOperations,
+  followed,
+  inodeOf,
+  lockFile,
+  type PlannedFile,
+  Replacement,
+  sweep,
+  syncFolder,
+} from '../files/index.js';
 import type { Arena } from '../wasm/index.js';
-import { followed, type MadeFile } from './partial-file.js';
+import type { MadeFile } from './partial-file.js';
 
 /** What a resume file says beside what remains. */
 export interface CopyState {
@@ -63,6 +72,9 @@ export class ResumeFile {
   readonly #operations: ResumeFileOperations;
   #fd: number;
   #begun: boolean;
+  /** Whether the file that is there was made by us, and is not an empty one of the caller's. */
+  #isMade: boolean;
+  #planned: PlannedFile | undefined;
   #closed = false;
 
   /**
@@ -75,10 +87,12 @@ export class ResumeFile {
     operations: ResumeFileOperations = OPERATIONS,
   ): Promise<ResumeFile> {
     try {
-      const path = await followed(filename);
+      const path = followed(filename);
       for (;;) {
-        const file = await lockNamed(path);
-        if (file !== undefined) return new ResumeFile(path, file, operations);
+        const file = lockNamed(path);
+        if (file === undefined) continue;
+        sweep(path);
+        return new ResumeFile(path, file, operations);
       }
     } catch (error) {
       throw fileFailure('open', filename, error);
@@ -87,12 +101,13 @@ export class ResumeFile {
 
   private constructor(
     path: string,
-    { fd, size }: { fd: number; size: number },
+    { fd, size, isMade }: LockedFile,
     operations: ResumeFileOperations,
   ) {
     this.path = path;
     this.#fd = fd;
     this.#begun = size > 0;
+    this.#isMade = isMade;
     this.#operations = operations;
   }
 
@@ -105,10 +120,17 @@ export class ResumeFile {
   read({ size, arena }: { size: number; arena: Arena }): CopyMoment | undefined {
     if (!this.#begun) return undefined;
     try {
-      const bitmaps = BitmapFile.open(this.path, { size, arena, readOnly: true });
+      const bitmaps = BitmapFile.open(this.path, { arena, readOnly: true });
       try {
+        this.#planned = decodePlanned(bitmaps.identity);
+        if (this.#planned !== undefined) {
+          this.#begun = false;
+          this.#isMade = true;
+          return undefined;
+        }
         const state = decodeState(bitmaps.identity);
         if (state === undefined) throw damaged(this.path);
+        if (bitmaps.size !== size) throw otherSize(this.path);
         return { state, data: bitmaps.load('data'), zero: bitmaps.load('zero') };
       } finally {
         bitmaps.close();
@@ -124,22 +146,44 @@ export class ResumeFile {
    * @throws LacunaError ERR_RESUME_FILE
    */
   async write({ state, data, zero }: CopyMoment): Promise<void> {
+    await this.#replace({ data, zero }, { size: data.size, identity: encode(state) });
+    this.#begun = true;
+  }
+
+  /** What an earlier run was about to make when it died; known when the file was read. */
+  get planned(): PlannedFile | undefined {
+    return this.#planned;
+  }
+
+  /**
+   * Notes what is about to be made, durably. The copy has not begun by that: when the file is closed, it is removed.
+   *
+   * @throws LacunaError ERR_RESUME_FILE
+   */
+  async plan({ path, name }: PlannedFile): Promise<void> {
+    const identity = JSON.stringify({ [KIND]: VERSION, planned: { path, name } });
+    await this.#replace({}, { size: 0, identity });
+  }
+
+  async #replace(
+    bitmaps: Readonly<Record<string, Bitmap>>,
+    disk: { size: number; identity: string },
+  ): Promise<void> {
     const operations = this.#operations;
-    const temporary = temporaryOf(this.path);
-    let fd: number | undefined;
+    let fresh: Replacement | undefined;
     try {
-      fd = operations.create(temporary, fs.fstatSync(this.#fd).mode & 0o777);
-      // Its lock must be ours before it can be found under the name.
-      await lockFile(fd);
-      writeBitmaps(operations, fd, { data, zero }, { size: data.size, identity: encode(state) });
-      await operations.sync(fd);
-      operations.rename(temporary, this.path);
+      this.#refuseAnother();
+      // Its lock is ours before it can be found under the name.
+      fresh = Replacement.create(this.path, { operations });
+      writeBitmaps(operations, fresh.fd, bitmaps, disk);
+      await operations.sync(fresh.fd);
+      fresh.commit();
       fs.closeSync(this.#fd);
-      this.#fd = fd;
-      this.#begun = true;
+      this.#fd = fresh.fd;
+      this.#isMade = true;
       await operations.syncFolder(this.path);
     } catch (error) {
-      if (fd !== undefined && fd !== this.#fd) this.#abandon(fd, temporary);
+      fresh?.abandon();
       throw fileFailure('write', this.path, error);
     }
   }
@@ -151,8 +195,8 @@ export class ResumeFile {
    */
   async remove(): Promise<void> {
     try {
-      this.#operations.remove(temporaryOf(this.path));
-      this.#operations.remove(this.path);
+      // What somebody has put in its place stays there.
+      if (this.#isNamed()) this.#operations.remove(this.path);
       this.#begun = true;
       await this.#operations.syncFolder(this.path);
     } catch (error) {
@@ -164,31 +208,44 @@ export class ResumeFile {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (!this.#begun) fs.rmSync(this.path, { force: true });
+    if (!this.#begun && this.#isMade && this.#isNamed()) fs.rmSync(this.path, { force: true });
     fs.closeSync(this.#fd);
   }
 
-  #abandon(fd: number, temporary: string): void {
-    fs.closeSync(fd);
-    try {
-      this.#operations.remove(temporary);
-    } catch {
-      // It is in nobody's way: the next one replaces it, and the first error matters more.
-    }
+  /** Whether the path leads to the file whose lock is held. */
+  #isNamed(): boolean {
+    const named = fs.statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return (
+      named !== undefined && inodeOf(named) === inodeOf(fs.fstatSync(this.#fd, { bigint: true }))
+    );
+  }
+
+  /** Only what was opened here is replaced or removed. */
+  #refuseAnother(): void {
+    if (this.#isNamed()) return;
+    const message = `The resume file ${this.path} was replaced or removed by somebody else while it was used, and was left alone: find out by whom`;
+    throw new LacunaError('ERR_FILE_CHANGED', message, { device: this.path });
   }
 }
 
+interface LockedFile {
+  fd: number;
+  size: number;
+  /** Whether it was not there before. */
+  isMade: boolean;
+}
+
 /** Opens and locks what the path names; undefined when it was replaced or removed meanwhile. */
-async function lockNamed(path: string): Promise<{ fd: number; size: number } | undefined> {
-  const { O_RDWR, O_CREAT, O_NONBLOCK } = fs.constants;
-  // A FIFO would otherwise wait for somebody at its other end.
-  const fd = fs.openSync(path, O_RDWR | O_CREAT | O_NONBLOCK, 0o666);
+function lockNamed(path: string): LockedFile | undefined {
+  const opened = openOrMake(path);
+  if (opened === undefined) return undefined;
+  const { fd, isMade } = opened;
   try {
     const stat = fs.fstatSync(fd);
     if (!stat.isFile()) throw noFile(path);
-    if (!(await lockFile(fd))) throw busy(path);
+    if (!lockFile(fd)) throw busy(path);
     const named = fs.statSync(path, { throwIfNoEntry: false });
-    if (named?.ino === stat.ino) return { fd, size: fs.fstatSync(fd).size };
+    if (named?.ino === stat.ino) return { fd, size: fs.fstatSync(fd).size, isMade };
   } catch (error) {
     fs.closeSync(fd);
     throw error;
@@ -197,13 +254,37 @@ async function lockNamed(path: string): Promise<{ fd: number; size: number } | u
   return undefined;
 }
 
-/** What a crash may leave beside the file; the next run replaces or removes it. */
-function temporaryOf(path: string): string {
-  return `${path}.new`;
+/** Undefined where it was removed between one attempt and the other. */
+function openOrMake(path: string): { fd: number; isMade: boolean } | undefined {
+  const { O_RDWR, O_CREAT, O_EXCL, O_NONBLOCK } = fs.constants;
+  try {
+    return { fd: fs.openSync(path, O_RDWR | O_CREAT | O_EXCL, 0o666), isMade: true };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  // A FIFO would otherwise wait for somebody at its other end.
+  try {
+    return { fd: fs.openSync(path, O_RDWR | O_NONBLOCK), isMade: false };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return undefined;
+  }
 }
 
 function encode(state: CopyState): string {
   return JSON.stringify({ [KIND]: VERSION, ...state });
+}
+
+/** Undefined for what is something else. */
+function decodePlanned(text: string): PlannedFile | undefined {
+  try {
+    const { [KIND]: version, planned } = JSON.parse(text);
+    if (version !== VERSION || !isTexts(planned)) return undefined;
+    const { path, name } = planned;
+    return path === undefined || name === undefined ? undefined : { path, name };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Undefined for what is no state; whatever the text is, the result is sound. */
@@ -242,9 +323,12 @@ function readFailure(path: string, error: unknown): unknown {
     return damaged(path, error);
   }
   if (error.code === 'ERR_BITMAP_FILE') return fileFailure('read', path, error);
-  if (error.code !== 'ERR_BITMAP_MISMATCH') return error;
+  return error;
+}
+
+function otherSize(path: string): LacunaError {
   const message = `Cannot resume from ${path}: the source had another size when the copy began; name that source, or delete ${path} to begin again`;
-  return new LacunaError('ERR_RESUME_MISMATCH', message, { device: path, cause: error });
+  return new LacunaError('ERR_RESUME_MISMATCH', message, { device: path });
 }
 
 function damaged(path: string, cause?: unknown): LacunaError {

@@ -1,10 +1,10 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { resolve } from 'node:path';
 import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
+import { isSamePlace, purposeOf, removeLeftover } from '../files/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
 import { filesOf } from './files-of.js';
-import { followed, isSameFile, statIfThere } from './partial-file.js';
+import { PartialFile } from './partial-file.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
@@ -45,11 +45,11 @@ export class Resumption {
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
     const { source, target, scope, arena } = options;
     const devices = [source.description, target];
-    for (const device of devices) await refuseDevice(path, device);
+    for (const device of devices) refuseDevice(path, device);
     const file = await ResumeFile.open(path);
     try {
       // Now that it is there, whatever else leads to it is seen as well.
-      for (const device of devices) await refuseDevice(path, device);
+      for (const device of devices) refuseDevice(path, device);
       const binding = { ...sourceBinding(source), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
@@ -79,6 +79,22 @@ export class Resumption {
 
   get warnings(): string[] {
     return this.#checkpoints?.warnings ?? [];
+  }
+
+  /**
+   * Chooses where the target is going to be made, and notes it durably. What an earlier run left that died before it
+   * noted that there was a file is removed.
+   *
+   * @throws LacunaError ERR_RESUME_FILE, ERR_DEVICE_OPEN
+   */
+  async planTarget(filename: string): Promise<string> {
+    const earlier = this.#file.planned;
+    if (earlier !== undefined && purposeOf(earlier.path, earlier.name) === 'resumable') {
+      removeLeftover({ path: earlier.path });
+    }
+    const planned = PartialFile.plan(filename);
+    await this.#file.plan(planned);
+    return planned.path;
   }
 
   /** @throws LacunaError ERR_RESUME_MISMATCH */
@@ -178,14 +194,9 @@ export class Resumption {
 }
 
 /** The resume file is replaced again and again, and removed in the end. */
-async function refuseDevice(path: string, device: DeviceDescription | undefined): Promise<void> {
+function refuseDevice(path: string, device: DeviceDescription | undefined): void {
   for (const filename of filesOf(device)) {
-    const [a, b] = [await statIfThere(path), await statIfThere(filename)];
-    const isSame = a && b ? isSameFile(a, b) : (await placeOf(path)) === (await placeOf(filename));
-    if (isSame) throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
+    if (!isSamePlace(path, filename)) continue;
+    throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
   }
-}
-
-async function placeOf(filename: string): Promise<string> {
-  return resolve(await followed(filename));
 }

@@ -122,10 +122,10 @@ class GrowingFile implements StreamTarget {
     signal: AbortSignal | undefined,
   ): Promise<GrowingFile> {
     const file = await PartialFile.create(description.filename, {
-      source: undefined,
+      sources: [],
       make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
     });
-    const made = madeAt(file.path, description);
+    const made = madeAt(file, description);
     try {
       return new GrowingFile(file, made, await open(made, signal, true));
     } catch (error) {
@@ -150,8 +150,7 @@ class GrowingFile implements StreamTarget {
   async finish(size: number, flush: boolean): Promise<string[]> {
     await this.#resize(size);
     if (flush) await this.#device.flush();
-    await this.#file.commit(flush);
-    return [];
+    return await this.#file.commit(flush);
   }
 
   abandon(): Promise<void> {

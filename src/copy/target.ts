@@ -6,22 +6,16 @@ import {
   type FileDescription,
   filesBelow,
   openDevice,
-  syncFolder,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { followed, samePlaceAmong, statIfThere, syncFolder } from '../files/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
-import {
-  followed,
-  type MadeFile,
-  PartialFile,
-  sameFileAmong,
-  statIfThere,
-} from './partial-file.js';
+import { type MadeFile, PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, checkBinding, deviceBinding, mismatch } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
@@ -45,8 +39,8 @@ export interface Target {
   layOut?: ((increment: Increment) => Promise<void>) | undefined;
   /** Makes durable where the target can be found while it is written. */
   anchor(): Promise<void>;
-  /** Makes the target take its final name, when all is written and durable. */
-  commit(): Promise<void>;
+  /** Makes the target take its final name, when all is written and durable. Returns warnings. */
+  commit(): Promise<string[]>;
   /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
   /**
@@ -60,6 +54,12 @@ export interface Target {
   close(): Promise<void>;
 }
 
+/** The part of a resumption that knows where targets are made. */
+interface Planner {
+  readonly saved: { readonly state: CopyState } | undefined;
+  planTarget(filename: string): Promise<string>;
+}
+
 /**
  * A full copy to a file is made beside it (see partial-file.ts), and so is an image over a backing file; everything else,
  * and an incremental copy, is written in place. A copy that is resumed goes on with the target that its state names.
@@ -67,9 +67,10 @@ export interface Target {
 export async function prepareTarget(
   options: CopyOptions,
   source: Device,
-  state?: CopyState,
+  resumption?: Planner,
 ): Promise<Target> {
   const { target, signal } = options;
+  const state = resumption?.saved?.state;
   // What the top layer holds is there for an image below it, which may be larger.
   const sameSize = isPartial(options) && options.mode !== 'top';
   const told = options.targetIsZero ?? false;
@@ -87,7 +88,7 @@ export async function prepareTarget(
   if (file !== undefined) {
     const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
     const opened = await (state === undefined
-      ? make(made, source, options)
+      ? make(made, source, options, resumption)
       : goOn(made, options, state));
     if (bitmaps !== undefined) {
       opened.bitmaps = bitmaps.names;
@@ -159,7 +160,7 @@ function inPlace(
     warnings: checkSize(device, source, sameSize),
     binding: deviceBinding('target', device),
     anchor: async () => {},
-    commit: async () => {},
+    commit: async () => [],
     abandon: async () => {},
     leave: async () => undefined,
     reopen: async () => {
@@ -203,7 +204,7 @@ async function refuseSameFile(
   // What is below the top layer may be written in place: it is what the top layer is copied into.
   const used = [...(isInPlace ? below.slice(0, 1) : below), ...backing];
   for (const filename of filesOf(target)) {
-    const other = await sameFileAmong(filename, used);
+    const other = samePlaceAmong(filename, used);
     if (other === undefined) continue;
     const what = backing.includes(other) ? 'its own backing file' : 'the source itself';
     throw new LacunaError(
@@ -255,7 +256,7 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
 async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
   const [path] = filesOf(target);
   if (path === undefined) return false;
-  return (await sameFileAmong(path, filesOf(description).slice(1))) !== undefined;
+  return samePlaceAmong(path, filesOf(description).slice(1)) !== undefined;
 }
 
 /** The source has it open, and holds its lock. */
@@ -278,15 +279,19 @@ function refuseMissing(error: unknown): void {
   });
 }
 
-async function make(made: NewFile, source: Device, options: CopyOptions): Promise<Target> {
-  const [origin] = filesOf(source.description);
-  const how = { source: origin === undefined ? undefined : await statIfThere(origin) };
+async function make(
+  made: NewFile,
+  source: Device,
+  options: CopyOptions,
+  resumption: Planner | undefined,
+): Promise<Target> {
+  const how = { sources: filesOf(source.description) };
   const data =
     made.dataFile &&
     (await PartialFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
   try {
-    const { resume } = options;
-    const file = await PartialFile.create(made.filename, { ...made, ...how, resume });
+    const planned = await resumption?.planTarget(made.filename);
+    const file = await PartialFile.create(made.filename, { ...made, ...how, planned });
     try {
       return await openMade(made, { file, data }, options);
     } catch (error) {
@@ -311,8 +316,8 @@ async function openMade(
   { file, data }: Files,
   { flush = true, signal }: CopyOptions,
 ): Promise<Target> {
-  const description = kind.describe(file.path, data);
-  const made = await file.made();
+  const description = kind.describe(file, data);
+  const made = file.made();
   const { isZero } = kind;
   const open = () => openDevice(description, { writable: true, knownZero: isZero, signal });
   const opened: Target = {
@@ -326,11 +331,11 @@ async function openMade(
       if (kind.keepsBack) await opened.device.flush();
       if (kind.finish !== undefined) {
         await opened.device.close();
-        await kind.finish(file.path);
+        await kind.finish(file);
       }
       // An image that is there must find its data.
-      await data?.commit(flush);
-      await file.commit(flush);
+      const lost = (await data?.commit(flush)) ?? [];
+      return [...lost, ...(await file.commit(flush))];
     },
     abandon: async () => {
       await file.abandon();
@@ -350,7 +355,7 @@ async function openMade(
     ...(kind.layOut && {
       layOut: async (increment: Increment) => {
         await opened.device.close();
-        await kind.layOut?.(file.path, increment);
+        await kind.layOut?.(file, increment);
         opened.device = await open();
       },
     }),
@@ -381,7 +386,10 @@ async function goOn(
   if (!(await PartialFile.isCommitted(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
   }
-  const device = await openDevice(asItIs(kind.describe(filename)), { writable: true, signal });
+  const device = await openDevice(asItIs(kind.describe({ path: filename })), {
+    writable: true,
+    signal,
+  });
   return {
     device,
     isZero: false,
@@ -390,7 +398,10 @@ async function goOn(
     made,
     complete: true,
     anchor: async () => {},
-    commit: () => (flush ? syncFolder(filename) : Promise.resolve()),
+    commit: async () => {
+      if (flush) await syncFolder(followed(filename));
+      return [];
+    },
     abandon: async () => {},
     leave: async () => undefined,
     reopen: async () => {},
@@ -400,7 +411,7 @@ async function goOn(
 
 async function unfinish(kind: NewFile, file: PartialFile): Promise<void> {
   try {
-    await kind.unfinish?.(file.path);
+    await kind.unfinish?.(file);
   } catch (error) {
     file.release();
     throw error;

@@ -31,6 +31,8 @@ export type ErrorCode =
   | 'ERR_DEVICE_OPEN'
   /** Somebody uses a file in a way that does not go with this one: locks keep the two apart. */
   | 'ERR_DEVICE_LOCKED'
+  /** Somebody made, replaced or removed a file while another was made for its name; it was left alone. */
+  | 'ERR_FILE_CHANGED'
   /** A read, write or other request failed; `errno` says why where the system told. */
   | 'ERR_DEVICE_IO'
   /** A device holds fewer bytes than its size promised. */

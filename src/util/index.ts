@@ -1,6 +1,6 @@
 export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
-export { bindCalls, type Koffi, loadKoffi } from './koffi.js';
+export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
 export { Serial } from './serial.js';
 export { parseSize } from './size.js';
 export { Turns } from './turns.js';

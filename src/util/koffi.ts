@@ -1,3 +1,5 @@
+import nodeModule from 'node:module';
+
 export type Koffi = typeof import('koffi').default;
 
 /**
@@ -6,9 +8,7 @@ export type Koffi = typeof import('koffi').default;
  * only slower.
  */
 export async function loadKoffi(): Promise<Koffi | undefined> {
-  // 64-bit only: elsewhere `off_t` would be too short to reach the end of a disk.
-  const supported = process.platform === 'linux' && ['x64', 'arm64'].includes(process.arch);
-  if (!supported || process.env.LACUNA_FFI === 'off') return undefined;
+  if (!isSupported()) return undefined;
   try {
     return (await import('koffi')).default;
   } catch {
@@ -18,11 +18,32 @@ export async function loadKoffi(): Promise<Koffi | undefined> {
 
 /** What `declare` makes of functions of the C library; undefined where there is no koffi, or one of them is missing. */
 export async function bindCalls<T>(declare: (koffi: Koffi) => T): Promise<T | undefined> {
-  const koffi = await loadKoffi();
+  return declared(await loadKoffi(), declare);
+}
+
+/** The same for callers that cannot wait. */
+export function bindCallsNow<T>(declare: (koffi: Koffi) => T): T | undefined {
+  if (!isSupported()) return undefined;
+  let koffi: Koffi | undefined;
+  try {
+    koffi = nodeModule.createRequire(import.meta.url)('koffi') as Koffi;
+  } catch {
+    return undefined;
+  }
+  return declared(koffi, declare);
+}
+
+function declared<T>(koffi: Koffi | undefined, declare: (koffi: Koffi) => T): T | undefined {
   if (koffi === undefined) return undefined;
   try {
     return declare(koffi);
   } catch {
     return undefined;
   }
+}
+
+/** 64-bit only: elsewhere `off_t` would be too short to reach the end of a disk. */
+function isSupported(): boolean {
+  if (process.platform !== 'linux' || process.env.LACUNA_FFI === 'off') return false;
+  return ['x64', 'arm64'].includes(process.arch);
 }

@@ -7,15 +7,16 @@ export type SourceTree = ReadonlyMap<string, string>;
 const RANKS: Record<string, number> = {
   errors: 0,
   util: 0,
-  wasm: 1,
-  extent: 1,
-  bitmap: 2,
-  block: 3,
-  copy: 4,
-  serve: 4,
-  qemu: 5,
-  repository: 5,
-  cli: 6,
+  files: 1,
+  wasm: 2,
+  extent: 2,
+  bitmap: 3,
+  block: 4,
+  copy: 5,
+  serve: 5,
+  qemu: 6,
+  repository: 6,
+  cli: 7,
 };
 
 /** Rooms beside the ladder, which know only these. */

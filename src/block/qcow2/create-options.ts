@@ -43,13 +43,15 @@ export interface Qcow2Options {
   readonly lazyRefcounts?: boolean;
   /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
   readonly exclusive?: boolean;
+  /** The file is there, made by the caller for this; see `createRawFile`. */
+  readonly inode?: string | undefined;
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
 }
 
 /** Options with every default in its place. */
-export type CheckedOptions = Required<Omit<Qcow2Options, 'backing' | 'dataFile'>> &
-  Pick<Qcow2Options, 'backing' | 'dataFile'>;
+export type CheckedOptions = Required<Omit<Qcow2Options, 'backing' | 'dataFile' | 'inode'>> &
+  Pick<Qcow2Options, 'backing' | 'dataFile' | 'inode'>;
 
 const DEFAULTS = {
   clusterSize: 64 * 1024,

@@ -1,5 +1,6 @@
 import { dirname, resolve } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
+import { isSamePlace } from '../../files/index.js';
 import {
   Autoclear,
   allUnits,
@@ -112,13 +113,17 @@ async function create(
 ): Promise<void> {
   const image = resolve(filename);
   refuseCircle(image, options);
-  const { exclusive, mode, dataFile, size, preallocation } = options;
+  const { exclusive, mode, inode, dataFile, size, preallocation } = options;
   const plan = planImage(image, options, { mapped, zeroed });
   const header = encodeHeader(plan.header, image);
-  await createRawFile(image, plan.layout.total * plan.geometry.clusterSize, { exclusive, mode });
-  await using file = await openNew(image);
-  if (dataFile !== undefined && !options.dataFileMade) {
-    const path = resolve(dirname(image), dataFile);
+  const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
+  if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
+  const bytes = plan.layout.total * plan.geometry.clusterSize;
+  await createRawFile(image, bytes, { exclusive, mode, inode });
+  await using file = await openNew(image, inode);
+  // Now that it is there, whatever else leads to it is seen as well.
+  if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
+  if (path !== undefined && !options.dataFileMade) {
     await createRawFile(path, size, { exclusive, mode });
     await using data = await openNew(path);
     await reserve(data, 0, size, preallocation);
@@ -146,8 +151,13 @@ function refuseCircle(image: string, { backing }: CheckedOptions): void {
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
 }
 
-async function openNew(filename: string): Promise<Device> {
-  return new Device(await FileDriver.open({ driver: 'file', filename }));
+async function openNew(filename: string, inode?: string): Promise<Device> {
+  const which = inode === undefined ? {} : { inode };
+  return new Device(await FileDriver.open({ driver: 'file', filename, ...which }));
+}
+
+function ownDataFile(image: string): RangeError {
+  return new RangeError(`${image} would be its own data file: name another file as dataFile`);
 }
 
 function planImage(

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { dirname } from 'node:path';
-import { type FileOperations, fileOperations } from '#dist/bitmap/file-operations.js';
+import { type FileOperations, fileOperations } from '#dist/files/index.js';
 
 /** Thrown by the step at which the power fails, and by all after it. */
 export class PowerCut extends Error {}

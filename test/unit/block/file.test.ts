@@ -10,8 +10,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { createRawFile, type Device, openDevice, syncFolder } from '#dist/block/index.js';
+import { createRawFile, type Device, openDevice } from '#dist/block/index.js';
 import { Status } from '#dist/extent/index.js';
+import { syncFolder } from '#dist/files/index.js';
 import { Random } from '#dist/testing/index.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 

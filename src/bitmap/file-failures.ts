@@ -1,44 +1,7 @@
+/** Opening a file of bitmaps, and what can be wrong with it. */
 import fs from 'node:fs';
-import { dirname } from 'node:path';
 import { LacunaError } from '../errors/index.js';
 import { describeRefusal } from '../errors/refusal.js';
-
-/**
- * Everything that changes a file of bitmaps, one step each, so that a test can cut the power between
- * any two of them. All are synchronous: see BitmapFile.
- */
-export interface FileOperations {
-  /** Makes an empty file, or empties the one that is there, for reading and writing. */
-  create(path: string, mode: number): number;
-  /** Writes all of `bytes`. */
-  write(fd: number, bytes: Uint8Array, position: number): void;
-  /** Makes durable what was written to a file. */
-  sync(fd: number): void;
-  rename(from: string, to: string): void;
-  /** Makes durable what a file is called. */
-  syncFolder(path: string): void;
-  remove(path: string): void;
-}
-
-export const fileOperations: FileOperations = {
-  create: (path, mode) => fs.openSync(path, 'w+', mode),
-  write(fd, bytes, position) {
-    for (let done = 0; done < bytes.length; ) {
-      done += fs.writeSync(fd, bytes, done, bytes.length - done, position + done);
-    }
-  },
-  sync: (fd) => fs.fsyncSync(fd),
-  rename: (from, to) => fs.renameSync(from, to),
-  syncFolder(path) {
-    const fd = fs.openSync(dirname(path), 'r');
-    try {
-      fs.fsyncSync(fd);
-    } finally {
-      fs.closeSync(fd);
-    }
-  },
-  remove: (path) => fs.rmSync(path, { force: true }),
-};
 
 /** Opens an existing file; undefined when there is none. */
 export function openExisting(path: string, readOnly: boolean): number | undefined {

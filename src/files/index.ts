@@ -1,0 +1,21 @@
+export { modeBeside } from './access.js';
+export { type FileRequest, fileError, shortError } from './file-error.js';
+export { describeKind } from './file-kind.js';
+export { type Leftover, leftoversOf, removeLeftover, sweep } from './leftovers.js';
+export { lockFile } from './lock-file.js';
+export { type Purpose, purposeOf } from './made-name.js';
+export { type FileOperations, fileOperations, syncFolder } from './operations.js';
+export {
+  followed,
+  inodeOf,
+  isSameFile,
+  isSamePlace,
+  samePlaceAmong,
+  statIfThere,
+} from './places.js';
+export {
+  type FileNames,
+  type PlannedFile,
+  Replacement,
+  type ReplacementOptions,
+} from './replacement.js';
