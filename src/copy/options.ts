@@ -152,8 +152,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    */
   resume?: string;
   /**
-   * Fires to end the copy at once: it rejects with ERR_ABORTED. An unfinished file is left as `NAME.partial`, or with
-   * `resume` under the name it was made with.
+   * Fires to end the copy at once: it rejects with ERR_ABORTED. An unfinished file is left as `NAME.partial-XXXXXX`.
    */
   signal?: AbortSignal;
 }
