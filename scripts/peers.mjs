@@ -21,6 +21,10 @@ const PACKAGES = {
   openssl: 'openssl',
   spin: 'spin',
   gcc: 'build-essential',
+  setfacl: 'acl',
+  getfacl: 'acl',
+  setfattr: 'attr',
+  getfattr: 'attr',
 };
 
 /** Modules of the system's Python, which another Python in the path does not have. */
@@ -74,7 +78,7 @@ function main() {
 
     sudo apt-get update && sudo apt-get install ${packages.join(' ')}
 
-Elsewhere they come with the packages of QEMU (tools), nbdkit, nbd, libnbd, spin and gcc.`);
+Elsewhere they come with the packages of QEMU (tools), nbdkit, nbd, libnbd, spin, gcc, acl and attr.`);
   return 1;
 }
 

@@ -18,6 +18,7 @@ export interface CopyFlags extends SourceFlags {
   bitmap?: string[];
   mode?: CopyOptions['mode'];
   dryRun?: boolean;
+  clean?: boolean;
   allocated?: boolean;
   targetIsZero?: boolean;
   detectZeroes?: CopyOptions['detectZeroes'];
@@ -81,6 +82,10 @@ export function addCopyFlags(command: Command): Command {
       ]),
     )
     .option('--dry-run', 'say what would be moved, and move nothing; no target is needed')
+    .option(
+      '--clean',
+      'copy nothing: remove what killed or failed copies to TARGET have left unfinished',
+    )
     .optionsGroup('Zeroes and space:')
     .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
     .addOption(

@@ -37,7 +37,11 @@ export function noteResumable({ resumable }: CopyJob, error: unknown, shell: She
 }
 
 /** Says where what was written is, and how the next copy would be able to go on. */
-export function noteUnfinished({ unfinished }: CopyJob, error: unknown, shell: Shell): void {
+export function noteUnfinished(
+  { unfinished }: Pick<CopyJob, 'unfinished'>,
+  error: unknown,
+  shell: Shell,
+): void {
   if (unfinished !== undefined) {
     shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
   }

@@ -7,6 +7,7 @@ import {
   type StreamReport,
 } from '../copy/index.js';
 import type { CopyFlags } from './copy-flags.js';
+import { noteUnfinished } from './copy-notes.js';
 import { pauseBySignal } from './copy-signals.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
@@ -91,6 +92,9 @@ async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
   const letGo = pauseBySignal(job, shell);
   try {
     return await job;
+  } catch (error) {
+    noteUnfinished(job, error, shell);
+    throw error;
   } finally {
     letGo();
   }

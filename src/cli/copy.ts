@@ -8,6 +8,7 @@ import {
 } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
+import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteResumable, noteUnfinished } from './copy-notes.js';
 import { describeCopy, describeEffort, showProgress } from './copy-report.js';
@@ -19,6 +20,7 @@ import { loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { warnOfName } from './named-format.js';
 import { followRateFile, readRate } from './rate-file.js';
 import type { Shell } from './shell.js';
+import { checkSideFiles } from './side-files.js';
 import { formatBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -35,6 +37,7 @@ Examples:
   zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
+  lacuna copy --clean disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --mode top it must hold what the layers below the top one hold.
@@ -57,6 +60,10 @@ export function registerCopy(program: Command, shell: Shell): void {
     .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
       // Standard output belongs to the bytes.
       if (target === STREAM && !flags.dryRun) shell.failureDocument = undefined;
+      if (flags.clean) {
+        const names = [source, ...(target === undefined ? [] : [target])];
+        return await cleanCommand(names, flags, shell);
+      }
       checkFlags(source, flags);
       if (flags.dryRun) return await dryRunCommand(source, flags, shell);
       if (target === undefined) return command.error("error: missing required argument 'target'");
@@ -113,7 +120,9 @@ async function scopeOf(texts: readonly string[] = []): Promise<Pick<CopyOptions,
 }
 
 /** A job in an object: by itself it would be awaited. */
-async function begin(options: CopyOptions, { rateFile, digestFile, bitmap }: CopyFlags) {
+async function begin(options: CopyOptions, flags: CopyFlags) {
+  const { rateFile, digestFile, bitmap } = flags;
+  checkSideFiles(options, flags);
   if (digestFile !== undefined) await checkDigestFile(digestFile);
   const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
   const scope = await scopeOf(bitmap);

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
-import { type PopulateOptions, populate } from '../copy/index.js';
+import { filesIn, type PopulateOptions, populate, refuseShared } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
 import { withBar } from './progress.js';
@@ -54,6 +54,7 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
   const { signal } = shell;
   const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
   const size = await sizeOf(names[0], flags, signal);
+  for (const source of sources) refuseShared('--output', flags.output, filesIn(source, format));
   const file = BitmapFile.open(flags.output, { size });
   try {
     const bitmaps = new DirtyBitmaps({ size });

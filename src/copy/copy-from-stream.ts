@@ -110,7 +110,8 @@ class Intake {
   /** Leaves what was written, and nothing where nothing was. */
   async #leave(): Promise<void> {
     const { movedBytes, zeroedBytes } = this.#counted;
-    await (movedBytes + zeroedBytes > 0 ? this.#target.leave() : this.#target.abandon());
+    if (movedBytes + zeroedBytes > 0) this.#brake.unfinished = await this.#target.leave();
+    else await this.#target.abandon();
   }
 
   #allocate(slots: ArenaBlock[]): void {

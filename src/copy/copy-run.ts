@@ -10,6 +10,7 @@ import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
+import { filesIn, filesOfNewImage } from './participants.js';
 import { type Plan, planDevice } from './plan.js';
 import { type CheckedScope, checkScope, type PlanTotals } from './plan-scope.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
@@ -165,7 +166,12 @@ export class CopyRun {
     const { resume } = this.#options;
     if (resume === undefined) return await this.#copyTo(source, arena);
     const target = describeTarget(this.#options, source.device);
-    const origin = { source: source.device, target, scope: this.#scope, arena };
+    const files = [
+      ...filesIn(source.device),
+      ...(target === undefined ? [] : filesIn(target)),
+      ...(target === undefined ? [] : filesOfNewImage(target, this.#options)),
+    ];
+    const origin = { source: source.device, files, scope: this.#scope, arena };
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(

@@ -1,3 +1,4 @@
+export { type CleanReport, cleanTarget } from './clean.js';
 export { type CommitOptions, type CommitReport, commit } from './commit.js';
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export {
@@ -22,6 +23,7 @@ export type {
   Side,
   TransferOptions,
 } from './options.js';
+export { filesIn, filesOfNewImage, refuseShared } from './participants.js';
 export { type Plan, type PlanOptions, plan } from './plan.js';
 export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';

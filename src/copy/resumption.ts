@@ -1,10 +1,10 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
-import { isSamePlace, purposeOf, removeLeftover } from '../files/index.js';
+import { type Device, openDevice } from '../block/index.js';
+import { purposeOf, removeLeftover } from '../files/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
-import { filesOf } from './files-of.js';
 import { PartialFile } from './partial-file.js';
+import { refuseShared } from './participants.js';
 import type { CheckedScope } from './plan-scope.js';
 import { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
 import { type CopyMoment, ResumeFile } from './resume-file.js';
@@ -13,8 +13,8 @@ import type { Target } from './target.js';
 
 export interface ResumptionOptions {
   source: Device;
-  /** What is going to be opened as the target, where that is known. */
-  target: DeviceDescription | undefined;
+  /** All that the copy reads and writes. */
+  files: readonly string[];
   scope: CheckedScope;
   arena: Arena;
 }
@@ -43,13 +43,12 @@ export class Resumption {
    * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
    */
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
-    const { source, target, scope, arena } = options;
-    const devices = [source.description, target];
-    for (const device of devices) refuseDevice(path, device);
+    const { source, files, scope, arena } = options;
+    refuseShared('resume', path, files);
     const file = await ResumeFile.open(path);
     try {
       // Now that it is there, whatever else leads to it is seen as well.
-      for (const device of devices) refuseDevice(path, device);
+      refuseShared('resume', path, files);
       const binding = { ...sourceBinding(source), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
@@ -190,13 +189,5 @@ export class Resumption {
     if (threads === 0 || description?.driver !== 'nbd' || !reconnects(device)) return device;
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
     return this.#flusher;
-  }
-}
-
-/** The resume file is replaced again and again, and removed in the end. */
-function refuseDevice(path: string, device: DeviceDescription | undefined): void {
-  for (const filename of filesOf(device)) {
-    if (!isSamePlace(path, filename)) continue;
-    throw new RangeError(`resume must name a file of its own, not the disk ${path}`);
   }
 }

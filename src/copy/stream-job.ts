@@ -23,6 +23,8 @@ export interface StreamReport {
 
 /** A copy from or to a stream that is running: await it for the report. */
 export interface StreamJob extends Promise<StreamReport> {
+  /** After a failure: the file that holds what was written until then, and is not whole; undefined where there is none. */
+  readonly unfinished: string | undefined;
   /** Finishes the requests in flight, and takes no more from the stream, or gives it no more, until `resume`. */
   pause(): void;
   /** Goes on after `pause`. */
@@ -47,6 +49,8 @@ export interface StreamJobOptions {
 export class Brake {
   readonly #control = Control.create(1);
   readonly #signal: AbortSignal | undefined;
+  /** What a failure has left, once it has ended the work. */
+  unfinished: string | undefined;
 
   constructor(signal: AbortSignal | undefined) {
     this.#signal = signal;
@@ -69,7 +73,10 @@ export class Brake {
   }
 
   /** Runs work that waits for this brake, and lets its caller steer it. */
-  static steer({ rate, signal }: StreamJobOptions, work: (brake: Brake) => Promise<StreamReport>) {
+  static steer(
+    { rate, signal }: StreamJobOptions,
+    work: (brake: Brake) => Promise<StreamReport>,
+  ): StreamJob {
     const brake = new Brake(signal);
     const control = brake.#control;
     const run = async () => {
@@ -83,7 +90,7 @@ export class Brake {
         signal?.removeEventListener('abort', stop);
       }
     };
-    const job: StreamJob = Object.assign(run(), {
+    const job = Object.assign(run(), {
       pause: () => control.pause(),
       resume: () => control.resume(),
       setRate: (bytesPerSecond: number | undefined) => {
@@ -91,6 +98,8 @@ export class Brake {
         control.setRate(bytesPerSecond);
       },
     });
-    return job;
+    return Object.defineProperty(job, 'unfinished', {
+      get: () => brake.unfinished,
+    }) as typeof job & Pick<StreamJob, 'unfinished'>;
   }
 }

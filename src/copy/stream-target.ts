@@ -9,6 +9,7 @@ import {
   resizeRawFile,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { unfinishedWarning } from './clean.js';
 import { filesOf } from './files-of.js';
 import { madeAt } from './new-file.js';
 import type { CopyOptions, DeviceSource } from './options.js';
@@ -25,8 +26,11 @@ export interface StreamTarget {
   finish(size: number, flush: boolean): Promise<string[]>;
   /** After a failure: removes what was made and not written to. Never fails. */
   abandon(): Promise<void>;
-  /** After a failure: leaves what was written so that nobody takes it for whole. Never fails. */
-  leave(): Promise<void>;
+  /**
+   * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
+   * one. Never fails.
+   */
+  leave(): Promise<string | undefined>;
   /** Closes what was opened here. */
   close(): Promise<void>;
 }
@@ -98,7 +102,7 @@ class InPlace implements StreamTarget {
 
   async abandon(): Promise<void> {}
 
-  async leave(): Promise<void> {}
+  async leave(): Promise<undefined> {}
 
   async close(): Promise<void> {
     if (this.#ours) await this.#device.close();
@@ -115,26 +119,34 @@ class GrowingFile implements StreamTarget {
   readonly isZero = true;
   readonly #file: PartialFile;
   readonly #description: FileDescription;
+  readonly #unfinished: readonly string[];
   #device: Device;
 
   static async create(
     description: FileDescription,
     signal: AbortSignal | undefined,
   ): Promise<GrowingFile> {
+    const unfinished = unfinishedWarning([description.filename]);
     const file = await PartialFile.create(description.filename, {
       sources: [],
       make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
     });
     const made = madeAt(file, description);
     try {
-      return new GrowingFile(file, made, await open(made, signal, true));
+      return new GrowingFile(file, made, await open(made, signal, true), unfinished);
     } catch (error) {
       await file.abandon();
       throw error;
     }
   }
 
-  private constructor(file: PartialFile, description: FileDescription, device: Device) {
+  private constructor(
+    file: PartialFile,
+    description: FileDescription,
+    device: Device,
+    unfinished: readonly string[],
+  ) {
+    this.#unfinished = unfinished;
     this.#file = file;
     this.#description = description;
     this.#device = device;
@@ -150,15 +162,15 @@ class GrowingFile implements StreamTarget {
   async finish(size: number, flush: boolean): Promise<string[]> {
     await this.#resize(size);
     if (flush) await this.#device.flush();
-    return await this.#file.commit(flush);
+    return [...this.#unfinished, ...(await this.#file.commit(flush))];
   }
 
   abandon(): Promise<void> {
     return this.#file.abandon();
   }
 
-  async leave(): Promise<void> {
-    await this.#file.leave();
+  leave(): Promise<string> {
+    return this.#file.leave();
   }
 
   close(): Promise<void> {

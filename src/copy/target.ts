@@ -1,4 +1,5 @@
 /** Opens the target of a copy, making it first where it is a file. */
+import { dirname, resolve } from 'node:path';
 import {
   type BackingName,
   Device,
@@ -10,6 +11,7 @@ import {
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { followed, samePlaceAmong, statIfThere, syncFolder } from '../files/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
+import { unfinishedWarning } from './clean.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
 import type { Increment } from './increment-layout.js';
@@ -200,19 +202,30 @@ async function refuseSameFile(
   isInPlace: boolean,
 ) {
   const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
+  const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
   const below = filesOf(source.description);
   // What is below the top layer may be written in place: it is what the top layer is copied into.
   const used = [...(isInPlace ? below.slice(0, 1) : below), ...backing];
-  for (const filename of filesOf(target)) {
+  for (const filename of [...filesOf(target), ...data]) {
     const other = samePlaceAmong(filename, used);
     if (other === undefined) continue;
     const what = backing.includes(other) ? 'its own backing file' : 'the source itself';
-    throw new LacunaError(
-      'ERR_COPY_MISMATCH',
-      `${filename} is ${what}; name another file as the target`,
-      { device: filename },
-    );
+    throw notApart(filename, what, data.includes(filename) ? 'data file' : 'target');
   }
+  for (const filename of data) {
+    if (samePlaceAmong(filename, filesOf(target)) === undefined) continue;
+    throw notApart(filename, 'the new image itself', 'data file');
+  }
+}
+
+function notApart(filename: string, what: string, role: string): LacunaError {
+  const message = `${filename} is ${what}; name another file as the ${role}`;
+  return new LacunaError('ERR_COPY_MISMATCH', message, { device: filename });
+}
+
+function dataFileOf(target: DeviceDescription, name: string): string[] {
+  const [image] = filesOf(target);
+  return image === undefined ? [] : [resolve(dirname(image), name)];
 }
 
 /** All that a new image will be made of, some way down too. */
@@ -286,6 +299,8 @@ async function make(
   resumption: Planner | undefined,
 ): Promise<Target> {
   const how = { sources: filesOf(source.description) };
+  const names = [made.filename, ...(made.dataFile ? [made.dataFile.filename] : [])];
+  const unfinished = unfinishedWarning(names);
   const data =
     made.dataFile &&
     (await PartialFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
@@ -293,7 +308,9 @@ async function make(
     const planned = await resumption?.planTarget(made.filename);
     const file = await PartialFile.create(made.filename, { ...made, ...how, planned });
     try {
-      return await openMade(made, { file, data }, options);
+      const opened = await openMade(made, { file, data }, options);
+      opened.warnings.push(...unfinished);
+      return opened;
     } catch (error) {
       await file.abandon();
       throw error;

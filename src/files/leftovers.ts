@@ -12,11 +12,12 @@ export interface Leftover {
   readonly purpose: Purpose;
   /** Bytes that it takes on the disk. */
   readonly bytes: number;
+  /** Whether its maker lives, or any process has it open; true also where that cannot be found out. */
+  readonly isInUse: boolean;
 }
 
 /**
- * Files that were begun for a name and never got it, by their own names; no others, nothing whose maker still lives or that
- * any process has open, and nothing of another user. Where this cannot be found out, a file counts as in use.
+ * Files of this user that were begun for a name and have not got it, by their own names.
  */
 export function leftoversOf(filename: string, purposes: readonly Purpose[]): Leftover[] {
   const name = placed(filename);
@@ -27,8 +28,9 @@ export function leftoversOf(filename: string, purposes: readonly Purpose[]): Lef
     const purpose = purposeOf(path, name);
     if (purpose === undefined || !purposes.includes(purpose)) continue;
     const stat = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    if (!stat?.isFile() || !isOfThisUser(stat) || isInUse(path, stat)) continue;
-    found.push({ path, purpose, bytes: Number(stat.blocks) * 512 });
+    if (!stat?.isFile() || !isOfThisUser(stat)) continue;
+    const bytes = Number(stat.blocks) * 512;
+    found.push({ path, purpose, bytes, isInUse: isInUse(path, stat) });
   }
   return found;
 }
