@@ -135,8 +135,10 @@ function readKeys(given: Record<string, unknown>, path: string, owner: string, k
 }
 
 function text(value: unknown, key: string): string {
-  if (typeof value === 'string' && !value.includes('\0')) return value;
-  throw wrong(key, 'a text', value);
+  if (typeof value !== 'string' || value.includes('\0')) throw wrong(key, 'a text', value);
+  // Half of a character would become another one on its way to the system, and so the name of another file.
+  if (/\p{Surrogate}/u.test(value)) throw wrong(key, 'a text of whole characters', value);
+  return value;
 }
 
 function texts(value: unknown, key: string): string[] {

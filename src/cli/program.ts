@@ -12,6 +12,7 @@ import { registerInfo } from './info.js';
 import { exitCodeOfAbort } from './interruption.js';
 import { registerMap } from './map.js';
 import { registerPopulate } from './populate.js';
+import { checkReadable } from './readable-names.js';
 import { registerRebase } from './rebase.js';
 import { registerServe } from './serve.js';
 import type { Shell } from './shell.js';
@@ -55,13 +56,17 @@ async function parse(argv: readonly string[], shell: Shell): Promise<void> {
   const texts: Promise<void>[] = [];
   try {
     const print = (text: string) => void texts.push(shell.print(text));
-    await buildProgram(shell, print).parseAsync(argv, { from: 'user' });
+    await buildProgram(argv, shell, print).parseAsync(argv, { from: 'user' });
   } finally {
     await Promise.all(texts);
   }
 }
 
-function buildProgram(shell: Shell, print: (text: string) => void): Command {
+function buildProgram(
+  argv: readonly string[],
+  shell: Shell,
+  print: (text: string) => void,
+): Command {
   const program = new Command('lacuna')
     .description('Copies virtual disks and moves only what has to move.')
     .version(packageVersion())
@@ -75,6 +80,7 @@ function buildProgram(shell: Shell, print: (text: string) => void): Command {
     .addHelpText('after', AFTER_HELP)
     .hook('preAction', (_program, command) => {
       if (command.opts().json) shell.failureDocument = {};
+      checkReadable(argv);
     });
   registerCopy(program, shell);
   registerMap(program, shell);

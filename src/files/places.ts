@@ -10,9 +10,12 @@ const MOST_LINKS = 40;
 /**
  * The whole path behind symbolic links, also where the last of them leads to nothing yet.
  *
- * @throws what the system says, such as ELOOP or EACCES; LacunaError ERR_DEVICE_OPEN where that path is not UTF-8.
+ * @throws TypeError for half a character; what the system says, such as ELOOP or EACCES; LacunaError ERR_DEVICE_OPEN where that path is not UTF-8.
  */
 export function followed(filename: string): string {
+  if (/\p{Surrogate}/u.test(filename)) {
+    throw new TypeError(`a path must be made of whole characters, not ${JSON.stringify(filename)}`);
+  }
   let path = filename;
   for (let links = 0; links < MOST_LINKS; links++) {
     try {

@@ -19,9 +19,18 @@ export function writeU64(view: DataView, at: number, value: number): void {
   view.setUint32(at + 4, value % TWO_32);
 }
 
-/** Text of an image. Broken UTF-8 becomes U+FFFD; a file of such a name is then not found. */
+/** Text of an image that is only shown, or compared with other texts. Broken UTF-8 becomes U+FFFD. */
 export function readText(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
+}
+
+/** The name of a file; undefined where it is not valid UTF-8, and so not a name that we could give to the system. */
+export function readFileName(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
 }
 
 export function textBytes(text: string): Uint8Array {

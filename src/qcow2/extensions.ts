@@ -2,8 +2,8 @@
  * Header extensions ("Header extensions" of the format's description): a type, a length, and as many bytes, padded
  * to 8. Those that are not known are kept, so that they survive when the header is written anew.
  */
-import { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
-import { corrupt } from './failures.js';
+import { readFileName, readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { corrupt, oddName } from './failures.js';
 import { FEATURE_KINDS, type FeatureName } from './features.js';
 
 export const ExtensionType = {
@@ -46,7 +46,8 @@ const HEAD_BYTES = 8;
 /**
  * Reads the extensions between two bytes of the first cluster.
  *
- * @throws LacunaError ERR_QCOW2_CORRUPT where one is longer than its place, or not what its type says.
+ * @throws LacunaError ERR_QCOW2_CORRUPT where one is longer than its place, or not what its type says;
+ * ERR_QCOW2_UNSUPPORTED where the name of a data file is not valid UTF-8.
  */
 export function parseExtensions(
   bytes: Uint8Array,
@@ -68,13 +69,19 @@ export function parseExtensions(
     }
     const data = bytes.subarray(from, from + length);
     if (type === ExtensionType.backingFormat) found.backingFormat = readText(data);
-    else if (type === ExtensionType.dataFile) found.dataFile = readText(data);
+    else if (type === ExtensionType.dataFile) found.dataFile = dataFileName(data, image);
     else if (type === ExtensionType.featureNames) found.featureNames = parseFeatureNames(data);
     else if (type === ExtensionType.bitmaps) found.bitmaps = parseBitmaps(data, image, at);
     else unknown.push({ type, data: data.slice() });
     at = from + padded(length);
   }
   return { ...found, unknown };
+}
+
+function dataFileName(data: Uint8Array, image: string): string {
+  const name = readFileName(data);
+  if (name === undefined) throw oddName(image, 'data file');
+  return name;
 }
 
 /** The extensions as bytes, their end mark included. */

@@ -21,6 +21,12 @@ export function noImage(path: string): LacunaError {
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: path, offset: 0 });
 }
 
+/** The name of a file in an image that would be taken for that of another one. */
+export function oddName(image: string, what: string): LacunaError {
+  const advice = `rename that file, and have the image name it anew (of a backing file: "qemu-img rebase -u")`;
+  return unsupported(image, `names a ${what} whose name is not valid UTF-8`, advice);
+}
+
 /** What an image needs and is not known here; `advice` says what to do instead. */
 export function unsupported(image: string, needed: string, advice: string): LacunaError {
   const message = `${image} ${needed}: ${advice}`;

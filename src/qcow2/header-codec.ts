@@ -1,7 +1,7 @@
 /** The header of an image as bytes: "Header" and "Additional fields" of the format's description. */
-import { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { readFileName, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
 import { encodeExtensions, parseExtensions } from './extensions.js';
-import { corrupt, noImage, unsupported } from './failures.js';
+import { corrupt, noImage, oddName, unsupported } from './failures.js';
 import type { Compression, Header } from './header.js';
 import { checkHeader } from './header-check.js';
 import {
@@ -152,5 +152,8 @@ function backingName(bytes: Uint8Array, offset: number, clusterSize: number, ima
     const found = `a backing file name of ${length} bytes at ${offset}, where the first cluster ends`;
     throw corrupt(image, found, 16);
   }
-  return length === 0 ? undefined : readText(bytes.subarray(offset, offset + length));
+  if (length === 0) return undefined;
+  const name = readFileName(bytes.subarray(offset, offset + length));
+  if (name === undefined) throw oddName(image, 'backing file');
+  return name;
 }
