@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../bitmap/index.js';
-import { filesIn, type PopulateOptions, populate, refuseShared } from '../copy/index.js';
+import { type PopulateOptions, populate } from '../copy/index.js';
+import { filesIn, refuseShared } from '../copy/participants.js';
 import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
 import { withBar } from './progress.js';

@@ -1,5 +1,6 @@
 /** Files that a copy is told of beside its two ends. Each must be one of its own. */
-import { type CopyOptions, filesIn, filesOfNewImage, refuseShared } from '../copy/index.js';
+import type { CopyOptions } from '../copy/index.js';
+import { filesIn, filesOfNewImage, refuseShared } from '../copy/participants.js';
 import type { CopyFlags } from './copy-flags.js';
 import { parseBitmaps } from './named-bitmaps.js';
 

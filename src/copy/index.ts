@@ -1,3 +1,4 @@
+export type { Leftover, Purpose } from '../files/index.js';
 export { type CleanReport, cleanTarget } from './clean.js';
 export { type CommitOptions, type CommitReport, commit } from './commit.js';
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
@@ -23,7 +24,6 @@ export type {
   Side,
   TransferOptions,
 } from './options.js';
-export { filesIn, filesOfNewImage, refuseShared } from './participants.js';
 export { type Plan, type PlanOptions, plan } from './plan.js';
 export type { PlanMode, PlanScope, PlanTotals } from './plan-scope.js';
 export { type PopulateOptions, populate } from './populate.js';
