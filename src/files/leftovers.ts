@@ -7,6 +7,7 @@ import { fileCalls } from './system-calls.js';
 
 /** An unfinished file, which was made for a name by a process that is gone. */
 export interface Leftover {
+  /** Where it is. */
   readonly path: string;
   /** `resumable` where a resume file may say how to go on with it. */
   readonly purpose: Purpose;
