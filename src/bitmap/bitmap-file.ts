@@ -63,6 +63,8 @@ export interface BitmapFileOptions {
 export class BitmapFile implements BitmapStore {
   /** Where the file is. */
   readonly path: string;
+  /** What could not be kept of a file that was replaced, such as its owner. */
+  readonly warnings: string[] = [];
   readonly #options: BitmapFileOptions;
   readonly #operations: FileOperations;
   #size: number;
@@ -230,7 +232,7 @@ export class BitmapFile implements BitmapStore {
       fresh = Replacement.create(this.path, { operations });
       const disk = { size: bitmaps.size, identity: this.#identity };
       const head = writeFile(operations, fresh.fd, drafts, { ...disk, open });
-      fresh.commit();
+      this.warnings.push(...fresh.commit());
       this.#adopt(fresh.fd, head, namesIn(drafts, open));
       if (previous !== undefined) fs.closeSync(previous);
       this.#name();

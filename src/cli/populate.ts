@@ -72,6 +72,7 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
     bitmaps.merge(name, [found]);
     const { dirtyBytes } = bitmaps.get(name);
     file.close(bitmaps);
+    warnings.push(...file.warnings);
     await print({ name, size, granularity, dirtyBytes, warnings }, flags, shell);
   } finally {
     // What was not stored is not in the file.

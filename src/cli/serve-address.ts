@@ -36,7 +36,9 @@ export async function removeDeadSocket(path: string): Promise<void> {
     new LacunaError('ERR_DEVICE_OPEN', `${path} ${why}`, { device: path });
   if (!stats.isSocket()) throw refuse('exists and is not a socket: choose another path');
   if (await isAlive(path)) throw refuse('is in use by another server: choose another path');
-  await unlink(path);
+  // Nothing else that has come in its place meanwhile.
+  const now = await lstat(path).catch(() => undefined);
+  if (now?.isSocket() && now.ino === stats.ino && now.dev === stats.dev) await unlink(path);
 }
 
 /** Anything but a clear "nobody listens" counts as alive: what is not ours is not removed on a guess. */

@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import { dirname } from 'node:path';
 import { ACL, DEFAULT_ACL, rightsIn, withoutGroup } from './acl.js';
+import { isSameFile } from './places.js';
 import { errnoName, type FileCalls, fileCalls } from './system-calls.js';
 
 export const OWNER_ONLY = 0o600;
@@ -24,9 +25,35 @@ const NONE = new Set(['ENODATA', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
  * it replaces. Access is widened last.
  *
  * @param name the file that is replaced
+ * @param old what it is now
  * @returns what could not be kept, as ends of a sentence.
  */
 export function keepAccess(fd: number, name: string, old: fs.BigIntStats): string[] {
+  const opened = openOld(name, old);
+  try {
+    // By its descriptor, so that nobody can have us look at another file.
+    return keepAll(fd, opened === undefined ? name : `/proc/self/fd/${opened}`, old);
+  } finally {
+    if (opened !== undefined) fs.closeSync(opened);
+  }
+}
+
+/** Undefined where this user may not read it, or where it is another file by now. */
+function openOld(name: string, old: fs.BigIntStats): number | undefined {
+  if (fileCalls() === undefined) return undefined;
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = fs.constants;
+  let fd: number;
+  try {
+    fd = fs.openSync(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch {
+    return undefined;
+  }
+  if (isSameFile(fs.fstatSync(fd, { bigint: true }), old)) return fd;
+  fs.closeSync(fd);
+  return undefined;
+}
+
+function keepAll(fd: number, name: string, old: fs.BigIntStats): string[] {
   const lost: string[] = [];
   const isGroupKept = keepOwner(fd, old, lost);
   const mode = Number(old.mode) & PERMISSIONS;

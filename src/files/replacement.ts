@@ -122,23 +122,24 @@ export class Replacement {
    * file than when this one was made. The file is where it was then.
    */
   commit(): string[] {
-    this.check();
-    const lost = this.#old === undefined ? [] : keepAccess(this.fd, this.name, this.#old);
+    // As it is now: somebody may have taken rights away meanwhile.
+    const old = this.#check();
+    const lost = old === undefined ? [] : keepAccess(this.fd, this.name, old);
     this.#operations.rename(this.path, this.name);
     this.#state = 'named';
     return lost.map((what) => `${this.name} was replaced, and could not keep ${what}`);
   }
 
-  /** @throws LacunaError ERR_FILE_CHANGED as {@link commit} does. */
-  check(): void {
+  /** What is replaced, as it is now. */
+  #check(): Old {
     if (!this.#isOurs()) {
       const message = `${this.path} was removed or replaced by somebody else while it was made: find out by whom, then try again`;
       throw new LacunaError('ERR_FILE_CHANGED', message, { device: this.path });
     }
     const now = lstat(this.name);
     const old = this.#old;
-    if (now === undefined && old === undefined) return;
-    if (now !== undefined && old !== undefined && now.isFile() && isSameFile(now, old)) return;
+    if (now === undefined && old === undefined) return undefined;
+    if (now !== undefined && old !== undefined && now.isFile() && isSameFile(now, old)) return now;
     const what = now === undefined ? 'was removed' : 'was made or replaced';
     const message = `${this.name} ${what} by somebody else meanwhile, and was left alone: find out by whom, then try again`;
     throw new LacunaError('ERR_FILE_CHANGED', message, { device: this.name });

@@ -1,4 +1,8 @@
+import { lstatSync } from 'node:fs';
 import { Bitmap } from '../../bitmap/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { fileError, Replacement, syncFolder } from '../../files/index.js';
+import { guardImage } from '../image-locks.js';
 import { openBitmaps } from './bitmap-image.js';
 import { createQcow2 } from './create.js';
 
@@ -23,15 +27,58 @@ export interface ExportBitmapOptions {
  *
  * A disk whose size is no multiple of 512 is taken for one that ends at the next, as QEMU takes it.
  *
- * @throws LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED; ERR_QCOW2_UNSUPPORTED where the bits take more than 512 MiB.
+ * The file appears under its name when it is whole.
+ *
+ * @throws LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED, ERR_FILE_CHANGED; ERR_QCOW2_UNSUPPORTED where the bits take more than 512 MiB.
  */
 export async function exportBitmap(
   filename: string,
   { bitmap, name, exclusive }: ExportBitmapOptions,
 ): Promise<void> {
   if (!(bitmap instanceof Bitmap)) throw new TypeError(`bitmap must be a Bitmap, not ${bitmap}`);
-  await createQcow2(filename, { size: bitmap.size, exclusive });
-  const source = { driver: 'qcow2', file: { driver: 'file', filename } } as const;
+  const made = begin(filename, exclusive);
+  const unguard = made.replaces ? await guard(made) : () => {};
+  try {
+    await createQcow2(made.path, { size: bitmap.size, inode: made.inode });
+    await addBitmap(made, bitmap, name);
+    made.commit();
+    await syncFolder(made.name);
+  } finally {
+    made.abandon();
+    made.close();
+    unguard();
+  }
+}
+
+/** What is not whole never has the name. */
+function begin(filename: string, exclusive = false): Replacement {
+  const request = { action: 'create', device: filename, making: true };
+  try {
+    if (exclusive && lstatSync(filename, { throwIfNoEntry: false })) {
+      throw fileError('ERR_DEVICE_OPEN', request, 'EEXIST');
+    }
+    return Replacement.create(filename);
+  } catch (error) {
+    if (error instanceof LacunaError) throw error;
+    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
+  }
+}
+
+async function guard(made: Replacement): Promise<() => void> {
+  try {
+    return await guardImage(made.name);
+  } catch (error) {
+    made.abandon();
+    throw error;
+  }
+}
+
+async function addBitmap(
+  { path: filename, inode }: Replacement,
+  bitmap: Bitmap,
+  name: string,
+): Promise<void> {
+  const source = { driver: 'qcow2', file: { driver: 'file', filename, inode } } as const;
   await using image = await openBitmaps(source, { writable: true, arena: bitmap.arena });
   const bits = bitmap.snapshot();
   try {

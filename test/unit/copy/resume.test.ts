@@ -27,6 +27,7 @@ import { temporaryFolder } from '../../support/temporary-folder.js';
 import { VolatileDisk, type VolatileRequest } from '../../support/volatile-disk.js';
 import { FailingDisk, PowerCut } from '../bitmap/power-cut.js';
 
+const FILES = new URL('../../../dist/files/index.js', import.meta.url).href;
 const RESUME_FILE = new URL('../../../dist/copy/resume-file.js', import.meta.url).href;
 const PAGE = 4096;
 const PAGES = 48;
@@ -311,6 +312,45 @@ describe('a resume file', () => {
     writeFileSync(file, '');
     await copy({ source: fakeDevice(SIZE), target: fakeDevice(SIZE), resume: file });
     expect(names()).toEqual([]);
+  });
+
+  it.each(['noted', 'made'])(
+    'finds what a run has %s that was killed before it could note which file that is',
+    async (moment) => {
+      writeFileSync(join(folder, 'source.raw'), pattern(SIZE));
+      writeFileSync(join(folder, 'target.raw.partial-0123456789abcdef01234567'), 'precious');
+      const code = `
+        const { ResumeFile } = await import(${JSON.stringify(RESUME_FILE)});
+        const { Replacement } = await import(${JSON.stringify(FILES)});
+        const file = await ResumeFile.open(${JSON.stringify(file)});
+        const planned = Replacement.plan(${JSON.stringify(join(folder, 'target.raw'))}, 'resumable');
+        await file.plan(planned);
+        if (${moment === 'made'}) Replacement.create(planned.name, { planned: planned.path });
+        process.kill(process.pid, 'SIGKILL');`;
+      spawnSync(process.execPath, ['--input-type=module', '-e', code]);
+      expect(names()).toHaveLength(moment === 'made' ? 4 : 3);
+      const [source, target] = [join(folder, 'source.raw'), join(folder, 'target.raw')];
+      await copy({ source, target, resume: file });
+      expect(readFileSync(target).equals(pattern(SIZE))).toBe(true);
+      expect(names()).toEqual([
+        'source.raw',
+        'target.raw',
+        'target.raw.partial-0123456789abcdef01234567',
+      ]);
+    },
+  );
+
+  it('removes nothing that is not a file of ours, whatever it names', async () => {
+    const [source, target] = [join(folder, 'source.raw'), join(folder, 'target.raw')];
+    writeFileSync(source, pattern(SIZE));
+    writeFileSync(join(folder, 'precious'), 'precious');
+    const opened = await ResumeFile.open(file);
+    await opened.plan({ path: join(folder, 'precious'), name: target });
+    const noted = readFileSync(file);
+    opened.close();
+    writeFileSync(file, noted);
+    await copy({ source, target, resume: file });
+    expect(names()).toEqual(['precious', 'source.raw', 'target.raw']);
   });
 
   it('may be deleted: what was made until then stays, and the copy begins again', async () => {

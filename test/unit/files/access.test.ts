@@ -67,6 +67,16 @@ describe('a file that replaces another keeps', () => {
     );
   });
 
+  it('the rights that it has at the end: what was taken away meanwhile stays taken', () => {
+    setfacl('-m', 'u:nobody:rw', path);
+    const file = Replacement.create(path);
+    setfacl('-b', path);
+    fs.chmodSync(path, 0o600);
+    expect(file.commit()).toEqual([]);
+    file.close();
+    expect([modeOf(path), /^user:\d/m.test(aclOf(path))]).toEqual([0o600, false]);
+  });
+
   it('access to itself until it is whole: nobody else may open what is being made', () => {
     setfacl('-m', 'u:nobody:rw', path);
     const file = Replacement.create(path);
