@@ -180,6 +180,44 @@ describe('one file for two uses is refused before anything is written', () => {
   });
 });
 
+describe('a file that is replaced is open to nobody who could not use it before', () => {
+  const acl = (name: string) => execFileSync('getfacl', ['-cnp', at(name)], { encoding: 'utf8' });
+
+  test.each<[string, string, string[]]>([
+    ['a target', 'out.raw', ['copy', 'src', 'out.raw']],
+    ['an image', 'out.qcow2', ['copy', '-O', 'qcow2', 'src', 'out.qcow2']],
+    ['a digest', 'digest', ['copy', '--digest-file', 'digest', 'src', 'out']],
+    ['a file of bitmaps', 'bits', ['populate', 'src', '--output', 'bits']],
+  ])('%s', async (_, name, args) => {
+    makeDisk('src');
+    expect(await lacuna(...args)).toMatchObject({ code: 0 });
+    fs.chmodSync(at(name), 0o600);
+    execFileSync('setfacl', ['-m', 'u:nobody:rw', at(name)]);
+    execFileSync('setfattr', ['-n', 'user.purpose', '-v', 'database', at(name)]);
+    const before = [acl(name), fs.statSync(at(name)).ino];
+    const result = await lacuna(...args);
+    expect([result.code, result.stderr]).toEqual([0, '']);
+    expect(fs.statSync(at(name)).ino, 'it is another file').not.toBe(before[1]);
+    expect(acl(name)).toBe(before[0]);
+    expect(acl(name)).toMatch(/^group::---$/m);
+    execFileSync('getfattr', ['-n', 'user.purpose', at(name)], { stdio: 'ignore' });
+  });
+
+  test('a new target, by the list of its source and by the base below that', async () => {
+    makeDisk('src');
+    fs.chmodSync(at('src'), 0o600);
+    execFileSync('setfacl', ['-m', 'u:nobody:rw', at('src')]);
+    expect(await lacuna('copy', 'src', 'out')).toMatchObject({ code: 0 });
+    expect(fs.statSync(at('out')).mode & 0o777).toBe(0o600);
+    execFileSync('qemu-img', ['create', '-f', 'qcow2', '-b', 'src', '-F', 'raw', at('top.qcow2')], {
+      stdio: 'ignore',
+    });
+    fs.chmodSync(at('top.qcow2'), 0o644);
+    expect(await lacuna('copy', 'top.qcow2', 'flat')).toMatchObject({ code: 0 });
+    expect(fs.statSync(at('flat')).mode & 0o777).toBe(0o600);
+  });
+});
+
 /** Kills, or interrupts, a copy that has begun to write. */
 async function stopCopy(signal: NodeJS.Signals, ...args: string[]) {
   const before = new Set(names());
