@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { DeviceDescription } from '../block/index.js';
-import { checkCount, guarded, type NbdHost, NbdServer } from '../nbd/server/index.js';
+import { checkCount, guarded, NbdServer } from '../nbd/server/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
 import type { ServedDevice, ServeOptions } from './options.js';
 import { ThreadHost } from './thread-host.js';
@@ -22,8 +22,17 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
   if (copyDescriptor === undefined) return new NbdServer(options);
   const work = workOf(options);
   const onDeviceError = guarded(options.onDeviceError);
-  const host = (own: NbdHost) => new ThreadHost({ own, work, copyDescriptor, onDeviceError });
-  return new NbdServer(options, (own) => Array.from({ length: threads }, () => host(own)));
+  const common = { work, copyDescriptor, onDeviceError };
+  return new NbdServer(
+    options,
+    (own, plan) =>
+      // The first of all threads is the server's own.
+      Array.from(
+        { length: threads },
+        (_, i) => new ThreadHost({ ...common, own, plan, thread: i + 1 }),
+      ),
+    threads,
+  );
 }
 
 /**

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { type LacunaError, toWire } from '../errors/index.js';
-import type { NbdConnection, NbdHost } from '../nbd/server/index.js';
+import type { ClientEvents, NbdConnection, NbdHost } from '../nbd/server/index.js';
 import type { ToThread } from './messages.js';
 
 export interface Handover {
@@ -10,8 +10,7 @@ export interface Handover {
   readonly socket: Socket;
   /** A copy of its file descriptor for the thread. */
   readonly fd: number;
-  /** Called once, when the client is gone, with the reason. */
-  readonly closed: (failure: unknown) => void;
+  readonly events: ClientEvents;
   tell(message: ToThread): void;
 }
 
@@ -50,11 +49,19 @@ export class HandedClient implements NbdConnection {
     this.#handover.socket.destroy();
   }
 
+  entered(): void {
+    if (!this.#gone) this.#handover.events.entered();
+  }
+
+  crowded(): void {
+    if (!this.#gone) this.#handover.events.crowded();
+  }
+
   ended(failure: unknown): void {
     if (this.#gone) return;
     this.#gone = true;
     this.#handover.socket.destroy();
-    this.#handover.closed(failure);
+    this.#handover.events.closed(failure);
   }
 
   /** The thread is no more: a client that it had is lost with it, one that it never had is served by `own`. */
@@ -62,6 +69,6 @@ export class HandedClient implements NbdConnection {
     if (!this.#taken) closeSync(this.#handover.fd);
     if (this.#gone) return;
     if (this.#taken || this.#closing) this.ended(failure);
-    else this.#givenBack = own.accept(this.#handover.socket, this.#handover.closed);
+    else this.#givenBack = own.accept(this.#handover.socket, this.#handover.events);
   }
 }

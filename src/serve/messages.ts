@@ -12,6 +12,9 @@ export type ToThread =
 /** What a thread tells. */
 export type FromThread =
   | { readonly type: 'taken'; readonly id: number }
+  /** It has entered an export, or there was no place for it. */
+  | { readonly type: 'entered'; readonly id: number }
+  | { readonly type: 'crowded'; readonly id: number }
   | { readonly type: 'closed'; readonly id: number; readonly failure?: WireError }
   /** It cannot serve, and ends. */
   | { readonly type: 'failed'; readonly error: WireError }

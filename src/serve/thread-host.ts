@@ -1,6 +1,12 @@
 import type { Socket } from 'node:net';
 import { LacunaError } from '../errors/index.js';
-import type { NbdConnection, NbdHost, ServerKeys } from '../nbd/server/index.js';
+import type {
+  BudgetPlan,
+  ClientEvents,
+  NbdConnection,
+  NbdHost,
+  ServerKeys,
+} from '../nbd/server/index.js';
 import type { CopyDescriptor } from './copy-descriptor.js';
 import { Thread } from './thread.js';
 import type { ServingWork } from './work.js';
@@ -9,6 +15,9 @@ export interface ThreadHostOptions {
   /** Serves in the server's own thread. */
   readonly own: NbdHost;
   readonly work: ServingWork;
+  /** What all threads count together, and which of them this is. */
+  readonly plan: BudgetPlan;
+  readonly thread: number;
   readonly copyDescriptor: CopyDescriptor;
   /** Never throws. */
   readonly onDeviceError: (error: unknown) => void;
@@ -42,12 +51,12 @@ export class ThreadHost implements NbdHost {
     this.#keys = keys;
   }
 
-  accept(socket: Socket, closed: (failure: unknown) => void): NbdConnection {
+  accept(socket: Socket, events: ClientEvents): NbdConnection {
     const fd = this.#options.copyDescriptor(socket);
-    if (fd === undefined) return this.#options.own.accept(socket, closed);
+    if (fd === undefined) return this.#options.own.accept(socket, events);
     clearTimeout(this.#idle);
     this.#thread ??= this.#begin();
-    return this.#thread.accept(socket, fd, closed);
+    return this.#thread.accept(socket, fd, events);
   }
 
   async close(): Promise<void> {
@@ -57,9 +66,11 @@ export class ThreadHost implements NbdHost {
   }
 
   #begin(): Thread {
-    const { work, own, onDeviceError } = this.#options;
+    const { work, plan, thread, own, onDeviceError } = this.#options;
     return new Thread({
       work,
+      plan,
+      thread,
       keys: this.#keys,
       own,
       onDeviceError,

@@ -7,7 +7,14 @@ import {
   type WorkerOptions,
 } from 'node:worker_threads';
 import { fromWire, LacunaError, type WireError } from '../errors/index.js';
-import type { NbdConnection, NbdHost, ServerKeys } from '../nbd/server/index.js';
+import {
+  type BudgetPlan,
+  type ClientEvents,
+  forgetThread,
+  type NbdConnection,
+  type NbdHost,
+  type ServerKeys,
+} from '../nbd/server/index.js';
 import { afterWaiting } from '../util/index.js';
 import { HandedClient } from './handed-client.js';
 import type { FromThread, ToThread } from './messages.js';
@@ -16,6 +23,9 @@ import type { ThreadTask } from './worker.js';
 
 export interface ThreadOptions {
   readonly work: ServingWork;
+  /** What all threads count together, and which of them this is. */
+  readonly plan: BudgetPlan;
+  readonly thread: number;
   readonly keys: ServerKeys | undefined;
   /** Serves the clients that the thread cannot take. */
   readonly own: NbdHost;
@@ -55,10 +65,10 @@ export class Thread {
   }
 
   /** @param fd a copy of the socket's file descriptor, which the thread will own */
-  accept(socket: Socket, fd: number, closed: (failure: unknown) => void): NbdConnection {
+  accept(socket: Socket, fd: number, events: ClientEvents): NbdConnection {
     const id = this.#nextId++;
     const tell = (message: ToThread) => this.#port.postMessage(message);
-    const client = new HandedClient({ id, socket, fd, closed, tell });
+    const client = new HandedClient({ id, socket, fd, events, tell });
     this.#clients.set(id, client);
     return client;
   }
@@ -85,6 +95,7 @@ export class Thread {
     // What it said last may still be on its way.
     for (let rest = this.#next(); rest !== undefined; rest = this.#next()) this.#hear(rest);
     this.#port.close();
+    forgetThread(this.#options.plan, this.#options.thread);
     const lost = lostTo(this.#failure ?? cause);
     for (const client of this.#clients.values()) client.lost(lost, this.#options.own);
     this.#clients.clear();
@@ -93,8 +104,8 @@ export class Thread {
 
   /** Resolves when the thread is no more, and does nothing any more with what it was given, to what it threw. */
   async #live(port: MessagePort): Promise<unknown> {
-    const { work, keys } = this.#options;
-    const workerData: ThreadTask = { work, keys, port };
+    const { work, plan, thread, keys } = this.#options;
+    const workerData: ThreadTask = { work, plan, thread, keys, port };
     const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
     const worker = new Worker(url, { workerData, transferList: [port], ...forFiles() });
     this.#leave = () => worker.unref();
@@ -115,6 +126,8 @@ export class Thread {
     if (message.type === 'deviceError') this.#options.onDeviceError(fromWire(message.error));
     else if (message.type === 'failed') this.#failure = fromWire(message.error);
     else if (message.type === 'taken') this.#clients.get(message.id)?.taken();
+    else if (message.type === 'entered') this.#clients.get(message.id)?.entered();
+    else if (message.type === 'crowded') this.#clients.get(message.id)?.crowded();
     else this.#closed(message.id, message.failure);
   }
 

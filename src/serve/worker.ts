@@ -5,18 +5,27 @@ import { type MessagePort, workerData } from 'node:worker_threads';
 import { Arena, Bitmap, type SharedArena } from '../bitmap/index.js';
 import { type Device, type DeviceAgain, openAgain } from '../block/index.js';
 import { fromWire, type LacunaError, toWire } from '../errors/index.js';
-import { type NbdConnection, NbdService, type ServerKeys } from '../nbd/server/index.js';
+import {
+  type BudgetPlan,
+  MemoryBudget,
+  type NbdConnection,
+  NbdService,
+  type ServerKeys,
+} from '../nbd/server/index.js';
 import type { FromThread, ToThread } from './messages.js';
 import type { BitmapAgain, ServingWork } from './work.js';
 
 export interface ThreadTask {
   readonly work: ServingWork;
+  /** What all threads count together, and which of them this is. */
+  readonly plan: BudgetPlan;
+  readonly thread: number;
   readonly keys: ServerKeys | undefined;
   /** Hears {@link ToThread}, and tells {@link FromThread}. */
   readonly port: MessagePort;
 }
 
-async function serve({ work, keys, port }: ThreadTask): Promise<void> {
+async function serve({ work, plan, thread, keys, port }: ThreadTask): Promise<void> {
   const tell = (message: FromThread) => port.postMessage(message);
   const held = new Held();
   try {
@@ -25,8 +34,9 @@ async function serve({ work, keys, port }: ThreadTask): Promise<void> {
       const opened = await held.open(device);
       exports.push({ name, description, device: opened, bitmaps: held.attach(bitmaps) });
     }
+    const budget = new MemoryBudget(plan, thread);
     const onDeviceError = (error: unknown) => tell({ type: 'deviceError', error: toWire(error) });
-    const service = new NbdService({ ...work, exports, onDeviceError }, work.tls);
+    const service = new NbdService({ ...work, exports, onDeviceError }, work.tls, budget);
     service.start(keys);
     await serveUntilEnd(service, port, tell);
   } catch (error) {
@@ -51,9 +61,11 @@ function serveUntilEnd(
       clients.delete(id);
       tell({ type: 'closed', id, ...(failure !== undefined && { failure: toWire(failure) }) });
     };
+    const entered = () => tell({ type: 'entered', id });
+    const crowded = () => tell({ type: 'crowded', id });
     const socket = adopt(fd);
     if (socket === undefined) closed(undefined);
-    else clients.set(id, service.accept(socket, closed));
+    else clients.set(id, service.accept(socket, { entered, crowded, closed }));
   };
   return new Promise((resolve) => {
     port.on('close', resolve);

@@ -8,7 +8,7 @@ import { NbdClient, NbdServer, type NbdServerAddress, type NbdServerOptions } fr
 import { describe, expect, test } from 'vitest';
 import { Option } from '#dist/nbd/wire/constants.js';
 import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
-import { fakeDevice, pattern } from '../support/fake-device.js';
+import { contentOf, fakeDevice, pattern } from '../support/fake-device.js';
 import { concat, numbers } from '../support/hostile-nbd-wire.js';
 import { emptied, RawClient, serveDevice } from '../support/nbd-server.js';
 import { request } from '../unit/nbd/server-harness.js';
@@ -113,7 +113,7 @@ describe('in the handshake', () => {
     await emptied(server);
   });
 
-  test('more clients than there may be are hung up on, the others are served', async () => {
+  test('of many that say nothing the newest are kept, and those who have entered never go', async () => {
     const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 5 });
     const sockets: Socket[] = [];
     // In batches that the system's queue of connections can hold.
@@ -123,17 +123,72 @@ describe('in the handshake', () => {
         socket.on('error', () => {});
         sockets.push(socket);
       }
-      for (let i = 0; i < 200 && refused.length < batch * 100 - 4; i++) await sleep(5);
-      expect(server.connectionCount).toBeLessThanOrEqual(5);
+      for (let i = 0; i < 200 && refused.length < (batch - 1) * 100; i++) await sleep(5);
+      expect(server.connectionCount).toBeLessThanOrEqual(101);
     }
-    expect(refused.length).toBe(1996);
+    expect(refused.length).toBe(1900);
+    await unharmed();
+    const late = await entered(path);
     await unharmed();
     for (const socket of sockets) socket.destroy();
+    late.socket.destroy();
+    await alone();
+  });
+
+  test('more clients than there may be are hung up on before they enter', async () => {
+    const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 3 });
+    const waiting = new RawClient(path);
+    await waiting.take(18);
+    const inside = [await entered(path), await entered(path)];
+    // Its place was taken while it was in the handshake.
+    waiting.send(FLAGS, go);
+    await waiting.ended();
+    expect(waiting.received).toHaveLength(0);
+    const late = new RawClient(path);
+    await late.ended();
+    expect(refused.map(({ message }) => message)).toEqual(Array(2).fill('more than 3 clients'));
+    expect(server.connectionCount).toBe(3);
+    await unharmed();
+    for (const { socket } of inside) socket.destroy();
     await alone();
   });
 });
 
 describe('in the transmission', () => {
+  test.each([
+    ['send the beginning of long writes', 1],
+    ['ask long reads and take nothing', 0],
+  ])('clients that %s share one budget of memory', async (_, command) => {
+    const maxMemory = 64 * MiB;
+    const device = fakeDevice(64 * MiB, { write: async () => {} });
+    const { server, path } = await serveDevice(device, { maxMemory });
+    const length = 32 * MiB;
+    const header = request(command, { length });
+    const beginning = Buffer.alloc(length - 1);
+    await contentOf(device);
+    const before = process.memoryUsage().arrayBuffers;
+    const clients: RawClient[] = [];
+    for (let i = 0; i < 30; i++) {
+      const client = await entered(path);
+      client.socket.pause();
+      client.socket.write(header);
+      if (command === 1) {
+        // Not copied: what is counted is the server's.
+        await new Promise((sent) => client.socket.write(beginning, sent));
+      }
+      clients.push(client);
+    }
+    const witness = await NbdClient.connect({ server: { type: 'unix', path } });
+    const target = new Uint8Array(length);
+    await witness.write(MiB, target);
+    await witness.read(MiB, target);
+    // 960 MiB without a budget; its idle buffers are the server's own.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(maxMemory + 128 * MiB);
+    for (const { socket } of clients) socket.destroy();
+    await witness.close();
+    await emptied(server);
+  });
+
   test('a session that ends at any byte ends nothing else', async () => {
     const { path, alone, unharmed } = await serve();
     for (let length = 0; length <= SESSION.length; length += length < 250 ? 1 : 17) {

@@ -111,7 +111,8 @@ describe('clients beyond the first', () => {
     const before = openSockets();
     const clients = await connectAll(served, 5);
     expect(served.threads).toHaveLength(2);
-    expect(openSockets()).toBe(before + 10);
+    // What this thread has handed over it closes when it hears that it was taken.
+    await expect.poll(openSockets).toBe(before + 10);
     expect(served.server.connectionCount).toBe(5);
     const all = await Promise.all(clients.map((client) => readAll(client, 8 * MiB)));
     for (const bytes of all) expect(bytes.equals(served.content)).toBe(true);
@@ -376,7 +377,9 @@ describe('what one thread tells, every thread does:', () => {
     await rude.ended();
     await slow.ended();
     await expect.poll(() => served.refused).toHaveLength(2);
-    expect(served.refused.map(({ code }) => code)).toEqual(['ERR_NBD_PROTOCOL', 'ERR_TIMEOUT']);
+    // They may be clients of two threads, which tell of them in any order.
+    const codes = served.refused.map(({ code }) => code).sort();
+    expect(codes).toEqual(['ERR_NBD_PROTOCOL', 'ERR_TIMEOUT']);
     expect((await readAll(first, 8 * MiB)).equals(served.content)).toBe(true);
   });
 

@@ -28,16 +28,24 @@ export interface Entered {
 }
 
 export type Outcome =
-  | ({ readonly type: 'transmission' } & Entered)
+  /** The answer is said only where there is a place for one more client. */
+  | ({ readonly type: 'transmission'; readonly answer: Uint8Array } & Entered)
   | { readonly type: 'starttls'; readonly zeroes: boolean }
   | { readonly type: 'end' };
 
 /** What an option leads to, where it ends the loop. */
 export type OptionResult = { readonly answer: Uint8Array; readonly outcome?: Outcome };
 
+const NOTHING = new Uint8Array(0);
+
 /** Begins the transmission. Contexts that were asked for another export are dropped. */
-export function enterExport(agreed: Agreed, entered: ServedExport): Outcome {
+export function enterExport(
+  agreed: Agreed,
+  entered: ServedExport,
+  answer: Uint8Array,
+): OptionResult {
   const { structured, extended, contexts } = agreed;
   const granted = contexts?.exportName === entered.name ? contexts.granted : [];
-  return { type: 'transmission', export: entered, structured, extended, contexts: granted };
+  const common = { export: entered, structured, extended, contexts: granted };
+  return { answer: NOTHING, outcome: { type: 'transmission', answer, ...common } };
 }

@@ -1,6 +1,6 @@
 /**
  * Buffers for payloads, used again and again: a fresh one costs page faults, a warm one lies in the cache. Sizes
- * are powers of two. What is idle is bounded; what is in use is bounded by the limits of each connection.
+ * are powers of two. What is idle is bounded; what is in use is bounded by the budget of all clients.
  */
 export class BufferPool {
   readonly #idle = new Map<number, Uint8Array[]>();
@@ -13,7 +13,7 @@ export class BufferPool {
 
   /** At least `length` bytes; what is in them is left over from others and must be overwritten. */
   take(length: number): Uint8Array {
-    const size = sizeFor(length);
+    const size = bufferBytes(length);
     // The one that was given back last is the warmest.
     const buffer = this.#idle.get(size)?.pop();
     if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
@@ -33,6 +33,7 @@ export class BufferPool {
 
 const SMALLEST = 4096;
 
-function sizeFor(length: number): number {
+/** Bytes of the buffer that holds `length` bytes. */
+export function bufferBytes(length: number): number {
   return length <= SMALLEST ? SMALLEST : 2 ** Math.ceil(Math.log2(length));
 }

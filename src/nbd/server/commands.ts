@@ -17,7 +17,6 @@ export interface Workplace {
   readonly structured: boolean;
   /** Granted contexts. */
   readonly contexts: readonly ServedContext[];
-  readonly maxExtents: number;
   readonly holes: Holes | undefined;
   /** Fires when the connection is gone. */
   readonly signal: AbortSignal;
@@ -52,6 +51,7 @@ async function read(request: ServerRequest, work: Workplace): Promise<void> {
   const { offset, length } = request;
   const { served, replies } = work;
   if (length === 0) return replies.empty(request);
+  if (request.inPieces) return readInPieces(request, work);
   if (looksForHoles(request, work)) {
     const list = await work.holes!.find(offset, length);
     if (list !== undefined) return readAround(request, list, work);
@@ -67,6 +67,33 @@ function looksForHoles(request: ServerRequest, { structured, holes }: Workplace)
   const { offset, length } = request;
   if (holes === undefined || !structured || length <= SMALL_BYTES) return false;
   return !has(request, CommandFlag.dontFragment) && !holes.isData(offset, length);
+}
+
+/**
+ * Reads and sends one buffer after another. Without chunks, or where the client wants one alone, an answer that has
+ * begun cannot become an error: then a failure ends the connection.
+ */
+async function readInPieces(
+  request: ServerRequest,
+  { served, replies, structured, signal }: Workplace,
+): Promise<void> {
+  const { offset, length } = request;
+  const buffer = request.buffer!;
+  const isOne = !structured || has(request, CommandFlag.dontFragment);
+  for (let at = 0; at < length; at += buffer.length) {
+    const bytes = buffer.subarray(0, Math.min(buffer.length, length - at));
+    await served.device.read(offset + at, bytes);
+    if (signal.aborted) return;
+    if (isOne && at === 0) {
+      replies.begin(request);
+      request.answering = true;
+    }
+    const last = at + bytes.length === length;
+    await new Promise<void>((resolve) => {
+      if (isOne) replies.bytes(bytes, resolve);
+      else replies.data(request, { bytes, offset: offset + at, last }, resolve);
+    });
+  }
 }
 
 interface Piece {
@@ -116,10 +143,17 @@ function piecesOf({ offset, length }: ServerRequest, list: ExtentList): Piece[] 
   return pieces;
 }
 
-async function write(request: ServerRequest, { served, replies }: Workplace): Promise<void> {
+async function write(request: ServerRequest, work: Workplace): Promise<void> {
+  if (request.length > 0) await writePiece(request, work);
+  if (request.failure !== undefined) throw request.failure;
+  work.replies.done(request);
+}
+
+/** Writes what lies in the buffer: all of the payload, or a piece of it. Behind one that failed, none is written. */
+export async function writePiece(request: ServerRequest, { served }: Workplace): Promise<void> {
+  if (request.failure !== undefined) return;
   const options = has(request, CommandFlag.fua) ? FUA : NO_FUA;
-  if (request.length > 0) await served.device.write(request.offset, request.payload, options);
-  replies.done(request);
+  await served.device.write(request.offset + request.bufferStart, request.payload, options);
 }
 
 const FUA = { fua: true };
@@ -151,8 +185,11 @@ async function trim(request: ServerRequest, { served, replies, signal }: Workpla
 
 /** Reading brings what lies below into its caches. */
 async function cache(request: ServerRequest, { served, replies }: Workplace): Promise<void> {
-  const { offset, length } = request;
-  if (length > 0) await served.device.read(offset, request.buffer!.subarray(0, length));
+  const { offset, length, buffer } = request;
+  for (let at = 0; at < length; at += buffer!.length) {
+    const piece = buffer!.subarray(0, Math.min(buffer!.length, length - at));
+    await served.device.read(offset + at, piece);
+  }
   replies.done(request);
 }
 
@@ -167,7 +204,7 @@ async function blockStatus(request: ServerRequest, work: Workplace): Promise<voi
     work.replies.fail(request, 'EINVAL', asked);
     return;
   }
-  const maxExtents = has(request, CommandFlag.requestOne) ? 1 : work.maxExtents;
+  const { maxExtents } = request;
   const question = { ...asked, maxExtents, offset: request.offset, signal: work.signal };
   const lists = await statusOf(work.served.device, question);
   lists.forEach((list, i) => {

@@ -6,8 +6,9 @@ import { afterWaiting } from '../../util/index.js';
 import { type Conversation, Dialogue } from '../stream/dialogue.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
-import type { NbdConnection } from './host.js';
+import type { ClientEvents, NbdConnection } from './host.js';
 import { MAX_UNSENT_ANSWERS } from './limits.js';
+import type { MemoryBudget } from './memory-budget.js';
 import { negotiate, negotiateInTls } from './negotiation.js';
 import { ServerSession, type SessionOptions } from './session.js';
 import { startTls } from './start-tls.js';
@@ -17,19 +18,20 @@ export interface ConnectionOptions extends SessionOptions {
   readonly offer: Offer;
   readonly tls: TlsOptions | undefined;
   readonly handshakeTimeoutMs: number;
+  /** Of all clients of the server. */
+  readonly budget: MemoryBudget;
 }
 
 export class ServerConnection implements NbdConnection {
   readonly #options: ConnectionOptions;
-  readonly #onClosed: (failure: unknown) => void;
+  readonly #events: ClientEvents;
   readonly #transport: ServerTransport;
   readonly #stopWaiting: () => void;
   #session: ServerSession | undefined;
 
-  /** @param onClosed called once the socket is closed, with the reason */
-  constructor(accepted: Socket, options: ConnectionOptions, onClosed: (failure: unknown) => void) {
+  constructor(accepted: Socket, options: ConnectionOptions, events: ClientEvents) {
     this.#options = options;
-    this.#onClosed = onClosed;
+    this.#events = events;
     // A new socket asks at once where its first bytes go, so what is said first has to wait for it.
     const greeting: Uint8Array[] = [];
     let say = (bytes: Uint8Array): void => void greeting.push(bytes);
@@ -71,14 +73,21 @@ export class ServerConnection implements NbdConnection {
   }
 
   #proceed(outcome: Outcome): void {
-    if (outcome.type === 'transmission') this.#transmit(outcome);
+    if (outcome.type === 'transmission') this.#transmit(outcome.answer, outcome);
     else if (outcome.type === 'starttls') void this.#secure(outcome.zeroes);
     else this.#transport.end();
   }
 
-  #transmit(entered: Entered): void {
+  #transmit(answer: Uint8Array, entered: Entered): void {
     this.#stopWaiting();
-    const session = new ServerSession(this.#transport, entered, this.#options);
+    const account = this.#options.budget.open();
+    if (account === undefined) {
+      this.#events.crowded();
+      return;
+    }
+    this.#events.entered();
+    this.#transport.write(answer);
+    const session = new ServerSession(this.#transport, entered, this.#options, account);
     this.#session = session;
     this.#transport.sink = session;
     this.#transport.onEnd = () => session.shutdown();
@@ -110,6 +119,6 @@ export class ServerConnection implements NbdConnection {
 
   #closed(): void {
     this.#stopWaiting();
-    this.#onClosed(this.#transport.failure);
+    this.#events.closed(this.#transport.failure);
   }
 }

@@ -10,6 +10,16 @@ export interface NbdConnection {
   destroy(failure: LacunaError): void;
 }
 
+/** What a server hears of a client that it has let in. */
+export interface ClientEvents {
+  /** The handshake is done, and an export is entered. */
+  entered(): void;
+  /** The handshake is done, but there is no place for one more: it must be ended. */
+  crowded(): void;
+  /** Called once, when the client is gone, with the reason. */
+  closed(failure: unknown): void;
+}
+
 /** Serves the clients that a server has let in: the service of its own thread, or of another one. */
 export interface NbdHost {
   /** Clients that it serves; Infinity where it takes none. */
@@ -20,9 +30,8 @@ export interface NbdHost {
    * Serves a client.
    *
    * @param socket nothing of it was read: its server has `pauseOnConnect`, and `allowHalfOpen`
-   * @param closed called once, when the client is gone, with the reason
    */
-  accept(socket: Socket, closed: (failure: unknown) => void): NbdConnection;
+  accept(socket: Socket, events: ClientEvents): NbdConnection;
   /** Gives back what it holds, once its clients are gone. */
   close(): Promise<void>;
 }

@@ -6,8 +6,9 @@ export type {
   NbdExportOptions,
   NbdExportZeroOptions,
 } from './export.js';
-export type { NbdConnection, NbdHost } from './host.js';
+export type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 export { checkCount, type NbdServerLimits } from './limits.js';
+export { type BudgetPlan, forgetThread, MemoryBudget } from './memory-budget.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
 export { guarded, NbdService, type NbdServiceOptions } from './service.js';
 export { descriptorOf } from './socket-handle.js';

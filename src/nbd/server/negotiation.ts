@@ -61,7 +61,7 @@ function* options(agreed: Agreed): Conversation<Outcome> {
     if (header.getBigUint64(0) !== OPTION_MAGIC)
       throw violation('an option without its magic number');
     const { answer, outcome } = yield* option(agreed, header.getUint32(8), header.getUint32(12));
-    yield* say(answer);
+    if (answer.length > 0) yield* say(answer);
     if (outcome !== undefined) return outcome;
   }
   throw violation(`more than ${most} options`);
@@ -104,5 +104,5 @@ function exportName(agreed: Agreed, payload: Uint8Array): OptionResult {
   const found = agreed.offer.exports.get(name);
   if (found === undefined) throw violation('NBD_OPT_EXPORT_NAME for an export that does not exist');
   const answer = exportNameAnswer(found.size, found.flags(agreed.structured, false), agreed.zeroes);
-  return { answer, outcome: enterExport(agreed, found) };
+  return enterExport(agreed, found, answer);
 }

@@ -49,7 +49,7 @@ function info(agreed: Agreed, option: number, payload: Uint8Array): OptionResult
   if (found === undefined) return unknown(option);
   const flags = found.flags(agreed.structured || agreed.extended, agreed.extended);
   const answer = join([infos(option, found, { flags, asked: query.infos }), ack(option)]);
-  return option === Option.go ? { answer, outcome: enterExport(agreed, found) } : { answer };
+  return option === Option.go ? enterExport(agreed, found, answer) : { answer };
 }
 
 function structuredReply(agreed: Agreed, option: number, payload: Uint8Array): OptionResult {

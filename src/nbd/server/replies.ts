@@ -89,6 +89,17 @@ export class Replies {
     sent();
   }
 
+  /** The head of a read's answer in one piece, whose bytes follow through {@link bytes}, and nothing between them. */
+  begin(request: ServerRequest): void {
+    const { offset, length } = request;
+    this.#dataHeader(request, { offset, length, last: true }, 0);
+  }
+
+  /** Bytes behind {@link begin}; `sent` is called when they may change again. */
+  bytes(bytes: Uint8Array, sent: () => void): void {
+    this.#outbox.append(bytes, sent);
+  }
+
   /** A part of a read that is known to be zero. */
   hole(request: ServerRequest, offset: number, length: number, last: boolean): void {
     const at = this.#chunk(request, Chunk.offsetHole, 12, last);
@@ -98,10 +109,12 @@ export class Replies {
 
   /** The extents of one context. */
   status(request: ServerRequest, contextId: number, list: ExtentList, last: boolean): void {
+    // What it counts for is its answer.
+    request.hold();
     const body = encodeStatus(contextId, list, this.#extended);
     const type = this.#extended ? Chunk.blockStatusExtended : Chunk.blockStatus;
     this.#head(request, { type, length: body.length, last }, 0);
-    this.#outbox.append(body, nothing);
+    this.#outbox.append(body, request.release);
   }
 
   /** Reserves a data chunk's header (or a simple reply's) and `inline` bytes behind it; returns where those begin. */
@@ -153,5 +166,3 @@ export class Replies {
     return at + bytes;
   }
 }
-
-function nothing(): void {}

@@ -4,6 +4,8 @@
  *     header --admitted--> payload -> (arrived) -> header
  *            --no room---> stalled, until `advance`
  *
+ * A payload for which there is no memory at once fills its buffer again and again; in between it is stalled, too.
+ *
  * Headers are read many at once into the inbox. The payload of a write is received straight into its buffer,
  * and behind a large one only a header's bytes are asked for, since another such write is likely.
  */
@@ -25,6 +27,8 @@ export interface RequestHandler {
   blank(): ServerRequest;
   /** Whether there is room for it now. Where there is, `buffer` is set if the payload is wanted. */
   admit(request: ServerRequest): boolean;
+  /** The buffer is full and the payload goes on. Whether the buffer is free again; else `advance` asks anew. */
+  emptied(request: ServerRequest): boolean;
   /** The request is complete. */
   arrived(request: ServerRequest): void;
 }
@@ -77,7 +81,8 @@ export class RequestParser {
       return this.#inbox.room(this.#lean ? this.#headerBytes : INBOX_BYTES);
     const left = request.payloadLength - this.#position;
     if (request.buffer === undefined) return scratch.subarray(0, Math.min(left, scratch.length));
-    return request.buffer.subarray(this.#position, request.payloadLength);
+    const { buffer, bufferStart, payloadLength } = request;
+    return buffer.subarray(this.#position - bufferStart, payloadLength - bufferStart);
   }
 
   /** See ByteSink. */
@@ -96,6 +101,15 @@ export class RequestParser {
   /** Nothing that comes now is a request. */
   stop(): void {
     this.#stopped = true;
+  }
+
+  /** Nothing comes any more. The request whose payload is not complete, if it was admitted. */
+  drop(): ServerRequest | undefined {
+    this.stop();
+    const request = this.receiving ? this.#request : undefined;
+    this.#request = undefined;
+    this.#stalled = false;
+    return request;
   }
 
   #header(): boolean {
@@ -128,19 +142,36 @@ export class RequestParser {
     }
     const wanted = request.payloadLength - this.#position;
     if (wanted > 0) this.#copyStaged(request, wanted);
-    if (this.#position < request.payloadLength) return false;
+    if (this.#position < request.payloadLength)
+      return this.#isFull(request) && this.#empty(request);
     this.#lean = request.payloadLength >= LARGE_BYTES;
     this.#request = undefined;
     this.#handler.arrived(request);
     return true;
   }
 
+  #isFull({ buffer, bufferStart }: ServerRequest): boolean {
+    return buffer !== undefined && this.#position - bufferStart === buffer.length;
+  }
+
+  #empty(request: ServerRequest): boolean {
+    if (!this.#handler.emptied(request)) {
+      this.#stalled = true;
+      return false;
+    }
+    request.bufferStart = this.#position;
+    return true;
+  }
+
   #copyStaged(request: ServerRequest, wanted: number): void {
     const inbox = this.#inbox;
-    const count = Math.min(inbox.length, wanted);
+    const { buffer, bufferStart } = request;
+    const position = this.#position - bufferStart;
+    const room = buffer === undefined ? wanted : buffer.length - position;
+    const count = Math.min(inbox.length, wanted, room);
     if (count === 0) return;
     const at = inbox.consume(count);
-    request.buffer?.set(inbox.bytes.subarray(at, at + count), this.#position);
+    buffer?.set(inbox.bytes.subarray(at, at + count), position);
     this.#position += count;
   }
 }

@@ -5,8 +5,9 @@ import { checkListenAddress } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { ended } from './failures.js';
-import type { NbdConnection, NbdHost } from './host.js';
+import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkCount, checkWait } from './limits.js';
+import { type BudgetPlan, MemoryBudget, planBudget } from './memory-budget.js';
 import { guarded, NbdService, type NbdServiceOptions } from './service.js';
 import { offeredTls, readKeys } from './start-tls.js';
 
@@ -14,17 +15,26 @@ import { offeredTls, readKeys } from './start-tls.js';
 export interface NbdServerOptions extends NbdServiceOptions {
   /** Default: no TLS. */
   readonly tls?: NbdServerTls;
-  /** Clients beyond this are hung up on. Default 100. */
+  /**
+   * Clients that have entered an export; more are hung up on. Default 100. Clients in the handshake do not count: there
+   * are at most 100, and a new one takes the place of the one that has been in it longest.
+   */
   readonly maxConnections?: number;
+  /**
+   * Bytes that all clients together may make the server hold for payloads and answers, at least 64 KiB for each of
+   * `maxConnections`. Default 256 MiB, or more where more than 1024 clients are allowed. Each has its share of it; what
+   * does not fit into that is carried out in pieces.
+   */
+  readonly maxMemory?: number;
   /** Hears why a client was hung up on: it broke the protocol, was too slow, or there were too many. */
   readonly onRefused?: (error: LacunaError) => void;
 }
 
 /**
- * Who serves clients beside the thread of the server, whose own service is given: a client goes to whoever has the
- * fewest.
+ * Who serves clients beside the thread of the server, whose own service and budget of memory are given: a client goes to
+ * the host with the fewest.
  */
-export type MakeHosts = (own: NbdHost) => readonly NbdHost[];
+export type MakeHosts = (own: NbdHost, budget: BudgetPlan) => readonly NbdHost[];
 
 /** How patiently a server ends. */
 export interface NbdServerCloseOptions {
@@ -33,6 +43,8 @@ export interface NbdServerCloseOptions {
 }
 
 const MAX_CONNECTIONS = 100;
+/** Memory and file descriptors of clients that have not shown yet that they mean it. */
+const MAX_HANDSHAKES = 100;
 const CLOSE_TIMEOUT_MS = 10_000;
 
 /**
@@ -46,9 +58,12 @@ const CLOSE_TIMEOUT_MS = 10_000;
 export class NbdServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #connections = new Set<NbdConnection>();
+  /** Those that have not entered an export, the oldest first. */
+  readonly #handshakes = new Set<NbdConnection>();
   readonly #service: NbdService;
   readonly #hosts: readonly NbdHost[];
   readonly #maxConnections: number;
+  readonly #budget: MemoryBudget;
   readonly #tls: NbdServerTls | undefined;
   readonly #onRefused: (error: LacunaError) => void;
   #address: NbdServerAddress | undefined;
@@ -59,15 +74,17 @@ export class NbdServer implements AsyncDisposable {
   /** @throws TypeError or RangeError when the options are not valid. */
   constructor(options: NbdServerOptions);
   /** @internal */
-  constructor(options: NbdServerOptions, others?: MakeHosts);
-  constructor(options: NbdServerOptions, others: MakeHosts = () => []) {
+  constructor(options: NbdServerOptions, others?: MakeHosts, threads?: number);
+  constructor(options: NbdServerOptions, others: MakeHosts = () => [], threads = 0) {
     const { tls, maxConnections = MAX_CONNECTIONS } = options;
     if (tls !== undefined) checkServerTls(tls);
     this.#tls = tls;
     this.#maxConnections = checkCount('maxConnections', maxConnections, 1, 2 ** 31);
     this.#onRefused = guarded(options.onRefused);
-    this.#service = new NbdService(options, offeredTls(tls));
-    this.#hosts = [this.#service, ...others(this.#service)];
+    const plan = planBudget(options.maxMemory, this.#maxConnections, threads);
+    this.#budget = new MemoryBudget(plan, 0);
+    this.#service = new NbdService(options, offeredTls(tls), this.#budget);
+    this.#hosts = [this.#service, ...others(this.#service, plan)];
     this.#server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) =>
       this.#accept(socket),
     );
@@ -170,22 +187,45 @@ export class NbdServer implements AsyncDisposable {
       socket.destroy();
       return;
     }
-    if (this.#connections.size >= this.#maxConnections) {
+    if (this.#budget.clients >= this.#maxConnections) {
       socket.destroy();
-      this.#onRefused(
-        new LacunaError('ERR_NBD_DISCONNECTED', `more than ${this.#maxConnections} clients`),
-      );
+      this.#onRefused(this.#tooMany());
       return;
     }
+    this.#makeRoom();
     const host = this.#hosts.reduce(lessBusy);
-    const connection: NbdConnection = host.accept(socket, (failure) =>
-      this.#closed(connection, failure),
-    );
+    const events: ClientEvents = {
+      entered: () => void this.#handshakes.delete(connection),
+      crowded: () => this.#refuse(connection, this.#tooMany()),
+      closed: (failure) => this.#closed(connection, failure),
+    };
+    const connection: NbdConnection = host.accept(socket, events);
     this.#connections.add(connection);
+    this.#handshakes.add(connection);
+  }
+
+  #tooMany(): LacunaError {
+    return new LacunaError('ERR_NBD_DISCONNECTED', `more than ${this.#maxConnections} clients`);
+  }
+
+  /** Ends the oldest handshake where there are too many: a client that means it is done in a moment. */
+  #makeRoom(): void {
+    if (this.#handshakes.size < MAX_HANDSHAKES) return;
+    const [oldest] = this.#handshakes;
+    this.#refuse(
+      oldest,
+      ended(`more than ${MAX_HANDSHAKES} clients have not completed the handshake`),
+    );
+  }
+
+  #refuse(connection: NbdConnection, failure: LacunaError): void {
+    this.#onRefused(failure);
+    connection.destroy(failure);
   }
 
   #closed(connection: NbdConnection, failure: unknown): void {
     this.#connections.delete(connection);
+    this.#handshakes.delete(connection);
     const faults = failure instanceof LacunaError && failure.code !== 'ERR_NBD_DISCONNECTED';
     if (faults) this.#onRefused(failure);
     if (this.#connections.size === 0) this.#whenEmpty?.();

@@ -3,8 +3,9 @@ import type { Offer } from './agreement.js';
 import { BufferPool } from './buffer-pool.js';
 import { type ConnectionOptions, ServerConnection } from './connection.js';
 import type { NbdExportOptions } from './export.js';
-import type { NbdConnection, NbdHost } from './host.js';
+import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkWait, type NbdServerLimits, resolveLimits } from './limits.js';
+import type { MemoryBudget } from './memory-budget.js';
 import { ServedExport } from './served-export.js';
 import { type OfferedTls, type ServerKeys, tlsOptions } from './start-tls.js';
 
@@ -35,7 +36,7 @@ export class NbdService implements NbdHost {
   #options: ConnectionOptions;
 
   /** @throws TypeError or RangeError when the options are not valid. */
-  constructor(options: NbdServiceOptions, tls: OfferedTls) {
+  constructor(options: NbdServiceOptions, tls: OfferedTls, budget: MemoryBudget) {
     const { idleTimeoutMs = 0, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS } = options;
     const limits = resolveLimits(options.limits);
     this.offer = { exports: servedExports(options.exports, limits.maxPayload), tls };
@@ -44,6 +45,7 @@ export class NbdService implements NbdHost {
       pool: new BufferPool(),
       offer: this.offer,
       tls: undefined,
+      budget,
       handshakeTimeoutMs: checkWait('handshakeTimeoutMs', handshakeTimeoutMs),
       idleTimeoutMs: checkWait('idleTimeoutMs', idleTimeoutMs),
       onDeviceError: guarded(options.onDeviceError),
@@ -58,10 +60,14 @@ export class NbdService implements NbdHost {
     if (keys !== undefined) this.#options = { ...this.#options, tls: tlsOptions(keys) };
   }
 
-  accept(socket: Socket, closed: (failure: unknown) => void): NbdConnection {
-    const connection: NbdConnection = new ServerConnection(socket, this.#options, (failure) => {
-      this.#connections.delete(connection);
-      closed(failure);
+  accept(socket: Socket, events: ClientEvents): NbdConnection {
+    const connection: NbdConnection = new ServerConnection(socket, this.#options, {
+      entered: () => events.entered(),
+      crowded: () => events.crowded(),
+      closed: (failure) => {
+        this.#connections.delete(connection);
+        events.closed(failure);
+      },
     });
     this.#connections.add(connection);
     return connection;

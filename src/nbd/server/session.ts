@@ -3,7 +3,8 @@
  * the connection, which it can pause.
  *
  * A client that sends more than it may have in flight, or that does not take its answers, is not read from
- * until it does: it waits, and nobody else does.
+ * until it does: it waits, and nobody else does. Where the budget of all clients has not the memory for a request,
+ * that is carried out alone, and in pieces.
  */
 import { LacunaError } from '../../errors/index.js';
 import { Watchdog } from '../../util/index.js';
@@ -11,11 +12,12 @@ import type { ByteSink } from '../stream/byte-sink.js';
 import { Outbox, type Sender } from '../stream/outbox.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import type { Entered } from './agreement.js';
-import type { BufferPool } from './buffer-pool.js';
-import { execute, type Workplace } from './commands.js';
-import { wireErrno } from './failures.js';
+import { type BufferPool, bufferBytes } from './buffer-pool.js';
+import { execute, type Workplace, writePiece } from './commands.js';
+import { ended, wireErrno } from './failures.js';
 import { Holes } from './holes.js';
 import type { NbdServerLimits } from './limits.js';
+import type { MemoryAccount } from './memory-budget.js';
 import { Replies } from './replies.js';
 import { ServerRequest } from './request.js';
 import { RequestParser } from './request-parser.js';
@@ -44,6 +46,8 @@ export interface SessionOptions {
 const BLOCK_BYTES = 128 * 1024;
 /** Answers that wait for the socket: enough to keep it busy, little enough to stay in the cache. */
 const MAX_UNSENT = 1024 * 1024;
+/** Of those, headers and small answers, whose memory nobody counts. */
+const MAX_UNSENT_SMALL = 256 * 1024;
 /** Bytes of requests begun in one turn of the event loop; then other connections have theirs. */
 const TURN_BYTES = 1024 * 1024;
 /** A client that has said goodbye and does not take what it asked before is waited for so long. */
@@ -58,6 +62,7 @@ export class ServerSession implements ByteSink {
   readonly #outbox: Outbox;
   readonly #parser: RequestParser;
   readonly #work: Workplace;
+  readonly #account: MemoryAccount;
   #watchdog: Watchdog;
   readonly #abort = new AbortController();
   readonly #idle: ServerRequest[] = [];
@@ -65,16 +70,25 @@ export class ServerSession implements ByteSink {
   #inFlight = 0;
   #bytes = 0;
   #turnBytes = 0;
+  /** A request is carried out in pieces: no other begins meanwhile. */
+  #inPieces = false;
   #turn: NodeJS.Immediate | undefined;
   #advancing = false;
   /** No more requests are taken; the connection ends when all is answered. */
   #closing = false;
   #ended = false;
 
-  constructor(connection: SessionConnection, entered: Entered, options: SessionOptions) {
+  /** @param account the memory that it may hold; its place is given back when the connection is gone */
+  constructor(
+    connection: SessionConnection,
+    entered: Entered,
+    options: SessionOptions,
+    account: MemoryAccount,
+  ) {
     const { export: served, structured, extended, contexts } = entered;
     const { limits } = options;
     this.#connection = connection;
+    this.#account = account;
     this.#options = options;
     this.#rules = {
       size: served.size,
@@ -89,7 +103,6 @@ export class ServerSession implements ByteSink {
       replies: new Replies(this.#outbox, { structured, extended }),
       structured: structured || extended,
       contexts,
-      maxExtents: limits.maxExtents,
       holes: served.tellsHoles ? new Holes(served.device) : undefined,
       signal: this.#abort.signal,
     };
@@ -98,6 +111,7 @@ export class ServerSession implements ByteSink {
       {
         blank: () => this.#idle.pop() ?? new ServerRequest(this.#free),
         admit: (request) => this.#admit(request),
+        emptied: (request) => this.#emptied(request),
         arrived: (request) => this.#arrived(request),
       },
       extended,
@@ -118,9 +132,10 @@ export class ServerSession implements ByteSink {
   closed(): void {
     this.#ended = true;
     this.#watchdog.stop();
-    this.#parser.stop();
+    this.#parser.drop()?.release();
     clearImmediate(this.#turn);
     this.#abort.abort();
+    this.#account.leave();
   }
 
   /** Answers what has arrived, then ends the connection. */
@@ -136,31 +151,82 @@ export class ServerSession implements ByteSink {
   #admit(request: ServerRequest): boolean {
     if (request.cost < 0) this.#assess(request);
     const { maxRequests, maxBytes } = this.#options.limits;
+    const isAlone = this.#inFlight === 0;
     const room =
-      this.#inFlight === 0 ||
-      (this.#inFlight < maxRequests && this.#bytes + request.cost <= maxBytes);
-    if (!room || this.#turnBytes >= TURN_BYTES || this.#outbox.unsent >= MAX_UNSENT) return false;
+      isAlone || (this.#inFlight < maxRequests && this.#bytes + request.cost <= maxBytes);
+    if (!room || this.#inPieces || this.#turnBytes >= TURN_BYTES || this.#isClogged) return false;
+    if (!this.#account.take(request.memory)) {
+      if (!isAlone) return false;
+      this.#divide(request);
+    }
     this.#inFlight++;
     this.#bytes += request.cost;
     this.#turnBytes += request.cost;
     this.#turn ??= setImmediate(() => this.#endTurn());
-    const size = memoryOf(request);
+    const size = Math.min(memoryOf(request), request.memory);
     request.buffer = size > 0 ? this.#options.pool.take(size) : undefined;
+    request.hold();
     return true;
+  }
+
+  /** The socket has not taken what it was given before. */
+  get #isClogged(): boolean {
+    return this.#outbox.unsent >= MAX_UNSENT || this.#outbox.unsentSmall >= MAX_UNSENT_SMALL;
   }
 
   #assess(request: ServerRequest): void {
     request.refusal = refusalOf(request, this.#rules);
-    const extentBytes = this.#rules.extended ? 16 : 8;
-    const status = request.command === Command.blockStatus && request.refusal === undefined;
-    const extents = (request.flags & CommandFlag.requestOne) !== 0 ? 1 : this.#work.maxExtents;
+    request.cost = memoryOf(request);
+    request.memory = request.cost === 0 ? 0 : bufferBytes(request.cost);
+    const isStatus = request.command === Command.blockStatus && request.refusal === undefined;
+    if (!isStatus) return;
     // What the longest answer would take; it is known only when it is there.
-    const answer = status ? extents * extentBytes * this.#work.contexts.length : 0;
-    request.cost = memoryOf(request) + answer;
+    request.maxExtents =
+      (request.flags & CommandFlag.requestOne) !== 0 ? 1 : this.#options.limits.maxExtents;
+    const answer = request.maxExtents * this.#extentBytes;
+    request.cost += answer;
+    request.memory += answer;
+  }
+
+  /** Bytes of one extent in each context. */
+  get #extentBytes(): number {
+    return (this.#rules.extended ? 16 : 8) * this.#work.contexts.length;
+  }
+
+  /** Makes do with the memory that this client always has. */
+  #divide(request: ServerRequest): void {
+    request.inPieces = true;
+    this.#inPieces = true;
+    request.memory = this.#account.ownBytes;
+    this.#account.take(request.memory);
+    if (request.command !== Command.blockStatus) return;
+    const left = request.memory - STATUS_PAYLOAD_BYTES;
+    request.maxExtents = Math.max(1, Math.floor(left / this.#extentBytes));
+  }
+
+  /** Writes what is in the buffer of a payload that goes on; true once that is done. */
+  #emptied(request: ServerRequest): boolean {
+    if (request.emptied) {
+      request.emptied = false;
+      return true;
+    }
+    if (request.emptying) return false;
+    request.emptying = true;
+    request.hold();
+    new Promise<void>((resolve) => resolve(writePiece(request, this.#work)))
+      .catch((error) => {
+        request.failure ??= error;
+      })
+      .then(() => {
+        request.emptying = false;
+        request.emptied = true;
+        request.release();
+        this.#progress();
+      });
+    return false;
   }
 
   #arrived(request: ServerRequest): void {
-    request.hold();
     if (request.command === Command.disconnect) {
       this.#parser.stop();
       request.release();
@@ -180,20 +246,25 @@ export class ServerSession implements ByteSink {
 
   #failed(request: ServerRequest, error: unknown): void {
     if (this.#ended) return;
+    this.#options.onDeviceError(error);
+    if (request.answering) {
+      this.#connection.destroy(ended('a read failed whose answer had begun', error));
+      return;
+    }
     const errno = wireErrno(error);
     const { command, offset, length } = request;
     // The device's own message may tell a stranger where its file lies.
     const text = `command ${command} failed on ${length} bytes at ${offset}: ${errno}`;
     this.#work.replies.fail(request, errno, text);
-    this.#options.onDeviceError(error);
   }
 
   #finish(request: ServerRequest): void {
     this.#inFlight--;
     this.#bytes -= request.cost;
     if (request.buffer !== undefined) this.#options.pool.giveBack(request.buffer);
-    request.buffer = undefined;
-    request.cost = -1;
+    this.#account.giveBack(request.memory);
+    if (request.inPieces) this.#inPieces = false;
+    request.reset();
     this.#idle.push(request);
     this.#progress();
   }

@@ -45,8 +45,14 @@ export interface TlsEvents {
  * whatever else than a ClientHello comes first makes it fail.
  */
 export function startTls(socket: Duplex, options: TlsOptions, events: TlsEvents): void {
-  const server = createServer({ ...options, handshakeTimeout: NEVER_MS, allowHalfOpen: true });
-  server.on('secureConnection', (secured) => events.secured(secured));
+  const server = createServer({ ...options, handshakeTimeout: NEVER_MS });
+  // What TLS makes of it takes this over from it.
+  socket.allowHalfOpen = false;
+  server.on('secureConnection', (secured) => {
+    // Before TLS stands, a client that ends its side has left; now it may still wait for answers.
+    secured.allowHalfOpen = true;
+    events.secured(secured);
+  });
   server.on('tlsClientError', (cause) => events.failed(ended('TLS could not be started', cause)));
   server.emit('connection', socket);
 }

@@ -35,6 +35,7 @@ export class Outbox {
   #block: Block;
   #corked = false;
   #unsent = 0;
+  #unsentSmall = 0;
 
   /**
    * @param blockBytes bytes of a block
@@ -50,6 +51,11 @@ export class Outbox {
   /** Bytes that were queued and that the socket has not taken. */
   get unsent(): number {
     return this.#unsent;
+  }
+
+  /** Those of them that lie in blocks, the outbox's own memory. */
+  get unsentSmall(): number {
+    return this.#unsentSmall;
   }
 
   /** Memory of the current block, for {@link reserve}'s answer. */
@@ -68,6 +74,7 @@ export class Outbox {
     const at = this.#block.end;
     this.#block.end += count;
     this.#unsent += count;
+    this.#unsentSmall += count;
     return at;
   }
 
@@ -107,6 +114,7 @@ export class Outbox {
     this.#sender.write(piece, () => {
       block.held--;
       this.#unsent -= piece.length;
+      this.#unsentSmall -= piece.length;
       this.#reuse(block);
       this.#onSent();
     });

@@ -3,6 +3,7 @@ import type { NbdExportOptions } from 'lacuna/nbd';
 import type { Entered, Offer, Outcome } from '#dist/nbd/server/agreement.js';
 import { BufferPool } from '#dist/nbd/server/buffer-pool.js';
 import { resolveLimits } from '#dist/nbd/server/limits.js';
+import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
 import { negotiate, negotiateInTls } from '#dist/nbd/server/negotiation.js';
 import { ServedExport } from '#dist/nbd/server/served-export.js';
 import { ServerSession, type SessionConnection } from '#dist/nbd/server/session.js';
@@ -67,6 +68,7 @@ export class Talk {
       },
       done: (outcome) => {
         this.outcome = outcome;
+        if ('answer' in outcome) this.#said = concat(this.#said, outcome.answer);
       },
       failed: (failure) => {
         this.failure = failure as LacunaError;
@@ -171,6 +173,7 @@ export interface Reply {
 /** A transmission without a socket. */
 export class Transmission implements SessionConnection {
   readonly session: ServerSession;
+  readonly budget: MemoryBudget;
   readonly deviceErrors: unknown[] = [];
   failure: unknown;
   paused = false;
@@ -186,7 +189,9 @@ export class Transmission implements SessionConnection {
     entered: Partial<Entered> = {},
     limits: Parameters<typeof resolveLimits>[0] = undefined,
     idleTimeoutMs = 0,
+    budget = new MemoryBudget(planBudget(undefined, 100, 0), 0),
   ) {
+    this.budget = budget;
     const each = entered.export ?? served();
     const agreed = { structured: true, extended: false, contexts: each.contexts };
     this.session = new ServerSession(
@@ -198,6 +203,7 @@ export class Transmission implements SessionConnection {
         idleTimeoutMs,
         onDeviceError: (error) => this.deviceErrors.push(error),
       },
+      this.budget.open()!,
     );
   }
 

@@ -164,17 +164,20 @@ test('small answers that the socket has not taken are not written over', async (
   transmission.holds = true;
   // More than one block of answers, and less than what may wait.
   const length = 10_000;
-  for (let cookie = 0; cookie < 60; cookie++) {
+  const count = 25;
+  for (let cookie = 0; cookie < count; cookie++) {
     await transmission.say(request(READ, { cookie, offset: cookie * length, length }));
     await settle();
   }
   transmission.release();
   await settle();
   const answer = Buffer.from(transmission.take());
-  expect(answer.length).toBe(60 * (16 + length));
-  const cookies = Array.from({ length: 60 }, (_, i) => answer.readUInt32BE(i * (16 + length) + 12));
-  expect(cookies).toEqual(Array.from({ length: 60 }, (_, i) => i));
-  for (let i = 0; i < 60; i++) {
+  expect(answer.length).toBe(count * (16 + length));
+  const cookies = Array.from({ length: count }, (_, i) =>
+    answer.readUInt32BE(i * (16 + length) + 12),
+  );
+  expect(cookies).toEqual(Array.from({ length: count }, (_, i) => i));
+  for (let i = 0; i < count; i++) {
     const at = i * (16 + length);
     const offset = answer.readUInt32BE(at + 12) * length;
     const expected = pattern(SIZE).subarray(offset, offset + length);
