@@ -3,6 +3,7 @@ import type { DeviceDescription } from '../block/index.js';
 import { checkCount, guarded, NbdServer } from '../nbd/server/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
 import type { ServedDevice, ServeOptions } from './options.js';
+import { counterCells, countersOf } from './shared-counters.js';
 import { ThreadHost } from './thread-host.js';
 import { workOf } from './work.js';
 
@@ -22,7 +23,8 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
   if (copyDescriptor === undefined) return new NbdServer(options);
   const work = workOf(options);
   const onDeviceError = guarded(options.onDeviceError);
-  const common = { work, copyDescriptor, onDeviceError };
+  const cells = counterCells(1 + threads);
+  const common = { work, cells, copyDescriptor, onDeviceError };
   return new NbdServer(
     options,
     (own, plan) =>
@@ -31,7 +33,7 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
         { length: threads },
         (_, i) => new ThreadHost({ ...common, own, plan, thread: i + 1 }),
       ),
-    threads,
+    countersOf(cells, 0),
   );
 }
 

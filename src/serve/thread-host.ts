@@ -8,6 +8,7 @@ import type {
   ServerKeys,
 } from '../nbd/server/index.js';
 import type { CopyDescriptor } from './copy-descriptor.js';
+import type { CounterCells } from './shared-counters.js';
 import { Thread } from './thread.js';
 import type { ServingWork } from './work.js';
 
@@ -15,8 +16,9 @@ export interface ThreadHostOptions {
   /** Serves in the server's own thread. */
   readonly own: NbdHost;
   readonly work: ServingWork;
-  /** What all threads count together, and which of them this is. */
+  /** The memory of all clients, what all threads count together, and which of them this is. */
   readonly plan: BudgetPlan;
+  readonly cells: CounterCells;
   readonly thread: number;
   readonly copyDescriptor: CopyDescriptor;
   /** Never throws. */
@@ -66,10 +68,11 @@ export class ThreadHost implements NbdHost {
   }
 
   #begin(): Thread {
-    const { work, plan, thread, own, onDeviceError } = this.#options;
+    const { work, plan, cells, thread, own, onDeviceError } = this.#options;
     return new Thread({
       work,
       plan,
+      cells,
       thread,
       keys: this.#keys,
       own,

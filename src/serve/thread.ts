@@ -7,24 +7,25 @@ import {
   type WorkerOptions,
 } from 'node:worker_threads';
 import { fromWire, LacunaError, type WireError } from '../errors/index.js';
-import {
-  type BudgetPlan,
-  type ClientEvents,
-  forgetThread,
-  type NbdConnection,
-  type NbdHost,
-  type ServerKeys,
+import type {
+  BudgetPlan,
+  ClientEvents,
+  NbdConnection,
+  NbdHost,
+  ServerKeys,
 } from '../nbd/server/index.js';
 import { afterWaiting } from '../util/index.js';
 import { HandedClient } from './handed-client.js';
 import type { FromThread, ToThread } from './messages.js';
+import { type CounterCells, forgetThread } from './shared-counters.js';
 import type { ServingWork } from './work.js';
 import type { ThreadTask } from './worker.js';
 
 export interface ThreadOptions {
   readonly work: ServingWork;
-  /** What all threads count together, and which of them this is. */
+  /** The memory of all clients, what all threads count together, and which of them this is. */
   readonly plan: BudgetPlan;
+  readonly cells: CounterCells;
   readonly thread: number;
   readonly keys: ServerKeys | undefined;
   /** Serves the clients that the thread cannot take. */
@@ -95,7 +96,7 @@ export class Thread {
     // What it said last may still be on its way.
     for (let rest = this.#next(); rest !== undefined; rest = this.#next()) this.#hear(rest);
     this.#port.close();
-    forgetThread(this.#options.plan, this.#options.thread);
+    forgetThread(this.#options.cells, this.#options.thread);
     const lost = lostTo(this.#failure ?? cause);
     for (const client of this.#clients.values()) client.lost(lost, this.#options.own);
     this.#clients.clear();
@@ -104,8 +105,8 @@ export class Thread {
 
   /** Resolves when the thread is no more, and does nothing any more with what it was given, to what it threw. */
   async #live(port: MessagePort): Promise<unknown> {
-    const { work, plan, thread, keys } = this.#options;
-    const workerData: ThreadTask = { work, plan, thread, keys, port };
+    const { work, plan, cells, thread, keys } = this.#options;
+    const workerData: ThreadTask = { work, plan, cells, thread, keys, port };
     const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
     const worker = new Worker(url, { workerData, transferList: [port], ...forFiles() });
     this.#leave = () => worker.unref();

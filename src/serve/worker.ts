@@ -13,19 +13,21 @@ import {
   type ServerKeys,
 } from '../nbd/server/index.js';
 import type { FromThread, ToThread } from './messages.js';
+import { type CounterCells, countersOf } from './shared-counters.js';
 import type { BitmapAgain, ServingWork } from './work.js';
 
 export interface ThreadTask {
   readonly work: ServingWork;
-  /** What all threads count together, and which of them this is. */
+  /** The memory of all clients, what all threads count together, and which of them this is. */
   readonly plan: BudgetPlan;
+  readonly cells: CounterCells;
   readonly thread: number;
   readonly keys: ServerKeys | undefined;
   /** Hears {@link ToThread}, and tells {@link FromThread}. */
   readonly port: MessagePort;
 }
 
-async function serve({ work, plan, thread, keys, port }: ThreadTask): Promise<void> {
+async function serve({ work, plan, cells, thread, keys, port }: ThreadTask): Promise<void> {
   const tell = (message: FromThread) => port.postMessage(message);
   const held = new Held();
   try {
@@ -34,7 +36,7 @@ async function serve({ work, plan, thread, keys, port }: ThreadTask): Promise<vo
       const opened = await held.open(device);
       exports.push({ name, description, device: opened, bitmaps: held.attach(bitmaps) });
     }
-    const budget = new MemoryBudget(plan, thread);
+    const budget = new MemoryBudget(plan, countersOf(cells, thread));
     const onDeviceError = (error: unknown) => tell({ type: 'deviceError', error: toWire(error) });
     const service = new NbdService({ ...work, exports, onDeviceError }, work.tls, budget);
     service.start(keys);

@@ -8,7 +8,12 @@ export type {
 } from './export.js';
 export type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 export { checkCount, type NbdServerLimits } from './limits.js';
-export { type BudgetPlan, forgetThread, MemoryBudget } from './memory-budget.js';
+export {
+  type BudgetCounter,
+  type BudgetCounters,
+  type BudgetPlan,
+  MemoryBudget,
+} from './memory-budget.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
 export { guarded, NbdService, type NbdServiceOptions } from './service.js';
 export { descriptorOf } from './socket-handle.js';

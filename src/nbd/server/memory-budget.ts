@@ -24,29 +24,32 @@ const LEAST_BYTES_EACH = 64 * KiB;
 const OWN_SHARE = 4;
 const MOST_OWN_BYTES = MiB;
 
-/** What threads need to count together; plain data that shares its memory. */
+/** What a budget consists of; plain data. */
 export interface BudgetPlan {
-  readonly cells: Int32Array;
   readonly ownPages: number;
   readonly commonPages: number;
   readonly maxClients: number;
 }
 
-/** Cells: those of all threads together, and behind them those of each thread. */
-const PAGES = 0;
-const CLIENTS = 1;
-const CELLS_EACH = 2;
+/** A number that all threads change together. */
+export interface BudgetCounter {
+  get(): number;
+  /** Returns what it was before. */
+  add(change: number): number;
+}
+
+export interface BudgetCounters {
+  /** Pages of the common part that are held. */
+  readonly pages: BudgetCounter;
+  /** Clients that have a place. */
+  readonly clients: BudgetCounter;
+}
 
 /**
  * @param maxMemory bytes; undefined for what fits the number of clients
- * @param threads threads that will count beside the calling one
  * @throws RangeError
  */
-export function planBudget(
-  maxMemory: number | undefined,
-  maxClients: number,
-  threads: number,
-): BudgetPlan {
+export function planBudget(maxMemory: number | undefined, maxClients: number): BudgetPlan {
   const least = Math.max(MiB, LEAST_BYTES_EACH * maxClients);
   const bytes = maxMemory ?? Math.max(DEFAULT_BYTES, DEFAULT_BYTES_EACH * maxClients);
   checkCount('maxMemory', bytes, least, Number.MAX_SAFE_INTEGER);
@@ -54,72 +57,65 @@ export function planBudget(
   // A power of two, as buffers are.
   const ownPages = 2 ** Math.floor(Math.log2(ownBytes / PAGE_BYTES));
   const commonPages = Math.floor(bytes / PAGE_BYTES) - ownPages * maxClients;
-  return {
-    cells: new Int32Array(new SharedArrayBuffer(4 * CELLS_EACH * (2 + threads))),
-    ownPages,
-    commonPages: Math.min(commonPages, MOST_PAGES),
-    maxClients,
-  };
+  return { ownPages, commonPages: Math.min(commonPages, MOST_PAGES), maxClients };
 }
 
 /** The budget, as one of the threads that count has it. */
 export class MemoryBudget {
   readonly #plan: BudgetPlan;
-  readonly #thread: number;
+  readonly #counters: BudgetCounters;
 
-  /** @param thread which of the planned ones, from 0 */
-  constructor(plan: BudgetPlan, thread: number) {
+  /** @param counters those that all threads share; default: there is one thread */
+  constructor(
+    plan: BudgetPlan,
+    counters: BudgetCounters = { pages: new Counter(), clients: new Counter() },
+  ) {
     this.#plan = plan;
-    this.#thread = thread;
+    this.#counters = counters;
   }
 
   /** Clients that have a place. */
   get clients(): number {
-    return Atomics.load(this.#plan.cells, CLIENTS);
+    return this.#counters.clients.get();
   }
 
   /** Bytes that clients hold beyond what is their own. */
   get commonBytes(): number {
-    return Atomics.load(this.#plan.cells, PAGES) * PAGE_BYTES;
+    return this.#counters.pages.get() * PAGE_BYTES;
   }
 
   /** A place for one more client; undefined where there is none. */
   open(): MemoryAccount | undefined {
-    const { cells, ownPages, commonPages, maxClients } = this.#plan;
-    if (Atomics.add(cells, CLIENTS, 1) >= maxClients) {
-      Atomics.sub(cells, CLIENTS, 1);
-      return undefined;
-    }
-    this.#note(CLIENTS, 1);
+    const { ownPages, commonPages, maxClients } = this.#plan;
+    const { pages, clients } = this.#counters;
+    if (!takeOf(clients, 1, maxClients)) return undefined;
     return new MemoryAccount(ownPages, {
-      take: (pages, held) => {
-        if (held > commonPages / Math.max(this.clients, 1)) return false;
-        if (Atomics.add(cells, PAGES, pages) + pages > commonPages) {
-          Atomics.sub(cells, PAGES, pages);
-          return false;
-        }
-        this.#note(PAGES, pages);
-        return true;
-      },
-      giveBack: (pages) => this.#count(PAGES, -pages),
-      leave: () => this.#count(CLIENTS, -1),
+      take: (count, held) =>
+        held <= commonPages / clients.get() && takeOf(pages, count, commonPages),
+      giveBack: (count) => void pages.add(-count),
+      leave: () => void clients.add(-1),
     });
-  }
-
-  #count(cell: number, change: number): void {
-    Atomics.add(this.#plan.cells, cell, change);
-    this.#note(cell, change);
-  }
-
-  #note(cell: number, change: number): void {
-    Atomics.add(this.#plan.cells, CELLS_EACH * (1 + this.#thread) + cell, change);
   }
 }
 
-/** Takes back what a thread that is no more has left. */
-export function forgetThread({ cells }: BudgetPlan, thread: number): void {
-  for (const cell of [PAGES, CLIENTS]) {
-    Atomics.sub(cells, cell, Atomics.exchange(cells, CELLS_EACH * (1 + thread) + cell, 0));
+/** Counts `count` more, where there are at most `most` then. */
+function takeOf(counter: BudgetCounter, count: number, most: number): boolean {
+  if (counter.add(count) + count <= most) return true;
+  counter.add(-count);
+  return false;
+}
+
+class Counter implements BudgetCounter {
+  #value = 0;
+
+  get(): number {
+    return this.#value;
+  }
+
+  add(change: number): number {
+    const before = this.#value;
+    this.#value += change;
+    return before;
   }
 }
 

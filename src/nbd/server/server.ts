@@ -7,7 +7,7 @@ import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { ended } from './failures.js';
 import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkCount, checkWait } from './limits.js';
-import { type BudgetPlan, MemoryBudget, planBudget } from './memory-budget.js';
+import { type BudgetCounters, type BudgetPlan, MemoryBudget, planBudget } from './memory-budget.js';
 import { guarded, NbdService, type NbdServiceOptions } from './service.js';
 import { offeredTls, readKeys } from './start-tls.js';
 
@@ -74,15 +74,15 @@ export class NbdServer implements AsyncDisposable {
   /** @throws TypeError or RangeError when the options are not valid. */
   constructor(options: NbdServerOptions);
   /** @internal */
-  constructor(options: NbdServerOptions, others?: MakeHosts, threads?: number);
-  constructor(options: NbdServerOptions, others: MakeHosts = () => [], threads = 0) {
+  constructor(options: NbdServerOptions, others?: MakeHosts, counters?: BudgetCounters);
+  constructor(options: NbdServerOptions, others: MakeHosts = () => [], counters?: BudgetCounters) {
     const { tls, maxConnections = MAX_CONNECTIONS } = options;
     if (tls !== undefined) checkServerTls(tls);
     this.#tls = tls;
     this.#maxConnections = checkCount('maxConnections', maxConnections, 1, 2 ** 31);
     this.#onRefused = guarded(options.onRefused);
-    const plan = planBudget(options.maxMemory, this.#maxConnections, threads);
-    this.#budget = new MemoryBudget(plan, 0);
+    const plan = planBudget(options.maxMemory, this.#maxConnections);
+    this.#budget = new MemoryBudget(plan, counters);
     this.#service = new NbdService(options, offeredTls(tls), this.#budget);
     this.#hosts = [this.#service, ...others(this.#service, plan)];
     this.#server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) =>

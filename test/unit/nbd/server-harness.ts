@@ -189,7 +189,7 @@ export class Transmission implements SessionConnection {
     entered: Partial<Entered> = {},
     limits: Parameters<typeof resolveLimits>[0] = undefined,
     idleTimeoutMs = 0,
-    budget = new MemoryBudget(planBudget(undefined, 100, 0), 0),
+    budget = new MemoryBudget(planBudget(undefined, 100)),
   ) {
     this.budget = budget;
     const each = entered.export ?? served();

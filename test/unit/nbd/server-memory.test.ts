@@ -2,8 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
-import { forgetThread, MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
+import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
 import { Command } from '#dist/nbd/wire/constants.js';
+import { counterCells, countersOf, forgetThread } from '#dist/serve/shared-counters.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { concat } from '../../support/hostile-nbd-wire.js';
 import {
@@ -23,7 +24,7 @@ const FUA = 1;
 const ERROR = 0x8001;
 
 /** 16 clients at most, with 16 KiB each of their own and 768 KiB for all. */
-const smallBudget = () => new MemoryBudget(planBudget(MiB, 16, 0), 0);
+const smallBudget = () => new MemoryBudget(planBudget(MiB, 16));
 
 /** A budget whose common part another client holds. */
 function taken(): MemoryBudget {
@@ -81,18 +82,19 @@ describe('the budget', () => {
   });
 
   test('counts what threads hold together, and forgets a thread that is no more', () => {
-    const plan = planBudget(MiB, 16, 2);
-    const [own, thread] = [new MemoryBudget(plan, 0), new MemoryBudget(plan, 2)];
+    const plan = planBudget(MiB, 16);
+    const cells = counterCells(3);
+    const [own, thread] = [0, 2].map((i) => new MemoryBudget(plan, countersOf(cells, i)));
     own.open()!.take(116 * KiB);
     thread.open()!.take(216 * KiB);
     expect([own.clients, own.commonBytes]).toEqual([2, 300 * KiB]);
-    forgetThread(plan, 2);
+    forgetThread(cells, 2);
     expect([own.clients, own.commonBytes]).toEqual([1, 100 * KiB]);
   });
 
   test('refuses less than 64 KiB a client', () => {
-    expect(() => planBudget(100 * 64 * KiB - 1, 100, 0)).toThrow(RangeError);
-    expect(() => planBudget(100 * 64 * KiB, 100, 0)).not.toThrow();
+    expect(() => planBudget(100 * 64 * KiB - 1, 100)).toThrow(RangeError);
+    expect(() => planBudget(100 * 64 * KiB, 100)).not.toThrow();
   });
 });
 
