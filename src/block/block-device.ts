@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 
 /** What the kernel tells of a block device. */
 export interface Geometry {
@@ -28,6 +28,47 @@ export function geometryOf(rdev: number): Geometry {
     }
   }
   return { size, sector: SYSFS_SECTOR };
+}
+
+/**
+ * Files of sysfs whose text stands for one disk, whatever name or number it gets when the machine starts anew; of those
+ * that a device has, the first counts.
+ */
+const LASTING_NAMES = ['dm/uuid', 'md/uuid', 'wwid', 'device/wwid', 'serial', 'device/serial'];
+
+/**
+ * What tells a block device from every other one, also after the machine has started anew where the disk has a name of
+ * its own (a serial number, a world wide name, a UUID). Where it has none, the text holds until the next start: then
+ * nobody knows whether it is the same disk.
+ */
+export function lastingNameOf(rdev: number, sysfs = '/sys/dev/block'): string {
+  const folder = `${sysfs}/${deviceNumber(rdev)}`;
+  const partition = textOf(`${folder}/partition`);
+  const disk = partition === undefined ? folder : `${folder}/..`;
+  const part =
+    partition === undefined ? '' : `, partition ${partition} at ${textOf(`${folder}/start`)}`;
+  const file = textOf(`${disk}/loop/backing_file`);
+  if (file !== undefined)
+    return `${file} (${inodeOf(file)}) from ${textOf(`${disk}/loop/offset`)}${part}`;
+  for (const name of LASTING_NAMES) {
+    const text = textOf(`${disk}/${name}`);
+    if (text) return `${text}${part}`;
+  }
+  const start = textOf('/proc/sys/kernel/random/boot_id');
+  return `${deviceNumber(rdev)}, number ${textOf(`${disk}/diskseq`)} since start ${start}${part}`;
+}
+
+function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}
+
+function inodeOf(path: string): string {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return stat === undefined ? 'gone' : `inode ${stat.ino}`;
 }
 
 /** `major:minor`, unpacked as the C library's macros do. */

@@ -1,3 +1,4 @@
+export { lastingNameOf } from './block-device.js';
 export type {
   CommonDescription,
   DeviceDescription,

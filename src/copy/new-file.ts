@@ -54,7 +54,8 @@ export function newRawFile(
   return {
     filename: description.filename,
     isZero: true,
-    binding: {},
+    // The same name and the same notes may be used for an image the next time.
+    binding: { "target's format": 'raw' },
     keepsBack: false,
     make: (path, how) =>
       // A raw file has no metadata: the name is refused there.

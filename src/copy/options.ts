@@ -148,7 +148,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   /**
    * A file that keeps what remains, so that a copy that was stopped by whatever can go on: where it does not exist
    * it is begun, where it does the copy goes on from it, and when the copy is complete it is removed. It is bound to
-   * source, target and bitmap. The source must hold the same bytes in every run.
+   * source, target and bitmap, with every file below the two. The source must hold the same bytes in every run.
    */
   resume?: string;
   /**

@@ -65,7 +65,8 @@ const OPERATIONS: ResumeFileOperations = {
 };
 
 const KIND = 'lacuna-resume';
-const VERSION = 1;
+/** To be raised with what binds a copy: notes that bind less must not be gone on from. */
+const VERSION = 2;
 
 export class ResumeFile {
   readonly path: string;
@@ -128,7 +129,7 @@ export class ResumeFile {
           this.#isMade = true;
           return undefined;
         }
-        const state = decodeState(bitmaps.identity);
+        const state = decodeState(this.path, bitmaps.identity);
         if (state === undefined) throw damaged(this.path);
         if (bitmaps.size !== size) throw otherSize(this.path);
         return { state, data: bitmaps.load('data'), zero: bitmaps.load('zero') };
@@ -288,14 +289,15 @@ function decodePlanned(text: string): PlannedFile | undefined {
 }
 
 /** Undefined for what is no state; whatever the text is, the result is sound. */
-function decodeState(text: string): CopyState | undefined {
+function decodeState(filename: string, text: string): CopyState | undefined {
   let value: Record<string, unknown>;
   try {
     value = JSON.parse(text);
   } catch {
     return undefined;
   }
-  if (!isObject(value) || value[KIND] !== VERSION) return undefined;
+  if (!isObject(value) || !Number.isSafeInteger(value[KIND])) return undefined;
+  if (value[KIND] !== VERSION) throw ofOtherVersion(filename);
   const { binding, made, targetIsZero, plannedBytes, totalBytes } = value;
   if (!isTexts(binding) || typeof targetIsZero !== 'boolean') return undefined;
   if (!isBytes(plannedBytes) || !isBytes(totalBytes)) return undefined;
@@ -332,8 +334,13 @@ function otherSize(path: string): LacunaError {
 }
 
 function damaged(path: string, cause?: unknown): LacunaError {
-  const message = `Cannot resume from ${path}: it is damaged, or no resume file of this version: delete it to begin again if it is one, else name another`;
+  const message = `Cannot resume from ${path}: it is damaged, or not a resume file: delete it to begin again if it is one, else name another`;
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path, cause });
+}
+
+function ofOtherVersion(path: string): LacunaError {
+  const message = `Cannot resume from ${path}: another version of lacuna wrote it, and it does not hold all that this one checks: finish the copy with that version, or delete ${path} to begin again`;
+  return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path });
 }
 
 /** Nothing that is no file is ever advised to be deleted. */

@@ -49,7 +49,7 @@ export class Resumption {
     try {
       // Now that it is there, whatever else leads to it is seen as well.
       refuseShared('resume', path, files);
-      const binding = { ...sourceBinding(source), ...planBinding(scope) };
+      const binding = { ...sourceBinding(source, target), ...planBinding(scope) };
       const saved = file.read({ size: source.size, arena });
       if (saved !== undefined) checkBinding(file.path, saved.state.binding, binding);
       return new Resumption(file, binding, saved);

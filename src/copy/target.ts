@@ -19,7 +19,7 @@ import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
 import { type MadeFile, PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
-import { type Binding, checkBinding, deviceBinding, mismatch } from './resume-binding.js';
+import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { patient, reopened } from './source.js';
 
@@ -160,7 +160,7 @@ function inPlace(
     device,
     isZero: told || device.capabilities.knownZero,
     warnings: checkSize(device, source, sameSize),
-    binding: deviceBinding('target', device),
+    binding: targetBinding(device),
     anchor: async () => {},
     commit: async () => [],
     abandon: async () => {},
@@ -389,7 +389,7 @@ async function goOn(
   const { filename } = kind;
   const { resume = '', flush = true, signal } = options;
   // Before the unfinished file is looked for, which is beside the target that it belongs to.
-  checkBinding(resume, binding, { target: await followed(filename) });
+  checkBinding(resume, binding, { target: await followed(filename), ...kind.binding });
   if (made === undefined) {
     throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
   }

@@ -525,7 +525,7 @@ describe('a copy refuses to go on', () => {
 
   it('from a file that is no resume file, or of another version', async () => {
     const options = await stopHalfWay();
-    const disk = { size: SIZE, identity: '{"lacuna-resume":2}' };
+    const disk = { size: SIZE, identity: '{"lacuna-resume":1}' };
     const bitmaps = new DirtyBitmaps({ size: SIZE });
     for (const write of [
       () => writeFileSync(file, 'something else'),
