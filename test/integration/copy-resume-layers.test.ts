@@ -72,8 +72,8 @@ async function write(source: string | DeviceDescription, seed: number): Promise<
   await device.write(0, pattern(SIZE, seed));
 }
 
-const image = (name: string): DeviceDescription => {
-  return { driver: 'qcow2', file: { driver: 'file', filename: at(name) } };
+const image = (name: string) => {
+  return { driver: 'qcow2', file: { driver: 'file', filename: at(name) } } as const;
 };
 
 /** Puts a copy of a file in its place, as it was to the nanosecond that `utimes` can say. */
@@ -88,11 +88,11 @@ async function refusal(options: CopyOptions): Promise<string> {
   const before = readFileSync(at('resume'));
   const error = await copy(options).then(
     () => undefined,
-    (failure) => failure,
+    (failure) => failure as Error,
   );
   expect(error).toMatchObject({ code: 'ERR_RESUME_MISMATCH', device: at('resume') });
   expect(readFileSync(at('resume')).equals(before), 'the notes are as they were').toBe(true);
-  return error.message;
+  return error?.message ?? '';
 }
 
 describe('a copy of an image with all that can be below one', () => {
@@ -134,7 +134,7 @@ describe('a copy of an image with all that can be below one', () => {
       'without what is below it': { ...image('top.qcow2'), backing: null },
       'over a snapshot': {
         ...image('top.qcow2'),
-        backing: { ...middle, snapshot: 'first' } as DeviceDescription,
+        backing: { ...middle, snapshot: 'first' },
       },
       'over the last of the chain': {
         ...image('top.qcow2'),
@@ -149,9 +149,9 @@ describe('a copy of an image with all that can be below one', () => {
   it('of one snapshot is not gone on with from another one', async () => {
     await begin();
     execFileSync('rm', [at('resume')]);
-    const source = { ...image('middle.qcow2'), snapshot: 'first' } as DeviceDescription;
+    const source = { ...image('middle.qcow2'), snapshot: 'first' };
     const options = await stopHalfWay({ source, target: at('other.raw') });
-    const second = { ...source, snapshot: 'second' } as DeviceDescription;
+    const second = { ...source, snapshot: 'second' };
     expect(await refusal({ ...options, source: second })).toMatch(/snapshot "first".*"second"/);
   });
 });
@@ -225,7 +225,7 @@ describe('a target', () => {
     await createQcow2(at('top.qcow2'), { size: SIZE, backing });
     await write(at('top.qcow2'), 5);
     await using target = await openDevice(at('base.raw'), { writable: true });
-    const source = { ...image('top.qcow2'), backing: target.description } as DeviceDescription;
+    const source = { ...image('top.qcow2'), backing: target.description };
     const options = await stopHalfWay({ source, target, mode: 'top' });
     const report = await copy(options);
     expect(report.resumedBytes).toBeGreaterThan(0);
