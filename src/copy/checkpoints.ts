@@ -41,7 +41,6 @@ export interface CheckpointsOptions {
 export class Checkpoints {
   readonly #options: CheckpointsOptions;
   readonly #limit = new AbortController();
-  #state: CopyState;
   #timer: NodeJS.Timeout | undefined;
   #intervalMs = FIRST_INTERVAL_MS;
   #running: Promise<void> = Promise.resolve();
@@ -50,12 +49,12 @@ export class Checkpoints {
   #lost = false;
   /** Nothing can be confirmed any more: the next flush would succeed without what this one has lost. */
   #flushFailure: unknown;
-  #written: { remainingBytes: number; state: CopyState } | undefined;
+  /** By the last checkpoint. */
+  #remainingBytes: number | undefined;
   #warning: string | undefined;
 
   constructor(options: CheckpointsOptions) {
     this.#options = options;
-    this.#state = options.state;
   }
 
   get remains(): Remains {
@@ -64,16 +63,11 @@ export class Checkpoints {
 
   /** Bytes that a later run has to do, by the file; undefined before the first checkpoint. */
   get remainingBytes(): number | undefined {
-    return this.#written?.remainingBytes;
+    return this.#remainingBytes;
   }
 
   get warnings(): string[] {
     return this.#warning === undefined ? [] : [this.#warning];
-  }
-
-  /** Says that all that remains reads as zero in the target. */
-  targetIsZero(): void {
-    this.#state = { ...this.#state, targetIsZero: true };
   }
 
   /**
@@ -146,18 +140,16 @@ export class Checkpoints {
 
   /** Returns how long the file took. */
   async #take(): Promise<number> {
-    const { file, remains } = this.#options;
-    const state = this.#state;
+    const { file, remains, state } = this.#options;
     const moment = { state, data: remains.data.snapshot(), zero: remains.zero.snapshot() };
     try {
       const remainingBytes = moment.data.dirtyBytes + moment.zero.dirtyBytes;
-      const { remainingBytes: before, state: stateBefore } = this.#written ?? {};
-      if (remainingBytes === before && state === stateBefore) return 0;
+      if (remainingBytes === this.#remainingBytes) return 0;
       await this.#flush();
       if (this.#lost) return 0;
       const began = performance.now();
       await file.write(moment);
-      this.#written = { remainingBytes, state };
+      this.#remainingBytes = remainingBytes;
       return performance.now() - began;
     } finally {
       if (!this.#lost) {

@@ -171,7 +171,7 @@ export class CopyRun {
       ...(target === undefined ? [] : filesIn(target)),
       ...(target === undefined ? [] : filesOfNewImage(target, this.#options)),
     ];
-    const origin = { source: source.device, files, scope: this.#scope, arena };
+    const origin = { source: source.device, target, files, scope: this.#scope, arena };
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(
@@ -259,7 +259,6 @@ export class CopyRun {
         source,
         target,
         plan: made,
-        isPartial: this.#incremental,
         resumption: this.#resumption,
         plannedBytes: this.#plannedBytes,
         resumedBytes: this.#resumedBytes,

@@ -8,8 +8,9 @@
 import fs from 'node:fs';
 import { resolve } from 'node:path';
 import { checksumOf } from '../bitmap/file-writer.js';
-import { type Device, type DeviceDescription, fileError, lastingNameOf } from '../block/index.js';
+import { type Device, type DeviceDescription, lastingNameOf } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { fileError } from '../files/index.js';
 import { type Leaf, leavesOf } from './layers.js';
 import type { CheckedScope } from './plan-scope.js';
 

@@ -1,5 +1,5 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { type Device, openDevice } from '../block/index.js';
+import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
 import { purposeOf, removeLeftover } from '../files/index.js';
 import type { Arena } from '../wasm/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
@@ -13,6 +13,8 @@ import type { Target } from './target.js';
 
 export interface ResumptionOptions {
   source: Device;
+  /** What is going to be opened as the target, where that is known. */
+  target: DeviceDescription | undefined;
   /** All that the copy reads and writes. */
   files: readonly string[];
   scope: CheckedScope;
@@ -43,7 +45,7 @@ export class Resumption {
    * @throws LacunaError ERR_RESUME_MISMATCH, ERR_RESUME_CORRUPT, ERR_RESUME_BUSY, ERR_RESUME_FILE
    */
   static async open(path: string, options: ResumptionOptions): Promise<Resumption> {
-    const { source, files, scope, arena } = options;
+    const { source, target, files, scope, arena } = options;
     refuseShared('resume', path, files);
     const file = await ResumeFile.open(path);
     try {
@@ -126,12 +128,6 @@ export class Resumption {
       failed,
     });
     await this.#checkpoints.begin();
-  }
-
-  /** Says that all that remains reads as zero in the target, because all of it was zeroed at once. */
-  targetIsZero(): void {
-    this.remains?.zero.resetAll();
-    this.#checkpoints?.targetIsZero();
   }
 
   /**

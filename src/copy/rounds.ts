@@ -28,12 +28,11 @@ import { move } from './mover.js';
 import type { CopyOptions, CopyPhase, Side } from './options.js';
 import type { Plan } from './plan.js';
 import type { Resumption } from './resumption.js';
-import { mayBeSameDisk } from './same-disk.js';
 import { reconnects, type Source } from './source.js';
 import { stoppedError } from './stopped.js';
 import type { Target } from './target.js';
 import { chooseTransfer } from './transfer.js';
-import { dropKnownZero, writeZeroes, zeroWhole } from './zero-target.js';
+import { dropKnownZero, writeZeroes } from './zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */
 export type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'> & Partial<Pick<Plan, 'totals'>>;
@@ -44,8 +43,6 @@ export interface RoundsOptions {
   source: Source;
   target: Target;
   plan: WorkToDo;
-  /** Only a part of the target is written: it must not be zeroed whole. */
-  isPartial: boolean;
   /** Keeps what remains for a later run, if that was asked for. */
   resumption: Resumption | undefined;
   /** Bytes of the plan, and those that earlier runs had done. */
@@ -151,7 +148,7 @@ export class Rounds {
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
   async #zero(): Promise<boolean> {
-    const { options, source, target, plan, isPartial, signal, ending, control } = this.#given;
+    const { options, target, plan, ending, control } = this.#given;
     const { data, zero } = plan;
     const { resumption, resumedBytes, plannedBytes } = this.#given;
     const { unmap = true } = this.#given.options;
@@ -180,22 +177,8 @@ export class Rounds {
     if (begun) await onSide('target', begun);
     if (zero.count === 0) return isZero;
 
-    const { counters } = this.#side();
-    // Never over what an earlier round, or an earlier run, has moved.
-    const isFirst = this.#round === 0 && resumedBytes === 0;
-    const isAllowed = isFirst && !isPartial && target.device.capabilities.fastZero;
-    if (
-      isAllowed &&
-      !(await mayBeSameDisk(source.device, target.device, data, signal)) &&
-      (await zeroWhole(target.device, source.device.size, { unmap, signal }))
-    ) {
-      counters.requests += 1;
-      counters.zeroedBytes += zero.dirtyBytes;
-      zero.resetAll();
-      resumption?.targetIsZero();
-      return true;
-    }
     const remains = resumption?.remains?.zero;
+    // Range by range: what lies between may have to be read first, from this very disk under another name.
     await writeZeroes({ ...this.#side(), target: target.device, zero, unmap, remains });
     return false;
   }

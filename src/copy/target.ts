@@ -21,6 +21,7 @@ import { type MadeFile, PartialFile } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
+import { refuseLikeness, refuseSource } from './same-disk.js';
 import { patient, reopened } from './source.js';
 
 /** A target that is ready to be written. */
@@ -79,13 +80,20 @@ export async function prepareTarget(
   throwIfAborted(signal);
   const description = describeTarget(options, source);
   const file = target instanceof Device ? undefined : await fileToMake(description, options);
-  await refuseSameFile(description, options, source, file === undefined);
-  if (file === undefined) refuseMaking(options, description);
+  if (file === undefined) {
+    await refuseSource(description, source);
+    refuseMaking(options, description);
+  } else {
+    await refuseSameFile(description, options, source);
+  }
   const bitmaps = await bitmapsToCarry(options, source);
   if (target instanceof Device && options.compress) {
     throw new TypeError('a device that is open compresses or does not: open it with "compress"');
   }
-  if (target instanceof Device) return inPlace(target, source, sameSize, told);
+  if (target instanceof Device) {
+    await refuseLikeness(target, source);
+    return inPlace(target, source, sameSize, told);
+  }
 
   if (file !== undefined) {
     const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
@@ -104,6 +112,9 @@ export async function prepareTarget(
     throw (await isBelow(description, source)) ? belowSource(error) : error;
   });
   try {
+    // What it is made of is known now that it is open.
+    await refuseSource(device.description, source);
+    await refuseLikeness(device, source);
     return inPlace(device, source, sameSize, told, open);
   } catch (error) {
     await device.close();
@@ -194,18 +205,15 @@ function compressed(description: DeviceDescription): DeviceDescription {
   throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
 }
 
-/** Reading and writing one file at a time would at best change nothing, and one that others are made of must stay. */
+/** A file that others are made of must stay. */
 async function refuseSameFile(
   target: DeviceDescription | undefined,
   { image }: CopyOptions,
   source: Device,
-  isInPlace: boolean,
 ) {
   const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
   const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
-  const below = filesOf(source.description);
-  // What is below the top layer may be written in place: it is what the top layer is copied into.
-  const used = [...(isInPlace ? below.slice(0, 1) : below), ...backing];
+  const used = [...filesOf(source.description), ...backing];
   for (const filename of [...filesOf(target), ...data]) {
     const other = samePlaceAmong(filename, used);
     if (other === undefined) continue;

@@ -1,16 +1,16 @@
 /** Makes the target read as zero where the source does, touching nothing that reads as zero already. */
 import type { Bitmap } from '../bitmap/index.js';
 import type { Device } from '../block/index.js';
-import { isAborted, LacunaError, throwIfAborted } from '../errors/index.js';
+import { throwIfAborted } from '../errors/index.js';
 import { Context, readsAsZero } from '../extent/index.js';
 import { alignDown, alignUp, Turns } from '../util/index.js';
-import { isRefusal, onSide, SideError } from './error-policy.js';
+import { onSide } from './error-policy.js';
 import { Repeater, type RepeaterOptions } from './repeater.js';
 import { settleAll } from './settle-all.js';
 import { walkStatus } from './status-walk.js';
 
-/** Zero requests in flight. */
-const REQUESTS = 8;
+/** Zero requests in flight: there are many short ones where a disk holds much in little pieces. */
+const REQUESTS = 64;
 
 /** One claim: a cancel takes effect between two of them. */
 const CLAIM_BYTES = 2 ** 30;
@@ -40,26 +40,6 @@ export async function dropKnownZero(
     });
   } finally {
     asked.free();
-  }
-}
-
-/**
- * Asks for the whole target, which must be capable of fast zeroes, to be zeroed at once, if that is quick: then only
- * data is left to write.
- * Returns whether it was done; a target that cannot is no worse off, because everything is written anyway.
- */
-export async function zeroWhole(
-  target: Device,
-  length: number,
-  { unmap, signal }: Pick<ZeroOptions, 'unmap' | 'signal'>,
-): Promise<boolean> {
-  try {
-    await target.zero(0, length, { fast: true, unmap, signal });
-    return true;
-  } catch (error) {
-    if (!(error instanceof LacunaError) || isAborted(error)) throw error;
-    if (isRefusal(error) || !error.retryable) return false;
-    throw new SideError('target', error);
   }
 }
 

@@ -301,25 +301,4 @@ describe('a copy of a disk onto itself, under two names', () => {
     await copy({ source, target });
     expect(Buffer.compare(await contentOf(source), before)).toBe(0);
   });
-
-  it('does not make a copy onto another disk write zeroes piece by piece', async () => {
-    const source = fakeDevice(1024 * PAGE);
-    await source.write(0, new Uint8Array(PAGE));
-    await source.write(500 * PAGE, pattern(20 * PAGE));
-    const requests: string[] = [];
-    const memory = fakeDevice(1024 * PAGE);
-    await memory.write(0, pattern(1024 * PAGE).fill(0, 0, PAGE));
-    const target = fakeDevice(1024 * PAGE, {
-      capabilities: { ...capabilities, knownZero: false, contexts: [] },
-      read: (offset, bytes) => memory.read(offset, bytes),
-      write: (offset, bytes) => memory.write(offset, bytes),
-      zero: async (offset, length) => {
-        requests.push(`${length} at ${offset}`);
-        await memory.zero(offset, length);
-      },
-    });
-    await copy({ source, target });
-    expect(requests).toEqual([`${1024 * PAGE} at 0`]);
-    expect(await firstDifference(source, memory)).toBe(-1);
-  });
 });
