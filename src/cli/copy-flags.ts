@@ -87,7 +87,10 @@ export function addCopyFlags(command: Command): Command {
       'copy nothing: remove what killed or failed copies to TARGET have left unfinished',
     )
     .optionsGroup('Zeroes and space:')
-    .option('--target-is-zero', 'the target reads as zero everywhere: write no zeroes to it')
+    .option(
+      '--target-is-zero',
+      'the target reads as zero everywhere: write no zeroes to it; for full copies',
+    )
     .addOption(
       new Option(
         '--detect-zeroes <mode>',

@@ -75,13 +75,19 @@ export function registerCopy(program: Command, shell: Shell): void {
 }
 
 /** Refuses what cannot be meant, before anything is opened. */
-function checkFlags(source: string, { rate, rateFile, dryRun }: CopyFlags): void {
+function checkFlags(source: string, flags: CopyFlags): void {
+  const { rate, rateFile, dryRun, targetIsZero, context, bitmap, mode } = flags;
   if (rate !== undefined && rateFile !== undefined) {
     throw new TypeError('--rate and --rate-file exclude each other');
   }
   if (dryRun && source === STREAM) {
     throw new TypeError(
       'nobody knows what standard input holds before it is read: --dry-run needs a device',
+    );
+  }
+  if (targetIsZero && (context !== undefined || bitmap !== undefined || mode === 'top')) {
+    throw new TypeError(
+      '--context, --bitmap and --mode top copy a part to a target that holds the rest of the disk, which therefore does not read as zero everywhere: leave out --target-is-zero',
     );
   }
 }

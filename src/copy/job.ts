@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
-import { checkScope, isPartial } from './plan-scope.js';
+import { checkScope, checkTargetIsZero, isPartial } from './plan-scope.js';
 import { checkRate } from './rate-limit.js';
 import { checkTransfer } from './transfer.js';
 
@@ -37,6 +37,7 @@ export function copy(options: CopyOptions): CopyJob {
   checkPolicies(options);
   checkRate(options.rate);
   checkScope(options);
+  checkTargetIsZero(options);
   checkPreallocation(options.preallocation);
   if (options.resume === '') throw new TypeError('resume must name a file');
   if (options.digest && isPartial(options)) {

@@ -104,7 +104,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   forceShare?: boolean;
   /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
   unmap?: boolean;
-  /** The caller knows that the target reads as zero everywhere. */
+  /** The caller knows that the target reads as zero everywhere. Not for the modes `top` and `incremental`. */
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap` (or `on` where `unmap` is false). */
   detectZeroes?: DetectZeroes;

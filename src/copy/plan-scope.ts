@@ -69,6 +69,19 @@ export function isPartial(scope: PlanScope): boolean {
   return checkScope(scope).mode !== 'full';
 }
 
+/**
+ * Refuses a claim that would lose data: the target of a partial copy holds what is below, and zeroes that hide it must
+ * be written.
+ *
+ * @throws TypeError
+ */
+export function checkTargetIsZero(scope: PlanScope & { targetIsZero?: boolean }): void {
+  if (!scope.targetIsZero || !isPartial(scope)) return;
+  throw new TypeError(
+    'a copy of a part goes to a target that holds the rest of the disk, which therefore does not read as zero everywhere: leave out targetIsZero',
+  );
+}
+
 function listOf<T>(one: T | readonly T[] | undefined): readonly T[] {
   if (one === undefined) return [];
   return Array.isArray(one) ? [...one] : [one as T];

@@ -9,9 +9,13 @@
 import { lookup } from 'node:dns/promises';
 import fs from 'node:fs';
 import { resolve } from 'node:path';
-import { type Device, type DeviceDescription, openDevice } from '../block/index.js';
+import {
+  type Device,
+  type DeviceDescription,
+  type NbdDescription,
+  openDevice,
+} from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import type { NbdServerAddress } from '../nbd/index.js';
 import { closeAfter } from './close-after.js';
 import { type LayerLeaf, type Leaf, leavesOf } from './layers.js';
 
@@ -80,7 +84,10 @@ async function isSame(a: Leaf, b: Leaf): Promise<boolean> {
   return await isSameServer(a.server, b.server);
 }
 
-async function isSameServer(a: NbdServerAddress, b: NbdServerAddress): Promise<boolean> {
+async function isSameServer(
+  a: NbdDescription['server'],
+  b: NbdDescription['server'],
+): Promise<boolean> {
   if (a.type === 'unix' && b.type === 'unix') {
     if (resolve(a.path) === resolve(b.path)) return true;
     const identity = identityOf(a.path);

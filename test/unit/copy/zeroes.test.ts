@@ -11,6 +11,7 @@ import {
 import { copy } from '#dist/copy/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import { runHere } from '../../support/run-here.js';
 
 const KIB = 1024;
 const GIB = 2 ** 30;
@@ -100,6 +101,35 @@ describe('what reads as zero', () => {
     bitmap.set(3 * PAGE, 2 * PAGE);
     await copy({ source: await sourceWith(16 * PAGE, 4), target: device, bitmap });
     expect(zeroed).toMatchObject([{ offset: 3 * PAGE, length: PAGE }]);
+  });
+});
+
+describe('a target that is said to be zero', () => {
+  const bitmap = new Bitmap({ size: PAGE, granularity: PAGE });
+  it.each([
+    ['a bitmap', { bitmap }],
+    ['a context', { context: 'qemu:dirty-bitmap:x' }],
+    ['the top layer', { mode: 'top' } as const],
+  ])('is refused for a copy of %s, whose target holds the rest', async (_, scope) => {
+    const [source, target] = [fakeDevice(PAGE), fakeDevice(PAGE)];
+    expect(() => copy({ source, target, targetIsZero: true, ...scope })).toThrow(TypeError);
+    const flags = Object.entries(scope).flatMap(([name, value]) => [
+      `--${name}`,
+      name === 'bitmap' ? 'b=file' : `${value}`,
+    ]);
+    for (const ends of [
+      ['a.raw', 'b.raw'],
+      ['--dry-run', 'a.raw'],
+    ]) {
+      const { code, stderr } = await runHere(['copy', '--target-is-zero', ...flags, ...ends]);
+      expect([code, stderr]).toEqual([2, expect.stringContaining('leave out --target-is-zero')]);
+    }
+  });
+
+  it('gets no zeroes in a full copy', async () => {
+    const { device, zeroed } = notingTarget(SIZE, { capabilities: UNKNOWN });
+    await copy({ source: await sourceWith(SIZE, 5), target: device, targetIsZero: true });
+    expect(zeroed).toEqual([]);
   });
 });
 
