@@ -30,6 +30,19 @@ export function geometryOf(rdev: number): Geometry {
   return { size, sector: SYSFS_SECTOR };
 }
 
+/** Whether the kernel refuses writes to a block device; false where it does not tell. */
+export function isReadOnly(rdev: number): boolean {
+  return textOf(`/sys/dev/block/${deviceNumber(rdev)}/ro`) === '1';
+}
+
+/** Where a block device is mounted, as far as this process sees. */
+export function mountsOf(rdev: number): string[] {
+  const number = deviceNumber(rdev);
+  const lines = textOf('/proc/self/mountinfo')?.split('\n') ?? [];
+  // 36 35 98:0 / /mnt rw,noatime - ext4 /dev/sdb rw
+  return lines.map((line) => line.split(' ')).flatMap((f) => (f[2] === number ? [f[4]] : []));
+}
+
 /**
  * Files of sysfs whose text stands for one disk, whatever name or number it gets when the machine starts anew; of those
  * that a device has, the first counts.

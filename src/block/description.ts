@@ -27,7 +27,8 @@ export interface FileDescription extends CommonDescription {
   filename: string;
   /**
    * Locks that QEMU respects and takes too: whoever writes is alone, whoever reads keeps writers out. Default
-   * `auto`: where the system and the file system have them.
+   * `auto`: where the system and the file system have them. With `off` a block device is written although it is mounted,
+   * or in use by the system.
    */
   locking?: 'on' | 'off' | 'auto';
   /**

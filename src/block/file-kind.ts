@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from '../files/index.js';
 import { isPowerOfTwo } from '../util/index.js';
-import { geometryOf } from './block-device.js';
+import { geometryOf, isReadOnly, mountsOf } from './block-device.js';
 import type { Limits } from './driver.js';
 
 /** What was found out about an opened file. */
@@ -24,27 +24,100 @@ const GIB = 1024 ** 3;
  */
 const COUNTS_BLOCKS = new Set([0xef53, 0x58465342, 0x9123683e, 0x01021994]);
 
+/** What is asked of the system, so that a test can play a device of any kind. */
+export interface InspectOperations {
+  stat(path: string): fs.Stats;
+  open(path: string, flags: number): number;
+  fstat(fd: number): fs.Stats;
+  geometryOf: typeof geometryOf;
+  isReadOnly: typeof isReadOnly;
+  mountsOf: typeof mountsOf;
+}
+
+const SYSTEM: InspectOperations = {
+  stat: (path) => fs.statSync(path),
+  open: (path, flags) => fs.openSync(path, flags),
+  fstat: (fd) => fs.fstatSync(fd),
+  geometryOf,
+  isReadOnly,
+  mountsOf,
+};
+
+export interface InspectOptions {
+  readonly readOnly: boolean;
+  /**
+   * A block device that is written is opened as mkfs does: not while it is mounted, or the kernel uses it, nor any part of
+   * it.
+   */
+  readonly alone: boolean;
+  readonly operations?: InspectOperations;
+}
+
 /**
  * Opens a path as a disk and finds out what it is. The kind is looked at before opening, because opening has
  * effects of its own on some special files (a FIFO waits for a peer, a watchdog starts), and after it, because
  * the path may have changed meanwhile.
+ *
+ * @throws LacunaError ERR_DEVICE_OPEN; ERR_DEVICE_LOCKED for a block device that is in use
  */
-export function inspect(filename: string, readOnly: boolean): { fd: number; kind: FileKind } {
-  const flags = readOnly ? fs.constants.O_RDONLY : fs.constants.O_RDWR;
+export function inspect(
+  filename: string,
+  { readOnly, alone, operations = SYSTEM }: InspectOptions,
+): { fd: number; kind: FileKind } {
+  const { O_RDONLY, O_RDWR, O_EXCL } = fs.constants;
   let fd: number | undefined;
+  let isBlock = false;
   try {
-    checkKind(filename, fs.statSync(filename));
-    fd = fs.openSync(filename, flags);
-    const stat = fs.fstatSync(fd);
+    const seen = operations.stat(filename);
+    checkKind(filename, seen);
+    isBlock = seen.isBlockDevice();
+    if (isBlock && !readOnly) refuseReadOnly(filename, seen, operations);
+    const exclusive = isBlock && alone && !readOnly ? O_EXCL : 0;
+    fd = operations.open(filename, readOnly ? O_RDONLY : O_RDWR | exclusive);
+    const stat = operations.fstat(fd);
     checkKind(filename, stat);
-    const kind = stat.isBlockDevice() ? blockKind(stat) : regularKind(filename, stat);
+    const kind = stat.isBlockDevice()
+      ? blockKind(filename, stat, operations)
+      : regularKind(filename, stat);
     return { fd, kind: { ...kind, inode: inodeOf(fd) } };
   } catch (error) {
     if (fd !== undefined) fs.closeSync(fd);
     if (error instanceof LacunaError) throw error;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (isBlock && code === 'EBUSY') throw inUse(filename, operations);
+    if (isBlock && NO_MEDIUM.has(code)) throw notReady(filename, code);
     const action = readOnly ? 'open' : 'open for writing';
     throw fileError('ERR_DEVICE_OPEN', { action, device: filename }, error as Error);
   }
+}
+
+/** What the kernel says of a drive without a disk, and of a device that nothing is attached to. */
+const NO_MEDIUM = new Set(['ENOMEDIUM', 'ENXIO']);
+
+/** Some kernels let it be opened, and fail the first write. */
+function refuseReadOnly(
+  filename: string,
+  { rdev }: fs.Stats,
+  { isReadOnly }: InspectOperations,
+): void {
+  if (!isReadOnly(rdev)) return;
+  const message = `Cannot open ${filename} for writing: the device is read-only; look at its switch, or at "blockdev --getro ${filename}"`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EROFS' });
+}
+
+function inUse(filename: string, { stat, mountsOf }: InspectOperations): LacunaError {
+  const mounts = mountsOf(stat(filename).rdev);
+  const how =
+    mounts.length > 0
+      ? `it is mounted on ${mounts.join(', ')}`
+      : 'it, or a part of it, is mounted, or the system uses it (swap, LVM, RAID, or a program that wants it alone)';
+  const message = `Cannot open ${filename} for writing: ${how}. Free it first ("lsblk ${filename}" shows by whom it is used), or insist with locking=off (--force-in-use of copy and serve), which may destroy what is there`;
+  return new LacunaError('ERR_DEVICE_LOCKED', message, { device: filename, errno: 'EBUSY' });
+}
+
+function notReady(filename: string, errno: string): LacunaError {
+  const message = `Cannot open ${filename}: the device is not ready: it has no bytes; put a medium into it, or attach something to it`;
+  return new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno });
 }
 
 function checkKind(filename: string, stat: fs.Stats): void {
@@ -83,8 +156,13 @@ function isHole({ blocks, size }: fs.Stats, opened: number): boolean {
   return blocks === 0 && size >= opened;
 }
 
-function blockKind(stat: fs.Stats): Omit<FileKind, 'inode'> {
+function blockKind(
+  filename: string,
+  stat: fs.Stats,
+  { geometryOf }: InspectOperations,
+): Omit<FileKind, 'inode'> {
   const { size, sector } = geometryOf(stat.rdev);
+  if (size === 0) throw notReady(filename, 'ENOMEDIUM');
   return {
     isBlock: true,
     size,

@@ -83,7 +83,7 @@ export class FileDriver implements Driver {
     const filename = resolve(description.filename);
     const { 'read-only': readOnly = false, 'force-share': shared = false, locking } = description;
     const calls = await systemCalls();
-    const { fd, kind } = inspect(filename, readOnly);
+    const { fd, kind } = inspect(filename, { readOnly, alone: locking !== 'off' });
     try {
       checkInode(filename, kind, description.inode);
       const access = readOnly ? (shared ? 'share' : 'read') : 'write';

@@ -8,12 +8,12 @@ export const FOLDER_TEXT =
 
 /** A device as the command line names it, with the folders that its chain may lead into. */
 export function withFolders(
-  source: string,
+  source: string | DeviceDescription,
   format: ImageFormat | undefined,
   folders: readonly string[] = [],
 ): string | DeviceDescription {
   if (folders.length === 0) return source;
-  const description = parseDescription(source, { format });
+  const description = typeof source === 'string' ? parseDescription(source, { format }) : source;
   if (description.driver !== 'qcow2') return description;
   const { file, 'backing-folders': said } = description;
   const own = file.driver === 'file' ? [dirname(resolve(file.filename))] : [];

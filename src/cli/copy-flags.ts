@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../copy/index.js';
 import { collect } from './flags.js';
+import { FORCE_FLAG, FORCE_TEXT } from './force-in-use.js';
 import { parseImageOptions } from './image-options.js';
 import { addSourceFlags, type SourceFlags } from './source-flags.js';
 import { parseBytes, parseCount } from './units.js';
@@ -20,6 +21,9 @@ export interface CopyFlags extends SourceFlags {
   dryRun?: boolean;
   clean?: boolean;
   allocated?: boolean;
+  forceInUse?: boolean;
+  allowEmpty?: boolean;
+  inPlace?: boolean;
   targetIsZero?: boolean;
   detectZeroes?: CopyOptions['detectZeroes'];
   connections?: number;
@@ -64,6 +68,12 @@ export function addCopyFlags(command: Command): Command {
     .option('-F, --backing-format <format>', 'format of the backing file')
     .option('--bitmaps', 'give a new qcow2 image the bitmaps of the source as well')
     .option('--skip-broken-bitmaps', 'leave out those that are inconsistent')
+    .option(
+      '--in-place',
+      'write into a target file that is there, instead of replacing it by a whole one',
+    )
+    .option(FORCE_FLAG, FORCE_TEXT)
+    .option('--allow-empty', 'let a source of 0 bytes replace a target that holds something')
     .optionsGroup('What to copy:')
     .option(
       '--context <name>',
@@ -169,6 +179,8 @@ export function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     context: flags.context,
     mode: flags.mode,
     unmap: flags.allocated ? false : undefined,
+    allowEmpty: flags.allowEmpty,
+    inPlace: flags.inPlace,
     targetIsZero: flags.targetIsZero,
     detectZeroes: flags.detectZeroes,
     requests: flags.requests,

@@ -23,6 +23,7 @@ const FROM_STREAM: readonly (keyof CopyFlags)[] = [
   ...BOTH_WAYS,
   'outputFormat',
   'targetIsZero',
+  'allowEmpty',
   'detectZeroes',
   'json',
 ];
@@ -70,7 +71,7 @@ type Ends = Pick<CopyOptions, 'signal' | 'source'> & { target: string };
 
 /** Copies to standard output or from standard input; see {@link checkStream}. */
 export async function copyStream(
-  { source, target, signal, ...options }: Ends & Partial<CopyOptions>,
+  { source, target, signal, allowEmpty = false, ...options }: Ends & Partial<CopyOptions>,
   { json = false }: { json?: boolean },
   shell: Shell,
 ): Promise<void> {
@@ -78,7 +79,7 @@ export async function copyStream(
     const how = { ...options, signal, onProgress };
     const job =
       source === STREAM
-        ? copyFromStream(shell.input(), target, how)
+        ? copyFromStream(shell.input(), target, { ...how, allowEmpty })
         : copyToStream(source, shell.output(), how);
     return steered(job, shell);
   });

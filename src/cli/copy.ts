@@ -16,6 +16,7 @@ import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
+import { insistingOn } from './force-in-use.js';
 import { loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { warnOfName } from './named-format.js';
 import { followRateFile, readRate } from './rate-file.js';
@@ -145,7 +146,9 @@ async function copyCommand(
   const options = {
     ...optionsOf(flags),
     source: withFolders(source, format, folders),
-    target: withFolders(target, outputFormat, folders),
+    target: flags.forceInUse
+      ? insistingOn(withFolders(target, outputFormat, folders), outputFormat)
+      : withFolders(target, outputFormat, folders),
   };
   // From now on: one that comes before the copy begins must not end it.
   shell.usesHangUp = rateFile !== undefined;

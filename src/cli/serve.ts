@@ -4,6 +4,7 @@ import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
 import type { NbdServerAddress } from '../serve/index.js';
 import { collect } from './flags.js';
+import { FORCE_FLAG, FORCE_TEXT, insistingOn } from './force-in-use.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
@@ -17,6 +18,7 @@ interface ServeFlags extends TlsFlags, SourceFlags {
   description?: string;
   readOnly?: boolean;
   writable?: boolean;
+  forceInUse?: boolean;
   bitmap?: string[];
   socket?: string;
   bind?: NbdServerAddress;
@@ -49,6 +51,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
     .option('--writable', 'clients may change the device')
+    .option(FORCE_FLAG, FORCE_TEXT)
     .option(
       '--bitmap <name[=file]>',
       "serve this dirty bitmap, the source's own or one that a file keeps; may be repeated",
@@ -125,7 +128,8 @@ async function openServed(
   signal: AbortSignal,
 ): Promise<Device> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
-  const device = await openSource(source, flags, { writable: flags.writable, contexts, signal });
+  const served = flags.forceInUse ? insistingOn(source, flags.format) : source;
+  const device = await openSource(served, flags, { writable: flags.writable, contexts, signal });
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   const isRefused = flags.writable === true && !device.capabilities.write;
   if (missing === undefined && !isRefused) return device;

@@ -1,6 +1,12 @@
 /** The flags of every command that opens one device, and what they come to. */
 import type { Command } from 'commander';
-import { type Device, type ImageFormat, type OpenOptions, openDevice } from '../block/index.js';
+import {
+  type Device,
+  type DeviceDescription,
+  type ImageFormat,
+  type OpenOptions,
+  openDevice,
+} from '../block/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from './flags.js';
 
@@ -19,7 +25,7 @@ export function addSourceFlags(command: Command): Command {
 
 /** Opens a device, as the flags say. */
 export function openSource(
-  source: string,
+  source: string | DeviceDescription,
   { format, forceShare, backingFolder }: SourceFlags,
   options: Pick<OpenOptions, 'writable' | 'contexts' | 'signal'>,
 ): Promise<Device> {

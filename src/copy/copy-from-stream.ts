@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Device } from '../block/index.js';
-import { abortedError, throwIfAborted } from '../errors/index.js';
+import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
@@ -14,9 +14,19 @@ import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 export interface FromStreamOptions
   extends Pick<
       CopyOptions,
-      'targetFormat' | 'targetIsZero' | 'detectZeroes' | 'requests' | 'requestSize' | 'flush'
+      | 'targetFormat'
+      | 'targetIsZero'
+      | 'detectZeroes'
+      | 'requests'
+      | 'requestSize'
+      | 'flush'
     >,
     StreamJobOptions {
+  /**
+   * Let a stream that ends without a byte replace a file that holds something; else it is refused with ERR_COPY_EMPTY.
+   * Default true; the command says false.
+   */
+  allowEmpty?: boolean;
   /** Told of every piece that was written. What it throws fails the copy. */
   onProgress?(progress: { doneBytes: number }): void;
 }
@@ -63,6 +73,13 @@ async function run(
 
 function ignore(): void {}
 
+/** A program that failed at the other end of a pipe has written nothing. */
+function refuseNothing({ name, holds }: StreamTarget): void {
+  if (!holds) return;
+  const message = `The stream ended without a byte, and ${name} was left as it is: find out why, or say --allow-empty (allowEmpty) if it shall become empty`;
+  throw new LacunaError('ERR_COPY_EMPTY', message, { device: name });
+}
+
 class Intake {
   readonly #readable: Readable;
   readonly #target: StreamTarget;
@@ -93,6 +110,7 @@ class Intake {
       this.#allocate(slots);
       const size = await this.#takeAll();
       throwIfAborted(signal);
+      if (size === 0 && this.#options.allowEmpty === false) refuseNothing(this.#target);
       const warnings = await this.#target.finish(size, flush);
       return { size, ...this.#counted, durationMs: performance.now() - started, warnings };
     } catch (error) {

@@ -104,6 +104,17 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   forceShare?: boolean;
   /** Whether what is zeroed because of the source's status may become holes of the target. Default true. */
   unmap?: boolean;
+  /**
+   * Let a source of 0 bytes replace a target that holds something, or be an export. Default false: it is refused with
+   * ERR_COPY_EMPTY, because a device that is not ready looks so.
+   */
+  allowEmpty?: boolean;
+  /**
+   * Write into a target file that is there, instead of replacing it by another one when that is whole: where there is no
+   * room for two, or nothing can be made in its folder. A raw file gets the size of the source. If such a copy fails the
+   * target holds a part of it. Default false.
+   */
+  inPlace?: boolean;
   /** The caller knows that the target reads as zero everywhere. Not for the modes `top` and `incremental`. */
   targetIsZero?: boolean;
   /** Default: `off` where the source's status is exact, else `unmap` (or `on` where `unmap` is false). */

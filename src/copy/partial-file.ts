@@ -110,6 +110,11 @@ export class PartialFile {
     return this.#file.name;
   }
 
+  /** Bytes of the file that is replaced; 0 where there is none. */
+  get replacedBytes(): number {
+    return this.#file.replacedBytes;
+  }
+
   /** What tells it from all others: `DEVICE:INODE`. */
   get inode(): string {
     return this.#file.inode;

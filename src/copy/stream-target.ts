@@ -18,6 +18,10 @@ import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
 
 export interface StreamTarget {
+  /** How a person would name it. */
+  readonly name: string;
+  /** There were bytes in it before, which are replaced. */
+  readonly holds: boolean;
   /** Every byte reads as zero at first. */
   readonly isZero: boolean;
   /** The device, with room up to `end`; `idle` waits for all requests in flight, should it have to change. */
@@ -65,6 +69,8 @@ function open(description: DeviceDescription, signal?: AbortSignal, knownZero?: 
 }
 
 class InPlace implements StreamTarget {
+  readonly name: string;
+  readonly holds: boolean;
   readonly isZero: boolean;
   readonly #device: Device;
   readonly #ours: boolean;
@@ -72,6 +78,9 @@ class InPlace implements StreamTarget {
   constructor(device: Device, told: boolean, ours: boolean) {
     this.#device = device;
     this.#ours = ours;
+    this.name = device.name;
+    // What is not written stays as it is.
+    this.holds = false;
     this.isZero = told || device.capabilities.knownZero;
   }
 
@@ -116,6 +125,8 @@ const FIRST_SIZE = 2 ** 30;
 const MOST_GROWTH = 2 ** 36;
 
 class GrowingFile implements StreamTarget {
+  readonly name: string;
+  readonly holds: boolean;
   readonly isZero = true;
   readonly #file: PartialFile;
   readonly #description: FileDescription;
@@ -146,6 +157,8 @@ class GrowingFile implements StreamTarget {
     device: Device,
     unfinished: readonly string[],
   ) {
+    this.name = file.name;
+    this.holds = file.replacedBytes > 0;
     this.#unfinished = unfinished;
     this.#file = file;
     this.#description = description;

@@ -80,6 +80,7 @@ export async function prepareTarget(
   throwIfAborted(signal);
   const description = describeTarget(options, source);
   const file = target instanceof Device ? undefined : await fileToMake(description, options);
+  refuseNothing(source, file, options);
   if (file === undefined) {
     await refuseSource(description, source);
     refuseMaking(options, description);
@@ -120,6 +121,21 @@ export async function prepareTarget(
     await device.close();
     throw error;
   }
+}
+
+/** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
+function refuseNothing(
+  source: Device,
+  file: FileDescription | undefined,
+  { allowEmpty = false, ...scope }: CopyOptions,
+): void {
+  if (source.size > 0 || allowEmpty || isPartial(scope)) return;
+  const replaced = file === undefined ? undefined : statIfThere(file.filename);
+  const replaces = replaced !== undefined && replaced.size > 0n;
+  if (!replaces && source.description?.driver !== 'nbd') return;
+  const left = replaces ? `, and ${file?.filename} was left as it is` : '';
+  const message = `${source.name} has 0 bytes${left}: find out whether it is ready, or say --allow-empty (allowEmpty) if it shall be so`;
+  throw new LacunaError('ERR_COPY_EMPTY', message, { device: source.name });
 }
 
 /** The file that a copy makes or replaces; undefined where it writes into what is there. */

@@ -65,6 +65,10 @@ export type ErrorCode =
   | 'ERR_NBD_UNSUPPORTED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
+  /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */
+  | 'ERR_COPY_EMPTY'
+  /** A copy is whole, and could not get its name. */
+  | 'ERR_COPY_UNNAMED'
   /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
   | 'ERR_COPY_STOPPED'
   /** A resume file belongs to another copy: of another source or target, or of other changes. */

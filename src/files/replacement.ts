@@ -9,6 +9,7 @@
  * being made.
  */
 import fs from 'node:fs';
+import { join } from 'node:path';
 import { LacunaError } from '../errors/index.js';
 import { keepAccess, modeBeside, OWNER_ONLY } from './access.js';
 import { describeKind } from './file-kind.js';
@@ -60,7 +61,7 @@ export class Replacement {
 
   /** A path for {@link ReplacementOptions.planned}, for those who note it before there is a file. */
   static plan(filename: string, purpose: Purpose): PlannedFile {
-    const name = followed(filename);
+    const name = placeFor(filename);
     return { path: madePath(name, purpose), name };
   }
 
@@ -72,7 +73,7 @@ export class Replacement {
    */
   static create(filename: string, options: ReplacementOptions = {}): Replacement {
     const { purpose = 'side', sources = [], planned, operations = fileOperations } = options;
-    const name = followed(filename);
+    const name = placeFor(filename);
     const old = oldAt(name, filename);
     const mode = old === undefined ? modeBeside(name, sources) : OWNER_ONLY;
     const { fd, path } = createBeside(name, { purpose, planned, mode, operations });
@@ -106,6 +107,11 @@ export class Replacement {
     this.inode = inodeOf(fs.fstatSync(fd, { bigint: true }));
     this.#old = old;
     this.#operations = operations;
+  }
+
+  /** Bytes of the file that is replaced; 0 where there is none. */
+  get replacedBytes(): number {
+    return Number(this.#old?.size ?? 0);
   }
 
   /** Whether a file is replaced. */
@@ -171,6 +177,19 @@ export class Replacement {
     const now = lstat(this.path);
     return now?.isFile() === true && inodeOf(now) === this.inode;
   }
+}
+
+/** Where a file is made or replaced; not in a place that somebody has misspelt. */
+function placeFor(filename: string): string {
+  if (filename.endsWith('/')) {
+    const message = `${filename} names a folder: name the file to be made in it, such as ${join(filename, 'NAME')}`;
+    throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EISDIR' });
+  }
+  const name = followed(filename);
+  if (!name.startsWith('/dev/') || name.startsWith('/dev/shm/')) return name;
+  if (lstat(name) !== undefined) return name;
+  const message = `${filename} is not there, and files are not made in /dev: check the name of the device`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'ENOENT' });
 }
 
 function lstat(path: string): fs.BigIntStats | undefined {
