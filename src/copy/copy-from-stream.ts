@@ -14,12 +14,7 @@ import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 export interface FromStreamOptions
   extends Pick<
       CopyOptions,
-      | 'targetFormat'
-      | 'targetIsZero'
-      | 'detectZeroes'
-      | 'requests'
-      | 'requestSize'
-      | 'flush'
+      'targetFormat' | 'targetIsZero' | 'detectZeroes' | 'requests' | 'requestSize' | 'flush'
     >,
     StreamJobOptions {
   /**
