@@ -1,7 +1,8 @@
 /**
  * The tests talk to other people's NBD programs, because a client and a server of one author agree even
  * where both are wrong. The models of the bitmap's lock and claim are checked by spin, which needs a
- * compiler. This finds the programs, and installs their packages where it may.
+ * compiler. Kinds of path are made with the system's tools for devices, file systems and rights. This finds
+ * the programs, and installs their packages where it may.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
@@ -25,7 +26,13 @@ const PACKAGES = {
   getfacl: 'acl',
   setfattr: 'attr',
   getfattr: 'attr',
+  losetup: 'mount',
+  mke2fs: 'e2fsprogs',
+  unshare: 'util-linux',
 };
+
+/** Where programs for root are, which other users' PATH leaves out. */
+const ROOTS_FOLDERS = ['/usr/sbin', '/sbin'];
 
 /** Modules of the system's Python, which another Python in the path does not have. */
 const PYTHON = '/usr/bin/python3';
@@ -43,7 +50,7 @@ function isImportable(module) {
 }
 
 function isInstalled(program) {
-  return (process.env.PATH ?? '').split(delimiter).some((folder) => {
+  return [...(process.env.PATH ?? '').split(delimiter), ...ROOTS_FOLDERS].some((folder) => {
     try {
       accessSync(join(folder, program), constants.X_OK);
       return true;

@@ -10,16 +10,21 @@ export interface HereOptions {
   terminal?: Pick<NodeJS.WriteStream, 'write'>;
   /** Called with what SIGUSR1 would be answered with from now on. */
   onProgressSet?(tell: Shell['tellProgress']): void;
+  /** Stands for Ctrl-C. */
+  signal?: AbortSignal;
+  /** Called after each text for standard output. */
+  printed?(): void;
 }
 
 /** Runs a command line in this process, which is many times faster than a process of its own; no signals. */
 export async function runHere(
   args: readonly string[],
-  { terminal, onProgressSet }: HereOptions = {},
+  { terminal, onProgressSet, signal = new AbortController().signal, printed }: HereOptions = {},
 ): Promise<CliResult> {
   const result: CliResult = { code: null, stdout: '', stderr: '' };
   const print = async (text: string) => {
     result.stdout += text;
+    printed?.();
   };
   const shell: Shell = {
     print: (text) => print(escapeControls(text)),
@@ -36,7 +41,7 @@ export async function runHere(
     width: 80,
     unicode: false,
     colors: picocolors.createColors(false),
-    signal: new AbortController().signal,
+    signal,
     set tellProgress(tell: Shell['tellProgress']) {
       onProgressSet?.(tell);
     },
