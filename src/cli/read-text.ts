@@ -1,17 +1,12 @@
-import { readFile } from 'node:fs/promises';
-import { fileError } from '../files/index.js';
+import { readSmallFile } from '../util/index.js';
 
 /**
- * A file that an option names, whole.
+ * A small file that an option names, whole; or what somebody writes to a pipe.
  *
  * @param what the option, such as `--tls-key`
  * @throws LacunaError ERR_DEVICE_OPEN
  */
 export async function readText(path: string, what: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    const request = { action: `read the file of ${what},`, device: path };
-    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
-  }
+  const request = { code: 'ERR_DEVICE_OPEN', what: `the file of ${what},` } as const;
+  return (await readSmallFile(path, request)).toString('utf8');
 }

@@ -5,10 +5,10 @@
  */
 
 import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { LacunaError } from '../errors/index.js';
+import { readSmallFile } from '../util/index.js';
 
 /** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
 export type NbdTls = NbdTlsX509 | NbdTlsPsk;
@@ -140,6 +140,8 @@ function hexKey(text: string, where: string): Uint8Array {
   throw tlsFailure(`${where}: the key is longer than ${MOST_KEY_BYTES} bytes`);
 }
 
+const PEM_NAMES = { ca: 'authority', cert: 'certificate', key: 'private key' } as const;
+
 type Pem = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;
 
 async function readFolder(folder: string, endpoint: Endpoint, given: Pem): Promise<Pem> {
@@ -160,12 +162,8 @@ async function readOwn(path: string, endpoint: Endpoint): Promise<Buffer | undef
   }
 }
 
-async function read(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    throw tlsFailure(`cannot read ${path} (${(cause as Error).message})`, cause);
-  }
+function read(path: string): Promise<Buffer> {
+  return readSmallFile(path, { code: 'ERR_NBD_TLS', what: 'the file' });
 }
 
 /**
@@ -181,6 +179,9 @@ function secureOptions(given: SecureContextOptions, where = ''): SecureContextOp
       `a certificate and its key belong together: one of the two is missing${where}`,
     );
   }
+  // OpenSSL passes over these as if they had not been given.
+  const empty = (['ca', 'cert', 'key'] as const).find((name) => options[name]?.length === 0);
+  if (empty !== undefined) throw tlsFailure(`the ${PEM_NAMES[empty]}${where} is empty`);
   try {
     // OpenSSL passes over an authority that is none, and then nobody is trusted for a reason nobody sees.
     if (options.ca !== undefined) new X509Certificate(options.ca as string | Buffer);

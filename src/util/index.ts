@@ -1,6 +1,7 @@
 export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
+export { readSmallFile } from './read-small-file.js';
 export { Serial } from './serial.js';
 export { parseSize } from './size.js';
 export { Turns } from './turns.js';

@@ -235,7 +235,7 @@ test('what to do next is said, in words of the command', async () => {
     ['commit q.qcow2', /no backing file .*lacuna rebase/],
     ['serve d.raw --tls-cert no --tls-key no', /--tls-cert, no \(ENOENT\): .*check the path/],
     ['serve d.raw --socket no/s', /folder must be there/],
-    ['copy d.raw d.raw/x', /d.raw\/x \(ENOTDIR\): a part of the path is no folder/],
+    ['copy d.raw d.raw/x', /d.raw\/x \(ENOTDIR\): part of the path is not a folder/],
     ['copy --resume dir d.raw x.raw', /resume file dir \(EISDIR\): it is a folder: name a file/],
     ['copy --resume /dev/null d.raw x.raw', /no regular file.*name another/],
     ['copy --resume q.qcow2 d.raw x.raw', /no resume file.*else name another/],
@@ -261,7 +261,7 @@ test('what to do next is said, in words of the command', async () => {
     ['commit -f raw over.qcow2', /no qcow2 file.*-f qcow2/],
     ['rebase -f raw -b q.qcow2 -F qcow2 over.qcow2', /no qcow2 file.*-f qcow2/],
     ['demo --size 1M', /--size must be 64 MiB or more/],
-    ['demo --folder d.raw', /d.raw \(ENOTDIR\): .*no folder/],
+    ['demo --folder d.raw', /d.raw \(ENOTDIR\): .*not a folder/],
     ['demo --folder no', /no \(ENOENT\): there is no such folder/],
   ];
   const told = await inTurn(cases.map(([line]) => line.split(' ')));

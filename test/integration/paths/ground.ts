@@ -1,10 +1,17 @@
 /** A file system of our own to run on, so that the outcomes are those of ext4 wherever this runs. */
-import { mkdirSync, readlinkSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  readlinkSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Materials } from './materials.js';
 import type { Ground } from './matrix.js';
-import { sh } from './place.js';
+import { attachLoop, sh } from './place.js';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const MIB = 1024 * 1024;
@@ -30,7 +37,9 @@ function mountDisk(base: string): string {
   sh('mke2fs', '-q', '-t', 'ext4', '-O', '^has_journal', '-m', '0', disk);
   const folder = join(base, 'r');
   mkdirSync(folder);
-  sh('mount', '-o', 'loop', disk, folder);
+  const { path, fd } = attachLoop(disk);
+  sh('mount', path, folder);
+  closeSync(fd);
   return folder;
 }
 

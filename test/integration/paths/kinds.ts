@@ -5,14 +5,22 @@ import {
   closeSync,
   linkSync,
   mkdirSync,
-  openSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { BAD_BYTE, giveAway, goodBytes, makeGood, NOBODY, type Place, sh } from './place.js';
+import {
+  attachLoop,
+  BAD_BYTE,
+  giveAway,
+  goodBytes,
+  makeGood,
+  NOBODY,
+  type Place,
+  sh,
+} from './place.js';
 
 /** One run's path, made. */
 export interface Made {
@@ -174,12 +182,9 @@ const SIMPLE: readonly Kind[] = [
 function attach(place: Place, bytes: Buffer, ...options: readonly string[]): Made {
   const stored = join(place.at, 'STORED');
   writeFileSync(stored, bytes);
-  const path = sh('losetup', '--find', '--show', ...options, stored).trim();
-  // A device that is detached while it is open goes when it is closed, also by a process that is killed.
-  const held = openSync(path, 'r');
-  sh('losetup', '--detach', path);
+  const { path, fd } = attachLoop(stored, ...options);
   const minor = path.replace('/dev/loop', '');
-  return { path, device: ['b', '7', minor], undo: () => closeSync(held) };
+  return { path, device: ['b', '7', minor], undo: () => closeSync(fd) };
 }
 
 const DEVICE_SIZE = 1024 * 1024;

@@ -92,7 +92,8 @@ async function runOne(
   role: Role,
   { ground, runners }: { ground: Ground; runners: Runners },
 ): Promise<Row> {
-  const folder = join(ground.folder, `${++runs}`);
+  // As long as every other, because some messages tell how long a path is.
+  const folder = join(ground.folder, `${++runs}`.padStart(4, '0'));
   const [at, work] = ['at', 'work'].map((name) => join(folder, name));
   const place: Place = { at, work, role, materials: ground.materials };
   for (const each of [folder, place.at, place.work]) mkdirSync(each);
@@ -150,11 +151,15 @@ function plain(text: string, path: string, { at, work }: Place): string {
     .replaceAll(`${work}/`, '')
     .replaceAll(work, 'WORK')
     .replaceAll(at, 'FOLDER')
-    .replaceAll(RANDOM, '$1RANDOM');
+    .replaceAll(RANDOM, '$1RANDOM')
+    .replaceAll(LENGTH, 'not LENGTH: PATH');
 }
 
 /** The rest of a report tells of times. */
 const REPORT = /^(Copied a disk of .*), in .*\nIt took .*$/m;
+
+/** The folder of temporary files may have a longer name elsewhere. */
+const LENGTH = /not \d+: PATH/g;
 
 /** What nobody can foresee in the names of unfinished files. */
 const RANDOM = /(\.partial-)[0-9a-f]{8,}/g;

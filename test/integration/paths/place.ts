@@ -4,6 +4,7 @@ import {
   copyFileSync,
   lchownSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   writeFileSync,
@@ -31,6 +32,20 @@ export function sh(program: string, ...args: readonly string[]): string {
     const { stderr = '' } = cause as { stderr?: string };
     throw new Error(`${program} ${args.join(' ')}: ${stderr || cause}`, { cause });
   }
+}
+
+/** Attaches a loop device, which goes when it is closed: also by a process that is killed. */
+export function attachLoop(
+  file: string,
+  ...options: readonly string[]
+): { path: string; fd: number } {
+  const path = sh('losetup', '--find', '--show', ...options, file).trim();
+  const fd = openSync(path, 'r');
+  // While it is open this is only a promise.
+  sh('losetup', '--detach', path);
+  // What somebody made read-only once stays so for the next one.
+  if (!options.includes('--read-only')) sh('blockdev', '--setrw', path);
+  return { path, fd };
 }
 
 /** Stands for the byte 0xff, which no text in UTF-8 has. */
