@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { Bitmap } from '../bitmap/index.js';
 import { LacunaError } from '../errors/index.js';
 
@@ -51,7 +51,7 @@ export async function loadBitmaps(
   const loaded: Record<string, Bitmap> = Object.create(null);
   for (const [name, path] of ofFiles) {
     // A file that is not there would be one without bitmaps, to be made when some are stored.
-    if (!existsSync(path)) throw missing(name, `there is no file ${path}`);
+    if (isMissing(path)) throw missing(name, `there is no file ${path}`);
     const file = BitmapFile.open(path, { size, readOnly: true });
     try {
       const stored = file.bitmaps.find((each) => each.name === name);
@@ -63,6 +63,16 @@ export async function loadBitmaps(
     }
   }
   return loaded;
+}
+
+/** Whatever else is wrong with the path, opening it tells. */
+function isMissing(path: string): boolean {
+  try {
+    statSync(path);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT';
+  }
 }
 
 function listOf(bitmaps: readonly { readonly name: string }[]): string {

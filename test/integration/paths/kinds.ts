@@ -228,8 +228,8 @@ const DEVICES: readonly Kind[] = [
     root: true,
     make: ({ at }) => {
       const path = join(at, 'NAME');
-      // Numbers for local use, which no driver has here.
-      sh('mknod', path, 'b', '254', '77');
+      // A number for local use, which no driver has.
+      sh('mknod', path, 'b', '60', '77');
       return { path };
     },
   },
