@@ -23,4 +23,10 @@ if (process.features.inspector && !isDebuggerWanted()) {
   shut();
 }
 
+// A socket was handed over, see socket-activation.ts.
+if (process.env.LISTEN_PID === String(process.pid)) {
+  const { leaveStandardStreams } = await import('./shared-streams.js');
+  leaveStandardStreams();
+}
+
 await import('./start.js');

@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 import type { Device } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { Context } from '../extent/index.js';
-import type { NbdServerAddress } from '../serve/index.js';
+import type { NbdListenAddress, NbdServerAddress } from '../serve/index.js';
 import { collect } from './flags.js';
 import { FORCE_FLAG, FORCE_TEXT, insistingOn } from './force-in-use.js';
 import { type BitmapNames, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
+import { takeActivatedSocket } from './socket-activation.js';
 import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { formatDuration, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
@@ -33,9 +34,10 @@ Examples:
   lacuna serve disk.raw --socket /run/disk.sock --export vda --writable
   lacuna serve disk.raw --bitmap nightly=disk.bitmaps
   lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
+  nbdcopy -- [ lacuna serve disk.qcow2 ] copy.raw    # with a socket that is handed over (LISTEN_FDS)
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
---bind it listens on localhost:10809. Clients find a bitmap in the metadata context
+--bind it listens on the socket that systemd, or a tool such as nbdcopy, has handed to it, else on localhost:10809. Clients find a bitmap in the metadata context
 qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
@@ -91,9 +93,6 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
   try {
     const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
     noteWarnings(device.warnings, shell);
-    if (tls === undefined && !isLoopback(address)) {
-      shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
-    }
     if (address.type === 'unix') await removeDeadSocket(address.path);
     const warn = warner(shell);
     const { createServer } = await import('../serve/index.js');
@@ -106,12 +105,17 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
       onRefused: warn,
     });
     const bound = await server.listen(address);
+    if (tls === undefined && bound !== undefined && !isLoopback(bound)) {
+      shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
+    }
     try {
-      const uri = server.uri(flags.export);
+      const uri = bound && server.uri(flags.export);
       const started = performance.now();
       shell.tellProgress = () =>
-        `serving ${uri} for ${formatDuration(performance.now() - started)}`;
-      await announce({ uri, address: bound }, device, flags, shell);
+        `serving ${uri ?? source} for ${formatDuration(performance.now() - started)}`;
+      // Whoever handed the socket over knows where it is, and standard output may be theirs.
+      const isExpected = address.type === 'fd' && !flags.json;
+      if (!isExpected) await announce({ uri, address: bound }, device, flags, shell);
       await interrupted(shell.signal);
     } finally {
       await server.close();
@@ -148,22 +152,29 @@ async function openServed(
   );
 }
 
-function addressOf({ socket, bind }: ServeFlags): NbdServerAddress {
+function addressOf({ socket, bind }: ServeFlags): NbdListenAddress {
   if (socket !== undefined && bind !== undefined) {
     throw new TypeError('--socket and --bind exclude each other');
+  }
+  const fd = takeActivatedSocket();
+  if (fd !== undefined) {
+    if (socket === undefined && bind === undefined) return { type: 'fd', fd };
+    throw new TypeError('a socket was handed over (LISTEN_FDS): leave out --socket and --bind');
   }
   if (socket !== undefined) return { type: 'unix', path: socket };
   return bind ?? { type: 'inet', host: 'localhost', port: 10809 };
 }
 
 async function announce(
-  { uri, address }: { uri: string; address: NbdServerAddress },
+  { uri, address }: { uri?: string; address?: NbdServerAddress },
   device: Device,
   flags: ServeFlags,
   shell: Shell,
 ): Promise<void> {
   const readOnly = !device.capabilities.write;
-  const document = { uri, export: flags.export, size: device.size, readOnly, address };
+  const { size } = device;
+  const where = { uri: uri ?? null, address: address ?? null };
+  const document = { ...where, export: flags.export, size, readOnly };
   await shell.print(`${flags.json ? JSON.stringify(document) : uri}\n`);
 }
 

@@ -28,6 +28,7 @@ export {
   type NbdServerOptions,
   type NbdServiceOptions,
 } from './server/index.js';
+export type { NbdListenAddress, NbdListenDescriptor } from './server-address.js';
 export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
 export {
   formatNbdUri,

@@ -14,8 +14,22 @@ export function checkServerAddress(server: NbdServerAddress): void {
   if (server.type === 'inet') checkPort(server.port, 1);
 }
 
+/** A listening socket that somebody else has made and handed to this process, as systemd does. */
+export interface NbdListenDescriptor {
+  readonly type: 'fd';
+  /** Its file descriptor, which then belongs to the server. */
+  readonly fd: number;
+}
+
+/** Where a server may listen. */
+export type NbdListenAddress = NbdServerAddress | NbdListenDescriptor;
+
 /** The same for those who listen, for whom the system may choose a port. */
-export function checkListenAddress(address: NbdServerAddress): void {
+export function checkListenAddress(address: NbdListenAddress): void {
+  if (address.type === 'fd') {
+    if (Number.isInteger(address.fd) && address.fd >= 0) return;
+    throw new RangeError(`a file descriptor is a whole number, not ${address.fd}`);
+  }
   checkAddress(address);
   if (address.type === 'inet') checkPort(address.port, 0);
 }

@@ -1,3 +1,3 @@
-export type { NbdServerAddress, NbdServerTls } from '../nbd/index.js';
+export type { NbdListenAddress, NbdServerAddress, NbdServerTls } from '../nbd/index.js';
 export { createServer } from './create-server.js';
 export type { ServedDevice, ServeOptions } from './options.js';

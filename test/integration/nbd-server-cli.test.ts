@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
@@ -8,6 +8,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile } from '#dist/block/index.js';
 import { parseBitmaps } from '#dist/cli/named-bitmaps.js';
 import { isLoopback, parseBindAddress } from '#dist/cli/serve-address.js';
+import { descriptorOf } from '#dist/nbd/server/index.js';
 import { makeCertificates } from '../support/certificates.js';
 import { finish } from '../support/nbd-server.js';
 import { usePeers } from '../support/peers.js';
@@ -273,5 +274,119 @@ describe('parts', () => {
     for (const open of ['0.0.0.0', '[::]', '10.0.0.1', 'localhost.example.org']) {
       expect(isLoopback(parseBindAddress(open))).toBe(false);
     }
+  });
+});
+
+describe('a socket that is handed over', () => {
+  const served = (...args: string[]) => ['--', '[', process.execPath, MAIN, 'serve', ...args, ']'];
+
+  async function filled() {
+    const { folder, path } = await disk();
+    const bytes = Buffer.alloc(300_001, 'lacuna');
+    writeFileSync(path, bytes);
+    return { folder, path, bytes };
+  }
+
+  test('is served as nbdinfo and nbdcopy hand it over', async () => {
+    const { folder, path, bytes } = await filled();
+    const info = await finish('nbdinfo', ['--size', ...served(path)]);
+    expect(info).toEqual({ code: 0, stdout: '300001\n', stderr: '' });
+    const copy = join(folder, 'copy.raw');
+    expect(await finish('nbdcopy', [...served(path), copy])).toMatchObject({ code: 0, stderr: '' });
+    expect(readFileSync(copy).equals(bytes)).toBe(true);
+  });
+
+  test('leaves standard output to the program that handed it over', async () => {
+    const { path, bytes } = await filled();
+    const program = 'sleep 1; nbdcopy "$@"';
+    const { code, stdout, stderr } = await finish('sh', [
+      '-c',
+      program,
+      'sh',
+      ...served(path),
+      '-',
+    ]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toBe(bytes.toString());
+  });
+
+  /** `lacuna serve` with a listening socket as systemd hands it over. */
+  async function handedOver(
+    where: { path: string } | { host: string; port: number },
+    args: string[],
+    sockets = 1,
+  ) {
+    const listener = createServer();
+    await new Promise<void>((resolve) => listener.listen(where, resolve));
+    const fd = descriptorOf(listener as unknown as Socket)!;
+    // The environment names the process, which is known only there.
+    const command = `LISTEN_PID=$$ LISTEN_FDS=${sockets} exec "$@"`;
+    const child = spawn('sh', ['-c', command, 'sh', process.execPath, MAIN, 'serve', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe', fd],
+    });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    let said = '';
+    for (const stream of [child.stdout!, child.stderr!]) {
+      stream.on('data', (bytes) => {
+        said += bytes;
+      });
+    }
+    const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+    const line = async () => {
+      await expect.poll(() => said, { timeout: 10_000 }).toContain('\n');
+      return said;
+    };
+    return { child, exited, line, address: listener.address(), close: () => listener.close() };
+  }
+
+  test('may be one of TCP, or a Unix socket, which stays', async () => {
+    const { folder, path } = await filled();
+    const inet = await handedOver({ host: '127.0.0.1', port: 0 }, [path, '--json']);
+    const { port } = inet.address as { port: number };
+    const address = { type: 'inet', host: '127.0.0.1', port };
+    expect(JSON.parse(await inet.line())).toMatchObject({
+      uri: `nbd://127.0.0.1:${port}/`,
+      address,
+    });
+    const socket = join(folder, 'handed.sock');
+    const unix = await handedOver({ path: socket }, [path, '--json']);
+    expect(JSON.parse(await unix.line())).toMatchObject({
+      address: { type: 'unix', path: socket },
+    });
+    const size = await finish('nbdinfo', ['--size', `nbd+unix:///?socket=${socket}`]);
+    expect(size.stdout).toBe('300001\n');
+    for (const { child, exited } of [inet, unix]) {
+      child.kill('SIGTERM');
+      expect(await exited).toBe(0);
+    }
+    expect(existsSync(socket)).toBe(true);
+    for (const { close } of [inet, unix]) close();
+  });
+
+  test('excludes another address, and is one', async () => {
+    const { folder, path } = await filled();
+    const other = ['--bind', '127.0.0.1:0'];
+    const both = await handedOver({ path: join(folder, 'a.sock') }, [path, ...other]);
+    expect(await both.line()).toContain('leave out --socket and --bind');
+    const two = await handedOver({ path: join(folder, 'b.sock') }, [path], 2);
+    expect(await two.line()).toContain('one socket can be handed over, not LISTEN_FDS=2');
+    expect(await Promise.all([both.exited, two.exited])).toEqual([2, 2]);
+    for (const { close } of [both, two]) close();
+  });
+
+  test('that is no socket is refused, and one for another process is not taken', async () => {
+    const { path, socket } = await disk();
+    const command = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3</dev/null';
+    const args = ['-c', command, 'sh', process.execPath, MAIN, 'serve', path];
+    const refused = await finish('sh', args);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain('cannot listen on file descriptor 3');
+    process.env.LISTEN_PID = '1';
+    process.env.LISTEN_FDS = '1';
+    onTestFinished(() => {
+      delete process.env.LISTEN_PID;
+      delete process.env.LISTEN_FDS;
+    });
+    expect((await serve(path, '--socket', socket)).line).toContain(socket);
   });
 });

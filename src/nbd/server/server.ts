@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
-import { checkListenAddress } from '../server-address.js';
+import { checkListenAddress, type NbdListenAddress } from '../server-address.js';
 import { checkServerTls, type NbdServerTls } from '../tls.js';
 import { formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { ended } from './failures.js';
@@ -9,6 +9,7 @@ import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkCount, checkWait } from './limits.js';
 import { type BudgetCounters, type BudgetPlan, MemoryBudget, planBudget } from './memory-budget.js';
 import { guarded, NbdService, type NbdServiceOptions } from './service.js';
+import { socketPathOf } from './socket-path.js';
 import { offeredTls, readKeys } from './start-tls.js';
 
 /** What a server serves, to whom, and what it puts up with. */
@@ -92,7 +93,10 @@ export class NbdServer implements AsyncDisposable {
     this.#server.on('error', nothing);
   }
 
-  /** Where it listens, with the port that the system chose. Undefined before `listen` and after `close`. */
+  /**
+   * Where it listens, with the port that the system chose. Undefined before `listen` and after `close`, and for a handed
+   * socket whose path the system does not tell.
+   */
   get address(): NbdServerAddress | undefined {
     return this.#address;
   }
@@ -108,12 +112,16 @@ export class NbdServer implements AsyncDisposable {
   }
 
   /**
-   * Listens. A Unix socket must not exist; port 0 lets the system choose.
+   * Listens. A Unix socket must not exist; port 0 lets the system choose. A socket that was handed to this process
+   * listens already, and stays where it is when the server closes.
    *
+   * @returns where clients find it; undefined for a handed socket whose path the system does not tell
    * @throws LacunaError ERR_DEVICE_OPEN when the address cannot be listened on, ERR_NBD_TLS when keys or
    * certificates cannot be used; TypeError or RangeError for an address that is none.
    */
-  async listen(address: NbdServerAddress): Promise<NbdServerAddress> {
+  async listen(address: NbdServerAddress): Promise<NbdServerAddress>;
+  async listen(address: NbdListenAddress): Promise<NbdServerAddress | undefined>;
+  async listen(address: NbdListenAddress): Promise<NbdServerAddress | undefined> {
     if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
     checkListenAddress(address);
     this.#started = true;
@@ -123,17 +131,23 @@ export class NbdServer implements AsyncDisposable {
     return this.#listen(address);
   }
 
-  #listen(address: NbdServerAddress): Promise<NbdServerAddress> {
-    const where = address.type === 'unix' ? { path: address.path } : address;
+  #listen(address: NbdListenAddress): Promise<NbdServerAddress | undefined> {
+    const { type, ...where } = address;
     return new Promise((resolve, reject) => {
       const failed = (cause: NodeJS.ErrnoException) => reject(cannotListen(address, cause));
       const closed = () => reject(new TypeError('the server was closed'));
       this.#server.once('error', failed).once('close', closed);
-      this.#server.listen(where, () => {
+      const listening = () => {
         this.#server.off('error', failed).off('close', closed);
         this.#address = this.#bound(address);
         resolve(this.#address);
-      });
+      };
+      try {
+        this.#server.listen(where, listening);
+      } catch (cause) {
+        // A descriptor that is no socket.
+        failed(cause as NodeJS.ErrnoException);
+      }
     });
   }
 
@@ -141,10 +155,12 @@ export class NbdServer implements AsyncDisposable {
    * The URI of an export, for any NBD client. Where clients prove themselves with a pre-shared key it says so; whose
    * key it is and where that is kept each client adds for itself: `nbds://USER@...&tls-psk-file=FILE`.
    *
-   * @throws TypeError when the server does not listen, or has no such export.
+   * @throws TypeError when the server does not listen, or nobody knows where, or it has no such export.
    */
   uri(exportName: string): string {
-    if (this.#address === undefined) throw new TypeError('the server does not listen');
+    if (this.#address === undefined) {
+      throw new TypeError('the server does not listen, or where is not known');
+    }
     const { exports, tls } = this.#service.offer;
     if (!exports.has(exportName)) throw new TypeError(`there is no export "${exportName}"`);
     const proof = tls === 'require' ? this.#tls?.type : undefined;
@@ -231,10 +247,15 @@ export class NbdServer implements AsyncDisposable {
     if (this.#connections.size === 0) this.#whenEmpty?.();
   }
 
-  #bound(asked: NbdServerAddress): NbdServerAddress {
+  #bound(asked: NbdListenAddress): NbdServerAddress | undefined {
     const bound = this.#server.address();
-    if (asked.type === 'unix' || bound === null || typeof bound === 'string') return asked;
-    return { ...asked, port: bound.port };
+    if (bound !== null && typeof bound === 'object') {
+      const { address, port } = bound;
+      return { type: 'inet', host: asked.type === 'inet' ? asked.host : address, port };
+    }
+    if (asked.type !== 'fd') return asked;
+    const path = socketPathOf(asked.fd);
+    return path === undefined ? undefined : { type: 'unix', path };
   }
 }
 
@@ -252,14 +273,19 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 const SOCKET_DENIED = 'its folder must be there, and let you write';
 
-function cannotListen(address: NbdServerAddress, cause: NodeJS.ErrnoException): LacunaError {
-  const where = address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
+function cannotListen(address: NbdListenAddress, cause: NodeJS.ErrnoException): LacunaError {
+  const where = nameOf(address);
   // Where the folder of a socket is not there, Node says EACCES as well.
   const isDenied = address.type === 'unix' && cause.code === 'EACCES';
   const advice = isDenied ? SOCKET_DENIED : ADVICE[cause.code ?? ''];
   const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
   const errno = cause.code === undefined ? {} : { errno: cause.code };
   return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
+}
+
+function nameOf(address: NbdListenAddress): string {
+  if (address.type === 'fd') return `file descriptor ${address.fd}`;
+  return address.type === 'unix' ? address.path : `${address.host}:${address.port}`;
 }
 
 function nothing(): void {}
