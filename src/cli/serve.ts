@@ -37,8 +37,9 @@ Examples:
   nbdcopy -- [ lacuna serve disk.qcow2 ] copy.raw    # with a socket that is handed over (LISTEN_FDS)
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
---bind it listens on the socket that systemd, or a tool such as nbdcopy, has handed to it, else on localhost:10809. Clients find a bitmap in the metadata context
-qemu:dirty-bitmap:NAME. The URI is printed once clients may connect. Ctrl-C, or a request to
+--bind it listens on the socket that systemd, or a tool such as nbdcopy, has handed to it, else on
+localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed
+once clients may connect, but for a socket that was handed over. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */

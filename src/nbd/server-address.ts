@@ -16,6 +16,7 @@ export function checkServerAddress(server: NbdServerAddress): void {
 
 /** A listening socket that somebody else has made and handed to this process, as systemd does. */
 export interface NbdListenDescriptor {
+  /** Tells it from the address of a socket that is to be made. */
   readonly type: 'fd';
   /** Its file descriptor, which then belongs to the server. */
   readonly fd: number;
