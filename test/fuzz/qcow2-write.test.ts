@@ -7,6 +7,7 @@ import { it } from 'vitest';
 import type { Device } from '#dist/block/index.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
+import { qemuImg, SpoiltImage } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Images. */
@@ -152,7 +153,14 @@ async function useQemu(random: Random, subject: Subject): Promise<void> {
       model.fill(byte, offset, offset + length);
     }
   }
-  await run('qemu-io', ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), path]);
+  try {
+    await run('qemu-io', ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), path]);
+    await qemuImg(['check', '-q', '-f', 'qcow2', path]);
+  } catch (cause) {
+    // It was in order before. Where QEMU 7.2 compresses, it is known to spoil images; elsewhere this is worth a look.
+    if (!commands.some((command) => command.startsWith('write -c'))) throw cause;
+    throw new SpoiltImage((cause as Error).message, { cause });
+  }
   const { refcountBits = 16, dataFile } = options;
   if (
     dataFile === undefined &&
@@ -185,28 +193,29 @@ async function judge({ model, options }: Subject): Promise<void> {
   }
 }
 
-it(
-  'writes images that QEMU reads, checks and writes on',
-  async () => {
-    for (let seed = SEED; seed < SEED + RUNS; seed++) {
-      const random = new Random(seed);
-      const subject = await make(random);
-      try {
-        for (let turn = 0; turn < 4; turn++) {
-          await useOurs(random, subject);
-          await judge(subject);
-          if (random.below(3) === 0) await grow(random, subject);
-          if (random.below(2) === 0) await useQemu(random, subject);
-          await judge(subject);
-        }
-      } catch (cause) {
-        const how = JSON.stringify(subject.options);
-        throw new Error(`LACUNA_SEED=${seed} finds it: ${how}`, { cause });
-      }
-      for (const name of ['backing.raw', 'backing.qcow2', 'data.raw']) {
-        rmSync(join(folder, name), { force: true });
-      }
+it('writes images that QEMU reads, checks and writes on', async () => {
+  let spoilt = 0;
+  for (let seed = SEED; seed < SEED + RUNS; seed++) {
+    for (const name of ['backing.raw', 'backing.qcow2', 'data.raw']) {
+      rmSync(join(folder, name), { force: true });
     }
-  },
-  RUNS * 5000 + 60_000,
-);
+    const random = new Random(seed);
+    const subject = await make(random);
+    try {
+      for (let turn = 0; turn < 4; turn++) {
+        await useOurs(random, subject);
+        await judge(subject);
+        if (random.below(3) === 0) await grow(random, subject);
+        if (random.below(2) === 0) await useQemu(random, subject);
+        await judge(subject);
+      }
+    } catch (cause) {
+      if (cause instanceof SpoiltImage && ++spoilt <= RUNS / 4) {
+        console.log(`QEMU spoilt the image of seed ${seed}, which ends here: ${cause.message}`);
+        continue;
+      }
+      const how = JSON.stringify(subject.options);
+      throw new Error(`LACUNA_SEED=${seed} finds it: ${how}`, { cause });
+    }
+  }
+});

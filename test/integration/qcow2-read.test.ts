@@ -13,13 +13,15 @@ import {
   createImage,
   expectBytes,
   expectSameMap,
+  expectSound,
   makeNoise,
   mapOf,
   qemuBytes,
+  qemuImg,
   qemuIo,
   qemuMap,
   randomCommands,
-  readWhole,
+  soundImage,
 } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 import { Random } from '../unit/bitmap/random.js';
@@ -57,26 +59,18 @@ interface Shape {
 async function make(name: string, shape: Shape): Promise<string> {
   const { clusterSize, options = [], more, size = sizeOf(clusterSize), count = 40 } = shape;
   const path = join(folder, name);
-  await createImage(path, size, [`cluster_size=${clusterSize}`, ...options], more);
   const { compressed, zeroes } = shape;
   const work = { size, clusterSize, count, compressed, zeroes, noise };
-  try {
-    await qemuIo(path, randomCommands(random, work));
-  } catch (cause) {
-    throw new Error(`LACUNA_SEED=${SEED}: ${(cause as Error).message}`, { cause });
-  }
-  return path;
+  return soundImage(random, async (own) => {
+    await createImage(path, size, [`cluster_size=${clusterSize}`, ...options], more);
+    await qemuIo(path, randomCommands(own, work));
+    return path;
+  });
 }
 
 async function expectSame(path: string): Promise<void> {
   await using device = await openDevice(path);
-  const bytes = await qemuBytes(path).catch((error: Error) => error);
-  if (bytes instanceof Error) {
-    // A discard makes QEMU 7.2 leave subclusters behind that it refuses to read afterwards.
-    expect(bytes.message).toMatch(/Input\/output error/);
-    await expect(readWhole(device)).rejects.toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });
-    return;
-  }
+  const bytes = await qemuBytes(path);
   try {
     await expectBytes(device, bytes);
     expectSameMap(await mapOf(device), await qemuMap(path), bytes);
@@ -270,14 +264,19 @@ function extentsIn(json: string): { offset: number; length: number; type: number
 test('every snapshot reads as it was, and the image as it is', async () => {
   const clusterSize = 4 * KIB;
   const size = sizeOf(clusterSize);
-  const path = await make('a.qcow2', { clusterSize, size });
-  for (const name of ['one', 'two', 'three']) {
-    await run('qemu-img', ['snapshot', '-c', name, path]);
-    const work = { size, clusterSize, count: 20, compressed: true, noise };
-    await qemuIo(path, randomCommands(random, work));
-  }
+  const names = ['one', 'two', 'three'];
+  const work = { size, clusterSize, count: 20, compressed: true, noise };
+  const grow = async (own: Random) => {
+    const made = await make('a.qcow2', { clusterSize, size });
+    for (const name of names) {
+      await qemuImg(['snapshot', '-c', name, made]);
+      await qemuIo(made, randomCommands(own, work));
+    }
+    return made;
+  };
+  const path = await soundImage(random, grow, (made) => expectSound(made, names));
   await expectSame(path);
-  for (const [i, name] of ['one', 'two', 'three'].entries()) {
+  for (const [i, name] of names.entries()) {
     const bytes = await qemuBytes(path, ['-l', name]);
     const file = { driver: 'file', filename: path } as const;
     for (const snapshot of [name, String(i + 1)]) {
