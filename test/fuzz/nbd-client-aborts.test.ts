@@ -19,7 +19,6 @@ import {
 } from './nbd-client-streams.js';
 
 const INPUTS = runsOr(1500);
-const LIMIT_MS = 60_000 + 20 * INPUTS;
 /** What a caller puts into its memory as soon as it has it back. */
 const MINE = 0xdd;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -178,19 +177,15 @@ async function live(random: Random): Promise<void> {
   }
 }
 
-it(
-  'memory is given back once, and not touched any more',
-  async () => {
-    const first = Random.seed();
-    for (let seed = first; seed < first + INPUTS; seed++) {
-      try {
-        await live(new Random(seed));
-      } catch (cause) {
-        throw new Error(`LACUNA_SEED=${seed} shows it again: ${(cause as Error).message}`, {
-          cause,
-        });
-      }
+it('memory is given back once, and not touched any more', async () => {
+  const first = Random.seed();
+  for (let seed = first; seed < first + INPUTS; seed++) {
+    try {
+      await live(new Random(seed));
+    } catch (cause) {
+      throw new Error(`LACUNA_SEED=${seed} shows it again: ${(cause as Error).message}`, {
+        cause,
+      });
     }
-  },
-  LIMIT_MS,
-);
+  }
+});

@@ -328,5 +328,4 @@ it.each(Object.entries(KINDS))(
     for (let seed = SEED; points < wanted; seed++) points += await cutEverywhere(kind, seed);
     console.log(`LACUNA_SEED=${SEED}: ${points} cut points`);
   },
-  RUNS * 200 + 60_000,
 );

@@ -67,30 +67,26 @@ async function use(device: Device, random: Random): Promise<void> {
   }
 }
 
-it(
-  'a damaged image is written, or refused with what was found',
-  async () => {
-    const images = [];
-    for (const kind of KINDS) images.push((await makeImage(folder, kind, SECTORS)).bytes);
-    let opened = 0;
-    for (let seed = SEED; seed < SEED + RUNS; seed++) {
-      const random = new Random(seed);
-      const disk = new PowerCutDisk(damage(random.pick(images), random));
-      try {
-        const device = await open(disk).catch((error: unknown) => {
-          if (error instanceof LacunaError) return undefined;
-          throw error;
-        });
-        if (device === undefined) continue;
-        opened++;
-        if (device.size <= MOST_BYTES) await use(device, random);
-        await expectKnown(device.close());
-        assert.ok(disk.content.length < MOST_BYTES, `the file grew to ${disk.content.length}`);
-      } catch (cause) {
-        throw new Error(`LACUNA_SEED=${seed} finds it`, { cause });
-      }
+it('a damaged image is written, or refused with what was found', async () => {
+  const images = [];
+  for (const kind of KINDS) images.push((await makeImage(folder, kind, SECTORS)).bytes);
+  let opened = 0;
+  for (let seed = SEED; seed < SEED + RUNS; seed++) {
+    const random = new Random(seed);
+    const disk = new PowerCutDisk(damage(random.pick(images), random));
+    try {
+      const device = await open(disk).catch((error: unknown) => {
+        if (error instanceof LacunaError) return undefined;
+        throw error;
+      });
+      if (device === undefined) continue;
+      opened++;
+      if (device.size <= MOST_BYTES) await use(device, random);
+      await expectKnown(device.close());
+      assert.ok(disk.content.length < MOST_BYTES, `the file grew to ${disk.content.length}`);
+    } catch (cause) {
+      throw new Error(`LACUNA_SEED=${seed} finds it`, { cause });
     }
-    assert.ok(RUNS === 1 || opened > RUNS / 10, `only ${opened} could be opened at all`);
-  },
-  RUNS * 100 + 60_000,
-);
+  }
+  assert.ok(RUNS === 1 || opened > RUNS / 10, `only ${opened} could be opened at all`);
+});

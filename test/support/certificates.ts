@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { noise } from './noise.js';
 import { run } from './peers.js';
 
 /** A certificate to be made: who it is for, and until when, from today. */
@@ -57,7 +57,7 @@ async function sign(
 export async function makePskFile(folder: string, ...users: readonly string[]): Promise<string> {
   await mkdir(folder, { recursive: true });
   const path = join(folder, 'keys.psk');
-  const lines = users.map((user) => `${user}:${randomBytes(32).toString('hex')}\n`);
+  const lines = users.map((user) => `${user}:${noise(32).toString('hex')}\n`);
   await writeFile(path, lines.join(''), { mode: 0o600 });
   return path;
 }

@@ -1,29 +1,35 @@
 /**
- * How much a random test does. Every run of the suite does a little, from a new seed; a long run of one file
- * does as much as LACUNA_RUNS says, in that file's own unit (CONTRIBUTING.md has a table). LACUNA_SEED begins
- * where another run began; alone it repeats the one input that a failure named.
+ * How much a random test does, and from which seed. The suite does a little, from the same seed each time, so that it
+ * finds the same on every machine. `npm run soak` looks for more, from new seeds: it gives LACUNA_SEED, and
+ * LACUNA_RUNS in times of the usual ("5x"). LACUNA_SEED alone repeats the one input that a failure named.
  */
+
+/** Where the suite begins. */
+const USUAL_SEED = 1;
 
 /** `usual`, or as many as the environment says; one where it gives a seed alone. */
 export function runsOr(usual: number): number {
   const { LACUNA_RUNS: runs, LACUNA_SEED: seed } = process.env;
-  if (runs !== undefined) return positive('LACUNA_RUNS', runs);
+  if (runs !== undefined) return amount(runs, usual);
   return seed === undefined ? usual : 1;
 }
 
 /** `usual`, or as many as the environment says; for tests in which one seed makes all of the inputs. */
 export function stepsOr(usual: number): number {
   const { LACUNA_RUNS: steps } = process.env;
-  return steps === undefined ? usual : positive('LACUNA_RUNS', steps);
+  return steps === undefined ? usual : amount(steps, usual);
 }
 
-/** The seed from the environment, or a new one, which a long run prints. */
+/** The seed from the environment, or the usual one. */
 export function firstSeed(): number {
-  const { LACUNA_RUNS: runs, LACUNA_SEED: given } = process.env;
-  if (given !== undefined) return positive('LACUNA_SEED', given);
-  const seed = 1 + Math.floor(Math.random() * 2 ** 31);
-  if (runs !== undefined) console.log(`LACUNA_SEED=${seed} begins this run again`);
-  return seed;
+  const { LACUNA_SEED: given } = process.env;
+  return given === undefined ? USUAL_SEED : positive('LACUNA_SEED', given);
+}
+
+/** "300" is so many, "5x" is five times the usual. */
+function amount(text: string, usual: number): number {
+  if (!text.endsWith('x')) return positive('LACUNA_RUNS', text);
+  return positive('LACUNA_RUNS', text.slice(0, -1)) * usual;
 }
 
 function positive(name: string, text: string): number {

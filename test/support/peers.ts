@@ -20,8 +20,9 @@ const PACKAGES: Readonly<Record<string, string>> = {
   'qemu-storage-daemon': 'qemu-system-common',
 };
 
-const START_MS = 20_000;
-const STOP_MS = 5_000;
+/** Longer than a busy machine takes. */
+const START_MS = 120_000;
+const STOP_MS = 10_000;
 
 /** Something that accepts connections on a private Unix socket. */
 export interface SocketPeer {

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** A peer makes its monitor in its own time, which may be later than what else it serves. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 120_000;
 
 /** Just enough of a QMP client to steer a peer from a test: one command at a time, events dropped. */
 export class QmpConnection {

@@ -1,6 +1,8 @@
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Capabilities, Device } from '#dist/block/index.js';
+import { Random } from '#dist/testing/index.js';
 import { fakeDevice } from './fake-device.js';
+import { firstSeed } from './long-run.js';
 
 const PAGE = 4096;
 
@@ -11,6 +13,8 @@ export interface VolatileDiskOptions {
   delayMs?: number;
   /** What it can do, where that is not the least. */
   capabilities?: Partial<Capabilities>;
+  /** By what its delays and its losses are chosen. */
+  random?: Random;
   /** Called before each request; it may fail it. */
   before?(kind: VolatileRequest, offset: number, length: number): void;
 }
@@ -30,12 +34,16 @@ export class VolatileDisk {
   readonly #durable: Uint8Array;
   /** Pages that the next flush saves. */
   #dirty = new Set<number>();
+  readonly #random: Random;
 
-  constructor({ content, delayMs = 0, capabilities, before }: VolatileDiskOptions) {
+  constructor(options: VolatileDiskOptions) {
+    const { content, delayMs = 0, capabilities, before } = options;
+    const random = options.random ?? new Random(firstSeed());
+    this.#random = random;
     this.#bytes = Uint8Array.from(content);
     this.#durable = Uint8Array.from(content);
     const request = async (kind: VolatileRequest, offset = 0, length = 0) => {
-      if (delayMs > 0) await sleep(Math.random() * delayMs);
+      if (delayMs > 0) await sleep(random.below(delayMs));
       else await setImmediate();
       before?.(kind, offset, length);
     };
@@ -82,7 +90,7 @@ export class VolatileDisk {
   cutPower(): void {
     const left = Uint8Array.from(this.#durable);
     for (let page = 0; page * PAGE < left.length; page++) {
-      if (Math.random() < 0.3) left.set(this.#page(page), page * PAGE);
+      if (this.#random.below(10) < 3) left.set(this.#page(page), page * PAGE);
     }
     this.#bytes = left;
     this.#durable.set(left);

@@ -22,6 +22,20 @@ describe('the sources', () => {
   });
 });
 
+describe('the tests', () => {
+  // Support has the places that may: the seed of all tests, and fast-check with it.
+  const tests = new URL('../', import.meta.url).pathname;
+  const files = readdirSync(tests, { recursive: true, encoding: 'utf8' }).filter(
+    (file) => /\.m?ts$|\.mjs$/.test(file) && !file.endsWith('layering.test.ts'),
+  );
+  const CHANCE = /Math\.random|\brandomBytes\b|\brandomUUID\b|getRandomValues|from 'fast-check'/;
+
+  test('take their chance from a seed: Random, noise(), and test/support/fast-check.ts', () => {
+    const found = files.filter((file) => CHANCE.test(readFileSync(join(tests, file), 'utf8')));
+    expect(found).toEqual(['support/fast-check.ts']);
+  });
+});
+
 describe('the checker finds', () => {
   test.each([
     [

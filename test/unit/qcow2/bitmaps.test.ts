@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   type BitmapEntry,
@@ -16,6 +15,7 @@ import {
   putBitmapsHead,
   whyNotStorable,
 } from '#dist/qcow2/index.js';
+import fc from '../../support/fast-check.js';
 
 const geometry = geometryOf({ clusterBits: 16, incompatible: 0n, refcountOrder: 4 });
 const owner = { image: 'disk.qcow2', geometry, size: 2 ** 40 };

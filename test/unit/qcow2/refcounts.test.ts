@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   blockCluster,
@@ -7,6 +6,7 @@ import {
   planTableGrowth,
   RefcountCodec,
 } from '#dist/qcow2/index.js';
+import fc from '../../support/fast-check.js';
 
 const ORDERS = [0, 1, 2, 3, 4, 5, 6];
 

@@ -35,7 +35,7 @@ export async function explore(model: string, defines: readonly string[]): Promis
 
 async function program(name: string, args: string[], cwd: string): Promise<string> {
   try {
-    return (await run(name, args, { cwd, timeout: 120_000 })).stdout;
+    return (await run(name, args, { cwd })).stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new Error(

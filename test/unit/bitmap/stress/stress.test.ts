@@ -8,7 +8,9 @@ import { stress } from './stress.js';
 /** How long the kernels that ship must hold out, and how long broken ones may. */
 const STEADY_MS = 1500;
 const HEAT_MS = 300;
-const BUDGET_MS = 40_000;
+const BUDGET_MS = 300_000;
+/** What a thread of the kernels that ship may take longer than it was told to, on a busy machine. */
+const GRACE_MS = 60_000;
 
 const UNLOCK = 'unlock(h + BITMAP_LOCK);';
 const LOCK = 'lock(h + BITMAP_LOCK);';
@@ -68,13 +70,13 @@ describe('four threads on one bitmap, in random order,', () => {
   it.each(['simd', 'scalar'] as const)('lose nothing, %s kernels', async (variant) => {
     const arena = Arena.create({ variant });
     const seed = Random.seed();
-    assert.equal(await stress(arena, seed, STEADY_MS), '', `LACUNA_SEED=${seed}`);
+    assert.equal(await stress(arena, seed, STEADY_MS, GRACE_MS), '', `LACUNA_SEED=${seed}`);
   });
 
   it('lose nothing with the kernels compiled as the broken ones are', async () => {
     const seed = Random.seed();
     assert.equal(
-      await stress(arenaOf(await compile([])), seed, HEAT_MS),
+      await stress(arenaOf(await compile([])), seed, HEAT_MS, GRACE_MS),
       '',
       `LACUNA_SEED=${seed}`,
     );
@@ -83,9 +85,10 @@ describe('four threads on one bitmap, in random order,', () => {
   it.each(Object.entries(BROKEN))('find out %s', async (_, patches) => {
     const kernels = await compile(patches);
     const end = Date.now() + BUDGET_MS;
+    const seeds = new Random(Random.seed());
     let wrong = '';
     while (wrong === '' && Date.now() < end) {
-      wrong = await stress(arenaOf(kernels), Random.seed(), HEAT_MS);
+      wrong = await stress(arenaOf(kernels), seeds.between(1, 2 ** 31 - 1), HEAT_MS);
     }
     expect(wrong).not.toBe('');
   });
