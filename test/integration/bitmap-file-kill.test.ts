@@ -5,8 +5,9 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
+import { Random } from 'lacuna/testing';
 import { test } from 'vitest';
-import { runsOr } from '../support/long-run.js';
+import { firstSeed, runsOr } from '../support/long-run.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 const GRANULARITY = 4096;
@@ -14,6 +15,7 @@ const SIZE = 5000 * GRANULARITY + 1;
 const NAMES = ['a', 'b', 'c'];
 const KILLS = runsOr(15);
 
+const random = new Random(firstSeed());
 const folder = temporaryFolder();
 const path = join(folder, 'disk.bitmaps');
 const log = join(folder, 'log');
@@ -31,10 +33,11 @@ function beginAnew(): void {
 /** Lets a process record for a while, and ends it without a warning. */
 async function recordAndKill(): Promise<void> {
   const script = new URL('./bitmap-recorder.mjs', import.meta.url).pathname;
-  const child = spawn(process.execPath, [script, path, log, String(SIZE)], { stdio: 'inherit' });
+  const args = [script, path, log, String(SIZE), String(random.below(2 ** 31))];
+  const child = spawn(process.execPath, args, { stdio: 'inherit' });
   const ended = once(child, 'exit');
-  for (let i = 0; i < 500 && !existsSync(log); i++) await sleep(10);
-  await sleep(Math.random() * 150);
+  while (!existsSync(log) && child.exitCode === null) await sleep(10);
+  await sleep(random.below(150));
   child.kill('SIGKILL');
   const [code, signal] = await ended;
   assert.equal(signal, 'SIGKILL', `it ended by itself with ${code}`);
@@ -74,4 +77,4 @@ test('a process that is killed leaves bitmaps that are exact, or known to lack w
     if (!usable) beginAnew();
   }
   assert.ok(checked > 0, 'some were consistent');
-}, 120_000);
+});

@@ -4,11 +4,13 @@
  */
 import { openSync, writeSync } from 'node:fs';
 import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
+import { Random } from 'lacuna/testing';
 
-const [path, logPath, size] = process.argv.slice(2);
+const [path, logPath, size, seed] = process.argv.slice(2);
 const log = openSync(logPath, 'a');
 const note = (...words) => writeSync(log, `${words.join(' ')}\n`);
-const below = (end) => Math.floor(Math.random() * end);
+const random = new Random(Number(seed));
+const below = (end) => random.below(end);
 
 for (;;) {
   const file = BitmapFile.open(path, { size: Number(size) });

@@ -1,11 +1,10 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { usePeers } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
 
 const run = promisify(execFile);
@@ -14,8 +13,8 @@ const CONTEXT = 'qemu:dirty-bitmap:b0';
 
 /** A disk with a full copy, then writes that QEMU notes in a bitmap, one of them of zeroes. */
 describe('the command and a dirty bitmap of QEMU', () => {
+  const peers = usePeers('suite');
   let folder: string;
-  let server: ChildProcess;
   let uri: string;
 
   beforeAll(async () => {
@@ -27,15 +26,11 @@ describe('the command and a dirty bitmap of QEMU', () => {
     await run('qemu-img', ['bitmap', '--add', 'disk.qcow2', 'b0'], cwd);
     const writes = ['write -P 3 1M 64k', 'write -z 32M 512k', 'write -P 4 48M 256k'];
     await run('qemu-io', [...writes.flatMap((write) => ['-c', write]), 'disk.qcow2'], cwd);
-    const socket = join(folder, 'nbd.sock');
-    const serving = ['-r', '-t', '-f', 'qcow2', '-B', 'b0', '-k', socket, 'disk.qcow2'];
-    server = spawn('qemu-nbd', serving, { ...cwd, stdio: 'ignore' });
-    uri = `nbd+unix:///?socket=${socket}`;
-    while (!existsSync(socket)) await sleep(20);
+    ({ uri } = await peers.qemuNbd(['-r', '-f', 'qcow2', '-B', 'b0', join(folder, 'disk.qcow2')]));
   });
 
   afterAll(async () => {
-    server.kill();
+    await peers.stopAll();
     await rm(folder, { recursive: true, force: true });
   });
 

@@ -1,8 +1,17 @@
 /** `lacuna copy` in the middle of a pipeline, between programs of other people. */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { closeSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { pattern } from '../support/fake-device.js';
@@ -138,7 +147,11 @@ describe('lacuna copy - TARGET', () => {
 
   test('ends when it is interrupted while nothing comes', async () => {
     const result = runCli(['copy', '-', join(folder, 'waiting.raw')], {
-      started: (child) => setTimeout(() => child.kill('SIGINT'), 1000),
+      started: async (child) => {
+        const hasBegun = () => readdirSync(folder).some((name) => name.startsWith('waiting.raw'));
+        while (!hasBegun()) await sleep(20);
+        child.kill('SIGINT');
+      },
     });
     expect(await result).toMatchObject({ code: 130 });
   });

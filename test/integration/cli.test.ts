@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { usePeers } from '../support/peers.js';
 import { type CliOptions, runCli } from '../support/run-cli.js';
 
 const MIB = 2 ** 20;
@@ -223,21 +224,15 @@ describe('lacuna compare', () => {
 });
 
 describe('an interrupted command', () => {
+  const peers = usePeers();
   let place: string;
-  let server: ChildProcess;
   let uri: string;
 
   // One server for each test: nbdkit 1.32 may abort when a connection ends while it delays a reply.
   beforeEach(async () => {
     place = await mkdtemp(join(folder, 'slow-'));
-    const socket = join(place, 'nbd.sock');
-    const serving = ['-f', '-U', socket, '--filter=delay', 'pattern', '64M', 'rdelay=2'];
-    server = spawn('nbdkit', serving, { stdio: 'ignore' });
-    uri = `nbd+unix:///?socket=${socket}`;
-    while (!existsSync(socket)) await sleep(20);
+    ({ uri } = await peers.nbdkit(['--filter=delay', 'pattern', '64M', 'rdelay=2']));
   });
-
-  afterEach(() => void server.kill());
 
   test.each([
     ['SIGINT', 130, 'Ctrl-C again'],

@@ -84,7 +84,7 @@ function expectFlat(samples: Sample[]): void {
   expect(last.rss - first.rss, told).toBeLessThan(32 * MiB);
 }
 
-test(`memory is flat over ${REQUESTS} requests`, { timeout: 300_000 }, async () => {
+test(`memory is flat over ${REQUESTS} requests`, async () => {
   const args = ['--expose-gc', '--input-type=module', '-e', SCRIPT, `${REQUESTS}`];
   const { stdout } = await promisify(execFile)(process.execPath, args);
   const { samples, ranges, moreErrors, made } = JSON.parse(stdout);
@@ -116,7 +116,7 @@ const RESUMABLE = `
   console.log(JSON.stringify({ samples, kept, requests, threads }));
 `;
 
-test('memory is flat in threads, over NBD, with a resume file', { timeout: 120_000 }, async () => {
+test('memory is flat in threads, over NBD, with a resume file', async () => {
   const requests = REQUESTS / 5;
   const size = String((requests / 2) * 4096);
   const source = await peers.nbdkit(['pattern', size]);
@@ -142,9 +142,7 @@ const EXTENTS = `
   console.log(JSON.stringify({ movedBytes, threads, mib }));
 `;
 
-test('a copy of a million extents, in threads, takes less than 200 MiB', {
-  timeout: 120_000,
-}, async () => {
+test('a copy of a million extents, in threads, takes less than 200 MiB', async () => {
   const [count, length, step] = [1_000_000, 4096, 8192];
   const script = fileURLToPath(new URL('../support/scattered-server.mjs', import.meta.url));
   const socket = join(folder, 'scattered.sock');

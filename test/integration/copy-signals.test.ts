@@ -104,8 +104,8 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
           }
           if (state !== 'paused') return false;
           // What was in flight at first may still come in.
-          if (paused++ > 3) moved.add(movedBytes);
-          if (paused === 8) child.kill('SIGUSR2');
+          if (paused++ > 5) moved.add(movedBytes);
+          if (paused === 10) child.kill('SIGUSR2');
           return false;
         }),
     });

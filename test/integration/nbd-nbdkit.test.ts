@@ -505,15 +505,16 @@ describe('status', () => {
 
 describe('giving up', () => {
   test('an aborted read rejects at once, its target stays as it is, the connection in step', async () => {
-    const client = await open([...['-t', '16', '--filter=delay', 'pattern', '16M', 'rdelay=1']]);
+    const client = await open([...['-t', '16', '--filter=delay', 'pattern', '16M', 'rdelay=3']]);
     const controller = new AbortController();
     const target = new Uint8Array(MIB).fill(0xee);
     const reading = client.read(0, target, controller);
     const others = Array.from({ length: 4 }, (_, i) => read(client, i * MIB, MIB));
+    let answered = 0;
+    for (const other of others) void other.then(() => answered++);
     setTimeout(() => controller.abort(), 20);
-    const begun = performance.now();
     await expect(reading).rejects.toMatchObject({ code: 'ERR_ABORTED', name: 'AbortError' });
-    expect(performance.now() - begun).toBeLessThan(800);
+    expect(answered).toBe(0);
     for (const [i, other] of others.entries()) expectPattern(await other, i * MIB);
     expect(target.every((byte) => byte === 0xee)).toBe(true);
     expectPattern(await read(client, 4096, MIB), 4096);

@@ -38,17 +38,14 @@ async function serve(options: Partial<NbdServerOptions> = {}) {
   const { server, path } = await serveDevice(device, { ...options, onRefused });
   const witness = await NbdClient.connect({ server: { type: 'unix', path } });
   const unharmed = async () => {
-    const started = performance.now();
     await witness.write(MiB, pattern(1000));
     const target = new Uint8Array(1000);
     await witness.read(MiB, target);
     expect(target).toEqual(pattern(1000));
-    expect(performance.now() - started).toBeLessThan(2000);
   };
   /** Only the witness is left. */
   const alone = async () => {
-    for (let i = 0; i < 200 && server.connectionCount > 1; i++) await sleep(10);
-    expect(server.connectionCount).toBe(1);
+    await expect.poll(() => server.connectionCount).toBe(1);
     await unharmed();
     await witness.close();
   };
@@ -81,16 +78,15 @@ describe('in the handshake', () => {
   });
 
   test('one that says nothing, and one that says a byte now and then, are hung up on in time', async () => {
-    const { path, refused, alone, unharmed } = await serve({ handshakeTimeoutMs: 400 });
+    const { path, refused, alone, unharmed } = await serve({ handshakeTimeoutMs: 2000 });
     const [silent, slow] = [new RawClient(path), new RawClient(path)];
-    const started = performance.now();
+    // Twenty bytes, for which it would need twice as long as it has.
     for (const byte of concat(FLAGS, encodeOption(Option.list))) {
       if (slow.closed) break;
       slow.send(Uint8Array.of(byte));
-      await sleep(50);
+      await sleep(200);
     }
     await Promise.all([silent.ended(), slow.ended(), unharmed()]);
-    expect(performance.now() - started).toBeLessThan(3000);
     expect(refused.map(({ code }) => code)).toEqual(['ERR_TIMEOUT', 'ERR_TIMEOUT']);
     await alone();
   });
@@ -123,10 +119,9 @@ describe('in the handshake', () => {
         socket.on('error', () => {});
         sockets.push(socket);
       }
-      for (let i = 0; i < 200 && refused.length < (batch - 1) * 100; i++) await sleep(5);
+      await expect.poll(() => refused.length).toBe((batch - 1) * 100);
       expect(server.connectionCount).toBeLessThanOrEqual(101);
     }
-    expect(refused.length).toBe(1900);
     await unharmed();
     const late = await entered(path);
     await unharmed();
@@ -268,17 +263,17 @@ describe('in the transmission', () => {
 
 describe('closing', () => {
   test('answers what is in flight, then hangs up', async () => {
-    let finish: () => void = () => {};
+    let finish: (() => void) | undefined;
     const read = () => new Promise<void>((resolve) => (finish = resolve));
     const { server, path } = await serveDevice(fakeDevice(MiB, { read, extents: undefined }));
     const [client, greeted] = [await entered(path), new RawClient(path)];
     await greeted.take(18);
     client.send(request(0, { cookie: 1, length: 100 }));
-    await sleep(50);
+    await expect.poll(() => finish).toBeDefined();
     const closed = server.close();
     await greeted.ended();
     await expect(NbdClient.connect({ server: { type: 'unix', path } })).rejects.toThrow();
-    finish();
+    finish?.();
     expect(await client.take(128)).toHaveLength(128);
     await client.ended();
     await closed;
@@ -286,14 +281,14 @@ describe('closing', () => {
   });
 
   test('does not wait longer than it was told', async () => {
-    const read = () => new Promise<void>(() => {});
+    let isAsked = false;
+    const read = () => new Promise<void>(() => (isAsked = true));
     const { server, path } = await serveDevice(fakeDevice(MiB, { read, extents: undefined }));
     const client = await entered(path);
     client.send(request(0, { cookie: 1, length: 100 }));
-    await sleep(50);
-    const started = performance.now();
+    await expect.poll(() => isAsked).toBe(true);
+    // The device never answers: without the limit this would hang.
     await server.close({ timeoutMs: 200 });
-    expect(performance.now() - started).toBeLessThan(2000);
     await client.ended();
   });
 
@@ -359,7 +354,7 @@ describe('plain text around STARTTLS', () => {
     const { server, path } = await serveDevice(device, {
       tls,
       onRefused,
-      handshakeTimeoutMs: 2000,
+      handshakeTimeoutMs: 60_000,
     });
     const client = new RawClient(path);
     client.send(FLAGS, encodeOption(Option.startTls), wait === 0 ? go : new Uint8Array(0));
@@ -370,17 +365,14 @@ describe('plain text around STARTTLS', () => {
     await client.ended();
     // A TLS alert at most; nothing of NBD.
     expect(client.received.length).toBeLessThan(10);
-    for (let i = 0; i < 100 && server.connectionCount > 0; i++) await sleep(10);
-    expect(server.connectionCount).toBe(0);
+    await emptied(server);
   });
 
   test('a client that starts TLS and then says nothing is hung up on in time', async () => {
-    const { path } = await serveDevice(fakeDevice(MiB), { tls, handshakeTimeoutMs: 300 });
+    const { path } = await serveDevice(fakeDevice(MiB), { tls, handshakeTimeoutMs: 2000 });
     const client = new RawClient(path);
     client.send(FLAGS, encodeOption(Option.startTls));
     await client.take(18 + 20);
-    const started = performance.now();
     await client.ended();
-    expect(performance.now() - started).toBeLessThan(2000);
   });
 });

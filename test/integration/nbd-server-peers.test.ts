@@ -1,5 +1,4 @@
 /** Our server under other people's clients. */
-import { randomBytes } from 'node:crypto';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Bitmap } from 'lacuna/bitmap';
@@ -8,6 +7,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile, type Device, openDevice } from '#dist/block/index.js';
 import { fakeDevice, pattern } from '../support/fake-device.js';
 import { emptied, finish, serveDevice } from '../support/nbd-server.js';
+import { noise } from '../support/noise.js';
 import { usePeers } from '../support/peers.js';
 
 const MiB = 1024 * 1024;
@@ -25,7 +25,7 @@ async function serveFile(size: number, options: Parameters<typeof serveDevice>[1
   const path = join(folder, 'served.raw');
   await createRawFile(path, size);
   const file = await open(path, 'r+');
-  for (let at = 0; at + MiB <= size; at += 3 * MiB) await file.write(randomBytes(MiB), 0, MiB, at);
+  for (let at = 0; at + MiB <= size; at += 3 * MiB) await file.write(noise(MiB), 0, MiB, at);
   await file.close();
   const device = await openDevice(path, { writable: true });
   return { ...(await serveDevice(device, options)), file: path, scratch: folder, device };

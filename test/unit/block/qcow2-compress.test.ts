@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2, openDevice, type Qcow2Options } from 'lacuna';
 import { expect, test } from 'vitest';
+import { noise } from '../../support/noise.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const CLUSTER = 64 * 1024;
@@ -38,7 +38,7 @@ test('clusters that shrink share clusters of the file', async () => {
 
 test('what is zero is not stored, and what does not shrink is stored as it is', async () => {
   const device = await make();
-  const random = randomBytes(2 * CLUSTER);
+  const random = noise(2 * CLUSTER);
   await device.write(0, Buffer.alloc(4 * CLUSTER));
   await device.write(8 * CLUSTER, random);
   const found = Buffer.alloc(2 * CLUSTER);
@@ -50,7 +50,7 @@ test('what is zero is not stored, and what does not shrink is stored as it is', 
 
 test('a cluster is compressed for the little in it that shrinks', async () => {
   const device = await make();
-  const bytes = randomBytes(2 * CLUSTER);
+  const bytes = noise(2 * CLUSTER);
   bytes.fill(0, 2 * CLUSTER - 1024);
   await device.write(0, bytes);
   const found = Buffer.alloc(2 * CLUSTER);
@@ -78,9 +78,9 @@ test('nothing is packed into a cluster that was given back, and taken by somebod
   await device.write(0, text('a'));
   await device.flush();
   // Its place is free now, and the next plain cluster takes it.
-  await device.write(0, randomBytes(CLUSTER));
+  await device.write(0, noise(CLUSTER));
   await device.flush();
-  const kept = randomBytes(CLUSTER);
+  const kept = noise(CLUSTER);
   await device.write(CLUSTER, kept);
   await device.write(2 * CLUSTER, text('b'));
   const found = Buffer.alloc(CLUSTER);

@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Cells } from '#dist/cli/cells.js';
+import fc from '../../support/fast-check.js';
 
 describe('cells', () => {
   test('share a range out at their cuts, to the byte', () => {

@@ -127,7 +127,8 @@ describe('a copy', () => {
     ];
     const job = copy({ source, target });
     job.pause();
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await expect.poll(() => job.progress().phase).toBe('zero');
+    await sleep(50);
     expect(job.progress()).toMatchObject({ state: 'paused', phase: 'zero', doneBytes: 0 });
     job.resume();
     expect(await job).toMatchObject({ zeroedBytes: SIZE });
@@ -228,10 +229,13 @@ describe('a copy', () => {
         while (job.progress().phase !== 'verify') await turn();
         job.pause();
         expect(job.progress().state).toBe('paused');
-        await sleep(100);
+        // What is in flight may still come in; one that went on would end.
+        for (let before = -1; before !== job.progress().doneBytes; await sleep(100)) {
+          before = job.progress().doneBytes;
+        }
         const { doneBytes } = job.progress();
         await sleep(100);
-        expect(job.progress()).toMatchObject({ phase: 'verify', doneBytes });
+        expect(job.progress()).toMatchObject({ phase: 'verify', state: 'paused', doneBytes });
         if (how === 'resume') {
           job.resume();
           expect((await job).verifiedBytes).toBe(SIZE);

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { Device, type Driver, MemoryDriver } from '#dist/block/index.js';
@@ -6,6 +5,7 @@ import { compare, copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const PAGE = 4096;
 const PAGES = 48;

@@ -9,7 +9,6 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { openDevice } from '#dist/block/index.js';
@@ -17,6 +16,7 @@ import { DIGEST_BLOCK, DigestTree, digestBlocks } from '#dist/copy/digest-tree.j
 import { copy, digest } from '#dist/copy/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const KIB = 1024;
@@ -114,7 +114,7 @@ describe('digest', () => {
       ),
       { numRuns: 8 },
     );
-  }, 60_000);
+  });
 
   it('is exact where data begins and ends inside a block, and where nothing may be tested for zero', async () => {
     const path = join(folder, 'pieces.raw');

@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import type { Device } from '#dist/block/index.js';
 import { type CopyOptions, copy, type ErrorPolicy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const PAGE = 4096;

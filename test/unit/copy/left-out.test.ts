@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LeftOut } from '#dist/copy/left-out.js';
 import { LacunaError } from '#dist/errors/index.js';
+import fc from '../../support/fast-check.js';
 
 const error = new LacunaError('ERR_DEVICE_IO', 'bad sector', { errno: 'EIO' });
 

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { Control } from '#dist/copy/control.js';
@@ -7,6 +6,7 @@ import { move } from '#dist/copy/mover.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const PAGE = 4096;
 const SIZE = 64 * PAGE;

@@ -1,10 +1,10 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { planGranularity } from '#dist/copy/granularity.js';
 import { plan } from '#dist/copy/plan.js';
 import { Context, DIRTY, ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const PiB = 2 ** 50;
 const PAGE = 65536;

@@ -1,10 +1,10 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { type Device, MemoryDriver } from '#dist/block/index.js';
 import { populate } from '#dist/copy/index.js';
 import { Context, ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const SECTOR = 512;
 const HOLE = Status.hole | Status.zero;

@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RATE_LIMIT_BYTES, RateLimit } from '#dist/copy/rate-limit.js';
+import fc from '../../support/fast-check.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;

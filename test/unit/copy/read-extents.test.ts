@@ -1,10 +1,10 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { type PlannedExtent, plan, readExtents } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const KIB = 1024;
 const PAGE = 64 * KIB;

@@ -13,9 +13,8 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import fc from 'fast-check';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
-import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '#dist/block/index.js';
 import { Checkpoints } from '#dist/copy/checkpoints.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
@@ -23,6 +22,7 @@ import { type CopyMoment, ResumeFile, type ResumeFileOperations } from '#dist/co
 import { LacunaError } from '#dist/errors/index.js';
 import { fileOperations } from '#dist/files/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 import { VolatileDisk, type VolatileRequest } from '../../support/volatile-disk.js';
 import { FailingDisk, PowerCut } from '../bitmap/power-cut.js';
@@ -643,7 +643,7 @@ describe('checkpoints', () => {
     const { checkpoints, remains, dirtyBytes } = await setUp(async () => during());
     remains.data.reset(0, 10 * PAGE);
     during = () => remains.data.reset(0, 20 * PAGE);
-    await vi.waitFor(() => expect(checkpoints.remainingBytes).toBe(21 * PAGE), 5000);
+    await expect.poll(() => checkpoints.remainingBytes).toBe(21 * PAGE);
     await checkpoints.end();
     expect(await dirtyBytes()).toBe(20 * PAGE);
   });
@@ -656,7 +656,7 @@ describe('checkpoints', () => {
     });
     failing = true;
     remains.data.reset(0, 10 * PAGE);
-    await vi.waitFor(() => expect(failures).toHaveLength(1), 5000);
+    await expect.poll(() => failures).toHaveLength(1);
     failing = false;
     remains.data.reset(0, 20 * PAGE);
     await checkpoints.leave();
@@ -676,10 +676,10 @@ describe('checkpoints', () => {
     });
     failing = true;
     remains.data.reset(0, 10 * PAGE);
-    await vi.waitFor(() => expect(checkpoints.warnings).toHaveLength(1), 5000);
+    await expect.poll(() => checkpoints.warnings).toHaveLength(1);
     expect(checkpoints.warnings[0]).toMatch(/resume file .* \(ENOSPC\): there is no space/);
     failing = false;
-    await vi.waitFor(() => expect(checkpoints.remainingBytes).toBe(21 * PAGE), 5000);
+    await expect.poll(() => checkpoints.remainingBytes).toBe(21 * PAGE);
     await checkpoints.end();
     expect(failures).toEqual([]);
     expect(await dirtyBytes()).toBe(20 * PAGE);

@@ -1,12 +1,14 @@
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
+import { Random } from '#dist/testing/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
+import { firstSeed } from '../../support/long-run.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const KIB = 1024;
@@ -16,6 +18,7 @@ const PAGES = 40;
 const SIZE = PAGES * PAGE - 300;
 const { capabilities } = fakeDevice(1);
 const folder = temporaryFolder();
+const random = new Random(firstSeed());
 
 /** A device whose answers come after a while, in any order, and a record of what is changed in it. */
 function tape(isZero: boolean, badAt = -1) {
@@ -23,7 +26,7 @@ function tape(isZero: boolean, badAt = -1) {
   const changes: { offset: number; length: number }[] = [];
   const change = async (offset: number, length: number, done: () => Promise<void>) => {
     changes.push({ offset, length });
-    await sleep(Math.random() * 3);
+    await sleep(random.below(4));
     if (offset <= badAt && badAt < offset + length) {
       throw new LacunaError('ERR_DEVICE_IO', 'torn', { errno: 'EIO' });
     }
@@ -46,7 +49,7 @@ async function makeSource(pages: readonly number[]) {
   }
   return fakeDevice(SIZE, {
     read: async (offset, target) => {
-      await sleep(Math.random() * 3);
+      await sleep(random.below(4));
       await memory.read(offset, target);
     },
     extents: async (offset, length) => memory.someExtents(offset, length),

@@ -1,9 +1,9 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { walkStatus } from '#dist/copy/status-walk.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Context, DIRTY, ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 
 const SIZE = 2 ** 40;
 const DIRTY_CONTEXT = `${Context.dirtyPrefix}b`;

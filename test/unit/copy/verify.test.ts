@@ -1,12 +1,12 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import type { Device, Driver } from '#dist/block/index.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 import { runCli } from '../../support/run-cli.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 

@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Coverage } from '#dist/nbd/client/coverage.js';
+import fc from '../../support/fast-check.js';
 
 const LENGTH = 64;
 

@@ -1,8 +1,8 @@
-import fc from 'fast-check';
 import { LacunaError } from 'lacuna/errors';
 import { expect, test } from 'vitest';
 import { handshake } from '#dist/nbd/client/handshake.js';
 import { Dialogue } from '#dist/nbd/stream/dialogue.js';
+import fc from '../../support/fast-check.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
 import { feed } from './feed.js';
 import { ALLOCATION, DIRTY, Harness } from './session-harness.js';

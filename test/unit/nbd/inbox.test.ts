@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Inbox } from '#dist/nbd/stream/inbox.js';
+import fc from '../../support/fast-check.js';
 
 const LIMIT = 256;
 

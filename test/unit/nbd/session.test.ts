@@ -1,7 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Status } from '#dist/extent/index.js';
 import type { Cookie } from '#dist/nbd/wire/replies.js';
+import fc from '../../support/fast-check.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
 import { ALLOCATION, DIRTY, Harness, SIZE } from './session-harness.js';
 

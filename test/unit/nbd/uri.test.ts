@@ -1,6 +1,6 @@
-import fc from 'fast-check';
 import { formatNbdUri, type NbdLocation, type NbdTls, parseNbdUri } from 'lacuna/nbd';
 import { describe, expect, test } from 'vitest';
+import fc from '../../support/fast-check.js';
 
 const inet = (host: string, port = 10809) => ({ type: 'inet', host, port });
 const unix = (path: string) => ({ type: 'unix', path });

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   EXTENDED_CHUNK_BYTES,
@@ -15,6 +14,7 @@ import {
   encodeStatusPayload,
   extendedExtentCount,
 } from '#dist/nbd/wire/status.js';
+import fc from '../../support/fast-check.js';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 const u32 = fc.integer({ min: 0, max: 0xffffffff });

@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { errnoName } from '#dist/nbd/wire/errno.js';
 import {
@@ -10,6 +9,7 @@ import {
 import { REQUEST_BYTES, readRequest, writeRequest } from '#dist/nbd/wire/requests.js';
 import { decodeText, encodeText, printable } from '#dist/nbd/wire/text.js';
 import { readU64, writeU64 } from '#dist/nbd/wire/u64.js';
+import fc from '../../support/fast-check.js';
 import { numbers } from '../../support/hostile-nbd-wire.js';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
