@@ -1,11 +1,12 @@
 /** The memory that clients of a server share: bounded for all, a part of it certain for each. */
-import fc from 'fast-check';
+
 import { describe, expect, test } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
 import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { counterCells, countersOf, forgetThread } from '#dist/serve/shared-counters.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
+import fc from '../../support/fast-check.js';
 import { concat } from '../../support/hostile-nbd-wire.js';
 import {
   type Reply,
