@@ -20,7 +20,7 @@ import {
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Cut points in all. */
-const RUNS = runsOr(1500);
+const RUNS = runsOr(800);
 const SEED = firstSeed();
 /** QEMU looks at one state in so many. */
 const SAMPLE = 150;

@@ -11,7 +11,7 @@ import { qemuImg, SpoiltImage } from '../support/qemu-images.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Images. */
-const RUNS = runsOr(12);
+const RUNS = runsOr(8);
 const SEED = firstSeed();
 
 const folder = temporaryFolder();

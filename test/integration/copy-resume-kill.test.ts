@@ -21,7 +21,7 @@ import { temporaryFolder } from '../support/temporary-folder.js';
 import { VolatileDisk } from '../support/volatile-disk.js';
 
 /** Moments of death, in all. */
-const KILLS = runsOr(20);
+const KILLS = runsOr(12);
 
 const KiB = 1024;
 const REQUEST = 4 * KiB;

@@ -23,6 +23,7 @@ import { LacunaError } from '#dist/errors/index.js';
 import { fileOperations } from '#dist/files/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import fc from '../../support/fast-check.js';
+import { stepsOr } from '../../support/long-run.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 import { VolatileDisk, type VolatileRequest } from '../../support/volatile-disk.js';
 import { FailingDisk, PowerCut } from '../bitmap/power-cut.js';
@@ -160,7 +161,7 @@ describe.each(Object.entries(TARGETS))('a copy that is resumed to a target that 
         await copyThrough(plagues, { options, disk, plague });
         expect(Buffer.compare(disk.bytes, await contentOf(source))).toBe(0);
       }),
-      { numRuns: 80 },
+      { numRuns: stepsOr(30) },
     );
   });
 
@@ -185,7 +186,7 @@ describe.each(Object.entries(TARGETS))('a copy that is resumed to a target that 
         await copyThrough(plagues, { options, disk, plague });
         expect(Buffer.compare(disk.bytes, want)).toBe(0);
       }),
-      { numRuns: 40 },
+      { numRuns: stepsOr(15) },
     );
   });
 });
