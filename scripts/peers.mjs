@@ -29,6 +29,7 @@ const PACKAGES = {
   losetup: 'mount',
   mke2fs: 'e2fsprogs',
   unshare: 'util-linux',
+  python3: 'python3',
 };
 
 /** Where programs for root are, which other users' PATH leaves out. */
@@ -61,7 +62,9 @@ function isInstalled(program) {
 }
 
 function aptGet(...args) {
-  const { status } = spawnSync('apt-get', ['-y', '-q', ...args], {
+  // Another one may be at work, on a machine that has just been started.
+  const options = ['-y', '-q', '-o', 'DPkg::Lock::Timeout=600'];
+  const { status } = spawnSync('apt-get', [...options, ...args], {
     stdio: ['ignore', 'inherit', 'inherit'],
     env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
   });
@@ -77,15 +80,20 @@ function main() {
   const mayInstall = process.getuid?.() === 0 && existsSync('/etc/debian_version');
   if (mayInstall) {
     console.error(`Installing the Debian packages ${packages.join(', ')}.`);
-    // A stale package list is the usual reason for a failed installation on a fresh machine.
-    const installed = aptGet('update') && aptGet('install', '--no-install-recommends', ...packages);
-    if (installed && missing().length === 0) return 0;
+    // A new machine has no list of packages, or an old one. One source that fails may not matter.
+    if (!aptGet('update')) console.error('Not all lists of packages could be fetched.');
+    aptGet('install', '--no-install-recommends', ...packages);
   }
-  console.error(`Install them and run this again. On Debian and Ubuntu:
+  const left = missing();
+  if (left.length === 0) return 0;
+  const wanted = [...new Set(left.map(([, name]) => name))].join(' ');
+  console.error(`
+The tests cannot run without ${left.map(([name]) => name).join(', ')}. On Debian and Ubuntu this installs them:
 
-    sudo apt-get update && sudo apt-get install ${packages.join(' ')}
+    sudo apt-get update && sudo apt-get install --no-install-recommends ${wanted}
 
-Elsewhere they come with the packages of QEMU (tools), nbdkit, nbd, libnbd, spin, gcc, acl and attr.`);
+Elsewhere the packages are those of QEMU (its tools and its storage daemon), nbdkit, nbd, libnbd and its Python
+module, fio, openssl, spin, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
   return 1;
 }
 
