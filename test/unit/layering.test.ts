@@ -34,6 +34,14 @@ describe('the tests', () => {
     const found = files.filter((file) => CHANCE.test(readFileSync(join(tests, file), 'utf8')));
     expect(found).toEqual(['support/fast-check.ts']);
   });
+
+  test('of units need no programs of others, and are in test/integration where they do', () => {
+    const FOREIGN =
+      /support\/(peers|qemu-images|qcow2-images|scribble|certificates|qmp)\.js'|'(qemu-\w+|nbd(kit|info|copy|-server)|python3?|spin|gcc|openssl|fio)'/;
+    const units = files.filter((file) => file.startsWith('unit/'));
+    const found = units.filter((file) => FOREIGN.test(readFileSync(join(tests, file), 'utf8')));
+    expect(found).toEqual([]);
+  });
 });
 
 describe('the checker finds', () => {

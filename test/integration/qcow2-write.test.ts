@@ -7,9 +7,9 @@ import { Random } from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { Device, type Driver, openDevice } from '#dist/block/index.js';
 import { Qcow2Driver } from '#dist/block/qcow2.js';
-import { PowerCutDisk } from '../../support/power-cut-disk.js';
-import { checkImage } from '../../support/qcow2-checker.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { PowerCutDisk } from '../support/power-cut-disk.js';
+import { checkImage } from '../support/qcow2-checker.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const folder = temporaryFolder();
 const path = join(folder, 'disk.qcow2');

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { DIRTY, ExtentList, Status } from '#dist/extent/index.js';
-import { fakeDevice } from '../../support/fake-device.js';
-import { serveHostile } from '../../support/hostile-nbd.js';
-import { statusChunk } from '../../support/hostile-nbd-wire.js';
-import { run, usePeers } from '../../support/peers.js';
+import { fakeDevice } from '../support/fake-device.js';
+import { serveHostile } from '../support/hostile-nbd.js';
+import { statusChunk } from '../support/hostile-nbd-wire.js';
+import { run, usePeers } from '../support/peers.js';
 
 const MIB = 1024 * 1024;
 const peers = usePeers();

@@ -15,14 +15,14 @@ import { openDevice } from '#dist/block/index.js';
 import { DIGEST_BLOCK, DigestTree, digestBlocks } from '#dist/copy/digest-tree.js';
 import { copy, digest } from '#dist/copy/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
-import { fakeDevice, pattern } from '../../support/fake-device.js';
-import fc from '../../support/fast-check.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, pattern } from '../support/fake-device.js';
+import fc from '../support/fast-check.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const folder = temporaryFolder();
-const page = readFileSync(new URL('../../../docs/digest.md', import.meta.url), 'utf8');
+const page = readFileSync(new URL('../../docs/digest.md', import.meta.url), 'utf8');
 const [, reference] = /```python\n(.*?)```/s.exec(page) as RegExpExecArray;
 const { capabilities } = fakeDevice(1);
 

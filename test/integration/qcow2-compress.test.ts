@@ -3,8 +3,8 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2, openDevice, type Qcow2Options } from 'lacuna';
 import { expect, test } from 'vitest';
-import { noise } from '../../support/noise.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { noise } from '../support/noise.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const CLUSTER = 64 * 1024;
 
