@@ -73,6 +73,7 @@ const DRIVERS: Readonly<Record<DeviceDescription['driver'], Keys>> = {
     snapshot: { read: text },
     mapping: { read: (value, key) => oneOf(value, key, ['fixed']) },
     compress: { read: flag },
+    rescue: { read: flag },
     'backing-folders': { read: texts },
   },
 };

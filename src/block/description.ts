@@ -113,6 +113,11 @@ export interface Qcow2Description extends CommonDescription {
    */
   compress?: boolean;
   /**
+   * Read what the files of the chain do not have any more as zeroes, where they are cut short; see `missing` of a device
+   * for what that was. Only for reading. Default false: it is an error.
+   */
+  rescue?: boolean;
+  /**
    * Folders inside which files that an image names may be followed, through the whole chain. Default: the
    * folder of the image.
    */

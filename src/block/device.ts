@@ -9,6 +9,7 @@ import type {
   ImageDetails,
   Limits,
   Location,
+  Range,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
@@ -67,6 +68,11 @@ export class Device implements AsyncDisposable {
   readonly details?: ImageDetails;
   /** What a person should know of what is read here, although it could be opened: a damaged image, say. */
   readonly warnings: readonly string[];
+  /**
+   * Ranges that the files of an image do not have any more, and that read as zero because `rescue` of its description
+   * says so; in order. There are none in any other device: what is missing is an error.
+   */
+  readonly missing: readonly Range[];
   readonly #driver: Driver;
   readonly #requests: Requests;
   #capabilities: Required<Capabilities>;
@@ -86,6 +92,7 @@ export class Device implements AsyncDisposable {
     this.limits = checkedLimits(driver.limits);
     this.details = driver.details;
     this.warnings = driver.warnings ?? [];
+    this.missing = driver.missing ?? [];
     this.#driver = driver;
     this.#capabilities = { ...capabilities, knownZero };
     this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));

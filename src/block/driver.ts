@@ -32,6 +32,8 @@ export interface Driver {
   readonly details?: ImageDetails;
   /** What a person should know of what is read here, although it can be opened. Default: nothing. */
   readonly warnings?: readonly string[];
+  /** Ranges that are lost and read as zero, because that was asked for; in order. Default: none. */
+  readonly missing?: readonly Range[];
 
   /** Fills the whole of `target` with the bytes at `offset`. */
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
@@ -68,6 +70,14 @@ export interface Driver {
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
+}
+
+/** A range of a device. */
+export interface Range {
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
 }
 
 /** A place where bytes are kept as they are. */

@@ -18,6 +18,7 @@ export type {
   ImageDetails,
   Limits,
   Location,
+  Range,
   SnapshotDetails,
   WriteOptions,
   ZeroOptions,

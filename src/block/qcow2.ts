@@ -10,6 +10,7 @@ import type {
   ImageDetails,
   Limits,
   Location,
+  Range,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
@@ -20,6 +21,7 @@ import { FixedWriter } from './qcow2/fixed-writer.js';
 import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
 import { ImageWriter, longestZero } from './qcow2/image-writer.js';
+import { describeMissing, findMissing } from './qcow2/missing.js';
 import { OpenBitmaps } from './qcow2/open-bitmaps.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
@@ -39,6 +41,7 @@ export class Qcow2Driver implements Driver {
   readonly details: ImageDetails;
   /** Of the image and of every image below it. */
   readonly warnings: readonly string[];
+  readonly missing: readonly Range[];
   readonly #image: Image;
   readonly #backing?: Device;
   readonly #devices: readonly Device[];
@@ -51,7 +54,7 @@ export class Qcow2Driver implements Driver {
   private constructor(
     image: Image,
     description: Qcow2Description,
-    { devices, backing, snapshots }: Opened,
+    { devices, backing, snapshots, missing }: Opened,
     writable: boolean,
   ) {
     const { clusterSize, l2Span } = image.geometry;
@@ -68,7 +71,12 @@ export class Qcow2Driver implements Driver {
     this.#status = new ChainStatus(image, backing);
     this.#slices = new TableSlices(image);
     this.details = detailsOf(image.header, snapshots, chainOf(backing));
-    this.warnings = [...warningsOf(image.header, image.name), ...(backing?.warnings ?? [])];
+    this.missing = missing;
+    this.warnings = [
+      ...warningsOf(image.header, image.name),
+      ...describeMissing(image.name, missing),
+      ...(backing?.warnings ?? []),
+    ];
     this.limits = {
       minimum: writable ? Math.max(limits.minimum, unit) : 1,
       preferred: clusterSize,
@@ -104,7 +112,10 @@ export class Qcow2Driver implements Driver {
     try {
       const image = await Image.open(parts);
       const writable = description['read-only'] !== true && parts.snapshot === undefined;
-      const driver = new Qcow2Driver(image, parts.description, parts, writable);
+      const below = parts.backing?.missing ?? [];
+      const missing =
+        parts.rescue || below.length > 0 ? await findMissing(image, below, opening.signal) : [];
+      const driver = new Qcow2Driver(image, parts.description, { ...parts, missing }, writable);
       if (writable) await driver.#makeWritable(parts, opening.unrecorded);
       // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
       else if (parts.snapshot === undefined)
@@ -222,6 +233,7 @@ export class Qcow2Driver implements Driver {
     // What is written meanwhile may move what lies there.
     const isFixed = this.#writer instanceof FixedWriter;
     if (this.#writer !== undefined && !isFixed) return { offset, length };
+    if (this.#image.rescue) return { offset, length };
     const run = await this.#slices.find(offset, offset + length);
     if (run.kind === RunKind.data) return locateIn(this.#image.data, run.host, run.length);
     if (run.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
@@ -276,6 +288,7 @@ interface Opened {
   readonly devices: readonly Device[];
   readonly backing?: Device;
   readonly snapshots: readonly Snapshot[];
+  readonly missing: readonly Range[];
 }
 
 /** Behind the end of a file all is zero, and kept by nobody. */

@@ -4,7 +4,7 @@ import type { CopyOptions } from '../copy/index.js';
 import { collect } from './flags.js';
 import { FORCE_FLAG, FORCE_TEXT } from './force-in-use.js';
 import { parseImageOptions } from './image-options.js';
-import { addSourceFlags, type SourceFlags } from './source-flags.js';
+import { addRescueFlag, addSourceFlags, type SourceFlags } from './source-flags.js';
 import { parseBytes, parseCount } from './units.js';
 
 export interface CopyFlags extends SourceFlags {
@@ -48,7 +48,7 @@ export interface CopyFlags extends SourceFlags {
 }
 
 export function addCopyFlags(command: Command): Command {
-  return addSourceFlags(command.optionsGroup('The two ends:'))
+  return addRescueFlag(addSourceFlags(command.optionsGroup('The two ends:')))
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices([
         'raw',

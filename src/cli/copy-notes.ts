@@ -3,13 +3,18 @@ import type { CopyJob, CopyReport } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
 import type { Shell } from './shell.js';
+import { noteMissing } from './source-flags.js';
 import { formatBytes } from './units.js';
 
 /** Ranges that people are told of; programs get all of them in the report. */
 const MOST_TOLD = 10;
 
 /** Says what is missing, and sets the exit code that says so. */
-export function noteLeftOut({ leftOutBytes, errors, moreErrors }: CopyReport, shell: Shell): void {
+export function noteLeftOut(
+  { leftOutBytes, errors, moreErrors, missing }: CopyReport,
+  shell: Shell,
+): void {
+  noteMissing({ missing }, shell);
   if (errors.length === 0) return;
   shell.exitCode = Exit.leftOut;
   for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {

@@ -11,6 +11,7 @@ import { noteUnfinished } from './copy-notes.js';
 import { pauseBySignal } from './copy-signals.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
+import { noteMissing } from './source-flags.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -32,6 +33,7 @@ const TO_STREAM: readonly (keyof CopyFlags)[] = [
   'format',
   'forceShare',
   'backingFolder',
+  'rescue',
 ];
 
 /**
@@ -84,6 +86,7 @@ export async function copyStream(
     return steered(job, shell);
   });
   noteWarnings(report.warnings, shell);
+  noteMissing(report, shell);
   // Standard output belongs to the bytes.
   if (target === STREAM) return;
   await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);

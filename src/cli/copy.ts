@@ -22,6 +22,7 @@ import { warnOfName } from './named-format.js';
 import { followRateFile, readRate } from './rate-file.js';
 import type { Shell } from './shell.js';
 import { checkSideFiles } from './side-files.js';
+import { sourceOf } from './source-flags.js';
 import { formatBytes } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -94,8 +95,8 @@ function checkFlags(source: string, flags: CopyFlags): void {
 }
 
 async function dryRunCommand(source: string, flags: CopyFlags, shell: Shell): Promise<void> {
-  const { format, backingFolder: folders, bitmap } = flags;
-  const options = { source: withFolders(source, format, folders), ...optionsOf(flags) };
+  const { bitmap } = flags;
+  const options = { source: sourceOf(source, flags), ...optionsOf(flags) };
   const scope = await scopeOf(bitmap);
   await dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell);
 }
@@ -107,8 +108,7 @@ async function streamCommand(
   shell: Shell,
 ): Promise<void> {
   checkStream(source, target, flags, shell);
-  const { format, backingFolder: folders } = flags;
-  const from = source === STREAM ? STREAM : withFolders(source, format, folders);
+  const from = source === STREAM ? STREAM : sourceOf(source, flags);
   const options = { ...optionsOf(flags), source: from, target, signal: shell.signal };
   await copyStream(options, flags, shell);
 }
@@ -142,10 +142,10 @@ async function copyCommand(
   flags: CopyFlags,
   shell: Shell,
 ): Promise<void> {
-  const { format, outputFormat, backingFolder: folders, rateFile, digestFile } = flags;
+  const { outputFormat, backingFolder: folders, rateFile, digestFile } = flags;
   const options = {
     ...optionsOf(flags),
-    source: withFolders(source, format, folders),
+    source: sourceOf(source, flags),
     target: flags.forceInUse
       ? insistingOn(withFolders(target, outputFormat, folders), outputFormat)
       : withFolders(target, outputFormat, folders),

@@ -1,11 +1,16 @@
 import type { Command } from 'commander';
 import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../copy/index.js';
-import { withFolders } from './backing-folders.js';
 import { readDigest, type StoredDigest } from './digest-file.js';
 import { Exit } from './exit.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
-import { addSourceFlags, type SourceFlags } from './source-flags.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  type SourceFlags,
+  sourceOf,
+} from './source-flags.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -32,7 +37,7 @@ export function registerDigest(program: Command, shell: Shell): void {
     .summary('name what a device holds by one hash')
     .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
     .argument('<source>', 'the device to read');
-  addSourceFlags(command)
+  addRescueFlag(addSourceFlags(command))
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--check <file>', 'tell whether it is the digest that this file holds')
     .option('--json', 'print one JSON document')
@@ -46,7 +51,7 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
   if (check !== undefined) shell.failureCode = Exit.misuse;
   const wanted = check === undefined ? undefined : await readDigest(check);
   const report = await digestWithBar(
-    withFolders(source, sourceFormat, flags.backingFolder),
+    sourceOf(source, flags),
     {
       signal: shell.signal,
       forceShare,
@@ -56,6 +61,7 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
     shell,
   );
   noteWarnings(report.warnings, shell);
+  noteMissing(report, shell);
   if (wanted !== undefined) return await tellWhether(wanted, report, flags, shell);
   const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${source}`;
   await shell.print(`${text}\n`);

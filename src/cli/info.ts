@@ -5,7 +5,13 @@ import { kindsOf } from './context-kinds.js';
 import { walkExtents } from './extent-walk.js';
 import { printable } from './printable.js';
 import type { Shell } from './shell.js';
-import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  openSource,
+  type SourceFlags,
+} from './source-flags.js';
 import { formatBytes, formatShare } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -45,7 +51,7 @@ export function registerInfo(program: Command, shell: Shell): void {
     .summary('show size, limits and abilities of a device')
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
     .argument('<source>', 'the device to look at');
-  addSourceFlags(command)
+  addRescueFlag(addSourceFlags(command))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
@@ -56,6 +62,7 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   try {
     const info = await inspect(device, shell.signal);
     noteWarnings(info.warnings, shell);
+    noteMissing(device, shell);
     await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
   } finally {
     await device.close();

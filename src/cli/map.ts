@@ -9,7 +9,13 @@ import { collect } from './flags.js';
 import { type PictureRow, renderPicture } from './picture.js';
 import { printable } from './printable.js';
 import type { Shell } from './shell.js';
-import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  openSource,
+  type SourceFlags,
+} from './source-flags.js';
 import { parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -44,7 +50,7 @@ export function registerMap(program: Command, shell: Shell): void {
     .summary('show what is data, zero, hole or dirty')
     .description('Shows which parts of a device are data, zero, hole or dirty.')
     .argument('<source>', 'the device to look at');
-  addSourceFlags(command)
+  addRescueFlag(addSourceFlags(command))
     .option(
       '--context <name>',
       'metadata context (default: base:allocation); may be repeated',
@@ -64,6 +70,7 @@ async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promis
   const device = await openSource(source, flags, { contexts, signal: shell.signal });
   try {
     noteWarnings(device.warnings, shell);
+    noteMissing(device, shell);
     const kinds = contexts.map(kindsOf);
     await (flags.json ? printJson : printForPeople)({ device, kinds, flags, shell });
   } finally {

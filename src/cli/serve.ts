@@ -10,7 +10,7 @@ import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.
 import { type TlsFlags, tlsOf } from './serve-tls.js';
 import type { Shell } from './shell.js';
 import { takeActivatedSocket } from './socket-activation.js';
-import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
+import { addRescueFlag, addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
 import { formatDuration, parseCount } from './units.js';
 import { noteWarnings } from './warnings.js';
 
@@ -49,7 +49,7 @@ export function registerServe(program: Command, shell: Shell): void {
     .summary('let NBD clients use a device')
     .description('Serves a device over NBD until it is interrupted.')
     .argument('<source>', 'the device to serve');
-  addSourceFlags(command)
+  addRescueFlag(addSourceFlags(command))
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')

@@ -107,7 +107,8 @@ class Intake {
       throwIfAborted(signal);
       if (size === 0 && this.#options.allowEmpty === false) refuseNothing(this.#target);
       const warnings = await this.#target.finish(size, flush);
-      return { size, ...this.#counted, durationMs: performance.now() - started, warnings };
+      const durationMs = performance.now() - started;
+      return { size, ...this.#counted, missing: [], durationMs, warnings };
     } catch (error) {
       this.#readable.destroy();
       await this.#idle().catch(() => {});

@@ -242,6 +242,7 @@ export class CopyRun {
       ...(target.bitmaps && { bitmaps: [...target.bitmaps] }),
       errors: [...rounds.leftOut.ranges],
       moreErrors: rounds.leftOut.more,
+      missing: source.device.missing.slice(0, MOST_MISSING),
       // To verify is to plan again, and may meet the same.
       warnings: [...new Set([...warnings, ...(this.#resumption?.warnings ?? [])])],
     };
@@ -374,6 +375,9 @@ function reasons(skippedBytes: number, totals: PlanTotals) {
   const cleanBytes = Math.min(skippedBytes, totals.cleanBytes);
   return { cleanBytes, zeroBytes: skippedBytes - cleanBytes };
 }
+
+/** As many ranges as of what was left out. */
+export const MOST_MISSING = 1000;
 
 function isDifference(error: unknown): boolean {
   return error instanceof LacunaError && error.code === 'ERR_COPY_VERIFY';

@@ -2,6 +2,7 @@ import type { Writable } from 'node:stream';
 import { Device, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { closeAfter } from './close-after.js';
+import { MOST_MISSING } from './copy-run.js';
 import type { CopyOptions, DeviceSource } from './options.js';
 import { plan } from './plan.js';
 import { readExtents } from './read-extents.js';
@@ -87,6 +88,7 @@ async function pour(
     movedBytes,
     zeroedBytes: size - movedBytes,
     skippedBytes: 0,
+    missing: source.missing.slice(0, MOST_MISSING),
     durationMs: performance.now() - started,
     warnings: made.warnings,
   };

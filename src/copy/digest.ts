@@ -1,4 +1,4 @@
-import type { ImageFormat } from '../block/index.js';
+import type { ImageFormat, Range } from '../block/index.js';
 import { follow } from './follow.js';
 import { copy } from './job.js';
 import type { DeviceSource, TransferOptions } from './options.js';
@@ -25,6 +25,8 @@ export interface DigestReport {
   readBytes: number;
   /** Bytes not read, because they are known to be zero. */
   skippedBytes: number;
+  /** Ranges that are lost and were taken for zeroes; see `missing` of a CopyReport. */
+  missing: Range[];
   /** Worker threads; 0 when the calling thread did it all. */
   threads: number;
   /** Milliseconds from the call to the report. */
@@ -46,10 +48,10 @@ export async function digest(
   const { onProgress, ...rest } = options;
   const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
   const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });
-  const { digest, size, movedBytes, threads, durationMs, warnings } = await follow(
+  const { digest, size, movedBytes, missing, threads, durationMs, warnings } = await follow(
     job,
     ({ movedBytes: readBytes, totalBytes }) => onProgress?.({ readBytes, totalBytes }),
   );
   const read = { readBytes: movedBytes, skippedBytes: size - movedBytes };
-  return { digest: digest!, size, ...read, threads, durationMs, warnings };
+  return { digest: digest!, size, ...read, missing, threads, durationMs, warnings };
 }

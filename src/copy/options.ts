@@ -4,6 +4,7 @@ import type {
   ImageFormat,
   Preallocation,
   Qcow2Options,
+  Range,
 } from '../block/index.js';
 import type { PlanScope, PlanTotals } from './plan-scope.js';
 
@@ -251,6 +252,11 @@ export interface CopyReport {
   errors: LeftOutRange[];
   /** Ranges that did not fit into `errors`, which ends at 1000. */
   moreErrors: number;
+  /**
+   * Ranges of the source that its files do not have any more, and that were taken for zeroes because `rescue` of its
+   * description says so; the first 1000, in order.
+   */
+  missing: Range[];
   /** Bytes per second, as they were done, second by second; a long copy has longer steps, and the last one may be shorter. */
   rate: { stepMs: number; bytesPerSecond: number[] };
   /** The most memory that this process ever had resident, in bytes. */

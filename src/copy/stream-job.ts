@@ -1,3 +1,4 @@
+import type { Range } from '../block/index.js';
 import { abortedError } from '../errors/index.js';
 import { Control } from './control.js';
 import { checkRate } from './rate-limit.js';
@@ -15,6 +16,8 @@ export interface StreamReport {
   zeroedBytes: number;
   /** Bytes never touched, because they are zero on both sides. */
   skippedBytes: number;
+  /** Ranges of the source that are lost and were taken for zeroes; see `missing` of a CopyReport. */
+  missing: Range[];
   /** Milliseconds from the call to the report. */
   durationMs: number;
   /** What a person should know although it succeeded. */

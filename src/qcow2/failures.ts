@@ -15,6 +15,22 @@ export function corrupt(image: string, found: string, offset: number): LacunaErr
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: image, offset });
 }
 
+/**
+ * What a table names and the file does not have: a part of the image is lost.
+ *
+ * @param what was to be read, such as `an L2 table`; it lies at `offset`, and the file ends at `end`.
+ */
+export function cutShort(
+  image: string,
+  what: string,
+  { offset, end }: { offset: number; end: number },
+): LacunaError {
+  const message =
+    `${image} is cut short: ${what} at ${offset} lies behind the end of the file, or goes on there, which is at ${end}. ` +
+    'Bring the whole file back, or read what is there, and zeroes for the rest, with "rescue" of a description (--rescue)';
+  return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: image, offset });
+}
+
 /** What was said to be an image, or has the name of one, and does not begin as one. */
 export function noImage(path: string): LacunaError {
   const message = `${path} is no qcow2 image, by its first bytes: check the path, or say that it is raw (-f raw)`;

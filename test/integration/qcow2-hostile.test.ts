@@ -219,8 +219,11 @@ describe('tables that cannot be are refused', () => {
       view.setBigUint64(40, BigInt(Math.ceil(bytes.length / CLUSTER) * CLUSTER));
     });
     const before = process.memoryUsage().arrayBuffers;
-    await using device = await openDevice(path);
+    expect(await failure(path)).toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });
+    const file = { driver: 'file', filename: path } as const;
+    await using device = await openDevice({ driver: 'qcow2', file, rescue: true });
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(4 * MIB);
+    expect(device.missing).toEqual([{ offset: 0, length: device.size }]);
     expect((await readWhole(device)).every((byte) => byte === 0)).toBe(true);
   });
 
@@ -265,7 +268,6 @@ describe('tables that cannot be are refused', () => {
   test.each([
     ['the header', 0n],
     ['the L1 table', 0x30000n],
-    ['far away', 2n ** 50n],
   ])('but a cluster that says it is %s is read, as by QEMU', async (_what, place) => {
     patchEntry((view, at) => view.setBigUint64(at, place | (1n << 63n)));
     expect(await failure(path)).toBeUndefined();
@@ -299,7 +301,7 @@ describe('compressed clusters', () => {
     });
     const error = await failure(large);
     expect(error).toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });
-    expect(error?.message).toMatch(/compressed by/);
+    expect(error?.message).toMatch(/compressed/);
   });
 
   test('that claim to be larger than all memory are refused', async () => {

@@ -222,13 +222,14 @@ describe('an image that is written', () => {
     });
     const driver = disk.driver();
     const write = driver.write!.bind(driver);
-    const device = await openOver({
-      ...driver,
-      write: async (offset, source, options) => {
-        if (++writes === 2) await gate;
-        await write(offset, source, options);
-      },
-    });
+    const device = await openOver(
+      disk.driver({
+        write: async (offset, source, options) => {
+          if (++writes === 2) await gate;
+          await write(offset, source, options);
+        },
+      }),
+    );
     // Two neighbours that lie apart in the file, and so are written one after the other.
     await device.write(4096, new Uint8Array(4096).fill(1));
     writes = 2;
@@ -297,15 +298,14 @@ describe('an image that is written', () => {
     let waits: Promise<void> | undefined;
     const driver = disk.driver();
     const read = driver.read.bind(driver);
-    const slow: Driver = {
-      ...driver,
+    const slow = disk.driver({
       read: async (offset, target) => {
         const wait = waits;
         waits = undefined;
         await wait;
         await read(offset, target);
       },
-    };
+    });
     const device = await openOver(slow);
     await device.write(0, new Uint8Array(4096).fill(1));
     await device.flush();
@@ -337,13 +337,12 @@ describe('an image whose file cannot be written', () => {
       const driver = disk.driver();
       const write = driver.write!.bind(driver);
       let failing = false;
-      const full: Driver = {
-        ...driver,
+      const full = disk.driver({
         write: async (offset, source, options) => {
           if (!failing || random.below(4) > 0) return write(offset, source, options);
           throw Object.assign(new Error('full'), { code: 'ERR_DEVICE_IO', errno: 'ENOSPC' });
         },
-      };
+      });
       const device = await openOver(full);
       const model = Buffer.alloc(SIZE);
       const known = Buffer.alloc(SIZE, 1);
@@ -383,13 +382,11 @@ describe('an image whose file cannot be written', () => {
     await create();
     const disk = new PowerCutDisk(readFileSync(path));
     let fails = true;
-    const driver = disk.driver();
-    const broken: Driver = {
-      ...driver,
+    const broken = disk.driver({
       flush: async () => {
         if (fails) throw Object.assign(new Error('lost'), { code: 'ERR_DEVICE_IO', errno: 'EIO' });
       },
-    };
+    });
     const device = await openOver(broken);
     await device.write(0, new Uint8Array(4096).fill(1));
     await expect(device.flush()).rejects.toMatchObject({ errno: 'EIO' });
@@ -402,7 +399,7 @@ describe('an image whose file cannot be written', () => {
   it('says so when a device of a fixed size is full', async () => {
     await create();
     const disk = new PowerCutDisk(readFileSync(path));
-    const device = await openOver({ ...disk.driver(), size: 16 * 4096 });
+    const device = await openOver(disk.driver({ size: 16 * 4096 }));
     await expect(device.write(0, new Uint8Array(SIZE).fill(1))).rejects.toMatchObject({
       code: 'ERR_DEVICE_IO',
       errno: 'ENOSPC',

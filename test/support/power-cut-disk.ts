@@ -37,9 +37,18 @@ export class PowerCutDisk {
     return this.#now.subarray(0, this.#end);
   }
 
-  /** A driver over the disk, which grows. Flushes take a while, and cover what was written before they began. */
-  driver(): Driver {
+  /**
+   * A driver over the disk, which grows. Flushes take a while, and cover what was written before they began.
+   *
+   * @param changes what the driver does otherwise.
+   */
+  driver(changes: Partial<Driver> = {}): Driver {
     const end = () => this.#end;
+    // Copied, a getter would be what it was when it was copied.
+    return Object.assign(Object.create(this.#driver(end)), changes);
+  }
+
+  #driver(end: () => number): Driver {
     return {
       get end() {
         return end();

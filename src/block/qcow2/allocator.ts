@@ -43,6 +43,26 @@ export class Allocator {
     return this.#blocks.described * refcountBlockEntries * clusterSize;
   }
 
+  /**
+   * Whether a cluster is in use that begins at a byte of the file or behind it; or that has that byte inside, unless it is
+   * known to hold metadata.
+   */
+  isUsedFrom(offset: number): Promise<boolean> {
+    return this.#turns.run(async () => {
+      const { refcountBlockEntries: entries, clusterSize } = this.#geometry;
+      const inside = offset % clusterSize !== 0;
+      const isMetadata = inside && this.#header.metadataIn(offset - 1, offset) !== undefined;
+      const first = isMetadata ? Math.ceil(offset / clusterSize) : Math.floor(offset / clusterSize);
+      for (let index = Math.floor(first / entries); index < this.#blocks.described; index++) {
+        const block = await this.#blocks.block(index);
+        if (block === undefined) continue;
+        const from = Math.max(0, first - index * entries);
+        if (this.#codec.nextUsed(block.bytes, from, entries) < entries) return true;
+      }
+      return false;
+    });
+  }
+
   /** Takes the first free clusters: at least one, at most `most`, in a row. */
   allocate(most: number): Promise<Run> {
     return this.#turns.run(() => this.#allocate(most));

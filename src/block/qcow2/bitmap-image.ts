@@ -13,6 +13,7 @@ import { HostFile } from './host-file.js';
 import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
 import { checkWritable } from './image-writer.js';
 import { LiveHeader } from './live-header.js';
+import { refuseCut } from './missing.js';
 import { readHeader } from './read-header.js';
 import { repairRefcounts } from './repair.js';
 
@@ -65,6 +66,7 @@ export class BitmapImage implements AsyncDisposable {
     const host = new HostFile(file);
     const live = new LiveHeader(host, header);
     const allocator = await Allocator.open(host, live);
+    await refuseCut({ header, file, allocator }, signal);
     const stored = await ImageBitmaps.open({ reader, file: host, header: live, allocator });
     stored.restore(bitmaps);
     return new BitmapImage(file, bitmaps, stored);

@@ -4,7 +4,7 @@ import {
   BitmapCluster,
   type BitmapEntry,
   type BitmapOwner,
-  corrupt,
+  cutShort,
   parseBitmapTable,
 } from '../../qcow2/index.js';
 import { Turns } from '../../util/index.js';
@@ -121,7 +121,7 @@ export async function readInside(
   what: string,
 ): Promise<void> {
   if (offset + bytes.length > file.size) {
-    throw corrupt(owner.image, `${what}, which should be behind the end of the file`, offset);
+    throw cutShort(owner.image, what, { offset, end: file.size });
   }
   if (bytes.length > 0) await file.read(offset, bytes);
 }

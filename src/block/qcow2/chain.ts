@@ -1,7 +1,13 @@
 /** Opens the files of an image: its own, its data file and, through the drivers of their own, its backing files. */
 import { dirname, resolve } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
-import { type Header, hasDataFile, Incompatible, type Snapshot } from '../../qcow2/index.js';
+import {
+  cutShort,
+  type Header,
+  hasDataFile,
+  Incompatible,
+  type Snapshot,
+} from '../../qcow2/index.js';
 import type { DeviceDescription, Qcow2Description } from '../description.js';
 import type { Device } from '../device.js';
 import type { ImageParts } from './image.js';
@@ -31,6 +37,8 @@ export interface ChainOpening {
   readonly grows?: boolean;
   /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
   readonly unrecorded?: boolean;
+  /** What the files do not have any more reads as zero. Default: what the description says. */
+  readonly rescue?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -76,14 +84,22 @@ async function openAll(
 ): Promise<OpenedParts> {
   const readOnly = description['read-only'] === true;
   const grows = !readOnly && description.mapping !== 'fixed';
+  const rescue = description.rescue ?? opening.rescue ?? false;
+  if (rescue && !readOnly) {
+    throw new TypeError('rescue is for reading only: do not open the image for writing');
+  }
   const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(own)];
   checkChain(file.name, above);
   const found = await readHeader(file);
+  if (!rescue) checkRefcounts(found, file);
   checkWritable(found, file, description);
   const header = readOnly || !grows ? found : await repairRefcounts(file, found, opening.signal);
-  const snapshots = await readSnapshots(file, header);
+  const snapshots = await readSnapshots(file, header).catch((error) => {
+    if (rescue && description.snapshot === undefined && isCorrupt(error)) return [];
+    throw error;
+  });
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
   if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
   const folders = foldersOf(description, opening, own);
@@ -93,14 +109,15 @@ async function openAll(
   const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
   const below = describeBackingFile(description, names);
   const backing =
-    below && (await open({ ...below, 'read-only': true }, { folders, above, grows: false }));
+    below &&
+    (await open({ ...below, 'read-only': true }, { folders, above, rescue, grows: false }));
   const opened: Qcow2Description = {
     ...description,
     file: own,
     backing: backing === undefined ? null : (backing.description ?? below),
     ...(dataFile !== undefined && { 'data-file': dataFile.description ?? wanted }),
   };
-  const parts = { header, file, dataFile, snapshot, snapshots, backing };
+  const parts = { header, file, dataFile, snapshot, snapshots, backing, rescue };
   return { ...parts, devices, description: opened };
 }
 
@@ -115,9 +132,26 @@ function checkChain(image: string, files: ReadonlyArray<string | undefined>): vo
   throw new LacunaError('ERR_IMAGE_CHAIN', `${image} ${problem}`, { device: image });
 }
 
+/**
+ * Who reads needs no refcounts, but a file that does not have them is cut short, whatever else it has. As to QEMU, the last
+ * cluster of a file may be there in part.
+ */
+function checkRefcounts(
+  { refcountTableOffset: offset, refcountTableClusters, clusterBits }: Header,
+  { name, end }: Device,
+): void {
+  if (refcountTableClusters === 0) return;
+  if (offset + (refcountTableClusters - 1) * 2 ** clusterBits < end) return;
+  throw cutShort(name, 'the refcount table', { offset, end });
+}
+
+function isCorrupt(error: unknown): boolean {
+  return error instanceof LacunaError && error.code === 'ERR_QCOW2_CORRUPT';
+}
+
 function checkWritable(header: Header, file: Device, description: Qcow2Description): void {
-  const isCorrupt = (header.incompatible & Incompatible.corrupt) !== 0n;
-  if (!isCorrupt || description['read-only'] === true) return;
+  const isMarked = (header.incompatible & Incompatible.corrupt) !== 0n;
+  if (!isMarked || description['read-only'] === true) return;
   const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
   throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
 }

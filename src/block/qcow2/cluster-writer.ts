@@ -1,4 +1,11 @@
-import { allUnits, corrupt, type Geometry, type Mapped, unitsOf } from '../../qcow2/index.js';
+import {
+  allUnits,
+  corrupt,
+  cutShort,
+  type Geometry,
+  type Mapped,
+  unitsOf,
+} from '../../qcow2/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 import type { Allocator, Run } from './allocator.js';
 import type { HostFile } from './host-file.js';
@@ -222,7 +229,23 @@ export class ClusterWriter {
       if (!alike || next.host !== host) break;
     }
     if (first.host !== undefined) this.#checkPlace(first.host, clusters);
+    for (let index = 0; index < clusters; index++) {
+      this.#checkThere(mapped[index], offset - within + index * clusterSize);
+    }
     return { ...first, clusters };
+  }
+
+  /**
+   * A cluster that holds bytes must be there before some of them are changed: the others would be zeroes then, which
+   * nobody could tell from what the disk held.
+   */
+  #checkThere({ host, allocated }: Mapped, start: number): void {
+    if (host === undefined || allocated === 0) return;
+    const { data, geometry, header } = this.#parts;
+    const units = geometry.extended ? 32 - Math.clz32(allocated) : 1;
+    const to = Math.min(units * geometry.subclusterSize, header.current.size - start);
+    if (host + to <= data.end) return;
+    throw cutShort(data.name, 'a cluster of the disk', { offset: host, end: data.end });
   }
 
   /** Metadata is not guest data, whatever a damaged table says. */

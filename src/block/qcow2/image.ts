@@ -1,10 +1,15 @@
+import { statSync } from 'node:fs';
+import { LacunaError } from '../../errors/index.js';
 import {
   corrupt,
+  cutShort,
   type Geometry,
   geometryOf,
   type Header,
   hasDataFile,
   type MappingRules,
+  type Run,
+  RunKind,
   type Snapshot,
   viewOf,
 } from '../../qcow2/index.js';
@@ -22,6 +27,8 @@ export interface ImageParts {
   readonly dataFile?: Device;
   /** The snapshot whose disk is read instead of the active one. */
   readonly snapshot?: Snapshot;
+  /** What the file does not have any more reads as zero. */
+  readonly rescue?: boolean;
 }
 
 /** Where the tables of an image are looked up: in its file, or with whoever changes them. */
@@ -45,6 +52,10 @@ export class Image {
   readonly file: Device;
   /** Where guest clusters lie. */
   readonly data: Device;
+  /** What the file does not have any more reads as zero, in place of an error. */
+  readonly rescue: boolean;
+  /** Entries of the L1 table that the file has. */
+  readonly knownTables: number;
   #tables: ImageTables;
   /** A writer changes the tables, and the files. */
   #changes = false;
@@ -55,7 +66,7 @@ export class Image {
   #clusterHost = -1;
 
   private constructor(parts: ImageParts, l1: L1Table, decompress: Decompress) {
-    const { header, file, dataFile, snapshot } = parts;
+    const { header, file, dataFile, snapshot, rescue = false } = parts;
     this.name = file.name;
     this.header = header;
     this.geometry = geometryOf(header);
@@ -68,6 +79,8 @@ export class Image {
     this.size = snapshot?.size ?? header.size;
     this.file = file;
     this.data = dataFile ?? file;
+    this.rescue = rescue;
+    this.knownTables = rescue ? l1.known : Number.POSITIVE_INFINITY;
     this.#tables = {
       tableAt: (index) => l1.tableAt(index),
       nextUsed: (index, end) => l1.nextUsed(index, end),
@@ -78,10 +91,10 @@ export class Image {
 
   /** @throws LacunaError ERR_QCOW2_CORRUPT where the L1 table cannot be. */
   static async open(parts: ImageParts): Promise<Image> {
-    const { header, file, snapshot } = parts;
+    const { header, file, snapshot, rescue } = parts;
     const { l1Offset, l1Size } = snapshot ?? header;
     const place = { offset: l1Offset, entries: l1Size };
-    const l1 = await L1Table.read(file, place, geometryOf(header));
+    const l1 = await L1Table.read(file, place, geometryOf(header), rescue);
     return new Image(parts, l1, await decompressorFor(header.compression));
   }
 
@@ -105,13 +118,48 @@ export class Image {
     this.#changes = true;
   }
 
+  /** How much of a table at a byte of the file is there. */
+  knownBytes(offset: number, length: number): number {
+    return Math.max(0, Math.min(length, this.file.end - offset));
+  }
+
+  /**
+   * Makes sure that the files have what a run names.
+   *
+   * QEMU and others write whole clusters and subclusters, but for what lies behind the end of the disk; only that may
+   * be missing in the last cluster of a file. Nothing else is, in a sound image: what is allocated and not written yet
+   * has no entry. So a run, which ends with the disk, must be there to its last byte. Zeroes need nothing, wherever
+   * their cluster is, and of compressed bytes only the decompressor knows where they end.
+   *
+   * @returns false where the run is missing and shall read as zero; then it is one of zeroes. One that is there in part
+   * is made as short as that.
+   * @throws LacunaError ERR_QCOW2_CORRUPT where it shall not.
+   */
+  settle(run: Run): boolean {
+    const { kind, host, length } = run;
+    if (kind === RunKind.data) {
+      if (host + length <= this.data.end) return true;
+      if (!this.rescue) throw missing(this.data, this.name, 'a cluster of the disk', host);
+      if (host < this.data.end) {
+        run.length = this.data.end - host;
+        return true;
+      }
+    } else if (kind === RunKind.compressed) {
+      if (host < this.file.end) return true;
+      if (!this.rescue) throw missing(this.file, this.name, 'a compressed cluster', host);
+    } else return true;
+    run.kind = RunKind.zero;
+    return false;
+  }
+
   async #readL2(offset: number): Promise<DataView> {
     const { clusterSize } = this.geometry;
-    if (offset + clusterSize > this.file.size) {
-      throw corrupt(this.name, `an L2 table at ${offset}, behind the end of the file`, offset);
+    const known = this.knownBytes(offset, clusterSize);
+    if (known < clusterSize && !this.rescue) {
+      throw missing(this.file, this.name, 'an L2 table', offset);
     }
     const bytes = new Uint8Array(clusterSize);
-    await this.file.read(offset, bytes);
+    await readPadded(this.file, offset, bytes);
     const table = viewOf(bytes);
     tableCache.set(this.#number, offset, table);
     return table;
@@ -129,15 +177,27 @@ export class Image {
     target: Uint8Array,
   ): Promise<void> {
     const cluster =
-      this.#clusterHost === host ? this.#cluster! : await this.#readCluster(host, hostLength);
-    target.set(cluster.subarray(inside, inside + target.length));
+      this.#clusterHost === host ? this.#cluster : await this.#readCluster(host, hostLength);
+    if (cluster === undefined) target.fill(0);
+    else target.set(cluster.subarray(inside, inside + target.length));
   }
 
-  async #readCluster(host: number, hostLength: number): Promise<Uint8Array> {
+  /** Whether the file ends inside the bytes of a compressed cluster. */
+  async isCut({ host, hostLength }: { host: number; hostLength: number }): Promise<boolean> {
+    if (host + hostLength <= this.file.end) return false;
+    return (await this.#readCluster(host, hostLength)) === undefined;
+  }
+
+  /** Undefined where it is missing in part, and shall read as zero. */
+  async #readCluster(host: number, hostLength: number): Promise<Uint8Array | undefined> {
     const { clusterSize } = this.geometry;
     const bytes = new Uint8Array(hostLength);
     await readPadded(this.file, host, bytes);
     const cluster = this.#decompress(bytes, clusterSize);
+    if (cluster === undefined && host + hostLength > this.file.end) {
+      if (this.rescue) return undefined;
+      throw missing(this.file, this.name, 'a compressed cluster', host);
+    }
     if (cluster === undefined) {
       const found = `${hostLength} bytes that are no cluster compressed by ${this.header.compression}`;
       throw corrupt(this.name, found, host);
@@ -155,4 +215,18 @@ export class Image {
     this.#cluster = undefined;
     this.#clusterHost = -1;
   }
+}
+
+/** A file that has grown since it was opened is not cut short: its tables are newer than what is known of its size. */
+function missing(file: Device, image: string, what: string, offset: number): LacunaError {
+  const { description, end } = file;
+  const isFile = description?.driver === 'file';
+  const now = isFile ? statSync(description.filename, { throwIfNoEntry: false })?.size : undefined;
+  if (now === undefined || now <= end) return cutShort(image, what, { offset, end });
+  const message = `${file.name} has grown from ${end} to ${now} bytes since it was opened, so somebody writes it: open it again, or have the program that writes it serve the disk`;
+  return new LacunaError('ERR_DEVICE_SHORT', message, {
+    device: file.name,
+    offset,
+    retryable: true,
+  });
 }

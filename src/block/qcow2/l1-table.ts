@@ -1,4 +1,4 @@
-import { corrupt, type Geometry, readL1Entry, viewOf } from '../../qcow2/index.js';
+import { corrupt, cutShort, type Geometry, readL1Entry, viewOf } from '../../qcow2/index.js';
 import type { Device } from '../device.js';
 import { readPadded } from './read-padded.js';
 
@@ -19,6 +19,8 @@ export interface L1Place {
  */
 export class L1Table {
   readonly entries: number;
+  /** Entries that the file has: fewer only where that was allowed. */
+  readonly known: number;
   readonly #pages: ReadonlyArray<DataView | undefined>;
   readonly #place: L1Place;
   readonly #geometry: Geometry;
@@ -28,9 +30,10 @@ export class L1Table {
     place: L1Place,
     pages: ReadonlyArray<DataView | undefined>,
     geometry: Geometry,
-    image: string,
+    { image, known }: { image: string; known: number },
   ) {
     this.entries = place.entries;
+    this.known = known;
     this.#place = place;
     this.#pages = pages;
     this.#geometry = geometry;
@@ -38,24 +41,31 @@ export class L1Table {
   }
 
   /**
-   * Reads a table. QEMU makes files that end inside theirs, and what is missing is empty; but none that
-   * ends a cluster before it begins.
+   * Reads a table. The file must have all of it, as every writer makes it: what is missing may have named anything.
+   *
+   * @param isCutAllowed reads what is there.
+   * @throws LacunaError ERR_QCOW2_CORRUPT
    */
-  static async read(file: Device, place: L1Place, geometry: Geometry): Promise<L1Table> {
+  static async read(
+    file: Device,
+    place: L1Place,
+    geometry: Geometry,
+    isCutAllowed = false,
+  ): Promise<L1Table> {
     const { offset, entries } = place;
-    if (entries > 0 && offset >= file.size + geometry.clusterSize) {
-      throw corrupt(file.name, `the L1 table at ${offset}, behind the end of the file`, 40);
+    const known = Math.min(entries, Math.floor(Math.max(0, file.end - offset) / 8));
+    if (known < entries && !isCutAllowed) {
+      throw cutShort(file.name, 'the L1 table', { offset, end: file.end });
     }
     const pages: Array<DataView | undefined> = [];
     // Pages behind the end of the file are not looked at: an image may claim to have thousands.
-    const there = Math.min(entries, Math.ceil(Math.max(0, file.size - offset) / 8));
-    for (let first = 0; first < there; first += PAGE_ENTRIES) {
+    for (let first = 0; first < known; first += PAGE_ENTRIES) {
       const bytes = new Uint8Array(Math.min(PAGE_ENTRIES, entries - first) * 8);
       await readPadded(file, offset + first * 8, bytes);
       const empty = Buffer.compare(bytes, EMPTY.subarray(0, bytes.length)) === 0;
       pages.push(empty ? undefined : viewOf(bytes));
     }
-    return new L1Table(place, pages, geometry, file.name);
+    return new L1Table(place, pages, geometry, { image: file.name, known });
   }
 
   /** Where the L2 table of an entry is; 0 where there is none. */

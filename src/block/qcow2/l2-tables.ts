@@ -1,4 +1,4 @@
-import { corrupt, viewOf } from '../../qcow2/index.js';
+import { corrupt, cutShort, viewOf } from '../../qcow2/index.js';
 import { type HostFile, joinSpans, type Span } from './host-file.js';
 import type { LiveHeader } from './live-header.js';
 
@@ -141,11 +141,7 @@ export class L2Tables {
     const found = this.#header.metadataIn(offset, offset + bytes.length);
     if (found !== undefined) throw corrupt(this.#file.name, `${found} in an L2 table`, offset);
     if (offset + bytes.length > this.#file.end) {
-      throw corrupt(
-        this.#file.name,
-        `an L2 table at ${offset}, behind the end of the file`,
-        offset,
-      );
+      throw cutShort(this.#file.name, 'an L2 table', { offset, end: this.#file.end });
     }
     await this.#file.read(offset, bytes);
     this.#makeRoom();

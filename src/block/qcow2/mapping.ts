@@ -1,5 +1,5 @@
 import {
-  corrupt,
+  cutShort,
   type Geometry,
   type Mapped,
   type MappingRules,
@@ -63,9 +63,8 @@ export class Mapping {
   ): Promise<Mapping> {
     const { l1Offset, l1Size } = header.current;
     const l1 = new Uint8Array(l1Size * 8);
-    // QEMU makes files that end inside their L1 table, but none that ends a cluster before it.
-    if (l1.length > 0 && l1Offset >= file.end + header.geometry.clusterSize) {
-      throw corrupt(file.name, `the L1 table at ${l1Offset}, behind the end of the file`, 40);
+    if (l1.length > 0 && l1Offset + l1.length > file.end) {
+      throw cutShort(file.name, 'the L1 table', { offset: l1Offset, end: file.end });
     }
     if (l1.length > 0) await file.read(l1Offset, l1);
     return new Mapping(file, header, allocator, rules, l1);

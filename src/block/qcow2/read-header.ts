@@ -1,6 +1,6 @@
 import {
   clusterSizeIn,
-  corrupt,
+  cutShort,
   geometryOf,
   type Header,
   MAX_SNAPSHOT_TABLE_BYTES,
@@ -38,7 +38,7 @@ export async function readSnapshotTable(
     await file.read(Math.min(offset, file.size), bytes);
     const found = parseSnapshots(bytes, options);
     if (found !== undefined) return found;
-    if (length >= most) throw corrupt(file.name, 'a snapshot table that does not end', offset);
+    if (length >= most) throw cutShort(file.name, 'the snapshot table', { offset, end: file.end });
   }
 }
 

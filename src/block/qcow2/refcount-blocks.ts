@@ -3,6 +3,7 @@ import {
   type Area,
   blockCluster,
   corrupt,
+  cutShort,
   type Geometry,
   MAX_HOST_OFFSET,
   MAX_REFCOUNT_TABLE_BYTES,
@@ -75,9 +76,9 @@ export class RefcountBlocks {
     const { refcountTableOffset, refcountTableClusters } = header.current;
     const table = new Uint8Array(refcountTableClusters * header.geometry.clusterSize);
     if (table.length === 0) throw corrupt(file.name, 'no refcount table', 56);
-    if (refcountTableOffset >= file.end) {
-      const found = `the refcount table at ${refcountTableOffset}, behind the end of the file`;
-      throw corrupt(file.name, found, 48);
+    if (refcountTableOffset + table.length > file.end) {
+      const place = { offset: refcountTableOffset, end: file.end };
+      throw cutShort(file.name, 'the refcount table', place);
     }
     await file.read(refcountTableOffset, table);
     return new RefcountBlocks(file, header, table);

@@ -2,6 +2,7 @@ import { throwIfAborted } from '../../errors/index.js';
 import {
   BitmapCluster,
   corrupt,
+  cutShort,
   type Geometry,
   geometryOf,
   type Header,
@@ -206,15 +207,15 @@ export class References {
     visit(offset / clusterSize, Math.ceil(length / clusterSize), use, what);
   }
 
-  /** The last cluster of a file may be there in part. */
+  /** The last cluster of a file may be there in part: whoever needs the bytes of it looks for himself. */
   #check(offset: number, length: number, what: string): void {
     const { clusterSize } = this.#geometry;
     const isPlace = offset > 0 || what === 'the header';
     if (!isPlace || offset % clusterSize !== 0 || offset + length > MAX_HOST_OFFSET) {
       throw corrupt(this.#file.name, `${what} at ${offset}, where none can be`, offset);
     }
-    if (offset + length - this.#file.end > clusterSize) {
-      throw corrupt(this.#file.name, `${what} at ${offset}, behind the end of the file`, offset);
+    if (offset + length - this.#file.end >= clusterSize) {
+      throw cutShort(this.#file.name, what, { offset, end: this.#file.end });
     }
   }
 

@@ -13,6 +13,8 @@ export class RunWalk implements Run {
   length = 0;
   host = 0;
   hostLength = 0;
+  /** The file does not have it, and it reads as zero because that was asked for. */
+  missing = false;
   /** Tables that were entered. */
   tables = 0;
   /** Finds many runs at a time, for a walk that is long; of compressed clusters it does not tell the length. */
@@ -21,6 +23,8 @@ export class RunWalk implements Run {
   readonly #end: number;
   #index = -1;
   #table?: L2Table;
+  /** First byte of the disk that the table would describe if the file had all of it. */
+  #known = 0;
 
   constructor(image: Image, offset: number, end: number) {
     this.#image = image;
@@ -32,13 +36,17 @@ export class RunWalk implements Run {
   next(): boolean | Promise<boolean> {
     this.offset += this.length;
     this.length = 0;
+    this.missing = false;
     if (this.offset >= this.#end) return false;
     const { tables, geometry } = this.#image;
     const index = Math.floor(this.offset / geometry.l2Span);
     if (index === this.#index) return this.#find();
+    const { knownTables } = this.#image;
+    if (index >= knownTables) return this.#miss(this.#end);
     const place = tables.tableAt(index);
     if (place === 0) {
-      const used = tables.nextUsed(index + 1, Math.ceil(this.#end / geometry.l2Span));
+      const end = Math.min(knownTables, Math.ceil(this.#end / geometry.l2Span));
+      const used = tables.nextUsed(index + 1, end);
       this.kind = RunKind.unallocated;
       this.length = Math.min(this.#end, used * geometry.l2Span) - this.offset;
       return true;
@@ -51,14 +59,28 @@ export class RunWalk implements Run {
   #enter(index: number, offset: number, view: DataView): boolean {
     this.tables++;
     this.#index = index;
-    this.#table = { view, offset, start: index * this.#image.geometry.l2Span };
+    const { clusterSize, l2EntryBytes, l2Span } = this.#image.geometry;
+    const start = index * l2Span;
+    const known = this.#image.rescue ? this.#image.knownBytes(offset, clusterSize) : clusterSize;
+    this.#table = { view, offset, start };
+    this.#known = start + Math.floor(known / l2EntryBytes) * clusterSize;
     return this.#find();
   }
 
   #find(): boolean {
-    const search = { from: this.offset, end: this.#end, run: this };
     const table = this.#table as L2Table;
+    if (this.offset >= this.#known) return this.#miss(table.start + this.#image.geometry.l2Span);
+    const search = { from: this.offset, end: Math.min(this.#end, this.#known), run: this };
     if (this.decoder?.find(table, search) !== true) findRun(table, this.#image.rules, search);
+    this.missing = !this.#image.settle(this);
+    return true;
+  }
+
+  /** Takes what no entry is left of as missing. */
+  #miss(end: number): boolean {
+    this.kind = RunKind.zero;
+    this.length = Math.min(this.#end, end) - this.offset;
+    this.missing = true;
     return true;
   }
 }

@@ -1,4 +1,4 @@
-import { corrupt, findRun, type L2Table, type Run, RunKind, viewOf } from '../../qcow2/index.js';
+import { cutShort, findRun, type L2Table, type Run, RunKind, viewOf } from '../../qcow2/index.js';
 import type { Image } from './image.js';
 
 /** Who looks up one cluster here and one there reads this much of a table, not all of it. */
@@ -35,6 +35,7 @@ export class TableSlices {
       start: start + number * this.#sliceSpan,
     };
     findRun(slice, rules, { from: offset, end: Math.min(end, slice.start + this.#sliceSpan), run });
+    this.#image.settle(run);
     return run;
   }
 
@@ -42,8 +43,8 @@ export class TableSlices {
     const known = this.#slices.get(offset);
     if (known !== undefined) return known;
     const { file, name } = this.#image;
-    if (offset + this.#sliceBytes > file.size) {
-      throw corrupt(name, `an L2 table at ${offset}, behind the end of the file`, offset);
+    if (offset + this.#sliceBytes > file.end) {
+      throw cutShort(name, 'an L2 table', { offset, end: file.end });
     }
     const bytes = new Uint8Array(this.#sliceBytes);
     await file.read(offset, bytes);
