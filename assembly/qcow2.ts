@@ -35,13 +35,13 @@ export function l2Runs(table: usize, from: u32, to: u32, clusterBits: u32, out: 
     const host = entry & OFFSET;
     let kind = DATA;
     if ((entry & COMPRESSED_FLAG) != 0) kind = COMPRESSED;
-    else if ((entry & ZERO_FLAG) != 0) kind = ZERO;
+    else if ((entry & ZERO_FLAG) != 0) kind = (host & (clusterSize - 1)) != 0 ? UNSURE : ZERO;
     else if (host == 0) kind = UNALLOCATED;
     else if ((host & (clusterSize - 1 | BEYOND)) != 0) kind = UNSURE;
     let stop = i + 1;
     if (kind < COMPRESSED) {
-      // Zeroes go on wherever their clusters are; all else at the next place, whatever its other flags.
-      const mask = kind == ZERO ? FLAGS : FLAGS | OFFSET;
+      // Zeroes go on wherever their clusters are, if that can be; all else at the next place, whatever its other flags.
+      const mask = FLAGS | (kind == ZERO ? OFFSET & (clusterSize - 1) : OFFSET);
       const step = kind == DATA ? clusterSize : 0;
       let next = (entry & mask) + step;
       while (stop < to && (entryAt(table, stop) & mask) == next) {

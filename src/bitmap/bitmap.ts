@@ -1,5 +1,5 @@
 /**
- * A dirty bitmap over a disk of up to 8 PiB.
+ * A dirty bitmap over a disk of up to 8 PiB - 1 bytes.
  *
  * Structure. A radix tree over granules. A leaf holds 4096 bits in 512 bytes; a node has 64 slots of
  * 8 bytes. A slot at level L speaks of 2^(12 + 6 L) granules, and there are as many

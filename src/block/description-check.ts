@@ -1,4 +1,4 @@
-import { parseSize } from '../util/index.js';
+import { parseSize, SIZE_LIMIT } from '../util/index.js';
 import type { DeviceDescription } from './description.js';
 
 /** Turns a value of JSON, or a text, into the value of a key; throws a TypeError that names the key. */
@@ -165,7 +165,8 @@ function flag(value: unknown, key: string): boolean {
 function size(value: unknown, key: string): number {
   const bytes = typeof value === 'string' ? parseSize(value) : value;
   if (typeof bytes === 'number' && Number.isSafeInteger(bytes) && bytes >= 0) return bytes;
-  throw wrong(key, 'a size in bytes', value);
+  const isTooLarge = typeof bytes === 'number' && bytes > Number.MAX_SAFE_INTEGER;
+  throw wrong(key, isTooLarge ? `a size of at most ${SIZE_LIMIT}` : 'a size in bytes', value);
 }
 
 function seconds(value: unknown, key: string): number {

@@ -77,7 +77,7 @@ export interface NbdDescription extends CommonDescription {
 export interface NullDescription extends CommonDescription {
   /** Nothing at all. */
   driver: 'null';
-  /** Bytes; default the largest size there is. */
+  /** Bytes, at most 2^53 - 1; default the largest size there is. */
   size?: number;
 }
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
 import { fileError } from '../files/index.js';
-import { isPowerOfTwo } from '../util/index.js';
+import { isPowerOfTwo, SIZE_LIMIT } from '../util/index.js';
 import { geometryOf, isReadOnly, mountsOf } from './block-device.js';
 import type { Limits } from './driver.js';
 
@@ -138,7 +138,7 @@ function inodeOf(fd: number): string {
 
 function regularKind(filename: string, stat: fs.Stats): Omit<FileKind, 'inode'> {
   if (!Number.isSafeInteger(stat.size)) {
-    const message = `Cannot open ${filename}: files longer than 8 PiB - 1 are not supported`;
+    const message = `Cannot open ${filename}: files end at ${SIZE_LIMIT} here`;
     throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename, errno: 'EFBIG' });
   }
   const preferred = isPowerOfTwo(stat.blksize) ? stat.blksize : 4096;

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
 import { fileError, inodeOf } from '../files/index.js';
+import { SIZE_LIMIT } from '../util/index.js';
 import { guardImage } from './image-locks.js';
 import { preallocate, type RawPreallocation } from './preallocate.js';
 
@@ -34,7 +35,8 @@ export async function createRawFile(
   options: RawFileOptions = {},
 ): Promise<void> {
   const { exclusive = false, preallocation = 'off', inode, signal } = options;
-  if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`${size} is no size in bytes`);
+  if (!Number.isSafeInteger(size) || size < 0)
+    throw new RangeError(`${size} is no size in bytes, which end at ${SIZE_LIMIT}`);
   let fd: number | undefined;
   let unguard: (() => void) | undefined;
   try {

@@ -201,7 +201,7 @@ function inPlace(
 }
 
 function checkSize(device: Device, source: Device, sameSize: boolean): string[] {
-  if (device.size === source.size) return [];
+  if (device.size === source.size || isRoundedUp(device, source)) return [];
   if (device.size > source.size && !sameSize) {
     const more = device.size - source.size;
     return [
@@ -214,6 +214,11 @@ function checkSize(device: Device, source: Device, sameSize: boolean): string[] 
     `${device.name} has ${device.size} bytes and ${source.name} ${source.size}: ${need} a target of the same size`,
     { device: device.name },
   );
+}
+
+/** A qcow2 image of a disk ends at a multiple of 512; what that adds reads as zero. */
+function isRoundedUp({ details, size }: Device, source: Device): boolean {
+  return details?.format === 'qcow2' && size === Math.ceil(source.size / 512) * 512;
 }
 
 function compressed(description: DeviceDescription): DeviceDescription {

@@ -4,7 +4,7 @@
  *
  *     data          allocated, content unknown
  *     zero          allocated here, reads as zero
- *     hole | zero   not allocated here, reads as zero
+ *     hole | zero   not allocated here, or without room of its own (a qcow2 cluster of zeroes); reads as zero
  *     hole          not allocated here; what it reads as comes from elsewhere and must be read
  */
 export const Status = {

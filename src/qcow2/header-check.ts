@@ -1,3 +1,4 @@
+import { SIZE_LIMIT } from '../util/index.js';
 import { corrupt, unsupported } from './failures.js';
 import { Incompatible, unknownFeatures } from './features.js';
 import { geometryOf, l1EntriesFor } from './geometry.js';
@@ -53,7 +54,7 @@ function checkTables(header: Header, image: string): void {
   const { clusterSize } = geometry;
   if (!Number.isSafeInteger(header.size)) {
     const needed = `holds a disk of ${header.size} bytes`;
-    throw unsupported(image, needed, 'sizes end at 8 PiB - 1');
+    throw unsupported(image, needed, `sizes end at ${SIZE_LIMIT}`);
   }
   const place = (what: string, offset: number, at: number) => {
     if (Number.isSafeInteger(offset) && offset % clusterSize === 0) return;

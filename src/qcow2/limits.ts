@@ -23,7 +23,7 @@ export const MAX_SNAPSHOT_EXTRA_BYTES = 1024;
 export const MAX_BITMAPS = 65_535;
 export const MAX_BITMAP_NAME_BYTES = 1023;
 
-/** Host offsets in L1 and L2 entries have 56 bits; we, and exact numbers, end at 2^53. */
+/** Host offsets in L1 and L2 entries have 56 bits; we, and exact numbers, end at 2^53 - 1. */
 export const MAX_HOST_OFFSET = Number.MAX_SAFE_INTEGER;
 
 /** Subclusters in a cluster of an image with extended L2 entries. */

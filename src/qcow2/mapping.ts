@@ -130,23 +130,28 @@ function readCluster(table: L2Table, rules: MappingRules, index: number, run: Ru
   if (isCompressed(high)) {
     if (dataFile) throw wrong(table, rules, index, 'compressed, in an image with a data file');
     const { offset, length } = compressedEntry(high, low, geometry);
-    if (!Number.isSafeInteger(offset)) throw wrong(table, rules, index, 'beyond 2^53 bytes');
+    if (!Number.isSafeInteger(offset)) throw wrong(table, rules, index, 'beyond 2^53 - 1 bytes');
     run.host = offset;
     run.hostLength = length;
     return RunKind.compressed;
   }
-  if (isZeroFlagged(low) && !geometry.extended) {
-    if (version === 2) throw wrong(table, rules, index, 'zero, which version 2 does not know');
-    return RunKind.zero;
-  }
   const offset = entryOffset(high, low);
-  if (offset === 0 && !(dataFile && isCopied(high))) return RunKind.unallocated;
-  if ((low & (geometry.clusterSize - 1) & ~0x1ff) !== 0 || !Number.isSafeInteger(offset)) {
+  const isZero = isZeroFlagged(low) && !geometry.extended;
+  if (isZero && version === 2) {
+    throw wrong(table, rules, index, 'zero, which version 2 does not know');
+  }
+  if (offset === 0 && !(dataFile && isCopied(high))) {
+    return isZero ? RunKind.zero : RunKind.unallocated;
+  }
+  // A cluster of zeroes may have a place, which nobody reads. It must be one all the same, or the entry is damaged.
+  const isPlace = isZero || Number.isSafeInteger(offset);
+  if ((low & (geometry.clusterSize - 1) & ~0x1ff) !== 0 || !isPlace) {
     throw wrong(table, rules, index, `at ${offset}, which is no start of a cluster`);
   }
   if (dataFile && offset !== table.start + index * geometry.clusterSize) {
     throw wrong(table, rules, index, `at ${offset} of the data file, which is another's place`);
   }
+  if (isZero) return RunKind.zero;
   run.host = offset;
   return RunKind.data;
 }

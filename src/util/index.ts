@@ -3,6 +3,6 @@ export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
 export { readSmallFile } from './read-small-file.js';
 export { Serial } from './serial.js';
-export { parseSize } from './size.js';
+export { parseSize, SIZE_LIMIT } from './size.js';
 export { Turns } from './turns.js';
 export { afterWaiting, LONGEST_TIMER_MS, Watchdog } from './watchdog.js';

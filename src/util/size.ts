@@ -1,3 +1,6 @@
+/** The largest size of anything, and the last offset but one: numbers are exact so far. 8 PiB itself is too much. */
+export const SIZE_LIMIT = `${Number.MAX_SAFE_INTEGER} bytes (8 PiB - 1)`;
+
 const SUFFIXES = 'BKMGTPE';
 const FORM = /^(\d+(?:\.\d+)?)([BKMGTPE]?)$/i;
 
@@ -17,9 +20,7 @@ export function parseSize(text: string): number {
   const power = Math.max(0, SUFFIXES.indexOf(match[2].toUpperCase()));
   const bytes = Number(match[1]) * 1024 ** power;
   if (bytes > Number.MAX_SAFE_INTEGER) {
-    throw new RangeError(
-      `${text} is too large: sizes end at 8 PiB - 1 (${Number.MAX_SAFE_INTEGER})`,
-    );
+    throw new RangeError(`${text} is too large: sizes end at ${SIZE_LIMIT}`);
   }
   if (!Number.isInteger(bytes)) throw new RangeError(`${text} is not a whole number of bytes`);
   return bytes;

@@ -250,6 +250,20 @@ test('nbdinfo is told the same depths by our server as by QEMU', async () => {
   expect(new Set(extentsIn(actual).map(({ type }) => type))).toEqual(new Set([0, 1, 2, 3]));
 });
 
+test('nbdinfo is told the same status by our server as by QEMU, of zeroes with and without a place', async () => {
+  const path = join(folder, 'a.qcow2');
+  await createImage(path, MIB);
+  const zeroes = ['write -z 64k 64k', 'write -z -u 128k 64k', 'write -z 512k 64k'];
+  await qemuIo(path, ['write -P 1 0 256k', ...zeroes]);
+  const { uri: theirs } = await peers.qemuNbd(['-f', 'qcow2', '--read-only', path]);
+  await using device = await openDevice(path);
+  const { uri: ours } = await serveDevice(device);
+  const [expected, actual] = await Promise.all(
+    [theirs, ours].map((uri) => run('nbdinfo', ['--json', '--map', uri])),
+  );
+  expect(extentsIn(actual)).toEqual(extentsIn(expected));
+});
+
 /** What `nbdinfo --map` prints, neighbours of one type as one: an answer may end anywhere. */
 function extentsIn(json: string): { offset: number; length: number; type: number }[] {
   const merged: { offset: number; length: number; type: number }[] = [];

@@ -248,9 +248,7 @@ export async function mapOf(device: Device): Promise<MapEntry[]> {
   const lists = await device.extents(0, device.size, { contexts });
   const entries: MapEntry[] = [];
   visitTogether(lists, device.size, (start, length, [status, depth]) => {
-    const zero = (status & Status.zero) !== 0;
-    const present = (status & Status.hole) === 0;
-    add(entries, { start, length, depth: present ? depth - 1 : -1, zero });
+    add(entries, { start, length, depth: depth - 1, zero: (status & Status.zero) !== 0 });
   });
   return entries;
 }
@@ -279,7 +277,9 @@ export async function expectBytes(device: Device, bytes: Buffer): Promise<void> 
 
 /**
  * Throws unless two maps tell the same. Where clusters lie in holes of their file, both may call them zero or not: how
- * much space a file takes changes while it is being written to the disk, and QEMU looks for holes because of it.
+ * much space a file takes changes while it is being written to the disk, and QEMU looks for holes because of it. Behind the
+ * end of a shorter backing file, `qemu-img map` says that nobody has it, and `qemu:allocation-depth` of QEMU and us that the
+ * backing file has.
  */
 export function expectSameMap(
   ours: readonly MapEntry[],
@@ -291,7 +291,12 @@ export function expectSameMap(
     const start = Math.max(a.start, b.start);
     const end = Math.min(a.start + a.length, b.start + b.length);
     const isTrue = () => bytes.subarray(start, end).every((byte) => byte === 0);
-    if (a.depth !== b.depth || (b.zero && !a.zero) || (a.zero && !b.zero && !isTrue())) {
+    const isBehind = a.zero && b.zero && a.depth > 0 && b.depth === -1;
+    if (
+      (a.depth !== b.depth && !isBehind) ||
+      (b.zero && !a.zero) ||
+      (a.zero && !b.zero && !isTrue())
+    ) {
       throw new Error(
         `from ${start} to ${end}: ${JSON.stringify(a)}, and QEMU ${JSON.stringify(b)}`,
       );

@@ -31,8 +31,8 @@ export interface Qcow2Options {
   /** The image below: its name as it shall stand in the new image, and its format, which readers must not guess. */
   readonly backing?: { readonly filename: string; readonly format: string };
   /**
-   * A file for the guest's clusters, as its name shall stand in the new image. It is made, relative to the image's folder,
-   * where we look for it too. QEMU looks in the folder that it runs in, so give it an absolute path.
+   * A file for the guest's clusters; a relative name counts from the image's folder. It is made. The image names it by its
+   * whole path: QEMU looks for a relative name in the folder that it runs in.
    */
   readonly dataFile?: string;
   /** The data file is there already, empty and as long as the disk, wherever that is. Default false. */
@@ -52,6 +52,9 @@ export interface Qcow2Options {
 /** Options with every default in its place. */
 export type CheckedOptions = Required<Omit<Qcow2Options, 'backing' | 'dataFile' | 'inode'>> &
   Pick<Qcow2Options, 'backing' | 'dataFile' | 'inode'>;
+
+/** The largest multiple of 512 that is exact. */
+const LARGEST_DISK = Number.MAX_SAFE_INTEGER - 511;
 
 const DEFAULTS = {
   clusterSize: 64 * 1024,
@@ -78,7 +81,7 @@ export function checkOptions(given: Qcow2Options): CheckedOptions {
   };
   const { size, clusterSize, extendedL2, refcountBits, preallocation, compressionType } = options;
   if (!Number.isSafeInteger(size) || size < 0 || !Number.isSafeInteger(size + 511)) {
-    throw new RangeError(`${size} is no size in bytes`);
+    throw new RangeError(`${size} is no size in bytes: disks end at ${LARGEST_DISK}`);
   }
   const least = 2 ** (extendedL2 ? MIN_EXTENDED_CLUSTER_BITS : MIN_CLUSTER_BITS);
   const most = 2 ** MAX_CLUSTER_BITS;

@@ -203,7 +203,8 @@ function planImage(
     additional: new Uint8Array(0),
     extensions: {
       backingFormat: options.backing?.format,
-      dataFile,
+      // QEMU looks for a relative name in the folder that it runs in, so only a whole path is found by everybody.
+      dataFile: dataFile === undefined ? undefined : resolve(dirname(image), dataFile),
       featureNames: version === 3 && clusterSize >= SMALLEST_WITH_NAMES ? KNOWN_FEATURES : [],
       unknown: [],
     },

@@ -7,7 +7,7 @@ import {
   l1EntriesFor,
   MAX_L1_BYTES,
 } from '../../qcow2/index.js';
-import { alignDown, alignUp } from '../../util/index.js';
+import { alignDown, alignUp, SIZE_LIMIT } from '../../util/index.js';
 import type { Device } from '../device.js';
 import type { WriteOptions, ZeroOptions } from '../driver.js';
 import { RangeLock } from '../range-lock.js';
@@ -214,6 +214,9 @@ export class ImageWriter implements GuestWriter {
   async grow(size: number): Promise<void> {
     const { geometry, current } = this.header;
     const entries = l1EntriesFor(size, geometry);
+    if (size > Number.MAX_SAFE_INTEGER) {
+      throw new RangeError(`${size} bytes: sizes end at ${SIZE_LIMIT}`);
+    }
     if (!Number.isSafeInteger(size) || size < current.size) {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
     }

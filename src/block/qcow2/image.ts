@@ -193,7 +193,7 @@ export class Image {
     const { clusterSize } = this.geometry;
     const bytes = new Uint8Array(hostLength);
     await readPadded(this.file, host, bytes);
-    const cluster = this.#decompress(bytes, clusterSize);
+    const cluster = await this.#decompress(bytes, clusterSize);
     if (cluster === undefined && host + hostLength > this.file.end) {
       if (this.rescue) return undefined;
       throw missing(this.file, this.name, 'a compressed cluster', host);

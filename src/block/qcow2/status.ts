@@ -19,7 +19,7 @@ const LOOKAHEAD = 512 * 1024 * 1024;
 /** So many tables take as long to decode here as the kernel that does it faster takes to load. */
 const WORTH_A_KERNEL = 256;
 
-const NOWHERE = Status.hole | Status.zero;
+const NO_DATA = Status.hole | Status.zero;
 
 /** Depth of what is allocated in the image itself. */
 const HERE = 1;
@@ -88,7 +88,7 @@ export class ChainStatus {
       if (!(more instanceof Promise ? await more : more)) return;
       if (walk.kind !== RunKind.unallocated) pushOwn(lists, walk, holes);
       else if (this.#backing !== undefined) await this.#backing.pushTo(lists, walk, signal);
-      else push(lists, walk.length, NOWHERE, 0);
+      else push(lists, walk.length, NO_DATA, 0);
       if (lists.allocation.count >= MOST_EXTENTS || walk.tables >= MOST_TABLES) return;
     }
   }
@@ -110,7 +110,8 @@ function pushOwn(lists: Lists, run: RunWalk, holes: FileHoles | undefined): void
     lists.depth.push(run.length, HERE);
     return;
   }
-  push(lists, run.length, run.kind === RunKind.zero ? Status.zero : Status.data, HERE);
+  // A cluster of zeroes takes no room here, or does not need what it takes: to QEMU it is a hole, allocated all the same.
+  push(lists, run.length, run.kind === RunKind.zero ? NO_DATA : Status.data, HERE);
 }
 
 /** What a backing file says of a range. */
@@ -151,7 +152,7 @@ class BackingStatus {
       at = to;
       if (lists.allocation.count >= MOST_EXTENTS) return;
     }
-    push(lists, end - Math.max(stop, run.offset), NOWHERE, HERE + 1);
+    push(lists, end - Math.max(stop, run.offset), NO_DATA, HERE + 1);
   }
 
   async #ask(offset: number, end: number, signal?: AbortSignal): Promise<Answer> {

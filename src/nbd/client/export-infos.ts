@@ -1,4 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
+import { SIZE_LIMIT } from '../../util/index.js';
 import type { Conversation } from '../stream/dialogue.js';
 import { DEFAULT_MAX_PAYLOAD, ExportFlag, Info, OptionReply } from '../wire/constants.js';
 import {
@@ -59,7 +60,7 @@ export function settle(info: ExportInfo, sizes: BlockSizes | undefined): Chosen 
   if (info.size > Number.MAX_SAFE_INTEGER) {
     throw new LacunaError(
       'ERR_NBD_UNSUPPORTED',
-      `the export is larger than ${Number.MAX_SAFE_INTEGER} bytes (8 PiB), the most that Lacuna handles`,
+      `the export is larger than ${SIZE_LIMIT}, the most that Lacuna handles`,
     );
   }
   // Until 2022 the document let a small export, which cannot have a preferred block, have a small maximum.

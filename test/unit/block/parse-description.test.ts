@@ -124,7 +124,7 @@ describe('checkDescription', () => {
     [{ driver: 'file', filename: 5 }, /filename must be a text, not 5/],
     [{ driver: 'file', filename: 'a\0b' }, /filename must be a text/],
     [{ driver: 'null', size: -1 }, /size must be a size in bytes, not -1/],
-    [{ driver: 'null', size: 2 ** 53 }, /size must be a size/],
+    [{ driver: 'null', size: 2 ** 53 }, /size must be a size of at most \d+ bytes \(8 PiB - 1\)/],
     [{ driver: 'null', 'read-only': 1 }, /read-only must be true or false, not 1/],
     [{ driver: 'nbd', server: { type: 'unix', path: 1 } }, /server.path must be a text/],
     [{ driver: 'nbd', server: { type: 'inet', host: 'x', port: 0 } }, /server.port must be a port/],

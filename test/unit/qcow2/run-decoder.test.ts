@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { RunDecoder } from '#dist/block/qcow2/run-decoder.js';
-import { findRun, geometryOf, type Run, viewOf } from '#dist/qcow2/index.js';
+import { findRun, geometryOf, type Run, RunKind, viewOf } from '#dist/qcow2/index.js';
 import { Random } from '../bitmap/random.js';
 
 const SEED = Random.seed();
@@ -58,9 +58,21 @@ test('the kernel leaves to the format what cannot be', () => {
   const rules = { geometry, version: 3, dataFile: false, image: 'x' };
   const view = viewOf(new Uint8Array(4096));
   view.setBigUint64(0, 0x1200n);
+  // A cluster of zeroes has a place that can be, or none.
+  view.setBigUint64(8, 0x1001n);
+  view.setBigUint64(16, 0x1201n);
   const run = { kind: 0, length: 0, host: 0, hostLength: 0 };
   const search = { from: 0, end: geometry.l2Span, run };
   expect(RunDecoder.for(rules)!.find({ view, offset: 0, start: 0 }, search)).toBe(false);
+  const from = 4096;
+  const decoder = RunDecoder.for(rules)!;
+  expect(decoder.find({ view, offset: 0, start: 0 }, { ...search, from })).toBe(true);
+  expect(run).toMatchObject({ kind: RunKind.zero, length: 4096 });
+  const next = { ...search, from: 2 * 4096 };
+  expect(decoder.find({ view, offset: 0, start: 0 }, next)).toBe(false);
+  expect(() => findRun({ view, offset: 0, start: 0 }, rules, next)).toThrow(
+    /no start of a cluster/,
+  );
   expect(RunDecoder.for({ ...rules, version: 2 })).toBeUndefined();
   expect(RunDecoder.for({ ...rules, dataFile: true })).toBeUndefined();
 });
