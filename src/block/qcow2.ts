@@ -40,7 +40,7 @@ export class Qcow2Driver implements Driver {
   capabilities: Capabilities;
   readonly details: ImageDetails;
   /** Of the image and of every image below it. */
-  readonly warnings: readonly string[];
+  warnings: readonly string[];
   readonly missing: readonly Range[];
   readonly #image: Image;
   readonly #backing?: Device;
@@ -118,8 +118,7 @@ export class Qcow2Driver implements Driver {
       const driver = new Qcow2Driver(image, parts.description, { ...parts, missing }, writable);
       if (writable) await driver.#makeWritable(parts, opening.unrecorded);
       // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
-      else if (parts.snapshot === undefined)
-        driver.#show(await OpenBitmaps.read(parts.header, parts.file));
+      else if (parts.snapshot === undefined) await driver.#readBitmaps(parts);
       return driver;
     } catch (error) {
       await Promise.allSettled(parts.devices.map((device) => device.close()));
@@ -148,6 +147,17 @@ export class Qcow2Driver implements Driver {
     this.#image.follow(writer.mapping);
     this.#writer = writer;
     this.#show(await OpenBitmaps.record(writer, file, unrecorded));
+  }
+
+  /** A disk can be read whose bitmaps cannot, but nobody shall wonder where they are. */
+  async #readBitmaps({ header, file }: OpenedParts): Promise<void> {
+    try {
+      this.#show(await OpenBitmaps.read(header, file));
+    } catch (error) {
+      if (!(error instanceof LacunaError)) throw error;
+      const told = `The bitmaps of ${this.name} cannot be read, only its disk: ${error.message}`;
+      this.warnings = [...this.warnings, told];
+    }
   }
 
   #show(bitmaps: OpenBitmaps | undefined): void {

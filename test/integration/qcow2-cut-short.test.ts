@@ -233,6 +233,34 @@ describe('what is missing is refused, by reads and by status', () => {
     truncateSync(path, bytes.length - CLUSTER);
     await expect(openBitmaps(path, { writable: true })).rejects.toThrow(/cut short/);
   });
+
+  test('the bitmap directory, of which a device warns that can be read', async () => {
+    await createImage(path, SIZE);
+    await run('qemu-img', ['bitmap', '--add', path, 'b0']);
+    const { bytes, view } = placesOf();
+    const extension = Buffer.from(bytes).indexOf(Buffer.from([0x23, 0x85, 0x28, 0x75]));
+    view.setBigUint64(extension + 24, BigInt(Math.ceil(bytes.length / CLUSTER) * CLUSTER));
+    writeFileSync(path, bytes);
+    await using device = await openDevice(path);
+    expect(device.warnings).toEqual([
+      expect.stringMatching(/bitmaps of .* cannot be read, only its disk: .*cut short/),
+    ]);
+    expect((await readWhole(device)).equals(Buffer.alloc(SIZE))).toBe(true);
+    await expect(openDevice(path, { writable: true })).rejects.toThrow(/cut short/);
+  });
+});
+
+test('the message says where the first byte is that is missing', async () => {
+  await createImage(path, SIZE);
+  await qemuIo(path, ['write -P 5 0 4M']);
+  const { size } = statSync(path);
+  truncateSync(path, size - 2 * MIB - 5);
+  const place = size - 2 * MIB - CLUSTER;
+  await using device = await openDevice(path);
+  await expect(readWhole(device)).rejects.toMatchObject({
+    offset: place,
+    message: expect.stringContaining(`a cluster of the disk at ${place} lies`),
+  });
 });
 
 test('an image that somebody writes is not called cut short, but said to have grown', async () => {

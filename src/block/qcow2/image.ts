@@ -13,6 +13,7 @@ import {
   type Snapshot,
   viewOf,
 } from '../../qcow2/index.js';
+import { alignDown } from '../../util/index.js';
 import type { Device } from '../device.js';
 import { type Decompress, decompressorFor } from './decompress.js';
 import { L1Table } from './l1-table.js';
@@ -139,7 +140,10 @@ export class Image {
     const { kind, host, length } = run;
     if (kind === RunKind.data) {
       if (host + length <= this.data.end) return true;
-      if (!this.rescue) throw missing(this.data, this.name, 'a cluster of the disk', host);
+      if (!this.rescue) {
+        const at = Math.max(host, alignDown(this.data.end, this.geometry.clusterSize));
+        throw missing(this.data, this.name, 'a cluster of the disk', at);
+      }
       if (host < this.data.end) {
         run.length = this.data.end - host;
         return true;

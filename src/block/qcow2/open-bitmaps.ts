@@ -27,12 +27,16 @@ export class OpenBitmaps {
     this.contexts = usable.map(({ name }) => `${Context.dirtyPrefix}${name}`);
   }
 
-  /** Undefined where the image has none, or none that can be read: its disk can be read all the same. */
+  /**
+   * Undefined where the image has none.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED where they cannot be read: the disk can all the same.
+   */
   static async read(header: Header, file: Device): Promise<OpenBitmaps | undefined> {
     const sections = await readBitmapSections(header, file.name, {
       file: readerOf(file),
       readOnly: true,
-    }).catch(() => []);
+    });
     if (sections.length === 0) return undefined;
     const bitmaps = bitmapsOf(header);
     bitmaps.register(...sections);
