@@ -246,6 +246,7 @@ describe('what is missing is refused, by reads and by status', () => {
       expect.stringMatching(/bitmaps of .* cannot be read, only its disk: .*cut short/),
     ]);
     expect((await readWhole(device)).equals(Buffer.alloc(SIZE))).toBe(true);
+    await device.close();
     await expect(openDevice(path, { writable: true })).rejects.toThrow(/cut short/);
   });
 });
