@@ -326,7 +326,7 @@ describe('a socket that is handed over', () => {
     }
     const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
     const line = async () => {
-      await expect.poll(() => said, { timeout: 10_000 }).toContain('\n');
+      await expect.poll(() => said).toContain('\n');
       return said;
     };
     return { child, exited, line, address: listener.address(), close: () => listener.close() };
