@@ -210,7 +210,8 @@ const DEVICES: readonly Kind[] = [
       sh('mke2fs', '-q', '-t', 'ext4', '-O', '^has_journal', device.path);
       const folder = join(place.work, 'mounted');
       mkdirSync(folder);
-      sh('mount', device.path, folder);
+      // Nothing but the command may write to it: a file system that may be written does so at any time.
+      sh('mount', '-o', 'ro', device.path, folder);
       const undo = () => {
         sh('umount', folder);
         return device.undo?.();
