@@ -208,7 +208,7 @@ const DEVICES: readonly Kind[] = [
     make: (place) => {
       const device = attach(place, Buffer.alloc(DEVICE_SIZE));
       sh('mke2fs', '-q', '-t', 'ext4', '-O', '^has_journal', device.path);
-      const folder = join(place.work, 'mounted');
+      const folder = join(place.work, 'MOUNT');
       mkdirSync(folder);
       // Nothing but the command may write to it: a file system that may be written does so at any time.
       sh('mount', '-o', 'ro', device.path, folder);

@@ -41,6 +41,13 @@ describe('paths', () => {
     const ended = rows.filter(({ exit }) => exit === 'hangs' || exit === 'crashes');
     expect(keysOf(ended)).toEqual([]);
   });
+
+  test('a command that fails changes nothing that was there', () => {
+    const changed = rows.filter(
+      ({ exit, files }) => exit !== '0' && !/^(\S+ made[^;]*(; )?)*$/.test(files),
+    );
+    expect(keysOf(changed)).toEqual([]);
+  });
 });
 
 describe('the table', () => {

@@ -21,7 +21,7 @@ export type Tree = ReadonlyMap<string, Entry>;
 const OUTSIDE = 'PATH';
 
 /** Not looked into, and not told of: what serves the kind. */
-const SKIPPED = new Set(['at/STORED', 'work/mounted', 'work/command.sh']);
+const SKIPPED = new Set(['at/STORED', 'work/MOUNT', 'work/command.sh']);
 
 /** Looks at all below a folder, and at a path that lies elsewhere. */
 export function lookAt(folder: string, path: string, { acls = false } = {}): Tree {
