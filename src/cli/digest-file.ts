@@ -1,16 +1,7 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
-import type { Stats } from 'node:fs';
-import { access, constants, readFile, stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { readFile, stat } from 'node:fs/promises';
 import { LacunaError } from '../errors/index.js';
-import {
-  fileError,
-  fileOperations,
-  followed,
-  Replacement,
-  sweep,
-  syncFolder,
-} from '../files/index.js';
+import { fileError, fileOperations, Replacement, sweep, syncFolder } from '../files/index.js';
 import { readText } from './read-text.js';
 
 export interface StoredDigest {
@@ -28,25 +19,35 @@ const DIGEST = /^lacuna1:[0-9a-f]{64}$/;
 const LONGEST = 64 * 1024;
 
 /**
- * Refuses a file that a digest cannot be stored in, before there is one: where the folder is not there, or the file
- * holds something else.
+ * Refuses a file that a digest cannot be stored in, before there is one: where the file holds something else, or cannot
+ * be replaced.
  *
  * @throws LacunaError ERR_DEVICE_OPEN
  */
 export async function checkDigestFile(path: string): Promise<void> {
-  let old: Stats | undefined;
   try {
-    await access(dirname(resolve(followed(path))), constants.W_OK);
-    old = await stat(path).catch(() => undefined);
-    if (old === undefined) return;
-    const isDigest = old.isFile() && old.size <= LONGEST && parse(await readFile(path, 'utf8'));
-    if (isDigest) return;
+    const old = await stat(path).catch(() => undefined);
+    if (old?.isDirectory()) throw notStored(path, 'EISDIR');
+    if (old !== undefined) {
+      const text = old.isFile() && old.size <= LONGEST ? await readFile(path, 'utf8') : '';
+      if (parse(text) === undefined) throw holdsNone(path);
+    }
+    tryToReplace(path);
   } catch (error) {
-    throw notStored(path, error as Error);
+    throw error instanceof LacunaError ? error : notStored(path, error as Error);
   }
-  if (old.isDirectory()) throw notStored(path, 'EISDIR');
+}
+
+function holdsNone(path: string): LacunaError {
   const message = `Cannot store the digest in ${path}: it holds no digest; name another file`;
-  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: path });
+  return new LacunaError('ERR_DEVICE_OPEN', message, { device: path });
+}
+
+/** The surest way to find out now, and not after the copy, whether the file can be made. */
+function tryToReplace(path: string): void {
+  const file = Replacement.create(path);
+  file.abandon();
+  file.close();
 }
 
 /**
