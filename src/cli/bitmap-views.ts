@@ -2,6 +2,7 @@
 import { exportBitmap } from '../block/index.js';
 import { type BitmapFormat, type BitmapSource, openBitmapSource } from './bitmap-source.js';
 import { warnOfName } from './named-format.js';
+import { printable } from './printable.js';
 import type { Shell } from './shell.js';
 import { formatBytes } from './units.js';
 
@@ -44,7 +45,7 @@ async function dirtyBytesOf(image: BitmapSource, name: string): Promise<number> 
 function describeList(infos: readonly StoredBitmapInfo[]): string {
   if (infos.length === 0) return 'No bitmaps.\n';
   const rows = infos.map(({ name, granularity, recording, inconsistent, dirtyBytes = 0 }) => [
-    name,
+    printable(name),
     formatBytes(granularity),
     inconsistent ? 'inconsistent' : recording ? 'recording' : 'disabled',
     inconsistent ? '-' : formatBytes(dirtyBytes),

@@ -3,6 +3,7 @@ import { type CommitOptions, type CommitReport, commit } from '../copy/index.js'
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { describeCopy } from './copy-report.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from './flags.js';
+import { printable } from './printable.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { noteWarnings } from './warnings.js';
@@ -48,6 +49,7 @@ async function commitCommand(name: string, flags: CommitFlags, shell: Shell): Pr
 
 function describeCommit(report: CommitReport): string {
   const { base, bitmaps } = report;
-  const carried = bitmaps.length === 0 ? '' : `Bitmaps carried along: ${bitmaps.join(', ')}.\n`;
-  return `${describeCopy(report)}\n${base} holds all of it now.\n${carried}`;
+  const carried =
+    bitmaps.length === 0 ? '' : `Bitmaps carried along: ${bitmaps.map(printable).join(', ')}.\n`;
+  return `${describeCopy(report)}\n${printable(base)} holds all of it now.\n${carried}`;
 }

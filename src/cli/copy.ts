@@ -19,6 +19,7 @@ import { dryRun } from './dry-run.js';
 import { insistingOn } from './force-in-use.js';
 import { loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { warnOfName } from './named-format.js';
+import { printable } from './printable.js';
 import { followRateFile, readRate } from './rate-file.js';
 import type { Shell } from './shell.js';
 import { checkSideFiles } from './side-files.js';
@@ -207,6 +208,6 @@ async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
   }
   if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
   const { bitmaps = [] } = report;
-  if (bitmaps.length > 0) await shell.print(`Bitmaps: ${bitmaps.join(', ')}\n`);
+  if (bitmaps.length > 0) await shell.print(`Bitmaps: ${bitmaps.map(printable).join(', ')}\n`);
   return report;
 }

@@ -10,6 +10,7 @@ import { makeDemoFolder } from './demo-folder.js';
 import { Guest } from './demo-guest.js';
 import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';
 import { type PictureRow, renderPicture } from './picture.js';
+import { printable } from './printable.js';
 import type { Shell } from './shell.js';
 import { formatBytes, formatDuration, parseBytes } from './units.js';
 
@@ -62,7 +63,7 @@ async function demoCommand(flags: DemoFlags, shell: Shell): Promise<void> {
   const folder = await makeDemoFolder({ parent: flags.folder, needBytes, keep });
   try {
     await new Demo(folder.path, { size, dataBytes }, shell).run();
-    if (keep) await shell.print(`\nBoth disks are left in ${folder.path}.\n`);
+    if (keep) await shell.print(`\nBoth disks are left in ${printable(folder.path)}.\n`);
   } finally {
     await folder.remove();
   }
@@ -113,7 +114,7 @@ class Demo {
     const took = formatDuration(performance.now() - started);
     const { blocks } = await stat(this.#source);
     await this.#say(
-      `${this.#source}: ${formatBytes(bytes)} written in ${places} places, in ${took}.`,
+      `${printable(this.#source)}: ${formatBytes(bytes)} written in ${places} places, in ${took}.`,
       `The file takes ${formatBytes(blocks * 512)}; everything else is a hole. Its map:`,
       '',
     );

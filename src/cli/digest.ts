@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../copy/index.js';
 import { readDigest, type StoredDigest } from './digest-file.js';
 import { Exit } from './exit.js';
+import { printable } from './printable.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import {
@@ -63,7 +64,7 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
   noteWarnings(report.warnings, shell);
   noteMissing(report, shell);
   if (wanted !== undefined) return await tellWhether(wanted, report, flags, shell);
-  const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${source}`;
+  const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${printable(source)}`;
   await shell.print(`${text}\n`);
 }
 
@@ -77,7 +78,7 @@ async function tellWhether(
   const sizes = report.size === wanted.size ? '' : ` of ${report.size} bytes, not ${wanted.size}`;
   const told = same
     ? `The same: ${report.digest}\n`
-    : `Different: it is ${report.digest}${sizes}, and ${check} says ${wanted.digest}\n`;
+    : `Different: it is ${report.digest}${sizes}, and ${printable(check ?? '')} says ${wanted.digest}\n`;
   await shell.print(json ? `${JSON.stringify({ ...report, same, wanted })}\n` : told);
   shell.exitCode = same ? Exit.done : Exit.failed;
 }

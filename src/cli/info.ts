@@ -114,7 +114,7 @@ export function describeDevice(info: DeviceInfo): string {
   const { limits, capabilities, size } = info;
   const abilities = Object.entries(ABILITIES).filter(([name]) => capabilities[name as Ability]);
   const lines: Array<[string, string]> = [
-    ['name', info.name],
+    ['name', printable(info.name)],
     ...(info.driver === undefined ? [] : [['driver', info.driver] as [string, string]]),
     ['size', `${formatBytes(size)} (${size} bytes)`],
     ['requests', describeLimits(limits)],
@@ -137,7 +137,7 @@ function describeImage(image: NonNullable<DeviceInfo['image']>): Array<[string, 
     ...line('features', features.join(', ')),
     ...line('data file', image.dataFile),
     ...image.chain.map(({ name, driver, size }): [string, string] => {
-      return ['backing', `${printable(name)} (${driver}, ${formatBytes(size)})`];
+      return ['backing', `${printable(name)} (${printable(driver)}, ${formatBytes(size)})`];
     }),
     ...image.snapshots.map(({ id, name, size, date }): [string, string] => {
       return ['snapshot', `${printable(id)}: ${printable(name)} (${formatBytes(size)}, ${date})`];

@@ -4,6 +4,7 @@ import { type PopulateOptions, populate } from '../copy/index.js';
 import { filesIn, refuseShared } from '../copy/participants.js';
 import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
+import { printable } from './printable.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { addSourceFlags, openSource, type SourceFlags } from './source-flags.js';
@@ -92,7 +93,7 @@ async function print(done: Populated, { json, output }: PopulateFlags, shell: Sh
   const { name, size, dirtyBytes, warnings } = done;
   const share = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} (${formatShare(dirtyBytes, size)})`;
   if (json) await shell.print(`${JSON.stringify(done)}\n`);
-  else await shell.print(`${share} are dirty in "${name}" of ${output}.\n`);
+  else await shell.print(`${share} are dirty in "${printable(name)}" of ${printable(output)}.\n`);
   noteWarnings(warnings, shell);
 }
 

@@ -4,6 +4,8 @@
  */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
+const PLAIN = /^[\n\x20-\x7e]*$/;
+
 /** A name that an image, a server or a file chose, as one line which cannot fool a terminal: with escapes, as in JSON. */
 export function printable(text: string): string {
   return escaped(JSON.stringify(text).slice(1, -1));
@@ -14,12 +16,15 @@ export function printable(text: string): string {
  * only in its strings, where the escapes are its own.
  */
 export function escapeControls(text: string): string {
+  // Maps of large disks are many megabytes of this.
+  if (PLAIN.test(text)) return text;
   return text.replace(UNPRINTABLE, (char) => (char === '\n' ? char : escaped(char)));
 }
 
-/** The same as one line, so that nobody who is quoted can write a line of their own. */
+/** A message as one line, with or without its end: nobody who is quoted in it can write a line of their own. */
 export function oneLine(text: string): string {
-  return escapeControls(text).replaceAll('\n', '\\n');
+  const end = text.endsWith('\n') ? '\n' : '';
+  return escapeControls(text.slice(0, text.length - end.length)).replaceAll('\n', '\\n') + end;
 }
 
 function escaped(text: string): string {

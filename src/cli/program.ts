@@ -6,12 +6,14 @@ import { registerCompare } from './compare.js';
 import { registerCopy } from './copy.js';
 import { registerDemo } from './demo.js';
 import { registerDigest } from './digest.js';
-import { describeError, Exit, exitCodeOf } from './exit.js';
+import { Exit, exitCodeOf } from './exit.js';
 import { printFailure } from './failure-document.js';
 import { registerInfo } from './info.js';
 import { exitCodeOfAbort } from './interruption.js';
 import { registerMap } from './map.js';
+import { noteError } from './note-error.js';
 import { registerPopulate } from './populate.js';
+import { oneLine } from './printable.js';
 import { checkReadable } from './readable-names.js';
 import { registerRebase } from './rebase.js';
 import { registerServe } from './serve.js';
@@ -43,7 +45,7 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
     // Commander has printed its own message already.
     if (!(error instanceof CommanderError)) {
       await printFailure(error, shell);
-      shell.note(describeError(error, { stack: Boolean(process.env.LACUNA_DEBUG) }));
+      noteError(error, shell, { stack: Boolean(process.env.LACUNA_DEBUG) });
     }
     if (shell.signal.aborted) return exitCodeOfAbort(shell.signal);
     const code = exitCodeOf(error);
@@ -73,8 +75,8 @@ function buildProgram(
     .exitOverride()
     .configureOutput({
       writeOut: print,
-      writeErr: (text) => shell.note(text),
-      outputError: (text, write) => write(text.replace(/^error: /, 'lacuna: ')),
+      writeErr: (text) => shell.noteLines(text),
+      outputError: (text, write) => write(misuse(text)),
     })
     .showHelpAfterError('Run it with --help to see how it is used.')
     .addHelpText('after', AFTER_HELP)
@@ -94,6 +96,12 @@ function buildProgram(
   registerRebase(program, shell);
   registerDemo(program, shell);
   return program;
+}
+
+/** Commander's own line breaks are the last, and one before what it suggests; all others are what was typed. */
+function misuse(text: string): string {
+  const [, message, suggestion = ''] = /^(.*?)(\n\(Did you mean [^\n]*\))?\n?$/s.exec(text)!;
+  return `${oneLine(message.replace(/^error: /, 'lacuna: '))}${suggestion}\n`;
 }
 
 function packageVersion(): string {

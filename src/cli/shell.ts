@@ -3,7 +3,7 @@ import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
 import { abortedError, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
-import { escapeControls } from './printable.js';
+import { escapeControls, oneLine } from './printable.js';
 import { TerminalLine } from './terminal-line.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
@@ -24,8 +24,10 @@ export interface Shell {
   input(): Readable;
   /** Standard output, for bytes; its errors are then the caller's. */
   output(): Writable;
-  /** Warnings and other asides, on standard error. */
-  note(text: string): void;
+  /** A warning or another aside of one line, on standard error; a line break inside is escaped like all that is not text. */
+  note(line: string): void;
+  /** The same for several lines, which are all our own. */
+  noteLines(text: string): void;
   /** Whether anybody still reads standard output; `lacuna map | head` stops reading early. */
   readonly listening: boolean;
   /** Where progress is drawn: on standard error, if that is a terminal. */
@@ -78,6 +80,7 @@ export function processShell(signal: AbortSignal): Shell {
     });
     return printed!;
   };
+  const noteLines = (text: string) => aboveLine(() => void stderr.write(escapeControls(text)));
   return {
     print: (text) => paint(escapeControls(text)),
     paint,
@@ -87,7 +90,8 @@ export function processShell(signal: AbortSignal): Shell {
       (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
       return stdout;
     },
-    note: (text) => aboveLine(() => void stderr.write(escapeControls(text))),
+    note: (line) => noteLines(oneLine(line)),
+    noteLines,
     get listening() {
       return listening;
     },

@@ -1,6 +1,7 @@
 /** Runs the command line of this process; see main.ts for what has happened before. */
-import { describeError, Exit } from './exit.js';
+import { Exit } from './exit.js';
 import { ENDING_SIGNALS, exitCodeOfSignal, Interruption } from './interruption.js';
+import { noteError } from './note-error.js';
 import { run } from './program.js';
 import { processShell } from './shell.js';
 import { formatDuration } from './units.js';
@@ -25,7 +26,7 @@ process.on('SIGUSR1', () => {
 
 // What slips past a command is a fault of ours; it still ends in one message and an exit code.
 process.on('uncaughtException', (error) => {
-  shell.note(describeError(error, { stack: true }));
+  noteError(error, shell, { stack: true });
   process.exit(Exit.failed);
 });
 

@@ -1,6 +1,6 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
-import { escapeControls } from '#dist/cli/printable.js';
+import { escapeControls, oneLine } from '#dist/cli/printable.js';
 import { run } from '#dist/cli/program.js';
 import type { Shell } from '#dist/cli/shell.js';
 import { TerminalLine } from '#dist/cli/terminal-line.js';
@@ -26,14 +26,16 @@ export async function runHere(
     result.stdout += text;
     printed?.();
   };
+  const noteLines = (text: string) => {
+    result.stderr += escapeControls(text);
+  };
   const shell: Shell = {
     print: (text) => print(escapeControls(text)),
     paint: print,
     input: () => new PassThrough().end(),
     output: () => new PassThrough().resume(),
-    note: (text) => {
-      result.stderr += escapeControls(text);
-    },
+    note: (line) => noteLines(oneLine(line)),
+    noteLines,
     listening: true,
     progressLine: terminal && new TerminalLine(terminal, () => true),
     progressWidth: 80,

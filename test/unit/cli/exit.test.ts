@@ -1,6 +1,8 @@
 import { CommanderError } from 'commander';
 import { describe, expect, test } from 'vitest';
-import { describeError, Exit, exitCodeOf } from '#dist/cli/exit.js';
+import { Exit, exitCodeOf } from '#dist/cli/exit.js';
+import { describeError, noteError } from '#dist/cli/note-error.js';
+import type { Shell } from '#dist/cli/shell.js';
 import { abortedError, LacunaError } from '#dist/errors/index.js';
 
 describe('exit codes', () => {
@@ -17,6 +19,15 @@ describe('exit codes', () => {
     expect(exitCodeOf(error)).toBe(code);
   });
 });
+
+function told(error: unknown, stack: boolean): string {
+  let text = '';
+  const add = (more: string) => {
+    text += more;
+  };
+  noteError(error, { note: add, noteLines: add } as unknown as Shell, { stack });
+  return text;
+}
 
 describe('error messages', () => {
   test('name the program and the code', () => {
@@ -37,7 +48,7 @@ describe('error messages', () => {
   test('show stacks only when asked, and survive a cycle of causes', () => {
     const error = new Error('outer');
     error.cause = new Error('inner', { cause: error });
-    expect(describeError(error).split('\n')).toHaveLength(2);
-    expect(describeError(error, { stack: true })).toMatch(/at [\s\S]*caused by Error: inner/);
+    expect(told(error, false)).toBe('lacuna: outer: inner\n');
+    expect(told(error, true)).toMatch(/at [\s\S]*caused by Error: inner/);
   });
 });
