@@ -39,6 +39,8 @@ export class FileDriver implements Driver {
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
+  /** Set by whoever opens a file by its name alone. */
+  warnings: readonly string[] = [];
   readonly #fd: number;
   readonly #kind: FileKind;
   readonly #calls?: SystemCalls;

@@ -25,6 +25,7 @@ export type {
 } from './driver.js';
 
 export { guardImage } from './image-locks.js';
+export { warnOfSignature } from './image-signature.js';
 
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';

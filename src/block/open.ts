@@ -4,6 +4,7 @@ import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
 import type { Driver } from './driver.js';
 import { FileDriver } from './file.js';
+import { warnOfSignature } from './image-signature.js';
 import { MemoryDriver } from './memory.js';
 import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
@@ -43,6 +44,9 @@ export async function openDevice(
   const { format, knownZero } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const driver = await openDriver(describe(checkDescription(given), options), options.signal);
+  // A path that stands for itself, and whose format nobody has said.
+  const isNamed = given.driver === 'file' && given.filename === source && format === undefined;
+  if (driver instanceof FileDriver && isNamed) driver.warnings = await warnOfSignature(driver);
   return new Device(driver, { knownZero });
 }
 

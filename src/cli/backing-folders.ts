@@ -14,7 +14,7 @@ export function withFolders(
 ): string | DeviceDescription {
   if (folders.length === 0) return source;
   const description = typeof source === 'string' ? parseDescription(source, { format }) : source;
-  if (description.driver !== 'qcow2') return description;
+  if (description.driver !== 'qcow2') return source;
   const { file, 'backing-folders': said } = description;
   const own = file.driver === 'file' ? [dirname(resolve(file.filename))] : [];
   return { ...description, 'backing-folders': [...(said ?? own), ...folders] };

@@ -1,6 +1,7 @@
 /** What the subcommands of `lacuna bitmap` do that change an image. */
 import { type BitmapImage, type BitmapImageOptions, openBitmaps } from '../block/index.js';
 import { type BitmapFormat, formatOf } from './bitmap-source.js';
+import { setFormatFlag } from './format-flags.js';
 import type { Shell } from './shell.js';
 
 export interface ChangeFlags {
@@ -54,6 +55,7 @@ export async function mergeBitmaps(
       bitmaps.merge(target, sources);
       return;
     }
+    setFormatFlag(shell, '-F', sourceFile, image);
     await using other = await openBitmaps(sourceFile, { format, signal: shell.signal });
     for (const name of sources) await other.bitmaps.load(name);
     bitmaps.merge(

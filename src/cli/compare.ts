@@ -3,6 +3,7 @@ import { type CompareOptions, type CompareReport, compare } from '../copy/index.
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 import { Exit } from './exit.js';
 import { collect, SHARE_FLAG, SHARE_TEXT } from './flags.js';
+import { setFormatFlag } from './format-flags.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { formatBytes, parseCount } from './units.js';
@@ -44,9 +45,10 @@ export function registerCompare(program: Command, shell: Shell): void {
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
-    .action((a: string, b: string, flags: CompareFlags) =>
-      compareCommand(optionsOf(a, b, flags, shell), flags, shell),
-    );
+    .action((a: string, b: string, flags: CompareFlags) => {
+      setFormatFlag(shell, '-F', b, a);
+      return compareCommand(optionsOf(a, b, flags, shell), flags, shell);
+    });
 }
 
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {

@@ -17,6 +17,7 @@ import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { checkDigestFile, storeDigest } from './digest-file.js';
 import { dryRun } from './dry-run.js';
 import { insistingOn } from './force-in-use.js';
+import { setFormatFlag } from './format-flags.js';
 import { loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 import { warnOfName } from './named-format.js';
 import { printable } from './printable.js';
@@ -151,6 +152,7 @@ async function copyCommand(
       ? insistingOn(withFolders(target, outputFormat, folders), outputFormat)
       : withFolders(target, outputFormat, folders),
   };
+  setFormatFlag(shell, '-O', target, source);
   // From now on: one that comes before the copy begins must not end it.
   shell.usesHangUp = rateFile !== undefined;
   const { job } = await begin(options, flags);

@@ -47,6 +47,8 @@ export interface Shell {
   tellProgress?: (() => string) | undefined;
   /** Whether SIGHUP has another meaning than to end the command. */
   usesHangUp?: boolean;
+  /** A device whose format another flag than -f says, by its whole path. */
+  formatFlag?: { readonly flag: '-F' | '-O'; readonly device: string };
   /** What the command will exit with; a command sets it when there is more to say than "done". */
   exitCode: number;
   /** What an error that is nobody's misuse exits with; 1 unless that means something else. */

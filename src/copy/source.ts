@@ -30,8 +30,10 @@ export async function openSource(options: SourceOptions): Promise<Source> {
   if (source instanceof Device) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
-  const description = patient(source, sourceFormat, reconnectSeconds);
-  const open = () => openForPlan(description, scope, { format: sourceFormat, forceShare, signal });
+  const isExport = describe(source, sourceFormat).driver === 'nbd';
+  // A path stays one: what has it opened as raw is its name.
+  const named = isExport ? patient(source, sourceFormat, reconnectSeconds) : source;
+  const open = () => openForPlan(named, scope, { format: sourceFormat, forceShare, signal });
   const opened: Source = {
     device: await open(),
     reopen: async () => {
@@ -66,7 +68,14 @@ export function patient(
   format: ImageFormat | undefined,
   seconds: number,
 ): DeviceDescription {
-  const description = typeof source === 'string' ? parseDescription(source, { format }) : source;
+  const description = describe(source, format);
   if (description.driver !== 'nbd' || seconds === 0) return description;
   return { 'reconnect-delay': seconds, ...description };
+}
+
+function describe(
+  source: Exclude<DeviceSource, Device>,
+  format: ImageFormat | undefined,
+): DeviceDescription {
+  return typeof source === 'string' ? parseDescription(source, { format }) : source;
 }

@@ -7,6 +7,7 @@ import {
   type FileDescription,
   filesBelow,
   openDevice,
+  warnOfSignature,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { followed, samePlaceAmong, statIfThere, syncFolder } from '../files/index.js';
@@ -116,7 +117,12 @@ export async function prepareTarget(
     // What it is made of is known now that it is open.
     await refuseSource(device.description, source);
     await refuseLikeness(device, source);
-    return inPlace(device, source, sameSize, told, open);
+    const opened = inPlace(device, source, sameSize, told, open);
+    // Dirty ranges of a disk would be written into the middle of an image.
+    if (isPartial(options) && isNamedRaw(description, options)) {
+      opened.warnings.push(...(await warnOfSignature(device)));
+    }
+    return opened;
   } catch (error) {
     await device.close();
     throw error;
@@ -174,6 +180,14 @@ export function describeTarget(
   if (description.driver === 'null')
     return { ...description, size: description.size ?? source.size };
   return description;
+}
+
+/** Whether nothing but its name says that the target is raw. */
+function isNamedRaw(description: DeviceDescription | undefined, options: CopyOptions): boolean {
+  const { target, targetFormat } = options;
+  return (
+    description?.driver === 'file' && description.filename === target && targetFormat === undefined
+  );
 }
 
 function inPlace(

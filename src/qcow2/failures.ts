@@ -43,6 +43,11 @@ export function oddName(image: string, what: string): LacunaError {
   return unsupported(image, `names a ${what} whose name is not valid UTF-8`, advice);
 }
 
+/** Whether an error is of {@link noImage}, about this file. */
+export function isNoImage(error: unknown, path: string): boolean {
+  return error instanceof LacunaError && error.message === noImage(path).message;
+}
+
 /** What an image needs and is not known here; `advice` says what to do instead. */
 export function unsupported(image: string, needed: string, advice: string): LacunaError {
   const message = `${image} ${needed}: ${advice}`;

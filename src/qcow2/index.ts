@@ -33,7 +33,7 @@ export {
   NO_EXTENSIONS,
   type UnknownExtension,
 } from './extensions.js';
-export { corrupt, cutShort, unsupported } from './failures.js';
+export { corrupt, cutShort, isNoImage, unsupported } from './failures.js';
 export {
   Autoclear,
   Compatible,

@@ -6,6 +6,7 @@ import {
   type Header,
   hasDataFile,
   Incompatible,
+  isNoImage,
   type Snapshot,
 } from '../../qcow2/index.js';
 import type { DeviceDescription, Qcow2Description } from '../description.js';
@@ -110,7 +111,11 @@ async function openAll(
   const below = describeBackingFile(description, names);
   const backing =
     below &&
-    (await open({ ...below, 'read-only': true }, { folders, above, rescue, grows: false }));
+    (await open({ ...below, 'read-only': true }, { folders, above, rescue, grows: false }).catch(
+      (error) => {
+        throw description.backing === undefined ? misnamed(error, below, header, file) : error;
+      },
+    ));
   const opened: Qcow2Description = {
     ...description,
     file: own,
@@ -174,6 +179,19 @@ function findSnapshot(
   const names = snapshots.map(({ id, name }) => `${id} (${name})`).join(', ') || 'none';
   const message = `${file.name} has no snapshot "${wanted}"; it has: ${names}`;
   throw new LacunaError('ERR_DEVICE_OPEN', message, { device: file.name });
+}
+
+/** An image says the format of its backing file by itself: what is said of the image does not change it. */
+function misnamed(
+  error: unknown,
+  below: DeviceDescription,
+  { backingFile }: Header,
+  { name }: Device,
+): unknown {
+  const path = below.driver === 'qcow2' && below.file.driver === 'file' && below.file.filename;
+  if (!path || !isNoImage(error, path)) return error;
+  const message = `The backing file "${backingFile}" of ${name} is no qcow2 image, by its first bytes, although the image says so: check the path, or correct its format ("lacuna rebase -u -F raw -b FILE IMAGE")`;
+  return new LacunaError('ERR_IMAGE_CHAIN', message, { device: name, cause: error });
 }
 
 /** The folders of the caller hold for the whole chain: an image below does not widen them. */
