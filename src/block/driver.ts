@@ -1,3 +1,4 @@
+import type { LacunaError } from '../errors/index.js';
 import type { ExtentList } from '../extent/index.js';
 import type { DeviceDescription } from './description.js';
 
@@ -58,6 +59,8 @@ export interface Driver {
     contexts: readonly string[],
     signal?: AbortSignal,
   ): Promise<ExtentList[]>;
+  /** Why a context that `capabilities` do not list cannot be had, where there is more to say than that it is not there. */
+  whyNoContext?(context: string): LacunaError | undefined;
   /**
    * Where the bytes at `offset` are kept as they are, and how many of them lie there one behind the other: at least
    * one, and not more than `length`. Absent where they are kept here.

@@ -10,6 +10,8 @@ export interface SystemCalls {
   seekData(fd: number, offset: number): number;
   /** First byte of a hole at or behind `offset`; every file ends in one. */
   seekHole(fd: number, offset: number): number;
+  /** Sets the place in an open file where reading and writing go on. */
+  seekTo(fd: number, offset: number): number;
   /** Gives a range space that reads as zero, where it has none yet. */
   allocate(fd: number, offset: number, length: number): number;
   /** Makes a range a hole that reads as zero. */
@@ -31,6 +33,7 @@ export interface FilePosition {
   readonly offset: number;
 }
 
+const SEEK_SET = 0;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const KEEP_SIZE = 0x01;
@@ -82,6 +85,7 @@ function declare(koffi: Koffi): SystemCalls {
   return {
     seekData: (fd, offset) => result(() => lseek(fd, offset, SEEK_DATA)),
     seekHole: (fd, offset) => result(() => lseek(fd, offset, SEEK_HOLE)),
+    seekTo: (fd, offset) => result(() => lseek(fd, offset, SEEK_SET)),
     allocate: (fd, offset, length) => result(() => fallocate(fd, 0, offset, length)),
     punchHole: (fd, offset, length) =>
       result(() => fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)),

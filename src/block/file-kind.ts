@@ -87,7 +87,7 @@ export function inspect(
     if (isBlock && code === 'EBUSY') throw inUse(filename, operations);
     if (isBlock && NO_MEDIUM.has(code)) throw notReady(filename, code);
     const action = readOnly ? 'open' : 'open for writing';
-    throw fileError('ERR_DEVICE_OPEN', { action, device: filename }, error as Error);
+    throw fileError('ERR_DEVICE_OPEN', { action, device: filename, isBlock }, error as Error);
   }
 }
 
@@ -125,8 +125,29 @@ function checkKind(filename: string, stat: fs.Stats): void {
   if (stat.isDirectory()) {
     throw fileError('ERR_DEVICE_OPEN', { action: 'open', device: filename }, 'EISDIR');
   }
-  const message = `Cannot open ${filename}: it is neither a regular file nor a block device`;
+  const message = `Cannot open ${filename}: ${whatElse(filename, stat)}`;
   throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
+}
+
+/** Names of the streams of a process. */
+const STREAM = /^\/(dev\/(stdin|stdout|stderr|fd\/\d+)|proc\/(self|\d+)\/fd\/\d+)$/;
+
+/** Device numbers of Linux: the memory devices have the major number 1. */
+const [NULL, ZERO] = [0x103, 0x105];
+
+/** What is no disk, and what may be meant instead. */
+function whatElse(filename: string, stat: fs.Stats): string {
+  if (stat.isSocket()) {
+    return `it is a socket: the disk of an NBD server that listens there is nbd+unix:///?socket=${encodeURI(filename)}`;
+  }
+  const isNull = stat.isCharacterDevice() && (stat.rdev === NULL || stat.rdev === ZERO);
+  if (isNull) {
+    return 'it is no disk: null: is one that reads as zero and forgets what is written, and has a size in {"driver":"null","size":...}';
+  }
+  if (stat.isFIFO() || STREAM.test(filename)) {
+    return 'it is a stream and no disk: copy takes - for standard input as the source, and for standard output as the target';
+  }
+  return 'it is neither a regular file nor a block device';
 }
 
 /** Of some file systems inode numbers are larger than what is exact otherwise. */

@@ -147,7 +147,7 @@ export class FileDriver implements Driver {
     try {
       await fdatasync(this.#fd);
     } catch (error) {
-      throw fileError('ERR_DEVICE_IO', { action: 'flush', device: this.name }, error as Error);
+      throw fileError('ERR_DEVICE_IO', { action: 'flush', ...this.#whose() }, error as Error);
     }
   }
 
@@ -233,12 +233,16 @@ export class FileDriver implements Driver {
     try {
       return call();
     } catch (error) {
-      throw fileError('ERR_DEVICE_IO', { ...what, device: this.name }, error as Error);
+      throw fileError('ERR_DEVICE_IO', { ...what, ...this.#whose() }, error as Error);
     }
   }
 
+  #whose(): Pick<FileRequest, 'device' | 'isBlock'> {
+    return { device: this.name, isBlock: this.#kind.isBlock };
+  }
+
   #request(action: string, offset: number, length: number): FileRequest {
-    return { action, device: this.name, offset, length };
+    return { action, offset, length, ...this.#whose() };
   }
 }
 

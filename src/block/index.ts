@@ -27,6 +27,8 @@ export type {
 export { guardImage } from './image-locks.js';
 export { warnOfSignature } from './image-signature.js';
 
+export { InheritedFile } from './inherited-file.js';
+
 export { MemoryDriver } from './memory.js';
 export { NullDriver } from './null.js';
 export {

@@ -29,6 +29,11 @@ const DOTTED_KEYS = /^(?=.*\bdriver=)[a-z][a-z0-9.-]*=/is;
 export function parseDescription(text: string, options: ParseOptions = {}): DeviceDescription {
   if (text === '')
     throw new TypeError('a device is a path, a URI or a description, not an empty text');
+  if (text === '-') {
+    throw new TypeError(
+      '- is standard input as the source of copy, or standard output as its target, and no device; a file of this name is ./-',
+    );
+  }
   const { format } = options;
   if (format !== undefined && format !== 'raw' && format !== 'qcow2')
     throw unreadable(text, format);

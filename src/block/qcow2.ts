@@ -1,5 +1,5 @@
 import { LacunaError } from '../errors/index.js';
-import { type ExtentList, isDirtyContext } from '../extent/index.js';
+import { Context, type ExtentList, isDirtyContext } from '../extent/index.js';
 import { RunKind, type Snapshot } from '../qcow2/index.js';
 import type { Qcow2Description } from './description.js';
 import type { Device } from './device.js';
@@ -50,6 +50,8 @@ export class Qcow2Driver implements Driver {
   readonly copyFrom?: Driver['copyFrom'];
   #writer?: GuestWriter;
   #bitmaps?: OpenBitmaps;
+  /** Why the bitmaps of the image cannot be read. */
+  #unread?: LacunaError;
 
   private constructor(
     image: Image,
@@ -155,9 +157,28 @@ export class Qcow2Driver implements Driver {
       this.#show(await OpenBitmaps.read(header, file));
     } catch (error) {
       if (!(error instanceof LacunaError)) throw error;
+      this.#unread = error;
       const told = `The bitmaps of ${this.name} cannot be read, only its disk: ${error.message}`;
       this.warnings = [...this.warnings, told];
     }
+  }
+
+  whyNoContext(context: string): LacunaError | undefined {
+    if (!isDirtyContext(context)) return undefined;
+    const { name } = this;
+    const bitmap = context.slice(Context.dirtyPrefix.length);
+    const told = { device: name };
+    if (this.#bitmaps?.isBroken(context)) {
+      const message = `bitmap '${bitmap}' of ${name} is inconsistent: it lacks writes, for the image was not closed after them. Make a full copy, then remove the bitmap and add it again`;
+      return new LacunaError('ERR_BITMAP_INCONSISTENT', message, told);
+    }
+    if (this.description.snapshot !== undefined) {
+      const message = `bitmap '${bitmap}' of ${name} tells of the disk as it is now, not of the snapshot "${this.description.snapshot}": leave one of them out`;
+      return new LacunaError('ERR_CONTEXT_UNKNOWN', message, told);
+    }
+    if (this.#unread === undefined) return undefined;
+    const message = `the bitmaps of ${name} cannot be read: ${this.#unread.message}`;
+    return new LacunaError('ERR_CONTEXT_UNKNOWN', message, { ...told, cause: this.#unread });
   }
 
   #show(bitmaps: OpenBitmaps | undefined): void {

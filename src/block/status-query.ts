@@ -101,6 +101,8 @@ export function checkContexts(
 ) {
   for (const context of contexts) {
     if (context === Context.allocation || known.includes(context)) continue;
+    const why = driver.whyNoContext?.(context);
+    if (why !== undefined) throw why;
     const there = known.length === 0 ? 'none' : known.join(', ');
     const message = `${driver.name} has no metadata context "${context}"; it has: ${there}`;
     throw new LacunaError('ERR_CONTEXT_UNKNOWN', message, { device: driver.name });

@@ -2,6 +2,7 @@
 import type { CopyJob, CopyReport } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
+import { withCode } from './format-flags.js';
 import type { Shell } from './shell.js';
 import { noteMissing } from './source-flags.js';
 import { formatBytes } from './units.js';
@@ -19,7 +20,7 @@ export function noteLeftOut(
   shell.exitCode = Exit.leftOut;
   for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {
     const what = `${length} bytes at ${offset} of the ${side}`;
-    shell.note(`lacuna: left out ${what}: ${error.message} (${error.code})\n`);
+    shell.note(`lacuna: left out ${what}: ${withCode(error, shell)}\n`);
   }
   const more = Math.max(0, errors.length - MOST_TOLD) + moreErrors;
   if (more > 0) shell.note(`lacuna: and ${more} more ranges; --json lists them\n`);

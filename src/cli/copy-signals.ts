@@ -2,6 +2,7 @@
 
 import type { CopyJob, StreamJob } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
+import { withCode } from './format-flags.js';
 import { againInWords } from './interruption.js';
 import type { Shell } from './shell.js';
 
@@ -27,8 +28,8 @@ export function steerBySignals(job: CopyJob, shell: Shell): () => void {
   job.on('paused', () => shell.note(PAUSED));
   job.on('resumed', () => shell.note(GOES_ON));
   job.on('stopped', (error) => {
-    const code = error instanceof LacunaError ? ` (${error.code})` : '';
-    const text = `stopped: ${error.message}${code}; "${AGAIN}" tries again, Ctrl-C gives up`;
+    const why = error instanceof LacunaError ? withCode(error, shell) : error.message;
+    const text = `stopped: ${why}; "${AGAIN}" tries again, Ctrl-C gives up`;
     shell.note(`lacuna: ${text}\n`);
   });
   if (shell.signal.aborted) stop();

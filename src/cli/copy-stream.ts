@@ -1,14 +1,18 @@
 /** `lacuna copy` with `-`: standard input as the source, or standard output as the target. */
+import { Device, openDevice } from '../block/index.js';
 import {
   type CopyOptions,
+  copy,
   copyFromStream,
   copyToStream,
   type StreamJob,
   type StreamReport,
 } from '../copy/index.js';
+import { LacunaError } from '../errors/index.js';
 import type { CopyFlags } from './copy-flags.js';
 import { noteUnfinished } from './copy-notes.js';
-import { pauseBySignal } from './copy-signals.js';
+import { showProgress } from './copy-report.js';
+import { pauseBySignal, steerBySignals } from './copy-signals.js';
 import { withBar } from './progress.js';
 import type { Shell } from './shell.js';
 import { noteMissing } from './source-flags.js';
@@ -71,13 +75,29 @@ function flagOf(name: string): string {
 
 type Ends = Pick<CopyOptions, 'signal' | 'source'> & { target: string };
 
+type StreamOptions = Ends & Partial<CopyOptions>;
+
 /** Copies to standard output or from standard input; see {@link checkStream}. */
 export async function copyStream(
-  { source, target, signal, allowEmpty = false, ...options }: Ends & Partial<CopyOptions>,
+  options: StreamOptions,
   { json = false }: { json?: boolean },
   shell: Shell,
 ): Promise<void> {
-  const report = await withBar('Copying', shell, (onProgress) => {
+  const { source, target } = options;
+  const asFile = source === STREAM ? copyFromFile(options, shell) : copyToFile(options, shell);
+  const report = (await asFile) ?? (await copyAsStream(options, shell));
+  noteWarnings(report.warnings, shell);
+  noteMissing(report, shell);
+  // Standard output belongs to the bytes.
+  if (target === STREAM) return;
+  await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
+}
+
+function copyAsStream(
+  { source, target, signal, allowEmpty = false, ...options }: StreamOptions,
+  shell: Shell,
+): Promise<StreamReport> {
+  return withBar('Copying', shell, (onProgress) => {
     const how = { ...options, signal, onProgress };
     const job =
       source === STREAM
@@ -85,11 +105,67 @@ export async function copyStream(
         : copyToStream(source, shell.output(), how);
     return steered(job, shell);
   });
-  noteWarnings(report.warnings, shell);
-  noteMissing(report, shell);
-  // Standard output belongs to the bytes.
-  if (target === STREAM) return;
-  await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
+}
+
+/** Where standard input is a file: what it does not hold need not be read. */
+async function copyFromFile(
+  { signal: _, ...options }: StreamOptions,
+  shell: Shell,
+): Promise<StreamReport | undefined> {
+  const file = await shell.inherited('input');
+  const device = await file?.openToRead();
+  if (file === undefined || device === undefined) return undefined;
+  await using source = device;
+  // As of any stream, of which nobody knows what in it is zero.
+  const report = await followed({ detectZeroes: 'unmap', ...options, source }, shell);
+  file.moveOn(source.size);
+  return report;
+}
+
+/** Where standard output is a file: what is zero need not be written. */
+async function copyToFile(
+  { sourceFormat: format, forceShare, signal, source: named, ...options }: StreamOptions,
+  shell: Shell,
+): Promise<StreamReport | undefined> {
+  const file = await shell.inherited('output');
+  if (file === undefined || named instanceof Device) return undefined;
+  await using source = await openDevice(named, { format, forceShare, signal });
+  const path = file.pathAmong(source.description);
+  if (path !== undefined) throw isSource(path);
+  const device = await file.openToWrite(source.size);
+  if (device === undefined) return undefined;
+  await using target = device;
+  try {
+    const report = await followed({ ...options, source, target }, shell);
+    file.moveOn(source.size);
+    return report;
+  } catch (error) {
+    file.undo();
+    throw error;
+  }
+}
+
+/** A copy between devices, told of as one of a stream. */
+async function followed(options: CopyOptions, shell: Shell): Promise<StreamReport> {
+  const job = copy(options);
+  const letGo = steerBySignals(job, shell);
+  try {
+    const report = await showProgress(job, shell);
+    const { size, movedBytes, zeroedBytes, skippedBytes, durationMs, missing, warnings } = report;
+    return { size, movedBytes, zeroedBytes, skippedBytes, durationMs, missing, warnings };
+  } catch (error) {
+    job.stop();
+    await job.catch(() => {});
+    noteUnfinished(job, error, shell);
+    throw error;
+  } finally {
+    letGo();
+  }
+}
+
+function isSource(path: string): LacunaError {
+  const message = `standard output goes to ${path}, which is read: name another file as the target`;
+  return new LacunaError('ERR_COPY_MISMATCH', message, { device: path });
 }
 
 async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {

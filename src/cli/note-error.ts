@@ -1,5 +1,5 @@
 import { isAborted, LacunaError } from '../errors/index.js';
-import { messageOf } from './format-flags.js';
+import { withCode } from './format-flags.js';
 import { inCommandWords } from './option-names.js';
 import type { Shell } from './shell.js';
 
@@ -20,7 +20,7 @@ function headline(error: unknown, shell: Pick<Shell, 'formatFlag'>): string {
   if (!(error instanceof Error)) return String(error);
   if (isAborted(error)) return 'stopped before it was done';
   // Ours tell all that a person needs; what others throw may hide that in the cause.
-  if (error instanceof LacunaError) return `${messageOf(error, shell)} (${error.code})`;
+  if (error instanceof LacunaError) return withCode(error, shell);
   const message = inCommandWords(error);
   const [cause] = causesOf(error);
   if (cause === undefined || message.includes(cause.message)) return message;

@@ -138,12 +138,14 @@ async function openServed(
   const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
   const isRefused = flags.writable === true && !device.capabilities.write;
   if (missing === undefined && !isRefused) return device;
+  const why = missing === undefined ? undefined : await whyMissing(device, missing);
   await device.close();
   if (isRefused) {
     const message = `${device.name} is read-only here, by its description or by what serves it, so clients cannot change it: leave out --writable`;
     throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: device.name });
   }
   const name = missing!.slice(Context.dirtyPrefix.length);
+  if (why !== undefined) throw why;
   const names = device.capabilities.contexts
     .filter((context) => context.startsWith(Context.dirtyPrefix))
     .map((context) => context.slice(Context.dirtyPrefix.length));
@@ -151,6 +153,17 @@ async function openServed(
     'ERR_CONTEXT_UNKNOWN',
     `${source} has no bitmap ${name} (${names.join(', ') || 'none at all'}); one that a file keeps is named ${name}=FILE`,
   );
+}
+
+/** More than that it is not there, where there is more to say. */
+async function whyMissing(device: Device, context: string): Promise<LacunaError | undefined> {
+  try {
+    await device.extents(0, 0, { contexts: [context] });
+  } catch (error) {
+    const isMore = error instanceof LacunaError && error.code !== 'ERR_CONTEXT_UNKNOWN';
+    return isMore ? error : undefined;
+  }
+  return undefined;
 }
 
 function addressOf({ socket, bind }: ServeFlags): NbdListenAddress {

@@ -1,7 +1,9 @@
 import type { Readable, Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
+import { InheritedFile } from '../block/index.js';
 import { abortedError, LacunaError } from '../errors/index.js';
+import { describeRefusal } from '../errors/refusal.js';
 import { Exit } from './exit.js';
 import { escapeControls, oneLine } from './printable.js';
 import { TerminalLine } from './terminal-line.js';
@@ -22,6 +24,8 @@ export interface Shell {
   paint(text: string): Promise<void>;
   /** Standard input, for bytes. */
   input(): Readable;
+  /** Standard input or output as the file or the block device that it is; undefined where it is none. */
+  inherited(stream: 'input' | 'output'): Promise<InheritedFile | undefined>;
   /** Standard output, for bytes; its errors are then the caller's. */
   output(): Writable;
   /** A warning or another aside of one line, on standard error; a line break inside is escaped like all that is not text. */
@@ -87,6 +91,7 @@ export function processShell(signal: AbortSignal): Shell {
     print: (text) => paint(escapeControls(text)),
     paint,
     input: () => process.stdin,
+    inherited: (stream) => InheritedFile.of(stream === 'input' ? 0 : 1),
     output: () => {
       // Node writes to pipes synchronously: nothing would be read, nor a signal heard, while the pipe is full.
       (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
@@ -118,7 +123,7 @@ const GONE: readonly (string | undefined)[] = ['EPIPE', 'ERR_STREAM_DESTROYED'];
 
 function notPrinted(cause: NodeJS.ErrnoException): LacunaError {
   const { code: errno } = cause;
-  const message = `Cannot write to standard output (${errno}): see to where it leads, then try again`;
+  const message = describeRefusal('Cannot write to standard output', errno ?? cause.name);
   return new LacunaError('ERR_DEVICE_IO', message, {
     cause,
     ...(errno !== undefined && { errno }),

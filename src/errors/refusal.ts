@@ -27,14 +27,25 @@ const ADVICE_TO_MAKE: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such folder: make it, or check the path',
 };
 
+/** The same of a block device, of which the others would say something that is not true. */
+const ADVICE_OF_DEVICE: Readonly<Record<string, string>> = {
+  EPERM: 'the device is read-only: "blockdev --setrw" changes that where it can be written',
+  EROFS: 'the device is read-only: "blockdev --setrw" changes that where it can be written',
+};
+
 /**
  * Says what the system refused, why, and what to do about it.
  *
  * @param what such as `Cannot read disk.raw`
  * @param errno its name, such as `ENOENT`
- * @param options `making`: it was about a file that was to be made.
+ * @param options `making`: it was about a file that was to be made; `isBlock`: it was about a block device.
  */
-export function describeRefusal(what: string, errno: string, { making = false } = {}): string {
-  const advice = (making ? ADVICE_TO_MAKE[errno] : undefined) ?? ADVICE[errno];
+export function describeRefusal(
+  what: string,
+  errno: string,
+  { making = false, isBlock = false } = {},
+): string {
+  const special = making ? ADVICE_TO_MAKE : isBlock ? ADVICE_OF_DEVICE : {};
+  const advice = special[errno] ?? ADVICE[errno];
   return `${what} (${errno})${advice === undefined ? '' : `: ${advice}`}`;
 }

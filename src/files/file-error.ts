@@ -10,6 +10,8 @@ export interface FileRequest {
   readonly length?: number;
   /** The file was to be made. */
   readonly making?: boolean;
+  /** It is a block device. */
+  readonly isBlock?: boolean;
 }
 
 /** The same request may succeed a moment later, with nothing done about it. */
@@ -41,7 +43,7 @@ export function shortError(request: FileRequest, end: number): LacunaError {
   );
 }
 
-function describe({ action, device, offset, length, making }: FileRequest, errno: string): string {
+function describe({ action, device, offset, length, ...kind }: FileRequest, errno: string): string {
   const range = length === undefined ? '' : ` ${length} bytes at ${offset}`;
-  return describeRefusal(`Cannot ${action} ${device}${range}`, errno, { making });
+  return describeRefusal(`Cannot ${action} ${device}${range}`, errno, kind);
 }

@@ -1,12 +1,17 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
+
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { DIGEST_BLOCK } from '#dist/copy/digest-tree.js';
+import { describeRefusal } from '#dist/errors/refusal.js';
 import { pattern } from '../support/fake-device.js';
-import { usePeers } from '../support/peers.js';
+import { attachLoopDevice } from '../support/loop-device.js';
+import { run, usePeers } from '../support/peers.js';
 import { createImage } from '../support/qemu-images.js';
 import type { CliResult } from '../support/run-cli.js';
 import { runHere } from '../support/run-here.js';
@@ -215,39 +220,54 @@ describe('a digest in a file', () => {
   });
 });
 
-test('what to do next is said, in words of the command', async () => {
+/** Marks a bitmap of an image as in use, as after a crash. */
+function spoilBitmap(path: string, name: string): void {
+  const bytes = readFileSync(path);
+  const entry = bytes.lastIndexOf(name) - 24;
+  bytes[entry + 15] |= 1;
+  writeFileSync(path, bytes);
+}
+
+test('what to do next is said, in words of the command', async ({ onTestFinished }) => {
   mkdirSync(join(folder, 'dir'));
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   await createImage(join(folder, 'q.qcow2'), MiB);
   await createImage(join(folder, 'over.qcow2'), MiB, [], ['-b', 'q.qcow2', '-F', 'qcow2']);
   await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  await lacuna('bitmap', 'add', 'q.qcow2', 'old');
+  spoilBitmap('q.qcow2', 'old');
+  writeFileSync('y.raw', Buffer.alloc(MiB));
+  await run('mkfifo', ['fifo']);
+  const listener = createServer().listen('s.sock');
+  onTestFinished(() => void listener.close());
+  await once(listener, 'listening');
   const cases: [string, RegExp][] = [
     ['copy d.raw no/x.raw', /no such folder: make it/],
     ['bitmap export q.qcow2 b0 no/x.qcow2', /no such folder: make it/],
-    ['bitmap export q.qcow2 b0 q.qcow2', /q.qcow2 .*choose another name/],
+    ['bitmap export q.qcow2 b0 q.qcow2', /q.qcow2: .*choose another name/],
     ['populate -o no/x d.raw', /no such folder: make it/],
     ['copy --resume no/r d.raw x.raw', /no such folder: make it/],
     ['copy --mode top q.qcow2 x.raw', /x.raw is not there.*make a full copy first/],
     ['copy --mode top over.qcow2 q.qcow2', /q.qcow2 is below the source.*lacuna commit/],
     ['rebase -b x.vmdk -F vmdk over.qcow2', /format vmdk cannot be read here.*--unsafe/],
-    ['bitmap remove q.qcow2 zz', /no bitmap 'zz' \(there are 'b0'\)/],
+    ['bitmap remove q.qcow2 zz', /no bitmap 'zz' \(there are 'b0', 'old'\)/],
     ['copy -o cluster_size=3 d.raw x.qcow2', /lacuna: cluster_size must be/],
     ['copy --request-size 3 d.raw x.raw', /lacuna: --request-size must be/],
     ['copy d.raw c.vmdk', /neither read nor made.*raw or qcow2/],
     ['serve --bitmap zz q.qcow2 --socket s', /no bitmap zz \(b0\).*zz=FILE/],
     ['commit q.qcow2', /no backing file .*lacuna rebase/],
-    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert, no \(ENOENT\): .*check the path/],
+    ['serve d.raw --tls-cert no --tls-key no', /--tls-cert, no: .*check the path/],
     ['serve d.raw --socket no/s', /folder must be there/],
-    ['copy d.raw d.raw/x', /d.raw\/x \(ENOTDIR\): part of the path is not a folder/],
-    ['copy --resume dir d.raw x.raw', /resume file dir \(EISDIR\): it is a folder: name a file/],
+    ['copy d.raw d.raw/x', /d.raw\/x: part of the path is not a folder/],
+    ['copy --resume dir d.raw x.raw', /resume file dir: it is a folder: name a file/],
     ['copy --resume /dev/null d.raw x.raw', /no regular file.*name another/],
     ['copy --resume q.qcow2 d.raw x.raw', /no resume file.*else name another/],
-    ['copy --rate-file dir d.raw x.raw', /--rate-file, dir \(EISDIR\): .*name a file/],
-    ['copy --digest-file dir d.raw x.raw', /digest in dir \(EISDIR\): .*name a file/],
-    ['copy --digest-file no/d d.raw x.raw', /digest in no\/d \(ENOENT\): .*make it/],
-    ['digest --check no d.raw', /--check, no \(ENOENT\): .*check the path/],
-    ['populate -o dir d.raw', /bitmaps dir \(EISDIR\): it is a folder: name a file/],
-    ['bitmap list -f bitmaps dir', /bitmaps dir \(EISDIR\): it is a folder: name a file/],
+    ['copy --rate-file dir d.raw x.raw', /--rate-file, dir: .*name a file/],
+    ['copy --digest-file dir d.raw x.raw', /digest in dir: .*name a file/],
+    ['copy --digest-file no/d d.raw x.raw', /digest in no\/d: .*make it/],
+    ['digest --check no d.raw', /--check, no: .*check the path/],
+    ['populate -o dir d.raw', /bitmaps dir: it is a folder: name a file/],
+    ['bitmap list -f bitmaps dir', /bitmaps dir: it is a folder: name a file/],
     ['bitmap list -f bitmaps /dev/null', /no regular file.*name another/],
     ['bitmap dump over.qcow2 b0', /no bitmap 'b0', nor any other: add it/],
     ['bitmap add x.bitmaps b0', /x.bitmaps is a file of bitmaps.*lacuna populate/],
@@ -264,14 +284,66 @@ test('what to do next is said, in words of the command', async () => {
     ['commit -f raw over.qcow2', /no qcow2 file.*-f qcow2/],
     ['rebase -f raw -b q.qcow2 -F qcow2 over.qcow2', /no qcow2 file.*-f qcow2/],
     ['demo --size 1M', /--size must be 64 MiB or more/],
-    ['demo --folder d.raw', /d.raw \(ENOTDIR\): .*not a folder/],
-    ['demo --folder no', /no \(ENOENT\): there is no such folder/],
+    ['demo --folder d.raw', /d.raw: .*not a folder/],
+    ['demo --folder no', /no: there is no such folder/],
+    ['info s.sock', /it is a socket: .* is nbd\+unix:\/\/\/\?socket=\/\S*s\.sock /],
+    ['copy d.raw s.sock', /it is a socket: .* is nbd\+unix:/],
+    ['copy /dev/null x.raw', /null: is one that reads as zero/],
+    ['copy d.raw /dev/null', /null: is one that .* forgets what is written/],
+    ['compare d.raw /dev/zero', /null: is one that reads as zero/],
+    ['copy fifo x.raw', /stream and no disk: copy takes - for standard input/],
+    ['copy d.raw fifo', /stream and no disk: .* - .* for standard output as the target/],
+    ['info -', /- is standard input .*a file of this name is \.\/-/],
+    ['compare - d.raw', /- is standard input/],
+    ['serve - --socket s', /- is standard input/],
+    ['bitmap list -', /- is standard input/],
+    [
+      'copy --context qemu:dirty-bitmap:old q.qcow2 y.raw',
+      /'old' of \S+ is inconsistent: .*ERR_BITMAP_INCONS/,
+    ],
+    ['map --context qemu:dirty-bitmap:old q.qcow2', /'old' of \S+ is inconsistent: .*add it again/],
+    ['serve --bitmap old q.qcow2 --socket s', /'old' of \S+ is inconsistent/],
+    ['map --context qemu:dirty-bitmap:zz q.qcow2', /no metadata context .* it has: base:alloc.*b0/],
   ];
   const told = await inTurn(cases.map(([line]) => line.split(' ')));
   for (const [i, { code, stderr }] of told.entries()) {
     expect([cases[i][0], code === 1 || code === 2]).toEqual([cases[i][0], true]);
     expect(stderr).toMatch(cases[i][1]);
+    // One code: what the system's own stands for is said in words.
+    const codes = stderr.replace(/: listen E\w+/, '').match(/\bE[A-Z0-9_]{4,}\b/g) ?? [];
+    expect([stderr, codes.length]).toEqual([stderr, stderr.includes('ERR_') ? 1 : 0]);
   }
+});
+
+test('a bitmap is not missed where it cannot be read, or tells of another disk', async () => {
+  await createImage(join(folder, 'q.qcow2'), MiB);
+  await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
+  await run('qemu-img', ['snapshot', '-c', 'before', 'q.qcow2']);
+  const map = ['map', '--context', 'qemu:dirty-bitmap:b0'];
+  const at = 'driver=qcow2,file.driver=file,file.filename=q.qcow2,snapshot=before';
+  expect((await lacuna(...map, at)).stderr).toMatch(/'b0' .*as it is now, not of .*"before"/);
+  const bytes = readFileSync('q.qcow2');
+  // The directory's entry of the bitmap: the byte that holds its type.
+  bytes[bytes.lastIndexOf('b0') - 24 + 16] = 77;
+  writeFileSync('q.qcow2', bytes);
+  const { code, stderr } = await lacuna(...map, 'q.qcow2');
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/bitmaps of \S+ cannot be read: /)]);
+});
+
+test('a block device that cannot be written is said to be read-only, and not to be sealed', async ({
+  onTestFinished,
+}) => {
+  expect(describeRefusal('Cannot write /dev/x', 'EPERM', { isBlock: true })).toMatch(
+    /is read-only/,
+  );
+  expect(describeRefusal('Cannot write x', 'EPERM')).toMatch(/sealed or immutable/);
+  const device = attachLoopDevice(MiB, 512);
+  if (device === undefined) return;
+  onTestFinished(() => device.detach());
+  await run('blockdev', ['--setro', device.path]);
+  writeFileSync('d.raw', pattern(MiB));
+  const { code, stderr } = await lacuna('copy', 'd.raw', device.path);
+  expect([code, stderr]).toEqual([1, expect.stringMatching(/read-only/)]);
 });
 
 test('commit and populate show their progress on a terminal', async () => {

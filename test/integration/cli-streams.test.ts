@@ -115,7 +115,9 @@ test('standard output that takes nothing fails every command in one line', async
     const { code, stderr } = await shell(`lacuna ${args} > /dev/full`);
     expect([code, stderr], args).toEqual([
       1,
-      expect.stringMatching(/^lacuna: Cannot write to standard output \(ENOSPC\): .*\n$/),
+      expect.stringMatching(
+        /^lacuna: Cannot write to standard output: there is no space left.*\(ERR_DEVICE_IO\)\n$/,
+      ),
     ]);
   }
 });

@@ -32,6 +32,7 @@ export async function runHere(
   const shell: Shell = {
     print: (text) => print(escapeControls(text)),
     paint: print,
+    inherited: async () => undefined,
     input: () => new PassThrough().end(),
     output: () => new PassThrough().resume(),
     note: (line) => noteLines(oneLine(line)),

@@ -17,14 +17,26 @@ const MOST_EXTENTS = 65_536;
 export class OpenBitmaps {
   /** The names of the contexts that {@link extents} answers: a bitmap that lacks writes has none. */
   readonly contexts: readonly string[];
+  /** Contexts of bitmaps that lack writes. */
+  readonly #broken: ReadonlySet<string>;
   readonly #bitmaps: DirtyBitmaps;
   readonly #stored?: ImageBitmaps;
 
   private constructor(bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {
     this.#bitmaps = bitmaps;
     this.#stored = stored;
-    const usable = bitmaps.list().filter(({ inconsistent }) => !inconsistent);
-    this.contexts = usable.map(({ name }) => `${Context.dirtyPrefix}${name}`);
+    const contextsOf = (broken: boolean) =>
+      bitmaps
+        .list()
+        .filter(({ inconsistent }) => inconsistent === broken)
+        .map(({ name }) => `${Context.dirtyPrefix}${name}`);
+    this.contexts = contextsOf(false);
+    this.#broken = new Set(contextsOf(true));
+  }
+
+  /** Whether there is a bitmap for this context, which lacks writes. */
+  isBroken(context: string): boolean {
+    return this.#broken.has(context);
   }
 
   /**
