@@ -204,13 +204,21 @@ describe('a digest in a file', () => {
     const [disk, target] = [join(folder, 'd.raw'), join(folder, 'x.raw')];
     writeFileSync(disk, pattern(MiB));
     const overSource = await lacuna('copy', '--digest-file', 'd.raw', 'd.raw', 'x.raw');
-    expect([overSource.code, existsSync(target)]).toEqual([1, false]);
+    expect([overSource.code, existsSync(target)]).toEqual([2, false]);
     const overTarget = await lacuna('copy', '--digest-file', 'x.raw', 'd.raw', 'x.raw');
     expect([overTarget.code, overTarget.stderr]).toEqual([
+      2,
+      expect.stringContaining('a file of its own'),
+    ]);
+    const other = join(folder, 'other.raw');
+    writeFileSync(other, pattern(MiB));
+    const overOther = await lacuna('copy', '--digest-file', 'other.raw', 'd.raw', 'x.raw');
+    expect([overOther.code, overOther.stderr]).toEqual([
       1,
       expect.stringContaining('holds no digest'),
     ]);
-    for (const path of [disk, target]) expect(readFileSync(path).equals(pattern(MiB))).toBe(true);
+    expect(existsSync(target)).toBe(false);
+    for (const path of [disk, other]) expect(readFileSync(path).equals(pattern(MiB))).toBe(true);
     const [check, nowhere] = await inTurn([
       ['digest', '--check', 'd.raw', 'd.raw'],
       ['copy', '--digest-file', 'nowhere/d', 'd.raw', 'y.raw'],
@@ -261,7 +269,7 @@ test('what to do next is said, in words of the command', async ({ onTestFinished
     ['copy d.raw d.raw/x', /d.raw\/x: part of the path is not a folder/],
     ['copy --resume dir d.raw x.raw', /resume file dir: it is a folder: name a file/],
     ['copy --resume /dev/null d.raw x.raw', /no regular file.*name another/],
-    ['copy --resume q.qcow2 d.raw x.raw', /no resume file.*else name another/],
+    ['copy --resume q.qcow2 d.raw x.raw', /not a resume file.*else name another/],
     ['copy --rate-file dir d.raw x.raw', /--rate-file, dir: .*name a file/],
     ['copy --digest-file dir d.raw x.raw', /digest in dir: .*name a file/],
     ['copy --digest-file no/d d.raw x.raw', /digest in no\/d: .*make it/],
