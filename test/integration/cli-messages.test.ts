@@ -348,6 +348,8 @@ test('a block device that cannot be written is said to be read-only, and not to 
   const device = attachLoopDevice(MiB, 512);
   if (device === undefined) return;
   onTestFinished(() => device.detach());
+  // The next user of the device would find it read-only, too.
+  onTestFinished(async () => void (await run('blockdev', ['--setrw', device.path])));
   await run('blockdev', ['--setro', device.path]);
   writeFileSync('d.raw', pattern(MiB));
   const { code, stderr } = await lacuna('copy', 'd.raw', device.path);
