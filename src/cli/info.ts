@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { Device } from '../block/index.js';
 import { Context } from '../extent/index.js';
 import { kindsOf } from './context-kinds.js';
+import { Exit } from './exit.js';
 import { walkExtents } from './extent-walk.js';
 import { printable } from './printable.js';
 import type { Shell } from './shell.js';
@@ -30,8 +31,8 @@ export interface DeviceInfo {
   contexts: readonly string[];
   /** What an image says of itself; absent where the device is none. */
   image?: Device['details'];
-  /** Bytes by status; absent where the device cannot tell. */
-  allocation?: { data: number; zero: number; hole: number };
+  /** Bytes by status; absent where the device cannot tell, null where it would take too many answers. */
+  allocation?: { data: number; zero: number; hole: number } | null;
   /** What a person should know of what is read. */
   warnings: readonly string[];
 }
@@ -61,6 +62,7 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   const device = await openSource(source, flags, { signal: shell.signal });
   try {
     const info = await inspect(device, shell.signal);
+    if (info.allocation === null) shell.exitCode = Exit.leftOut;
     noteWarnings(info.warnings, shell);
     noteMissing(device, shell);
     await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
@@ -73,6 +75,7 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
   const { contexts, contextsTogether: _together, ...capabilities } = device.capabilities;
   const { driver } = device.description ?? {};
   const tells = contexts.includes(Context.allocation);
+  const allocation = tells ? await allocationOf(device, signal) : undefined;
   return {
     name: device.name,
     ...(driver !== undefined && { driver }),
@@ -81,19 +84,49 @@ async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo>
     capabilities,
     contexts,
     ...(device.details !== undefined && { image: device.details }),
-    ...(tells && { allocation: await allocationOf(device, signal) }),
-    warnings: device.warnings,
+    ...(tells && { allocation: allocation ?? null }),
+    warnings: [...device.warnings, ...(tells && allocation === undefined ? [tooMuch(device)] : [])],
   };
 }
 
+/**
+ * So many are always waited for. One may speak of no more than 4 GiB where a server has no extended headers: of a disk of
+ * 8 PiB that would be two millions.
+ */
+const FEW_ANSWERS = 2 ** 13;
+/** More than those only for so long. */
+const PATIENCE_MS = 10_000;
+
+/** Undefined where it would take too many answers, and too long. */
 async function allocationOf(device: Device, signal: AbortSignal) {
   const { kindOf } = kindsOf(Context.allocation);
   const bytes = [0, 0, 0];
-  for await (const ranges of walkExtents(device, { contexts: [Context.allocation], signal })) {
-    for (const { length, flags } of ranges) bytes[kindOf(flags[0])] += length;
+  let answers = 0;
+  const began = performance.now();
+  const tooMany = new Error('too many answers');
+  const counted: Pick<Device, 'size' | 'someExtents'> = {
+    size: device.size,
+    someExtents: async (offset, length, options) => {
+      const isLong = answers++ >= FEW_ANSWERS && performance.now() - began > PATIENCE_MS;
+      if (isLong) throw tooMany;
+      return device.someExtents(offset, length, options);
+    },
+  };
+  try {
+    for await (const ranges of walkExtents(counted, { contexts: [Context.allocation], signal })) {
+      for (const { length, flags } of ranges) bytes[kindOf(flags[0])] += length;
+    }
+  } catch (error) {
+    if (error === tooMany) return undefined;
+    throw error;
   }
   const [data, zero, hole] = bytes;
   return { data, zero, hole };
+}
+
+function tooMuch({ name }: Device): string {
+  const what = `how much of ${name} is allocated is left out: it tells its status in too small parts`;
+  return `${what}; "lacuna map" asks for all of them, which takes long`;
 }
 
 type Ability = keyof DeviceInfo['capabilities'];

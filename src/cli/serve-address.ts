@@ -8,12 +8,19 @@ const DEFAULT_PORT = 10809;
 
 /** `HOST:PORT`, `HOST`, `[IPv6]:PORT`; port 0 lets the system choose. */
 export function parseBindAddress(text: string): NbdServerAddress {
-  const match = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^:[\]]+))(?::(\d{1,5}))?$/i.exec(text);
+  if (/^\d+$/.test(text)) {
+    const hint = `say localhost:${text}, or 0.0.0.0:${text} for all addresses of this machine`;
+    throw new InvalidArgumentError(`It is a port without a host: ${hint}.`);
+  }
+  const match = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^:[\]]+))(?::(\d+))?$/i.exec(text);
   const port = match?.[3] === undefined ? DEFAULT_PORT : Number(match[3]);
-  if (match === null || port > 65535) {
+  if (match === null) {
     throw new InvalidArgumentError(
       'It must look like HOST:PORT, with an IPv6 address in brackets.',
     );
+  }
+  if (port > 65535) {
+    throw new InvalidArgumentError(`A port is a number from 0 to 65535, not ${match[3]}.`);
   }
   return { type: 'inet', host: match[1] ?? match[2], port };
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
@@ -8,10 +8,9 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { createRawFile } from '#dist/block/index.js';
 import { parseBitmaps } from '#dist/cli/named-bitmaps.js';
 import { isLoopback, parseBindAddress } from '#dist/cli/serve-address.js';
-import { descriptorOf } from '#dist/nbd/server/index.js';
 import { makeCertificates } from '../support/certificates.js';
 import { finish } from '../support/nbd-server.js';
-import { usePeers } from '../support/peers.js';
+import { run, usePeers } from '../support/peers.js';
 import { runCli } from '../support/run-cli.js';
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -163,7 +162,8 @@ test.each([
   [['--read-only', '--writable'], 'exclude'],
   [['--socket', '/x', '--bind', 'localhost'], 'exclude'],
   [['--bind', 'a:b:c'], 'HOST:PORT'],
-  [['--bind', 'localhost:70000'], 'HOST:PORT'],
+  [['--bind', 'localhost:70000'], 'from 0 to 65535, not 70000'],
+  [['--bind', '10997'], 'say localhost:10997'],
   [['--tls-cert', 'x'], '--tls-key'],
   [['--tls-psk', 'x', '--tls-ca', 'y'], 'excludes'],
   [['--connections', '0'], 'whole number'],
@@ -303,68 +303,66 @@ describe('a socket that is handed over', () => {
     expect(stdout).toBe(bytes.toString());
   });
 
+  /** What systemd does: a socket as descriptor 3, and an environment that says so. */
+  const HAND_OVER = `
+import os, socket, sys
+kind, where, count, *command = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET)
+listener.bind(where if kind == 'unix' else (where, 0))
+listener.listen(5)
+if listener.fileno() != 3: os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=count)
+os.execv(command[0], command)`;
+
   /** `lacuna serve` with a listening socket as systemd hands it over. */
-  async function handedOver(
-    where: { path: string } | { host: string; port: number },
-    args: string[],
-    sockets = 1,
-  ) {
-    const listener = createServer();
-    await new Promise<void>((resolve) => listener.listen(where, resolve));
-    const fd = descriptorOf(listener as unknown as Socket)!;
-    // The environment names the process, which is known only there.
-    const command = `LISTEN_PID=$$ LISTEN_FDS=${sockets} exec "$@"`;
-    const child = spawn('sh', ['-c', command, 'sh', process.execPath, MAIN, 'serve', ...args], {
-      stdio: ['ignore', 'pipe', 'pipe', fd],
-    });
+  function handedOver(kind: 'unix' | 'inet', where: string, args: string[], count = 1) {
+    const command = [process.execPath, MAIN, 'serve', ...args];
+    const all = ['-c', HAND_OVER, kind, where, String(count), ...command];
+    const child = spawn('/usr/bin/python3', all, { stdio: ['ignore', 'pipe', 'pipe'] });
     onTestFinished(() => void child.kill('SIGKILL'));
     let said = '';
-    for (const stream of [child.stdout!, child.stderr!]) {
+    for (const stream of [child.stdout, child.stderr]) {
       stream.on('data', (bytes) => {
         said += bytes;
       });
     }
     const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
     const line = async () => {
-      await expect.poll(() => said).toContain('\n');
+      await expect.poll(() => said, { timeout: 20_000 }).toContain('\n');
       return said;
     };
-    return { child, exited, line, address: listener.address(), close: () => listener.close() };
+    return { child, exited, line };
   }
 
   test('may be one of TCP, or a Unix socket, which stays', async () => {
     const { folder, path } = await filled();
-    const inet = await handedOver({ host: '127.0.0.1', port: 0 }, [path, '--json']);
-    const { port } = inet.address as { port: number };
-    const address = { type: 'inet', host: '127.0.0.1', port };
-    expect(JSON.parse(await inet.line())).toMatchObject({
-      uri: `nbd://127.0.0.1:${port}/`,
-      address,
-    });
+    const inet = handedOver('inet', '127.0.0.1', [path, '--json']);
+    const told = JSON.parse(await inet.line());
+    expect(told.address).toMatchObject({ type: 'inet', host: '127.0.0.1' });
     const socket = join(folder, 'handed.sock');
-    const unix = await handedOver({ path: socket }, [path, '--json']);
+    const unix = handedOver('unix', socket, [path, '--json']);
     expect(JSON.parse(await unix.line())).toMatchObject({
       address: { type: 'unix', path: socket },
     });
-    const size = await finish('nbdinfo', ['--size', `nbd+unix:///?socket=${socket}`]);
-    expect(size.stdout).toBe('300001\n');
+    for (const uri of [told.uri, `nbd+unix:///?socket=${socket}`]) {
+      expect((await finish('nbdinfo', ['--size', uri])).stdout).toBe('300001\n');
+    }
     for (const { child, exited } of [inet, unix]) {
       child.kill('SIGTERM');
       expect(await exited).toBe(0);
     }
     expect(existsSync(socket)).toBe(true);
-    for (const { close } of [inet, unix]) close();
   });
 
   test('excludes another address, and is one', async () => {
     const { folder, path } = await filled();
-    const other = ['--bind', '127.0.0.1:0'];
-    const both = await handedOver({ path: join(folder, 'a.sock') }, [path, ...other]);
+    const bind = ['--bind', '127.0.0.1:0'];
+    const both = handedOver('unix', join(folder, 'a.sock'), [path, ...bind]);
     expect(await both.line()).toContain('leave out --socket and --bind');
-    const two = await handedOver({ path: join(folder, 'b.sock') }, [path], 2);
+    const two = handedOver('unix', join(folder, 'b.sock'), [path], 2);
     expect(await two.line()).toContain('one socket can be handed over, not LISTEN_FDS=2');
     expect(await Promise.all([both.exited, two.exited])).toEqual([2, 2]);
-    for (const { close } of [both, two]) close();
   });
 
   test('that is no socket is refused, and one for another process is not taken', async () => {
@@ -382,4 +380,75 @@ describe('a socket that is handed over', () => {
     });
     expect((await serve(path, '--socket', socket)).line).toContain(socket);
   });
+});
+
+test('a folder of a socket that is not there is named', async () => {
+  const { folder, path } = await disk();
+  const socket = join(folder, 'none', 'serve.sock');
+  const { code, stderr } = await runCli(['serve', path, '--socket', socket]);
+  expect(code).toBe(1);
+  expect(stderr).toContain(`there is no folder ${join(folder, 'none')}: make it`);
+});
+
+describe('what cannot be connected to', () => {
+  test.each([
+    ['nbd://no-such-host.invalid/', 'no machine has that name|could not be looked up'],
+    ['nbd://localhost:1/', 'is the server running'],
+    ['nbd+unix:///?socket=/no/such/socket', 'nothing is at that path: is the server running'],
+  ])('%s is told so', async (uri, words) => {
+    const { code, stderr } = await runCli(['info', uri]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(new RegExp(words));
+  });
+
+  test('a socket that is named as a file is told with its URI', async () => {
+    const { path, socket } = await disk();
+    await serve(path, '--socket', socket);
+    const { stderr } = await runCli(['info', socket]);
+    const uri = /is (nbd\+unix:\S+)/.exec(stderr)?.[1];
+    expect((await runCli(['info', uri!])).code).toBe(0);
+  });
+
+  test('an export and a context that are not there are told with those that are', async () => {
+    const { path, socket } = await disk();
+    await serve(path, '--socket', socket, '--export', 'vda');
+    const uri = (name: string) => `nbd+unix:///${name}?socket=${socket}`;
+    const none = await runCli(['info', uri('vdb')]);
+    expect(none.stderr).toContain('it has no such export');
+    expect(none.stderr).toContain('it has: "vda"');
+    const context = await runCli(['map', '--context', 'foo:bar', uri('vda')]);
+    expect(context.stderr).toContain('"foo:bar"');
+    expect(context.stderr).toContain('it has: "base:allocation"');
+  });
+});
+
+test('a bitmap that is inconsistent is not said to be missing', async () => {
+  const folder = await peers.folder();
+  const image = join(folder, 'disk.qcow2');
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1M']);
+  await run('qemu-img', ['bitmap', '--add', image, 'b0']);
+  const bytes = readFileSync(image);
+  const name = bytes.indexOf(Buffer.from('b0'), 65536);
+  // The flags of its entry, 12 bytes behind the 24 that stand in front of its name: in use.
+  bytes.writeUInt32BE(bytes.readUInt32BE(name - 12) | 1, name - 12);
+  writeFileSync(image, bytes);
+  const context = ['--context', 'qemu:dirty-bitmap:b0'];
+  for (const args of [
+    ['map', ...context, image],
+    ['serve', '--bitmap', 'b0', image],
+  ]) {
+    const { code, stderr } = await runCli(args);
+    expect(code).toBe(1);
+    expect(stderr).toContain('is inconsistent');
+  }
+});
+
+test('a disk whose status has millions of parts is shown without its allocation', async () => {
+  const { uri } = await peers.nbdkit(['memory', String(2 ** 53 - 7)]);
+  const { code, stdout, stderr } = await runCli(['info', '--json', uri]);
+  expect(code).toBe(3);
+  expect(stderr).toContain('how much of');
+  const info = JSON.parse(stdout);
+  expect(info).toMatchObject({ size: 2 ** 53 - 7, allocation: null });
+  expect(info.warnings).toHaveLength(1);
 });

@@ -15,8 +15,9 @@ import { encodeText } from '../wire/text.js';
 import { type Chosen, readInfos, settle } from './export-infos.js';
 import { violation } from './failures.js';
 import { type Greeting, greet } from './greeting.js';
+import { exportsThereAre } from './list.js';
 import { askContexts, checkDistinct, type GrantedContext } from './meta-contexts.js';
-import { optionReply, refusal } from './option-replies.js';
+import { namesOf, optionReply, refusal } from './option-replies.js';
 import { startTls } from './start-tls.js';
 
 export interface HandshakeOptions {
@@ -52,12 +53,12 @@ export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
       ? yield* askContexts(Option.setMetaContext, name, queries)
       : [];
   checkDistinct(contexts);
+  const missing = wanted.find((context) => !contexts.some(({ name: has }) => has === context));
+  // Now, for once an export is entered, nothing can be asked about it.
+  const there =
+    missing !== undefined && structured ? yield* askContexts(Option.listMetaContext, name, []) : [];
   const chosen = yield* enterExport(options, extended, greeting);
-  for (const context of wanted) {
-    if (!contexts.some((granted) => granted.name === context)) {
-      throw contextUnknown(context, name, structured);
-    }
-  }
+  if (missing !== undefined) throw contextUnknown(missing, name, structured && there);
   return { structured, extended, contexts, ...chosen };
 }
 
@@ -85,7 +86,9 @@ function* enterExport(
   // Who speaks TLS or extended headers knows GO; with the latter EXPORT_NAME is forbidden.
   const mayBeOld = told.type === OptionError.unsupported && !tls && !extended;
   if (mayBeOld) return yield* exportName(name, greeting);
-  throw refusal(told, `the export ${JSON.stringify(name)}`);
+  const isUnknown = told.type === OptionError.unknown;
+  const there = isUnknown ? yield* exportsThereAre() : [];
+  throw refusal(told, `the export ${JSON.stringify(name)}`, there);
 }
 
 /** The oldest way in; it has no error reply, a server that refuses just hangs up. */
@@ -107,8 +110,15 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
   return settle(decodeExportInfo(viewOf(bytes), 0), undefined);
 }
 
-function contextUnknown(name: string, exportName: string, structured: boolean): LacunaError {
-  const why = structured ? 'it does not have it' : 'it has no structured replies';
+/** @param there what the server has; false where it cannot have any */
+function contextUnknown(
+  name: string,
+  exportName: string,
+  there: readonly GrantedContext[] | false,
+): LacunaError {
+  const why = there
+    ? `it has: ${namesOf(there.map((one) => one.name))}`
+    : 'it has no structured replies';
   return new LacunaError(
     'ERR_CONTEXT_UNKNOWN',
     `the server does not grant the metadata context ${JSON.stringify(name)} ` +

@@ -1,11 +1,12 @@
 import { LacunaError } from '../../errors/index.js';
 import { type Conversation, say } from '../stream/dialogue.js';
-import { Info, Option } from '../wire/constants.js';
+import { Info, Option, OptionError } from '../wire/constants.js';
 import { encodeInfoQuery, encodeOption } from '../wire/options.js';
 import { type Chosen, readInfos, type Words } from './export-infos.js';
 import { ExportProperties } from './export-properties.js';
 import { greet } from './greeting.js';
 import { ask } from './handshake.js';
+import { exportsThereAre } from './list.js';
 import { askContexts, type GrantedContext } from './meta-contexts.js';
 import { refusal } from './option-replies.js';
 import { startTls } from './start-tls.js';
@@ -47,7 +48,10 @@ export function* askInfo(options: { export: string; tls: boolean }): Conversatio
   const infos = [Info.name, Info.description, Info.blockSize];
   yield* say(encodeOption(Option.info, encodeInfoQuery(name, infos)));
   const told = yield* readInfos(Option.info);
-  if (!('size' in told)) throw refusal(told, `to tell of the export ${JSON.stringify(name)}`);
+  if (!('size' in told)) {
+    const there = told.type === OptionError.unknown ? yield* exportsThereAre() : [];
+    throw refusal(told, `to tell of the export ${JSON.stringify(name)}`, there);
+  }
   // The reply to ABORT need not be awaited: either side may hang up at once.
   yield* say(encodeOption(Option.abort));
   return { ...told, structured, extended, contexts };

@@ -27,6 +27,25 @@ export function* listExports(options: { tls?: boolean } = {}): Conversation<List
   if (!greeting.fixed) {
     throw new LacunaError('ERR_NBD_UNSUPPORTED', 'the server is too old to list its exports');
   }
+  const found = yield* askExports();
+  // The reply to ABORT need not be awaited: either side may hang up at once.
+  yield* say(encodeOption(Option.abort));
+  return found;
+}
+
+/** The exports that there are, for a message; none where the server does not tell. */
+export function* exportsThereAre(): Conversation<string[]> {
+  try {
+    const found = yield* askExports();
+    return found.map(({ name }) => name);
+  } catch (error) {
+    // A caller who gives up, and a limit of time, end all of it.
+    if (['ERR_ABORTED', 'ERR_TIMEOUT'].includes((error as LacunaError).code)) throw error;
+    return [];
+  }
+}
+
+function* askExports(): Conversation<ListedExport[]> {
   yield* say(encodeOption(Option.list));
   const found: ListedExport[] = [];
   let bytes = 0;
@@ -34,11 +53,7 @@ export function* listExports(options: { tls?: boolean } = {}): Conversation<List
     const answer = yield* optionReply(Option.list);
     bytes += answer.payload.length;
     if (answer.error) throw refusal(answer, 'to list its exports');
-    if (answer.type === OptionReply.ack) {
-      // The reply to ABORT need not be awaited: either side may hang up at once.
-      yield* say(encodeOption(Option.abort));
-      return found;
-    }
+    if (answer.type === OptionReply.ack) return found;
     found.push(decodeListed(answer));
   }
   throw violation(`more than ${MAX_EXPORTS} exports, or ${MAX_LIST_BYTES} bytes of them`);

@@ -52,15 +52,34 @@ const REFUSALS: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   ],
 };
 
-/** The error for an option that was refused; the server's own text is part of the message. */
-export function refusal(answer: OptionAnswer, what: string): LacunaError {
+const MOST_NAMES = 20;
+
+/** What there is, in words to stand behind "it has"; the first of them where there are many. */
+export function namesOf(names: readonly string[]): string {
+  if (names.length === 0) return 'none';
+  const shown = names.slice(0, MOST_NAMES).map((name) => JSON.stringify(name));
+  const more = names.length - shown.length;
+  return more > 0 ? `${shown.join(', ')} and ${more} more` : shown.join(', ');
+}
+
+/**
+ * The error for an option that was refused; the server's own text is part of the message.
+ *
+ * @param there what it has instead, where that is known
+ */
+export function refusal(
+  answer: OptionAnswer,
+  what: string,
+  there: readonly string[] = [],
+): LacunaError {
   const [code, why] = REFUSALS[answer.type] ?? [
     'ERR_DEVICE_OPEN',
     `error 0x${answer.type.toString(16)}`,
   ];
   const text = printable(decodeText(answer.payload));
   const quoted = text === '' ? '' : ` ("${text}")`;
-  return new LacunaError(code, `the server refused ${what}: ${why}${quoted}`, {
+  const instead = there.length > 0 ? `; it has: ${namesOf(there)}` : '';
+  return new LacunaError(code, `the server refused ${what}: ${why}${quoted}${instead}`, {
     retryable: answer.type === OptionError.shutdown,
   });
 }

@@ -108,7 +108,7 @@ export class Transport {
     if (this.#stage !== 'connecting') {
       return disconnected(`the connection was lost (${reason})`, cause);
     }
-    return disconnected(`cannot connect (${reason}); is the server running?`, cause);
+    return disconnected(`cannot connect (${reason}); ${adviceFor(cause)}`, cause);
   }
 
   /** A server may end TLS without telling why; ours is then the side that knows what was shown. */
@@ -143,6 +143,21 @@ export class Transport {
       at = end;
     }
   };
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'you may not connect to that socket: look at its mode and at its folders',
+  EAI_AGAIN: 'the name could not be looked up: say an address, or try again',
+  EHOSTUNREACH: 'no way leads to that machine: look at the address and at the network',
+  ENETUNREACH: 'no way leads to that machine: look at the address and at the network',
+  ENOENT: 'nothing is at that path: is the server running, and is the path right?',
+  ENOTFOUND: 'no machine has that name: check it, or say an address',
+  EPERM: 'this machine forbids it: look at its firewall',
+  ETIMEDOUT: 'the machine does not answer: look at the address and at firewalls',
+};
+
+function adviceFor(cause: Error & { code?: string }): string {
+  return ADVICE[cause.code ?? ''] ?? 'is the server running?';
 }
 
 /** Node joins several addresses' errors into one without a message of its own. */

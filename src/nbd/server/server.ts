@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
 import { checkListenAddress, type NbdListenAddress } from '../server-address.js';
@@ -271,13 +273,17 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOTFOUND: 'no machine has that name: check it, or say an address',
 };
 
-const SOCKET_DENIED = 'its folder must be there, and let you write';
+/** Where the folder of a socket is not there, Node says EACCES as well. */
+function whyDenied(path: string): string {
+  const folder = dirname(path);
+  if (existsSync(folder)) return `you may not write into ${folder}: choose another folder`;
+  return `there is no folder ${folder}: make it, or choose another path`;
+}
 
 function cannotListen(address: NbdListenAddress, cause: NodeJS.ErrnoException): LacunaError {
   const where = nameOf(address);
-  // Where the folder of a socket is not there, Node says EACCES as well.
   const isDenied = address.type === 'unix' && cause.code === 'EACCES';
-  const advice = isDenied ? SOCKET_DENIED : ADVICE[cause.code ?? ''];
+  const advice = isDenied ? whyDenied(address.path) : ADVICE[cause.code ?? ''];
   const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
   const errno = cause.code === undefined ? {} : { errno: cause.code };
   return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });

@@ -72,7 +72,7 @@ test('INFO tells all there is, and nothing is used', () => {
 
 test('INFO of an export that is not there is refused by its name', () => {
   const unknown = wire.optionError(Option.info, OptionError.unknown);
-  const bytes = wire.concat(wire.greeting(), NO(11), NO(8), unknown);
+  const bytes = wire.concat(wire.greeting(), NO(11), NO(8), unknown, NO(Option.list));
   const { error } = talk(askInfo({ export: 'x', tls: false }), bytes);
   expect(error).toMatchObject({ code: 'ERR_DEVICE_OPEN' });
   expect(error?.message).toContain('"x"');

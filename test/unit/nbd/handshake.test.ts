@@ -129,18 +129,42 @@ describe('the handshake', () => {
     [0x8000abcd, 'ERR_DEVICE_OPEN', '0x8000abcd'],
   ])('GO refused with 0x%i is %s', (type, code, words) => {
     const refused = wire.optionError(Option.go, type, 'the\nreason');
-    const { error } = meet(wire.concat(wire.greeting(), NO(Option.structuredReply), refused));
+    const { error } = meet(
+      wire.concat(wire.greeting(), NO(Option.structuredReply), refused, NO(Option.list)),
+    );
     expect(error).toMatchObject({ code, message: expect.stringContaining(words) });
     expect(error?.message).toContain('("the reason")');
+  });
+
+  test('an export that is missing is told together with those that there are', () => {
+    const names = Array.from({ length: 25 }, (_, i) => `disk${i}`);
+    const listed = names.map((name) =>
+      encodeOptionReply(
+        Option.list,
+        2,
+        wire.concat(wire.numbers([4, name.length]), Buffer.from(name)),
+      ),
+    );
+    const refused = wire.optionError(Option.go, OptionError.unknown);
+    const until = wire.concat(wire.greeting(), NO(Option.structuredReply), refused);
+    const { error } = meet(wire.concat(until, ...listed, wire.ack(Option.list)));
+    expect(error?.message).toMatch(
+      /it has no such export; it has: "disk0", .*"disk19" and 5 more$/,
+    );
   });
 
   test('a context that is missing is told by name, also where SET_META_CONTEXT fails', () => {
     const until = wire.concat(wire.greeting(), wire.ack(Option.structuredReply));
     for (const answer of [NO(Option.setMetaContext), wire.ack(Option.setMetaContext)]) {
-      const { error } = meet(wire.concat(until, answer, GO_REPLIES), ['x:y']);
+      const there = wire.concat(
+        encodeOptionReply(Option.listMetaContext, 4, Buffer.from('\0\0\0\x01a:b')),
+        wire.ack(Option.listMetaContext),
+      );
+      const { error } = meet(wire.concat(until, answer, there, GO_REPLIES), ['x:y']);
       expect(error).toMatchObject({ code: 'ERR_CONTEXT_UNKNOWN' });
       expect(error?.message).toContain('"x:y"');
       expect(error?.message).toContain('"disk"');
+      expect(error?.message).toContain('it has: "a:b"');
     }
   });
 
