@@ -48,13 +48,21 @@ export async function createRawFile(
     fs.ftruncateSync(fd, size);
     await preallocate(fd, { filename, size, preallocation, signal });
   } catch (error) {
-    if (exclusive && fd !== undefined) fs.rmSync(filename, { force: true });
+    if (exclusive && fd !== undefined) removeOwn(filename, fd);
     if (error instanceof LacunaError || error instanceof TypeError) throw error;
     const request = { action: 'create', device: filename, making: true };
     throw fileError('ERR_DEVICE_OPEN', request, error as Error);
   } finally {
     unguard?.();
     if (fd !== undefined) fs.closeSync(fd);
+  }
+}
+
+/** Unless another file has the name by now. */
+function removeOwn(filename: string, fd: number): void {
+  const named = fs.lstatSync(filename, { bigint: true, throwIfNoEntry: false });
+  if (named && inodeOf(named) === inodeOf(fs.fstatSync(fd, { bigint: true }))) {
+    fs.rmSync(filename, { force: true });
   }
 }
 

@@ -102,6 +102,8 @@ class Intake {
     signal?.addEventListener('abort', abort, { once: true });
     const slots: ArenaBlock[] = [];
     try {
+      // One that has fired while the target was opened is not heard any more.
+      throwIfAborted(signal);
       this.#allocate(slots);
       const size = await this.#takeAll();
       throwIfAborted(signal);

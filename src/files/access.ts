@@ -111,12 +111,18 @@ function keepAttributes(calls: FileCalls, fd: number, name: string, lost: string
   for (const attribute of names) {
     if (attribute === ACL || OF_CONTENT.has(attribute)) continue;
     const value = calls.attribute(name, attribute);
-    const isKept = typeof value !== 'number' && calls.setAttribute(fd, attribute, value) >= 0;
+    const isKept = typeof value !== 'number' && setAttribute(calls, fd, attribute, value);
     if (isKept || (typeof value === 'number' && NONE.has(errnoName(value)))) continue;
     if (attribute.startsWith('system.')) isSafe = false;
     else lost.push(`its attribute ${attribute}`);
   }
   return isSafe;
+}
+
+/** Some, such as the label of a security module, are there already, and nobody may set them. */
+function setAttribute(calls: FileCalls, fd: number, name: string, value: Buffer): boolean {
+  const now = calls.attribute(`/proc/self/fd/${fd}`, name);
+  return (Buffer.isBuffer(now) && now.equals(value)) || calls.setAttribute(fd, name, value) >= 0;
 }
 
 /** @returns `listed` where a list was kept, which is the mode as well; true where there is none; false for a failure. */

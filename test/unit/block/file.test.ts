@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  linkSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -10,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { createRawFile, type Device, openDevice } from '#dist/block/index.js';
+import { createQcow2, createRawFile, type Device, openDevice } from '#dist/block/index.js';
 import { Status } from '#dist/extent/index.js';
 import { syncFolder } from '#dist/files/index.js';
 import { Random } from '#dist/testing/index.js';
@@ -281,5 +283,34 @@ describe('copyFrom', () => {
       device: source.path,
     });
     await Promise.all([source.device.close(), target.device.close()]);
+  });
+});
+
+describe('a file that the caller has made', () => {
+  it('is filled, and no other one that has come in its place, nor what a link leads to', async () => {
+    const [path, victim] = [newPath(), newPath()];
+    writeFileSync(path, '');
+    writeFileSync(victim, 'precious');
+    const { dev, ino } = statSync(path, { bigint: true });
+    const inode = `${dev}:${ino}`;
+    await createRawFile(path, 4096, { inode });
+    expect(statSync(path).size).toBe(4096);
+    // The first one goes on to exist, so that its number is not given to another.
+    renameSync(path, `${path}.aside`);
+    for (const put of [() => symlinkSync(victim, path), () => linkSync(victim, path)]) {
+      put();
+      for (const make of [
+        () => createRawFile(path, 1, { inode }),
+        () => createQcow2(path, { size: 65536, inode }),
+      ]) {
+        await expect(make()).rejects.toMatchObject({
+          code: expect.stringMatching(/^ERR_(FILE_CHANGED|DEVICE_OPEN)$/),
+        });
+      }
+      expect(readFileSync(victim, 'utf8')).toBe('precious');
+      rmSync(path);
+    }
+    symlinkSync(`${path}.aside`, path);
+    await expect(createRawFile(path, 1, { inode })).rejects.toMatchObject({ errno: 'ELOOP' });
   });
 });

@@ -132,6 +132,19 @@ describe('copyFromStream', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('nothing.raw'))).toEqual([]);
   });
 
+  it('ends where it is given up while the target is opened, although nothing comes', async () => {
+    const abort = new AbortController();
+    const target = new Proxy(fakeDevice(4096), {
+      get(device, key) {
+        if (key === 'capabilities') abort.abort();
+        const value = Reflect.get(device, key, device);
+        return typeof value === 'function' ? value.bind(device) : value;
+      },
+    });
+    const job = copyFromStream(new PassThrough(), target, { signal: abort.signal });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
   it.each(['an error of the stream', 'a cancel'])('leaves a rest after %s', async (what) => {
     const path = join(folder, `${what}.raw`);
     const abort = new AbortController();

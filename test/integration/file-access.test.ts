@@ -4,10 +4,10 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { modeBeside, Replacement } from '#dist/files/index.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { temporaryFolder } from '../support/temporary-folder.js';
 
 const NOBODY = 65534;
-const INDEX = new URL('../../../dist/files/index.js', import.meta.url).href;
+const INDEX = new URL('../../dist/files/index.js', import.meta.url).href;
 
 const top = temporaryFolder();
 let folder: string;
