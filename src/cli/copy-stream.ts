@@ -103,7 +103,7 @@ function copyAsStream(
       source === STREAM
         ? copyFromStream(shell.input(), target, { ...how, allowEmpty })
         : copyToStream(source, shell.output(), how);
-    return steered(job, json, shell);
+    return steered(job, shell);
   });
 }
 
@@ -168,13 +168,13 @@ function isSource(path: string): LacunaError {
   return new LacunaError('ERR_COPY_MISMATCH', message, { device: path });
 }
 
-async function steered(job: StreamJob, json: boolean, shell: Shell): Promise<StreamReport> {
+async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
   const letGo = pauseBySignal(job, shell);
   try {
     return await job;
   } catch (error) {
     noteUnfinished(job, error, shell);
-    if (json) shell.failureDocument = { unfinished: job.unfinished };
+    if (shell.failureDocument) shell.failureDocument = { unfinished: job.unfinished };
     throw error;
   } finally {
     letGo();
