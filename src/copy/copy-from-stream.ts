@@ -5,6 +5,7 @@ import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import { isWholeAfter } from './partial-file.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
 import { openStreamTarget, type StreamTarget } from './stream-target.js';
 import { checkTransfer } from './transfer.js';
@@ -114,7 +115,7 @@ class Intake {
     } catch (error) {
       this.#readable.destroy();
       await this.#idle().catch(() => {});
-      await this.#leave();
+      if (!isWholeAfter(error)) await this.#leave();
       throw signal?.aborted ? abortedError(signal) : (this.#failure?.error ?? error);
     } finally {
       signal?.removeEventListener('abort', abort);

@@ -10,6 +10,7 @@ import { type BlockDigests, DIGEST_BLOCK, DigestTree } from './digest-tree.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { planGranularity } from './granularity.js';
 import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from './options.js';
+import { isWholeAfter } from './partial-file.js';
 import { filesIn, filesOfNewImage } from './participants.js';
 import { type Plan, planDevice } from './plan.js';
 import { type CheckedScope, checkScope, type PlanTotals } from './plan-scope.js';
@@ -301,7 +302,8 @@ export class CopyRun {
       return;
     }
     const { movedBytes, zeroedBytes } = this.#control.total();
-    if (movedBytes + zeroedBytes > 0) this.#unfinished = await target.leave();
+    if (isWholeAfter(error)) await target.leave();
+    else if (movedBytes + zeroedBytes > 0) this.#unfinished = await target.leave();
     else await target.abandon();
   }
 

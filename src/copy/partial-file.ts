@@ -2,6 +2,7 @@
  * The disk that a copy makes, beside the name that it is going to have; see src/files. A copy that stops half way never
  * looks like a disk, and what the name held before is not lost. What was written until then stays where it was made.
  */
+import { accessSync, constants } from 'node:fs';
 import { guardImage, type RawFileOptions } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import {
@@ -132,9 +133,13 @@ export class PartialFile {
    * @returns warnings: what could not be kept of the file that was there.
    */
   async commit(durable: boolean): Promise<string[]> {
-    const warnings = attempt(this.name, () => this.#file.commit());
-    if (durable) await syncFolder(this.name);
-    return warnings;
+    let warnings: string[];
+    try {
+      warnings = this.#file.commit();
+    } catch (error) {
+      throw this.#file.isThere ? unnamed(this, error) : failure(this.name, error);
+    }
+    return durable ? [...warnings, ...(await syncName(this.name))] : warnings;
   }
 
   /** Removes the file. Never fails: it is called when something else has. */
@@ -155,13 +160,72 @@ export class PartialFile {
   }
 }
 
+/**
+ * Makes the name of a file durable.
+ *
+ * @returns a warning where the folder cannot be synced: the file is whole all the same.
+ */
+export async function syncName(filename: string): Promise<string[]> {
+  try {
+    await syncFolder(filename);
+    return [];
+  } catch (error) {
+    if (!(error instanceof LacunaError)) throw error;
+    const what = `${filename} is whole, but its folder cannot be synced (${error.errno})`;
+    return [`${what}: until the system has written it by itself, a power cut may take the name`];
+  }
+}
+
+/** Errors of copies that are whole, and only have not got their names. */
+const WHOLE = new WeakSet<object>();
+
+/** Whether a copy that failed with this error is whole: what is left of it is no unfinished file. */
+export function isWholeAfter(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && WHOLE.has(error);
+}
+
+function unnamed({ name, path }: PartialFile, error: unknown): LacunaError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  const isOurs = error instanceof LacunaError;
+  const errno = isOurs ? error.errno : code;
+  const why = isOurs ? message : `${name} cannot be replaced (${errno})`;
+  const advice = `All was copied, and is whole in ${path}: give that file its name yourself, or copy again with --in-place (inPlace), which writes into the file that is there`;
+  const found = new LacunaError(isOurs ? error.code : 'ERR_COPY_UNNAMED', `${why}. ${advice}`, {
+    device: name,
+    cause: error,
+    ...(errno !== undefined && { errno }),
+  });
+  WHOLE.add(found);
+  return found;
+}
+
+/** Refusals that writing into the file which is there does not meet. */
+const IN_PLACE = new Set(['EACCES', 'EBUSY', 'EDQUOT', 'ENOSPC', 'EPERM']);
+
 /** What the system says is said of the name that the file is going to have. */
 function attempt<T>(filename: string, deed: () => T): T {
   try {
     return deed();
   } catch (error) {
-    if (error instanceof LacunaError) throw error;
-    const request = { action: 'create', device: filename, making: true };
-    throw fileError('ERR_DEVICE_OPEN', request, error as Error);
+    throw failure(filename, error);
+  }
+}
+
+function failure(filename: string, error: unknown): LacunaError {
+  const request = { action: 'create', device: filename, making: true };
+  const known =
+    error instanceof LacunaError ? error : fileError('ERR_DEVICE_OPEN', request, error as Error);
+  const { code, message, device, errno = '', cause } = known;
+  if (!IN_PLACE.has(errno) || !isWritable(filename)) return known;
+  const advice = 'Say --in-place (inPlace) to write into the file that is there';
+  return new LacunaError(code, `${message}. ${advice}`, { device, errno, cause });
+}
+
+function isWritable(filename: string): boolean {
+  try {
+    accessSync(filename, constants.W_OK);
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -10,15 +10,17 @@ import {
   warnOfSignature,
 } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
-import { followed, samePlaceAmong, statIfThere, syncFolder } from '../files/index.js';
+import { followed, samePlaceAmong, statIfThere } from '../files/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
+import { refuseNothing } from './empty-source.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
+import { fileToFit, fit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
-import { type MadeFile, PartialFile } from './partial-file.js';
+import { type MadeFile, PartialFile, syncName } from './partial-file.js';
 import { isPartial } from './plan-scope.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
@@ -108,7 +110,11 @@ export async function prepareTarget(
     }
     return opened;
   }
-  const open = () => openDevice(description as DeviceDescription, { writable: true, signal });
+  const fitted = fileToFit(description as DeviceDescription, options);
+  const open = () =>
+    fitted === undefined
+      ? openDevice(description as DeviceDescription, { writable: true, signal })
+      : openFitting(fitted, source, signal);
   const device = await open().catch(async (error) => {
     if (isPartial(options)) refuseMissing(error);
     throw (await isBelow(description, source)) ? belowSource(error) : error;
@@ -122,26 +128,12 @@ export async function prepareTarget(
     if (isPartial(options) && isNamedRaw(description, options)) {
       opened.warnings.push(...(await warnOfSignature(device)));
     }
+    if (fitted !== undefined) fit(opened, fitted, source, options);
     return opened;
   } catch (error) {
     await device.close();
     throw error;
   }
-}
-
-/** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
-function refuseNothing(
-  source: Device,
-  file: FileDescription | undefined,
-  { allowEmpty = false, ...scope }: CopyOptions,
-): void {
-  if (source.size > 0 || allowEmpty || isPartial(scope)) return;
-  const replaced = file === undefined ? undefined : statIfThere(file.filename);
-  const replaces = replaced !== undefined && replaced.size > 0n;
-  if (!replaces && source.description?.driver !== 'nbd') return;
-  const left = replaces ? `, and ${file?.filename} was left as it is` : '';
-  const message = `${source.name} has 0 bytes${left}: find out whether it is ready, or say --allow-empty (allowEmpty) if it shall be so`;
-  throw new LacunaError('ERR_COPY_EMPTY', message, { device: source.name });
 }
 
 /** The file that a copy makes or replaces; undefined where it writes into what is there. */
@@ -151,6 +143,7 @@ async function fileToMake(
 ): Promise<FileDescription | undefined> {
   if (isPartial(options) && options.image?.backing === undefined) return undefined;
   const file = description?.driver === 'qcow2' ? description.file : description;
+  if (options.inPlace && file?.driver === 'file' && statIfThere(file.filename)) return undefined;
   return file?.driver === 'file' && (await isFileToMake(file)) ? file : undefined;
 }
 
@@ -386,7 +379,10 @@ async function openMade(
     warnings: [],
     binding: { target: file.name, ...kind.binding },
     made,
-    anchor: () => syncFolder(file.path),
+    anchor: async () => {
+      // The last step of the copy says so.
+      await syncName(file.path);
+    },
     commit: async () => {
       if (kind.keepsBack) await opened.device.flush();
       if (kind.finish !== undefined) {
@@ -459,8 +455,7 @@ async function goOn(
     complete: true,
     anchor: async () => {},
     commit: async () => {
-      if (flush) await syncFolder(followed(filename));
-      return [];
+      return flush ? await syncName(followed(filename)) : [];
     },
     abandon: async () => {},
     leave: async () => undefined,

@@ -59,18 +59,29 @@ function keepAll(fd: number, name: string, old: fs.BigIntStats): string[] {
   const mode = Number(old.mode) & PERMISSIONS;
   const calls = fileCalls();
   if (calls === undefined) {
-    fs.fchmodSync(fd, isGroupKept ? unlisted(mode) : mode & ~GROUP);
+    setMode(fd, isGroupKept ? unlisted(mode) : mode & ~GROUP, lost);
     return lost;
   }
   const isListKept = keepAttributes(calls, fd, name, lost);
   const kept = isListKept && keepList(calls, fd, name, isGroupKept);
   if (kept === 'listed') return lost;
-  if (kept) fs.fchmodSync(fd, isGroupKept ? mode : mode & ~GROUP);
+  if (kept) setMode(fd, isGroupKept ? mode : mode & ~GROUP, lost);
   else {
     lost.push('its access control list: only its owner may use it now');
-    fs.fchmodSync(fd, mode & 0o700);
+    setMode(fd, mode & 0o700, lost);
   }
   return lost;
+}
+
+/** Some file systems give all files one mode, and refuse another; until now only the owner may use the file, if any. */
+function setMode(fd: number, mode: number, lost: string[]): void {
+  try {
+    fs.fchmodSync(fd, mode);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if ((fs.fstatSync(fd).mode & PERMISSIONS) === mode) return;
+    lost.push(`its mode (${code})`);
+  }
 }
 
 /** @returns whether the group is the old one. */

@@ -17,6 +17,7 @@ import { lockFile } from './lock-file.js';
 import { madePath, NAME_LIMITS, type Purpose, purposeOf } from './made-name.js';
 import { type FileOperations, fileOperations } from './operations.js';
 import { followed, inodeOf, isSameFile } from './places.js';
+import { checkReplaceable } from './replaceable.js';
 
 /**
  * A file that is about to be made. Who notes it before it is there finds what a process left that died before it could
@@ -75,6 +76,7 @@ export class Replacement {
     const { purpose = 'side', sources = [], planned, operations = fileOperations } = options;
     const name = placeFor(filename);
     const old = oldAt(name, filename);
+    if (old !== undefined) checkReplaceable(name, Number(old.uid));
     const mode = old === undefined ? modeBeside(name, sources) : OWNER_ONLY;
     const { fd, path } = createBeside(name, { purpose, planned, mode, operations });
     lockFile(fd);
@@ -171,6 +173,11 @@ export class Replacement {
     } catch {
       // As above.
     }
+  }
+
+  /** Whether the file is still where it was made. */
+  get isThere(): boolean {
+    return this.#isOurs();
   }
 
   #isOurs(): boolean {

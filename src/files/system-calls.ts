@@ -13,6 +13,8 @@ export interface FileCalls {
   attribute(path: string, name: string): Buffer | number;
   setAttribute(fd: number, name: string, value: Uint8Array): number;
   removeAttribute(fd: number, name: string): number;
+  /** What keeps a path from being changed; undefined where nothing does, or nobody tells. */
+  sealOf(path: string): 'immutable' | 'append' | undefined;
 }
 
 const LOCK_EXCLUSIVE = 2;
@@ -20,6 +22,13 @@ const LOCK_NO_WAIT = 4;
 
 /** The kernel allows no more for a list, nor for a value. */
 const MOST_BYTES = 65536;
+
+/** `struct statx`, and where it has its attributes. */
+const STATX_BYTES = 256;
+const STATX_ATTRIBUTES = 8;
+const ATTR_IMMUTABLE = 0x10n;
+const ATTR_APPEND = 0x20n;
+const AT_FDCWD = -100;
 
 let calls: { bound: FileCalls | undefined } | undefined;
 
@@ -41,6 +50,7 @@ function declare(koffi: Koffi): FileCalls {
   const getxattr = libc.func('int64_t getxattr(const char *, const char *, void *, size_t)');
   const fsetxattr = libc.func('int fsetxattr(int, const char *, const void *, size_t, int)');
   const fremovexattr = libc.func('int fremovexattr(int, const char *)');
+  const statx = optional(() => libc.func('int statx(int, const char *, int, uint32_t, void *)'));
   const { EINTR } = koffi.os.errno;
 
   const result = (call: () => number): number => {
@@ -68,5 +78,21 @@ function declare(koffi: Koffi): FileCalls {
       return result(() => fsetxattr(fd, name, bytes, bytes.length, 0));
     },
     removeAttribute: (fd, name) => result(() => fremovexattr(fd, name)),
+    sealOf: (path) => {
+      const bytes = Buffer.alloc(STATX_BYTES);
+      if (statx === undefined || statx(AT_FDCWD, path, 0, 0, bytes) < 0) return undefined;
+      const attributes = bytes.readBigUInt64LE(STATX_ATTRIBUTES);
+      if (attributes & ATTR_IMMUTABLE) return 'immutable';
+      return attributes & ATTR_APPEND ? 'append' : undefined;
+    },
   };
+}
+
+/** Not every C library has it. */
+function optional<T>(bind: () => T): T | undefined {
+  try {
+    return bind();
+  } catch {
+    return undefined;
+  }
 }
