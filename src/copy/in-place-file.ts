@@ -9,7 +9,6 @@ import {
 import { statIfThere } from '../files/index.js';
 import type { CopyOptions } from './options.js';
 import { isPartial } from './plan-scope.js';
-import type { Target } from './target.js';
 
 /** The file of a target that is to be fitted; undefined where the target keeps its size. */
 export function fileToFit(
@@ -35,16 +34,23 @@ export async function openFitting(
   return await open();
 }
 
+/** The part of a target that changes with its size. */
+interface InPlace {
+  readonly device: Device;
+  readonly warnings: string[];
+  commit(): Promise<string[]>;
+}
+
 /** Cuts off what is longer than the source, when all is written. */
-export function fit(
-  target: Target,
+export function cutLater(
+  target: InPlace,
   { filename }: FileDescription,
   source: Device,
   { flush = true }: CopyOptions,
 ): void {
   const { size } = target.device;
   if (size <= source.size) return;
-  // It keeps nothing that there would be to tell of.
+  // The one warning is that more was left there.
   target.warnings.length = 0;
   target.commit = async () => {
     resizeRawFile(filename, source.size);

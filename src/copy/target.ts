@@ -16,7 +16,7 @@ import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
 import { reconnectSeconds, rulesOf } from './error-policy.js';
 import { filesOf } from './files-of.js';
-import { fileToFit, fit, openFitting } from './in-place-file.js';
+import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
 import type { CopyOptions } from './options.js';
@@ -128,7 +128,7 @@ export async function prepareTarget(
     if (isPartial(options) && isNamedRaw(description, options)) {
       opened.warnings.push(...(await warnOfSignature(device)));
     }
-    if (fitted !== undefined) fit(opened, fitted, source, options);
+    if (fitted !== undefined) cutLater(opened, fitted, source, options);
     return opened;
   } catch (error) {
     await device.close();
