@@ -334,7 +334,7 @@ function otherSize(path: string): LacunaError {
 }
 
 function damaged(path: string, cause?: unknown): LacunaError {
-  const message = `Cannot resume from ${path}: it is damaged, or no resume file at all: delete it to begin again if it is one, else name another`;
+  const message = `Cannot resume from ${path}: it is damaged, or not a resume file: delete it to begin again if it is one, else name another`;
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path, cause });
 }
 
