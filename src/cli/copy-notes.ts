@@ -1,4 +1,5 @@
 /** What the command says beside the report of a copy: what was left out, and what can be gone on with. */
+import { statSync } from 'node:fs';
 import type { CopyJob, CopyReport } from '../copy/index.js';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
 import { Exit } from './exit.js';
@@ -54,4 +55,15 @@ export function noteUnfinished(
   const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
   if (unfinished === undefined || !isStop) return;
   shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
+}
+
+const FULL = new Set(['ENOSPC', 'EDQUOT']);
+
+/** Says what needs no room for two files, where there is one that would be replaced. */
+export function noteNoRoom(target: string, error: unknown, shell: Pick<Shell, 'note'>): void {
+  if (!(error instanceof LacunaError) || !FULL.has(error.errno ?? '')) return;
+  if (!statSync(target, { throwIfNoEntry: false })?.isFile()) return;
+  shell.note(
+    `lacuna: ${target} is there until the copy is whole; with --in-place it is written over, which needs no room for two\n`,
+  );
 }

@@ -10,7 +10,7 @@ import { LacunaError } from '../errors/index.js';
 import { withFolders } from './backing-folders.js';
 import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
-import { noteLeftOut, noteResumable, noteUnfinished } from './copy-notes.js';
+import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
 import { describeCopy, describeEffort, showProgress } from './copy-report.js';
 import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
@@ -172,6 +172,7 @@ async function copyCommand(
     await job.catch(() => {});
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
+    if (!flags.inPlace) noteNoRoom(target, error, shell);
     if (flags.json) {
       shell.failureDocument = { resumable: job.resumable, unfinished: job.unfinished };
     }

@@ -1,0 +1,22 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { noteNoRoom } from '#dist/cli/copy-notes.js';
+import { LacunaError } from '#dist/errors/index.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+test('who has no room for two files is told of what needs none', () => {
+  const target = join(temporaryFolder(), 'target.raw');
+  const notes: string[] = [];
+  const failWith = (errno: string) =>
+    noteNoRoom(target, new LacunaError('ERR_DEVICE_IO', 'no', { errno }), {
+      note: (text) => notes.push(text),
+    });
+  failWith('ENOSPC');
+  expect(notes).toEqual([]);
+  writeFileSync(target, 'old');
+  failWith('EIO');
+  expect(notes).toEqual([]);
+  failWith('ENOSPC');
+  expect(notes).toEqual([expect.stringContaining('with --in-place it is written over')]);
+});
