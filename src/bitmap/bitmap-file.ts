@@ -53,9 +53,9 @@ export interface BitmapFileOptions {
  *     file.close(bitmaps);          // stores everything; the marks are gone
  *
  * The file is replaced as a whole: written beside itself, synced, renamed, and the folder synced; so
- * after a crash it is the old one or the new one. A bitmap is marked before it begins to record, and
- * found inconsistent if the file was not closed after that: its bits lack writes. Only one process
- * may have the file open for recording.
+ * after a crash it is the old one or the new one. A bitmap is marked before it begins to record or
+ * anything is merged into it, and found inconsistent if the file was not stored or closed after
+ * that: its bits lack something. Only one process may have the file open for recording.
  *
  * All calls are synchronous: what is stored is one moment of the bitmaps, and nothing can begin to
  * record between that and the rename. They wait for the disk, so call them where that may be.
@@ -151,15 +151,22 @@ export class BitmapFile implements BitmapStore {
     this.#checkSize(bitmaps.size);
     const clash = this.#sections.find(({ name }) => bitmaps.has(name));
     if (clash !== undefined) throw exists(clash.name);
-    if (!this.#options.readOnly) {
-      this.#mark(this.#sections.filter(({ recording }) => recording).map(({ name }) => name));
-      bitmaps.store = this;
+    if (this.#options.readOnly) {
+      bitmaps.register(...this.#sections);
+      return;
     }
-    bitmaps.register(...this.#sections);
+    const recording = this.#sections.filter((each) => each.recording).map(({ name }) => name);
+    bitmaps.registerIf(this.#sections, () => this.#mark(recording));
+    bitmaps.store = this;
   }
 
   /** Marks a bitmap, if the file has one of that name, before it begins to record. */
   beforeRecording(name: string): void {
+    this.#mark([name]);
+  }
+
+  /** Marks a bitmap, if the file has one of that name, before dirt is added to it. */
+  beforeAdding(name: string): void {
     this.#mark([name]);
   }
 
@@ -178,7 +185,7 @@ export class BitmapFile implements BitmapStore {
   /**
    * Ends the use of the file. With `bitmaps`, they are stored first and no longer marked; they are
    * read-only afterwards, so that no write is recorded that would not be stored. Without, what
-   * recorded since it was opened stays marked.
+   * recorded or was merged into since it was opened stays marked.
    *
    * @throws as {@link store}; the file is still open then.
    */

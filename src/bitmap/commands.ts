@@ -7,10 +7,18 @@ import { Entry, type Undo } from './entry.js';
 import type { Journal } from './journal.js';
 import { CHANGES, checkName, exists, REMOVES, readOnly, refuse, USES, unknown } from './rules.js';
 
-/** Told before a persistent bitmap begins to record; see DirtyBitmaps.store. */
+/** How dirt is added to a bitmap. */
+export type Addition = 'record' | 'merge';
+
+/** Told before what is stored of a persistent bitmap falls behind; see DirtyBitmaps.store. */
 export interface BitmapStore {
-  /** Makes durable that what is stored under this name will miss writes. May throw to refuse. */
+  /** The bitmap begins to record. May throw to refuse. */
   beforeRecording(name: string): void;
+  /**
+   * Dirt is about to be added: the first write since the store was set, or any merge. When this returns it must be
+   * durable that what is stored under this name lacks something. May throw to refuse.
+   */
+  beforeAdding(name: string, by: Addition): void;
 }
 
 /** What the commands work on: the bitmaps of one device. */
@@ -107,6 +115,10 @@ export class Commands {
     refuse(entry, CHANGES, 'merge into');
     this.#undo.save(entry);
     for (const source of sources) entry.content.add(this.#bitsOf(source));
+    // Last, so that a merge that is refused marks nothing: nobody sees the bits before this returns.
+    if (entry.persistent && sources.length > 0) {
+      this.#device.store?.beforeAdding(target, 'merge');
+    }
   }
 
   #insert(name: string, granularity: number, stored: StoredBitmap | null = null): Entry {

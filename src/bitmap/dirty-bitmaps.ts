@@ -44,8 +44,8 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   readonly #journal: Journal;
   readonly #entries = new Map<string, Entry>();
   readonly #views = new WeakMap<Entry, DirtyBitmap>();
-  /** A bitmap that records and must not change: one is enough to refuse a write. */
-  #locked: Entry | null = null;
+  /** Whether the next write must first be refused by a read-only bitmap, or told to the store. */
+  #gated = false;
 
   /** @throws TypeError or RangeError when an option is out of its range. */
   constructor(options: DirtyBitmapsOptions) {
@@ -83,14 +83,16 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   set store(store: BitmapStore | null) {
     this.#device.store = store;
+    for (const entry of this.#entries.values()) entry.told = false;
+    this.#update();
   }
 
   /**
    * Notes that a range is being written. To be called before the write, so that no write is missed.
    *
    * @throws RangeError when the range reaches behind the size.
-   * @throws LacunaError ERR_BITMAP_READONLY when a read-only bitmap records: the write must not be
-   * made. ERR_ARENA_FULL; nothing has been recorded then.
+   * @throws LacunaError ERR_BITMAP_READONLY when a read-only bitmap records; ERR_ARENA_FULL; what the {@link store}
+   * throws. Nothing has been recorded then, and the write must not be made.
    */
   record(offset: number, length: number): void {
     const { active } = this.#journal;
@@ -98,7 +100,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
       this.#checkInside(offset, length);
       return;
     }
-    if (this.#locked !== null) throw readOnly(this.#locked.name, 'record a write into');
+    if (this.#gated) this.#passGate();
     active.set(offset, length);
   }
 
@@ -111,7 +113,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
       for (let i = 0; i < pairs.length; i += 2) this.#checkInside(pairs[i], pairs[i + 1]);
       return;
     }
-    if (this.#locked !== null) throw readOnly(this.#locked.name, 'record a write into');
+    if (this.#gated) this.#passGate();
     active.setRanges(pairs);
   }
 
@@ -201,7 +203,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    *
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_BUSY (target or a source),
    * ERR_BITMAP_INCONSISTENT (likewise), ERR_BITMAP_READONLY (target), ERR_BITMAP_MISMATCH when sizes
-   * differ, ERR_BITMAP_UNLOADED, ERR_ARENA_FULL
+   * differ, ERR_BITMAP_UNLOADED, ERR_ARENA_FULL, and what the {@link store} throws.
    */
   merge(target: string, sources: readonly MergeSource[]): void {
     this.#run((commands) => commands.merge(target, sources));
@@ -281,8 +283,14 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_EXISTS, ERR_ARENA_FULL
    */
   register(...stored: readonly StoredBitmap[]): void {
+    this.registerIf(stored, () => {});
+  }
+
+  /** @internal As {@link register}; what `confirm` throws undoes it. */
+  registerIf(stored: readonly StoredBitmap[], confirm: () => void): void {
     this.#run((commands) => {
       for (const each of stored) commands.register(each);
+      confirm();
     });
   }
 
@@ -340,11 +348,16 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   free(): void {
     for (const entry of this.#entries.values()) entry.free();
     this.#entries.clear();
-    this.#locked = null;
+    this.#gated = false;
   }
 
   [Symbol.dispose](): void {
     this.free();
+  }
+
+  /** @internal Of those that record, themselves or by their successor. */
+  get recordingNames(): string[] {
+    return this.#recording.map(({ name }) => name);
   }
 
   /** @internal The bits of a bitmap that another device merges from. */
@@ -398,8 +411,27 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   }
 
   #update(): void {
-    const locked = [...this.#entries.values()].find((entry) => entry.readOnly && entry.recording);
-    this.#locked = locked ?? null;
+    this.#gated = this.#recording.some((entry) => entry.readOnly || this.#mustTell(entry));
+  }
+
+  get #recording(): Entry[] {
+    return [...this.#entries.values()].filter(({ recording }) => recording);
+  }
+
+  #mustTell({ persistent, told }: Entry): boolean {
+    return persistent && !told && this.#device.store !== null;
+  }
+
+  /** Refuses a write, or tells the store of the first one: what is stored lacks it from now on. */
+  #passGate(): void {
+    const recording = this.#recording;
+    const locked = recording.find((entry) => entry.readOnly);
+    if (locked !== undefined) throw readOnly(locked.name, 'record a write into');
+    for (const entry of recording.filter((each) => this.#mustTell(each))) {
+      this.#device.store?.beforeAdding(entry.name, 'record');
+      entry.told = true;
+    }
+    this.#gated = false;
   }
 
   #checkInside(offset: number, length: number): void {

@@ -18,6 +18,8 @@ export class Entry {
   readOnly = false;
   inconsistent = false;
   removed = false;
+  /** Whether the store knows that writes are recorded which it does not have. */
+  told = false;
 
   constructor(
     readonly name: string,

@@ -9,7 +9,7 @@ export {
 export type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
 export { Bitmap, type BitmapOptions, type ClaimOptions } from './bitmap.js';
 export { BitmapFile, type BitmapFileOptions } from './bitmap-file.js';
-export type { BitmapStore } from './commands.js';
+export type { Addition, BitmapStore } from './commands.js';
 export type { StoredBitmap } from './content.js';
 export { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 export { type BitmapUse, DirtyBitmaps, type DirtyBitmapsOptions } from './dirty-bitmaps.js';

@@ -136,6 +136,17 @@ export class Device implements AsyncDisposable {
     }
   }
 
+  /** @internal See {@link Driver.writeNow}; false where the driver has to wait. Whole units of the driver only. */
+  writeNow(offset: number, source: Uint8Array): boolean {
+    this.#check();
+    this.#checkRange(offset, source.byteLength);
+    this.#checkWritable();
+    if (this.#driver.writeNow === undefined) return false;
+    this.#forgetZero();
+    this.#driver.writeNow(offset, source);
+    return true;
+  }
+
   /** Makes a range read as zero, by writing zeroes where the driver knows no better and `fast` allows it. */
   async zero(offset: number, length: number, options: ZeroOptions = NOTHING): Promise<void> {
     this.#check(options.signal);

@@ -47,6 +47,11 @@ export interface Driver {
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /** Says that a range is not needed any more; what it reads as afterwards is undefined. */
   discard?(offset: number, length: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * @internal Stores the whole of `source` at `offset`, and makes it durable before it returns: for marks that must be
+   * there before their caller goes on. Absent where that takes waiting.
+   */
+  writeNow?(offset: number, source: Uint8Array): void;
   /** Makes every write that has completed durable. */
   flush?(signal?: AbortSignal): Promise<void>;
   /**

@@ -124,6 +124,16 @@ export class FileDriver implements Driver {
     if (options.fua === true) await this.flush();
   }
 
+  writeNow(offset: number, source: Uint8Array): void {
+    const length = source.byteLength;
+    this.#attempt({ action: 'write', offset, length }, () => {
+      for (let done = 0; done < length; ) {
+        done += fs.writeSync(this.#fd, source, done, length - done, offset + done);
+      }
+      fs.fdatasyncSync(this.#fd);
+    });
+  }
+
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
     const { unmap = true, fast = false } = options;
     // Where a block device cannot zero by itself, the kernel would write the zeroes for ZERO_RANGE.

@@ -136,8 +136,8 @@ export function encodeBitmapDirectory(entries: readonly BitmapEntry[]): Uint8Arr
   return bytes;
 }
 
-/** Says in a directory that some bitmaps are in use; returns where the flags lie, 4 bytes each. */
-export function markInUse(bytes: Uint8Array, names: ReadonlySet<string>): number[] {
+/** Says in a directory whether some bitmaps are in use; returns where the flags lie, 4 bytes each. */
+export function markInUse(bytes: Uint8Array, names: ReadonlySet<string>, inUse = true): number[] {
   const view = viewOf(bytes);
   const marked: number[] = [];
   for (let at = 0; at < bytes.length; ) {
@@ -146,7 +146,8 @@ export function markInUse(bytes: Uint8Array, names: ReadonlySet<string>): number
       bytes.subarray(at + ENTRY_BYTES, at + ENTRY_BYTES + length),
     ).toString();
     if (names.has(name)) {
-      view.setUint32(at + FLAGS_AT, view.getUint32(at + FLAGS_AT) | IN_USE);
+      const flags = view.getUint32(at + FLAGS_AT);
+      view.setUint32(at + FLAGS_AT, inUse ? flags | IN_USE : flags & ~IN_USE);
       marked.push(at + FLAGS_AT);
     }
     at += entryBytes(length);

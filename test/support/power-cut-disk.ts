@@ -74,6 +74,10 @@ export class PowerCutDisk {
         this.#write(offset, Uint8Array.from(source));
         await new Promise(setImmediate);
       },
+      writeNow: (offset, source) => {
+        this.#write(offset, Uint8Array.from(source));
+        this.#log.push({ kind: 'flushed', since: this.#log.length });
+      },
       discard: async (offset, length) => {
         const end = Math.min(this.#end, offset + length);
         if (offset < end) this.#write(offset, new Uint8Array(end - offset));

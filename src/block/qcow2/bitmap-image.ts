@@ -90,14 +90,37 @@ export class BitmapImage implements AsyncDisposable {
    */
   async store(): Promise<void> {
     if (this.#stored !== undefined) return this.#stored.store();
-    const message = `${this.name} is open for reading: open it for writing to store bitmaps`;
-    throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+    throw this.#readOnly('store');
   }
 
-  /** Closes the image; what was not stored is lost. */
+  #readOnly(action: string): LacunaError {
+    const message = `${this.name} is open for reading: open it for writing to ${action} bitmaps`;
+    return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+  }
+
+  /**
+   * Marks stored bitmaps as in use, durably: then dirt can be added to them. A local file needs no call of this, since
+   * there the mark is made on the spot; elsewhere recording and merging fail with ERR_BITMAP_BUSY without it. After a
+   * crash what is marked is inconsistent, until {@link store} has stored it.
+   *
+   * @throws LacunaError ERR_DEVICE_IO, ERR_DEVICE_UNSUPPORTED where the image is open for reading.
+   */
+  async mark(...names: readonly string[]): Promise<void> {
+    if (this.#stored === undefined) throw this.#readOnly('mark');
+    await this.#stored.mark(names);
+  }
+
+  /**
+   * Closes the image; what was not stored is lost. What recorded writes is inconsistent then; what was only merged into
+   * is as it was.
+   */
   async close(): Promise<void> {
     this.bitmaps.free();
-    await this.#file.close();
+    try {
+      await this.#stored?.giveUp();
+    } finally {
+      await this.#file.close();
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

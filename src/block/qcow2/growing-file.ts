@@ -46,6 +46,11 @@ export class GrowingFile implements Driver {
     this.#end = Math.max(this.#end, offset + source.byteLength);
   }
 
+  /** Inside the file only, and only where the driver can. */
+  get writeNow(): Driver['writeNow'] {
+    return this.#driver.writeNow?.bind(this.#driver);
+  }
+
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
     const there = Math.min(length, this.#end - offset);
     if (there > 0) await this.#driver.zero!(offset, there, options);

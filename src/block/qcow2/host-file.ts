@@ -30,6 +30,11 @@ export class HostFile {
     this.#unit = Math.max(SECTOR, device.limits.minimum);
   }
 
+  /** Whether something could not be made durable: nothing more is written then. */
+  get broken(): boolean {
+    return this.#broken !== undefined;
+  }
+
   read(offset: number, target: Uint8Array): Promise<void> {
     return this.#device.read(offset, target);
   }
@@ -52,6 +57,17 @@ export class HostFile {
   async write(offset: number, source: Uint8Array): Promise<void> {
     this.#check();
     await this.#device.write(offset, source);
+  }
+
+  /** Makes sectors durable before it returns; false, and nothing is done, where that takes waiting. */
+  writeNow(offset: number, sectors: Uint8Array): boolean {
+    this.#check();
+    try {
+      return this.#device.writeNow(offset, sectors);
+    } catch (error) {
+      this.#broken ??= error;
+      throw error;
+    }
   }
 
   /** The whole sectors of a table that hold a span of it. */

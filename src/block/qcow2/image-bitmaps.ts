@@ -1,4 +1,5 @@
-import { Bitmap, type BitmapStore, type DirtyBitmaps } from '../../bitmap/index.js';
+import { type Addition, Bitmap, type BitmapStore, type DirtyBitmaps } from '../../bitmap/index.js';
+import { LacunaError } from '../../errors/index.js';
 import {
   BitmapCluster,
   type BitmapEntry,
@@ -17,7 +18,7 @@ import {
   validBitmaps,
   whyNotStorable,
 } from '../../qcow2/index.js';
-import { alignUp, Serial } from '../../util/index.js';
+import { alignDown, alignUp, Serial } from '../../util/index.js';
 import type { Allocator, Run } from './allocator.js';
 import { type BitmapHome, BitmapSection, readInside } from './bitmap-section.js';
 import { BitmapWriter } from './bitmap-writer.js';
@@ -73,8 +74,9 @@ interface Draft {
  *     await stored.beforeWrite();         // before each write; then bitmaps.record(...)
  *     await stored.store();               // at the end
  *
- * Crash safety. Before the first write that a stored bitmap records, its entry is marked as in use, durably, so that a
- * crash leaves it inconsistent; what does not record stays good. Storing writes bits, tables and directory into new
+ * Crash safety. Before the first write that a stored bitmap records, and with any merge into one, its entry is marked
+ * as in use, durably, so that a crash leaves it inconsistent; what nothing is added to stays good. Who did not await
+ * beforeWrite has the mark made on the spot, where the file is a local one, or is refused. Storing writes bits, tables and directory into new
  * clusters, flushes, makes the header name the new directory, flushes, and only then gives the old clusters back. So
  * a crash leaves all of the old state or all of the new one, and at worst clusters that nothing refers to.
  */
@@ -86,6 +88,12 @@ export class ImageBitmaps implements BitmapStore {
   readonly #unmarked = new Set<string>();
   /** What was marked since the image was opened: its bits are good, but the image says otherwise. */
   readonly #marked = new Set<string>();
+  /** Of these, what was merged into and recorded nothing: see {@link giveUp}. */
+  readonly #merged = new Set<string>();
+  /** What is going to be marked in the directory that is being stored; undefined while none is. */
+  #storing?: ReadonlySet<string>;
+  /** The whole clusters of the directory as they are in the image, for marks that cannot wait. */
+  #directory?: Uint8Array;
   #bitmaps?: DirtyBitmaps;
 
   private constructor(image: WritableImage, sections: BitmapSection[]) {
@@ -97,7 +105,10 @@ export class ImageBitmaps implements BitmapStore {
   static async open(image: WritableImage): Promise<ImageBitmaps> {
     const { header, file, reader } = image;
     const options = { file: reader, readOnly: false };
-    return new ImageBitmaps(image, await readBitmapSections(header.current, file.name, options));
+    const sections = await readBitmapSections(header.current, file.name, options);
+    const bitmaps = new ImageBitmaps(image, sections);
+    await bitmaps.#readDirectory();
+    return bitmaps;
   }
 
   /** Bitmaps that the image has. */
@@ -110,19 +121,54 @@ export class ImageBitmaps implements BitmapStore {
     bitmaps.register(...this.#sections);
     bitmaps.store = this;
     this.#bitmaps = bitmaps;
-    for (const { name, recording } of this.#sections) if (recording) this.#unmarked.add(name);
+    this.#noteRecording();
   }
 
   /** What is not stored lacks nothing, and what is marked lacks nothing new. */
   beforeRecording(name: string): void {
-    if (this.#sections.some((section) => section.name === name) && !this.#marked.has(name)) {
-      this.#unmarked.add(name);
+    if (this.#has(name) && !this.#marked.has(name)) this.#unmarked.add(name);
+  }
+
+  /**
+   * @throws LacunaError ERR_BITMAP_BUSY while the bitmaps are stored without a mark for this one, or where its mark
+   * must be waited for; ERR_DEVICE_IO.
+   */
+  beforeAdding(name: string, by: Addition): void {
+    if (this.#storing !== undefined && !this.#storing.has(name)) {
+      throw this.#busy(name, 'its image is being stored: wait for that, then repeat this');
     }
+    if (by === 'record') this.#merged.delete(name);
+    if (!this.#has(name) || this.#marked.has(name)) return;
+    this.#unmarked.add(name);
+    this.#markNow(name);
+    if (by === 'merge') this.#merged.add(name);
   }
 
   /** Whether {@link beforeWrite} has something to do. */
   get mustMark(): boolean {
-    return this.#unmarked.size > 0;
+    return this.#unmarked.size > 0 || this.#storing !== undefined;
+  }
+
+  /** Marks bitmaps durably, so that dirt can be added to them where nothing can be marked on the spot. */
+  mark(names: readonly string[]): Promise<void> {
+    return this.#turns.run(async () => {
+      const fresh = names.filter((name) => this.#has(name) && !this.#marked.has(name));
+      for (const name of fresh) this.#unmarked.add(name);
+      await this.#mark();
+      for (const name of fresh) this.#merged.add(name);
+    });
+  }
+
+  /**
+   * Takes back the marks of what was merged into, where nothing is to be stored: the disk has not changed, so that
+   * what is stored is as good as it was.
+   */
+  giveUp(): Promise<void> {
+    return this.#turns.run(async () => {
+      // A file that could not be flushed is not written any more, and who wrote knows.
+      if (!this.#image.file.broken) await this.#writeMarks(this.#merged, false);
+      this.#merged.clear();
+    });
   }
 
   /** To be awaited before a write is made, while {@link mustMark}: makes durable that bitmaps will lack it. */
@@ -158,34 +204,94 @@ export class ImageBitmaps implements BitmapStore {
     return { image: file.name, geometry: header.geometry, size: header.current.size };
   }
 
+  #has(name: string): boolean {
+    return this.#sections.some((section) => section.name === name);
+  }
+
+  /** What records will lack writes. */
+  #noteRecording(): void {
+    this.#unmarked.clear();
+    for (const name of this.#bitmaps?.recordingNames ?? []) this.beforeRecording(name);
+  }
+
   async #mark(): Promise<void> {
-    const extension = validBitmaps(this.#image.header.current);
-    if (!this.mustMark || extension === undefined) return;
-    const { file } = this.#image;
-    const { clusterSize } = this.#owner.geometry;
-    const { directoryOffset: offset, directorySize: size } = extension;
     const names = new Set(this.#unmarked);
-    const directory = new Uint8Array(alignUp(size, clusterSize));
-    await file.read(offset, directory);
+    await this.#writeMarks(names, true);
+    for (const name of names) this.#noteMarked(name);
+  }
+
+  #noteMarked(name: string): void {
+    this.#unmarked.delete(name);
+    this.#marked.add(name);
+  }
+
+  async #writeMarks(names: ReadonlySet<string>, inUse: boolean): Promise<void> {
+    const place = this.#directoryPlace();
+    const directory = this.#directory;
+    if (names.size === 0 || place === undefined || directory === undefined) return;
+    const { file } = this.#image;
+    const { offset, size } = place;
     // Each mark lies in one sector, and no write has been made yet: some of the marks without the others do no harm.
-    for (const at of markInUse(directory.subarray(0, size), names)) {
+    for (const at of markInUse(directory.subarray(0, size), names, inUse)) {
       await file.writeSpan(offset, directory, { from: at, to: at + 4 });
     }
     await file.flush();
-    for (const name of names) {
-      this.#unmarked.delete(name);
-      this.#marked.add(name);
+  }
+
+  /** As #mark, without waiting. */
+  #markNow(name: string): void {
+    const place = this.#directoryPlace();
+    const directory = this.#directory;
+    if (place === undefined || directory === undefined) return;
+    const { file } = this.#image;
+    for (const at of markInUse(directory.subarray(0, place.size), new Set([name]))) {
+      const span = { from: at, to: at + 4 };
+      const sector = alignDown(at, file.unit);
+      if (file.writeNow(place.offset + sector, file.sectorsOf(directory, span))) continue;
+      markInUse(directory.subarray(0, place.size), new Set([name]), false);
+      const why = 'it must be marked as in use, which this file takes time for: await mark() first';
+      throw this.#busy(name, why);
     }
+    this.#noteMarked(name);
+  }
+
+  #directoryPlace(): { offset: number; size: number } | undefined {
+    const extension = validBitmaps(this.#image.header.current);
+    return extension && { offset: extension.directoryOffset, size: extension.directorySize };
+  }
+
+  /** Room for a directory of so many bytes, in whole clusters. */
+  #roomFor(size: number): Uint8Array {
+    return new Uint8Array(alignUp(size, this.#owner.geometry.clusterSize));
+  }
+
+  async #readDirectory(): Promise<void> {
+    const place = this.#directoryPlace();
+    if (place === undefined) return;
+    const directory = this.#roomFor(place.size);
+    await this.#image.file.read(place.offset, directory);
+    this.#directory = directory;
+  }
+
+  #busy(name: string, why: string): LacunaError {
+    const { name: device } = this.#image.file;
+    const message = `cannot add to bitmap '${name}' of ${device}: ${why}`;
+    return new LacunaError('ERR_BITMAP_BUSY', message, { device, retryable: true });
   }
 
   async #store(open: boolean): Promise<void> {
-    const drafts = await this.#drafts(open);
+    let drafts: Draft[] = [];
     try {
+      drafts = await this.#drafts(open);
       this.#check(drafts);
       if (!this.#isStored(drafts)) await this.#write(drafts);
     } finally {
+      this.#storing = undefined;
       for (const { from } of drafts) if (from instanceof Bitmap) from.free();
     }
+    // What began to record meanwhile is marked before anybody believes that it is.
+    this.#noteRecording();
+    if (open) await this.#mark();
   }
 
   /** The persistent bitmaps of this moment. */
@@ -196,7 +302,12 @@ export class ImageBitmaps implements BitmapStore {
       if (persistent && !inconsistent && bitmaps.unchanged(name) === null) await bitmaps.load(name);
     }
     const drafts: Draft[] = [];
-    for (const info of bitmaps.list()) {
+    // From here on, what is added would be missing in what is stored: the bitmaps ask again.
+    const infos = bitmaps.list();
+    const stay = infos.filter(({ recording }) => open && recording).map(({ name }) => name);
+    this.#storing = new Set(stay.filter((name) => this.#marked.has(name) || !this.#has(name)));
+    bitmaps.store = this;
+    for (const info of infos) {
       const { name, granularity, persistent, recording, inconsistent } = info;
       if (!persistent) continue;
       const stored = this.#sections.find((section) => section.name === name);
@@ -246,12 +357,15 @@ export class ImageBitmaps implements BitmapStore {
     const writer = new BitmapWriter(this.#owner, file, allocator);
     const entries: BitmapEntry[] = [];
     let extension: BitmapsExtension | undefined;
+    let directory: Uint8Array | undefined;
     try {
       for (const draft of drafts) entries.push(await this.#writeBits(draft, writer));
       if (entries.length > 0) {
-        const directory = encodeBitmapDirectory(entries);
-        const directoryOffset = await writer.write(directory);
-        extension = { count: entries.length, directorySize: directory.length, directoryOffset };
+        const encoded = encodeBitmapDirectory(entries);
+        const directoryOffset = await writer.write(encoded);
+        extension = { count: entries.length, directorySize: encoded.length, directoryOffset };
+        directory = this.#roomFor(encoded.length);
+        directory.set(encoded);
       }
       await allocator.writeBack();
       await file.flush();
@@ -262,6 +376,7 @@ export class ImageBitmaps implements BitmapStore {
     }
     await nameBitmapDirectory(file, header, extension);
     this.#adopt(entries);
+    this.#directory = directory;
     const kept = new Set(entries.map(({ tableOffset }) => tableOffset));
     await allocator.release(await this.#leftBy(old, kept));
     await allocator.writeBack();
@@ -276,6 +391,7 @@ export class ImageBitmaps implements BitmapStore {
   #adopt(entries: readonly BitmapEntry[]): void {
     const home = { owner: this.#owner, file: this.#image.reader, readOnly: false };
     const useless = this.#sections.filter(({ inconsistent }) => inconsistent);
+    this.#merged.clear();
     const inconsistent = new Set(useless.map(({ name }) => name));
     this.#marked.clear();
     this.#sections = entries.map((entry) => {

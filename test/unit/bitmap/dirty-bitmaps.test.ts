@@ -367,6 +367,7 @@ describe('a stored bitmap', () => {
         told.push(name);
         if (name === 'refused') throw new LacunaError('ERR_BITMAP_FILE', 'no');
       },
+      beforeAdding() {},
     };
     bitmaps.register(stored({ name: 'refused' }), stored());
     bitmaps.add({ name: 'transient' });
