@@ -17,6 +17,10 @@ export interface CopyEvents {
   resumed: [];
   /** A failure has stopped the copy, as its side's policy says, until it is resumed. */
   stopped: [error: Error];
+  /** The copy is done. */
+  done: [report: CopyReport];
+  /** The copy has failed, or was ended. Who listens to this is told, as one who awaits the job. */
+  failed: [error: unknown];
 }
 
 /** Between two moments of progress. */
@@ -62,13 +66,20 @@ function checkPreallocation(preallocation: CopyOptions['preallocation'] = 'off')
 
 /**
  * A copy that is running: await it for the report, iterate it for progress, or listen to its events.
+ *
+ * A failure that nobody hears of is an unhandled rejection, as of any promise: of a job that is neither awaited, nor
+ * iterated to its end, nor listened to for `failed`.
  */
 export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress> {
   readonly [Symbol.toStringTag] = 'CopyJob';
   readonly #run: CopyRun;
   readonly #events = new EventEmitter<CopyEvents>();
   #tellsProgress = false;
+  /** Ends as the copy does. */
+  readonly #ended: Promise<CopyReport>;
+  /** The same for the caller: it counts as unhandled until the caller, or who acts for him, handles it. */
   readonly #report: Promise<CopyReport>;
+  #isAwaited = false;
 
   /** @internal Use {@link copy}. */
   constructor(options: CopyOptions) {
@@ -78,9 +89,12 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
       resumed: () => events.emit('resumed'),
       stopped: (error) => this.#tell('stopped', error),
     });
-    this.#report = this.#run.start();
-    // Whoever only iterates gets the failure from there; it must not count as unhandled as well.
-    this.#report.catch(() => {});
+    this.#ended = this.#run.start();
+    this.#report = this.#ended.then((report) => report);
+    this.#ended.then(
+      (report) => this.#tell('done', report),
+      (error) => this.#tellFailure(error),
+    );
   }
 
   /** The report, or why there is none. */
@@ -89,19 +103,19 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     done?: ((report: CopyReport) => Done | PromiseLike<Done>) | null,
     failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
   ): Promise<Done | Failed> {
-    return this.#report.then(done, failed);
+    return this.#await().then(done, failed);
   }
 
   /** Handles the failure, as of any promise. */
   catch<Failed = never>(
     failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
   ): Promise<CopyReport | Failed> {
-    return this.#report.catch(failed);
+    return this.#await().catch(failed);
   }
 
   /** Calls `settled` when the copy has ended, well or not. */
   finally(settled?: (() => void) | null): Promise<CopyReport> {
-    return this.#report.finally(settled);
+    return this.#await().finally(settled);
   }
 
   /**
@@ -180,24 +194,50 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
 
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
   async *[Symbol.asyncIterator](): AsyncIterator<CopyProgress> {
+    // The loop is told at its end; what fails before that must not count as unhandled meanwhile.
+    this.#report.catch(() => {});
+    let isTold = false;
+    try {
+      yield* this.#moments();
+      isTold = true;
+      await this.#ended;
+    } finally {
+      if (!isTold) this.#leaveUntold();
+    }
+  }
+
+  async *#moments(): AsyncGenerator<CopyProgress> {
     const ended = new AbortController();
     const end = () => ended.abort();
-    this.#report.then(end, end);
+    this.#ended.then(end, end);
     while (!ended.signal.aborted) {
       yield this.progress();
       await sleep(PROGRESS_MS, undefined, { signal: ended.signal }).catch(() => {});
     }
     yield this.progress();
-    await this.#report;
+  }
+
+  #await(): Promise<CopyReport> {
+    this.#isAwaited = true;
+    return this.#report;
+  }
+
+  /** A loop was left early: the failure is nobody's again, unless somebody awaits the job by the time it happens. */
+  #leaveUntold(): void {
+    void this.#ended.catch((error) => {
+      if (!this.#isAwaited && this.#events.listenerCount('failed') === 0) throw error;
+    });
   }
 
   async #tellProgress(): Promise<void> {
     this.#tellsProgress = true;
-    try {
-      for await (const progress of this) this.#tell('progress', progress);
-    } catch {
-      // Whoever awaits the job is told.
-    }
+    for await (const progress of this.#moments()) this.#tell('progress', progress);
+  }
+
+  #tellFailure(error: unknown): void {
+    if (this.#events.listenerCount('failed') === 0) return;
+    this.#report.catch(() => {});
+    this.#tell('failed', error);
   }
 
   /** Tells of what the engine did by itself, where no caller could catch what a listener throws. */

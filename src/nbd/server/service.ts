@@ -89,12 +89,19 @@ function servedExports(
   return served;
 }
 
-/** A listener that throws, at once or later, is not the client's fault, and must not end what the client does. */
+/**
+ * A listener that throws, at once or later, is not the client's fault, and must not end what the client does; a
+ * warning of the process tells of it.
+ */
 export function guarded<E>(listener: (error: E) => unknown = nothing): (error: E) => void {
   return (error) => {
-    // It was told.
-    void new Promise((resolve) => resolve(listener(error))).catch(nothing);
+    void new Promise((resolve) => resolve(listener(error))).catch(warn);
   };
+}
+
+function warn(cause: unknown): void {
+  const message = `A listener of the NBD server failed: ${cause instanceof Error ? cause.message : cause}`;
+  process.emitWarning(Object.assign(new Error(message, { cause }), { name: 'LacunaWarning' }));
 }
 
 function nothing(): void {}

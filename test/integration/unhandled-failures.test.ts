@@ -1,0 +1,69 @@
+/** A failure that nobody hears of ends the process, as of any promise; one that somebody hears of does not. */
+import { spawnSync } from 'node:child_process';
+import { describe, expect, it } from 'vitest';
+
+/** Runs a program with a job that fails; 99 where it came to its end. */
+function run(body: string): { status: number | null; stderr: string; stdout: string } {
+  const program = `
+    import { compare, copy, copyFromStream, copyToStream, digest, plan, populate, rebase, commit } from 'lacuna';
+    import { setTimeout as sleep } from 'node:timers/promises';
+    const bad = { source: '/nowhere/disk.raw', target: '/nowhere/copy.raw' };
+    process.exitCode = 99;
+    ${body}
+  `;
+  const options = { encoding: 'utf8', timeout: 60_000 } as const;
+  return spawnSync(process.execPath, ['--input-type=module', '-e', program], options);
+}
+
+describe('a failure that nobody hears of', () => {
+  it.each([
+    ['copy', 'copy(bad);'],
+    ['copy that only tells progress', "copy(bad).on('progress', () => {});"],
+    ['copy whose loop was left', 'for await (const _ of copy(bad)) break; await sleep(500);'],
+    ['copy that is awaited too late', 'const job = copy(bad); await sleep(500); await job;'],
+    ['copy whose end alone is listened to', "copy(bad).on('done', () => {});"],
+    ['copyFromStream', "copyFromStream(process.stdin, '/nowhere/copy.raw');"],
+    ['copyToStream', "copyToStream('/nowhere/disk.raw', process.stdout);"],
+    ['compare', "compare({ a: '/nowhere/a.raw', b: '/nowhere/b.raw' });"],
+    ['plan', 'plan(bad);'],
+    ['digest', "digest('/nowhere/disk.raw');"],
+    ['commit', "commit({ top: '/nowhere/disk.qcow2' });"],
+    ['rebase', "rebase({ image: '/nowhere/disk.qcow2', backing: null });"],
+  ])('ends the process: %s', (_title, body) => {
+    const { status, stderr } = run(body);
+    expect(stderr).toContain('/nowhere/');
+    expect(status).toBe(1);
+  });
+});
+
+describe('a failure that somebody hears of', () => {
+  it.each([
+    ['who awaits', 'await copy(bad).catch(() => {});'],
+    ['who awaits by then', 'copy(bad).then(() => {}, () => {});'],
+    ['who listens', "copy(bad).on('failed', ({ code }) => console.log(code)); await sleep(500);"],
+    ['who iterates', 'try { for await (const _ of copy(bad)) await sleep(300); } catch {}'],
+    [
+      'who leaves a loop and awaits',
+      'const job = copy(bad); for await (const _ of job) break; await job.catch(() => {});',
+    ],
+    [
+      'who iterates and listens to progress',
+      "const job = copy(bad); job.on('progress', () => {}); try { for await (const _ of job); } catch {}",
+    ],
+  ])('does not end the process: %s', (_title, body) => {
+    const { status, stderr } = run(body);
+    expect(stderr).toBe('');
+    expect(status).toBe(99);
+  });
+
+  it('is told to its listeners once, with the error, and success with the report', () => {
+    const { stdout, status } = run(`
+      copy(bad).on('failed', (error) => console.log('failed', error.code));
+      const job = copy({ source: { driver: 'null', size: 4096 }, target: { driver: 'memory', size: 4096 } });
+      job.on('done', ({ size }) => console.log('done', size));
+      await job;
+    `);
+    expect(stdout.split('\n').sort()).toEqual(['', 'done 4096', 'failed ERR_DEVICE_OPEN']);
+    expect(status).toBe(99);
+  });
+});
