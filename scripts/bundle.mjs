@@ -8,7 +8,7 @@ import { build } from 'esbuild';
 const { dependencies, optionalDependencies } = JSON.parse(await readFile('package.json', 'utf8'));
 
 /** Loaded at every start, and so small that they are taken in. */
-const TAKEN_IN = ['commander', 'picocolors', 'pretty-bytes'];
+const TAKEN_IN = ['commander', 'fastest-levenshtein', 'picocolors', 'pretty-bytes'];
 
 // Their names hold digests: what an earlier build left would stay for ever.
 await rm('dist/parts', { recursive: true, force: true });

@@ -1,3 +1,4 @@
+import { optionCheck } from '../util/index.js';
 import type { Bitmap } from './bitmap.js';
 
 /** A bitmap to be added to a device. */
@@ -26,3 +27,22 @@ export type BitmapAction =
   | ({ type: 'add' } & AddOptions)
   | { type: 'remove' | 'clear' | 'enable' | 'disable'; name: string }
   | { type: 'merge'; target: string; sources: readonly MergeSource[] };
+
+const NAME = { needed: 'what the bitmap is called, 1 to 1023 bytes' } as const;
+const TYPE = { needed: 'add, remove, clear, enable, disable or merge' } as const;
+const ADD = { name: NAME, granularity: 'any', persistent: 'flag', disabled: 'flag' } as const;
+
+export const checkAddOptions = optionCheck<AddOptions>(ADD);
+
+export const checkAddAction = optionCheck<AddOptions & { type: string }>({ ...ADD, type: TYPE });
+
+export const checkNameAction = optionCheck<{ type: string; name: string }>({
+  type: TYPE,
+  name: NAME,
+});
+
+export const checkMergeAction = optionCheck<{ type: string; target: string; sources: unknown }>({
+  type: TYPE,
+  target: { needed: 'the name of the bitmap that is merged into' },
+  sources: { needed: 'a list of names and Bitmaps' },
+});

@@ -7,6 +7,7 @@ import {
   Replacement,
   sweep,
 } from '../files/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { checkBytes } from './arguments.js';
 import type { Bitmap } from './bitmap.js';
@@ -43,6 +44,14 @@ export interface BitmapFileOptions {
   /** @internal For tests that cut the power. */
   operations?: FileOperations;
 }
+
+const checkFileOptions = optionCheck<BitmapFileOptions>({
+  size: 'any',
+  identity: 'any',
+  readOnly: 'flag',
+  arena: 'any',
+  operations: 'any',
+});
 
 /**
  * A file that keeps the persistent bitmaps of a disk whose format has no place for them.
@@ -87,11 +96,13 @@ export class BitmapFile implements BitmapStore {
    * ERR_BITMAP_FILE.
    */
   static open(path: string, options: BitmapFileOptions): BitmapFile {
+    checkGiven('BitmapFile.open', 'path', path, 'of the file of bitmaps');
+    checkFileOptions('BitmapFile.open', options);
     return new BitmapFile(path, options);
   }
 
   private constructor(path: string, options: BitmapFileOptions) {
-    const { size, readOnly = false } = options;
+    const { size, readOnly = false } = options ?? {};
     if (size !== undefined || !readOnly) checkBytes('size', size as number);
     this.path = path;
     this.#size = size ?? 0;

@@ -35,6 +35,8 @@
  * Threads. All of it lives in the arena; `handle` attaches to it in another thread. One lock for
  * each bitmap makes every call atomic, `claim` and the algebra included.
  */
+
+import { optionCheck } from '../util/index.js';
 import { Arena, type BitmapHandle, Bits } from '../wasm/index.js';
 import { checkAll, checkBytes, checkPairs, checkRange, granularityShift } from './arguments.js';
 import { type Range, RangeIterator } from './ranges.js';
@@ -50,6 +52,12 @@ export interface BitmapOptions {
   arena?: Arena;
 }
 
+const checkBitmapOptions = optionCheck<BitmapOptions>({
+  size: { needed: 'bytes of the disk' },
+  granularity: { needed: 'bytes that one bit stands for' },
+  arena: 'any',
+});
+
 /** How much is claimed at once, and where. */
 export interface ClaimOptions {
   /** Take at most so many bytes, rounded down to whole granules, but at least one granule. */
@@ -59,6 +67,12 @@ export interface ClaimOptions {
   /** Take only granules that end at or before this byte. Default the size. */
   end?: number;
 }
+
+const checkClaimOptions = optionCheck<ClaimOptions>({
+  maxBytes: { needed: 'how much may be taken at once' },
+  from: 'any',
+  end: 'any',
+});
 
 /** Which granules of a disk are dirty. Offsets, lengths and ends are bytes. */
 export class Bitmap {
@@ -368,6 +382,7 @@ export class Bitmap {
    * @throws LacunaError ERR_ARENA_FULL; nothing has been taken then.
    */
   claim(out: Float64Array, options: ClaimOptions): number {
+    checkClaimOptions('claim', options);
     const { maxBytes, from = 0, end = Number.MAX_SAFE_INTEGER } = options;
     checkPairs(out);
     checkBytes('maxBytes', maxBytes);
@@ -403,7 +418,9 @@ export class Bitmap {
   }
 }
 
-function create({ size, granularity, arena }: BitmapOptions): Bits {
+function create(options: BitmapOptions): Bits {
+  checkBitmapOptions('Bitmap', options);
+  const { size, granularity, arena } = options;
   checkBytes('size', size);
   const shift = granularityShift(granularity);
   if (arena !== undefined && !(arena instanceof Arena)) {

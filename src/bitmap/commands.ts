@@ -1,5 +1,6 @@
 import type { Arena } from '../wasm/index.js';
 import type { AddOptions, BitmapAction, MergeSource } from './actions.js';
+import { checkAddAction, checkMergeAction, checkNameAction } from './actions.js';
 import { granularityShift } from './arguments.js';
 import { Bitmap } from './bitmap.js';
 import { Content, type StoredBitmap } from './content.js';
@@ -47,15 +48,18 @@ export class Commands {
   perform(action: BitmapAction): void {
     switch (action.type) {
       case 'add':
+        checkAddAction('an add', action);
         this.add(action);
         return;
       case 'merge':
+        checkMergeAction('a merge', action);
         this.merge(action.target, action.sources);
         return;
       case 'remove':
       case 'clear':
       case 'enable':
       case 'disable':
+        checkNameAction(`the action ${action.type}`, action);
         this[action.type](action.name);
         return;
       default: {

@@ -1,5 +1,7 @@
+import { optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
+import { checkAddOptions } from './actions.js';
 import { checkBytes, checkRange, granularityShift } from './arguments.js';
 import type { Bitmap } from './bitmap.js';
 import { type BitmapStore, Commands, type Device, findEntry, lookAt } from './commands.js';
@@ -25,6 +27,13 @@ export interface DirtyBitmapsOptions {
   arena?: Arena;
 }
 
+const checkDirtyBitmapsOptions = optionCheck<DirtyBitmapsOptions>({
+  size: { needed: 'bytes of the disk' },
+  clusterSize: 'any',
+  granularity: 'any',
+  arena: 'any',
+});
+
 /** Somebody's hold on a bitmap. */
 export interface BitmapUse extends Disposable, BitmapUser {
   /** What is held. */
@@ -49,6 +58,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /** @throws TypeError or RangeError when an option is out of its range. */
   constructor(options: DirtyBitmapsOptions) {
+    checkDirtyBitmapsOptions('DirtyBitmaps', options);
     const { size, clusterSize = 65536, arena = Arena.default } = options;
     checkBytes('size', size);
     if (!(Number.isSafeInteger(clusterSize) && clusterSize > 0)) {
@@ -154,6 +164,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_EXISTS, ERR_ARENA_FULL
    */
   add(options: AddOptions): DirtyBitmap {
+    checkAddOptions('add', options);
     return this.#view(this.#run((commands) => commands.add(options)));
   }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { abortedError, LacunaError } from '../errors/index.js';
 import { Context, ExtentList } from '../extent/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import type { DeviceDescription } from './description.js';
 import type {
   Capabilities,
@@ -13,7 +14,12 @@ import type {
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
-import { checkedLimits, derivedCapabilities } from './limits.js';
+import {
+  checkCapabilities,
+  checkDriverLimits,
+  checkedLimits,
+  derivedCapabilities,
+} from './limits.js';
 import { copyLocated } from './located-copy.js';
 import { Requests } from './requests.js';
 import { askStatus, askWholeStatus, checkContexts, type StatusRequest } from './status-query.js';
@@ -26,6 +32,11 @@ export interface DeviceOptions {
   readonly knownZero?: boolean;
 }
 
+const checkDeviceOptions = optionCheck<DeviceOptions>({
+  readOnly: 'flag',
+  knownZero: 'flag',
+});
+
 /** What every request may be told. */
 export interface RequestOptions {
   /** Fires to end the request before its next piece begins; it fails with ERR_ABORTED. */
@@ -37,6 +48,16 @@ export interface ExtentsOptions extends RequestOptions {
   /** Metadata contexts; default `base:allocation` alone. */
   readonly contexts?: readonly string[];
 }
+
+const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
+const checkWrite = optionCheck<WriteOptions>({ fua: 'flag', signal: 'signal' });
+const checkZero = optionCheck<ZeroOptions>({
+  unmap: 'flag',
+  fast: 'flag',
+  fua: 'flag',
+  signal: 'signal',
+});
+const checkExtents = optionCheck<ExtentsOptions>({ contexts: 'any', signal: 'signal' });
 
 const ALLOCATION: readonly string[] = [Context.allocation];
 const NOTHING = {};
@@ -81,6 +102,10 @@ export class Device implements AsyncDisposable {
   #closing?: Promise<void>;
 
   constructor(driver: Driver, options: DeviceOptions = {}) {
+    checkGiven('Device', 'driver', driver, 'an object with the methods of a Driver');
+    checkDeviceOptions('Device', options);
+    checkDriverLimits(`${driver.name}: limits`, driver.limits);
+    checkCapabilities(`${driver.name}: capabilities`, driver.capabilities);
     const { size, description } = driver;
     assert(Number.isSafeInteger(size) && size >= 0, `${driver.name}: size ${size} is no size`);
     const readOnly = options.readOnly ?? description?.['read-only'] ?? false;
@@ -110,6 +135,7 @@ export class Device implements AsyncDisposable {
 
   /** Fills `target` with the bytes at `offset`. */
   async read(offset: number, target: Uint8Array, options?: RequestOptions): Promise<void> {
+    if (options !== undefined) checkRequest('read', options);
     this.#check(options?.signal);
     this.#checkRange(offset, byteLength(target, 'target'));
     if (target.byteLength === 0) return;
@@ -123,6 +149,7 @@ export class Device implements AsyncDisposable {
 
   /** Stores `source` at `offset`. */
   async write(offset: number, source: Uint8Array, options: WriteOptions = NOTHING): Promise<void> {
+    checkWrite('write', options);
     this.#check(options.signal);
     this.#checkRange(offset, byteLength(source, 'source'));
     this.#checkWritable();
@@ -149,6 +176,7 @@ export class Device implements AsyncDisposable {
 
   /** Makes a range read as zero, by writing zeroes where the driver knows no better and `fast` allows it. */
   async zero(offset: number, length: number, options: ZeroOptions = NOTHING): Promise<void> {
+    checkZero('zero', options);
     this.#check(options.signal);
     this.#checkRange(offset, length);
     this.#checkWritable();
@@ -161,6 +189,7 @@ export class Device implements AsyncDisposable {
    * needed in part stay as they are.
    */
   async discard(offset: number, length: number, options: RequestOptions = NOTHING): Promise<void> {
+    checkRequest('discard', options);
     this.#check(options.signal);
     this.#checkRange(offset, length);
     this.#checkWritable();
@@ -172,6 +201,7 @@ export class Device implements AsyncDisposable {
 
   /** Makes every write that has completed durable; does nothing where the device has no way to. */
   async flush(options: RequestOptions = NOTHING): Promise<void> {
+    checkRequest('flush', options);
     this.#check(options.signal);
     if (this.#capabilities.flush) await this.#run(() => this.#driver.flush!(options.signal));
   }
@@ -215,6 +245,7 @@ export class Device implements AsyncDisposable {
     range: CopyRange,
     options: RequestOptions = NOTHING,
   ): Promise<boolean> {
+    checkRequest('copyFrom', options);
     const { sourceOffset, targetOffset, length } = range;
     source.#check(options.signal);
     source.#checkRange(sourceOffset, length);
@@ -281,6 +312,7 @@ export class Device implements AsyncDisposable {
   }
 
   #statusRequest(offset: number, length: number, options: ExtentsOptions): StatusRequest {
+    checkExtents('extents', options);
     const { contexts = ALLOCATION, signal } = options;
     this.#check(signal);
     this.#checkRange(offset, length);

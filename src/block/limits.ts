@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { alignDown, isPowerOfTwo } from '../util/index.js';
+import { alignDown, isPowerOfTwo, optionCheck } from '../util/index.js';
 import type { Capabilities, Driver, Limits } from './driver.js';
 
 /**
@@ -60,3 +60,26 @@ function everyOne(capabilities: Capabilities): Required<Capabilities> {
   const said = keys.map((key) => [key, capabilities[key] ?? NOTHING[key]]);
   return Object.fromEntries(said) as Required<Capabilities>;
 }
+
+export const checkDriverLimits = optionCheck<Limits>({
+  minimum: { needed: 'bytes that offsets and lengths are multiples of' },
+  statusMinimum: 'any',
+  preferred: { needed: 'bytes of a request that is fast' },
+  maximum: { needed: 'bytes of the longest read or write' },
+  maximumZero: { needed: 'bytes of the longest zero or discard request' },
+  zeroAlignment: { needed: 'bytes that zero requests should be multiples of' },
+  discardAlignment: { needed: 'bytes that discards should be multiples of' },
+});
+
+export const checkCapabilities = optionCheck<Capabilities>({
+  write: 'flag',
+  zero: 'flag',
+  fastZero: 'flag',
+  discard: 'flag',
+  flush: 'flag',
+  contexts: 'any',
+  contextsTogether: 'flag',
+  exactStatus: 'flag',
+  multiConnection: 'flag',
+  knownZero: 'flag',
+});

@@ -1,4 +1,6 @@
 import { abortedError } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
+import { A_SOURCE } from './argument-texts.js';
 import type { DeviceDescription, NbdDescription, Qcow2Description } from './description.js';
 import { checkDescription } from './description-check.js';
 import { Device } from './device.js';
@@ -29,6 +31,15 @@ export interface OpenOptions {
   readonly signal?: AbortSignal;
 }
 
+const checkOpenOptions = optionCheck<OpenOptions>({
+  writable: 'flag',
+  contexts: 'any',
+  format: 'any',
+  knownZero: 'flag',
+  forceShare: 'flag',
+  signal: 'signal',
+});
+
 /**
  * Opens a device from its description, or from the text that a command line has for it. Another opening, in
  * this thread or a worker, is made from `device.description`.
@@ -40,6 +51,8 @@ export async function openDevice(
   source: string | DeviceDescription,
   options: OpenOptions = {},
 ): Promise<Device> {
+  checkGiven('openDevice', 'source', source, A_SOURCE);
+  checkOpenOptions('openDevice', options);
   if (options.signal?.aborted) throw abortedError(options.signal);
   const { format, knownZero } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
@@ -57,6 +70,8 @@ export async function openDevice(
  * `openDevice` throws.
  */
 export async function resizeQcow2(source: string | DeviceDescription, size: number): Promise<void> {
+  checkGiven('resizeQcow2', 'source', source, A_SOURCE);
+  checkGiven('resizeQcow2', 'size', size, 'bytes of the disk from now on');
   const given = typeof source === 'string' ? parseDescription(source, {}) : source;
   const description = describe(checkDescription(given), { writable: true });
   if (description.driver !== 'qcow2') {

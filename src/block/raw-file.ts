@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import { LacunaError } from '../errors/index.js';
 import { fileError, inodeOf } from '../files/index.js';
-import { SIZE_LIMIT } from '../util/index.js';
+import { checkGiven, optionCheck, SIZE_LIMIT } from '../util/index.js';
+import { A_PATH } from './argument-texts.js';
 import { guardImage } from './image-locks.js';
 import { preallocate, type RawPreallocation } from './preallocate.js';
 
@@ -22,6 +23,14 @@ export interface RawFileOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const checkRawFileOptions = optionCheck<RawFileOptions>({
+  exclusive: 'flag',
+  inode: 'any',
+  mode: 'any',
+  preallocation: 'any',
+  signal: 'signal',
+});
+
 /**
  * Makes a raw file of `size` bytes that reads as zero, and takes no space unless that is asked for, or replaces the
  * content of the one that is there. Open it with `knownZero: true`.
@@ -34,6 +43,9 @@ export async function createRawFile(
   size: number,
   options: RawFileOptions = {},
 ): Promise<void> {
+  checkGiven('createRawFile', 'filename', filename, A_PATH);
+  checkGiven('createRawFile', 'size', size, 'bytes of the file');
+  checkRawFileOptions('createRawFile', options);
   const { exclusive = false, preallocation = 'off', inode, signal } = options;
   if (!Number.isSafeInteger(size) || size < 0)
     throw new RangeError(`${size} is no size in bytes, which end at ${SIZE_LIMIT}`);

@@ -94,14 +94,18 @@ export async function copyStream(
 }
 
 function copyAsStream(
-  { source, target, signal, allowEmpty = false, ...options }: StreamOptions,
+  { source, target, signal, flush, allowEmpty = false, ...options }: StreamOptions,
   shell: Shell,
 ): Promise<StreamReport> {
   return withBar('Copying', shell, (onProgress) => {
     const how = { ...options, signal, onProgress };
     const job =
       source === STREAM
-        ? copyFromStream(shell.input(), target, { ...how, allowEmpty })
+        ? copyFromStream(shell.input(), target, {
+            ...how,
+            allowEmpty,
+            ...(flush !== undefined && { flush }),
+          })
         : copyToStream(source, shell.output(), how);
     return steered(job, shell);
   });

@@ -1,4 +1,5 @@
 /** `--rate-file`: the rate of a copy in a file, which somebody may change while the copy runs. */
+import { statSync } from 'node:fs';
 import type { CopyJob } from '../copy/index.js';
 import { parseSize } from '../util/index.js';
 import { readText } from './read-text.js';
@@ -11,6 +12,11 @@ import { formatRate } from './units.js';
  * @throws LacunaError ERR_DEVICE_OPEN; TypeError where the file holds no rate.
  */
 export async function readRate(path: string): Promise<number | undefined> {
+  if (statSync(path, { throwIfNoEntry: false })?.isFIFO()) {
+    throw new TypeError(
+      `--rate-file ${path} is a pipe, and cannot be read again: name a regular file`,
+    );
+  }
   const text = (await readText(path, '--rate-file')).trim();
   if (text === '') return undefined;
   const rate = rateIn(text);

@@ -10,6 +10,7 @@ import {
   resizeRawFile,
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { optionCheck } from '../util/index.js';
 import { carryBitmap } from './carry-bitmaps.js';
 import { closeAfter } from './close-after.js';
 import { follow } from './follow.js';
@@ -29,6 +30,13 @@ export interface CommitOptions {
   /** Told about ten times a second. What it throws fails the commit. */
   onProgress?(progress: CopyProgress): void;
 }
+
+const checkCommitOptions = optionCheck<CommitOptions>({
+  top: { needed: 'the path or the description of a qcow2 file' },
+  format: 'any',
+  signal: 'signal',
+  onProgress: 'callback',
+});
 
 /** What a commit came to: the report of its copy, and where everything is now. */
 export interface CommitReport extends CopyReport {
@@ -65,6 +73,7 @@ interface Layers {
  * what `copy` throws.
  */
 export async function commit(options: CommitOptions): Promise<CommitReport> {
+  checkCommitOptions('commit', options);
   const layers = await layersOf(options);
   const unguard = await guardImage(layers.file.filename);
   try {

@@ -1,10 +1,12 @@
 import { Device, type ImageFormat, openDevice } from '../block/index.js';
+import { optionCheck } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import { Comparison } from './comparison.js';
 import { planGranularity } from './granularity.js';
 import type { DeviceSource, TransferOptions } from './options.js';
+import { DEVICE, TRANSFER } from './options.js';
 import { type Plan, plan } from './plan.js';
 import { checkTransfer } from './transfer.js';
 
@@ -27,6 +29,18 @@ export interface CompareOptions extends TransferOptions {
   /** Told about ten times a second. What it throws fails the comparison. */
   onProgress?(progress: { comparedBytes: number; totalBytes: number }): void;
 }
+
+const checkCompareOptions = optionCheck<CompareOptions>({
+  ...TRANSFER,
+  a: DEVICE,
+  b: DEVICE,
+  aFormat: 'any',
+  bFormat: 'any',
+  strict: 'flag',
+  forceShare: 'flag',
+  signal: 'signal',
+  onProgress: 'callback',
+});
 
 /** What a comparison found. */
 export interface CompareReport {
@@ -53,6 +67,7 @@ const PROGRESS_MS = 100;
 
 /** Compares two devices by content; what reads as zero on both sides by their own status is not read. */
 export async function compare(options: CompareOptions): Promise<CompareReport> {
+  checkCompareOptions('compare', options);
   checkTransfer(options);
   const { forceShare, signal } = options;
   const open = async (source: DeviceSource, format?: ImageFormat) =>

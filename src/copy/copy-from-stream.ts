@@ -1,10 +1,12 @@
 import type { Readable } from 'node:stream';
 import type { Device } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { giveArenaBack, takeArena } from './arenas.js';
 import { closeAfter } from './close-after.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import { A_DEVICE } from './options.js';
 import { isWholeAfter } from './partial-file.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
 import { openStreamTarget, type StreamTarget } from './stream-target.js';
@@ -27,6 +29,19 @@ export interface FromStreamOptions
   onProgress?(progress: { doneBytes: number }): void;
 }
 
+const checkFromStreamOptions = optionCheck<FromStreamOptions>({
+  targetFormat: 'any',
+  targetIsZero: 'flag',
+  allowEmpty: 'flag',
+  detectZeroes: 'any',
+  requests: 'any',
+  requestSize: 'any',
+  flush: 'flag',
+  rate: 'any',
+  signal: 'signal',
+  onProgress: 'callback',
+});
+
 const REQUESTS = 8;
 const REQUEST_SIZE = 512 * 1024;
 
@@ -43,6 +58,9 @@ export function copyFromStream(
   target: DeviceSource,
   options: FromStreamOptions = {},
 ): StreamJob {
+  checkGiven('copyFromStream', 'readable', readable, 'a stream of Node to read from');
+  checkGiven('copyFromStream', 'target', target, A_DEVICE);
+  checkFromStreamOptions('copyFromStream', options);
   return Brake.steer(options, (brake) => run(readable, target, options, brake));
 }
 

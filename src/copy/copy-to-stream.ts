@@ -1,9 +1,11 @@
 import type { Writable } from 'node:stream';
 import { Device, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import { closeAfter } from './close-after.js';
 import { MOST_MISSING } from './copy-run.js';
 import type { CopyOptions, DeviceSource } from './options.js';
+import { A_DEVICE } from './options.js';
 import { plan } from './plan.js';
 import { readExtents } from './read-extents.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
@@ -16,6 +18,16 @@ export interface ToStreamOptions
   /** Told of every piece that the stream has taken. What it throws fails the copy. */
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
+
+const checkToStreamOptions = optionCheck<ToStreamOptions>({
+  sourceFormat: 'any',
+  forceShare: 'flag',
+  requests: 'any',
+  requestSize: 'any',
+  rate: 'any',
+  signal: 'signal',
+  onProgress: 'callback',
+});
 
 const ZEROES = Buffer.alloc(512 * 1024);
 
@@ -32,6 +44,9 @@ export function copyToStream(
   writable: Writable,
   options: ToStreamOptions = {},
 ): StreamJob {
+  checkGiven('copyToStream', 'source', source, A_DEVICE);
+  checkGiven('copyToStream', 'writable', writable, 'a stream of Node to write to');
+  checkToStreamOptions('copyToStream', options);
   return Brake.steer(options, (brake) => run(source, writable, options, brake));
 }
 
@@ -62,7 +77,8 @@ async function pour(
   options: ToStreamOptions,
 ): Promise<StreamReport> {
   const started = performance.now();
-  const { signal, onProgress } = options;
+  const { requests, requestSize, signal, onProgress } = options;
+  const how = { requests, requestSize, signal };
   const { size } = source;
   const made = await plan({ source, signal });
   const movedBytes = made.data.dirtyBytes;
@@ -74,7 +90,7 @@ async function pour(
     }
   };
   try {
-    for await (const { data, length } of readExtents(source, made, options)) {
+    for await (const { data, length } of readExtents(source, made, how)) {
       // What is lent must be copied: nobody knows how long a stream holds on to what it was given.
       if (data !== undefined) await write(Buffer.from(data));
       else for (const zeroes of zeroesOf(length)) await write(zeroes);

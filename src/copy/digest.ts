@@ -1,7 +1,9 @@
 import type { ImageFormat, Range } from '../block/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import { follow } from './follow.js';
 import { copy } from './job.js';
 import type { DeviceSource, TransferOptions } from './options.js';
+import { A_DEVICE, TRANSFER } from './options.js';
 
 /** How a digest is taken, and how hard the source is driven. */
 export interface DigestOptions extends TransferOptions {
@@ -14,6 +16,14 @@ export interface DigestOptions extends TransferOptions {
   /** Told about ten times a second. What it throws fails the digest. */
   onProgress?(progress: { readBytes: number; totalBytes: number }): void;
 }
+
+const checkDigestOptions = optionCheck<DigestOptions>({
+  ...TRANSFER,
+  sourceFormat: 'any',
+  forceShare: 'flag',
+  signal: 'signal',
+  onProgress: 'callback',
+});
 
 /** The digest of a disk, and what it took. */
 export interface DigestReport {
@@ -45,6 +55,8 @@ export async function digest(
   source: DeviceSource,
   options: DigestOptions = {},
 ): Promise<DigestReport> {
+  checkGiven('digest', 'source', source, A_DEVICE);
+  checkDigestOptions('digest', options);
   const { onProgress, ...rest } = options;
   const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
   const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });

@@ -1,8 +1,10 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { checkKnown } from '../util/index.js';
 import { CopyRun } from './copy-run.js';
 import { checkPolicies } from './error-policy.js';
 import type { CopyOptions, CopyProgress, CopyReport } from './options.js';
+import { checkCopyOptions } from './options.js';
 import { checkScope, checkTargetIsZero, isPartial } from './plan-scope.js';
 import { checkRate } from './rate-limit.js';
 import { checkTransfer } from './transfer.js';
@@ -23,6 +25,15 @@ export interface CopyEvents {
   failed: [error: unknown];
 }
 
+const EVENTS = Object.keys({
+  progress: true,
+  paused: true,
+  resumed: true,
+  stopped: true,
+  done: true,
+  failed: true,
+} satisfies Record<keyof CopyEvents, true>);
+
 /** Between two moments of progress. */
 const PROGRESS_MS = 100;
 
@@ -37,6 +48,7 @@ const PROGRESS_MS = 100;
  *   ERR_NBD_*, ERR_WORKER_LOST, with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
  */
 export function copy(options: CopyOptions): CopyJob {
+  checkCopyOptions('copy', options);
   checkTransfer(options);
   checkPolicies(options);
   checkRate(options.rate);
@@ -157,6 +169,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     event: Name,
     listener: (...args: CopyEvents[Name]) => void,
   ): this {
+    checkKnown('a copy', 'event', event, EVENTS);
     this.#events.on(event, listener as never);
     if (event === 'progress' && !this.#tellsProgress) void this.#tellProgress();
     return this;
@@ -167,6 +180,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     event: Name,
     listener: (...args: CopyEvents[Name]) => void,
   ): this {
+    checkKnown('a copy', 'event', event, EVENTS);
     this.#events.off(event, listener as never);
     return this;
   }

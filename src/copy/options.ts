@@ -6,6 +6,8 @@ import type {
   Qcow2Options,
   Range,
 } from '../block/index.js';
+import { checkBacking } from '../block/index.js';
+import { optionCheck } from '../util/index.js';
 import type { PlanScope, PlanTotals } from './plan-scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
@@ -167,6 +169,74 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * Fires to end the copy at once: it rejects with ERR_ABORTED. An unfinished file is left as `NAME.partial-XXXXXX`.
    */
   signal?: AbortSignal;
+}
+
+/** What a device can be given as. */
+export const A_DEVICE = 'a path, an NBD URI, a description, or an open Device';
+
+/** The same for the options of a verb. */
+export const DEVICE = { needed: A_DEVICE } as const;
+/** What {@link TransferOptions} has. */
+export const TRANSFER = { threads: 'any', requests: 'any', requestSize: 'any' } as const;
+
+const checkRetry = optionCheck<RetryOptions>({
+  attempts: 'any',
+  backoffMs: 'any',
+  reconnectSeconds: 'any',
+});
+
+const checkImage = optionCheck<NewImageOptions>({
+  clusterSize: 'any',
+  version: 'any',
+  refcountBits: 'any',
+  extendedL2: 'flag',
+  compressionType: 'any',
+  backing: 'any',
+  dataFile: 'any',
+  dataFileRaw: 'flag',
+  lazyRefcounts: 'flag',
+});
+
+const checkAllOfCopy = optionCheck<CopyOptions>({
+  ...TRANSFER,
+  mode: 'any',
+  context: 'any',
+  bitmap: 'any',
+  source: DEVICE,
+  target: DEVICE,
+  sourceFormat: 'any',
+  targetFormat: 'any',
+  image: 'any',
+  carryBitmaps: 'flag',
+  skipBrokenBitmaps: 'flag',
+  compress: 'flag',
+  forceShare: 'flag',
+  unmap: 'flag',
+  targetIsZero: 'flag',
+  allowEmpty: 'flag',
+  inPlace: 'flag',
+  detectZeroes: 'any',
+  digest: 'flag',
+  sequential: 'flag',
+  verify: 'flag',
+  preallocation: 'any',
+  flush: 'flag',
+  rate: 'any',
+  onReadError: 'any',
+  onWriteError: 'any',
+  retry: 'any',
+  resume: 'any',
+  signal: 'signal',
+});
+
+/** Throws where a copy is told what it does not know, or is not told what it needs. */
+export function checkCopyOptions(owner: string, options: CopyOptions): void {
+  checkAllOfCopy(owner, options);
+  const { image, retry } = options;
+  if (retry !== undefined) checkRetry(`${owner}: retry`, retry);
+  if (image === undefined) return;
+  checkImage(`${owner}: image`, image);
+  if (image.backing !== undefined) checkBacking(`${owner}: image.backing`, image.backing);
 }
 
 /** A range that was left out because it failed and the policy was to ignore that. */

@@ -1,10 +1,11 @@
 import { Bitmap } from '../bitmap/index.js';
 import { Device, type ImageFormat } from '../block/index.js';
-import { alignDown, alignUp } from '../util/index.js';
+import { alignDown, alignUp, optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import { planGranularity } from './granularity.js';
 import type { DeviceSource } from './options.js';
+import { DEVICE } from './options.js';
 import {
   type CheckedScope,
   checkScope,
@@ -42,6 +43,18 @@ export interface PlanOptions extends PlanScope {
   signal?: AbortSignal | undefined;
 }
 
+const checkPlanOptions = optionCheck<PlanOptions>({
+  mode: 'any',
+  context: 'any',
+  bitmap: 'any',
+  source: DEVICE,
+  sourceFormat: 'any',
+  forceShare: 'flag',
+  granularity: 'any',
+  arena: 'any',
+  signal: 'signal',
+});
+
 /**
  * Finds out what has to move, without moving it. From allocation alone (a full copy) everything that does
  * not read as zero is `data`; with contexts or bitmaps (an incremental copy) only what is dirty counts, and
@@ -55,6 +68,7 @@ export interface PlanOptions extends PlanScope {
  *   the connection is lost, because that is no answer.
  */
 export async function plan(options: PlanOptions): Promise<Plan> {
+  checkPlanOptions('plan', options);
   const scope = checkScope(options);
   const { source, sourceFormat, forceShare, signal } = options;
   if (source instanceof Device) return await planDevice(source, scope, options);

@@ -1,9 +1,11 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { Device, type ImageFormat } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { closeAfter } from './close-after.js';
 import type { DeviceSource } from './options.js';
+import { A_DEVICE } from './options.js';
 import { checkScope } from './plan-scope.js';
 import { openForPlan, walkPlan } from './plan-walk.js';
 
@@ -28,6 +30,16 @@ export interface PopulateOptions {
   onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
 
+const checkPopulateOptions = optionCheck<PopulateOptions>({
+  sources: { needed: `a list; each is ${A_DEVICE}` },
+  targets: { needed: 'a list of Bitmaps' },
+  sourceFormat: 'any',
+  forceShare: 'flag',
+  mode: 'any',
+  signal: 'signal',
+  onProgress: 'callback',
+});
+
 /** Between two moments of progress. */
 const PROGRESS_MS = 100;
 
@@ -40,6 +52,7 @@ const PROGRESS_MS = 100;
  *   bitmap is not of the size of a source; else as {@link plan}.
  */
 export async function populate(options: PopulateOptions): Promise<string[]> {
+  checkPopulateOptions('populate', options);
   const { sources, sourceFormat, forceShare, targets, mode = 'full', signal } = options;
   if (mode !== 'full' && mode !== 'top') {
     throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);

@@ -1,9 +1,12 @@
 /** Hands out the extents of a plan one by one, with their bytes, to a product that writes a format of its own. */
+
 import type { Bitmap } from '../bitmap/index.js';
 import { Device, type ImageFormat, openDevice } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import { Arena, type ArenaBlock } from '../wasm/index.js';
 import type { DeviceSource } from './options.js';
+import { A_DEVICE } from './options.js';
 import type { Plan } from './plan.js';
 import type { Range } from './status-walk.js';
 import { checkTransfer, defaultRequestSize, REQUESTS } from './transfer.js';
@@ -19,6 +22,13 @@ export interface ReadExtentsOptions {
   /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
 }
+
+const checkReadOptions = optionCheck<ReadExtentsOptions>({
+  sourceFormat: 'any',
+  requests: 'any',
+  requestSize: 'any',
+  signal: 'signal',
+});
 
 /** A piece of a plan. */
 export interface PlannedExtent {
@@ -61,6 +71,9 @@ export function readExtents(
   plan: Pick<Plan, 'data' | 'zero'>,
   options: ReadExtentsOptions = {},
 ): AsyncGenerator<PlannedExtent, void, void> {
+  checkGiven('readExtents', 'source', source, A_DEVICE);
+  checkGiven('readExtents', 'plan', plan, 'what plan() has made of the source');
+  checkReadOptions('readExtents', options);
   checkTransfer(options);
   return walk(source, plan, options);
 }

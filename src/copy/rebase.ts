@@ -1,6 +1,7 @@
 import { dirname, resolve } from 'node:path';
 import {
   type BackingName,
+  checkBacking,
   type Device,
   type DeviceDescription,
   dataFileOf,
@@ -14,6 +15,7 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { samePlaceAmong } from '../files/index.js';
+import { optionCheck } from '../util/index.js';
 import { closeAfter } from './close-after.js';
 import { differences } from './differences.js';
 import { filesOf } from './files-of.js';
@@ -42,6 +44,22 @@ export interface RebaseOptions {
   signal?: AbortSignal | undefined;
   /** Told about ten times a second how much of the disk has been gone through. */
   onProgress?(progress: RebaseProgress): void;
+}
+
+const checkAllOfRebase = optionCheck<RebaseOptions>({
+  image: { needed: 'the path or the description of a qcow2 file' },
+  backing: { needed: 'its filename and format, or null for none' },
+  format: 'any',
+  unsafe: 'flag',
+  snapshotsToo: 'flag',
+  signal: 'signal',
+  onProgress: 'callback',
+});
+
+function checkRebaseOptions(owner: string, options: RebaseOptions): void {
+  checkAllOfRebase(owner, options);
+  const { backing } = options;
+  if (backing !== null) checkBacking(`${owner}: backing`, backing);
 }
 
 /** How far a rebase is. */
@@ -73,6 +91,7 @@ export interface RebaseReport {
  * throw.
  */
 export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
+  checkRebaseOptions('rebase', options);
   const { image, format, backing, unsafe = false, snapshotsToo = false, signal } = options;
   if (snapshotsToo && !unsafe) {
     throw new TypeError('snapshotsToo is for unsafe: without it, snapshots are looked at anyway');

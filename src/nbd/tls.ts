@@ -8,7 +8,7 @@ import { X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { LacunaError } from '../errors/index.js';
-import { readSmallFile } from '../util/index.js';
+import { optionCheck, readSmallFile } from '../util/index.js';
 
 /** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
 export type NbdTls = NbdTlsX509 | NbdTlsPsk;
@@ -192,4 +192,31 @@ function secureOptions(given: SecureContextOptions, where = ''): SecureContextOp
     const advice = 'see that each is a PEM text, and that the key is that of the certificate';
     throw tlsFailure(`the certificates${where} cannot be used (${why}): ${advice}`, cause);
   }
+}
+
+const TLS_TYPE = { needed: "'x509' or 'psk'" } as const;
+const checkX509 = optionCheck<NbdTlsX509 & { mode?: string }>({
+  type: TLS_TYPE,
+  certificates: 'any',
+  ca: 'any',
+  cert: 'any',
+  key: 'any',
+  hostname: 'any',
+  'verify-peer': 'flag',
+  mode: 'any',
+});
+const checkPsk = optionCheck<NbdTlsPsk & { mode?: string }>({
+  type: TLS_TYPE,
+  username: 'any',
+  'psk-file': 'any',
+  key: 'any',
+  mode: 'any',
+});
+
+/** Throws unless what is said of TLS has the keys of its type, and no others. */
+export function checkTlsKeys(owner: string, tls: { type?: unknown } | undefined): void {
+  if (tls === undefined) return;
+  if (tls.type === 'x509') checkX509(owner, tls as NbdTlsX509);
+  else if (tls.type === 'psk') checkPsk(owner, tls as NbdTlsPsk);
+  else throw new TypeError(`${owner} needs a type: 'x509' or 'psk'`);
 }

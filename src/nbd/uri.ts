@@ -1,4 +1,5 @@
 import { LacunaError } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import type { NbdTls } from './tls.js';
 import { decodeUriText, invalidUri, readParameters, type UriParameters } from './uri-parameters.js';
 
@@ -26,6 +27,8 @@ export interface NbdUriOptions {
   readonly localFiles?: boolean;
 }
 
+const checkUriOptions = optionCheck<NbdUriOptions>({ localFiles: 'flag' });
+
 const DEFAULT_PORT = 10809;
 
 /**
@@ -39,6 +42,8 @@ const DEFAULT_PORT = 10809;
  * @throws LacunaError ERR_NBD_UNSUPPORTED for what Node cannot do: VM sockets and anonymous TLS.
  */
 export function parseNbdUri(uri: string, options: NbdUriOptions = {}): NbdLocation {
+  checkGiven('parseNbdUri', 'uri', uri, 'such as nbd://HOST/EXPORT');
+  checkUriOptions('parseNbdUri', options);
   const match = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)([^?#]*)(?:\?([^#]*))?$/i.exec(uri);
   if (match === null) throw invalidUri(uri, 'it must look like nbd://HOST[:PORT]/EXPORT');
   const [, scheme, whole, path, query] = match;
@@ -69,6 +74,7 @@ export function parseNbdUri(uri: string, options: NbdUriOptions = {}): NbdLocati
  * certificates and where their files are, which are nobody else's concern.
  */
 export function formatNbdUri(server: NbdServerAddress, exportName = '', tls?: NbdTls): string {
+  checkAddressKeys('formatNbdUri', server);
   const scheme = tls === undefined ? 'nbd' : 'nbds';
   const user = tls?.type === 'psk' && tls.username ? `${encode(tls.username, '%2F')}@` : '';
   const query = tls === undefined ? [] : tlsParameters(tls);
@@ -112,4 +118,25 @@ function inetAddress(uri: string, authority: string, { socket }: UriParameters):
   if (port < 1 || port > 65535) throw invalidUri(uri, `${digits} is not a port`);
   const host = decodeUriText(uri, ipv6 ?? name) || 'localhost';
   return { type: 'inet', host, port };
+}
+
+export const AN_ADDRESS = "{ type: 'unix', path } or { type: 'inet', host, port }";
+
+type Unix = Extract<NbdServerAddress, { type: 'unix' }>;
+type Inet = Extract<NbdServerAddress, { type: 'inet' }>;
+
+const TYPE = { needed: "'unix' or 'inet'" } as const;
+const checkUnix = optionCheck<Unix>({ type: TYPE, path: { needed: 'of a Unix socket' } });
+const checkInet = optionCheck<Inet>({
+  type: TYPE,
+  host: { needed: 'a name or an address' },
+  port: { needed: 'a number' },
+});
+
+/** Throws unless an address has the keys of its type, and no others. */
+export function checkAddressKeys(owner: string, address: NbdServerAddress): void {
+  const { type } = (address ?? {}) as { type?: unknown };
+  if (type === 'unix') checkUnix(owner, address as Unix);
+  else if (type === 'inet') checkInet(owner, address as Inet);
+  else throw new TypeError(`${owner} needs an address: ${AN_ADDRESS}`);
 }

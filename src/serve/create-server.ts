@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { DeviceDescription } from '../block/index.js';
 import { checkCount, guarded, NbdServer } from '../nbd/server/index.js';
+import { optionCheck } from '../util/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
 import type { ServedDevice, ServeOptions } from './options.js';
 import { counterCells, countersOf } from './shared-counters.js';
@@ -16,17 +17,19 @@ const MOST_THREADS = 7;
  * @throws TypeError or RangeError when the options are not valid.
  */
 export async function createServer(options: ServeOptions): Promise<NbdServer> {
-  const { threads = Math.min(MOST_THREADS, availableParallelism() - 1) } = options;
+  checkServeOptions('createServer', options);
+  if (!Array.isArray(options.exports)) throw new TypeError('createServer: exports must be a list');
+  const { threads = Math.min(MOST_THREADS, availableParallelism() - 1), ...serving } = options;
   checkCount('threads', threads, 0, 1024);
-  if (threads === 0 || !options.exports.every(isAlikeEverywhere)) return new NbdServer(options);
+  if (threads === 0 || !options.exports.every(isAlikeEverywhere)) return new NbdServer(serving);
   const copyDescriptor = await descriptorCopier();
-  if (copyDescriptor === undefined) return new NbdServer(options);
+  if (copyDescriptor === undefined) return new NbdServer(serving);
   const work = workOf(options);
   const onDeviceError = guarded(options.onDeviceError);
   const cells = counterCells(1 + threads);
   const common = { work, cells, copyDescriptor, onDeviceError };
   return new NbdServer(
-    options,
+    serving,
     (own, plan) =>
       // The first of all threads is the server's own.
       Array.from(
@@ -36,6 +39,19 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
     countersOf(cells, 0),
   );
 }
+
+const checkServeOptions = optionCheck<ServeOptions>({
+  exports: { needed: 'a list; each is { name, device }' },
+  threads: 'any',
+  tls: 'any',
+  maxConnections: 'any',
+  maxMemory: 'any',
+  handshakeTimeoutMs: 'any',
+  idleTimeoutMs: 'any',
+  limits: 'any',
+  onRefused: 'callback',
+  onDeviceError: 'callback',
+});
 
 /**
  * Whether every opening shows the same bytes. Of a device that is written some are in the memory of one opening alone,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { optionCheck } from '../util/index.js';
 
 /** What the contract asks of a bitmap; see Bitmap for what each means. */
 export interface BitmapUnderTest {
@@ -47,6 +48,10 @@ export interface ContractCase {
   run(): void;
 }
 
+const checkBitmapContract = optionCheck<BitmapContractOptions<BitmapUnderTest>>({
+  create: { needed: 'a function that makes a clean bitmap' },
+});
+
 const G = 65536;
 /** Ten granules and a half. */
 const SIZE = 10.5 * G;
@@ -58,6 +63,7 @@ const SIZE = 10.5 * G;
 export function bitmapContract<B extends BitmapUnderTest>(
   options: BitmapContractOptions<B>,
 ): ContractCase[] {
+  checkBitmapContract('bitmapContract', options as never);
   return Object.entries({ ...rounding, ...questions, ...algebra, ...wholes }).map(
     ([name, test]) => ({ name, run: () => runCase(options.create, test) }),
   );

@@ -3,13 +3,18 @@ import { byteTests } from './device/bytes.js';
 import { misuseTests } from './device/misuse.js';
 import { modelTests } from './device/model.js';
 import { statusTests } from './device/status.js';
-import type { DeviceContractOptions, DeviceTest } from './device/subject.js';
+import {
+  checkDeviceContract,
+  type DeviceContractOptions,
+  type DeviceTest,
+} from './device/subject.js';
 
 /**
  * The tests that every device must pass, whatever its driver, as a list for any test runner. Cases that write are
  * left out for a device that does not keep what is written; a read-only device passes the others.
  */
 export function deviceContract(options: DeviceContractOptions): ContractCase[] {
+  checkDeviceContract('deviceContract', options);
   const { keeps = true } = options;
   const tests = {
     ...misuseTests,

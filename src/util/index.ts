@@ -1,6 +1,13 @@
 export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
+export {
+  checkGiven,
+  checkKnown,
+  type OptionCheck,
+  type OptionKinds,
+  optionCheck,
+} from './options.js';
 export { readSmallFile } from './read-small-file.js';
 export { Serial } from './serial.js';
 export { parseSize, SIZE_LIMIT } from './size.js';

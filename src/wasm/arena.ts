@@ -1,4 +1,5 @@
 import { LacunaError } from '../errors/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import { ArenaBlock } from './block.js';
 import { type CompiledModule, engine, type SharedMemory } from './engine.js';
 import { type Instance, instantiate, type Pointer } from './kernels.js';
@@ -38,6 +39,8 @@ export interface ArenaOptions {
   variant?: KernelVariant;
 }
 
+const checkArenaOptions = optionCheck<ArenaOptions>({ maximumBytes: 'any', variant: 'any' });
+
 let processArena: Arena | undefined;
 
 /**
@@ -70,6 +73,7 @@ export class Arena {
    * @throws RangeError when `maximumBytes` is out of its range.
    */
   static create(options: ArenaOptions = {}): Arena {
+    checkArenaOptions('Arena.create', options);
     const { maximumBytes = MAXIMUM_BYTES, variant = preferredVariant() } = options;
     if (
       !Number.isSafeInteger(maximumBytes) ||
@@ -93,6 +97,7 @@ export class Arena {
    * @throws TypeError when `shared` is no arena of this version of Lacuna.
    */
   static attach(shared: SharedArena): Arena {
+    checkGiven('Arena.attach', 'shared', shared, "the property `shared` of another thread's arena");
     const instance = instantiate(shared.module, shared.memory);
     if (instance.kernels.isArena() === 0) {
       throw new TypeError(`no arena of layout ${instance.layout.version} is in this memory`);

@@ -1,5 +1,5 @@
 /** What people do to a copy that runs in a terminal: interrupt it, once or twice, pause it, and let it go on. */
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -143,6 +143,16 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
       /warning: .*must hold a rate.*stays as it was\n.*no limit from now on\n$/s,
     );
     expect(readFileSync(join(folder, 'x.raw')).every((byte) => byte === 1)).toBe(true);
+  });
+
+  test('refuses a pipe as a file of rates, and a pipe that becomes one is not waited for', async () => {
+    const pipe = join(folder, 'pipe');
+    spawnSync('mkfifo', [pipe]);
+    writeFileSync(join(folder, 'f.raw'), Buffer.alloc(2 ** 20, 1));
+    const ends = [join(folder, 'f.raw'), join(folder, 'y.raw')];
+    const refused = await runCli(['copy', '--rate-file', pipe, ...ends]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain(`--rate-file ${pipe} is a pipe`);
   });
 
   test('waits for somebody to mend what failed, where that is its policy', async () => {

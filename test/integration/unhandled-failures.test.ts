@@ -25,7 +25,7 @@ describe('a failure that nobody hears of', () => {
     ['copyFromStream', "copyFromStream(process.stdin, '/nowhere/copy.raw');"],
     ['copyToStream', "copyToStream('/nowhere/disk.raw', process.stdout);"],
     ['compare', "compare({ a: '/nowhere/a.raw', b: '/nowhere/b.raw' });"],
-    ['plan', 'plan(bad);'],
+    ['plan', 'plan({ source: bad.source });'],
     ['digest', "digest('/nowhere/disk.raw');"],
     ['commit', "commit({ top: '/nowhere/disk.qcow2' });"],
     ['rebase', "rebase({ image: '/nowhere/disk.qcow2', backing: null });"],

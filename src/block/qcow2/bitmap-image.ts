@@ -1,6 +1,8 @@
 import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import { A_SOURCE } from '../argument-texts.js';
 import type { DeviceDescription } from '../description.js';
 import { checkDescription } from '../description-check.js';
 import { Device } from '../device.js';
@@ -23,6 +25,14 @@ export interface BitmapImageOptions
   /** Where bits are loaded to; default the arena of this thread. */
   readonly arena?: Arena;
 }
+
+const checkBitmapImageOptions = optionCheck<BitmapImageOptions>({
+  writable: 'flag',
+  forceShare: 'flag',
+  format: 'any',
+  signal: 'signal',
+  arena: 'any',
+});
 
 /**
  * The bitmaps that a qcow2 image at rest keeps, to be looked at and changed. Only the image's own file is opened; no
@@ -139,6 +149,8 @@ export async function openBitmaps(
   source: string | DeviceDescription,
   options: BitmapImageOptions = {},
 ): Promise<BitmapImage> {
+  checkGiven('openBitmaps', 'source', source, A_SOURCE);
+  checkBitmapImageOptions('openBitmaps', options);
   const { format, writable = false } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const description = checkDescription(given);

@@ -4,7 +4,7 @@ import {
   MIN_CLUSTER_BITS,
   MIN_EXTENDED_CLUSTER_BITS,
 } from '../../qcow2/index.js';
-import { isPowerOfTwo } from '../../util/index.js';
+import { isPowerOfTwo, optionCheck } from '../../util/index.js';
 
 /**
  * How much of a new image is laid out at once: `metadata` maps every cluster, `falloc` reserves its space as well, and
@@ -48,6 +48,29 @@ export interface Qcow2Options {
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
 }
+
+export const checkQcow2Options = optionCheck<Qcow2Options>({
+  size: { needed: 'bytes of the disk' },
+  clusterSize: 'any',
+  version: 'any',
+  refcountBits: 'any',
+  extendedL2: 'flag',
+  compressionType: 'any',
+  preallocation: 'any',
+  backing: 'any',
+  dataFile: 'any',
+  dataFileMade: 'flag',
+  dataFileRaw: 'flag',
+  lazyRefcounts: 'flag',
+  exclusive: 'flag',
+  mode: 'any',
+  inode: 'any',
+});
+
+export const checkBacking = optionCheck<NonNullable<Qcow2Options['backing']>>({
+  filename: { needed: 'the name of the backing file, as it shall stand in the image' },
+  format: { needed: 'the format of the backing file, which is never guessed' },
+});
 
 /** Options with every default in its place. */
 export type CheckedOptions = Required<Omit<Qcow2Options, 'backing' | 'dataFile' | 'inode'>> &

@@ -24,11 +24,18 @@ import {
   writeMapped,
   writeRefcountTableEntry,
 } from '../../qcow2/index.js';
-import { alignUp, Turns } from '../../util/index.js';
+import { alignUp, checkGiven, Turns } from '../../util/index.js';
+import { A_PATH } from '../argument-texts.js';
 import { Device } from '../device.js';
 import { FileDriver } from '../file.js';
 import { createRawFile } from '../raw-file.js';
-import { type CheckedOptions, checkOptions, type Qcow2Options } from './create-options.js';
+import {
+  type CheckedOptions,
+  checkBacking,
+  checkOptions,
+  checkQcow2Options,
+  type Qcow2Options,
+} from './create-options.js';
 import { filesBelow } from './files-below.js';
 import { GatheredWrites } from './gathered-writes.js';
 import { identityOf } from './named-file.js';
@@ -68,6 +75,9 @@ interface Plan {
  * fit into a cluster.
  */
 export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
+  checkGiven('createQcow2', 'filename', filename, A_PATH);
+  checkQcow2Options('createQcow2', given);
+  if (given.backing !== undefined) checkBacking('createQcow2: backing', given.backing);
   const options = checkOptions(given);
   await create(filename, options, options.preallocation === 'off' ? NONE : allOf(options));
 }

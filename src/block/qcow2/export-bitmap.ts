@@ -2,6 +2,8 @@ import { lstatSync } from 'node:fs';
 import { Bitmap } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError, Replacement, syncFolder } from '../../files/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import { A_PATH } from '../argument-texts.js';
 import { guardImage } from '../image-locks.js';
 import { openBitmaps } from './bitmap-image.js';
 import { createQcow2 } from './create.js';
@@ -15,6 +17,12 @@ export interface ExportBitmapOptions {
   /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
   readonly exclusive?: boolean;
 }
+
+const checkExportBitmapOptions = optionCheck<ExportBitmapOptions>({
+  bitmap: { needed: 'the Bitmap that is written' },
+  name: { needed: 'what the bitmap is called in the image' },
+  exclusive: 'flag',
+});
 
 /**
  * Makes a small qcow2 image that holds no data, only a bitmap. This is how bits get into a running QEMU: it opens the
@@ -31,10 +39,10 @@ export interface ExportBitmapOptions {
  *
  * @throws LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED, ERR_FILE_CHANGED; ERR_QCOW2_UNSUPPORTED where the bits take more than 512 MiB.
  */
-export async function exportBitmap(
-  filename: string,
-  { bitmap, name, exclusive }: ExportBitmapOptions,
-): Promise<void> {
+export async function exportBitmap(filename: string, options: ExportBitmapOptions): Promise<void> {
+  checkGiven('exportBitmap', 'filename', filename, A_PATH);
+  checkExportBitmapOptions('exportBitmap', options);
+  const { bitmap, name, exclusive } = options;
   if (!(bitmap instanceof Bitmap)) throw new TypeError(`bitmap must be a Bitmap, not ${bitmap}`);
   const made = begin(filename, exclusive);
   const unguard = made.replaces ? await guard(made) : () => {};

@@ -1,6 +1,8 @@
 import type { ExtentList } from '../../extent/index.js';
+import { optionCheck } from '../../util/index.js';
 import type { NbdTls } from '../tls.js';
 import type { NbdServerAddress } from '../uri.js';
+import { AN_ADDRESS } from '../uri.js';
 
 /** Whom to connect to, and the limits of waiting. */
 export interface NbdConnectOptions {
@@ -102,3 +104,25 @@ export interface NbdRequests {
   /** Waits for what is in flight, says goodbye and closes; safe to call more than once. */
   close(): Promise<void>;
 }
+
+const QUERY = { tls: 'any', connectTimeoutMs: 'any', signal: 'signal' } as const;
+
+/** What {@link NbdConnectOptions} has. */
+export const CONNECT = {
+  ...QUERY,
+  server: { needed: AN_ADDRESS },
+  export: 'any',
+  contexts: 'any',
+  allocation: 'flag',
+  extendedHeaders: 'flag',
+  requestTimeoutMs: 'any',
+} as const;
+
+export const checkConnectOptions = optionCheck<NbdConnectOptions>(CONNECT);
+
+export const checkQueryOptions = optionCheck<NbdQueryOptions>(QUERY);
+
+export const checkInfoOptions = optionCheck<NbdQueryOptions & { readonly export?: string }>({
+  ...QUERY,
+  export: 'any',
+});

@@ -1,7 +1,8 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
 import { afterWaiting } from '../../util/index.js';
-import { formatNbdUri, type NbdServerAddress } from '../uri.js';
+import { checkTlsKeys } from '../tls.js';
+import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { encodeText } from '../wire/text.js';
 import type {
@@ -14,6 +15,7 @@ import type {
   NbdWriteOptions,
   NbdZeroOptions,
 } from './client-options.js';
+import { checkConnectOptions, checkInfoOptions, checkQueryOptions } from './client-options.js';
 import { converse } from './converse.js';
 import { ExportProperties } from './export-properties.js';
 import { disconnected } from './failures.js';
@@ -72,7 +74,10 @@ export class NbdClient extends ExportProperties implements NbdRequests {
    * for an address or a limit that is none, or a name that cannot be sent.
    */
   static async connect(options: NbdConnectOptions): Promise<NbdClient> {
+    checkConnectOptions('NbdClient.connect', options);
     const { server, export: exportName = '', tls } = options;
+    checkAddressKeys('NbdClient.connect: server', server);
+    checkTlsKeys('NbdClient.connect: tls', tls);
     checkNames(exportName, options.contexts);
     const name = formatNbdUri(server, exportName, tls);
     const asked = new Set(options.contexts);
@@ -98,6 +103,8 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     server: NbdServerAddress,
     options: NbdQueryOptions = {},
   ): Promise<ListedExport[]> {
+    checkAddressKeys('NbdClient.list', server);
+    checkQueryOptions('NbdClient.list', options);
     const conversation = listExports({ tls: options.tls !== undefined });
     return converse(conversation, { ...options, server }, (transport, found) => {
       transport.destroy(disconnected('all is said'));
@@ -110,6 +117,8 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     server: NbdServerAddress,
     options: NbdQueryOptions & { readonly export?: string } = {},
   ): Promise<ExportInformation> {
+    checkAddressKeys('NbdClient.info', server);
+    checkInfoOptions('NbdClient.info', options);
     const { export: exportName = '', tls } = options;
     checkNames(exportName);
     const name = formatNbdUri(server, exportName, tls);

@@ -1,5 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { abortedError } from '../../errors/index.js';
+import { checkGiven } from '../../util/index.js';
+import { AN_ADDRESS } from '../uri.js';
 import { NbdClient } from './client.js';
 import type { NbdConnectOptions } from './client-options.js';
 import { backoff, mayConnectLater } from './reconnect-rules.js';
@@ -15,6 +17,7 @@ export async function connectPatiently(
   limitMs: number,
 ): Promise<NbdClient> {
   if (limitMs === 0) return NbdClient.connect(options);
+  checkGiven('connectPatiently', 'server', options?.server, AN_ADDRESS);
   let leftMs = limitMs;
   const { connectTimeoutMs = Number.POSITIVE_INFINITY, signal } = options;
   for (const delayMs of backoff()) {

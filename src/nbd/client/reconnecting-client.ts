@@ -1,6 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import { orAborted } from '../../util/index.js';
+import { optionCheck, orAborted } from '../../util/index.js';
 import type { NbdClient } from './client.js';
 import type {
   NbdConnectOptions,
@@ -11,6 +11,7 @@ import type {
   NbdWriteOptions,
   NbdZeroOptions,
 } from './client-options.js';
+import { CONNECT } from './client-options.js';
 import { connectPatiently } from './connect-patiently.js';
 import { Durability } from './durability.js';
 import { ExportProperties } from './export-properties.js';
@@ -25,6 +26,12 @@ export interface NbdReconnectOptions extends NbdConnectOptions {
   /** How long opening is tried again. Default 0: once. */
   readonly openTimeoutMs?: number;
 }
+
+const checkReconnectOptions = optionCheck<NbdReconnectOptions>({
+  ...CONNECT,
+  reconnectDelayMs: { needed: 'how long requests wait for a lost connection, in milliseconds' },
+  openTimeoutMs: 'any',
+});
 
 /** A request that costs the connection so often is more likely the cause than a victim. */
 const MOST_LOSSES = 8;
@@ -68,10 +75,11 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
    * @throws what `NbdClient.connect` throws, when the time to open has passed.
    */
   static async connect(options: NbdReconnectOptions): Promise<ReconnectingClient> {
-    const { reconnectDelayMs, openTimeoutMs = 0 } = options;
+    checkReconnectOptions('ReconnectingClient.connect', options);
+    const { reconnectDelayMs, openTimeoutMs = 0, ...toConnect } = options;
     checkTimeLimit('reconnectDelayMs', reconnectDelayMs);
     checkTimeLimit('openTimeoutMs', openTimeoutMs);
-    const client = await connectPatiently(options, openTimeoutMs);
+    const client = await connectPatiently(toConnect, openTimeoutMs);
     return new ReconnectingClient(client, options);
   }
 
@@ -194,7 +202,8 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
   async #reconnect(reason: LacunaError): Promise<NbdClient> {
     try {
       if (this.#closing !== undefined) throw reason;
-      const client = await connectPatiently(this.#options, this.#options.reconnectDelayMs);
+      const { reconnectDelayMs, openTimeoutMs, ...toConnect } = this.#options;
+      const client = await connectPatiently(toConnect, reconnectDelayMs);
       await this.#checkSame(client);
       if (this.#closing === undefined) {
         this.#client = client;

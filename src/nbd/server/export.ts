@@ -1,4 +1,5 @@
 import type { ExtentList } from '../../extent/index.js';
+import { optionCheck } from '../../util/index.js';
 
 /**
  * What a server serves: the part of a device that NBD can ask for. Every `Device` is one. Requests may have
@@ -89,3 +90,11 @@ export interface NbdExportOptions {
   /** Bitmaps by name, served as `qemu:dirty-bitmap:NAME`. */
   readonly bitmaps?: Readonly<Record<string, NbdExportBitmap>>;
 }
+
+export const checkExportOptions = optionCheck<NbdExportOptions>({
+  name: { needed: "what clients ask for; '' is the export of clients that name none" },
+  device: { needed: 'what is served: an open Device, or an object with its methods' },
+  description: 'any',
+  readOnly: 'flag',
+  bitmaps: 'any',
+});

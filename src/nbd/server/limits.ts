@@ -1,4 +1,4 @@
-import { LONGEST_TIMER_MS } from '../../util/index.js';
+import { LONGEST_TIMER_MS, optionCheck } from '../../util/index.js';
 import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/constants.js';
 
 const MiB = 1024 * 1024;
@@ -15,6 +15,13 @@ export interface NbdServerLimits {
   readonly maxExtents: number;
 }
 
+const checkServerLimits = optionCheck<Partial<NbdServerLimits>>({
+  maxRequests: 'any',
+  maxBytes: 'any',
+  maxPayload: 'any',
+  maxExtents: 'any',
+});
+
 const DEFAULTS: NbdServerLimits = {
   maxRequests: 128,
   maxBytes: 16 * MiB,
@@ -24,6 +31,7 @@ const DEFAULTS: NbdServerLimits = {
 
 /** @throws RangeError when a limit is none. */
 export function resolveLimits(given: Partial<NbdServerLimits> = {}): NbdServerLimits {
+  checkServerLimits('NbdServer: limits', given);
   const limits = { ...DEFAULTS, ...given };
   const check = (key: keyof NbdServerLimits, least: number, most: number) =>
     checkCount(`limits.${key}`, limits[key], least, most);

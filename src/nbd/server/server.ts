@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
-import { afterWaiting } from '../../util/index.js';
+import { afterWaiting, optionCheck } from '../../util/index.js';
 import { checkListenAddress, type NbdListenAddress } from '../server-address.js';
-import { checkServerTls, type NbdServerTls } from '../tls.js';
-import { formatNbdUri, type NbdServerAddress } from '../uri.js';
+import { checkServerTls, checkTlsKeys, type NbdServerTls } from '../tls.js';
+import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../uri.js';
 import { ended } from './failures.js';
 import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkCount, checkWait } from './limits.js';
@@ -33,6 +33,18 @@ export interface NbdServerOptions extends NbdServiceOptions {
   readonly onRefused?: (error: LacunaError) => void;
 }
 
+const checkServerOptions = optionCheck<NbdServerOptions>({
+  exports: { needed: 'a list; each is { name, device }' },
+  tls: 'any',
+  maxConnections: 'any',
+  maxMemory: 'any',
+  handshakeTimeoutMs: 'any',
+  idleTimeoutMs: 'any',
+  limits: 'any',
+  onRefused: 'callback',
+  onDeviceError: 'callback',
+});
+
 /**
  * Who serves clients beside the thread of the server, whose own service and budget of memory are given: a client goes to
  * the host with the fewest.
@@ -44,6 +56,8 @@ export interface NbdServerCloseOptions {
   /** What is in flight is answered for so long; then connections are cut. Default 10 s. */
   readonly timeoutMs?: number;
 }
+
+const checkCloseOptions = optionCheck<NbdServerCloseOptions>({ timeoutMs: 'any' });
 
 const MAX_CONNECTIONS = 100;
 /** Memory and file descriptors of clients that have not shown yet that they mean it. */
@@ -79,7 +93,9 @@ export class NbdServer implements AsyncDisposable {
   /** @internal */
   constructor(options: NbdServerOptions, others?: MakeHosts, counters?: BudgetCounters);
   constructor(options: NbdServerOptions, others: MakeHosts = () => [], counters?: BudgetCounters) {
+    checkServerOptions('NbdServer', options);
     const { tls, maxConnections = MAX_CONNECTIONS } = options;
+    checkTlsKeys('NbdServer: tls', tls);
     if (tls !== undefined) checkServerTls(tls);
     this.#tls = tls;
     this.#maxConnections = checkCount('maxConnections', maxConnections, 1, 2 ** 31);
@@ -125,6 +141,7 @@ export class NbdServer implements AsyncDisposable {
   async listen(address: NbdListenAddress): Promise<NbdServerAddress | undefined>;
   async listen(address: NbdListenAddress): Promise<NbdServerAddress | undefined> {
     if (this.#started || this.#closing !== undefined) throw new TypeError('a server listens once');
+    if (address?.type !== 'fd') checkAddressKeys('listen', address);
     checkListenAddress(address);
     this.#started = true;
     const keys = this.#tls && (await readKeys(this.#tls));
@@ -174,7 +191,9 @@ export class NbdServer implements AsyncDisposable {
    *
    * @throws RangeError when the timeout is none.
    */
-  async close({ timeoutMs = CLOSE_TIMEOUT_MS }: NbdServerCloseOptions = {}): Promise<void> {
+  async close(options: NbdServerCloseOptions = {}): Promise<void> {
+    checkCloseOptions('close', options);
+    const { timeoutMs = CLOSE_TIMEOUT_MS } = options;
     checkWait('timeoutMs', timeoutMs);
     this.#closing ??= this.#shut(timeoutMs);
     return this.#closing;

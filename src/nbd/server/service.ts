@@ -3,6 +3,7 @@ import type { Offer } from './agreement.js';
 import { BufferPool } from './buffer-pool.js';
 import { type ConnectionOptions, ServerConnection } from './connection.js';
 import type { NbdExportOptions } from './export.js';
+import { checkExportOptions } from './export.js';
 import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkWait, type NbdServerLimits, resolveLimits } from './limits.js';
 import type { MemoryBudget } from './memory-budget.js';
@@ -81,7 +82,9 @@ function servedExports(
   maxPayload: number,
 ): ReadonlyMap<string, ServedExport> {
   const served = new Map<string, ServedExport>();
-  for (const options of exports) {
+  if (!Array.isArray(exports)) throw new TypeError('NbdServer: exports must be a list');
+  for (const [i, options] of exports.entries()) {
+    checkExportOptions(`NbdServer: exports[${i}]`, options);
     if (served.has(options.name))
       throw new TypeError(`two exports have the name "${options.name}"`);
     served.set(options.name, new ServedExport(options, maxPayload));

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Device } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import { optionCheck } from '../../util/index.js';
 
 /** A device to test, and how to get rid of it. */
 export interface Subject {
@@ -21,6 +22,13 @@ export interface DeviceContractOptions {
   /** Seed of the random cases. */
   readonly seed?: number;
 }
+
+export const checkDeviceContract = optionCheck<DeviceContractOptions>({
+  open: { needed: 'a function that opens a device for one case' },
+  size: { needed: 'bytes of the device' },
+  keeps: 'flag',
+  seed: 'any',
+});
 
 export type DeviceTest = (device: Device, options: DeviceContractOptions) => Promise<void>;
 
