@@ -6,8 +6,10 @@ import {
   removeLeftover,
   statIfThere,
 } from '../files/index.js';
+import { checkGiven } from '../util/index.js';
 import { filesOf } from './files-of.js';
 import type { DeviceSource } from './options.js';
+import { A_DEVICE } from './options.js';
 import { dataFilesOf, describeDevice } from './participants.js';
 
 /** What was done about the unfinished files of a target. */
@@ -46,6 +48,7 @@ export function unfinishedWarning(filenames: readonly string[]): string[] {
  * @throws LacunaError ERR_DEVICE_OPEN, and what the system says.
  */
 export function cleanTarget(target: DeviceSource, format?: ImageFormat): CleanReport {
+  checkGiven('cleanTarget', 'target', target, A_DEVICE);
   const report: CleanReport = { removed: [], kept: [] };
   const description = describeDevice(target, format);
   const names = filesOf(description);

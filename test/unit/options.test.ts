@@ -58,6 +58,7 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   bitmapContract: (options) =>
     testing.bitmapContract({ create: () => ({}) as never, ...options } as never),
   resizeQcow2: null,
+  cleanTarget: null,
 };
 
 /** How each is called without anything that it needs; what needs nothing, or is made by others, is in the list below. */

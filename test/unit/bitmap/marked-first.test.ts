@@ -170,7 +170,7 @@ describe('a stored bitmap of an image', () => {
 
   it('must be marked by its caller where the file takes time, and cannot be added to before', async () => {
     const disk = new PowerCutDisk(readFileSync(await newImage()));
-    const driver = { ...disk.driver(), writeNow: undefined };
+    const driver = Object.defineProperty(disk.driver(), 'writeNow', { value: undefined });
     const image = await BitmapImage.open(new Device(driver), { writable: true });
     const add = () => image.bitmaps.merge('off', [dirt(7)]);
     assert.throws(add, hasCode('ERR_BITMAP_BUSY'));
