@@ -81,7 +81,7 @@ test.each([
 });
 
 test('a copy of a stream that has not begun yet says what it waits to do', async () => {
-  const { code, stderr } = await runCli(['copy', '-', join(folder, 'x.raw')], {
+  const { code, stderr } = await runCli(['copy', '-', join(folder, 'of-stream.raw')], {
     env: preload(`require('node:fs').writeSync(2, 'loaded\\n')`),
     started(child) {
       child.stderr?.once('data', () => {
