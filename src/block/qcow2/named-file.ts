@@ -1,6 +1,7 @@
 import { realpathSync, statSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
+import { describeRefusal } from '../../errors/refusal.js';
 import type { DeviceDescription } from '../description.js';
 
 /** A file that an image names. */
@@ -36,10 +37,15 @@ export function resolveNamed(named: string, naming: Naming): string {
     throw refused(naming, named, `belongs to an image that is no file here: ${advice}`);
   }
   const path = resolve(dirname(image), named);
-  const real = realPath(path);
-  if (real === undefined) {
-    throw refused(naming, named, `is not there (${path}): bring it back, or say another ${what}`);
-  }
+  const real = reach(path, (errno) => {
+    if (errno === 'ENOENT')
+      return refused(
+        naming,
+        named,
+        `is not there (${path}): bring it back, or say another ${what}`,
+      );
+    return refused(naming, named, describeRefusal('cannot be reached', errno));
+  });
   if (!folders.some((folder) => isBelow(real, folder))) {
     const where = real === path ? real : `${path}, which is ${real}`;
     const advice = `if you trust the image, allow its folder with "backing-folders" (--backing-folder of the command), or say the file as "${key}"`;
@@ -79,6 +85,14 @@ export function realFolders(folders: readonly string[]): string[] {
 export function refused(naming: Naming, named: string, why: string): LacunaError {
   const message = `The ${naming.what} "${named}" of ${naming.name} ${why}`;
   return new LacunaError('ERR_IMAGE_CHAIN', message, { device: naming.name });
+}
+
+function reach(path: string, refuse: (errno: string) => LacunaError): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    throw refuse((error as NodeJS.ErrnoException).code ?? String(error));
+  }
 }
 
 function realPath(path: string): string | undefined {
