@@ -1,6 +1,6 @@
 /** What to do when the system refuses something about a file. */
 const ADVICE: Readonly<Record<string, string>> = {
-  EACCES: 'allow this user to, or run as one who may',
+  EACCES: 'permission denied: allow this user to, or run as one who may',
   EBUSY: 'it is mounted, or in use otherwise: see who uses it, or name another',
   EDQUOT: 'the quota is used up: raise it or free space, then go on',
   EFBIG: 'the file system or a limit (ulimit -f) does not allow files this long',

@@ -44,7 +44,7 @@ export function resolveNamed(named: string, naming: Naming): string {
         named,
         `is not there (${path}): bring it back, or say another ${what}`,
       );
-    return refused(naming, named, describeRefusal('cannot be reached', errno));
+    return refused(naming, named, describeRefusal('cannot be reached', errno), errno);
   });
   if (!folders.some((folder) => isBelow(real, folder))) {
     const where = real === path ? real : `${path}, which is ${real}`;
@@ -82,9 +82,10 @@ export function realFolders(folders: readonly string[]): string[] {
   return folders.map((folder) => realPath(resolve(folder)) ?? resolve(folder));
 }
 
-export function refused(naming: Naming, named: string, why: string): LacunaError {
+export function refused(naming: Naming, named: string, why: string, errno?: string): LacunaError {
   const message = `The ${naming.what} "${named}" of ${naming.name} ${why}`;
-  return new LacunaError('ERR_IMAGE_CHAIN', message, { device: naming.name });
+  const context = { device: naming.name, ...(errno !== undefined && { errno }) };
+  return new LacunaError('ERR_IMAGE_CHAIN', message, context);
 }
 
 function reach(path: string, refuse: (errno: string) => LacunaError): string {
