@@ -411,6 +411,6 @@ function missing(path: string): LacunaError {
 /** Nothing that is no file is ever advised to be removed. */
 function noFile(path: string, stat: fs.Stats): unknown {
   if (stat.isDirectory()) return fileFailure('open', path, { code: 'EISDIR' });
-  const message = `${path} is no regular file, and so no file of bitmaps: name another`;
+  const message = `${path} is not a regular file, and so not a file of bitmaps: name another`;
   return new LacunaError('ERR_BITMAP_CORRUPT', message, { device: path });
 }

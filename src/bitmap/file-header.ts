@@ -104,7 +104,7 @@ function encodeEntry(bytes: Buffer, at: number, entry: HeadEntry): number {
 
 /** The length of the head that begins with these {@link PREFIX_BYTES}. */
 export function readPrefix(prefix: Buffer, path: string): number {
-  if (prefix.toString('latin1', 0, 8) !== MAGIC) throw corrupt(path, 'it is no file of bitmaps');
+  if (prefix.toString('latin1', 0, 8) !== MAGIC) throw corrupt(path, 'it is not a file of bitmaps');
   const version = prefix.readUInt32LE(8);
   if (version !== VERSION) {
     throw corrupt(path, `it has version ${version}, but only version ${VERSION} is known here`);

@@ -135,17 +135,17 @@ const STREAM = /^\/(dev\/(stdin|stdout|stderr|fd\/\d+)|proc\/(self|\d+)\/fd\/\d+
 /** Device numbers of Linux: the memory devices have the major number 1. */
 const [NULL, ZERO] = [0x103, 0x105];
 
-/** What is no disk, and what may be meant instead. */
+/** What is not a disk, and what may be meant instead. */
 function whatElse(filename: string, stat: fs.Stats): string {
   if (stat.isSocket()) {
     return `it is a socket: the disk of an NBD server that listens there is nbd+unix:///?socket=${encodeURI(filename)}`;
   }
   const isNull = stat.isCharacterDevice() && (stat.rdev === NULL || stat.rdev === ZERO);
   if (isNull) {
-    return 'it is no disk: null: is one that reads as zero and forgets what is written, and has a size in {"driver":"null","size":...}';
+    return 'it is not a disk; null: is one that reads as zero and forgets what is written ({"driver":"null","size":...} gives it a size)';
   }
   if (stat.isFIFO() || STREAM.test(filename)) {
-    return 'it is a stream and no disk: copy takes - for standard input as the source, and for standard output as the target';
+    return 'it is a stream, not a disk: copy takes - for standard input as the source, and for standard output as the target';
   }
   return 'it is neither a regular file nor a block device';
 }

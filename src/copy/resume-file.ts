@@ -345,7 +345,7 @@ function ofOtherVersion(path: string): LacunaError {
 
 /** Nothing that is no file is ever advised to be deleted. */
 function noFile(path: string): LacunaError {
-  const message = `${path} is no regular file, and so no resume file: name another`;
+  const message = `${path} is not a regular file, and so not a resume file: name another`;
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path });
 }
 

@@ -117,7 +117,9 @@ export async function prepareTarget(
       : openFitting(fitted, source, signal);
   const device = await open().catch(async (error) => {
     if (isPartial(options)) refuseMissing(error);
-    throw (await isBelow(description, source)) ? belowSource(error) : error;
+    throw (await isBelow(description, source))
+      ? belowSource(error)
+      : toBeMadeOn(description, error);
   });
   try {
     // What it is made of is known now that it is open.
@@ -134,6 +136,17 @@ export async function prepareTarget(
     await device.close();
     throw error;
   }
+}
+
+/** Files are made as images; a device has to be one already. */
+function toBeMadeOn(description: DeviceDescription | undefined, error: unknown): unknown {
+  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') return error;
+  const { filename } = description.file;
+  const isNone = error instanceof LacunaError && error.offset === 0 && error.device === filename;
+  if (!isNone || error.code !== 'ERR_QCOW2_CORRUPT' || !statIfThere(filename)?.isBlockDevice())
+    return error;
+  const message = `${filename} is a device without a qcow2 image, and none is made on it: make it with "qemu-img create -f qcow2 ${filename} SIZE" first, or say that the target is raw (-f raw)`;
+  return new LacunaError(error.code, message, { device: filename, offset: 0, cause: error });
 }
 
 /** The file that a copy makes or replaces; undefined where it writes into what is there. */
@@ -286,12 +299,12 @@ function refuseMaking(
 
 function refuseImage(name: string): never {
   throw new TypeError(
-    `${name} is no qcow2 image, and the options are for one: say the format, or leave them out`,
+    `${name} is not a qcow2 image, and the options are for one: say the format, or leave them out`,
   );
 }
 
 function refuseBitmaps(name: string): never {
-  const message = `${name} is no qcow2 image that is made now, and only those get the bitmaps of the source: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
+  const message = `${name} is not a qcow2 image that is made now, and only those get the bitmaps of the source: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }
 

@@ -6,5 +6,5 @@ export function describeKind(stat: Stats | BigIntStats): string {
   if (stat.isFIFO()) return 'a named pipe (FIFO)';
   if (stat.isSocket()) return 'a socket';
   if (stat.isBlockDevice() || stat.isCharacterDevice()) return 'a device';
-  return 'no regular file';
+  return 'not a regular file';
 }

@@ -33,7 +33,7 @@ export function cutShort(
 
 /** What was said to be an image, or has the name of one, and does not begin as one. */
 export function noImage(path: string): LacunaError {
-  const message = `${path} is no qcow2 image, by its first bytes: check the path, or say that it is raw (-f raw)`;
+  const message = `${path} is not a qcow2 image, by its first bytes: check the path, or say that it is raw (-f raw)`;
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: path, offset: 0 });
 }
 

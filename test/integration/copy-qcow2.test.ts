@@ -345,8 +345,8 @@ describe('what cannot be', () => {
     [{ compress: true, image: { dataFile: 'd' } }, /cannot be compressed/],
     [{ compress: true, resume: join(folder, 'resume') }, /cannot be resumed/],
     [{ target: join(folder, 'x.raw'), compress: true }, /only qcow2 images/],
-    [{ target: join(folder, 'x.raw'), image: { version: 2 } }, /no qcow2 image/],
-    [{ target: 'null:', image: { version: 2 } }, /no qcow2 image/],
+    [{ target: join(folder, 'x.raw'), image: { version: 2 } }, /not a qcow2 image/],
+    [{ target: 'null:', image: { version: 2 } }, /not a qcow2 image/],
     [{ target: join(folder, 'x.raw'), preallocation: 'metadata' }, /preallocation must be/],
     [{ target: source, targetFormat: 'qcow2' }, /the source itself/],
   ])('is refused, and leaves nothing: %j', async (options, message) => {

@@ -144,17 +144,17 @@ test('messages name the flag that says the format of the device that they are ab
   ]);
   await runHere(['bitmap', 'add', 'q.qcow2', 'b0']);
   const cases: [string, RegExp][] = [
-    ['info -f qcow2 d.raw', /d.raw is no qcow2 image.*\(-f raw\)/],
-    ['copy -f qcow2 d.raw x.raw', /d.raw is no qcow2 image.*\(-f raw\)/],
-    ['copy --mode top -O qcow2 q.qcow2 d.raw', /d.raw is no qcow2 image.*\(-O raw\)/],
+    ['info -f qcow2 d.raw', /d.raw is not a qcow2 image.*\(-f raw\)/],
+    ['copy -f qcow2 d.raw x.raw', /d.raw is not a qcow2 image.*\(-f raw\)/],
+    ['copy --mode top -O qcow2 q.qcow2 d.raw', /d.raw is not a qcow2 image.*\(-O raw\)/],
     ['copy --json --mode top -O qcow2 q.qcow2 d.raw', /"message":"[^"]*\(-O raw\).*\(-O raw\)/s],
-    ['compare -f qcow2 d.raw q.qcow2', /d.raw is no qcow2 image.*\(-f raw\)/],
-    ['compare -F qcow2 q.qcow2 d.raw', /d.raw is no qcow2 image.*\(-F raw\)/],
-    ['bitmap merge q.qcow2 b0 b1 -b d.raw -F qcow2', /d.raw is no qcow2 image.*\(-F raw\)/],
+    ['compare -f qcow2 d.raw q.qcow2', /d.raw is not a qcow2 image.*\(-f raw\)/],
+    ['compare -F qcow2 q.qcow2 d.raw', /d.raw is not a qcow2 image.*\(-F raw\)/],
+    ['bitmap merge q.qcow2 b0 b1 -b d.raw -F qcow2', /d.raw is not a qcow2 image.*\(-F raw\)/],
     ['bitmap merge -b d.raw q.qcow2 b0 b1', /d.raw keeps no bitmaps.*\(-F qcow2\)/],
     [
       'info over.qcow2',
-      /backing file "d.raw" of \S+over.qcow2 is no qcow2 image.*rebase -u -F raw/,
+      /backing file "d.raw" of \S+over.qcow2 is not a qcow2 image.*rebase -u -F raw/,
     ],
   ];
   for (const [line, said] of cases) {
