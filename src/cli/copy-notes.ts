@@ -62,6 +62,8 @@ const FULL = new Set(['ENOSPC', 'EDQUOT']);
 /** Says what needs no room for two files, where there is one that would be replaced. */
 export function noteNoRoom(target: string, error: unknown, shell: Pick<Shell, 'note'>): void {
   if (!(error instanceof LacunaError) || !FULL.has(error.errno ?? '')) return;
+  // Not of a resume file or a digest, which may lie elsewhere.
+  if (error.code !== 'ERR_DEVICE_IO') return;
   if (!statSync(target, { throwIfNoEntry: false })?.isFile()) return;
   shell.note(
     `lacuna: ${target} is there until the copy is whole; with --in-place it is written over, which needs no room for two\n`,

@@ -110,7 +110,8 @@ export function newImage(
     keepsBack: !isLaidOut,
     ...(dataFile !== undefined && {
       dataFile: {
-        filename: resolve(dirname(file.filename), dataFile),
+        // A folder stays one: no file is made of its name.
+        filename: resolve(dirname(file.filename), dataFile) + (dataFile.endsWith('/') ? '/' : ''),
         make: (path, how) =>
           createRawFile(path, Math.ceil(size / 512) * 512, {
             ...how,

@@ -145,7 +145,7 @@ function toBeMadeOn(description: DeviceDescription | undefined, error: unknown):
   const isNone = error instanceof LacunaError && error.offset === 0 && error.device === filename;
   if (!isNone || error.code !== 'ERR_QCOW2_CORRUPT' || !statIfThere(filename)?.isBlockDevice())
     return error;
-  const message = `${filename} is a device without a qcow2 image, and none is made on it: make it with "qemu-img create -f qcow2 ${filename} SIZE" first, or say that the target is raw (-f raw)`;
+  const message = `${filename} is a device without a qcow2 image, and none is made on it: make one there first, with "qemu-img create", or say that the target is raw (-f raw)`;
   return new LacunaError(error.code, message, { device: filename, offset: 0, cause: error });
 }
 

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
+import { describeRefusal } from '../../errors/refusal.js';
 import { afterWaiting, optionCheck } from '../../util/index.js';
 import { checkListenAddress, type NbdListenAddress } from '../server-address.js';
 import { checkServerTls, checkTlsKeys, type NbdServerTls } from '../tls.js';
@@ -292,20 +293,32 @@ const ADVICE: Readonly<Record<string, string>> = {
   ENOTFOUND: 'no machine has that name: check it, or say an address',
 };
 
-/** Where the folder of a socket is not there, Node says EACCES as well. */
-function whyDenied(path: string): string {
+/** Why a file system lets nobody make a socket. */
+function whyNoSocket(path: string, errno: string): string {
+  const what = `cannot listen on ${path}`;
+  if (path.endsWith('/')) return `${what} (${errno}): it names a folder; name a socket in it`;
+  if (errno !== 'EACCES') return describeRefusal(what, errno, { making: true });
   const folder = dirname(path);
-  if (existsSync(folder)) return `you may not write into ${folder}: choose another folder`;
-  return `there is no folder ${folder}: make it, or choose another path`;
+  // Node says the same where there is none.
+  const advice = existsSync(folder)
+    ? `you may not write into ${folder}: choose another folder`
+    : `there is no folder ${folder}: make it, or choose another path`;
+  return `${what} (${errno}): ${advice}`;
 }
 
 function cannotListen(address: NbdListenAddress, cause: NodeJS.ErrnoException): LacunaError {
   const where = nameOf(address);
-  const isDenied = address.type === 'unix' && cause.code === 'EACCES';
-  const advice = isDenied ? whyDenied(address.path) : ADVICE[cause.code ?? ''];
-  const message = `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
-  const errno = cause.code === undefined ? {} : { errno: cause.code };
-  return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, ...errno });
+  const { code: errno } = cause;
+  const isFile = address.type === 'unix' && errno !== undefined && errno !== 'EADDRINUSE';
+  const advice = ADVICE[errno ?? ''];
+  const message = isFile
+    ? whyNoSocket(address.path, errno)
+    : `cannot listen on ${where}: ${cause.message}${advice ? `; ${advice}` : ''}`;
+  return new LacunaError('ERR_DEVICE_OPEN', message, {
+    device: where,
+    cause,
+    ...(errno !== undefined && { errno }),
+  });
 }
 
 function nameOf(address: NbdListenAddress): string {

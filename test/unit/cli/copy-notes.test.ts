@@ -8,14 +8,16 @@ import { temporaryFolder } from '../../support/temporary-folder.js';
 test('who has no room for two files is told of what needs none', () => {
   const target = join(temporaryFolder(), 'target.raw');
   const notes: string[] = [];
-  const failWith = (errno: string) =>
-    noteNoRoom(target, new LacunaError('ERR_DEVICE_IO', 'no', { errno }), {
+  const failWith = (errno: string, code: 'ERR_DEVICE_IO' | 'ERR_RESUME_FILE' = 'ERR_DEVICE_IO') =>
+    noteNoRoom(target, new LacunaError(code, 'no', { errno }), {
       note: (text) => notes.push(text),
     });
   failWith('ENOSPC');
   expect(notes).toEqual([]);
   writeFileSync(target, 'old');
   failWith('EIO');
+  expect(notes).toEqual([]);
+  failWith('ENOSPC', 'ERR_RESUME_FILE');
   expect(notes).toEqual([]);
   failWith('ENOSPC');
   expect(notes).toEqual([expect.stringContaining('with --in-place it is written over')]);
