@@ -61,6 +61,8 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
   try {
     const bitmaps = new DirtyBitmaps({ size });
     file.restore(bitmaps);
+    // The file is replaced as a whole, or stays as it was: a failure must not leave its bitmaps marked as in use.
+    bitmaps.store = null;
     const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
     if (granularity !== (flags.granularity ?? granularity))
       throw otherGranularity(granularity, flags);

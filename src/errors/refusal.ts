@@ -25,7 +25,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 const ADVICE_TO_MAKE: Readonly<Record<string, string>> = {
   EEXIST: 'there is one already: remove it, or choose another name',
   ENOENT: 'there is no such folder: make it, or check the path',
-  EPERM: 'the system does not permit it: the folder may be immutable (see lsattr -d)',
+  EPERM: 'the system does not permit it: the file or its folder may be immutable (see lsattr)',
 };
 
 /** The same of a block device, of which the others would say something that is not true. */
