@@ -265,7 +265,7 @@ test('what to do next is said, in words of the command', async ({ onTestFinished
     ['serve --bitmap zz q.qcow2 --socket s', /no bitmap zz \(b0\).*zz=FILE/],
     ['commit q.qcow2', /no backing file .*lacuna rebase/],
     ['serve d.raw --tls-cert no --tls-key no', /--tls-cert, no: .*check the path/],
-    ['serve d.raw --socket no/s', /folder must be there/],
+    ['serve d.raw --socket no/s', /there is no folder no: make it/],
     ['copy d.raw d.raw/x', /d.raw\/x: part of the path is not a folder/],
     ['copy --resume dir d.raw x.raw', /resume file dir: it is a folder: name a file/],
     ['copy --resume /dev/null d.raw x.raw', /not a regular file.*name another/],
