@@ -101,7 +101,8 @@ function changeOf(
   if (old === undefined) {
     const usual = fresh.type === 'file' ? 0o644 : 0o755;
     const mode = fresh.mode === usual ? '' : `, mode ${octal(fresh.mode)}`;
-    const owner = fresh.owner === (nobody ? NOBODY : 0) ? '' : `, owner ${fresh.owner}`;
+    const owner =
+      fresh.owner === (nobody ? NOBODY : process.getuid?.()) ? '' : `, owner ${fresh.owner}`;
     return `made${holds(fresh, materials)}${mode}${owner}`;
   }
   const changes: string[] = [];
