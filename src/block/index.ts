@@ -40,11 +40,11 @@ export {
 } from './open.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export type { RawPreallocation } from './preallocate.js';
+export type { BackingName } from './qcow2/backing-name.js';
 export { BitmapImage, type BitmapImageOptions, openBitmaps } from './qcow2/bitmap-image.js';
 export { createQcow2, layOutQcow2, type MappedClusters } from './qcow2/create.js';
 export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
 export { checkBacking } from './qcow2/create-options.js';
 export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
 export { dataFileOf, filesBelow } from './qcow2/files-below.js';
-export type { BackingName } from './qcow2/set-backing.js';
 export { createRawFile, type RawFileOptions, resizeRawFile } from './raw-file.js';

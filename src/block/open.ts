@@ -10,9 +10,9 @@ import { warnOfSignature } from './image-signature.js';
 import { MemoryDriver } from './memory.js';
 import { NullDriver } from './null.js';
 import { type ImageFormat, parseDescription } from './parse-description.js';
+import type { BackingName } from './qcow2/backing-name.js';
 import type { ChainOpening } from './qcow2/chain.js';
 import { GrowingFile } from './qcow2/growing-file.js';
-import type { BackingName } from './qcow2/set-backing.js';
 import type { Qcow2Driver } from './qcow2.js';
 
 /** How a device is opened, beside what its description says. */

@@ -21,7 +21,7 @@ import { FixedWriter } from './qcow2/fixed-writer.js';
 import type { GuestWriter } from './qcow2/guest-writer.js';
 import { Image } from './qcow2/image.js';
 import { ImageWriter, longestZero } from './qcow2/image-writer.js';
-import { describeMissing, findMissing } from './qcow2/missing.js';
+import { describeMissing, findMissing, refuseCut } from './qcow2/missing.js';
 import { OpenBitmaps } from './qcow2/open-bitmaps.js';
 import { readPadded } from './qcow2/read-padded.js';
 import { RunWalk } from './qcow2/run-walk.js';
@@ -146,6 +146,7 @@ export class Qcow2Driver implements Driver {
       ...(compress && { compress: await compressorFor(header.compression) }),
     };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
+    await refuseCut({ header, file, dataFile, allocator: writer.allocator });
     this.#image.follow(writer.mapping);
     this.#writer = writer;
     this.#show(await OpenBitmaps.record(writer, file, unrecorded));

@@ -7,18 +7,11 @@ import {
 } from '../../qcow2/index.js';
 import { alignUp } from '../../util/index.js';
 import type { Device } from '../device.js';
+import type { BackingName } from './backing-name.js';
 import { HostFile } from './host-file.js';
 import { checkWritable } from './image-writer.js';
 import { readHeader } from './read-header.js';
 import { repairRefcounts } from './repair.js';
-
-/** A backing file: its name as it shall stand in the image, and its format. */
-export interface BackingName {
-  /** Relative to the image's folder, or absolute. */
-  readonly filename: string;
-  /** Such as `raw` or `qcow2`; readers must not guess it. */
-  readonly format: string;
-}
 
 /**
  * Makes an image name another backing file, or none, durably. The new name goes where nothing stood, and the sector that
