@@ -1,4 +1,4 @@
-export { lastingNameOf } from './block-device.js';
+export { lastingNameOf } from './drivers/file/block-device.js';
 export type {
   CommonDescription,
   DeviceDescription,
@@ -7,10 +7,10 @@ export type {
   NbdDescription,
   NullDescription,
   Qcow2Description,
-} from './description.js';
-export { checkDescription } from './description-check.js';
-export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
-export { again, type DeviceAgain, isShareable, openAgain } from './device-again.js';
+} from './describe/description.js';
+export { checkDescription } from './describe/description-check.js';
+export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './contract/device.js';
+export { again, type DeviceAgain, isShareable, openAgain } from './open/device-again.js';
 export type {
   Capabilities,
   CopyRange,
@@ -22,29 +22,29 @@ export type {
   SnapshotDetails,
   WriteOptions,
   ZeroOptions,
-} from './driver.js';
+} from './contract/driver.js';
 
-export { guardImage } from './image-locks.js';
-export { warnOfSignature } from './image-signature.js';
+export { guardImage } from './drivers/file/image-locks.js';
+export { warnOfSignature } from './open/image-signature.js';
 
-export { InheritedFile } from './inherited-file.js';
+export { InheritedFile } from './drivers/file/inherited-file.js';
 
-export { MemoryDriver } from './memory.js';
-export { NullDriver } from './null.js';
+export { MemoryDriver } from './drivers/memory/memory.js';
+export { NullDriver } from './drivers/null/null.js';
 export {
   type OpenOptions,
   openDevice,
   openUnrecorded,
   resizeQcow2,
   setBackingName,
-} from './open.js';
-export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
-export type { RawPreallocation } from './preallocate.js';
-export type { BackingName } from './qcow2/backing-name.js';
-export { BitmapImage, type BitmapImageOptions, openBitmaps } from './qcow2/bitmap-image.js';
-export { createQcow2, layOutQcow2, type MappedClusters } from './qcow2/create.js';
-export type { Preallocation, Qcow2Options } from './qcow2/create-options.js';
-export { checkBacking } from './qcow2/create-options.js';
-export { type ExportBitmapOptions, exportBitmap } from './qcow2/export-bitmap.js';
-export { dataFileOf, filesBelow } from './qcow2/files-below.js';
-export { createRawFile, type RawFileOptions, resizeRawFile } from './raw-file.js';
+} from './open/open.js';
+export { type ImageFormat, type ParseOptions, parseDescription } from './describe/parse-description.js';
+export type { RawPreallocation } from './drivers/file/preallocate.js';
+export type { BackingName } from './drivers/qcow2/io/backing-name.js';
+export { BitmapImage, type BitmapImageOptions, openBitmaps } from './images/bitmap-image.js';
+export { createQcow2, layOutQcow2, type MappedClusters } from './drivers/qcow2/create/create.js';
+export type { Preallocation, Qcow2Options } from './drivers/qcow2/create/create-options.js';
+export { checkBacking } from './drivers/qcow2/create/create-options.js';
+export { type ExportBitmapOptions, exportBitmap } from './images/export-bitmap.js';
+export { dataFileOf, filesBelow } from './drivers/qcow2/io/files-below.js';
+export { createRawFile, type RawFileOptions, resizeRawFile } from './drivers/file/raw-file.js';

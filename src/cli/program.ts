@@ -1,23 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { registerBitmap } from './bitmap.js';
-import { registerCommit } from './commit.js';
-import { registerCompare } from './compare.js';
-import { registerCopy } from './copy.js';
-import { registerDemo } from './demo.js';
-import { registerDigest } from './digest.js';
-import { Exit, exitCodeOf } from './exit.js';
-import { printFailure } from './failure-document.js';
-import { registerInfo } from './info.js';
-import { exitCodeOfAbort } from './interruption.js';
-import { registerMap } from './map.js';
-import { noteError } from './note-error.js';
-import { registerPopulate } from './populate.js';
-import { oneLine } from './printable.js';
-import { checkReadable } from './readable-names.js';
-import { registerRebase } from './rebase.js';
-import { registerServe } from './serve.js';
-import type { Shell } from './shell.js';
+import { registerBitmap } from './commands/bitmap/bitmap.js';
+import { registerCommit } from './commands/commit/commit.js';
+import { registerCompare } from './commands/compare/compare.js';
+import { registerCopy } from './commands/copy/copy.js';
+import { registerDemo } from './commands/demo/demo.js';
+import { registerDigest } from './commands/digest/digest.js';
+import { Exit, exitCodeOf } from './shell/exit.js';
+import { printFailure } from './shell/failure-document.js';
+import { registerInfo } from './commands/info/info.js';
+import { exitCodeOfAbort } from './shell/interruption.js';
+import { registerMap } from './commands/map/map.js';
+import { noteError } from './shell/note-error.js';
+import { registerPopulate } from './commands/populate/populate.js';
+import { oneLine } from './shell/printable.js';
+import { checkReadable } from './shell/readable-names.js';
+import { registerRebase } from './commands/rebase/rebase.js';
+import { registerServe } from './commands/serve/serve.js';
+import type { Shell } from './shell/shell.js';
 
 const AFTER_HELP = `
 A SOURCE or TARGET is one of

@@ -1,10 +1,10 @@
 /** Runs the command line of this process; see main.ts for what has happened before. */
-import { Exit } from './exit.js';
-import { ENDING_SIGNALS, exitCodeOfSignal, Interruption } from './interruption.js';
-import { noteError } from './note-error.js';
+import { Exit } from './shell/exit.js';
+import { ENDING_SIGNALS, exitCodeOfSignal, Interruption } from './shell/interruption.js';
+import { noteError } from './shell/note-error.js';
 import { run } from './program.js';
-import { processShell } from './shell.js';
-import { formatDuration } from './units.js';
+import { processShell } from './shell/shell.js';
+import { formatDuration } from './text/units.js';
 
 const interruption = new AbortController();
 const shell = processShell(interruption.signal);

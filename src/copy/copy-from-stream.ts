@@ -3,15 +3,15 @@ import type { Device } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
-import { giveArenaBack, takeArena } from './arenas.js';
-import { closeAfter } from './close-after.js';
-import type { CopyOptions, DeviceSource } from './options.js';
-import { A_DEVICE } from './options.js';
-import { isWholeAfter } from './partial-file.js';
-import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
-import { openStreamTarget, type StreamTarget } from './stream-target.js';
-import { checkTransfer } from './transfer.js';
-import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
+import { giveArenaBack, takeArena } from './threads/arenas.js';
+import { closeAfter } from '../util/close-after.js';
+import type { CopyOptions, DeviceSource } from './options/options.js';
+import { A_DEVICE } from './options/options.js';
+import { isWholeAfter } from './ends/partial-file.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/stream-job.js';
+import { openStreamTarget, type StreamTarget } from './ends/stream-target.js';
+import { checkTransfer } from './run/transfer.js';
+import { nextRun, shortestZero, zeroStep } from './move/zero-runs.js';
 
 /** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions

@@ -2,14 +2,14 @@ import type { Writable } from 'node:stream';
 import { Device, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
-import { closeAfter } from './close-after.js';
-import { MOST_MISSING } from './copy-run.js';
-import type { CopyOptions, DeviceSource } from './options.js';
-import { A_DEVICE } from './options.js';
-import { plan } from './plan.js';
+import { closeAfter } from '../util/close-after.js';
+import { MOST_MISSING } from './run/copy-run.js';
+import type { CopyOptions, DeviceSource } from './options/options.js';
+import { A_DEVICE } from './options/options.js';
+import { plan } from './plan/plan.js';
 import { readExtents } from './read-extents.js';
-import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
-import { checkTransfer } from './transfer.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/stream-job.js';
+import { checkTransfer } from './run/transfer.js';
 
 /** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions

@@ -3,11 +3,11 @@ import { Device, type ImageFormat } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
-import { closeAfter } from './close-after.js';
-import type { DeviceSource } from './options.js';
-import { A_DEVICE } from './options.js';
-import { checkScope } from './plan-scope.js';
-import { openForPlan, walkPlan } from './plan-walk.js';
+import { closeAfter } from '../util/close-after.js';
+import type { DeviceSource } from './options/options.js';
+import { A_DEVICE } from './options/options.js';
+import { checkScope } from './options/scope.js';
+import { openForPlan, walkPlan } from './plan/plan-walk.js';
 
 /** Which devices say what is allocated, and which bitmaps take it in. */
 export interface PopulateOptions {

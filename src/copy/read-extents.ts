@@ -5,11 +5,11 @@ import { Device, type ImageFormat, openDevice } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import { Arena, type ArenaBlock } from '../wasm/index.js';
-import type { DeviceSource } from './options.js';
-import { A_DEVICE } from './options.js';
-import type { Plan } from './plan.js';
-import type { Range } from './status-walk.js';
-import { checkTransfer, defaultRequestSize, REQUESTS } from './transfer.js';
+import type { DeviceSource } from './options/options.js';
+import { A_DEVICE } from './options/options.js';
+import type { Plan } from './plan/plan.js';
+import type { Range } from './plan/status-walk.js';
+import { checkTransfer, defaultRequestSize, REQUESTS } from './run/transfer.js';
 
 /** How a plan is read. */
 export interface ReadExtentsOptions {

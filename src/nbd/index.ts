@@ -28,12 +28,12 @@ export {
   type NbdServerOptions,
   type NbdServiceOptions,
 } from './server/index.js';
-export type { NbdListenAddress, NbdListenDescriptor } from './server-address.js';
-export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './tls.js';
+export type { NbdListenAddress, NbdListenDescriptor } from './address/server-address.js';
+export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './address/tls.js';
 export {
   formatNbdUri,
   type NbdLocation,
   type NbdServerAddress,
   type NbdUriOptions,
   parseNbdUri,
-} from './uri.js';
+} from './address/uri.js';

@@ -1,4 +1,4 @@
-import type { ContractCase } from './contract-case.js';
+import type { ContractCase } from './shared/contract-case.js';
 import { byteTests } from './device/bytes.js';
 import { misuseTests } from './device/misuse.js';
 import { modelTests } from './device/model.js';

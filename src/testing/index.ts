@@ -3,7 +3,7 @@ export {
   type BitmapUnderTest,
   bitmapContract,
 } from './bitmap-contract.js';
-export type { ContractCase } from './contract-case.js';
+export type { ContractCase } from './shared/contract-case.js';
 export type { DeviceContractOptions, Subject } from './device/subject.js';
 export { deviceContract } from './device-contract.js';
-export { Random } from './random.js';
+export { Random } from './shared/random.js';

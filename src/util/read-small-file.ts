@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, LacunaError } from '../errors/index.js';
-import { describeRefusal } from '../errors/refusal.js';
+import { describeRefusal } from './refusal.js';
 
 /** Longer ones hold something else. */
 const LONGEST = 1024 * 1024;

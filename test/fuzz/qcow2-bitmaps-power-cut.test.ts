@@ -6,7 +6,7 @@ import { BitmapImage, createQcow2, openBitmaps, openDevice } from 'lacuna';
 import { Bitmap } from 'lacuna/bitmap';
 import { expect, it } from 'vitest';
 import { Device } from '#dist/block/index.js';
-import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
 import { parseHeader } from '#dist/qcow2/index.js';
 import { bytesDevice } from '../support/bytes-device.js';
 import { runsOr } from '../support/long-run.js';

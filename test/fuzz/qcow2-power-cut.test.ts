@@ -6,7 +6,7 @@ import { openDevice } from 'lacuna';
 import { Random } from 'lacuna/testing';
 import { expect, it } from 'vitest';
 import { Device } from '#dist/block/index.js';
-import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
 import { type Keep, PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { LacunaError } from 'lacuna/errors';
 import { beforeAll, expect, test } from 'vitest';
 import { Device, type DeviceDescription } from '#dist/block/index.js';
-import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
 import { Context } from '#dist/extent/index.js';
 import { bytesDevice } from '../support/bytes-device.js';
 import { runsOr } from '../support/long-run.js';

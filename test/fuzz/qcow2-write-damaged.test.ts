@@ -3,7 +3,7 @@ import { LacunaError } from 'lacuna/errors';
 import { Random } from 'lacuna/testing';
 import { it } from 'vitest';
 import { Device } from '#dist/block/index.js';
-import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { type ImageKind, makeImage } from '../support/qcow2-images.js';

@@ -20,7 +20,7 @@ const REQUESTS = runsOr(1_000_000);
 
 const SCRIPT = `
   import { copy, Device } from 'lacuna';
-  import { NullDriver } from '#dist/block/null.js';
+  import { NullDriver } from '#dist/block/drivers/null/null.js';
 
   /** Forgets what it is given, tells no status, and fails now and then. */
   function device(size, fails) {

@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { openDevice } from '#dist/block/index.js';
-import { DIGEST_BLOCK, DigestTree, digestBlocks } from '#dist/copy/digest-tree.js';
+import { DIGEST_BLOCK, DigestTree, digestBlocks } from '#dist/copy/move/digest-tree.js';
 import { copy, digest } from '#dist/copy/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, pattern } from '../support/fake-device.js';

@@ -6,7 +6,7 @@ import { createQcow2, type Qcow2Options, resizeQcow2 } from 'lacuna';
 import { Random } from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { Device, type Driver, openDevice } from '#dist/block/index.js';
-import { Qcow2Driver } from '#dist/block/qcow2.js';
+import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
 import { temporaryFolder } from '../support/temporary-folder.js';

@@ -1,9 +1,9 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
-import { escapeControls, oneLine } from '#dist/cli/printable.js';
+import { escapeControls, oneLine } from '#dist/cli/shell/printable.js';
 import { run } from '#dist/cli/program.js';
-import type { Shell } from '#dist/cli/shell.js';
-import { TerminalLine } from '#dist/cli/terminal-line.js';
+import type { Shell } from '#dist/cli/shell/shell.js';
+import { TerminalLine } from '#dist/cli/shell/terminal-line.js';
 import type { CliResult } from './run-cli.js';
 
 export interface HereOptions {

@@ -1,8 +1,8 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
 import { afterWaiting } from '../../util/index.js';
-import { checkTlsKeys } from '../tls.js';
-import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../uri.js';
+import { checkTlsKeys } from '../address/tls.js';
+import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../address/uri.js';
 import { Command, CommandFlag } from '../wire/constants.js';
 import { encodeText } from '../wire/text.js';
 import type {

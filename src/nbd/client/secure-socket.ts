@@ -14,8 +14,8 @@ import {
   pskOptions,
   tlsFailure,
   x509Options,
-} from '../tls.js';
-import type { NbdServerAddress } from '../uri.js';
+} from '../address/tls.js';
+import type { NbdServerAddress } from '../address/uri.js';
 import { disconnected, violation } from './failures.js';
 
 /** Puts TLS over a socket on which the server has agreed to it. */

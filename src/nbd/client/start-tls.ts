@@ -1,5 +1,5 @@
 import { type Conversation, say, secure } from '../stream/dialogue.js';
-import { tlsFailure } from '../tls.js';
+import { tlsFailure } from '../address/tls.js';
 import { Option, OptionError, OptionReply } from '../wire/constants.js';
 import { encodeOption } from '../wire/options.js';
 import { violation } from './failures.js';

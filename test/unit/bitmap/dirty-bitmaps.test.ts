@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Arena, Bitmap, DirtyBitmaps, type StoredBitmap } from 'lacuna/bitmap';
 import { LacunaError } from 'lacuna/errors';
 import { describe, it } from 'vitest';
-import { Journal } from '#dist/bitmap/journal.js';
+import { Journal } from '#dist/bitmap/named/journal.js';
 
 const G = 65536;
 const SIZE = 100 * G + 1;

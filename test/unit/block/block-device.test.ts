@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
-import { lastingNameOf } from '#dist/block/block-device.js';
+import { lastingNameOf } from '#dist/block/drivers/file/block-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const top = temporaryFolder();

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type InspectOperations, inspect } from '#dist/block/file-kind.js';
+import { type InspectOperations, inspect } from '#dist/block/drivers/file/file-kind.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const file = join(temporaryFolder(), 'device');

@@ -2,8 +2,8 @@ import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { createRawFile } from 'lacuna';
 import { expect, it } from 'vitest';
-import type { SystemCalls } from '#dist/block/ffi.js';
-import { lockImage } from '#dist/block/image-locks.js';
+import type { SystemCalls } from '#dist/block/drivers/file/ffi.js';
+import { lockImage } from '#dist/block/drivers/file/image-locks.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { type Hold, RangeLock } from '#dist/block/range-lock.js';
+import { type Hold, RangeLock } from '#dist/block/contract/range-lock.js';
 
 async function isGranted(hold: Hold): Promise<boolean> {
   if (hold.ready === undefined) return true;

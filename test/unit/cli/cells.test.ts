@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { Cells } from '#dist/cli/cells.js';
+import { Cells } from '#dist/cli/text/cells.js';
 import fc from '../../support/fast-check.js';
 
 describe('cells', () => {

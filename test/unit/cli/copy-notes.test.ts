@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { noteNoRoom } from '#dist/cli/copy-notes.js';
+import { noteNoRoom } from '#dist/cli/commands/copy/copy-notes.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 

@@ -1,8 +1,8 @@
 import { CommanderError } from 'commander';
 import { describe, expect, test } from 'vitest';
-import { Exit, exitCodeOf } from '#dist/cli/exit.js';
-import { describeError, noteError } from '#dist/cli/note-error.js';
-import type { Shell } from '#dist/cli/shell.js';
+import { Exit, exitCodeOf } from '#dist/cli/shell/exit.js';
+import { describeError, noteError } from '#dist/cli/shell/note-error.js';
+import type { Shell } from '#dist/cli/shell/shell.js';
 import { abortedError, LacunaError } from '#dist/errors/index.js';
 
 describe('exit codes', () => {

@@ -1,7 +1,7 @@
 import picocolors from 'picocolors';
 import { expect, test } from 'vitest';
 import { run } from '#dist/cli/program.js';
-import type { Shell } from '#dist/cli/shell.js';
+import type { Shell } from '#dist/cli/shell/shell.js';
 
 /** What a command prints when it is asked for help. */
 async function helpOf(command: string): Promise<string> {

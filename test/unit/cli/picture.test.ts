@@ -1,8 +1,8 @@
 import picocolors from 'picocolors';
 import { describe, expect, test } from 'vitest';
-import { Cells } from '#dist/cli/cells.js';
-import { kindsOf } from '#dist/cli/context-kinds.js';
-import { renderCells, renderPicture } from '#dist/cli/picture.js';
+import { Cells } from '#dist/cli/text/cells.js';
+import { kindsOf } from '#dist/cli/device/context-kinds.js';
+import { renderCells, renderPicture } from '#dist/cli/view/picture.js';
 
 const PLAIN = { unicode: true, colors: picocolors.createColors(false) };
 const ASCII = { ...PLAIN, unicode: false };

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type Moment, progressLine, RateMeter } from '#dist/cli/progress.js';
+import { type Moment, progressLine, RateMeter } from '#dist/cli/text/progress.js';
 
 const GIB = 2 ** 30;
 

@@ -6,7 +6,7 @@ import {
   formatShare,
   parseBytes,
   parseCount,
-} from '#dist/cli/units.js';
+} from '#dist/cli/text/units.js';
 
 describe('sizes that people type', () => {
   test.each([

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import type { DeviceDescription } from '#dist/block/index.js';
-import { chooseThreads } from '#dist/copy/choose-threads.js';
+import { chooseThreads } from '#dist/copy/threads/choose-threads.js';
 import { fakeDevice } from '../../support/fake-device.js';
 
 const GIB = 2 ** 30;

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
-import { Control } from '#dist/copy/control.js';
+import { Control } from '#dist/copy/control/control.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
@@ -48,7 +48,7 @@ describe('a control', () => {
         parentPort.postMessage(await control.mayMove(1e9) && await control.mayMove(1) ? 'goes' : 'stops');
         process.exit();
       });`;
-    const url = import.meta.resolve('#dist/copy/control.js');
+    const url = import.meta.resolve('#dist/copy/control/control.js');
     const workerData = { url, memory: control.memory };
     const worker = new Worker(code, { eval: true, workerData });
     const words: string[] = [];

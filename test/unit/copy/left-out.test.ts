@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { LeftOut } from '#dist/copy/left-out.js';
+import { LeftOut } from '#dist/copy/move/left-out.js';
 import { LacunaError } from '#dist/errors/index.js';
 import fc from '../../support/fast-check.js';
 

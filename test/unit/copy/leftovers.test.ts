@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MemoryDriver } from '#dist/block/index.js';
-import { giveArenaBack } from '#dist/copy/arenas.js';
+import { giveArenaBack } from '#dist/copy/threads/arenas.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';

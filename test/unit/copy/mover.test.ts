@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
-import { Control } from '#dist/copy/control.js';
-import { LeftOut } from '#dist/copy/left-out.js';
-import { move } from '#dist/copy/mover.js';
+import { Control } from '#dist/copy/control/control.js';
+import { LeftOut } from '#dist/copy/move/left-out.js';
+import { move } from '#dist/copy/move/mover.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Pace, type PaceRange } from '#dist/copy/pace.js';
+import { Pace, type PaceRange } from '#dist/copy/move/pace.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

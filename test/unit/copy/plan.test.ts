@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
-import { planGranularity } from '#dist/copy/granularity.js';
-import { plan } from '#dist/copy/plan.js';
+import { planGranularity } from '#dist/copy/plan/granularity.js';
+import { plan } from '#dist/copy/plan/plan.js';
 import { Context, DIRTY, ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import fc from '../../support/fast-check.js';

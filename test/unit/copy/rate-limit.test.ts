@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { RATE_LIMIT_BYTES, RateLimit } from '#dist/copy/rate-limit.js';
+import { RATE_LIMIT_BYTES, RateLimit } from '#dist/copy/control/rate-limit.js';
 import fc from '../../support/fast-check.js';
 
 const KiB = 1024;

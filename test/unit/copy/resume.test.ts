@@ -16,9 +16,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '#dist/block/index.js';
-import { Checkpoints } from '#dist/copy/checkpoints.js';
+import { Checkpoints } from '#dist/copy/resume/checkpoints.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
-import { type CopyMoment, ResumeFile, type ResumeFileOperations } from '#dist/copy/resume-file.js';
+import { type CopyMoment, ResumeFile, type ResumeFileOperations } from '#dist/copy/ends/resume-file.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fileOperations } from '#dist/files/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
@@ -29,7 +29,7 @@ import { VolatileDisk, type VolatileRequest } from '../../support/volatile-disk.
 import { FailingDisk, PowerCut } from '../bitmap/power-cut.js';
 
 const FILES = new URL('../../../dist/files/index.js', import.meta.url).href;
-const RESUME_FILE = new URL('../../../dist/copy/resume-file.js', import.meta.url).href;
+const RESUME_FILE = new URL('../../../dist/copy/ends/resume-file.js', import.meta.url).href;
 const PAGE = 4096;
 const PAGES = 48;
 const SIZE = PAGES * PAGE - 1000;

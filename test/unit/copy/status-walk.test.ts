@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { walkStatus } from '#dist/copy/status-walk.js';
+import { walkStatus } from '#dist/copy/plan/status-walk.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Context, DIRTY, ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice } from '../../support/fake-device.js';

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { checkTransfer, chooseTransfer } from '#dist/copy/transfer.js';
+import { checkTransfer, chooseTransfer } from '#dist/copy/run/transfer.js';
 import { fakeDevice } from '../../support/fake-device.js';
 
 const KIB = 1024;

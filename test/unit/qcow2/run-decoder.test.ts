@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { RunDecoder } from '#dist/block/qcow2/run-decoder.js';
+import { RunDecoder } from '#dist/block/drivers/qcow2/read/run-decoder.js';
 import { findRun, geometryOf, type Run, RunKind, viewOf } from '#dist/qcow2/index.js';
 import { Random } from '../bitmap/random.js';
 

@@ -1,0 +1,367 @@
+import assert from 'node:assert/strict';
+import { abortedError, LacunaError } from '../../errors/index.js';
+import { Context, ExtentList } from '../../extent/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import type { DeviceDescription } from '../describe/description.js';
+import type {
+  Capabilities,
+  CopyRange,
+  Driver,
+  ImageDetails,
+  Limits,
+  Location,
+  Range,
+  WriteOptions,
+  ZeroOptions,
+} from './driver.js';
+import {
+  checkCapabilities,
+  checkDriverLimits,
+  checkedLimits,
+  derivedCapabilities,
+} from './limits.js';
+import { copyLocated } from './located-copy.js';
+import { Requests } from './requests.js';
+import { askStatus, askWholeStatus, checkContexts, type StatusRequest } from './status-query.js';
+
+/** How a device is held, beside what its driver says. */
+export interface DeviceOptions {
+  /** Refuse everything that changes the device. Default: what the description says. */
+  readonly readOnly?: boolean;
+  /** The opener knows that every byte reads as zero. Default: what the driver says. */
+  readonly knownZero?: boolean;
+}
+
+const checkDeviceOptions = optionCheck<DeviceOptions>({
+  readOnly: 'flag',
+  knownZero: 'flag',
+});
+
+/** What every request may be told. */
+export interface RequestOptions {
+  /** Fires to end the request before its next piece begins; it fails with ERR_ABORTED. */
+  readonly signal?: AbortSignal;
+}
+
+/** Which kinds of status are asked for. */
+export interface ExtentsOptions extends RequestOptions {
+  /** Metadata contexts; default `base:allocation` alone. */
+  readonly contexts?: readonly string[];
+}
+
+const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
+const checkWrite = optionCheck<WriteOptions>({ fua: 'flag', signal: 'signal' });
+const checkZero = optionCheck<ZeroOptions>({
+  unmap: 'flag',
+  fast: 'flag',
+  fua: 'flag',
+  signal: 'signal',
+});
+const checkExtents = optionCheck<ExtentsOptions>({ contexts: 'any', signal: 'signal' });
+
+const ALLOCATION: readonly string[] = [Context.allocation];
+const NOTHING = {};
+
+/**
+ * A device as every caller holds it: the checked wrapper around a driver. Requests may have any size and
+ * alignment and may run side by side; what the driver needs (see {@link Driver}) is arranged here.
+ *
+ * Every method rejects with a TypeError or RangeError when it is misused, with `ERR_DEVICE_CLOSED` after
+ * `close`, with `ERR_DEVICE_UNSUPPORTED` where `capabilities` deny it, and with `ERR_ABORTED` when the signal
+ * has fired before a piece of it begins. A range of length 0 is valid and does nothing.
+ *
+ * A change that was given up may still be carried out, as long as the device is open and even behind later ones:
+ * do not change its range again through the same opening. Nothing outside its range is touched.
+ *
+ * Blocks of `limits.minimum` bytes that two openings of one device change in part at the same time may lose a
+ * change, so let several openings divide a device at multiples of it.
+ */
+export class Device implements AsyncDisposable {
+  /** How a person would name it: a path or a URI. */
+  readonly name: string;
+  /** Opens the same device again, in this thread or another, for as long as this opening lasts; see {@link Driver}. */
+  readonly description?: DeviceDescription;
+  /** Bytes. */
+  readonly size: number;
+  /** What requests should keep to in order to be fast; none of it must be kept to. */
+  readonly limits: Limits;
+  /** What an image file says of itself; absent where the device is none. */
+  readonly details?: ImageDetails;
+  /** What a person should know of what is read here, although it could be opened: a damaged image, say. */
+  readonly warnings: readonly string[];
+  /**
+   * Ranges that the files of an image do not have any more, and that read as zero because `rescue` of its description
+   * says so; in order. There are none in any other device: what is missing is an error.
+   */
+  readonly missing: readonly Range[];
+  readonly #driver: Driver;
+  readonly #requests: Requests;
+  #capabilities: Required<Capabilities>;
+  #inFlight = 0;
+  #whenIdle?: () => void;
+  #closing?: Promise<void>;
+
+  constructor(driver: Driver, options: DeviceOptions = {}) {
+    checkGiven('Device', 'driver', driver, 'an object with the methods of a Driver');
+    checkDeviceOptions('Device', options);
+    checkDriverLimits(`${driver.name}: limits`, driver.limits);
+    checkCapabilities(`${driver.name}: capabilities`, driver.capabilities);
+    const { size, description } = driver;
+    assert(Number.isSafeInteger(size) && size >= 0, `${driver.name}: size ${size} is no size`);
+    const readOnly = options.readOnly ?? description?.['read-only'] ?? false;
+    const capabilities = derivedCapabilities(driver, readOnly);
+    const knownZero = options.knownZero ?? capabilities.knownZero;
+    this.name = driver.name;
+    this.description = description;
+    this.size = size;
+    this.limits = checkedLimits(driver.limits);
+    this.details = driver.details;
+    this.warnings = driver.warnings ?? [];
+    this.missing = driver.missing ?? [];
+    this.#driver = driver;
+    this.#capabilities = { ...capabilities, knownZero };
+    this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));
+  }
+
+  /** First byte behind what is there: `size`, but less where a file grows up to it. */
+  get end(): number {
+    return this.#driver.end ?? this.size;
+  }
+
+  /** What this device can do. `knownZero` ends with the first write or discard made through this opening. */
+  get capabilities(): Required<Capabilities> {
+    return this.#capabilities;
+  }
+
+  /** Fills `target` with the bytes at `offset`. */
+  async read(offset: number, target: Uint8Array, options?: RequestOptions): Promise<void> {
+    if (options !== undefined) checkRequest('read', options);
+    this.#check(options?.signal);
+    this.#checkRange(offset, byteLength(target, 'target'));
+    if (target.byteLength === 0) return;
+    this.#inFlight++;
+    try {
+      await this.#requests.read(offset, target, options?.signal);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** Stores `source` at `offset`. */
+  async write(offset: number, source: Uint8Array, options: WriteOptions = NOTHING): Promise<void> {
+    checkWrite('write', options);
+    this.#check(options.signal);
+    this.#checkRange(offset, byteLength(source, 'source'));
+    this.#checkWritable();
+    if (source.byteLength === 0) return;
+    this.#forgetZero();
+    this.#inFlight++;
+    try {
+      await this.#requests.write(offset, source, options);
+    } finally {
+      this.#leave();
+    }
+  }
+
+  /** @internal See {@link Driver.writeNow}; false where the driver has to wait. Whole units of the driver only. */
+  writeNow(offset: number, source: Uint8Array): boolean {
+    this.#check();
+    this.#checkRange(offset, source.byteLength);
+    this.#checkWritable();
+    if (this.#driver.writeNow === undefined) return false;
+    this.#forgetZero();
+    this.#driver.writeNow(offset, source);
+    return true;
+  }
+
+  /** Makes a range read as zero, by writing zeroes where the driver knows no better and `fast` allows it. */
+  async zero(offset: number, length: number, options: ZeroOptions = NOTHING): Promise<void> {
+    checkZero('zero', options);
+    this.#check(options.signal);
+    this.#checkRange(offset, length);
+    this.#checkWritable();
+    if (options.fast === true && !this.#capabilities.fastZero) this.#refuse('a fast zero');
+    if (length > 0) await this.#run(() => this.#requests.zero(offset, length, options));
+  }
+
+  /**
+   * Says that a range is not needed any more; what it reads as afterwards is undefined. Blocks that are
+   * needed in part stay as they are.
+   */
+  async discard(offset: number, length: number, options: RequestOptions = NOTHING): Promise<void> {
+    checkRequest('discard', options);
+    this.#check(options.signal);
+    this.#checkRange(offset, length);
+    this.#checkWritable();
+    if (!this.#capabilities.discard) this.#refuse('discard');
+    if (length === 0) return;
+    this.#forgetZero();
+    await this.#run(() => this.#requests.discard(offset, length, options.signal));
+  }
+
+  /** Makes every write that has completed durable; does nothing where the device has no way to. */
+  async flush(options: RequestOptions = NOTHING): Promise<void> {
+    checkRequest('flush', options);
+    this.#check(options.signal);
+    if (this.#capabilities.flush) await this.#run(() => this.#driver.flush!(options.signal));
+  }
+
+  /** The status of the whole of a range: one list for each context, in the order asked. */
+  async extents(
+    offset: number,
+    length: number,
+    options: ExtentsOptions = NOTHING,
+  ): Promise<ExtentList[]> {
+    const request = this.#statusRequest(offset, length, options);
+    if (length === 0) return request.contexts.map(() => new ExtentList(offset));
+    return askWholeStatus((part) => {
+      this.#check(part.signal);
+      return this.#run(() => this.#ask(part));
+    }, request);
+  }
+
+  /**
+   * What the device answers at once about a range: lists that begin at `offset`, say something of at least
+   * one byte, and may end before the range does. For callers that ask for the rest in their own time.
+   */
+  async someExtents(
+    offset: number,
+    length: number,
+    options: ExtentsOptions = NOTHING,
+  ): Promise<ExtentList[]> {
+    const request = this.#statusRequest(offset, length, options);
+    if (length === 0) return request.contexts.map(() => new ExtentList(offset));
+    return this.#run(() => this.#ask(request));
+  }
+
+  /**
+   * Copies a range from another device without the bytes passing through this process, but for those that are
+   * kept nowhere as they are, such as compressed ones.
+   *
+   * @returns false where the two devices cannot; then read and write instead.
+   */
+  async copyFrom(
+    source: Device,
+    range: CopyRange,
+    options: RequestOptions = NOTHING,
+  ): Promise<boolean> {
+    checkRequest('copyFrom', options);
+    const { sourceOffset, targetOffset, length } = range;
+    source.#check(options.signal);
+    source.#checkRange(sourceOffset, length);
+    this.#check(options.signal);
+    this.#checkRange(targetOffset, length);
+    this.#checkWritable();
+    if (length === 0) return true;
+    if (this.#driver.copyFrom === undefined) return false;
+    this.#forgetZero();
+    const copy =
+      source.#driver.locate === undefined
+        ? () => this.#requests.copyFrom(source.#driver, range, options.signal)
+        : () => copyLocated({ source, target: this, requests: this.#requests }, range, options);
+    return this.#run(() => source.#run(copy));
+  }
+
+  /** Where bytes are kept as they are, and how many lie there one behind the other; see {@link Driver.locate}. */
+  async locate(offset: number, length: number): Promise<Location> {
+    this.#check();
+    this.#checkRange(offset, length);
+    if (this.#driver.locate === undefined) return { driver: this.#driver, offset, length };
+    return this.#run(() => this.#driver.locate!(offset, length));
+  }
+
+  /**
+   * Waits for the requests in flight and closes the device. Of a request that is made of several pieces only
+   * the one in flight is finished; the request then fails with `ERR_DEVICE_CLOSED`. Closing again is harmless.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#shut();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #shut(): Promise<void> {
+    if (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        this.#whenIdle = resolve;
+      });
+    }
+    await this.#requests.close();
+    await this.#driver.close();
+  }
+
+  async #run<T>(request: () => Promise<T>): Promise<T> {
+    this.#inFlight++;
+    try {
+      return await request();
+    } finally {
+      this.#leave();
+    }
+  }
+
+  #leave(): void {
+    this.#inFlight--;
+    if (this.#inFlight === 0) this.#whenIdle?.();
+  }
+
+  #ask(request: StatusRequest): Promise<ExtentList[]> {
+    return askStatus(this.#driver, this.#capabilities.contexts, request);
+  }
+
+  #statusRequest(offset: number, length: number, options: ExtentsOptions): StatusRequest {
+    checkExtents('extents', options);
+    const { contexts = ALLOCATION, signal } = options;
+    this.#check(signal);
+    this.#checkRange(offset, length);
+    checkContexts(this.#driver, this.#capabilities.contexts, contexts);
+    return { offset, length, contexts, signal };
+  }
+
+  #check(signal?: AbortSignal): void {
+    if (this.#closing !== undefined) {
+      const message = `${this.name} is closed: open it again to use it`;
+      throw new LacunaError('ERR_DEVICE_CLOSED', message, { device: this.name });
+    }
+    if (signal?.aborted) throw abortedError(signal);
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (typeof offset !== 'number') throw new TypeError(`offset must be a number, not ${offset}`);
+    if (typeof length !== 'number') throw new TypeError(`length must be a number, not ${length}`);
+    const inside = offset >= 0 && length >= 0 && length <= this.size - offset;
+    if (inside && Number.isSafeInteger(offset) && Number.isSafeInteger(length)) return;
+    const range = `${length} bytes at ${offset}`;
+    throw new RangeError(
+      `${range}: no range of whole bytes inside ${this.name}, size ${this.size}`,
+    );
+  }
+
+  #checkWritable(): void {
+    if (!this.#capabilities.write) this.#refuse('writing: it is read-only');
+  }
+
+  /** Tells this opening that another one has changed the device. */
+  changedElsewhere(): void {
+    this.#forgetZero();
+  }
+
+  #forgetZero(): void {
+    if (!this.#capabilities.knownZero) return;
+    this.#capabilities = { ...this.#capabilities, knownZero: false };
+  }
+
+  #refuse(what: string): never {
+    const message = `${this.name} does not support ${what}`;
+    throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+  }
+}
+
+function byteLength(bytes: Uint8Array, name: string): number {
+  if (bytes instanceof Uint8Array) return bytes.byteLength;
+  throw new TypeError(
+    `${name} must be a Uint8Array, not ${bytes === null ? 'null' : typeof bytes}`,
+  );
+}

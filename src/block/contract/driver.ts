@@ -1,0 +1,225 @@
+import type { LacunaError } from '../../errors/index.js';
+import type { ExtentList } from '../../extent/index.js';
+import type { DeviceDescription } from '../describe/description.js';
+
+/**
+ * What a driver implements. Drivers stay tiny: the checked wrapper (`device.ts`) stands between them and
+ * every caller, so a driver may rely on this:
+ *
+ * - offsets and lengths are whole numbers inside the device, lengths are above 0, and both are multiples
+ *   of `limits.minimum` (the end of a device whose size is not such a multiple excepted);
+ * - reads and writes are at most `limits.maximum` bytes long, zero requests `limits.maximumZero`;
+ * - no method is called that `capabilities` denies, nor any after `close`.
+ *
+ * A driver fails with a LacunaError that names the device, the range, and the system's errno.
+ */
+export interface Driver {
+  /** How a person would name it: a path or a URI. */
+  readonly name: string;
+  /**
+   * Opens the same device again, in this thread or another, for as long as this opening lasts, whose locks stand
+   * for both; absent where that is impossible.
+   */
+  readonly description?: DeviceDescription;
+  /** Bytes. */
+  readonly size: number;
+  /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */
+  readonly end?: number;
+  /** What its requests must and should keep to. */
+  readonly limits: Limits;
+  /** What it can do. It does not change while the device is open. */
+  readonly capabilities: Capabilities;
+  /** What an image file says of itself; absent where there is none. */
+  readonly details?: ImageDetails;
+  /** What a person should know of what is read here, although it can be opened. Default: nothing. */
+  readonly warnings?: readonly string[];
+  /** Ranges that are lost and read as zero, because that was asked for; in order. Default: none. */
+  readonly missing?: readonly Range[];
+
+  /** Fills the whole of `target` with the bytes at `offset`. */
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Stores the whole of `source` at `offset`. */
+  write?(offset: number, source: Uint8Array, options: WriteOptions): Promise<void>;
+  /**
+   * Makes a range read as zero. May fail with ERR_DEVICE_UNSUPPORTED, having changed nothing, where it finds
+   * out late that it cannot; unless `fast` was asked, zeroes are written instead.
+   */
+  zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
+  /** Says that a range is not needed any more; what it reads as afterwards is undefined. */
+  discard?(offset: number, length: number, signal?: AbortSignal): Promise<void>;
+  /**
+   * @internal Stores the whole of `source` at `offset`, and makes it durable before it returns: for marks that must be
+   * there before their caller goes on. Absent where that takes waiting.
+   */
+  writeNow?(offset: number, source: Uint8Array): void;
+  /** Makes every write that has completed durable. */
+  flush?(signal?: AbortSignal): Promise<void>;
+  /**
+   * The status of a range, one list for each context asked, in that order. Each list begins at `offset`
+   * and says something of at least one byte; it may end before or behind the range.
+   */
+  extents?(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]>;
+  /** Why a context that `capabilities` do not list cannot be had, where there is more to say than that it is not there. */
+  whyNoContext?(context: string): LacunaError | undefined;
+  /**
+   * Where the bytes at `offset` are kept as they are, and how many of them lie there one behind the other: at least
+   * one, and not more than `length`. Absent where they are kept here.
+   */
+  locate?(offset: number, length: number): Promise<Location>;
+  /**
+   * Copies a range from another driver without the bytes passing through this process; returns false,
+   * having changed nothing, where the two cannot.
+   */
+  copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
+  /** Gives back what the opening holds. Called once, when no request is in flight. */
+  close(): Promise<void>;
+}
+
+/** A range of a device. */
+export interface Range {
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** A place where bytes are kept as they are. */
+export interface Location {
+  /** Who keeps them; absent where nobody does: they are compressed, or zero, and must be read. */
+  readonly driver?: Driver;
+  /** First byte, as the driver counts. */
+  readonly offset: number;
+  /** Bytes that lie there one behind the other; above 0. */
+  readonly length: number;
+}
+
+/** What an image file says of itself: plain JSON. */
+export interface ImageDetails {
+  /** `qcow2`. */
+  readonly format: string;
+  /** Of the format. */
+  readonly version: number;
+  /** Bytes. */
+  readonly clusterSize: number;
+  /** Bits of a refcount. */
+  readonly refcountBits: number;
+  /** How its compressed clusters are compressed: `deflate` or `zstd`. */
+  readonly compression: string;
+  /** The features that are on, by name. */
+  readonly features: readonly string[];
+  /** The name of the backing file, as it stands in the image. */
+  readonly backingFile?: string;
+  /** The format of the backing file, as the image says it. */
+  readonly backingFormat?: string;
+  /** The name of the external data file, as it stands in the image. */
+  readonly dataFile?: string;
+  /** The files that are really read: the backing file, its backing file, and so on. */
+  readonly chain: ReadonlyArray<{
+    readonly name: string;
+    readonly driver: string;
+    readonly size: number;
+  }>;
+  /** The internal snapshots, as the image lists them. */
+  readonly snapshots: readonly SnapshotDetails[];
+}
+
+/** An internal snapshot of an image. */
+export interface SnapshotDetails {
+  /** What tells it from others; a number, as a rule. */
+  readonly id: string;
+  /** What its maker called it. */
+  readonly name: string;
+  /** Bytes of the disk. */
+  readonly size: number;
+  /** ISO 8601. */
+  readonly date: string;
+  /** Bytes of the state of the machine. */
+  readonly stateSize: number;
+}
+
+/** A range of one device and its place in another. Bytes. */
+export interface CopyRange {
+  /** First byte in the source. */
+  readonly sourceOffset: number;
+  /** First byte in the target. */
+  readonly targetOffset: number;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** How bytes are stored. */
+export interface WriteOptions {
+  /** Force unit access: the bytes are durable when the call returns. */
+  readonly fua?: boolean;
+  /** Fires to end the request before its next piece begins. */
+  readonly signal?: AbortSignal;
+}
+
+/** How a range is made to read as zero. */
+export interface ZeroOptions {
+  /** The range may become a hole. Default true. */
+  readonly unmap?: boolean;
+  /**
+   * Fail quickly with ERR_DEVICE_UNSUPPORTED rather than write zeroes one by one. A driver that refuses has
+   * changed nothing; a device may have zeroed a part of a range longer than `limits.maximumZero`. Default
+   * false.
+   */
+  readonly fast?: boolean;
+  /** Force unit access: the zeroes are durable when the call returns. */
+  readonly fua?: boolean;
+  /** Fires to end the request before its next piece begins. */
+  readonly signal?: AbortSignal;
+}
+
+/** Sizes in bytes that requests must or should keep to. All but the maxima are powers of two. */
+export interface Limits {
+  /** Offsets and lengths of every request are multiples of this. */
+  readonly minimum: number;
+  /** A status request may begin at multiples of this, where that is less than `minimum`; a power of two. */
+  readonly statusMinimum?: number;
+  /** Requests of this size and alignment, or multiples of it, are fast. */
+  readonly preferred: number;
+  /** The longest read or write. */
+  readonly maximum: number;
+  /** The longest zero or discard request. */
+  readonly maximumZero: number;
+  /** Zero requests that are not multiples of this may be slow. */
+  readonly zeroAlignment: number;
+  /** Discards that are not multiples of this are ignored in part. */
+  readonly discardAlignment: number;
+}
+
+/**
+ * What a driver can do; what it leaves out, it cannot. Of a device all is said, and `zero`, `discard` and `flush` never
+ * stand without `write`.
+ */
+export interface Capabilities {
+  /** It is not read-only. */
+  readonly write?: boolean;
+  /** Makes ranges read as zero without being sent the zeroes. */
+  readonly zero?: boolean;
+  /** Knows how to refuse a zero request that would be slow (ZeroOptions.fast). */
+  readonly fastZero?: boolean;
+  /** Can be told what is not needed any more. */
+  readonly discard?: boolean;
+  /** Can make what was written durable; without it, what has completed counts as durable. */
+  readonly flush?: boolean;
+  /** The metadata contexts that `extents` answers; none where nothing is known. */
+  readonly contexts?: readonly string[];
+  /**
+   * A status query is worked out for all contexts whichever are asked, so that asking for one costs as much
+   * as asking for all.
+   */
+  readonly contextsTogether?: boolean;
+  /** Whether the allocation status is exact, so that looking for zeroes inside data finds next to none. */
+  readonly exactStatus?: boolean;
+  /** Opened several times, all see the same bytes: what one has flushed, every other one reads. */
+  readonly multiConnection?: boolean;
+  /** It is known that every byte reads as zero (it was just created, or is a null device). */
+  readonly knownZero?: boolean;
+}

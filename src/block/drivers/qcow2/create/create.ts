@@ -1,0 +1,349 @@
+import { dirname, resolve } from 'node:path';
+import { LacunaError } from '../../../../errors/index.js';
+import { isSamePlace } from '../../../../files/index.js';
+import {
+  Autoclear,
+  allUnits,
+  Compatible,
+  encodeHeader,
+  type Geometry,
+  geometryOf,
+  type Header,
+  Incompatible,
+  KNOWN_FEATURES,
+  l1EntriesFor,
+  MAX_L1_BYTES,
+  MAX_REFCOUNT_TABLE_BYTES,
+  type Mapped,
+  type NewLayout,
+  planNewLayout,
+  RefcountCodec,
+  UNMAPPED,
+  viewOf,
+  writeL1Entry,
+  writeMapped,
+  writeRefcountTableEntry,
+} from '../../../../qcow2/index.js';
+import { alignUp, checkGiven, Turns } from '../../../../util/index.js';
+import { A_PATH } from '../../../contract/argument-texts.js';
+import { Device } from '../../../contract/device.js';
+import { FileDriver } from '../../file/file.js';
+import { createRawFile } from '../../file/raw-file.js';
+import {
+  type CheckedOptions,
+  checkBacking,
+  checkOptions,
+  checkQcow2Options,
+  type Qcow2Options,
+} from './create-options.js';
+import { filesBelow } from '../io/files-below.js';
+import { GatheredWrites } from '../io/gathered-writes.js';
+import { identityOf } from '../io/named-file.js';
+
+/** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
+const SMALLEST_WITH_NAMES = 4096;
+const PIECE_BYTES = 1024 * 1024;
+
+/** Which clusters of the disk a new image maps: a bitmap of clusters, or what can be asked like one. */
+export interface MappedClusters {
+  readonly count: number;
+  nextDirty(offset: number, end?: number): number;
+  nextZero(offset: number, end?: number): number;
+}
+
+/** Where everything of a new image lies. */
+interface Plan {
+  readonly image: string;
+  readonly options: CheckedOptions;
+  readonly header: Header;
+  readonly geometry: Geometry;
+  readonly layout: NewLayout;
+  readonly mapped: MappedClusters;
+  readonly zeroed: MappedClusters;
+  /** Numbers of clusters: where the L2 tables and the data of what is mapped begin. */
+  readonly firstTable: number;
+  readonly tables: number;
+  readonly firstData: number;
+}
+
+/**
+ * Makes a qcow2 image that reads as zero, or as its backing file, or replaces the content of the file that is there.
+ * It is not flushed.
+ *
+ * @throws RangeError and TypeError for options that cannot be; LacunaError ERR_DEVICE_OPEN if the path cannot be such a
+ * file, ERR_IMAGE_CHAIN if it would replace what its backing file is made of, ERR_QCOW2_UNSUPPORTED if its header does not
+ * fit into a cluster.
+ */
+export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
+  checkGiven('createQcow2', 'filename', filename, A_PATH);
+  checkQcow2Options('createQcow2', given);
+  if (given.backing !== undefined) checkBacking('createQcow2: backing', given.backing);
+  const options = checkOptions(given);
+  await create(filename, options, options.preallocation === 'off' ? NONE : allOf(options));
+}
+
+/**
+ * Makes a qcow2 image as {@link createQcow2} does, in which clusters are mapped before anything is written to them: one
+ * behind the other in the file, in the order of the disk. They read as zero, and can be written without any change of
+ * metadata; see `mapping` of a description.
+ *
+ * @param mapped a bitmap whose granularity is the cluster size. With preallocation all clusters are mapped.
+ * @param zeroed clusters that read as zero, and take no room; none of them mapped. With a backing file this must be given:
+ * whoever does so will write all of what is mapped, since the backing file is not seen there.
+ */
+export async function layOutQcow2(
+  filename: string,
+  given: Qcow2Options,
+  mapped: MappedClusters,
+  zeroed?: MappedClusters,
+): Promise<void> {
+  const options = checkOptions(given);
+  if (options.backing !== undefined && zeroed === undefined) {
+    throw new TypeError('clusters that are mapped before they are written would hide the backing');
+  }
+  if (options.version === 2 && zeroed !== undefined) {
+    throw new TypeError('version 2 cannot say that clusters read as zero');
+  }
+  const isAll = options.preallocation !== 'off';
+  await create(filename, options, isAll ? allOf(options) : mapped, zeroed);
+}
+
+const NONE: MappedClusters = { count: 0, nextDirty: () => -1, nextZero: (offset) => offset };
+
+function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {
+  const count = Math.ceil(size / clusterSize);
+  return { count, nextDirty: (offset) => (offset < size ? offset : -1), nextZero: () => -1 };
+}
+
+async function create(
+  filename: string,
+  options: CheckedOptions,
+  mapped: MappedClusters,
+  zeroed = NONE,
+): Promise<void> {
+  const image = resolve(filename);
+  refuseCircle(image, options);
+  const { exclusive, mode, inode, dataFile, size, preallocation } = options;
+  const plan = planImage(image, options, { mapped, zeroed });
+  const header = encodeHeader(plan.header, image);
+  const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
+  if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
+  const bytes = plan.layout.total * plan.geometry.clusterSize;
+  await createRawFile(image, bytes, { exclusive, mode, inode });
+  await using file = await openNew(image, inode);
+  // Now that it is there, whatever else leads to it is seen as well.
+  if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
+  if (path !== undefined && !options.dataFileMade) {
+    await createRawFile(path, size, { exclusive, mode });
+    await using data = await openNew(path);
+    await reserve(data, 0, size, preallocation);
+  }
+  await writeRefcounts(file, plan);
+  if (plan.tables > 0) await writeTables(file, plan);
+  if (dataFile === undefined && plan.tables > 0) {
+    const start = plan.firstData * plan.geometry.clusterSize;
+    await reserve(file, start, file.size - start, preallocation);
+  }
+  // Last, so that what was given up half way is no image.
+  await file.write(0, header);
+}
+
+/** What would be replaced must not be a part of what the new image is over. */
+function refuseCircle(image: string, { backing }: CheckedOptions): void {
+  const file = { driver: 'file', filename: image } as const;
+  const old = identityOf(file);
+  if (backing === undefined || old === undefined) return;
+  const found = filesBelow(image, backing).find(
+    (path) => identityOf({ ...file, filename: path }) === old,
+  );
+  if (found === undefined) return;
+  const message = `${image} would replace a file that its own backing file is made of: choose another name for the new image`;
+  throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
+}
+
+async function openNew(filename: string, inode?: string): Promise<Device> {
+  const which = inode === undefined ? {} : { inode };
+  return new Device(await FileDriver.open({ driver: 'file', filename, ...which }));
+}
+
+function ownDataFile(image: string): RangeError {
+  return new RangeError(`${image} would be its own data file: name another file as dataFile`);
+}
+
+function planImage(
+  image: string,
+  options: CheckedOptions,
+  { mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>,
+): Plan {
+  const { size, clusterSize, dataFile, refcountBits, version } = options;
+  const clusterBits = Math.log2(clusterSize);
+  const refcountOrder = Math.log2(refcountBits);
+  const incompatible = incompatibleOf(options);
+  const geometry = geometryOf({ clusterBits, incompatible, refcountOrder });
+  const l1Size = Math.max(1, l1EntriesFor(size, geometry));
+  if (l1Size * 8 > MAX_L1_BYTES) {
+    const most = (MAX_L1_BYTES / 8) * geometry.l2Span;
+    throw new RangeError(
+      `${size} bytes are too many for clusters of ${clusterSize}: at most ${most}`,
+    );
+  }
+  const l1Clusters = Math.ceil((l1Size * 8) / clusterSize);
+  const tables = countTables({ mapped, zeroed }, geometry);
+  const clusters = dataFile === undefined ? mapped.count : 0;
+  const rest = l1Clusters + tables + clusters;
+  const layout = planNewLayout(rest, clusterSize, geometry.refcountBlockEntries);
+  if (layout.tableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
+    throw new RangeError(`${size} bytes cannot be preallocated in clusters of ${clusterSize}`);
+  }
+  const header: Header = {
+    version,
+    clusterBits,
+    size,
+    l1Size,
+    l1Offset: layout.rest * clusterSize,
+    refcountTableOffset: clusterSize,
+    refcountTableClusters: layout.tableClusters,
+    snapshotCount: 0,
+    snapshotsOffset: 0,
+    incompatible,
+    compatible: options.lazyRefcounts ? Compatible.lazyRefcounts : 0n,
+    autoclear: options.dataFileRaw ? Autoclear.rawDataFile : 0n,
+    refcountOrder,
+    compression: options.compressionType,
+    additional: new Uint8Array(0),
+    extensions: {
+      backingFormat: options.backing?.format,
+      // QEMU looks for a relative name in the folder that it runs in, so only a whole path is found by everybody.
+      dataFile: dataFile === undefined ? undefined : resolve(dirname(image), dataFile),
+      featureNames: version === 3 && clusterSize >= SMALLEST_WITH_NAMES ? KNOWN_FEATURES : [],
+      unknown: [],
+    },
+    backingFile: options.backing?.filename,
+  };
+  const firstTable = layout.rest + l1Clusters;
+  return {
+    image,
+    options,
+    header,
+    geometry,
+    layout,
+    mapped,
+    zeroed,
+    firstTable,
+    tables,
+    firstData: firstTable + tables,
+  };
+}
+
+function incompatibleOf(options: CheckedOptions): bigint {
+  let bits = 0n;
+  if (options.dataFile !== undefined) bits |= Incompatible.dataFile;
+  if (options.compressionType !== 'deflate') bits |= Incompatible.compression;
+  if (options.extendedL2) bits |= Incompatible.extendedL2;
+  return bits;
+}
+
+/** The refcount table and its blocks: every cluster of the new file is used once. */
+async function writeRefcounts(file: Device, { geometry, header, layout }: Plan): Promise<void> {
+  const { clusterSize, refcountBlockEntries } = geometry;
+  const codec = new RefcountCodec(header.refcountOrder);
+  const first = 1 + layout.tableClusters;
+  const table = new Uint8Array(layout.tableClusters * clusterSize);
+  const block = new Uint8Array(clusterSize);
+  const turns = new Turns();
+  let left = layout.total;
+  let filled = 0;
+  for (let index = 0; index < layout.blocks; index++) {
+    const used = Math.min(left, refcountBlockEntries);
+    for (; filled < used; filled++) codec.set(block, filled, 1);
+    for (; filled > used; filled--) codec.set(block, filled - 1, 0);
+    await file.write((first + index) * clusterSize, block);
+    writeRefcountTableEntry(viewOf(table), index * 8, (first + index) * clusterSize);
+    left -= used;
+    await turns.next();
+  }
+  await file.write(header.refcountTableOffset, table);
+}
+
+/** L2 tables that map something. */
+function countTables(clusters: Pick<Plan, 'mapped' | 'zeroed'>, { l2Span }: Geometry): number {
+  let tables = 0;
+  for (let at = nextOf(clusters, 0); at >= 0; at = nextOf(clusters, at - (at % l2Span) + l2Span)) {
+    tables++;
+  }
+  return tables;
+}
+
+/** The first cluster from `offset` on that an entry says something of; -1 where there is none. */
+function nextOf({ mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>, offset: number): number {
+  const [first, second] = [mapped.nextDirty(offset), zeroed.nextDirty(offset)];
+  if (first < 0 || second < 0) return Math.max(first, second);
+  return Math.min(first, second);
+}
+
+/** Calls back for each cluster of a range that is in a set. */
+function forEachIn(
+  clusters: MappedClusters,
+  { start, stop, step }: { start: number; stop: number; step: number },
+  visit: (offset: number) => void,
+): void {
+  for (let at = clusters.nextDirty(start, stop); at >= 0; at = clusters.nextDirty(at, stop)) {
+    const zero = clusters.nextZero(at, stop);
+    const end = zero < 0 ? stop : zero;
+    for (; at < end; at += step) visit(at);
+    if (at >= stop) return;
+  }
+}
+
+/** The L1 table and the L2 tables: all clusters in a row. Of a table only the part is written that maps something. */
+async function writeTables(file: Device, plan: Plan): Promise<void> {
+  const { header, geometry, options, mapped, zeroed, firstTable, firstData } = plan;
+  const { clusterSize, l2EntryBytes, l2Span } = geometry;
+  const all = allUnits(geometry);
+  // Over a backing file, subclusters are reserved and still show it; unless it has been asked for what is zeroed.
+  const allocated = options.backing === undefined || zeroed !== NONE ? all : 0;
+  const l1 = new Uint8Array(header.l1Size * 8);
+  const table = new Uint8Array(clusterSize);
+  const writes = new GatheredWrites(file);
+  const turns = new Turns();
+  let offset = firstTable * clusterSize;
+  let host = firstData * clusterSize;
+  for (let at = nextOf(plan, 0); at >= 0; ) {
+    const start = at - (at % l2Span);
+    const stop = Math.min(start + l2Span, alignUp(options.size, clusterSize));
+    const range = { start: at, stop, step: clusterSize };
+    const placeOf = (guest: number) => ((guest - start) / clusterSize) * l2EntryBytes;
+    const from = placeOf(at);
+    let to = from;
+    const put = (guest: number, entry: Mapped) => {
+      writeMapped(table, placeOf(guest), entry, geometry);
+      to = Math.max(to, placeOf(guest) + l2EntryBytes);
+    };
+    forEachIn(mapped, range, (guest) => {
+      const place = options.dataFile === undefined ? host : guest;
+      put(guest, { host: place, copied: true, allocated, zero: 0 });
+      host += clusterSize;
+    });
+    forEachIn(zeroed, range, (guest) => put(guest, { ...UNMAPPED, zero: all }));
+    await writes.write(offset + from, table.subarray(from, to));
+    table.fill(0, from, to);
+    writeL1Entry(viewOf(l1), (start / l2Span) * 8, { offset, copied: true });
+    offset += clusterSize;
+    at = nextOf(plan, start + l2Span);
+    await turns.next();
+  }
+  await writes.end();
+  await file.write(header.l1Offset, l1);
+}
+
+/** Reserves the space of a range that reads as zero. */
+async function reserve(file: Device, start: number, length: number, preallocation: string) {
+  if (length === 0 || preallocation === 'off' || preallocation === 'metadata') return;
+  if (preallocation === 'falloc') return file.zero(start, length, { unmap: false });
+  const zeroes = new Uint8Array(Math.min(PIECE_BYTES, length));
+  const turns = new Turns();
+  for (let at = 0; at < length; at += zeroes.length) {
+    await file.write(start + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)));
+    await turns.next();
+  }
+}

@@ -1,0 +1,79 @@
+import { statSync } from 'node:fs';
+import type { DeviceDescription } from '../../../describe/description.js';
+import type { Device } from '../../../contract/device.js';
+import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+
+/**
+ * A file that grows where it is written behind its end, and reads as zero there: as an image's file must. As a device it
+ * has the largest size there is.
+ */
+export class GrowingFile implements Driver {
+  readonly name: string;
+  readonly description?: DeviceDescription;
+  readonly size = Number.MAX_SAFE_INTEGER;
+  readonly limits: Limits;
+  readonly capabilities: Capabilities;
+  readonly #driver: Driver;
+  #end: number;
+
+  /** @param driver a file that takes writes behind its end, and that nobody else changes meanwhile. */
+  constructor(driver: Driver) {
+    this.name = driver.name;
+    this.description = driver.description;
+    this.limits = driver.limits;
+    this.capabilities = {
+      ...driver.capabilities,
+      contexts: [],
+      exactStatus: false,
+      knownZero: false,
+    };
+    this.#driver = driver;
+    this.#end = driver.size;
+  }
+
+  get end(): number {
+    return this.#end;
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    const there = Math.max(0, Math.min(target.byteLength, this.#end - offset));
+    if (there < target.byteLength) target.fill(0, there);
+    if (there > 0) await this.#driver.read(offset, target.subarray(0, there));
+  }
+
+  async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    await this.#driver.write!(offset, source, options);
+    this.#end = Math.max(this.#end, offset + source.byteLength);
+  }
+
+  /** Inside the file only, and only where the driver can. */
+  get writeNow(): Driver['writeNow'] {
+    return this.#driver.writeNow?.bind(this.#driver);
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    const there = Math.min(length, this.#end - offset);
+    if (there > 0) await this.#driver.zero!(offset, there, options);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    const there = Math.min(length, this.#end - offset);
+    if (there > 0) await this.#driver.discard!(offset, there);
+  }
+
+  async flush(): Promise<void> {
+    await this.#driver.flush?.();
+  }
+
+  close(): Promise<void> {
+    return this.#driver.close();
+  }
+}
+
+/** What reads a file, with its real size: a device that grows has none to tell. */
+export function readerOf(file: Device) {
+  const read = (offset: number, target: Uint8Array) => file.read(offset, target);
+  const { description } = file;
+  const grows = file.size === Number.MAX_SAFE_INTEGER && description?.driver === 'file';
+  return { size: grows ? statSync(description.filename).size : file.size, read };
+}

@@ -1,0 +1,49 @@
+import {
+  clusterSizeIn,
+  cutShort,
+  geometryOf,
+  type Header,
+  MAX_SNAPSHOT_TABLE_BYTES,
+  parseHeader,
+  parseSnapshots,
+  type Snapshot,
+} from '../../../../qcow2/index.js';
+import type { Device } from '../../../contract/device.js';
+
+/** The first read: the header of all but a few images, and the cluster size of any. */
+const FIRST_BYTES = 512;
+const FIRST_SNAPSHOT_BYTES = 64 * 1024;
+
+/** Reads and checks the header of an image. */
+export async function readHeader(file: Device): Promise<Header> {
+  const first = await readStart(file, FIRST_BYTES);
+  return parseHeader(await readStart(file, clusterSizeIn(first, file.name)), file.name);
+}
+
+export async function readSnapshots(file: Device, header: Header): Promise<Snapshot[]> {
+  return (await readSnapshotTable(file, header)).snapshots;
+}
+
+/** Reads the snapshot table, and says how many bytes it takes: that stands nowhere. */
+export async function readSnapshotTable(
+  file: Device,
+  header: Header,
+): Promise<{ snapshots: Snapshot[]; length: number }> {
+  const { snapshotsOffset: offset, snapshotCount } = header;
+  if (snapshotCount === 0) return { snapshots: [], length: 0 };
+  const options = { header, geometry: geometryOf(header), image: file.name };
+  const most = Math.min(MAX_SNAPSHOT_TABLE_BYTES, file.end - offset);
+  for (let length = FIRST_SNAPSHOT_BYTES; ; length *= 4) {
+    const bytes = new Uint8Array(Math.max(0, Math.min(length, most)));
+    await file.read(Math.min(offset, file.size), bytes);
+    const found = parseSnapshots(bytes, options);
+    if (found !== undefined) return found;
+    if (length >= most) throw cutShort(file.name, 'the snapshot table', { offset, end: file.end });
+  }
+}
+
+async function readStart(file: Device, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(Math.min(length, file.size));
+  await file.read(0, bytes);
+  return bytes;
+}

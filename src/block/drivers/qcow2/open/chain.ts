@@ -1,0 +1,247 @@
+/** Opens the files of an image: its own, its data file and, through the drivers of their own, its backing files. */
+import { dirname, resolve } from 'node:path';
+import { LacunaError } from '../../../../errors/index.js';
+import {
+  cutShort,
+  type Header,
+  hasDataFile,
+  Incompatible,
+  isNoImage,
+  type Snapshot,
+} from '../../../../qcow2/index.js';
+import type { DeviceDescription, Qcow2Description } from '../../../describe/description.js';
+import type { Device } from '../../../contract/device.js';
+import type { ImageParts } from '../read/image.js';
+import {
+  describeBacking,
+  identityOf,
+  type Naming,
+  realFolders,
+  refused,
+  resolveNamed,
+} from '../io/named-file.js';
+import { readHeader, readSnapshots } from '../io/read-header.js';
+import { repairRefcounts } from '../repair/repair.js';
+
+/** Backing files behind one another. */
+const MOST_BACKING_FILES = 200;
+
+/** What an image is told by whoever opens it: the caller, or the image above it. */
+export interface ChainOpening {
+  /** Opens a device below this one. */
+  readonly open: (description: DeviceDescription, opening: ChainOpening) => Promise<Device>;
+  /** Folders that the image above may follow names into. */
+  readonly folders?: readonly string[];
+  /** The files of the images above. */
+  readonly above: ReadonlyArray<string | undefined>;
+  /** The file is the image's own: it grows where it is written behind its end. */
+  readonly grows?: boolean;
+  /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
+  readonly unrecorded?: boolean;
+  /** What the files do not have any more reads as zero. Default: what the description says. */
+  readonly rescue?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** All that belongs to an image, opened. */
+export interface OpenedParts extends ImageParts {
+  readonly backing?: Device;
+  readonly snapshots: readonly Snapshot[];
+  /** Every device that was opened, to be closed with the image. */
+  readonly devices: readonly Device[];
+  /** The description with all that was found. */
+  readonly description: Qcow2Description;
+}
+
+/** @throws what opening a file throws, and LacunaError ERR_IMAGE_CHAIN; nothing stays open then. */
+export async function openParts(
+  description: Qcow2Description,
+  opening: ChainOpening,
+): Promise<OpenedParts> {
+  const devices: Device[] = [];
+  const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
+    const shared = description['force-share'] === true && { 'force-share': true };
+    const device = await opening.open({ ...part, ...shared }, { ...opening, ...below });
+    devices.push(device);
+    return device;
+  };
+  try {
+    return await openAll(description, opening, { open, devices });
+  } catch (error) {
+    await Promise.allSettled(devices.map((device) => device.close()));
+    throw error;
+  }
+}
+
+interface Opener {
+  open(part: DeviceDescription, below?: Partial<ChainOpening>): Promise<Device>;
+  readonly devices: readonly Device[];
+}
+
+async function openAll(
+  description: Qcow2Description,
+  opening: ChainOpening,
+  { open, devices }: Opener,
+): Promise<OpenedParts> {
+  const readOnly = description['read-only'] === true;
+  const grows = !readOnly && description.mapping !== 'fixed';
+  const rescue = description.rescue ?? opening.rescue ?? false;
+  if (rescue && !readOnly) {
+    throw new TypeError('rescue is for reading only: do not open the image for writing');
+  }
+  const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
+  const own = file.description ?? description.file;
+  const above = [...opening.above, identityOf(own)];
+  checkChain(file.name, above);
+  const found = await readHeader(file);
+  if (!rescue) checkRefcounts(found, file);
+  checkWritable(found, file, description);
+  const header = readOnly || !grows ? found : await repairRefcounts(file, found, opening.signal);
+  const snapshots = await readSnapshots(file, header).catch((error) => {
+    if (rescue && description.snapshot === undefined && isCorrupt(error)) return [];
+    throw error;
+  });
+  const snapshot = findSnapshot(description.snapshot, snapshots, file);
+  if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
+  const folders = foldersOf(description, opening, own);
+  const names = { image: own.driver === 'file' ? own.filename : undefined, folders, file, header };
+
+  const wanted = describeDataFile(description, names, above);
+  const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
+  const below = describeBackingFile(description, names);
+  const backing =
+    below &&
+    (await open({ ...below, 'read-only': true }, { folders, above, rescue, grows: false }).catch(
+      (error) => {
+        throw description.backing === undefined ? misnamed(error, below, header, file) : error;
+      },
+    ));
+  const opened: Qcow2Description = {
+    ...description,
+    file: own,
+    backing: backing === undefined ? null : (backing.description ?? below),
+    ...(dataFile !== undefined && { 'data-file': dataFile.description ?? wanted }),
+  };
+  const parts = { header, file, dataFile, snapshot, snapshots, backing, rescue };
+  return { ...parts, devices, description: opened };
+}
+
+/** A chain that comes back to a file of its own would have no end. */
+function checkChain(image: string, files: ReadonlyArray<string | undefined>): void {
+  const last = files.at(-1);
+  const again = last !== undefined && files.indexOf(last) < files.length - 1;
+  if (!again && files.length <= MOST_BACKING_FILES + 1) return;
+  const problem = again
+    ? 'is its own backing file, some way down: the chain goes in a circle'
+    : `has more than ${MOST_BACKING_FILES} images above it: commit some of them first`;
+  throw new LacunaError('ERR_IMAGE_CHAIN', `${image} ${problem}`, { device: image });
+}
+
+/**
+ * Who reads needs no refcounts, but a file that does not have them is cut short, whatever else it has. As to QEMU, the last
+ * cluster of a file may be there in part.
+ */
+function checkRefcounts(
+  { refcountTableOffset: offset, refcountTableClusters, clusterBits }: Header,
+  { name, end }: Device,
+): void {
+  if (refcountTableClusters === 0) return;
+  if (offset + (refcountTableClusters - 1) * 2 ** clusterBits < end) return;
+  throw cutShort(name, 'the refcount table', { offset, end });
+}
+
+function isCorrupt(error: unknown): boolean {
+  return error instanceof LacunaError && error.code === 'ERR_QCOW2_CORRUPT';
+}
+
+function checkWritable(header: Header, file: Device, description: Qcow2Description): void {
+  const isMarked = (header.incompatible & Incompatible.corrupt) !== 0n;
+  if (!isMarked || description['read-only'] === true) return;
+  const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
+  throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
+}
+
+function readOnlySnapshot({ name }: Snapshot, file: Device): LacunaError {
+  const message = `${file.name} is named with snapshot "${name}", which can only be read: leave "snapshot" out to write the disk as it is now, or copy the snapshot into an image of its own`;
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: file.name });
+}
+
+/** By id, or else by name, as QEMU looks. */
+function findSnapshot(
+  wanted: string | undefined,
+  snapshots: readonly Snapshot[],
+  file: Device,
+): Snapshot | undefined {
+  if (wanted === undefined) return undefined;
+  const found =
+    snapshots.find(({ id }) => id === wanted) ?? snapshots.find(({ name }) => name === wanted);
+  if (found !== undefined) return found;
+  const names = snapshots.map(({ id, name }) => `${id} (${name})`).join(', ') || 'none';
+  const message = `${file.name} has no snapshot "${wanted}"; it has: ${names}`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: file.name });
+}
+
+/** An image says the format of its backing file by itself: what is said of the image does not change it. */
+function misnamed(
+  error: unknown,
+  below: DeviceDescription,
+  { backingFile }: Header,
+  { name }: Device,
+): unknown {
+  const path = below.driver === 'qcow2' && below.file.driver === 'file' && below.file.filename;
+  if (!path || !isNoImage(error, path)) return error;
+  const message = `The backing file "${backingFile}" of ${name} is not a qcow2 image, by its first bytes, although the image says so: check the path, or correct its format ("lacuna rebase -u -F raw -b FILE IMAGE")`;
+  return new LacunaError('ERR_IMAGE_CHAIN', message, { device: name, cause: error });
+}
+
+/** The folders of the caller hold for the whole chain: an image below does not widen them. */
+function foldersOf(
+  description: Qcow2Description,
+  opening: ChainOpening,
+  own: DeviceDescription,
+): readonly string[] {
+  const { 'backing-folders': said } = description;
+  if (said !== undefined) return realFolders(said);
+  if (opening.folders !== undefined) return opening.folders;
+  return own.driver === 'file' ? realFolders([dirname(resolve(own.filename))]) : [];
+}
+
+interface Names {
+  readonly image: string | undefined;
+  readonly folders: readonly string[];
+  readonly file: Device;
+  readonly header: Header;
+}
+
+function describeBackingFile(
+  { backing }: Qcow2Description,
+  { header, file, image, folders }: Names,
+): DeviceDescription | undefined {
+  if (backing !== undefined) return backing ?? undefined;
+  if (header.backingFile === undefined) return undefined;
+  const naming: Naming = { image, name: file.name, what: 'backing file', key: 'backing', folders };
+  const path = resolveNamed(header.backingFile, naming);
+  return describeBacking(path, header.extensions.backingFormat, naming);
+}
+
+function describeDataFile(
+  { 'data-file': said }: Qcow2Description,
+  { header, file, image, folders }: Names,
+  above: ReadonlyArray<string | undefined>,
+): DeviceDescription | undefined {
+  const naming: Naming = { image, name: file.name, what: 'data file', key: 'data-file', folders };
+  if (!hasDataFile(header)) {
+    if (said === undefined) return undefined;
+    const message = `${file.name} keeps its data in itself: leave out "data-file"`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: file.name });
+  }
+  const { dataFile: named } = header.extensions;
+  if (said === undefined && named === undefined) {
+    const message = `${file.name} has an external data file and does not name it: say it as "data-file"`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: file.name });
+  }
+  const wanted = said ?? ({ driver: 'file', filename: resolveNamed(named!, naming) } as const);
+  const identity = identityOf(wanted);
+  if (identity === undefined || !above.includes(identity)) return wanted;
+  throw refused(naming, named ?? 'said', 'is an image of this chain itself: name the right one');
+}

@@ -1,0 +1,336 @@
+import { LacunaError } from '../../../../errors/index.js';
+import { Context, type ExtentList, isDirtyContext } from '../../../../extent/index.js';
+import { RunKind, type Snapshot } from '../../../../qcow2/index.js';
+import type { Qcow2Description } from '../../../describe/description.js';
+import type { Device } from '../../../contract/device.js';
+import type {
+  Capabilities,
+  CopyRange,
+  Driver,
+  ImageDetails,
+  Limits,
+  Location,
+  Range,
+  WriteOptions,
+  ZeroOptions,
+} from '../../../contract/driver.js';
+import { type ChainOpening, type OpenedParts, openParts } from './chain.js';
+import { compressorFor } from '../write/compress.js';
+import { detailsOf, warningsOf } from '../read/details.js';
+import { FixedWriter } from '../write/fixed-writer.js';
+import type { GuestWriter } from '../write/guest-writer.js';
+import { Image } from '../read/image.js';
+import { ImageWriter, longestZero } from '../write/image-writer.js';
+import { describeMissing, findMissing, refuseCut } from '../repair/missing.js';
+import { OpenBitmaps } from '../bitmaps/open-bitmaps.js';
+import { readPadded } from '../io/read-padded.js';
+import { RunWalk } from '../read/run-walk.js';
+import { ChainStatus, CONTEXTS } from '../read/status.js';
+import { TableSlices } from '../read/table-slices.js';
+
+const GIB = 1024 ** 3;
+
+/** A qcow2 image with its backing files; writable where it was opened so, and is no snapshot. */
+export class Qcow2Driver implements Driver {
+  readonly name: string;
+  /** As it was opened, with every file that was found through the image. */
+  readonly description: Qcow2Description;
+  readonly size: number;
+  readonly limits: Limits;
+  capabilities: Capabilities;
+  readonly details: ImageDetails;
+  /** Of the image and of every image below it. */
+  warnings: readonly string[];
+  readonly missing: readonly Range[];
+  readonly #image: Image;
+  readonly #backing?: Device;
+  readonly #devices: readonly Device[];
+  readonly #status: ChainStatus;
+  readonly #slices: TableSlices;
+  readonly copyFrom?: Driver['copyFrom'];
+  #writer?: GuestWriter;
+  #bitmaps?: OpenBitmaps;
+  /** Why the bitmaps of the image cannot be read. */
+  #unread?: LacunaError;
+
+  private constructor(
+    image: Image,
+    description: Qcow2Description,
+    { devices, backing, snapshots, missing }: Opened,
+    writable: boolean,
+  ) {
+    const { clusterSize, l2Span } = image.geometry;
+    const isFixed = writable && description.mapping === 'fixed';
+    const { capabilities, limits } = image.data;
+    // Only whole clusters are compressed.
+    const unit = description.compress ? clusterSize : 1;
+    this.name = image.name;
+    this.description = description;
+    this.size = image.size;
+    this.#image = image;
+    this.#backing = backing;
+    this.#devices = devices;
+    this.#status = new ChainStatus(image, backing);
+    this.#slices = new TableSlices(image);
+    this.details = detailsOf(image.header, snapshots, chainOf(backing));
+    this.missing = missing;
+    this.warnings = [
+      ...warningsOf(image.header, image.name),
+      ...describeMissing(image.name, missing),
+      ...(backing?.warnings ?? []),
+    ];
+    this.limits = {
+      minimum: writable ? Math.max(limits.minimum, unit) : 1,
+      preferred: clusterSize,
+      maximum: GIB,
+      maximumZero: longestZero(l2Span),
+      zeroAlignment: clusterSize,
+      discardAlignment: clusterSize,
+    };
+    // Version 2 cannot say that clusters read as zero, where something lies below.
+    const canZero = writable && (image.header.version > 2 || backing === undefined);
+    this.capabilities = {
+      write: writable,
+      zero: isFixed ? capabilities.zero : canZero,
+      fastZero: isFixed ? capabilities.fastZero : canZero,
+      discard: writable && !isFixed,
+      flush: writable,
+      contexts: CONTEXTS,
+      // A backing file that is no image may know little of its holes; the image itself knows all.
+      exactStatus: backing?.capabilities.exactStatus ?? true,
+      multiConnection: !writable || (isFixed && capabilities.multiConnection),
+      knownZero: false,
+    };
+    if (isFixed) this.copyFrom = (source, range) => this.#copyInPlace(source, range);
+  }
+
+  /**
+   * Opens an image and, through it, its backing files.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED, ERR_IMAGE_CHAIN, or that of a file.
+   */
+  static async open(description: Qcow2Description, opening: ChainOpening): Promise<Qcow2Driver> {
+    const parts = await openParts(description, opening);
+    try {
+      const image = await Image.open(parts);
+      const writable = description['read-only'] !== true && parts.snapshot === undefined;
+      const below = parts.backing?.missing ?? [];
+      const missing =
+        parts.rescue || below.length > 0 ? await findMissing(image, below, opening.signal) : [];
+      const driver = new Qcow2Driver(image, parts.description, { ...parts, missing }, writable);
+      if (writable) await driver.#makeWritable(parts, opening.unrecorded);
+      // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
+      else if (parts.snapshot === undefined) await driver.#readBitmaps(parts);
+      return driver;
+    } catch (error) {
+      await Promise.allSettled(parts.devices.map((device) => device.close()));
+      throw error;
+    }
+  }
+
+  async #makeWritable(
+    { header, file, dataFile, backing }: OpenedParts,
+    unrecorded?: boolean,
+  ): Promise<void> {
+    const { mapping, compress } = this.description;
+    checkCompress(this.description, this.#image);
+    if (mapping === 'fixed') {
+      this.#writer = new FixedWriter(this.#image, this.#slices, backing);
+      return;
+    }
+    const parts = {
+      header,
+      file,
+      dataFile,
+      backingSize: backing?.size ?? 0,
+      ...(compress && { compress: await compressorFor(header.compression) }),
+    };
+    const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
+    await refuseCut({ header, file, dataFile, allocator: writer.allocator });
+    this.#image.follow(writer.mapping);
+    this.#writer = writer;
+    this.#show(await OpenBitmaps.record(writer, file, unrecorded));
+  }
+
+  /** A disk can be read whose bitmaps cannot, but nobody shall wonder where they are. */
+  async #readBitmaps({ header, file }: OpenedParts): Promise<void> {
+    try {
+      this.#show(await OpenBitmaps.read(header, file));
+    } catch (error) {
+      if (!(error instanceof LacunaError)) throw error;
+      this.#unread = error;
+      const told = `The bitmaps of ${this.name} cannot be read, only its disk: ${error.message}`;
+      this.warnings = [...this.warnings, told];
+    }
+  }
+
+  whyNoContext(context: string): LacunaError | undefined {
+    if (!isDirtyContext(context)) return undefined;
+    const { name } = this;
+    const bitmap = context.slice(Context.dirtyPrefix.length);
+    const told = { device: name };
+    if (this.#bitmaps?.isBroken(context)) {
+      const message = `bitmap '${bitmap}' of ${name} is inconsistent: it lacks writes, for the image was not closed after them. Make a full copy, then remove the bitmap and add it again`;
+      return new LacunaError('ERR_BITMAP_INCONSISTENT', message, told);
+    }
+    if (this.description.snapshot !== undefined) {
+      const message = `bitmap '${bitmap}' of ${name} tells of the disk as it is now, not of the snapshot "${this.description.snapshot}": leave one of them out`;
+      return new LacunaError('ERR_CONTEXT_UNKNOWN', message, told);
+    }
+    if (this.#unread === undefined) return undefined;
+    const message = `the bitmaps of ${name} cannot be read: ${this.#unread.message}`;
+    return new LacunaError('ERR_CONTEXT_UNKNOWN', message, { ...told, cause: this.#unread });
+  }
+
+  #show(bitmaps: OpenBitmaps | undefined): void {
+    if (bitmaps === undefined) return;
+    this.#bitmaps = bitmaps;
+    this.capabilities = { ...this.capabilities, contexts: [...CONTEXTS, ...bitmaps.contexts] };
+  }
+
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const writer = this.#writer;
+    if (writer === undefined) return this.#read(offset, target, signal);
+    return writer.reading(offset, target.byteLength, () => this.#read(offset, target, signal));
+  }
+
+  async #read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const length = target.byteLength;
+    const walk = new RunWalk(this.#image, offset, offset + length);
+    for (;;) {
+      const more = walk.next();
+      if (!(more instanceof Promise ? await more : more)) return;
+      const at = walk.offset - offset;
+      const piece = walk.length === length ? target : target.subarray(at, at + walk.length);
+      await this.#readRun(walk, piece, signal);
+    }
+  }
+
+  async #readRun(run: RunWalk, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    switch (run.kind) {
+      case RunKind.data:
+        return readPadded(this.#image.data, run.host, target, signal);
+      case RunKind.compressed: {
+        const inside = run.offset % this.#image.geometry.clusterSize;
+        return this.#image.readCompressed(run, inside, target);
+      }
+      case RunKind.unallocated:
+        if (this.#backing !== undefined) {
+          return readPadded(this.#backing, run.offset, target, signal);
+        }
+    }
+    target.fill(0);
+  }
+
+  write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    return this.#writer!.write(offset, source, options);
+  }
+
+  zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    return this.#writer!.zero(offset, length, options);
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#writer!.discard(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.#writer!.flush();
+  }
+
+  /** Makes the disk larger; this opening goes on with the size that it had. See {@link ImageWriter.grow}. */
+  async grow(size: number): Promise<void> {
+    const grow = () => this.#writer!.grow(size);
+    await (this.#bitmaps?.grow(size, grow) ?? grow());
+  }
+
+  async extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]> {
+    const others = contexts.filter((context) => !isDirtyContext(context));
+    const known =
+      others.length === 0 ? [] : await this.#status.extents(offset, length, others, signal);
+    const lists: ExtentList[] = [];
+    for (const context of contexts) {
+      const list = known[others.indexOf(context)];
+      lists.push(list ?? (await this.#bitmaps!.extents(context, offset, length)));
+    }
+    return lists;
+  }
+
+  async locate(offset: number, length: number): Promise<Location> {
+    // What is written meanwhile may move what lies there.
+    const isFixed = this.#writer instanceof FixedWriter;
+    if (this.#writer !== undefined && !isFixed) return { offset, length };
+    if (this.#image.rescue) return { offset, length };
+    const run = await this.#slices.find(offset, offset + length);
+    if (run.kind === RunKind.data) return locateIn(this.#image.data, run.host, run.length);
+    if (run.kind === RunKind.unallocated && this.#backing !== undefined && !isFixed) {
+      return locateIn(this.#backing, offset, run.length);
+    }
+    return { offset, length: run.length };
+  }
+
+  /** Lets the file copy into clusters that are mapped already. */
+  async #copyInPlace(source: Driver, range: CopyRange): Promise<boolean> {
+    const { sourceOffset, targetOffset, length } = range;
+    for (let done = 0; done < length; ) {
+      const place = await this.locate(targetOffset + done, length - done);
+      if (place.driver?.copyFrom === undefined) return false;
+      const from = { sourceOffset: sourceOffset + done, length: place.length };
+      const piece = { ...from, targetOffset: place.offset };
+      if (!(await place.driver.copyFrom(source, piece))) return false;
+      done += place.length;
+    }
+    return true;
+  }
+
+  /** Bitmaps may only be said to be whole when everything that they tell of is there. */
+  async #finish(): Promise<void> {
+    if (this.#writer === undefined) return;
+    await this.#writer.finish();
+    await this.#bitmaps?.store();
+  }
+
+  async close(): Promise<void> {
+    const flushed = await Promise.allSettled([this.#finish()]);
+    this.#bitmaps?.free();
+    await this.#status.close();
+    this.#image.forget();
+    const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
+    for (const result of [...flushed, ...closed])
+      if (result.status === 'rejected') throw result.reason;
+  }
+}
+
+function checkCompress({ compress, mapping }: Qcow2Description, image: Image): void {
+  if (!compress) return;
+  if (mapping === 'fixed') {
+    throw new TypeError('compress maps clusters anew: leave out "mapping" or "compress"');
+  }
+  if (!image.rules.dataFile) return;
+  const message = `${image.name} keeps its clusters in a data file, where none can be compressed: leave out "compress"`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: image.name });
+}
+
+interface Opened {
+  readonly devices: readonly Device[];
+  readonly backing?: Device;
+  readonly snapshots: readonly Snapshot[];
+  readonly missing: readonly Range[];
+}
+
+/** Behind the end of a file all is zero, and kept by nobody. */
+async function locateIn(device: Device, offset: number, length: number): Promise<Location> {
+  const there = Math.min(length, device.size - offset);
+  return there > 0 ? device.locate(offset, there) : { offset, length };
+}
+
+function chainOf(backing: Device | undefined): ImageDetails['chain'] {
+  if (backing === undefined) return [];
+  const { name, size, description, details } = backing;
+  return [{ name, driver: description?.driver ?? 'unknown', size }, ...(details?.chain ?? [])];
+}

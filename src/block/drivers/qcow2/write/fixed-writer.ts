@@ -1,0 +1,106 @@
+import { LacunaError } from '../../../../errors/index.js';
+import { Autoclear, type Header, type Run, RunKind } from '../../../../qcow2/index.js';
+import type { Device } from '../../../contract/device.js';
+import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+import type { GuestWriter } from './guest-writer.js';
+import type { Image } from '../read/image.js';
+import { checkWritable } from './image-writer.js';
+import type { TableSlices } from '../read/table-slices.js';
+
+/**
+ * Writes into clusters that are mapped already, and changes no table: so any number of these may write one image at the
+ * same time. Whatever needs a table to change is refused.
+ */
+export class FixedWriter implements GuestWriter {
+  readonly #image: Image;
+  readonly #slices: TableSlices;
+  readonly #backing: Device | undefined;
+
+  /**
+   * @throws LacunaError ERR_DEVICE_UNSUPPORTED where writing in place would change what snapshots hold, or what other
+   * programs know of the disk.
+   */
+  constructor(image: Image, slices: TableSlices, backing: Device | undefined) {
+    const { header, name } = image;
+    checkWritable(header, name);
+    const found = inTheWay(header);
+    if (found !== undefined) throw refusal(name, `it has ${found}, so its mapping cannot be fixed`);
+    this.#image = image;
+    this.#slices = slices;
+    this.#backing = backing;
+    image.expectChanges();
+  }
+
+  /** Nobody ever moves what is read. */
+  reading<T>(_offset: number, _length: number, read: () => Promise<T>): Promise<T> {
+    return read();
+  }
+
+  async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    const { data } = this.#image;
+    for (let done = 0; done < source.length; ) {
+      const at = offset + done;
+      const { kind, host, length } = await this.#slices.find(at, offset + source.length);
+      if (kind !== RunKind.data) throw this.#refuse(at);
+      await data.write(host, source.subarray(done, done + length), options);
+      done += length;
+    }
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    const { data } = this.#image;
+    const end = offset + length;
+    await this.#visit(offset, end, async (at, { kind }) => {
+      if (!this.#canZero(kind)) throw this.#refuse(at);
+    });
+    await this.#visit(offset, end, async (_at, run) => {
+      if (run.kind === RunKind.data) await data.zero(run.host, run.length, options);
+    });
+  }
+
+  async #visit(offset: number, end: number, visit: (at: number, run: Run) => Promise<void>) {
+    for (let at = offset; at < end; ) {
+      const run = await this.#slices.find(at, end);
+      await visit(at, run);
+      at += run.length;
+    }
+  }
+
+  async discard(offset: number): Promise<void> {
+    throw this.#refuse(offset);
+  }
+
+  /** All is in the file already. */
+  async finish(): Promise<void> {}
+
+  async flush(): Promise<void> {
+    const { data, file } = this.#image;
+    await data.flush();
+    if (data !== file) await file.flush();
+  }
+
+  async grow(): Promise<void> {
+    throw this.#refuse(this.#image.size);
+  }
+
+  /** In place, or because it reads as zero already. */
+  #canZero(kind: number): boolean {
+    if (kind === RunKind.unallocated) return this.#backing === undefined;
+    return kind !== RunKind.compressed;
+  }
+
+  #refuse(offset: number): LacunaError {
+    const what = `its mapping is fixed, and byte ${offset} of the disk cannot be written in place`;
+    return refusal(this.#image.name, `${what}: open it without "mapping"`);
+  }
+}
+
+function inTheWay({ snapshotCount, autoclear }: Header): string | undefined {
+  if (snapshotCount > 0) return 'snapshots';
+  if ((autoclear & ~Autoclear.rawDataFile) !== 0n) return 'bitmaps, or the like';
+  return undefined;
+}
+
+function refusal(image: string, why: string): LacunaError {
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', `${image}: ${why}`, { device: image });
+}

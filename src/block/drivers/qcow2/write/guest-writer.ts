@@ -1,0 +1,16 @@
+import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+
+/** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
+export interface GuestWriter {
+  /** Runs a read while nobody maps its clusters anew. */
+  reading<T>(offset: number, length: number, read: () => Promise<T>): Promise<T>;
+  write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void>;
+  zero(offset: number, length: number, options: ZeroOptions): Promise<void>;
+  discard(offset: number, length: number): Promise<void>;
+  /** Makes everything durable that was written. */
+  flush(): Promise<void>;
+  /** Brings into the file what is only in memory, so that it can be closed. */
+  finish(): Promise<void>;
+  /** Makes the disk larger. */
+  grow(size: number): Promise<void>;
+}

@@ -1,0 +1,335 @@
+import { LacunaError } from '../../../../errors/index.js';
+import {
+  Autoclear,
+  type Header,
+  hasDataFile,
+  Incompatible,
+  l1EntriesFor,
+  MAX_L1_BYTES,
+} from '../../../../qcow2/index.js';
+import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
+import type { Device } from '../../../contract/device.js';
+import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+import { RangeLock } from '../../../contract/range-lock.js';
+import { Allocator } from './allocator.js';
+import { ClusterCompressor } from './cluster-compressor.js';
+import { ClusterWriter } from './cluster-writer.js';
+import { ClusterZeroer } from './cluster-zeroer.js';
+import { Committer } from './committer.js';
+import type { Compress } from './compress.js';
+import type { GuestWriter } from './guest-writer.js';
+import { HostFile } from '../io/host-file.js';
+import { LiveHeader } from '../io/live-header.js';
+import { Mapping } from './mapping.js';
+
+/** L2 tables that one zero request may change, at least. */
+const ZERO_TABLES = 16;
+const GIB = 1024 ** 3;
+
+/** Autoclear bits that stay true whatever is written here. */
+const KNOWN_AUTOCLEAR = Autoclear.rawDataFile;
+
+export interface ImageWriterParts {
+  readonly header: Header;
+  /** The image's file: a device that grows (see {@link GrowingFile}), or a block device. */
+  readonly file: Device;
+  readonly dataFile?: Device;
+  /** Bytes of the image below; 0 where there is none. */
+  readonly backingSize: number;
+  /** Compresses whole clusters that are written where nothing is allocated. */
+  readonly compress?: Compress;
+}
+
+/** Reads guest bytes as they are now, inside the disk. */
+export type GuestRead = (offset: number, target: Uint8Array) => Promise<void>;
+
+/** What must be done before an image is changed for the first time. */
+export interface FirstWrite {
+  /** Autoclear bits that it takes care of; all others that are not known here are cleared. */
+  readonly autoclear: bigint;
+  run(header: LiveHeader): Promise<void>;
+}
+
+/**
+ * Is told of every range of the disk before it is changed, but not of what is added when the disk grows. The change
+ * waits for it, and is not made where it fails.
+ */
+export type BeforeChange = (offset: number, length: number) => Promise<void> | void;
+
+/**
+ * The writing half of an image. It holds the tables that the reading half must look into while the image is open, and
+ * keeps requests for the same clusters apart: those that write in place, and reads, run side by side; one that maps
+ * clusters anew has them for itself.
+ */
+export class ImageWriter implements GuestWriter {
+  readonly header: LiveHeader;
+  readonly mapping: Mapping;
+  readonly allocator: Allocator;
+  readonly file: HostFile;
+  readonly #committer: Committer;
+  readonly #writer: ClusterWriter;
+  readonly #zeroer: ClusterZeroer;
+  readonly #compressor?: ClusterCompressor;
+  readonly #locks = new RangeLock();
+  readonly #firstWrites: FirstWrite[] = [];
+  #begun?: Promise<void>;
+  #tell?: BeforeChange;
+
+  private constructor(
+    { dataFile, backingSize, compress }: ImageWriterParts,
+    file: HostFile,
+    header: LiveHeader,
+    { allocator, mapping }: { allocator: Allocator; mapping: Mapping },
+    read: GuestRead,
+  ) {
+    const { geometry, current } = header;
+    const data = dataFile === undefined ? undefined : new HostFile(dataFile);
+    this.file = file;
+    this.header = header;
+    this.mapping = mapping;
+    this.allocator = allocator;
+    this.#committer = new Committer({ file, dataFile: data, header, allocator, mapping });
+    this.#writer = new ClusterWriter({
+      geometry,
+      header,
+      mapping,
+      allocator,
+      data: data ?? file,
+      hasDataFile: data !== undefined,
+      read: (offset, target) => this.#readPadded(read, offset, target),
+    });
+    this.#zeroer = new ClusterZeroer({
+      image: file.name,
+      version: current.version,
+      geometry,
+      mapping,
+      writer: this.#writer,
+      backingSize,
+      dataFile: data,
+      rawDataFile: data !== undefined && (current.autoclear & Autoclear.rawDataFile) !== 0n,
+    });
+    if (compress === undefined) return;
+    const parts = { geometry, mapping, allocator, file, compress };
+    this.#compressor = new ClusterCompressor({
+      ...parts,
+      writer: this.#writer,
+      zeroer: this.#zeroer,
+    });
+  }
+
+  /**
+   * @param read must not wait for the writer: it is called while clusters are held.
+   * @throws LacunaError ERR_QCOW2_CORRUPT, or ERR_QCOW2_UNSUPPORTED where the image must be repaired first.
+   */
+  static async open(parts: ImageWriterParts, read: GuestRead): Promise<ImageWriter> {
+    const file = new HostFile(parts.file);
+    checkWritable(parts.header, file.name);
+    checkDataFile(parts);
+    const header = new LiveHeader(file, parts.header);
+    const allocator = await Allocator.open(file, header);
+    const rules = {
+      geometry: header.geometry,
+      version: parts.header.version,
+      dataFile: hasDataFile(parts.header),
+      image: file.name,
+    };
+    const mapping = await Mapping.open(file, header, allocator, rules);
+    return new ImageWriter(parts, file, header, { allocator, mapping }, read);
+  }
+
+  /** Has something done before the first change, and once only. */
+  beforeFirstWrite(first: FirstWrite): void {
+    this.#firstWrites.push(first);
+  }
+
+  beforeEachChange(tell: BeforeChange): void {
+    this.#tell = tell;
+  }
+
+  /** Runs a read while nobody maps its clusters anew. */
+  reading<T>(offset: number, length: number, read: () => Promise<T>): Promise<T> {
+    return this.#hold(offset, offset + length, false, read);
+  }
+
+  async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
+    await this.#begin(offset, source.byteLength);
+    if (this.#compressor === undefined) await this.#writePlain(offset, source);
+    else await this.#writeCompressed(this.#compressor, offset, source);
+    await this.#end(options.fua);
+  }
+
+  async #writePlain(offset: number, source: Uint8Array): Promise<void> {
+    const end = offset + source.byteLength;
+    const done = await this.#change(offset, end, false, () =>
+      this.#writer.writeInPlace(offset, source),
+    );
+    if (done === source.byteLength) return;
+    const rest = () => this.#writer.write(offset + done, source.subarray(done));
+    await this.#change(offset + done, end, true, rest);
+  }
+
+  #writeCompressed(compressor: ClusterCompressor, offset: number, source: Uint8Array) {
+    const { size } = this.header.current;
+    return this.#change(offset, offset + source.byteLength, true, () =>
+      compressor.write(offset, source, size),
+    );
+  }
+
+  async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    await this.#begin(offset, length);
+    const end = offset + length;
+    const { size } = this.header.current;
+    await this.#change(offset, end, true, () =>
+      this.#zeroer.zero(offset, end, size, options.unmap ?? true),
+    );
+    await this.#end(options.fua);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#begin(offset, length);
+    const end = offset + length;
+    const { size } = this.header.current;
+    await this.#change(offset, end, true, () => this.#zeroer.discard(offset, end, size));
+    await this.#end();
+  }
+
+  /** Makes everything durable that was written. */
+  async flush(): Promise<void> {
+    await this.#compressor?.end();
+    await this.#committer.commit();
+  }
+
+  finish(): Promise<void> {
+    return this.flush();
+  }
+
+  /**
+   * Makes the disk larger; what is added reads as zero, whatever lies below.
+   *
+   * @throws RangeError where it would become smaller, or its L1 table longer than the format's readers take; LacunaError
+   * ERR_QCOW2_UNSUPPORTED where it has snapshots that do not know their own size.
+   */
+  async grow(size: number): Promise<void> {
+    const { geometry, current } = this.header;
+    const entries = l1EntriesFor(size, geometry);
+    if (size > Number.MAX_SAFE_INTEGER) {
+      throw new RangeError(`${size} bytes: sizes end at ${SIZE_LIMIT}`);
+    }
+    if (!Number.isSafeInteger(size) || size < current.size) {
+      throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
+    }
+    if (current.version === 2 && current.snapshotCount > 0) {
+      const message = `${this.file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
+      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.file.name });
+    }
+    if (entries * 8 > MAX_L1_BYTES) {
+      throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
+    }
+    await this.#beginOnce();
+    await this.mapping.growL1(entries, () => this.flush());
+    // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
+    for (let at = current.size; at < size; ) {
+      const end = Math.min(size, at + longestZero(geometry.l2Span));
+      await this.#zeroAdded(at, end);
+      at = end;
+    }
+    await this.flush();
+    await this.header.update({ size });
+  }
+
+  /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
+  async #zeroAdded(offset: number, end: number): Promise<void> {
+    await this.#change(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
+    await this.#end();
+  }
+
+  async #begin(offset: number, length: number): Promise<void> {
+    await this.#beginOnce();
+    await this.#tell?.(offset, length);
+  }
+
+  /** The first change tells others what it invalidates, before it invalidates it. */
+  #beginOnce(): Promise<void> {
+    this.#begun ??= this.file.whole(async () => {
+      for (const first of this.#firstWrites) await first.run(this.header);
+      const kept = this.#firstWrites.reduce(
+        (all, { autoclear }) => all | autoclear,
+        KNOWN_AUTOCLEAR,
+      );
+      const autoclear = this.header.current.autoclear & kept;
+      if (autoclear !== this.header.current.autoclear) await this.header.update({ autoclear });
+    });
+    return this.#begun;
+  }
+
+  /** Ends a change: much of it in memory is brought into the file. */
+  async #end(durable = false): Promise<void> {
+    if (durable || this.mapping.isFull) await this.#committer.commit();
+  }
+
+  async #readPadded(read: GuestRead, offset: number, target: Uint8Array): Promise<void> {
+    const there = Math.max(0, Math.min(target.length, this.header.current.size - offset));
+    if (there < target.length) target.fill(0, there);
+    if (there > 0) await read(offset, target.subarray(0, there));
+  }
+
+  /**
+   * Runs a request that writes. The next commit has something to flush when it ends, and not before: a commit that runs
+   * meanwhile may have flushed a part of it.
+   */
+  async #change<T>(
+    offset: number,
+    end: number,
+    alone: boolean,
+    request: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.#hold(offset, end, alone, request);
+    } finally {
+      this.#committer.wroteData();
+    }
+  }
+
+  /** Runs a request while it holds the clusters that it touches. */
+  async #hold<T>(
+    offset: number,
+    end: number,
+    alone: boolean,
+    request: () => Promise<T>,
+  ): Promise<T> {
+    const { clusterSize } = this.header.geometry;
+    const start = alignDown(offset, clusterSize);
+    const hold = this.#locks.enter(start, alignUp(end, clusterSize), alone);
+    try {
+      if (hold.ready !== undefined) await hold.ready;
+      return await request();
+    } finally {
+      this.#locks.leave(hold);
+    }
+  }
+}
+
+/** The longest zero request, so that what it changes fits into memory. */
+export function longestZero(l2Span: number): number {
+  return Math.max(GIB, ZERO_TABLES * l2Span);
+}
+
+/** A data file that cannot grow must hold the whole disk from the start. */
+function checkDataFile({ header, dataFile }: ImageWriterParts): void {
+  if (dataFile === undefined || dataFile.size >= header.size) return;
+  const message = `${dataFile.name} holds ${dataFile.size} bytes of a disk of ${header.size}: make it larger before the disk is written`;
+  throw new LacunaError('ERR_DEVICE_SHORT', message, { device: dataFile.name });
+}
+
+/** An image that must be repaired first is not made worse. */
+export function checkWritable({ incompatible }: Header, image: string): void {
+  const found =
+    (incompatible & Incompatible.corrupt) !== 0n
+      ? 'is marked as corrupt'
+      : (incompatible & Incompatible.dirty) !== 0n
+        ? 'was not closed, and its refcounts may be wrong'
+        : undefined;
+  if (found === undefined) return;
+  const advice = `repair it with "qemu-img check -r all ${image}" before it is written, or open it read-only`;
+  throw new LacunaError('ERR_QCOW2_UNSUPPORTED', `${image} ${found}: ${advice}`, { device: image });
+}

@@ -1,0 +1,199 @@
+import {
+  type DeviceDescription,
+  type FileDescription,
+  guardImage,
+  type ImageFormat,
+  openBitmaps,
+  openDevice,
+  type Qcow2Description,
+  resizeQcow2,
+  resizeRawFile,
+} from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { optionCheck } from '../util/index.js';
+import { carryBitmap } from '../copy/ends/carry-bitmaps.js';
+import { closeAfter } from '../util/close-after.js';
+import { follow } from '../copy/job/follow.js';
+import { copy } from '../copy/job/job.js';
+import { refuseSnapshot, refuseToChangeSnapshots } from './kept-snapshots.js';
+import type { CopyProgress, CopyReport } from '../copy/options/options.js';
+import { statIfThere } from '../copy/ends/partial-file.js';
+
+/** What `commit` works on. */
+export interface CommitOptions {
+  /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
+  top: string | DeviceDescription;
+  /** The format inside a path. Default: from the path's ending. */
+  format?: ImageFormat | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. A commit that was begun goes on when it is run again. */
+  signal?: AbortSignal | undefined;
+  /** Told about ten times a second. What it throws fails the commit. */
+  onProgress?(progress: CopyProgress): void;
+}
+
+const checkCommitOptions = optionCheck<CommitOptions>({
+  top: { needed: 'the path or the description of a qcow2 file' },
+  format: 'any',
+  signal: 'signal',
+  onProgress: 'callback',
+});
+
+/** What a commit came to: the report of its copy, and where everything is now. */
+export interface CommitReport extends CopyReport {
+  /** The image that holds everything now, as a person would name it. */
+  base: string;
+  /** Bitmaps that the base keeps now as the top does. */
+  bitmaps: string[];
+}
+
+/** An image of two layers, by what opens its files without taking locks twice. */
+interface Layers {
+  readonly file: FileDescription;
+  readonly top: Qcow2Description;
+  readonly base: DeviceDescription;
+  readonly size: number;
+}
+
+/**
+ * Puts what the top image holds into its backing file, which is the same disk then, and can be used in its place. The
+ * top is left as it is, and shows the same as before; other images over the same backing file do not. A backing file that
+ * is smaller grows; one that is larger keeps its size, and what it has behind the end of the top.
+ *
+ * A bitmap of the base that records notes what is put into it. One of the top is carried along: its dirt is added to
+ * the base's bitmap of that name, or the base gets one like it, which begins when the data is there, since what the
+ * top held before it began is nothing new to it.
+ *
+ * Internal snapshots of the top that show something of the backing file must stay the same: it is refused where what is
+ * put there would change them. Those of the backing file keep what they have.
+ *
+ * It can be repeated after a failure or a crash: the top still has everything.
+ *
+ * @throws LacunaError ERR_IMAGE_CHAIN where there is no backing file, or a snapshot of the top would change,
+ * ERR_DEVICE_LOCKED where somebody uses one of the two, ERR_DEVICE_UNSUPPORTED for a top that is opened at a snapshot, and
+ * what `copy` throws.
+ */
+export async function commit(options: CommitOptions): Promise<CommitReport> {
+  checkCommitOptions('commit', options);
+  const layers = await layersOf(options);
+  const unguard = await guardImage(layers.file.filename);
+  try {
+    await keepSnapshots(layers, options);
+    await growBase(layers);
+    const { report, base } = await move(layers, options);
+    const { bitmaps, warnings } = await carryBitmaps(layers);
+    return { ...report, base, bitmaps, warnings: [...report.warnings, ...warnings] };
+  } finally {
+    unguard();
+  }
+}
+
+async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers> {
+  const device = await openDevice(top, { format, signal });
+  const { description, size, name } = device;
+  await device.close();
+  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') {
+    throw chainError(
+      name,
+      'is no qcow2 file, and only those are put into a backing file; if it is one, say so (-f qcow2)',
+    );
+  }
+  refuseSnapshot(
+    description,
+    'only the disk as it is now, with its bitmaps, is put into the backing file',
+  );
+  const { backing } = description;
+  if (backing === null || backing === undefined) {
+    throw chainError(
+      name,
+      'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it where it shall be',
+    );
+  }
+  return { file: description.file, top: description, base: writable(backing), size };
+}
+
+/** A description that was told by an opening for reading, for one that writes and takes locks of its own. */
+function writable(description: DeviceDescription): DeviceDescription {
+  const given = { ...description, 'read-only': false };
+  if (given.driver === 'file') return { ...given, locking: 'auto' };
+  if (given.driver !== 'qcow2') return given;
+  const { file, 'data-file': dataFile } = given;
+  return {
+    ...given,
+    file: writable(file),
+    ...(dataFile && { 'data-file': writable(dataFile) }),
+  };
+}
+
+/** What the top holds is what the backing file will show. */
+async function keepSnapshots({ top }: Layers, { signal }: CommitOptions): Promise<void> {
+  await using shown = await openDevice(top, { signal });
+  if ((shown.details?.snapshots.length ?? 0) === 0) return;
+  await refuseToChangeSnapshots(top, shown, { signal, topOnly: true });
+}
+
+async function growBase({ base, size }: Layers): Promise<void> {
+  const device = await openDevice(base);
+  const { size: now, name } = device;
+  await device.close();
+  if (now >= size) return;
+  if (base.driver === 'qcow2') await resizeQcow2(base, size);
+  else if (base.driver === 'file' && (await statIfThere(base.filename))?.isFile())
+    resizeRawFile(base.filename, size);
+  else {
+    const message = `${name} has ${now} bytes, and the image on top ${size}: make it larger first, since that cannot be done here`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
+  }
+}
+
+async function move(
+  { top, base }: Layers,
+  { signal, onProgress }: CommitOptions,
+): Promise<{ report: CopyReport; base: string }> {
+  const target = await openDevice(base, { writable: true, signal });
+  return await closeAfter(
+    async () => {
+      // Over the base as it is open here, whose locks stand for both.
+      const source = await openDevice({ ...top, backing: target.description }, { signal });
+      return await closeAfter(
+        async () => {
+          const job = copy({ source, target, mode: 'top', signal });
+          const report = await follow(job, (progress) => onProgress?.(progress));
+          return { report, base: target.name };
+        },
+        () => source.close(),
+      );
+    },
+    () => target.close(),
+  );
+}
+
+async function carryBitmaps({ top, base }: Layers) {
+  const carried: string[] = [];
+  const warnings: string[] = [];
+  await using from = await openBitmaps(top);
+  const infos = from.bitmaps.list();
+  if (infos.length === 0) return { bitmaps: carried, warnings };
+  if (base.driver !== 'qcow2') {
+    warnings.push(`The bitmaps of ${from.name} stay there: its backing file cannot keep any`);
+    return { bitmaps: carried, warnings };
+  }
+  await using to = await openBitmaps(base, { writable: true });
+  for (const info of infos) {
+    const why = await carryBitmap(info, from, to);
+    if (why === undefined) carried.push(info.name);
+    else warnings.push(`Bitmap '${info.name}' of ${from.name} stays there: ${why}`);
+  }
+  try {
+    await to.store();
+  } catch (error) {
+    // The disk is whole without them, and the top still has them.
+    if (!(error instanceof LacunaError) || error.code !== 'ERR_QCOW2_UNSUPPORTED') throw error;
+    warnings.push(`The bitmaps of ${from.name} stay there: ${error.message}`);
+    return { bitmaps: [], warnings };
+  }
+  return { bitmaps: carried, warnings };
+}
+
+function chainError(name: string, what: string): LacunaError {
+  return new LacunaError('ERR_IMAGE_CHAIN', `${name} ${what}`, { device: name });
+}

@@ -1,0 +1,193 @@
+import { dirname, resolve } from 'node:path';
+import {
+  type BackingName,
+  checkBacking,
+  type Device,
+  type DeviceDescription,
+  dataFileOf,
+  filesBelow,
+  type ImageFormat,
+  openDevice,
+  openUnrecorded,
+  parseDescription,
+  type Qcow2Description,
+  setBackingName,
+} from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
+import { samePlaceAmong } from '../files/index.js';
+import { optionCheck } from '../util/index.js';
+import { closeAfter } from '../util/close-after.js';
+import { differences } from './differences.js';
+import { filesOf } from '../copy/ends/files-of.js';
+import {
+  refuseSnapshot,
+  refuseToChangeSnapshots,
+  refuseToUncoverSnapshots,
+} from './kept-snapshots.js';
+
+/** Which image gets which backing file. */
+export interface RebaseOptions {
+  /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
+  image: string | DeviceDescription;
+  /** The format of `image`, which must be qcow2; to be said where the name does not end so. */
+  format?: ImageFormat | undefined;
+  /** The new backing file, named as it shall stand in the image (relative to its folder), or null for none. */
+  backing: BackingName | null;
+  /** Only change the name: the caller knows that the new backing file shows the same as the old one. */
+  unsafe?: boolean | undefined;
+  /**
+   * With `unsafe`: the new backing file shows the same to the internal snapshots of the image as well. Default false: an
+   * image with snapshots that show anything of what lies below is refused.
+   */
+  snapshotsToo?: boolean | undefined;
+  /** Fires to end the work; it fails with ERR_ABORTED. The image keeps its old backing file then. */
+  signal?: AbortSignal | undefined;
+  /** Told about ten times a second how much of the disk has been gone through. */
+  onProgress?(progress: RebaseProgress): void;
+}
+
+const checkAllOfRebase = optionCheck<RebaseOptions>({
+  image: { needed: 'the path or the description of a qcow2 file' },
+  backing: { needed: 'its filename and format, or null for none' },
+  format: 'any',
+  unsafe: 'flag',
+  snapshotsToo: 'flag',
+  signal: 'signal',
+  onProgress: 'callback',
+});
+
+function checkRebaseOptions(owner: string, options: RebaseOptions): void {
+  checkAllOfRebase(owner, options);
+  const { backing } = options;
+  if (backing !== null) checkBacking(`${owner}: backing`, backing);
+}
+
+/** How far a rebase is. */
+export interface RebaseProgress {
+  /** Bytes of the disk that are as the new backing file needs them. */
+  doneBytes: number;
+  /** Bytes of the disk. */
+  totalBytes: number;
+}
+
+/** What a rebase came to. */
+export interface RebaseReport {
+  /** Bytes that the image did not hold before, because its old backing file showed them. */
+  writtenBytes: number;
+}
+
+/**
+ * Gives an image another backing file. What the disk shows stays the same: where the new backing file differs from the
+ * old one, what the old one showed is written into the image first. So its bitmaps stay as they are, too.
+ *
+ * Its internal snapshots cannot be written, so what they show must stay the same over the new backing file: it is refused
+ * where they would show something else.
+ *
+ * It can be repeated after a failure or a crash.
+ *
+ * @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_FORMAT, ERR_DEVICE_LOCKED,
+ * ERR_IMAGE_CHAIN where a snapshot would change, or the chain would go in a circle, ERR_QCOW2_UNSUPPORTED where the name
+ * does not fit, ERR_DEVICE_UNSUPPORTED for an image that is opened at a snapshot, and what opening, reading and writing
+ * throw.
+ */
+export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
+  checkRebaseOptions('rebase', options);
+  const { image, format, backing, unsafe = false, snapshotsToo = false, signal } = options;
+  if (snapshotsToo && !unsafe) {
+    throw new TypeError('snapshotsToo is for unsafe: without it, snapshots are looked at anyway');
+  }
+  const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
+  if (description.driver !== 'qcow2' || description.file.driver !== 'file') {
+    const name = typeof image === 'string' ? image : JSON.stringify(image);
+    const message = `${name} is no qcow2 file, and only those have backing files; if it is one, say so (-f qcow2)`;
+    throw new LacunaError('ERR_DEVICE_FORMAT', message);
+  }
+  refuseSnapshot(description, 'a snapshot has the backing file of its image');
+  if (backing !== null) await refuseCircle(description, backing);
+  if (unsafe && !snapshotsToo) await refuseToUncoverSnapshots(description, signal);
+  const writtenBytes = unsafe ? 0 : await keepContent(description, options);
+  await setBackingName(description, backing);
+  return { writtenBytes };
+}
+
+async function keepContent(description: Qcow2Description, options: RebaseOptions): Promise<number> {
+  const { backing, signal } = options;
+  const below = backing === null ? undefined : await openBacking(description, backing, signal);
+  return await closeAfter(
+    async () => {
+      await refuseToChangeSnapshots(description, below, { signal });
+      const device = await openUnrecorded(description);
+      return await closeAfter(
+        async () => {
+          const written = await writeDifferences(device, below, options);
+          await device.flush();
+          return written;
+        },
+        () => device.close(),
+      );
+    },
+    async () => below?.close(),
+  );
+}
+
+/** An image cannot be below itself: nobody could open it any more. */
+async function refuseCircle({ file }: Qcow2Description, backing: BackingName): Promise<void> {
+  const [image] = filesOf(file);
+  const below = filesBelow(image, backing);
+  const dataFile = dataFileOf(image);
+  for (const own of [image, ...(dataFile === undefined ? [] : [dataFile])]) {
+    if (samePlaceAmong(own, below) === undefined) continue;
+    const message = `${own} would be its own backing file, at once or some way down: name an image that is not made of it`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: own });
+  }
+}
+
+/** A relative name counts from the folder of the image. */
+function pathOf({ file }: Qcow2Description, { filename }: BackingName): string {
+  const [image] = filesOf(file);
+  return resolve(dirname(resolve(image)), filename);
+}
+
+function openBacking(
+  image: Qcow2Description,
+  backing: BackingName,
+  signal?: AbortSignal,
+): Promise<Device> {
+  const { filename, format } = backing;
+  const { 'backing-folders': folders } = image;
+  const path = { driver: 'file', filename: pathOf(image, backing) } as const;
+  const described: Record<string, DeviceDescription> = {
+    raw: path,
+    qcow2: {
+      driver: 'qcow2',
+      file: path,
+      // What is below the new backing file may lie where the image's own files may.
+      ...(folders && { 'backing-folders': [dirname(path.filename), ...folders] }),
+    },
+  };
+  const description = described[format];
+  if (description !== undefined) return openDevice(description, { signal });
+  const message = `${filename}: images of the format ${format} cannot be read here; if it shows the same as the old backing file, say so (--unsafe)`;
+  throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: filename });
+}
+
+/**
+ * Writes what the image shows and does not hold, where the device that will be below it shows something else.
+ *
+ * @returns how many bytes that were.
+ */
+export async function writeDifferences(
+  image: Device,
+  below: Device | undefined,
+  { signal, onProgress }: Pick<RebaseOptions, 'signal' | 'onProgress'>,
+): Promise<number> {
+  const totalBytes = image.size;
+  const tell = (doneBytes: number) => onProgress?.({ doneBytes, totalBytes });
+  let written = 0;
+  for await (const { offset, bytes } of differences(image, below, { signal, onProgress: tell })) {
+    await image.write(offset, bytes);
+    written += bytes.length;
+  }
+  tell(totalBytes);
+  return written;
+}

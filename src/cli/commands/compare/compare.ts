@@ -1,0 +1,99 @@
+import type { Command } from 'commander';
+import { type CompareOptions, type CompareReport, compare } from '../../../copy/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/backing-folders.js';
+import { Exit } from '../../shell/exit.js';
+import { collect, SHARE_FLAG, SHARE_TEXT } from '../../shell/flags.js';
+import { setFormatFlag } from '../../shell/format-flags.js';
+import { withBar } from '../../text/progress.js';
+import type { Shell } from '../../shell/shell.js';
+import { formatBytes, parseCount } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+interface CompareFlags {
+  format?: CompareOptions['aFormat'];
+  secondFormat?: CompareOptions['bFormat'];
+  strict?: boolean;
+  forceShare?: boolean;
+  backingFolder?: string[];
+  threads?: number;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna compare disk.raw copy.raw
+  lacuna compare --json disk.raw nbd://host/vda
+
+Exit codes: 0 equal, 1 different, 2 or more an error.`;
+
+/** Adds `lacuna compare`. */
+export function registerCompare(program: Command, shell: Shell): void {
+  program
+    .command('compare')
+    .summary('tell whether two devices hold the same bytes')
+    .description('Tells whether two devices hold the same bytes, and where they first differ.')
+    .argument('<a>', 'one device')
+    .argument('<b>', 'the other')
+    .option(
+      '-f, --format <format>',
+      'image format of the first, raw or qcow2 (default: from its name)',
+    )
+    .option('-F, --second-format <format>', 'image format of the second (default: from its name)')
+    .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect)
+    .option('--strict', 'devices of different sizes are different')
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((a: string, b: string, flags: CompareFlags) => {
+      setFormatFlag(shell, '-F', b, a);
+      return compareCommand(optionsOf(a, b, flags, shell), flags, shell);
+    });
+}
+
+function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
+  const { format: aFormat, secondFormat: bFormat, strict = false, forceShare, threads } = flags;
+  return {
+    a: withFolders(a, aFormat, flags.backingFolder),
+    b: withFolders(b, bFormat, flags.backingFolder),
+    strict,
+    forceShare,
+    signal: shell.signal,
+    ...(aFormat !== undefined && { aFormat }),
+    ...(bFormat !== undefined && { bFormat }),
+    ...(threads !== undefined && { threads }),
+  };
+}
+
+async function compareCommand(
+  options: CompareOptions,
+  flags: CompareFlags,
+  shell: Shell,
+): Promise<void> {
+  // 1 is the answer "different" here, so an error must be told by another code.
+  shell.failureCode = Exit.misuse;
+  const report = await compareWithBar(options, shell);
+  noteWarnings(report.warnings, shell);
+  await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
+  shell.exitCode = report.equal ? Exit.done : Exit.failed;
+}
+
+/** Compares with a bar, where there is a terminal for one. */
+export function compareWithBar(options: CompareOptions, shell: Shell): Promise<CompareReport> {
+  return withBar('Comparing', shell, (show) =>
+    compare({
+      ...options,
+      onProgress: ({ comparedBytes, totalBytes }) => show({ doneBytes: comparedBytes, totalBytes }),
+    }),
+  );
+}
+
+/** What a comparison found, in one sentence. */
+export function describeComparison(report: CompareReport): string {
+  const { equal, offset, comparedBytes, skippedBytes } = report;
+  const amount = `compared ${formatBytes(comparedBytes)}, ${formatBytes(skippedBytes)} known to be zero on both sides`;
+  if (equal) return `Equal: ${amount}.`;
+  return offset === undefined
+    ? 'Different.'
+    : `Different: the first difference is at byte ${offset}.`;
+}

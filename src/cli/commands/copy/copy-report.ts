@@ -1,0 +1,77 @@
+/** What the command says of a copy while it runs, and when it has ended. */
+import type { CopyJob, CopyProgress, CopyReport } from '../../../copy/index.js';
+import { ProgressBar } from '../../text/progress.js';
+import type { Shell } from '../../shell/shell.js';
+import { formatBytes, formatDuration, formatRate } from '../../text/units.js';
+
+const PHASES: Record<CopyProgress['phase'], string> = {
+  plan: 'Planning',
+  zero: 'Zeroing',
+  move: 'Copying',
+  flush: 'Flushing',
+  verify: 'Verifying',
+  done: 'Done',
+};
+
+function nameOf({ phase, state }: CopyProgress): string {
+  if (state === 'running') return PHASES[phase];
+  return state === 'paused' ? 'Paused' : 'Stopped';
+}
+
+/** Follows a job with a bar, where there is a terminal for one and calls `tell` each time; returns its report. */
+export async function showProgress(
+  job: CopyJob,
+  shell: Shell,
+  tell?: (progress: CopyProgress) => Promise<void>,
+): Promise<CopyReport> {
+  const bar = new ProgressBar(PHASES.plan, shell);
+  try {
+    for await (const progress of job) {
+      bar.show({ ...progress, phase: nameOf(progress) });
+      await tell?.(progress);
+    }
+    return await job;
+  } finally {
+    bar.stop();
+  }
+}
+
+/** What a copy did, in one sentence. */
+export function describeCopy(report: CopyReport): string {
+  const { size, movedBytes, zeroedBytes, skippedBytes, resumedBytes, durationMs } = report;
+  const { leftOutBytes, retries } = report;
+  const deeds = [`moved ${formatBytes(movedBytes)}`];
+  if (resumedBytes > 0) deeds.push(`found ${formatBytes(resumedBytes)} done`);
+  if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
+  deeds.push(`left ${formatBytes(skippedBytes)} alone`);
+  if (leftOutBytes > 0) deeds.push(`left ${formatBytes(leftOutBytes)} out because it failed`);
+  if (retries > 0) deeds.push(`made ${retries} requests again`);
+  const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
+  const time = formatDuration(durationMs);
+  return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;
+}
+
+/** What it took, where anything was moved; the rates only where they tell more than the average. */
+export function describeEffort({
+  requests,
+  threads,
+  planMs,
+  rate,
+  peakMemoryBytes,
+}: CopyReport): string {
+  if (requests === 0) return '';
+  const inThreads = threads > 0 ? ` in ${counted(threads, 'thread')}` : '';
+  const rates = rate.bytesPerSecond;
+  const [least, most] = [Math.min(...rates), Math.max(...rates)];
+  const spread = `, from ${formatRate(least, 1000)} to ${formatRate(most, 1000)}`;
+  const parts = [
+    `It took ${counted(requests, 'request')}${inThreads}${rates.length > 1 ? spread : ''}`,
+    `${formatDuration(planMs)} to plan`,
+    `and ${formatBytes(peakMemoryBytes)} of memory at most`,
+  ];
+  return `${parts.join(', ')}.\n`;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
+}

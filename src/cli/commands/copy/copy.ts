@@ -1,0 +1,216 @@
+import type { Command } from 'commander';
+import {
+  type CopyJob,
+  type CopyOptions,
+  type CopyProgress,
+  type CopyReport,
+  copy,
+} from '../../../copy/index.js';
+import { LacunaError } from '../../../errors/index.js';
+import { withFolders } from '../../device/backing-folders.js';
+import { cleanCommand } from './copy-clean.js';
+import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
+import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
+import { describeCopy, describeEffort, showProgress } from './copy-report.js';
+import { steerBySignals } from './copy-signals.js';
+import { checkStream, copyStream, STREAM } from './copy-stream.js';
+import { checkDigestFile, storeDigest } from '../digest/digest-file.js';
+import { dryRun } from './dry-run.js';
+import { insistingOn } from '../../device/force-in-use.js';
+import { setFormatFlag } from '../../shell/format-flags.js';
+import { loadBitmaps, parseBitmaps } from '../../device/named-bitmaps.js';
+import { warnOfName } from '../../device/named-format.js';
+import { printable } from '../../shell/printable.js';
+import { followRateFile, readRate } from './rate-file.js';
+import type { Shell } from '../../shell/shell.js';
+import { checkSideFiles } from './side-files.js';
+import { sourceOf } from '../../device/source-flags.js';
+import { formatBytes } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+const EXAMPLES = `
+Examples:
+  lacuna copy disk.raw copy.raw
+  lacuna copy -c -o cluster_size=128K disk.raw disk.qcow2
+  lacuna copy --bitmaps overlay.qcow2 flat.qcow2
+  lacuna copy nbd://host/vda disk.raw --requests 32
+  lacuna copy disk.raw nbd://host/new --target-is-zero
+  lacuna copy --context qemu:dirty-bitmap:backup0 nbd://host/vda disk.raw
+  lacuna copy --context qemu:dirty-bitmap:backup0 -B base.qcow2 -F qcow2 nbd://host/vda increment.qcow2
+  lacuna copy nbd://host/vda - | zstd > disk.raw.zst
+  zstd -dc disk.raw.zst | lacuna copy - disk.raw
+  lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
+  lacuna copy --resume disk.resume nbd://host/vda disk.raw
+  lacuna copy --clean disk.raw
+
+With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
+With --mode top it must hold what the layers below the top one hold.
+Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on;
+SIGUSR1 prints how far it is.
+The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP PID".
+With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}, or
+{"type": "error", "code": ..., "message": ...} where it failed. With --dry-run there is one: {"type": "plan", ...}.`;
+
+/** Adds `lacuna copy`. */
+export function registerCopy(program: Command, shell: Shell): void {
+  const command = program
+    .command('copy')
+    .summary('make a target equal to a source')
+    .description('Makes a target equal to a source, moving only what has to move.')
+    .argument('<source>', 'the device to read; - is standard input')
+    .argument('[target]', 'the device to write, made if it is a file; - is standard output');
+  addCopyFlags(command)
+    .addHelpText('after', EXAMPLES)
+    .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
+      // Standard output belongs to the bytes.
+      if (target === STREAM && !flags.dryRun) shell.failureDocument = undefined;
+      if (flags.clean) {
+        const names = [source, ...(target === undefined ? [] : [target])];
+        return await cleanCommand(names, flags, shell);
+      }
+      checkFlags(source, flags);
+      if (flags.dryRun) return await dryRunCommand(source, flags, shell);
+      if (target === undefined) return command.error("error: missing required argument 'target'");
+      if (source === STREAM || target === STREAM) {
+        return await streamCommand(source, target, flags, shell);
+      }
+      await copyCommand(source, target, flags, shell);
+    });
+}
+
+/** Refuses what cannot be meant, before anything is opened. */
+function checkFlags(source: string, flags: CopyFlags): void {
+  const { rate, rateFile, dryRun, targetIsZero, context, bitmap, mode } = flags;
+  if (rate !== undefined && rateFile !== undefined) {
+    throw new TypeError('--rate and --rate-file exclude each other');
+  }
+  if (dryRun && source === STREAM) {
+    throw new TypeError(
+      'nobody knows what standard input holds before it is read: --dry-run needs a device',
+    );
+  }
+  if (targetIsZero && (context !== undefined || bitmap !== undefined || mode === 'top')) {
+    throw new TypeError(
+      '--context, --bitmap and --mode top copy a part to a target that holds the rest of the disk, which therefore does not read as zero everywhere: leave out --target-is-zero',
+    );
+  }
+}
+
+async function dryRunCommand(source: string, flags: CopyFlags, shell: Shell): Promise<void> {
+  const { bitmap } = flags;
+  const options = { source: sourceOf(source, flags), ...optionsOf(flags) };
+  const scope = await scopeOf(bitmap);
+  await dryRun({ ...options, ...scope, signal: shell.signal }, flags, shell);
+}
+
+async function streamCommand(
+  source: string,
+  target: string,
+  flags: CopyFlags,
+  shell: Shell,
+): Promise<void> {
+  checkStream(source, target, flags, shell);
+  const from = source === STREAM ? STREAM : sourceOf(source, flags);
+  const options = { ...optionsOf(flags), source: from, target, signal: shell.signal };
+  await copyStream(options, flags, shell);
+}
+
+/** The bitmaps of files that say what is copied. */
+async function scopeOf(texts: readonly string[] = []): Promise<Pick<CopyOptions, 'bitmap'>> {
+  if (texts.length === 0) return {};
+  const { ofSource, ofFiles } = parseBitmaps(texts, 'NAME=FILE');
+  const [odd] = ofSource;
+  if (odd !== undefined) {
+    throw new TypeError(
+      `--bitmap ${odd}: say NAME=FILE; a bitmap of the source itself is --context qemu:dirty-bitmap:${odd}`,
+    );
+  }
+  return { bitmap: Object.values(await loadBitmaps(ofFiles)) };
+}
+
+/** A job in an object: by itself it would be awaited. */
+async function begin(options: CopyOptions, flags: CopyFlags) {
+  const { rateFile, digestFile, bitmap } = flags;
+  checkSideFiles(options, flags);
+  if (digestFile !== undefined) await checkDigestFile(digestFile);
+  const rate = rateFile === undefined ? options.rate : await readRate(rateFile);
+  const scope = await scopeOf(bitmap);
+  return { job: copy({ ...options, ...scope, ...(rate !== undefined && { rate }) }) };
+}
+
+async function copyCommand(
+  source: string,
+  target: string,
+  flags: CopyFlags,
+  shell: Shell,
+): Promise<void> {
+  const { outputFormat, backingFolder: folders, rateFile, digestFile } = flags;
+  const options = {
+    ...optionsOf(flags),
+    source: sourceOf(source, flags),
+    target: flags.forceInUse
+      ? insistingOn(withFolders(target, outputFormat, folders), outputFormat)
+      : withFolders(target, outputFormat, folders),
+  };
+  setFormatFlag(shell, '-O', target, source);
+  // From now on: one that comes before the copy begins must not end it.
+  shell.usesHangUp = rateFile !== undefined;
+  const { job } = await begin(options, flags);
+  const letGo = steerBySignals(job, shell);
+  const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
+  try {
+    const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
+    const { digest = '', size } = report;
+    if (digestFile !== undefined) {
+      noteWarnings(await storeDigest(digestFile, { digest, size }), shell);
+    }
+    noteWarnings(report.warnings, shell);
+    noteLeftOut(report, shell);
+  } catch (error) {
+    // Whatever happened to the output, the copy comes to its end first.
+    job.stop();
+    await job.catch(() => {});
+    noteResumable(job, error, shell);
+    noteUnfinished(job, error, shell);
+    if (!flags.inPlace) noteNoRoom(target, error, shell);
+    if (flags.json) {
+      shell.failureDocument = { resumable: job.resumable, unfinished: job.unfinished };
+    }
+    throw error;
+  } finally {
+    unfollow();
+    letGo();
+  }
+  if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
+}
+
+async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
+  const report = await showProgress(job, shell, (progress) =>
+    shell.print(jsonLine('progress', plain(progress))),
+  );
+  await shell.print(jsonLine('report', report));
+  return report;
+}
+
+/** An error's own fields are not for JSON. */
+function plain({ error, ...progress }: CopyProgress): object {
+  if (error === undefined) return progress;
+  const code = error instanceof LacunaError ? error.code : undefined;
+  return { ...progress, error: { code, message: error.message } };
+}
+
+function jsonLine(type: string, content: object): string {
+  return `${JSON.stringify({ type, ...content })}\n`;
+}
+
+async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
+  const report = await showProgress(job, shell);
+  await shell.print(`${describeCopy(report)}\n${describeEffort(report)}`);
+  if (report.verifiedBytes !== undefined) {
+    await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);
+  }
+  if (report.digest !== undefined) await shell.print(`Digest: ${report.digest}\n`);
+  const { bitmaps = [] } = report;
+  if (bitmaps.length > 0) await shell.print(`Bitmaps: ${bitmaps.map(printable).join(', ')}\n`);
+  return report;
+}

@@ -1,0 +1,212 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { Bitmap } from '../../../bitmap/index.js';
+import { createRawFile, type Device, openDevice } from '../../../block/index.js';
+import { copy } from '../../../copy/index.js';
+import { compareWithBar } from '../compare/compare.js';
+import { describeCopy, showProgress } from '../copy/copy-report.js';
+import { makeDemoFolder } from './demo-folder.js';
+import { Guest } from './demo-guest.js';
+import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';
+import { type PictureRow, renderPicture } from '../../view/picture.js';
+import { printable } from '../../shell/printable.js';
+import type { Shell } from '../../shell/shell.js';
+import { formatBytes, formatDuration, parseBytes } from '../../text/units.js';
+
+const MIB = 1024 * 1024;
+const SMALLEST_DISK = 64 * MIB;
+const MOST_DATA = 256 * MIB;
+/** Beside the data itself: metadata of the file system, and what others write meanwhile. */
+const SPARE_SPACE = 64 * MIB;
+const GRANULARITY = 64 * 1024;
+
+interface DemoFlags {
+  size: number;
+  folder?: string;
+  keep?: boolean;
+}
+
+const SIZE_OPTION = new Option('--size <size>', 'size of the disk')
+  .argParser(parseBytes)
+  .default(2 ** 40, '1T');
+
+const EXAMPLES = `
+Examples:
+  lacuna demo
+  lacuna demo --size 100G --folder /var/tmp --keep
+
+It takes about 600 MiB of space, less for a small disk, and gives it back at the end.`;
+
+/** Adds `lacuna demo`. */
+export function registerDemo(program: Command, shell: Shell): void {
+  program
+    .command('demo')
+    .summary('show on a disk made for it what this is about')
+    .description(
+      'Makes a large sparse disk, copies it, changes it, and brings the copy up to date.',
+    )
+    .addOption(SIZE_OPTION)
+    .option('--folder <path>', 'where to make it (default: the folder for temporary files)')
+    .option('--keep', 'leave both disks there, to look at them')
+    .addHelpText('after', EXAMPLES)
+    .action((flags: DemoFlags) => demoCommand(flags, shell));
+}
+
+async function demoCommand(flags: DemoFlags, shell: Shell): Promise<void> {
+  const { size, keep = false } = flags;
+  if (size < SMALLEST_DISK) {
+    throw new RangeError(`--size must be ${formatBytes(SMALLEST_DISK)} or more`);
+  }
+  const dataBytes = Math.min(MOST_DATA, Math.floor(size / 8));
+  const needBytes = 2 * dataBytes + SPARE_SPACE;
+  const folder = await makeDemoFolder({ parent: flags.folder, needBytes, keep });
+  try {
+    await new Demo(folder.path, { size, dataBytes }, shell).run();
+    if (keep) await shell.print(`\nBoth disks are left in ${printable(folder.path)}.\n`);
+  } finally {
+    await folder.remove();
+  }
+}
+
+/** The story, a step at a time. Every figure that it prints was measured in this run. */
+class Demo {
+  readonly #shell: Shell;
+  readonly #size: number;
+  readonly #dataBytes: number;
+  readonly #source: string;
+  readonly #target: string;
+  #step = 0;
+
+  constructor(folder: string, disk: { size: number; dataBytes: number }, shell: Shell) {
+    this.#shell = shell;
+    this.#size = disk.size;
+    this.#dataBytes = disk.dataBytes;
+    this.#source = join(folder, 'disk.raw');
+    this.#target = join(folder, 'copy.raw');
+  }
+
+  async run(): Promise<void> {
+    const { signal } = this.#shell;
+    await createRawFile(this.#source, this.#size);
+    const device = await openDevice(this.#source, { writable: true, signal });
+    const dirty = new Bitmap({ size: this.#size, granularity: GRANULARITY });
+    try {
+      const guest = new Guest(device, signal);
+      await this.#fill(guest, device);
+      const full = await this.#copyAll(device);
+      await this.#change(guest, device, dirty);
+      const increment = await this.#copyDirty(device, dirty);
+      await this.#verify(device);
+      await this.#conclude(full + increment);
+    } finally {
+      dirty.free();
+      await device.close();
+    }
+  }
+
+  async #fill(guest: Guest, device: Device): Promise<void> {
+    const size = formatBytes(this.#size);
+    await this.#title(`A machine has a disk of ${size}, and wrote to some of it`);
+    const started = performance.now();
+    const { bytes, places } = await guest.scatter(this.#dataBytes, 24);
+    await device.flush({ signal: this.#shell.signal });
+    const took = formatDuration(performance.now() - started);
+    const { blocks } = await stat(this.#source);
+    await this.#say(
+      `${printable(this.#source)}: ${formatBytes(bytes)} written in ${places} places, in ${took}.`,
+      `The file takes ${formatBytes(blocks * 512)}; everything else is a hole. Its map:`,
+      '',
+    );
+    await this.#draw(await allocationOf(device, this.#cells, this.#shell.signal));
+  }
+
+  async #copyAll(source: Device): Promise<number> {
+    await this.#title('Copy it: ask where the data is, and read only that');
+    const job = copy({ source, target: this.#target, signal: this.#shell.signal });
+    const report = await showProgress(job, this.#shell);
+    await this.#say(describeCopy(report));
+    return report.movedBytes;
+  }
+
+  async #change(guest: Guest, device: Device, dirty: Bitmap): Promise<void> {
+    await this.#title('The machine runs on, and a bitmap notes what it changes');
+    guest.tracker = dirty;
+    const fresh = await guest.scatter(this.#dataBytes / 32, 4);
+    const extents = await dataExtents(device, this.#shell.signal);
+    const old = extents.filter((_, i) => i % 10 === 0).map(({ offset }) => offset);
+    const again = await guest.overwrite(old, 4096);
+    const trimmed = extents[Math.floor(extents.length / 3)];
+    const zeroedBytes = Math.min(Math.floor(this.#size / 8), this.#size - trimmed.offset);
+    await guest.zero(trimmed.offset, zeroedBytes);
+    await device.flush({ signal: this.#shell.signal });
+    await this.#say(
+      `It wrote ${formatBytes(fresh.bytes)} in ${fresh.places} new places,`,
+      `wrote over ${again.places} old ones, and zeroed ${formatBytes(zeroedBytes)} in one go.`,
+      `Dirty now, by granules of ${formatBytes(dirty.granularity)}:`,
+      '',
+    );
+    await this.#draw(dirtinessOf(dirty, this.#cells));
+    const { equal, offset } = await this.#compare(device);
+    if (equal) throw new Error('the copy should differ now; please report this');
+    await this.#say('', `The copy is out of date: it differs from byte ${offset} on.`);
+  }
+
+  async #copyDirty(source: Device, bitmap: Bitmap): Promise<number> {
+    await this.#title('Bring the copy up to date: move what is dirty, zero what became zero');
+    const { signal } = this.#shell;
+    const job = copy({ source, target: this.#target, bitmap, signal });
+    const report = await showProgress(job, this.#shell);
+    await this.#say(
+      describeCopy(report),
+      'Of the range that the machine zeroed, only what still held data in the copy had to be zeroed.',
+    );
+    return report.movedBytes;
+  }
+
+  async #verify(source: Device): Promise<void> {
+    await this.#title('Compare both disks, byte by byte');
+    const { equal, offset, comparedBytes, skippedBytes, durationMs } = await this.#compare(source);
+    if (!equal) throw new Error(`the copy differs at byte ${offset}; please report this`);
+    await this.#say(
+      `Equal. Read ${formatBytes(comparedBytes)} of each, in ${formatDuration(durationMs)};`,
+      `the other ${formatBytes(skippedBytes)} are known to be zero on both.`,
+    );
+  }
+
+  #conclude(movedBytes: number): Promise<void> {
+    const share = Math.round((2 * this.#size) / movedBytes).toLocaleString('en');
+    return this.#say(
+      '',
+      `In all, two copies of a disk of ${formatBytes(this.#size)} moved ${formatBytes(movedBytes)}: one byte in ${share}.`,
+      'The same in your own program: examples/track-writes.mjs.',
+    );
+  }
+
+  #compare(source: Device) {
+    const { signal } = this.#shell;
+    return compareWithBar({ a: source, b: this.#target, signal }, this.#shell);
+  }
+
+  get #cells(): CellsSize {
+    return { size: this.#size, count: Math.min(100, this.#shell.width - 4) };
+  }
+
+  #title(text: string): Promise<void> {
+    this.#step++;
+    const title = this.#shell.colors.bold(`${this.#step}. ${text}`);
+    return this.#shell.paint(`${this.#step > 1 ? '\n' : ''}${title}\n`);
+  }
+
+  #say(...lines: string[]): Promise<void> {
+    return this.#shell.print(indented(lines));
+  }
+
+  #draw(row: PictureRow): Promise<void> {
+    return this.#shell.paint(indented(renderPicture(row, this.#shell)));
+  }
+}
+
+function indented(lines: readonly string[]): string {
+  return lines.map((line) => (line === '' ? '\n' : `   ${line}\n`)).join('');
+}

@@ -1,0 +1,97 @@
+import type { Command } from 'commander';
+import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../../../copy/index.js';
+import { readDigest, type StoredDigest } from './digest-file.js';
+import { Exit } from '../../shell/exit.js';
+import { printable } from '../../shell/printable.js';
+import { withBar } from '../../text/progress.js';
+import type { Shell } from '../../shell/shell.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  type SourceFlags,
+  sourceOf,
+} from '../../device/source-flags.js';
+import { parseCount } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+interface DigestFlags extends SourceFlags {
+  threads?: number;
+  check?: string;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna digest disk.raw
+  lacuna digest --json nbd://host/vda
+  lacuna copy --digest-file disk.digest nbd://host/vda disk.raw
+  lacuna digest --check disk.digest disk.raw
+
+Zeroes are not read, and not what sha256sum prints: docs/digest.md says how it is made. With --check the exit
+codes are 0 the same, 1 different, 2 or more an error.`;
+
+/** Adds `lacuna digest`. */
+export function registerDigest(program: Command, shell: Shell): void {
+  const command = program
+    .command('digest')
+    .summary('name what a device holds by one hash')
+    .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
+    .argument('<source>', 'the device to read');
+  addRescueFlag(addSourceFlags(command))
+    .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
+    .option('--check <file>', 'tell whether it is the digest that this file holds')
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: DigestFlags) => digestCommand(source, flags, shell));
+}
+
+async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {
+  const { format: sourceFormat, forceShare, threads, check } = flags;
+  // 1 is the answer "different" here, as it is of compare.
+  if (check !== undefined) shell.failureCode = Exit.misuse;
+  const wanted = check === undefined ? undefined : await readDigest(check);
+  const report = await digestWithBar(
+    sourceOf(source, flags),
+    {
+      signal: shell.signal,
+      forceShare,
+      ...(sourceFormat !== undefined && { sourceFormat }),
+      ...(threads !== undefined && { threads }),
+    },
+    shell,
+  );
+  noteWarnings(report.warnings, shell);
+  noteMissing(report, shell);
+  if (wanted !== undefined) return await tellWhether(wanted, report, flags, shell);
+  const text = flags.json ? JSON.stringify(report) : `${report.digest}  ${printable(source)}`;
+  await shell.print(`${text}\n`);
+}
+
+async function tellWhether(
+  wanted: StoredDigest,
+  report: DigestReport,
+  { json, check }: DigestFlags,
+  shell: Shell,
+): Promise<void> {
+  const same = report.digest === wanted.digest;
+  const sizes = report.size === wanted.size ? '' : ` of ${report.size} bytes, not ${wanted.size}`;
+  const told = same
+    ? `The same: ${report.digest}\n`
+    : `Different: it is ${report.digest}${sizes}, and ${printable(check ?? '')} says ${wanted.digest}\n`;
+  await shell.print(json ? `${JSON.stringify({ ...report, same, wanted })}\n` : told);
+  shell.exitCode = same ? Exit.done : Exit.failed;
+}
+
+function digestWithBar(
+  source: DeviceSource,
+  options: DigestOptions,
+  shell: Shell,
+): Promise<DigestReport> {
+  return withBar('Reading', shell, (show) =>
+    digest(source, {
+      ...options,
+      onProgress: ({ readBytes, totalBytes }) => show({ doneBytes: readBytes, totalBytes }),
+    }),
+  );
+}

@@ -1,0 +1,189 @@
+import type { Command } from 'commander';
+import type { Device } from '../../../block/index.js';
+import { Context } from '../../../extent/index.js';
+import { kindsOf } from '../../device/context-kinds.js';
+import { Exit } from '../../shell/exit.js';
+import { walkExtents } from '../../device/extent-walk.js';
+import { printable } from '../../shell/printable.js';
+import type { Shell } from '../../shell/shell.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  openSource,
+  type SourceFlags,
+} from '../../device/source-flags.js';
+import { formatBytes, formatShare } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+interface InfoFlags extends SourceFlags {
+  json?: boolean;
+}
+
+/** What `lacuna info --json` prints. */
+export interface DeviceInfo {
+  name: string;
+  driver?: string;
+  /** Bytes. */
+  size: number;
+  limits: Device['limits'];
+  capabilities: Omit<Device['capabilities'], 'contexts' | 'contextsTogether'>;
+  contexts: readonly string[];
+  /** What an image says of itself; absent where the device is none. */
+  image?: Device['details'];
+  /** Bytes by status; absent where the device cannot tell, null where it would take too many answers. */
+  allocation?: { data: number; zero: number; hole: number } | null;
+  /** What a person should know of what is read. */
+  warnings: readonly string[];
+}
+
+const EXAMPLES = `
+The device is opened for reading, so it does not tell whether it could be written.
+
+Examples:
+  lacuna info disk.raw
+  lacuna info --json nbd://host/vda | jq .allocation.data
+  lacuna info disk.qcow2                      # its version, features, backing files and snapshots too`;
+
+/** Adds `lacuna info`. */
+export function registerInfo(program: Command, shell: Shell): void {
+  const command = program
+    .command('info')
+    .summary('show size, limits and abilities of a device')
+    .description('Shows the size of a device, what it can do, and how much of it is allocated.')
+    .argument('<source>', 'the device to look at');
+  addRescueFlag(addSourceFlags(command))
+    .option('--json', 'print one JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
+}
+
+async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
+  const device = await openSource(source, flags, { signal: shell.signal });
+  try {
+    const info = await inspect(device, shell.signal);
+    if (info.allocation === null) shell.exitCode = Exit.leftOut;
+    noteWarnings(info.warnings, shell);
+    noteMissing(device, shell);
+    await shell.print(flags.json ? `${JSON.stringify(info, null, 2)}\n` : describeDevice(info));
+  } finally {
+    await device.close();
+  }
+}
+
+async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo> {
+  const { contexts, contextsTogether: _together, ...capabilities } = device.capabilities;
+  const { driver } = device.description ?? {};
+  const tells = contexts.includes(Context.allocation);
+  const allocation = tells ? await allocationOf(device, signal) : undefined;
+  return {
+    name: device.name,
+    ...(driver !== undefined && { driver }),
+    size: device.size,
+    limits: device.limits,
+    capabilities,
+    contexts,
+    ...(device.details !== undefined && { image: device.details }),
+    ...(tells && { allocation: allocation ?? null }),
+    warnings: [...device.warnings, ...(tells && allocation === undefined ? [tooMuch(device)] : [])],
+  };
+}
+
+/**
+ * So many are always waited for. One may speak of no more than 4 GiB where a server has no extended headers: of a disk of
+ * 8 PiB that would be two millions.
+ */
+const FEW_ANSWERS = 2 ** 13;
+/** More than those only for so long. */
+const PATIENCE_MS = 10_000;
+
+/** Undefined where it would take too many answers, and too long. */
+async function allocationOf(device: Device, signal: AbortSignal) {
+  const { kindOf } = kindsOf(Context.allocation);
+  const bytes = [0, 0, 0];
+  let answers = 0;
+  const began = performance.now();
+  const tooMany = new Error('too many answers');
+  const counted: Pick<Device, 'size' | 'someExtents'> = {
+    size: device.size,
+    someExtents: async (offset, length, options) => {
+      const isLong = answers++ >= FEW_ANSWERS && performance.now() - began > PATIENCE_MS;
+      if (isLong) throw tooMany;
+      return device.someExtents(offset, length, options);
+    },
+  };
+  try {
+    for await (const ranges of walkExtents(counted, { contexts: [Context.allocation], signal })) {
+      for (const { length, flags } of ranges) bytes[kindOf(flags[0])] += length;
+    }
+  } catch (error) {
+    if (error === tooMany) return undefined;
+    throw error;
+  }
+  const [data, zero, hole] = bytes;
+  return { data, zero, hole };
+}
+
+function tooMuch({ name }: Device): string {
+  const what = `how much of ${name} is allocated is left out: it tells its status in too small parts`;
+  return `${what}; "lacuna map" asks for all of them, which takes long`;
+}
+
+type Ability = keyof DeviceInfo['capabilities'];
+
+const ABILITIES: Record<Ability, string> = {
+  write: 'write',
+  zero: 'zero',
+  fastZero: 'fast zero',
+  discard: 'discard',
+  flush: 'flush',
+  exactStatus: 'tell its status exactly',
+  multiConnection: 'be opened several times',
+  knownZero: 'be known to read as zero',
+};
+
+/** The same for people: one line for each thing, and only what the device has. */
+export function describeDevice(info: DeviceInfo): string {
+  const { limits, capabilities, size } = info;
+  const abilities = Object.entries(ABILITIES).filter(([name]) => capabilities[name as Ability]);
+  const lines: Array<[string, string]> = [
+    ['name', printable(info.name)],
+    ...(info.driver === undefined ? [] : [['driver', info.driver] as [string, string]]),
+    ['size', `${formatBytes(size)} (${size} bytes)`],
+    ['requests', describeLimits(limits)],
+    ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
+    ['contexts', info.contexts.map(printable).join(', ') || 'none'],
+    ...(info.image === undefined ? [] : describeImage(info.image)),
+  ];
+  for (const [kind, bytes] of Object.entries(info.allocation ?? {})) {
+    lines.push([kind, `${formatBytes(bytes)} (${formatShare(bytes, size)})`]);
+  }
+  return lines.map(([label, text]) => `${label.padEnd(9)} ${text}\n`).join('');
+}
+
+function describeImage(image: NonNullable<DeviceInfo['image']>): Array<[string, string]> {
+  const { format, version, clusterSize, compression, refcountBits, features } = image;
+  const clusters = `clusters of ${formatBytes(clusterSize)}`;
+  const about = `${format} version ${version}, ${clusters}, ${compression}, refcounts of ${refcountBits} bits`;
+  return [
+    ['image', about],
+    ...line('features', features.join(', ')),
+    ...line('data file', image.dataFile),
+    ...image.chain.map(({ name, driver, size }): [string, string] => {
+      return ['backing', `${printable(name)} (${printable(driver)}, ${formatBytes(size)})`];
+    }),
+    ...image.snapshots.map(({ id, name, size, date }): [string, string] => {
+      return ['snapshot', `${printable(id)}: ${printable(name)} (${formatBytes(size)}, ${date})`];
+    }),
+  ];
+}
+
+/** One line, where there is something to say. */
+function line(label: string, text: string | undefined): Array<[string, string]> {
+  return text === undefined || text === '' ? [] : [[label, printable(text)]];
+}
+
+function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {
+  const [least, best, most] = [minimum, preferred, maximum].map(formatBytes);
+  return `at least ${least}, best ${best}, at most ${most}`;
+}

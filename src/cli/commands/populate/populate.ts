@@ -1,0 +1,110 @@
+import { type Command, Option } from 'commander';
+import { Bitmap, BitmapFile, DirtyBitmaps } from '../../../bitmap/index.js';
+import { type PopulateOptions, populate } from '../../../copy/index.js';
+import { filesIn, refuseShared } from '../../../copy/ends/participants.js';
+import { LacunaError } from '../../../errors/index.js';
+import { withFolders } from '../../device/backing-folders.js';
+import { printable } from '../../shell/printable.js';
+import { withBar } from '../../text/progress.js';
+import type { Shell } from '../../shell/shell.js';
+import { addSourceFlags, openSource, type SourceFlags } from '../../device/source-flags.js';
+import { formatBytes, formatShare, parseBytes } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+interface PopulateFlags extends SourceFlags {
+  output: string;
+  name: string;
+  granularity?: number;
+  mode?: PopulateOptions['mode'];
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna populate disk.raw --output disk.bitmaps
+  lacuna populate -g 1M --mode top nbd://host/top nbd://host/middle --output chain.bitmaps --name since-monday
+
+A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.
+"lacuna bitmap list" and "dump" show them, "copy --bitmap NAME=FILE" copies what one marks, "serve --bitmap" serves it.`;
+
+/** Adds `lacuna populate`. */
+export function registerPopulate(program: Command, shell: Shell): void {
+  const command = program
+    .command('populate')
+    .summary('make a dirty bitmap of what is allocated')
+    .description(
+      'Makes dirty in a bitmap what is allocated in any of the sources, which have one size.',
+    )
+    .argument('<source...>', 'the devices to ask');
+  addSourceFlags(command)
+    .requiredOption('-o, --output <file>', 'the file of bitmaps; made where it is not there')
+    .option('--name <name>', 'name of the bitmap', 'allocated')
+    .option('-g, --granularity <size>', 'of a new bitmap, such as 64K (the default)', parseBytes)
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        'all that does not read as zero (full), or all that the top layer of each source holds (top)',
+      ).choices(['full', 'top']),
+    )
+    .option('--json', 'print what came out as JSON')
+    .addHelpText('after', EXAMPLES)
+    .action((sources: string[], flags: PopulateFlags) => populateCommand(sources, flags, shell));
+}
+
+async function populateCommand(names: string[], flags: PopulateFlags, shell: Shell): Promise<void> {
+  const { name, format, forceShare, mode } = flags;
+  const { signal } = shell;
+  const sources = names.map((source) => withFolders(source, format, flags.backingFolder));
+  const size = await sizeOf(names[0], flags, signal);
+  for (const source of sources) refuseShared('--output', flags.output, filesIn(source, format));
+  const file = BitmapFile.open(flags.output, { size });
+  try {
+    const bitmaps = new DirtyBitmaps({ size });
+    file.restore(bitmaps);
+    // The file is replaced as a whole, or stays as it was: a failure must not leave its bitmaps marked as in use.
+    bitmaps.store = null;
+    const { granularity = 64 * 1024 } = bitmaps.has(name) ? bitmaps.get(name) : flags;
+    if (granularity !== (flags.granularity ?? granularity))
+      throw otherGranularity(granularity, flags);
+    const found = new Bitmap({ size, granularity });
+    const how = { sourceFormat: format, forceShare, mode, signal };
+    const warnings = await withBar('Looking', shell, (onProgress) =>
+      populate({ ...how, sources, targets: [found], onProgress }),
+    );
+    if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
+    bitmaps.merge(name, [found]);
+    const { dirtyBytes } = bitmaps.get(name);
+    file.close(bitmaps);
+    warnings.push(...file.warnings);
+    await print({ name, size, granularity, dirtyBytes, warnings }, flags, shell);
+  } finally {
+    // What was not stored is not in the file.
+    file.close();
+  }
+}
+
+interface Populated {
+  name: string;
+  size: number;
+  granularity: number;
+  dirtyBytes: number;
+  warnings: string[];
+}
+
+async function print(done: Populated, { json, output }: PopulateFlags, shell: Shell) {
+  const { name, size, dirtyBytes, warnings } = done;
+  const share = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} (${formatShare(dirtyBytes, size)})`;
+  if (json) await shell.print(`${JSON.stringify(done)}\n`);
+  else await shell.print(`${share} are dirty in "${printable(name)}" of ${printable(output)}.\n`);
+  noteWarnings(warnings, shell);
+}
+
+function otherGranularity(bytes: number, { name, output }: PopulateFlags): LacunaError {
+  const message = `"${name}" of ${output} has a granularity of ${formatBytes(bytes)} already: leave out -g, or say another --name`;
+  return new LacunaError('ERR_BITMAP_MISMATCH', message, { device: output });
+}
+
+async function sizeOf(source: string, flags: SourceFlags, signal: AbortSignal): Promise<number> {
+  await using device = await openSource(source, flags, { signal });
+  return device.size;
+}

@@ -1,0 +1,219 @@
+import type { Command } from 'commander';
+import type { Device } from '../../../block/index.js';
+import { LacunaError } from '../../../errors/index.js';
+import { Context } from '../../../extent/index.js';
+import type { NbdListenAddress, NbdServerAddress } from '../../../serve/index.js';
+import { collect } from '../../shell/flags.js';
+import { FORCE_FLAG, FORCE_TEXT, insistingOn } from '../../device/force-in-use.js';
+import { type BitmapNames, loadBitmaps, parseBitmaps } from '../../device/named-bitmaps.js';
+import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
+import { type TlsFlags, tlsOf } from './serve-tls.js';
+import type { Shell } from '../../shell/shell.js';
+import { takeActivatedSocket } from './socket-activation.js';
+import { addRescueFlag, addSourceFlags, openSource, type SourceFlags } from '../../device/source-flags.js';
+import { formatDuration, parseCount } from '../../text/units.js';
+import { noteWarnings } from '../../shell/warnings.js';
+
+interface ServeFlags extends TlsFlags, SourceFlags {
+  export: string;
+  description?: string;
+  readOnly?: boolean;
+  writable?: boolean;
+  forceInUse?: boolean;
+  bitmap?: string[];
+  socket?: string;
+  bind?: NbdServerAddress;
+  connections?: number;
+  threads?: number;
+  json?: boolean;
+}
+
+const EXAMPLES = `
+Examples:
+  lacuna serve disk.raw
+  lacuna serve disk.raw --socket /run/disk.sock --export vda --writable
+  lacuna serve disk.raw --bitmap nightly=disk.bitmaps
+  lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
+  nbdcopy -- [ lacuna serve disk.qcow2 ] copy.raw    # with a socket that is handed over (LISTEN_FDS)
+
+Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
+--bind it listens on the socket that systemd, or a tool such as nbdcopy, has handed to it, else on
+localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed
+once clients may connect, but for a socket that was handed over. Ctrl-C, or a request to
+terminate, answers what is in flight and ends with exit code 0.`;
+
+/** Adds `lacuna serve`. */
+export function registerServe(program: Command, shell: Shell): void {
+  const command = program
+    .command('serve')
+    .summary('let NBD clients use a device')
+    .description('Serves a device over NBD until it is interrupted.')
+    .argument('<source>', 'the device to serve');
+  addRescueFlag(addSourceFlags(command))
+    .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
+    .option('--description <text>', 'what lists of exports show beside the name')
+    .option('--read-only', 'clients may only read (the default)')
+    .option('--writable', 'clients may change the device')
+    .option(FORCE_FLAG, FORCE_TEXT)
+    .option(
+      '--bitmap <name[=file]>',
+      "serve this dirty bitmap, the source's own or one that a file keeps; may be repeated",
+      collect,
+    )
+    .option('--socket <path>', 'listen on a Unix socket')
+    .option('--bind <address:port>', 'listen on a TCP address', parseBindAddress)
+    .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
+    .option('--tls-key <file>', 'its private key (PEM)')
+    .option('--tls-ca <file>', 'let in only clients with a certificate of this authority (PEM)')
+    .option('--tls-psk <file>', 'require TLS with shared secrets: lines of IDENTITY:HEX')
+    .option('--connections <n>', 'clients at a time (default: 100)', parseCount(1))
+    .option(
+      '--threads <n>',
+      'worker threads for clients beyond the first; 0 does without',
+      parseCount(0),
+    )
+    .option('--json', 'print the URI in a JSON document')
+    .addHelpText('after', EXAMPLES)
+    .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
+}
+
+async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
+  const address = addressOf(flags);
+  if (flags.readOnly && flags.writable) {
+    throw new TypeError('--read-only and --writable exclude each other');
+  }
+  if (flags.forceShare && flags.writable) {
+    throw new TypeError('--force-share is for reading only: leave out --writable');
+  }
+  const bitmaps = parseBitmaps(flags.bitmap ?? []);
+  if (flags.writable && bitmaps.ofFiles.size > 0) {
+    throw new TypeError('--writable excludes bitmaps of files: writes would be missing from them');
+  }
+  const tls = await tlsOf(flags);
+  const device = await openServed(source, bitmaps, flags, shell.signal);
+  try {
+    const loaded = await loadBitmaps(bitmaps.ofFiles, device.size);
+    noteWarnings(device.warnings, shell);
+    if (address.type === 'unix') await removeDeadSocket(address.path);
+    const warn = warner(shell);
+    const { createServer } = await import('../../../serve/index.js');
+    const server = await createServer({
+      exports: [{ name: flags.export, description: flags.description, device, bitmaps: loaded }],
+      tls,
+      maxConnections: flags.connections,
+      threads: flags.threads,
+      onDeviceError: warn,
+      onRefused: warn,
+    });
+    const bound = await server.listen(address);
+    if (tls === undefined && bound !== undefined && !isLoopback(bound)) {
+      shell.note('lacuna: warning: without TLS, everybody in reach of this address is a client\n');
+    }
+    try {
+      const uri = bound && server.uri(flags.export);
+      const started = performance.now();
+      shell.tellProgress = () =>
+        `serving ${uri ?? source} for ${formatDuration(performance.now() - started)}`;
+      // Whoever handed the socket over knows where it is, and standard output may be theirs.
+      const isExpected = address.type === 'fd' && !flags.json;
+      if (!isExpected) await announce({ uri, address: bound }, device, flags, shell);
+      await interrupted(shell.signal);
+    } finally {
+      await server.close();
+    }
+  } finally {
+    await device.close();
+  }
+}
+
+async function openServed(
+  source: string,
+  { ofSource }: BitmapNames,
+  flags: ServeFlags,
+  signal: AbortSignal,
+): Promise<Device> {
+  const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
+  const served = flags.forceInUse ? insistingOn(source, flags.format) : source;
+  const device = await openSource(served, flags, { writable: flags.writable, contexts, signal });
+  const missing = contexts.find((name) => !device.capabilities.contexts.includes(name));
+  const isRefused = flags.writable === true && !device.capabilities.write;
+  if (missing === undefined && !isRefused) return device;
+  const why = missing === undefined ? undefined : await whyMissing(device, missing);
+  await device.close();
+  if (isRefused) {
+    const message = `${device.name} is read-only here, by its description or by what serves it, so clients cannot change it: leave out --writable`;
+    throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: device.name });
+  }
+  const name = missing!.slice(Context.dirtyPrefix.length);
+  if (why !== undefined) throw why;
+  const names = device.capabilities.contexts
+    .filter((context) => context.startsWith(Context.dirtyPrefix))
+    .map((context) => context.slice(Context.dirtyPrefix.length));
+  throw new LacunaError(
+    'ERR_CONTEXT_UNKNOWN',
+    `${source} has no bitmap ${name} (${names.join(', ') || 'none at all'}); one that a file keeps is named ${name}=FILE`,
+  );
+}
+
+/** More than that it is not there, where there is more to say. */
+async function whyMissing(device: Device, context: string): Promise<LacunaError | undefined> {
+  try {
+    await device.extents(0, 0, { contexts: [context] });
+  } catch (error) {
+    const isMore = error instanceof LacunaError && error.code !== 'ERR_CONTEXT_UNKNOWN';
+    return isMore ? error : undefined;
+  }
+  return undefined;
+}
+
+function addressOf({ socket, bind }: ServeFlags): NbdListenAddress {
+  if (socket !== undefined && bind !== undefined) {
+    throw new TypeError('--socket and --bind exclude each other');
+  }
+  const fd = takeActivatedSocket();
+  if (fd !== undefined) {
+    if (socket === undefined && bind === undefined) return { type: 'fd', fd };
+    throw new TypeError('a socket was handed over (LISTEN_FDS): leave out --socket and --bind');
+  }
+  if (socket !== undefined) return { type: 'unix', path: socket };
+  return bind ?? { type: 'inet', host: 'localhost', port: 10809 };
+}
+
+async function announce(
+  { uri, address }: { uri?: string; address?: NbdServerAddress },
+  device: Device,
+  flags: ServeFlags,
+  shell: Shell,
+): Promise<void> {
+  const readOnly = !device.capabilities.write;
+  const { size } = device;
+  const where = { uri: uri ?? null, address: address ?? null };
+  const document = { ...where, export: flags.export, size, readOnly };
+  await shell.print(`${flags.json ? JSON.stringify(document) : uri}\n`);
+}
+
+function interrupted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+/** A client must not be able to fill the log of its server. */
+const WARNING_EVERY_MS = 1000;
+
+function warner(shell: Shell): (error: unknown) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  let unsaid = 0;
+  return (error) => {
+    if (performance.now() - last < WARNING_EVERY_MS) {
+      unsaid++;
+      return;
+    }
+    const text = error instanceof Error ? error.message : String(error);
+    const more = unsaid > 0 ? ` (and ${unsaid} more before)` : '';
+    shell.note(`lacuna: warning: ${text}${more}\n`);
+    last = performance.now();
+    unsaid = 0;
+  };
+}

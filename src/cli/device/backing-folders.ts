@@ -1,0 +1,21 @@
+/** `--backing-folder`: folders into which the files that images name are followed, beside each image's own. */
+import { dirname, resolve } from 'node:path';
+import { type DeviceDescription, type ImageFormat, parseDescription } from '../../block/index.js';
+
+export const FOLDER_FLAG = '--backing-folder <folder>';
+export const FOLDER_TEXT =
+  'follow the files that an image names into this folder too, not only its own; may be repeated';
+
+/** A device as the command line names it, with the folders that its chain may lead into. */
+export function withFolders(
+  source: string | DeviceDescription,
+  format: ImageFormat | undefined,
+  folders: readonly string[] = [],
+): string | DeviceDescription {
+  if (folders.length === 0) return source;
+  const description = typeof source === 'string' ? parseDescription(source, { format }) : source;
+  if (description.driver !== 'qcow2') return source;
+  const { file, 'backing-folders': said } = description;
+  const own = file.driver === 'file' ? [dirname(resolve(file.filename))] : [];
+  return { ...description, 'backing-folders': [...(said ?? own), ...folders] };
+}

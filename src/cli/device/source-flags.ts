@@ -1,0 +1,66 @@
+/** The flags of every command that opens one device, and what they come to. */
+import type { Command } from 'commander';
+import {
+  type Device,
+  type DeviceDescription,
+  type ImageFormat,
+  type OpenOptions,
+  openDevice,
+  parseDescription,
+} from '../../block/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { Exit } from '../shell/exit.js';
+import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from '../shell/flags.js';
+import type { Shell } from '../shell/shell.js';
+
+export interface SourceFlags {
+  format?: ImageFormat;
+  forceShare?: boolean;
+  backingFolder?: string[];
+  rescue?: boolean;
+}
+
+export function addSourceFlags(command: Command): Command {
+  return command
+    .option(FORMAT_FLAG, FORMAT_TEXT)
+    .option(SHARE_FLAG, SHARE_TEXT)
+    .option(FOLDER_FLAG, FOLDER_TEXT, collect);
+}
+
+/** For commands that say what is missing. */
+export function addRescueFlag(command: Command): Command {
+  return command.option(
+    '--rescue',
+    'read an image that is cut short: take what its files do not have any more for zeroes, say so, and exit with 3',
+  );
+}
+
+/** A device as the command line names it, and as the flags have it opened. */
+export function sourceOf(
+  source: string | DeviceDescription,
+  { format, backingFolder, rescue }: SourceFlags,
+): string | DeviceDescription {
+  const named = withFolders(source, format, backingFolder);
+  if (!rescue) return named;
+  const description = typeof named === 'string' ? parseDescription(named, { format }) : named;
+  if (description.driver === 'qcow2') return { ...description, rescue: true };
+  const name = typeof source === 'string' ? source : JSON.stringify(source);
+  throw new TypeError(
+    `--rescue is for qcow2 images, and ${name} is none: leave it out, or say -f qcow2`,
+  );
+}
+
+/** Opens a device, as the flags say. */
+export function openSource(
+  source: string | DeviceDescription,
+  flags: SourceFlags,
+  options: Pick<OpenOptions, 'writable' | 'contexts' | 'signal'>,
+): Promise<Device> {
+  const { format, forceShare } = flags;
+  return openDevice(sourceOf(source, flags), { ...options, format, forceShare });
+}
+
+/** Sets the exit code that says that something is lost; the warnings of a device say what. */
+export function noteMissing({ missing }: Pick<Device, 'missing'>, shell: Shell): void {
+  if (missing.length > 0) shell.exitCode = Exit.leftOut;
+}

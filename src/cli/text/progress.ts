@@ -1,0 +1,122 @@
+import type { Shell } from '../shell/shell.js';
+import { formatBytes, formatDuration, formatRate } from './units.js';
+
+/** A moment of work that takes long. */
+export interface Moment {
+  /** What is being done, for people. */
+  phase: string;
+  /** 0 while it is not known yet, or nobody can know it. */
+  totalBytes: number;
+  doneBytes: number;
+  elapsedMs: number;
+}
+
+/** Rates are told over this much of the recent past: steady to read, quick to follow a change. */
+const RATE_WINDOW_MS = 4000;
+
+/** How fast it goes now, from the moments of the last few seconds. */
+export class RateMeter {
+  readonly #moments: Moment[] = [];
+
+  /** Takes the newest moment and returns bytes per millisecond; 0 while nothing is known. */
+  add(moment: Moment): number {
+    const moments = this.#moments;
+    moments.push(moment);
+    while (moments.length > 2 && moment.elapsedMs - moments[0].elapsedMs > RATE_WINDOW_MS) {
+      moments.shift();
+    }
+    const ms = moment.elapsedMs - moments[0].elapsedMs;
+    return ms > 0 ? (moment.doneBytes - moments[0].doneBytes) / ms : 0;
+  }
+}
+
+export interface BarStyle {
+  /** Columns in all. */
+  width: number;
+  unicode: boolean;
+}
+
+/** One line that shows a moment: a bar, the share, the amount, the rate and the time left. */
+export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle): string {
+  const { phase, totalBytes, doneBytes } = moment;
+  const text = progressText(moment, bytesPerMs);
+  const cells = Math.max(0, Math.min(40, style.width - text.length - 4));
+  if (totalBytes === 0 || cells < 8) return text.slice(0, style.width);
+  const full = Math.round(Math.min(1, doneBytes / totalBytes) * cells);
+  const [on, off] = style.unicode ? ['█', '░'] : ['#', '-'];
+  return `${phase} [${on.repeat(full)}${off.repeat(cells - full)}]${text.slice(phase.length)}`;
+}
+
+/** The same without the bar. */
+export function progressText(moment: Moment, bytesPerMs: number): string {
+  const { phase, totalBytes, doneBytes } = moment;
+  if (totalBytes === 0) return doneBytes === 0 ? phase : `${phase}: ${formatBytes(doneBytes)}`;
+  const share = Math.min(1, doneBytes / totalBytes);
+  const parts = [
+    `${Math.floor(share * 100)}`.padStart(3).concat(' %'),
+    `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
+  ];
+  if (bytesPerMs > 0) {
+    parts.push(formatRate(bytesPerMs, 1));
+    parts.push(`${formatDuration((totalBytes - doneBytes) / bytesPerMs)} left`);
+  }
+  return `${phase} ${parts.join('  ')}`;
+}
+
+/** How far some work is; a stream has no total. */
+export interface Progress {
+  readonly doneBytes: number;
+  readonly totalBytes?: number;
+}
+
+/** Shows a bar while some work tells how far it is. */
+export async function withBar<T>(
+  phase: string,
+  shell: Shell,
+  work: (show: (progress: Progress) => void) => Promise<T>,
+): Promise<T> {
+  const bar = new ProgressBar(phase, shell);
+  const started = performance.now();
+  try {
+    return await work(({ doneBytes, totalBytes = 0 }) => {
+      bar.show({ phase, doneBytes, totalBytes, elapsedMs: performance.now() - started });
+    });
+  } finally {
+    bar.stop();
+  }
+}
+
+/** Between two drawings of a bar. */
+const DRAW_EVERY_MS = 100;
+
+/** A bar on a terminal, and nothing anywhere else; everywhere what SIGUSR1 is answered with. */
+export class ProgressBar {
+  readonly #shell: Shell;
+  readonly #rate = new RateMeter();
+  #moment: Moment;
+  #bytesPerMs = 0;
+  #drawnMs = Number.NEGATIVE_INFINITY;
+
+  constructor(phase: string, shell: Shell) {
+    this.#shell = shell;
+    this.#moment = { phase, totalBytes: 0, doneBytes: 0, elapsedMs: 0 };
+    shell.tellProgress = () => progressText(this.#moment, this.#bytesPerMs);
+  }
+
+  show(moment: Moment): void {
+    const { phase, doneBytes, totalBytes, elapsedMs } = moment;
+    const isNews = phase !== this.#moment.phase || doneBytes === totalBytes;
+    this.#moment = moment;
+    if (!isNews && elapsedMs - this.#drawnMs < DRAW_EVERY_MS) return;
+    this.#drawnMs = elapsedMs;
+    this.#bytesPerMs = this.#rate.add(moment);
+    const { progressLine: line, progressWidth, unicode } = this.#shell;
+    line?.draw(progressLine(moment, this.#bytesPerMs, { width: progressWidth - 1, unicode }));
+  }
+
+  /** Takes the bar off the terminal, so that text can follow. */
+  stop(): void {
+    this.#shell.tellProgress = undefined;
+    this.#shell.progressLine?.clear();
+  }
+}

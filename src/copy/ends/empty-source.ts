@@ -1,0 +1,20 @@
+import type { Device, FileDescription } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { statIfThere } from '../../files/index.js';
+import type { CopyOptions } from '../options/options.js';
+import { isPartial } from '../options/scope.js';
+
+/** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
+export function refuseNothing(
+  source: Device,
+  file: FileDescription | undefined,
+  { allowEmpty = false, ...scope }: CopyOptions,
+): void {
+  if (source.size > 0 || allowEmpty || isPartial(scope)) return;
+  const replaced = file === undefined ? undefined : statIfThere(file.filename);
+  const replaces = replaced !== undefined && replaced.size > 0n;
+  if (!replaces && source.description?.driver !== 'nbd') return;
+  const left = replaces ? `, and ${file?.filename} was left as it is` : '';
+  const message = `${source.name} has 0 bytes${left}: find out whether it is ready, or say --allow-empty (allowEmpty) if it shall be so`;
+  throw new LacunaError('ERR_COPY_EMPTY', message, { device: source.name });
+}

@@ -1,0 +1,60 @@
+/** A raw file that is there and is written in place gets the size of the source: longer at first, or shorter at last. */
+import {
+  type Device,
+  type DeviceDescription,
+  type FileDescription,
+  openDevice,
+  resizeRawFile,
+} from '../../block/index.js';
+import { statIfThere } from '../../files/index.js';
+import type { CopyOptions } from '../options/options.js';
+import { isPartial } from '../options/scope.js';
+
+/** The file of a target that is to be fitted; undefined where the target keeps its size. */
+export function fileToFit(
+  description: DeviceDescription,
+  options: CopyOptions,
+): FileDescription | undefined {
+  if (!options.inPlace || isPartial(options) || description.driver !== 'file') return undefined;
+  return statIfThere(description.filename)?.isFile() ? description : undefined;
+}
+
+/** Opens the file, which has room for all of the source then. */
+export async function openFitting(
+  file: FileDescription,
+  source: Device,
+  signal: AbortSignal | undefined,
+): Promise<Device> {
+  const open = () => openDevice(file, { writable: true, signal });
+  const device = await open();
+  if (device.size >= source.size) return device;
+  // A device keeps its size, so the file is opened anew.
+  await device.close();
+  resizeRawFile(file.filename, source.size);
+  return await open();
+}
+
+/** The part of a target that changes with its size. */
+interface InPlace {
+  readonly device: Device;
+  readonly warnings: string[];
+  commit(): Promise<string[]>;
+}
+
+/** Cuts off what is longer than the source, when all is written. */
+export function cutLater(
+  target: InPlace,
+  { filename }: FileDescription,
+  source: Device,
+  { flush = true }: CopyOptions,
+): void {
+  const { size } = target.device;
+  if (size <= source.size) return;
+  // The one warning is that more was left there.
+  target.warnings.length = 0;
+  target.commit = async () => {
+    resizeRawFile(filename, source.size);
+    if (flush) await target.device.flush();
+    return [];
+  };
+}

@@ -1,0 +1,209 @@
+/** What a copy makes where there is a file to be made: a raw disk, or an image. */
+import { dirname, resolve } from 'node:path';
+import { Bitmap } from '../../bitmap/index.js';
+import {
+  createQcow2,
+  createRawFile,
+  type DeviceDescription,
+  type FileDescription,
+  layOutQcow2,
+  type Qcow2Description,
+  type RawPreallocation,
+} from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { type CarriedBitmaps, dropBitmaps, type MadeImage } from './carry-bitmaps.js';
+import { type Increment, layOutIncrement } from './increment-layout.js';
+import type { CopyOptions } from '../options/options.js';
+import type { HowMade, PartialFile } from './partial-file.js';
+import { isPartial } from '../options/scope.js';
+
+/** Where a file is, and which it is, should that be known. */
+type Made = Pick<FileDescription, 'inode'> & { readonly path: string };
+
+/** A kind of file, and how it is made at any path. */
+export interface NewFile {
+  /** Its name when it is whole. */
+  readonly filename: string;
+  /** Every byte of it reads as zero at first. */
+  readonly isZero: boolean;
+  /** What a later run must ask for to go on with it. */
+  readonly binding: Readonly<Record<string, string>>;
+  /** A second file that belongs to it. */
+  readonly dataFile?: {
+    readonly filename: string;
+    make(path: string, how: HowMade): Promise<void>;
+  };
+  /** What it is told when it is closed is not all in the file before. */
+  readonly keepsBack: boolean;
+  make(path: string, how: HowMade): Promise<void>;
+  /** How it is opened. */
+  describe(made: Made, dataFile?: PartialFile): DeviceDescription;
+  /** Makes it anew, when it is known what will be written, so that nothing but data is written then. */
+  layOut?(made: MadeImage, increment: Increment): Promise<void>;
+  /** Adds what comes last, when all else is written and nobody has the file open. */
+  finish?(made: MadeImage): Promise<void>;
+  /** Takes away what `finish` has added in a run that died behind it. */
+  unfinish?(made: MadeImage): Promise<void>;
+}
+
+export function newRawFile(
+  description: FileDescription,
+  size: number,
+  { preallocation, signal }: CopyOptions,
+): NewFile {
+  return {
+    filename: description.filename,
+    isZero: true,
+    // The same name and the same notes may be used for an image the next time.
+    binding: { "target's format": 'raw' },
+    keepsBack: false,
+    make: (path, how) =>
+      // A raw file has no metadata: the name is refused there.
+      createRawFile(path, size, {
+        ...how,
+        preallocation: preallocation as RawPreallocation | undefined,
+        signal,
+      }),
+    describe: (made) => madeAt(made, description),
+  };
+}
+
+/** A file that is made now, which cannot be the one that had the name, should that be said. */
+export function madeAt(
+  { path, inode }: Made,
+  { inode: _, ...file }: FileDescription,
+): FileDescription {
+  return { ...file, filename: path, ...(inode !== undefined && { inode }) };
+}
+
+const DEFAULT_CLUSTER_SIZE = 64 * 1024;
+
+/** @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_UNSUPPORTED. */
+export function newImage(
+  description: Qcow2Description,
+  file: FileDescription,
+  size: number,
+  options: CopyOptions,
+  bitmaps?: CarriedBitmaps,
+): NewFile {
+  checkImage(options);
+  const { image = {}, compress = description.compress, preallocation, signal } = options;
+  const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
+  refuseResume(file.filename, options);
+  const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
+  const below = backing && describeBacking(file.filename, backing);
+  const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
+  const isLaidOut = !compress && (backing === undefined || isPlain(image));
+  const names = bitmaps?.names;
+  const describe = (image: Made, data?: PartialFile): Qcow2Description => ({
+    ...description,
+    file: madeAt(image, file),
+    backing: below ?? null,
+    ...folders,
+    ...(data && { 'data-file': { driver: 'file', filename: data.path, inode: data.inode } }),
+    ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
+  });
+  return {
+    filename: file.filename,
+    isZero: backing === undefined,
+    binding: { "target's format": JSON.stringify({ ...image, preallocation, bitmaps: names }) },
+    keepsBack: !isLaidOut,
+    ...(dataFile !== undefined && {
+      dataFile: {
+        // A folder stays one: no file is made of its name.
+        filename: resolve(dirname(file.filename), dataFile) + (dataFile.endsWith('/') ? '/' : ''),
+        make: (path, how) =>
+          createRawFile(path, Math.ceil(size / 512) * 512, {
+            ...how,
+            preallocation: preallocation === 'metadata' ? 'off' : preallocation,
+            signal,
+          }),
+      },
+    }),
+    make: (path, how) => createQcow2(path, { ...made, ...how }),
+    describe,
+    ...(isLaidOut && {
+      layOut: async (image, { data, zero }) => {
+        const { path, inode } = image;
+        if (below !== undefined) {
+          // What may be followed from the image may be followed from its base, which is opened alone here.
+          const base = below.driver === 'qcow2' ? { ...below, ...folders } : below;
+          const how = { path, image: describe(image), base, signal };
+          await layOutIncrement(
+            { ...how, options: { ...made, clusterSize, inode } },
+            { data, zero },
+          );
+          return;
+        }
+        const mapped = new Bitmap({ size, granularity: clusterSize, arena: data.arena });
+        try {
+          mapped.merge(data);
+          await layOutQcow2(path, { ...made, preallocation, inode }, mapped);
+        } finally {
+          mapped.free();
+        }
+      },
+    }),
+    ...(bitmaps && { finish: bitmaps.addTo, unfinish: dropBitmaps }),
+  };
+}
+
+function checkImage(options: CopyOptions): void {
+  const { image: { backing, dataFile, version } = {}, compress, preallocation = 'off' } = options;
+  if (options.carryBitmaps && version === 2) {
+    throw new TypeError('an image of version 2 keeps no bitmaps: make it one of version 3');
+  }
+  if (backing !== undefined && !isPartial(options)) {
+    throw new TypeError(
+      'a full copy holds all of the disk, so that nothing of a backing file would be seen: leave out the backing file, or copy only what is dirty, or what the top layer holds',
+    );
+  }
+  if (compress && preallocation !== 'off') {
+    throw new TypeError('what is preallocated cannot be compressed: leave out one of the two');
+  }
+  if (compress && dataFile !== undefined) {
+    throw new TypeError('what lies in a data file cannot be compressed: leave out one of the two');
+  }
+  if (backing !== undefined && preallocation !== 'off') {
+    throw new TypeError(
+      'what is preallocated would hide the backing file: leave out one of the two',
+    );
+  }
+}
+
+/** What an earlier run has left can only be gone on with where every write had its place from the start. */
+function refuseResume(filename: string, { image = {}, compress, resume }: CopyOptions): void {
+  const why =
+    (compress && 'is compressed') ||
+    (image.backing && 'has a backing file') ||
+    (image.dataFile !== undefined && 'has a data file');
+  if (resume === undefined || !why) return;
+  const message = `${filename} is a new image that ${why}, and the copy to it cannot be resumed: leave out the resume file`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
+}
+
+/** Over a base, only whole clusters that can say that they are zero are worth laying out. */
+function isPlain({ extendedL2, dataFile, version }: NonNullable<CopyOptions['image']>): boolean {
+  return !extendedL2 && dataFile === undefined && version !== 2;
+}
+
+type Backing = NonNullable<NonNullable<CopyOptions['image']>['backing']>;
+
+/** The backing file by its name in the image, which is relative to the image's folder. */
+function describeBacking(image: string, { filename, format }: Backing): DeviceDescription {
+  const file = { driver: 'file', filename: resolve(dirname(image), filename) } as const;
+  if (format === 'raw') return file;
+  if (format === 'qcow2') return { driver: 'qcow2', file };
+  throw new TypeError(`a backing file must be raw or qcow2 to be read here, not ${format}`);
+}
+
+/** Whoever names a backing file allows what that names in its own folder. */
+function foldersOf(
+  { 'backing-folders': said = [] }: Qcow2Description,
+  image: string,
+  backing: DeviceDescription,
+): string[] {
+  const file = backing.driver === 'qcow2' ? backing.file : backing;
+  const below = file.driver === 'file' ? [dirname(file.filename)] : [];
+  return [dirname(resolve(image)), ...below, ...said];
+}

@@ -1,0 +1,71 @@
+/** The files that a copy reads or writes, all the way down, so that nothing is made or removed in the place of one. */
+import { dirname, resolve } from 'node:path';
+import {
+  Device,
+  type DeviceDescription,
+  dataFileOf,
+  filesBelow,
+  type ImageFormat,
+  parseDescription,
+} from '../../block/index.js';
+import { samePlaceAmong } from '../../files/index.js';
+import { filesOf } from './files-of.js';
+import type { CopyOptions, DeviceSource } from '../options/options.js';
+
+/** The files of a device that need not be open, with all that its images name. */
+export function filesIn(device: DeviceSource, format?: ImageFormat): string[] {
+  const description = describeDevice(device, format);
+  return [...new Set([...filesOf(description), ...imagesOf(description).flatMap(below)])];
+}
+
+/** The files that a new image is going to have beside itself or below it. */
+export function filesOfNewImage(
+  target: DeviceSource,
+  { image, targetFormat }: Pick<CopyOptions, 'image' | 'targetFormat'>,
+): string[] {
+  const path = filesOf(describeDevice(target, targetFormat))[0];
+  if (path === undefined || image === undefined) return [];
+  const { backing, dataFile } = image;
+  const data = dataFile === undefined ? [] : [resolve(dirname(resolve(path)), dataFile)];
+  return [...data, ...(backing === undefined ? [] : filesBelow(path, backing))];
+}
+
+/**
+ * Refuses a file for one use that is there for another.
+ *
+ * @param what the use, as an option names it
+ * @throws RangeError
+ */
+export function refuseShared(what: string, path: string, others: Iterable<string>): void {
+  const other = samePlaceAmong(path, others);
+  if (other === undefined) return;
+  throw new RangeError(
+    `${what} must name a file of its own, and ${path} is ${other === path ? 'one' : other}, which the copy reads or writes`,
+  );
+}
+
+/** What a device is opened by; undefined for an open one that cannot be opened again. */
+export function describeDevice(
+  device: DeviceSource,
+  format?: ImageFormat,
+): DeviceDescription | undefined {
+  if (device instanceof Device) return device.description;
+  return typeof device === 'string' ? parseDescription(device, { format }) : device;
+}
+
+/** The data file that an image names, if any. */
+export function dataFilesOf(image: string): string[] {
+  const path = dataFileOf(image);
+  return path === undefined ? [] : [path];
+}
+
+/** Paths of qcow2 files, at whatever depth of a description. */
+function imagesOf(description: DeviceDescription | undefined): string[] {
+  if (description?.driver !== 'qcow2') return [];
+  const { file, backing } = description;
+  return [...filesOf(file), ...imagesOf(backing ?? undefined)];
+}
+
+function below(image: string): string[] {
+  return filesBelow(image, { filename: resolve(image), format: 'qcow2' });
+}

@@ -1,0 +1,158 @@
+/**
+ * What binds a resume file to one copy: facts about source, target and plan, each with the name that a message
+ * gives it. None of them changes when a machine starts anew, as the number of a device may.
+ *
+ * They cover every file below a device: of what is only read nothing may change, neither which file it is nor its size
+ * nor its time of change. What the copy itself writes must be the same file; its size and time change by that.
+ */
+import fs from 'node:fs';
+import { resolve } from 'node:path';
+import { checksumOf } from '../../bitmap/files/file-writer.js';
+import { type Device, type DeviceDescription, lastingNameOf } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { fileError } from '../../files/index.js';
+import { type Leaf, leavesOf } from './layers.js';
+import type { CheckedScope } from '../options/scope.js';
+
+export type Binding = Readonly<Record<string, string>>;
+
+/**
+ * The facts of the source, which must not change until the copy is complete; but for the files of `target`, which may
+ * be below the source, and are written.
+ */
+export function sourceBinding(source: Device, target: DeviceDescription | undefined): Binding {
+  return deviceBinding('source', source, new Set(writtenFiles(target)));
+}
+
+/** The facts of a target that is written in place. */
+export function targetBinding(target: Device): Binding {
+  return deviceBinding('target', target, new Set(writtenFiles(target.description)));
+}
+
+/** What the copy was planned from: everything, the top layer, or what contexts or bitmaps call dirty. */
+export function planBinding(scope: CheckedScope): Binding {
+  return { 'choice of what to copy': choiceOf(scope) };
+}
+
+function choiceOf({ mode, contexts, bitmaps }: CheckedScope): string {
+  if (contexts.length > 0) return contexts.join(', ');
+  if (bitmaps.length > 0) return `bitmap ${bitmaps.map(checksumOf).join(', ')}`;
+  return mode === 'top' ? 'the top layer' : 'all';
+}
+
+/**
+ * Refuses to go on with another copy.
+ *
+ * @throws LacunaError ERR_RESUME_MISMATCH with the first fact that differs
+ */
+export function checkBinding(path: string, saved: Binding, now: Binding): void {
+  for (const [fact, value] of Object.entries(now)) {
+    if (saved[fact] === value) continue;
+    const was = saved[fact] === undefined ? 'another kind' : saved[fact];
+    throw mismatch(path, `the ${fact} was ${was} when the copy began, and is ${value} now`);
+  }
+}
+
+export function mismatch(path: string, what: string): LacunaError {
+  const message = `Cannot resume from ${path}: ${what}; name what the copy began with, or delete ${path} to begin again`;
+  return new LacunaError('ERR_RESUME_MISMATCH', message, { device: path });
+}
+
+function deviceBinding(
+  side: 'source' | 'target',
+  device: Device,
+  written: ReadonlySet<string>,
+): Binding {
+  const { name, size, description } = device;
+  const leaves = leavesOf(description).map(({ leaf }) => leaf);
+  const facts: Record<string, string> = {
+    [side]: leaves.length === 0 ? name : placeOf(leaves[0]),
+    [`${side}'s size`]: `${size}`,
+    [`${side}'s chain`]: layersOf(description),
+  };
+  for (const [index, leaf] of leaves.entries()) {
+    if (leaf.driver !== 'file') continue;
+    const owner = index === 0 ? `${side}'s ` : '';
+    const suffix = index === 0 ? '' : ` of ${placeOf(leaf)}`;
+    for (const [fact, value] of Object.entries(fileBinding(leaf.filename, written))) {
+      facts[`${owner}${fact}${suffix}`] = value;
+    }
+  }
+  return { ...facts, ...headerBinding(side, device) };
+}
+
+/** Which file it is, and how it is, unless it is written. */
+function fileBinding(filename: string, written: ReadonlySet<string>): Record<string, string> {
+  const { ino, size, mtimeNs, rdev, ...stat } = statOf(filename);
+  // Block devices have new inodes, and may have other numbers, with every start of the machine.
+  if (stat.isBlock) return { disk: lastingNameOf(Number(rdev)) };
+  const which = { inode: `${ino}` };
+  if (written.has(stat.id)) return which;
+  return { ...which, 'size of file': `${size}`, 'time of change': `${mtimeNs}` };
+}
+
+/** What an image says of itself that no writing to its disk changes. */
+function headerBinding(side: string, { details }: Device): Record<string, string> {
+  if (details === undefined) return {};
+  const snapshots = details.snapshots.map(({ id, name, date }) => `${id} (${name}) of ${date}`);
+  const facts = {
+    'format version': details.version,
+    'cluster size': details.clusterSize,
+    'refcount width': details.refcountBits,
+    'compression type': details.compression,
+    'backing file name': details.backingFile ?? 'none',
+    'data file name': details.dataFile ?? 'none',
+    'list of snapshots': snapshots.join(', ') || 'none',
+    'size of what is below': details.chain.map(({ size }) => size).join(', ') || 'none',
+  };
+  return Object.fromEntries(
+    Object.entries(facts).map(([fact, value]) => [`${side}'s ${fact}`, `${value}`]),
+  );
+}
+
+/** How the layers of a disk lie over each other, and what is shown of them. */
+function layersOf(description: DeviceDescription | undefined): string {
+  if (description === undefined) return 'not known';
+  if (description.driver === 'file' || description.driver === 'nbd') {
+    return `raw in ${placeOf(description)}`;
+  }
+  if (description.driver !== 'qcow2') return description.driver;
+  const { file, snapshot, backing, 'data-file': dataFile } = description;
+  const parts = [`qcow2 (${layersOf(file)})`];
+  if (snapshot !== undefined) parts.push(`with snapshot "${snapshot}"`);
+  if (dataFile !== undefined) parts.push(`with data (${layersOf(dataFile)})`);
+  if (backing) parts.push(`over ${layersOf(backing)}`);
+  return parts.join(' ');
+}
+
+function placeOf(leaf: Leaf): string {
+  if (leaf.driver === 'file') return look(leaf.filename, (path) => fs.realpathSync(path));
+  const { server, export: exportName = '' } = leaf;
+  const address = server.type === 'unix' ? resolve(server.path) : `${server.host}:${server.port}`;
+  return `export '${exportName}' of ${address}`;
+}
+
+/** The files that a copy to a target changes; none where it is not there yet. */
+function writtenFiles(target: DeviceDescription | undefined): string[] {
+  const own = leavesOf(target).filter(({ layer }) => layer === 0);
+  return own.flatMap(({ leaf }) => {
+    const isThere = leaf.driver === 'file' && fs.existsSync(leaf.filename);
+    return isThere ? [statOf(leaf.filename).id] : [];
+  });
+}
+
+function statOf(filename: string) {
+  const stat = look(filename, (path) => fs.statSync(path, { bigint: true }));
+  const { ino, size, mtimeNs, rdev, dev } = stat;
+  const isBlock = stat.isBlockDevice();
+  return { ino, size, mtimeNs, rdev, isBlock, id: isBlock ? `${rdev}` : `${dev}:${ino}` };
+}
+
+/** The name of a file that is open may be gone, or lead nowhere. */
+function look<T>(filename: string, how: (path: string) => T): T {
+  try {
+    return how(filename);
+  } catch (error) {
+    throw fileError('ERR_DEVICE_OPEN', { action: 'look at', device: filename }, error as Error);
+  }
+}

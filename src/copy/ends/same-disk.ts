@@ -1,0 +1,186 @@
+/**
+ * Whether a copy would write over what it reads. One disk has many names: a path, a link, a node of a device, an export.
+ *
+ * Reading a place and writing the same bytes back is harmless, and so is zeroing what the source says reads as zero;
+ * therefore nothing is ever zeroed or discarded that has to be read first, and two names of one disk may be copied onto
+ * each other. It is not harmless where the bytes of a target lie elsewhere in the source: where the target holds the
+ * file of an image that the source is made of, clusters that are still to be read would be written over.
+ */
+import { lookup } from 'node:dns/promises';
+import fs from 'node:fs';
+import { resolve } from 'node:path';
+import {
+  type Device,
+  type DeviceDescription,
+  type NbdDescription,
+  openDevice,
+} from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { closeAfter } from '../../util/close-after.js';
+import { type LayerLeaf, type Leaf, leavesOf } from './layers.js';
+
+/**
+ * Refuses a target, to be written in place, that is known to be the source itself, or to hold an image below it.
+ *
+ * @throws LacunaError ERR_COPY_MISMATCH
+ */
+export async function refuseSource(
+  target: DeviceDescription | undefined,
+  source: Device,
+): Promise<void> {
+  const below = leavesOf(source.description);
+  for (const own of ownLeaves(target)) {
+    for (const other of below) {
+      if (isHarmless(own, other) || !(await isSame(own.leaf, other.leaf))) continue;
+      const what = other.layer === 0 ? 'the source itself' : 'where an image below the source lies';
+      throw refusal(own.leaf, `is ${what}; name another device as the target`);
+    }
+  }
+}
+
+/**
+ * Refuses an open target that holds, as far as can be seen, an image which the source is made of, under a name that
+ * does not tell: what both hold is compared in several places.
+ *
+ * @throws LacunaError ERR_COPY_MISMATCH
+ */
+export async function refuseLikeness(target: Device, source: Device): Promise<void> {
+  const below = leavesOf(source.description);
+  for (const own of ownLeaves(target.description)) {
+    for (const other of below) {
+      if (own.role === other.role || areFiles(own.leaf, other.leaf)) continue;
+      if (!(await areAlike(own.leaf, other.leaf))) continue;
+      const image = own.role === 'disk' ? other.leaf : own.leaf;
+      const what = `holds the same bytes as ${nameOf(image)}, wherever both were looked at, so that the copy may write over what it has to read`;
+      throw refusal(
+        own.leaf,
+        `${what}: name another target, or, if this is only a copy of it, erase its first 4096 bytes`,
+      );
+    }
+  }
+}
+
+/**
+ * What is below the top layer may be written if its bytes are the same places of the disk there. So may an export that
+ * is copied onto itself; a file that is named twice is a slip.
+ */
+function isHarmless({ leaf, role }: LayerLeaf, other: LayerLeaf): boolean {
+  return other.role === role && (other.layer > 0 || (leaf.driver === 'nbd' && role === 'disk'));
+}
+
+/** What is written of a target; its backing files are not. */
+function ownLeaves(target: DeviceDescription | undefined): LayerLeaf[] {
+  return leavesOf(target).filter(({ layer }) => layer === 0);
+}
+
+/** Whether two names are known to lead to one disk. */
+async function isSame(a: Leaf, b: Leaf): Promise<boolean> {
+  if (a.driver === 'file' && b.driver === 'file') {
+    const identity = identityOf(a.filename);
+    return identity !== undefined && identity === identityOf(b.filename);
+  }
+  if (a.driver !== 'nbd' || b.driver !== 'nbd') return false;
+  if ((a.export ?? '') !== (b.export ?? '')) return false;
+  return await isSameServer(a.server, b.server);
+}
+
+async function isSameServer(
+  a: NbdDescription['server'],
+  b: NbdDescription['server'],
+): Promise<boolean> {
+  if (a.type === 'unix' && b.type === 'unix') {
+    if (resolve(a.path) === resolve(b.path)) return true;
+    const identity = identityOf(a.path);
+    return identity !== undefined && identity === identityOf(b.path);
+  }
+  if (a.type !== 'inet' || b.type !== 'inet' || a.port !== b.port) return false;
+  if (a.host === b.host) return true;
+  const [ours, theirs] = [await addressesOf(a.host), await addressesOf(b.host)];
+  return ours.some((address) => theirs.includes(address));
+}
+
+async function addressesOf(host: string): Promise<string[]> {
+  const found = await lookup(host, { all: true }).catch(() => []);
+  return found.map(({ address }) => address);
+}
+
+/** The same for every name of a file, a socket or a block device; undefined where nothing is. */
+function identityOf(path: string): string | undefined {
+  const stat = statOf(path);
+  if (stat === undefined) return undefined;
+  return stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
+}
+
+function statOf(path: string): fs.BigIntStats | undefined {
+  try {
+    return fs.statSync(path, { bigint: true });
+  } catch {
+    return undefined;
+  }
+}
+
+/** Two regular files are told apart by their inodes; everything else may have another name. */
+function areFiles(a: Leaf, b: Leaf): boolean {
+  return [a, b].every((leaf) => leaf.driver === 'file' && statOf(leaf.filename)?.isFile());
+}
+
+const LOOK_BYTES = 4096;
+const PLACES = 8;
+
+/**
+ * Whether two disks hold the same where an image begins, and in all other places but one: what is in use may change
+ * while it is looked at.
+ */
+async function areAlike(a: Leaf, b: Leaf): Promise<boolean> {
+  try {
+    const one = await openDevice(readable(a));
+    return await closeAfter(
+      async () => {
+        const other = await openDevice(readable(b));
+        return await closeAfter(
+          () => holdSame(one, other),
+          () => other.close(),
+        );
+      },
+      () => one.close(),
+    );
+  } catch (error) {
+    // What cannot be read tells nothing here, and the copy meets it again.
+    if (error instanceof LacunaError) return false;
+    throw error;
+  }
+}
+
+async function holdSame(a: Device, b: Device): Promise<boolean> {
+  const size = Math.min(a.size, b.size);
+  let [differing, isAnything] = [0, false];
+  for (let place = 0; place < PLACES; place++) {
+    const offset = Math.floor((size / PLACES) * place);
+    const length = Math.min(LOOK_BYTES, size - offset);
+    const [one, other] = [Buffer.alloc(length), Buffer.alloc(length)];
+    await Promise.all([a.read(offset, one), b.read(offset, other)]);
+    isAnything ||= one.some((byte) => byte !== 0);
+    if (one.equals(other)) continue;
+    if (place === 0) return false;
+    differing++;
+  }
+  return isAnything && differing <= 1;
+}
+
+/** For a look beside whoever has it open. */
+function readable(leaf: Leaf): Leaf {
+  const description = { ...leaf, 'read-only': true };
+  return description.driver === 'file' ? { ...description, locking: 'off' } : description;
+}
+
+function nameOf(leaf: Leaf): string {
+  if (leaf.driver === 'file') return leaf.filename;
+  const { server, export: exportName = '' } = leaf;
+  const address = server.type === 'unix' ? server.path : `${server.host}:${server.port}`;
+  return `export '${exportName}' of ${address}`;
+}
+
+function refusal(leaf: Leaf, what: string): LacunaError {
+  const device = nameOf(leaf);
+  return new LacunaError('ERR_COPY_MISMATCH', `${device} ${what}`, { device });
+}

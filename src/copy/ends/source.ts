@@ -1,0 +1,81 @@
+/** Opens the source of a copy, and opens it again when its connection was lost. */
+import {
+  Device,
+  type DeviceDescription,
+  type ImageFormat,
+  parseDescription,
+} from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import type { CopyOptions, DeviceSource } from '../options/options.js';
+import type { CheckedScope } from '../options/scope.js';
+import { openForPlan } from '../plan/plan-walk.js';
+
+export interface Source {
+  device: Device;
+  /** Opens the device anew; one of the caller's stays as it is. */
+  reopen(): Promise<void>;
+  /** Closes what was opened here. */
+  close(): Promise<void>;
+}
+
+export interface SourceOptions
+  extends Pick<CopyOptions, 'source' | 'sourceFormat' | 'forceShare' | 'signal'> {
+  scope: CheckedScope;
+  /** How long a lost connection may take to come back; see {@link patient}. */
+  reconnectSeconds: number;
+}
+
+export async function openSource(options: SourceOptions): Promise<Source> {
+  const { source, sourceFormat, forceShare, scope, reconnectSeconds, signal } = options;
+  if (source instanceof Device) {
+    return { device: source, reopen: async () => {}, close: async () => {} };
+  }
+  const isExport = describe(source, sourceFormat).driver === 'nbd';
+  // A path stays one: what has it opened as raw is its name.
+  const named = isExport ? patient(source, sourceFormat, reconnectSeconds) : source;
+  const open = () => openForPlan(named, scope, { format: sourceFormat, forceShare, signal });
+  const opened: Source = {
+    device: await open(),
+    reopen: async () => {
+      opened.device = await reopened(opened.device, open);
+    },
+    close: () => opened.device.close(),
+  };
+  return opened;
+}
+
+/** Closes a device whose connection is gone, and opens what must be the same one again. */
+export async function reopened(old: Device, open: () => Promise<Device>): Promise<Device> {
+  await old.close().catch(() => {});
+  const device = await open();
+  if (device.size === old.size) return device;
+  await device.close();
+  const message = `${old.name} had ${old.size} bytes before its connection was lost and has ${device.size} now: find out which disk it is`;
+  throw new LacunaError('ERR_COPY_MISMATCH', message, { device: old.name });
+}
+
+/**
+ * Whether a device's connection is made again when it is lost. Then only a flush tells whether the server still has all
+ * that it had acknowledged before.
+ */
+export function reconnects({ description }: Device): boolean {
+  return description?.driver === 'nbd' && (description['reconnect-delay'] ?? 0) > 0;
+}
+
+/** A description whose requests wait so long for a lost NBD connection, unless it says that itself. */
+export function patient(
+  source: Exclude<DeviceSource, Device>,
+  format: ImageFormat | undefined,
+  seconds: number,
+): DeviceDescription {
+  const description = describe(source, format);
+  if (description.driver !== 'nbd' || seconds === 0) return description;
+  return { 'reconnect-delay': seconds, ...description };
+}
+
+function describe(
+  source: Exclude<DeviceSource, Device>,
+  format: ImageFormat | undefined,
+): DeviceDescription {
+  return typeof source === 'string' ? parseDescription(source, { format }) : source;
+}

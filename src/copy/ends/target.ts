@@ -1,0 +1,494 @@
+/** Opens the target of a copy, making it first where it is a file. */
+import { dirname, resolve } from 'node:path';
+import {
+  type BackingName,
+  Device,
+  type DeviceDescription,
+  type FileDescription,
+  filesBelow,
+  openDevice,
+  warnOfSignature,
+} from '../../block/index.js';
+import { LacunaError, throwIfAborted } from '../../errors/index.js';
+import { followed, samePlaceAmong, statIfThere } from '../../files/index.js';
+import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
+import { unfinishedWarning } from './clean.js';
+import { refuseNothing } from './empty-source.js';
+import { reconnectSeconds, rulesOf } from '../options/error-policy.js';
+import { filesOf } from './files-of.js';
+import { cutLater, fileToFit, openFitting } from './in-place-file.js';
+import type { Increment } from './increment-layout.js';
+import { type NewFile, newImage, newRawFile } from './new-file.js';
+import type { CopyOptions } from '../options/options.js';
+import { type MadeFile, PartialFile, syncName } from './partial-file.js';
+import { isPartial } from '../options/scope.js';
+import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
+import type { CopyState } from './resume-file.js';
+import { refuseLikeness, refuseSource } from './same-disk.js';
+import { patient, reopened } from './source.js';
+
+/** A target that is ready to be written. */
+export interface Target {
+  device: Device;
+  /** Every byte reads as zero. */
+  isZero: boolean;
+  warnings: string[];
+  /** What tells it from other targets. */
+  binding: Binding;
+  /** The unfinished file that is written, if it is one. */
+  made?: MadeFile;
+  /** An earlier run has moved everything, and given the file its name. */
+  complete?: boolean;
+  /** Names of the bitmaps that it is going to have from the source, if that was asked for. */
+  bitmaps?: readonly string[];
+  /** Prepares a new target for what the plan says will be written: once, before anything is. */
+  layOut?: ((increment: Increment) => Promise<void>) | undefined;
+  /** Makes durable where the target can be found while it is written. */
+  anchor(): Promise<void>;
+  /** Makes the target take its final name, when all is written and durable. Returns warnings. */
+  commit(): Promise<string[]>;
+  /** After a failure: removes what was made and not written to. Never fails. */
+  abandon(): Promise<void>;
+  /**
+   * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
+   * one. Never fails.
+   */
+  leave(): Promise<string | undefined>;
+  /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
+  reopen(): Promise<void>;
+  /** Closes what was opened here; a device of the caller's stays open. */
+  close(): Promise<void>;
+}
+
+/** The part of a resumption that knows where targets are made. */
+interface Planner {
+  readonly saved: { readonly state: CopyState } | undefined;
+  planTarget(filename: string): Promise<string>;
+}
+
+/**
+ * A full copy to a file is made beside it (see partial-file.ts), and so is an image over a backing file; everything else,
+ * and an incremental copy, is written in place. A copy that is resumed goes on with the target that its state names.
+ */
+export async function prepareTarget(
+  options: CopyOptions,
+  source: Device,
+  resumption?: Planner,
+): Promise<Target> {
+  const { target, signal } = options;
+  const state = resumption?.saved?.state;
+  // What the top layer holds is there for an image below it, which may be larger.
+  const sameSize = isPartial(options) && options.mode !== 'top';
+  const told = options.targetIsZero ?? false;
+  throwIfAborted(signal);
+  const description = describeTarget(options, source);
+  const file = target instanceof Device ? undefined : await fileToMake(description, options);
+  refuseNothing(source, file, options);
+  if (file === undefined) {
+    await refuseSource(description, source);
+    refuseMaking(options, description);
+  } else {
+    await refuseSameFile(description, options, source);
+  }
+  const bitmaps = await bitmapsToCarry(options, source);
+  if (target instanceof Device && options.compress) {
+    throw new TypeError('a device that is open compresses or does not: open it with "compress"');
+  }
+  if (target instanceof Device) {
+    await refuseLikeness(target, source);
+    return inPlace(target, source, sameSize, told);
+  }
+
+  if (file !== undefined) {
+    const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
+    const opened = await (state === undefined
+      ? make(made, source, options, resumption)
+      : goOn(made, options, state));
+    if (bitmaps !== undefined) {
+      opened.bitmaps = bitmaps.names;
+      opened.warnings.push(...bitmaps.warnings);
+    }
+    return opened;
+  }
+  const fitted = fileToFit(description as DeviceDescription, options);
+  const open = () =>
+    fitted === undefined
+      ? openDevice(description as DeviceDescription, { writable: true, signal })
+      : openFitting(fitted, source, signal);
+  const device = await open().catch(async (error) => {
+    if (isPartial(options)) refuseMissing(error);
+    throw (await isBelow(description, source))
+      ? belowSource(error)
+      : toBeMadeOn(description, error);
+  });
+  try {
+    // What it is made of is known now that it is open.
+    await refuseSource(device.description, source);
+    await refuseLikeness(device, source);
+    const opened = inPlace(device, source, sameSize, told, open);
+    // Dirty ranges of a disk would be written into the middle of an image.
+    if (isPartial(options) && isNamedRaw(description, options)) {
+      opened.warnings.push(...(await warnOfSignature(device)));
+    }
+    if (fitted !== undefined) cutLater(opened, fitted, source, options);
+    return opened;
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+}
+
+/** Files are made as images; a device has to be one already. */
+function toBeMadeOn(description: DeviceDescription | undefined, error: unknown): unknown {
+  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') return error;
+  const { filename } = description.file;
+  const isNone = error instanceof LacunaError && error.offset === 0 && error.device === filename;
+  if (!isNone || error.code !== 'ERR_QCOW2_CORRUPT' || !statIfThere(filename)?.isBlockDevice())
+    return error;
+  const message = `${filename} is a device without a qcow2 image, and none is made on it: make one there first, with "qemu-img create", or say that the target is raw (-f raw)`;
+  return new LacunaError(error.code, message, { device: filename, offset: 0, cause: error });
+}
+
+/** The file that a copy makes or replaces; undefined where it writes into what is there. */
+async function fileToMake(
+  description: DeviceDescription | undefined,
+  options: CopyOptions,
+): Promise<FileDescription | undefined> {
+  if (isPartial(options) && options.image?.backing === undefined) return undefined;
+  const file = description?.driver === 'qcow2' ? description.file : description;
+  if (options.inPlace && file?.driver === 'file' && statIfThere(file.filename)) return undefined;
+  return file?.driver === 'file' && (await isFileToMake(file)) ? file : undefined;
+}
+
+function newFile(
+  description: DeviceDescription,
+  file: FileDescription,
+  size: number,
+  options: CopyOptions,
+  bitmaps: CarriedBitmaps | undefined,
+): NewFile {
+  if (description.driver === 'qcow2') return newImage(description, file, size, options, bitmaps);
+  if (bitmaps !== undefined) refuseBitmaps(file.filename);
+  if (options.image !== undefined) refuseImage(file.filename);
+  return newRawFile(file, size, options);
+}
+
+/** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
+export function describeTarget(
+  options: CopyOptions,
+  source: Device,
+): DeviceDescription | undefined {
+  const { target } = options;
+  if (target instanceof Device) return target.description;
+  const seconds = reconnectSeconds(rulesOf(options).target, options);
+  const description = patient(target, options.targetFormat, seconds);
+  if (options.compress) return compressed(description);
+  if (description.driver === 'null')
+    return { ...description, size: description.size ?? source.size };
+  return description;
+}
+
+/** Whether nothing but its name says that the target is raw. */
+function isNamedRaw(description: DeviceDescription | undefined, options: CopyOptions): boolean {
+  const { target, targetFormat } = options;
+  return (
+    description?.driver === 'file' && description.filename === target && targetFormat === undefined
+  );
+}
+
+function inPlace(
+  device: Device,
+  source: Device,
+  sameSize: boolean,
+  told: boolean,
+  open?: () => Promise<Device>,
+): Target {
+  const opened: Target = {
+    device,
+    isZero: told || device.capabilities.knownZero,
+    warnings: checkSize(device, source, sameSize),
+    binding: targetBinding(device),
+    anchor: async () => {},
+    commit: async () => [],
+    abandon: async () => {},
+    leave: async () => undefined,
+    reopen: async () => {
+      if (open) opened.device = await reopened(opened.device, open);
+    },
+    close: async () => (open ? opened.device.close() : undefined),
+  };
+  return opened;
+}
+
+function checkSize(device: Device, source: Device, sameSize: boolean): string[] {
+  if (device.size === source.size || isRoundedUp(device, source)) return [];
+  if (device.size > source.size && !sameSize) {
+    const more = device.size - source.size;
+    return [
+      `${device.name} is ${more} bytes larger than ${source.name}; those were left as they were`,
+    ];
+  }
+  const need = sameSize ? 'an incremental copy needs' : 'a copy needs at least';
+  throw new LacunaError(
+    'ERR_COPY_MISMATCH',
+    `${device.name} has ${device.size} bytes and ${source.name} ${source.size}: ${need} a target of the same size`,
+    { device: device.name },
+  );
+}
+
+/** A qcow2 image of a disk ends at a multiple of 512; what that adds reads as zero. */
+function isRoundedUp({ details, size }: Device, source: Device): boolean {
+  return details?.format === 'qcow2' && size === Math.ceil(source.size / 512) * 512;
+}
+
+function compressed(description: DeviceDescription): DeviceDescription {
+  if (description.driver === 'qcow2') return { ...description, compress: true };
+  throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
+}
+
+/** A file that others are made of must stay. */
+async function refuseSameFile(
+  target: DeviceDescription | undefined,
+  { image }: CopyOptions,
+  source: Device,
+) {
+  const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
+  const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
+  const used = [...filesOf(source.description), ...backing];
+  for (const filename of [...filesOf(target), ...data]) {
+    const other = samePlaceAmong(filename, used);
+    if (other === undefined) continue;
+    const what = backing.includes(other) ? 'its own backing file' : 'the source itself';
+    throw notApart(filename, what, data.includes(filename) ? 'data file' : 'target');
+  }
+  for (const filename of data) {
+    if (samePlaceAmong(filename, filesOf(target)) === undefined) continue;
+    throw notApart(filename, 'the new image itself', 'data file');
+  }
+}
+
+function notApart(filename: string, what: string, role: string): LacunaError {
+  const message = `${filename} is ${what}; name another file as the ${role}`;
+  return new LacunaError('ERR_COPY_MISMATCH', message, { device: filename });
+}
+
+function dataFileOf(target: DeviceDescription, name: string): string[] {
+  const [image] = filesOf(target);
+  return image === undefined ? [] : [resolve(dirname(image), name)];
+}
+
+/** All that a new image will be made of, some way down too. */
+function filesUnder(target: DeviceDescription, backing: BackingName): string[] {
+  const [image] = filesOf(target);
+  return image === undefined ? [] : filesBelow(image, backing);
+}
+
+/** Only a file that is made here can be given its space before, or be told how it shall be. */
+function refuseMaking(
+  { preallocation = 'off', image, carryBitmaps }: CopyOptions,
+  target?: DeviceDescription,
+): void {
+  const name = filesOf(target)[0] ?? 'The target';
+  if (carryBitmaps) refuseBitmaps(name);
+  if (image !== undefined && target?.driver !== 'qcow2') refuseImage(name);
+  const what = image !== undefined ? 'be made as asked' : 'be preallocated';
+  if (preallocation === 'off' && image === undefined) return;
+  const message = `${name} is written in place, so it cannot ${what}; leave that out`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
+}
+
+function refuseImage(name: string): never {
+  throw new TypeError(
+    `${name} is not a qcow2 image, and the options are for one: say the format, or leave them out`,
+  );
+}
+
+function refuseBitmaps(name: string): never {
+  const message = `${name} is not a qcow2 image that is made now, and only those get the bitmaps of the source: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
+  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
+}
+
+/** A regular file is made or replaced; a block device is written in place. */
+export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
+  const old = await statIfThere(filename);
+  return old === undefined || old.isFile();
+}
+
+/** Whether a target is one of the files that the source has below its top layer. */
+async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
+  const [path] = filesOf(target);
+  if (path === undefined) return false;
+  return samePlaceAmong(path, filesOf(description).slice(1)) !== undefined;
+}
+
+/** The source has it open, and holds its lock. */
+function belowSource(error: unknown): unknown {
+  if (!(error instanceof LacunaError) || error.code !== 'ERR_DEVICE_LOCKED') return error;
+  const { device } = error;
+  const message = `${device} is below the source, which reads it: "lacuna commit" (commit() in a program) puts the top layer into it`;
+  return new LacunaError('ERR_DEVICE_LOCKED', message, { device, cause: error });
+}
+
+/** A part of a disk is written into what an earlier copy has made. */
+function refuseMissing(error: unknown): void {
+  const isMissing = error instanceof LacunaError && error.errno === 'ENOENT';
+  if (!isMissing || error.code !== 'ERR_DEVICE_OPEN' || error.device === undefined) return;
+  const message = `${error.device} is not there, and only a part of the disk would be written to it: make a full copy first, or check the path`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, {
+    device: error.device,
+    errno: error.errno,
+    cause: error,
+  });
+}
+
+async function make(
+  made: NewFile,
+  source: Device,
+  options: CopyOptions,
+  resumption: Planner | undefined,
+): Promise<Target> {
+  const how = { sources: filesOf(source.description) };
+  const names = [made.filename, ...(made.dataFile ? [made.dataFile.filename] : [])];
+  const unfinished = unfinishedWarning(names);
+  const data =
+    made.dataFile &&
+    (await PartialFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
+  try {
+    const planned = await resumption?.planTarget(made.filename);
+    const file = await PartialFile.create(made.filename, { ...made, ...how, planned });
+    try {
+      const opened = await openMade(made, { file, data }, options);
+      opened.warnings.push(...unfinished);
+      return opened;
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+  } catch (error) {
+    await data?.abandon();
+    throw error;
+  }
+}
+
+/** The files of a target that is being made. */
+interface Files {
+  file: PartialFile;
+  /** Where the clusters of an image are, if not in its own file. */
+  data?: PartialFile | undefined;
+}
+
+async function openMade(
+  kind: NewFile,
+  { file, data }: Files,
+  { flush = true, signal }: CopyOptions,
+): Promise<Target> {
+  const description = kind.describe(file, data);
+  const made = file.made();
+  const { isZero } = kind;
+  const open = () => openDevice(description, { writable: true, knownZero: isZero, signal });
+  const opened: Target = {
+    device: await open(),
+    isZero,
+    warnings: [],
+    binding: { target: file.name, ...kind.binding },
+    made,
+    anchor: async () => {
+      // The last step of the copy says so.
+      await syncName(file.path);
+    },
+    commit: async () => {
+      if (kind.keepsBack) await opened.device.flush();
+      if (kind.finish !== undefined) {
+        await opened.device.close();
+        await kind.finish(file);
+      }
+      // An image that is there must find its data.
+      const lost = (await data?.commit(flush)) ?? [];
+      return [...lost, ...(await file.commit(flush))];
+    },
+    abandon: async () => {
+      await file.abandon();
+      await data?.abandon();
+    },
+    leave: async () => {
+      const left = await file.leave();
+      await data?.leave();
+      return left;
+    },
+    reopen: async () => {},
+    close: () => {
+      file.release();
+      data?.release();
+      return opened.device.close();
+    },
+    ...(kind.layOut && {
+      layOut: async (increment: Increment) => {
+        await opened.device.close();
+        await kind.layOut?.(file, increment);
+        opened.device = await open();
+      },
+    }),
+  };
+  return opened;
+}
+
+/** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
+async function goOn(
+  kind: NewFile,
+  options: CopyOptions,
+  { made, binding }: CopyState,
+): Promise<Target> {
+  const { filename } = kind;
+  const { resume = '', flush = true, signal } = options;
+  // Before the unfinished file is looked for, which is beside the target that it belongs to.
+  checkBinding(resume, binding, { target: await followed(filename), ...kind.binding });
+  if (made === undefined) {
+    throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
+  }
+  const file = await PartialFile.reopen(filename, made);
+  if (file !== undefined) {
+    await unfinish(kind, file);
+    // It has been laid out by the run that began it.
+    return { ...(await openMade(kind, { file }, options)), layOut: undefined };
+  }
+
+  if (!(await PartialFile.isCommitted(filename, made))) {
+    throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
+  }
+  const device = await openDevice(asItIs(kind.describe({ path: filename })), {
+    writable: true,
+    signal,
+  });
+  return {
+    device,
+    isZero: false,
+    warnings: [],
+    binding: { target: await followed(filename), ...kind.binding },
+    made,
+    complete: true,
+    anchor: async () => {},
+    commit: async () => {
+      return flush ? await syncName(followed(filename)) : [];
+    },
+    abandon: async () => {},
+    leave: async () => undefined,
+    reopen: async () => {},
+    close: () => device.close(),
+  };
+}
+
+async function unfinish(kind: NewFile, file: PartialFile): Promise<void> {
+  try {
+    await kind.unfinish?.(file);
+  } catch (error) {
+    file.release();
+    throw error;
+  }
+}
+
+/** An image that is whole may have got what it could not have while it was written. */
+function asItIs(description: DeviceDescription): DeviceDescription {
+  if (description.driver !== 'qcow2') return description;
+  const { mapping: _, ...rest } = description;
+  return rest;
+}

@@ -1,0 +1,136 @@
+/**
+ * The data plane of a comparison, in one thread: claim a window of what either side holds as data, then read both
+ * sides piece by piece, several at once, until nothing is left before the first difference.
+ */
+import type { Bitmap } from '../../bitmap/index.js';
+import type { Device } from '../../block/index.js';
+import { abortedError, throwIfAborted } from '../../errors/index.js';
+import { Turns } from '../../util/index.js';
+import type { Arena, ArenaBlock } from '../../wasm/index.js';
+import type { Control, Counters } from '../control/control.js';
+import type { FirstDifference } from './first-difference.js';
+import { settleAll } from '../../util/settle-all.js';
+
+/** One of the two devices. Outside of `data`, and behind its end, it reads as zero. */
+export interface ComparedSide {
+  device: Device;
+  data: Bitmap;
+}
+
+/** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
+export interface ComparePace {
+  /** Pieces in flight. */
+  requests: number;
+  /** Bytes of one piece. */
+  requestSize: number;
+  /** Bytes of the plan that are claimed at once. */
+  windowSize: number;
+}
+
+export interface ComparerOptions extends ComparePace {
+  a: ComparedSide;
+  b: ComparedSide;
+  /** What has to be compared; empty at the end. */
+  plan: Bitmap;
+  first: FirstDifference;
+  arena: Arena;
+  control: Control;
+  counters: Counters;
+  signal: AbortSignal;
+}
+
+/** Runs of a window. */
+const WINDOW_RUNS = 1024;
+
+/** Compares until the plan is empty, a difference is found before all that is left, or a request fails. */
+export async function compareShare(options: ComparerOptions): Promise<void> {
+  const todo = pieces(options);
+  const lanes = Array.from({ length: options.requests }, () => lane(options, todo));
+  await settleAll(lanes);
+  throwIfAborted(options.signal);
+}
+
+/** Compares one piece after another, through two slots of the arena. */
+async function lane(
+  options: ComparerOptions,
+  todo: Generator<[offset: number, length: number]>,
+): Promise<void> {
+  const { arena, requestSize, first, control, signal } = options;
+  const turns = new Turns();
+  const slots: ArenaBlock[] = [];
+  try {
+    for (let i = 0; i < 2; i++) slots.push(arena.allocate(requestSize));
+    for (const [offset, length] of todo) {
+      await turns.next();
+      if (control.paused) await control.mayGo();
+      // Windows are claimed in order: behind a difference there is nothing earlier to find.
+      if (control.stopped || offset > first.offset) return;
+      await comparePiece(options, slots, offset, length);
+    }
+  } catch (error) {
+    control.stop();
+    throw signal.aborted ? abortedError(signal) : error;
+  } finally {
+    for (const slot of slots) slot.free();
+  }
+}
+
+/** Claims windows and cuts them into pieces, at multiples of their size. */
+function* pieces({
+  plan,
+  windowSize,
+  requestSize,
+}: ComparerOptions): Generator<[offset: number, length: number]> {
+  const window = new Float64Array(2 * WINDOW_RUNS);
+  for (;;) {
+    const runs = plan.claim(window, { maxBytes: windowSize });
+    if (runs === 0) return;
+    for (let i = 0; i < 2 * runs; i += 2) {
+      const end = window[i] + window[i + 1];
+      for (let at = window[i]; at < end; ) {
+        const next = Math.min(end, at - (at % requestSize) + requestSize);
+        yield [at, next - at];
+        at = next;
+      }
+    }
+  }
+}
+
+async function comparePiece(
+  { a, b, arena, first, counters, signal }: ComparerOptions,
+  [left, right]: readonly ArenaBlock[],
+  offset: number,
+  length: number,
+): Promise<void> {
+  const reads = [
+    readSide(a, offset, left.bytes.subarray(0, length), signal),
+    readSide(b, offset, right.bytes.subarray(0, length), signal),
+  ];
+  await settleAll(reads);
+  const [inA, inB] = await Promise.all(reads);
+  counters.requests += Number(inA) + Number(inB);
+  counters.movedBytes += length;
+  if (inA && inB) {
+    const [one, other] = [left.bytes.subarray(0, length), right.bytes.subarray(0, length)];
+    if (Buffer.compare(one, other) === 0) return;
+    first.note(offset + one.findIndex((byte, i) => byte !== other[i]));
+  } else if (inA || inB) {
+    const only = inA ? left : right;
+    if (arena.isZero(only, 0, length)) return;
+    first.note(offset + only.bytes.findIndex((byte) => byte !== 0));
+  }
+}
+
+/** Reads a piece of one side; false, and nothing read, where all of it is known to be zero. */
+async function readSide(
+  { device, data }: ComparedSide,
+  offset: number,
+  target: Uint8Array,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const inside = Math.min(target.length, device.size - offset);
+  if (inside <= 0 || data.nextDirty(offset, offset + inside) === -1) return false;
+  target.fill(0, inside);
+  await device.read(offset, target.subarray(0, inside), { signal });
+  return true;
+}

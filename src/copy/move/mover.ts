@@ -1,0 +1,267 @@
+/**
+ * The data plane of a copy, in one thread: claim a window of the plan, then read, test for zero and write
+ * its pieces, several requests in flight, until nothing is left to claim.
+ *
+ * Bits are cleared by the claim, before the read, and set again when a piece fails or is not reached. So at
+ * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
+ * plan alone is exact, but for what was left out on purpose.
+ */
+import type { Bitmap } from '../../bitmap/index.js';
+import { abortedError, throwIfAborted } from '../../errors/index.js';
+import { Turns } from '../../util/index.js';
+import type { ArenaBlock } from '../../wasm/index.js';
+import { type ErrorRules, isLost, onSide, SideError } from '../options/error-policy.js';
+import type { DetectZeroes } from '../options/options.js';
+import { Pace, type PaceRange } from './pace.js';
+import { PieceCopier, type PieceOptions } from './piece-copier.js';
+import type { Settled } from './repeater.js';
+import { withoutReading } from './unread-zeroes.js';
+import { Window } from './window.js';
+import { type Turn, WriteOrder } from './write-order.js';
+import { shortestZero, ZERO_STEP } from './zero-runs.js';
+
+/** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
+export interface Transfer extends PaceRange {
+  /** Bytes of the plan that are claimed at once. */
+  windowSize: number;
+  detectZeroes: DetectZeroes;
+  /** Whether zeroing what could not be read may make holes. */
+  unmap: boolean;
+  /** Every byte of the target that the plan holds reads as zero now. */
+  targetIsZero: boolean;
+  /** Write in the order of offsets; for one thread alone. */
+  sequential: boolean;
+  /** Flush the target when this thread has moved its share. */
+  flush: boolean;
+  rules: ErrorRules;
+}
+
+export interface MoverOptions extends Transfer, PieceOptions {
+  plan: Bitmap;
+  /** What of the plan is known to read as zero, and is not read. */
+  unread?: Bitmap | undefined;
+}
+
+export interface MoveOutcome {
+  /** Why this thread ended before the plan was empty, or why the flush failed. */
+  error?: unknown;
+  /** Whether all that this thread has written is durable, as far as flushes were asked for. */
+  flushed: boolean;
+}
+
+const NOTHING: Settled = { bytes: 0 };
+
+/** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
+const OFFLOAD_SIZE = 16 * 1024 * 1024;
+
+/**
+ * Moves what the plan holds until nothing is left, or the control says stop, or a request fails for good. Never
+ * throws: what was moved before a failure counts, and is flushed.
+ */
+export async function move(options: MoverOptions): Promise<MoveOutcome> {
+  const { target, control, flush, signal } = options;
+  const error = await failureOf(new Mover(options).run());
+  const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
+  if (isTargetLost || signal.aborted) return { error, flushed: false };
+  if (!flush) return { error, flushed: true };
+  const unflushed = await failureOf(onSide('target', control.flush(target, signal)));
+  return { error: error ?? unflushed, flushed: unflushed === undefined };
+}
+
+/** Why some work failed; undefined when it did not. */
+async function failureOf(work: Promise<void>): Promise<unknown> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+class Mover {
+  readonly #options: MoverOptions;
+  readonly #window: Window;
+  readonly #copier: PieceCopier;
+  readonly #pace: Pace;
+  readonly #order: WriteOrder | undefined;
+  readonly #turns = new Turns();
+  /** The smallest piece that a limited rate cuts. */
+  readonly #smallest: number;
+  /** The shortest piece that is zeroed, if nothing of it is read, rather than written. */
+  readonly #shortestZero: number;
+  readonly #lanes: Promise<void>[] = [];
+  #running = 0;
+  #offload: boolean;
+  #failed = false;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(options: MoverOptions) {
+    this.#options = options;
+    this.#window = new Window(options.plan, options.windowSize);
+    const { source, target, unread, detectZeroes, targetIsZero } = options;
+    const hasUnread = unread !== undefined && unread.count > 0;
+    const asked = hasUnread ? withoutReading(source, unread) : source;
+    this.#copier = new PieceCopier({ ...options, source: asked });
+    this.#pace = new Pace(options);
+    this.#order = options.sequential ? new WriteOrder() : undefined;
+    this.#shortestZero = detectZeroes === 'off' ? Infinity : shortestZero(target, targetIsZero);
+    const least = hasUnread && detectZeroes !== 'off' ? this.#shortestZero : ZERO_STEP;
+    this.#smallest = Math.max(least, options.plan.granularity);
+    // What the system copies inside itself is seen by nobody.
+    this.#offload = detectZeroes === 'off' && options.moved === undefined;
+  }
+
+  async run(): Promise<void> {
+    const slots = this.#allocate(this.#pace.requests);
+    for (const slot of slots) this.#start(slot);
+    // A lane may start others while it runs, so that this goes on until the last one has ended.
+    for (const lane of this.#lanes) await lane;
+    this.#window.putBack();
+    if (this.#failure) throw this.#failure.error;
+    throwIfAborted(this.#options.signal);
+  }
+
+  /** A slot for each request in flight, before anything is claimed. */
+  #allocate(count: number): ArenaBlock[] {
+    const { arena } = this.#options;
+    const slots: ArenaBlock[] = [];
+    try {
+      while (slots.length < count) slots.push(arena.allocate(this.#pace.requestSize));
+    } catch (error) {
+      for (const slot of slots) slot.free();
+      throw error;
+    }
+    return slots;
+  }
+
+  #start(slot: ArenaBlock): void {
+    this.#running++;
+    this.#lanes.push(this.#lane(slot));
+  }
+
+  /**
+   * One request after another, through one slot of the arena. Never throws. A lane counts until the moment when it
+   * decides to end, or all of them might find that they are too many.
+   */
+  async #lane(first: ArenaBlock): Promise<void> {
+    let slot = first;
+    try {
+      while (this.#running <= this.#pace.requests) {
+        await this.#turns.next();
+        slot = this.#fitting(slot);
+        if (!(await this.#next(slot))) return;
+        if (this.#running < this.#pace.requests) this.#startMore();
+      }
+    } catch (error) {
+      this.#failure ??= { error };
+    } finally {
+      this.#running--;
+      slot.free();
+    }
+  }
+
+  /** A slot of the size that requests have now, in exchange for this one. */
+  #fitting(slot: ArenaBlock): ArenaBlock {
+    const { requestSize } = this.#pace;
+    if (slot.length === requestSize) return slot;
+    try {
+      const fitting = this.#options.arena.allocate(requestSize);
+      slot.free();
+      return fitting;
+    } catch {
+      if (slot.length < requestSize) this.#pace.stay(this.#running, slot.length);
+      return slot;
+    }
+  }
+
+  /** Does as well as it can: where there is no memory for more requests, those in flight go on. */
+  #startMore(): void {
+    try {
+      for (const slot of this.#allocate(this.#pace.requests - this.#running)) this.#start(slot);
+    } catch {
+      this.#pace.stay(this.#running, this.#pace.requestSize);
+    }
+  }
+
+  /** Deals with the next piece; false where there is none, or the copy must not go on. */
+  async #next(slot: ArenaBlock): Promise<boolean> {
+    const { control } = this.#options;
+    if (control.paused) {
+      await control.mayGo();
+      this.#pace.interrupted();
+    }
+    const length = this.#take();
+    if (length === 0) return false;
+    const { offset } = this.#window;
+    const turn = this.#order?.take();
+    const mayMove = !control.isLimited || (await this.#mayMove(offset, length));
+    const { bytes, error } = mayMove ? await this.#move(slot, offset, length, turn) : NOTHING;
+    if (bytes < length) {
+      this.#failed = true;
+      this.#options.plan.set(offset + bytes, length - bytes);
+    }
+    turn?.end(bytes === length);
+    if (error !== undefined) this.#giveUp(error);
+    // How fast a limited copy goes tells nothing of how fast it could.
+    if (control.isLimited) this.#pace.interrupted();
+    else this.#pace.done(bytes, performance.now());
+    return bytes === length;
+  }
+
+  /** Waits until the rate allows a piece; what is zeroed without being read costs nothing. */
+  #mayMove(offset: number, length: number): Promise<boolean> {
+    const { control, unread } = this.#options;
+    const isZeroed =
+      length >= this.#shortestZero && unread?.nextZero(offset, offset + length) === -1;
+    return isZeroed ? control.mayGo() : control.mayMove(length);
+  }
+
+  /** Cuts the next piece off the window; its length, 0 when there is no more. */
+  #take(): number {
+    const { control } = this.#options;
+    if (this.#failed || control.stopped) return 0;
+    const { requestSize } = this.#pace;
+    const most = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
+    return this.#window.cut(Math.min(most, Math.max(this.#smallest, control.pieceSize)));
+  }
+
+  /** Moves a piece, or as much of it, from its beginning, as it can. Never throws. */
+  async #move(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<Settled> {
+    if (this.#offload) {
+      if (turn !== undefined && !(await turn.come)) return NOTHING;
+      if (await this.#copier.copyInside(offset, length)) return { bytes: length };
+      this.#offload = false;
+    }
+    if (length <= slot.length) return this.#copier.copy(slot, offset, length, turn);
+    return this.#moveParts(slot, offset, length, turn);
+  }
+
+  /** A piece that is longer than a slot: cut for an offload that turned out impossible. */
+  async #moveParts(
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+    turn: Turn | undefined,
+  ): Promise<Settled> {
+    const { control } = this.#options;
+    for (let at = 0; at < length; at += slot.length) {
+      if (at > 0 && !(await control.mayGo())) return { bytes: at };
+      const size = Math.min(slot.length, length - at);
+      const { bytes, error } = await this.#copier.copy(slot, offset + at, size, turn);
+      if (bytes < size) return { bytes: at + bytes, error };
+    }
+    return { bytes: length };
+  }
+
+  #giveUp(error: unknown): never {
+    const { control, signal } = this.#options;
+    // Whoever waits for its turn, in this thread or another, must not go on for long.
+    control.stop();
+    throw signal.aborted ? abortedError(signal) : error;
+  }
+}

@@ -1,0 +1,133 @@
+/** Compares two devices by what is known of each, in as many threads as that is worth. Runs on the caller's thread. */
+import { availableParallelism } from 'node:os';
+import type { Bitmap } from '../../bitmap/index.js';
+import { again, isShareable } from '../../block/index.js';
+import type { Arena } from '../../wasm/index.js';
+import type { ComparedSide, ComparePace } from '../move/comparer.js';
+import { compareShare } from '../move/comparer.js';
+import { Control } from '../control/control.js';
+import { withoutSide } from '../options/error-policy.js';
+import { FirstDifference } from '../move/first-difference.js';
+import type { TransferOptions } from '../options/options.js';
+import { MOST_IN_FLIGHT, powerBelow } from './transfer.js';
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+const MOST_THREADS = 4;
+const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
+
+/**
+ * Files answer at once, so one piece at a time, small enough to be compared in the processor's cache. Less than
+ * `worthAThread` is compared before a worker thread has even started.
+ */
+const FILES = { requests: 1, requestSize: 512 * KiB, worthAThread: 2048 * MiB };
+const OTHERS = { requests: 8, requestSize: 1024 * KiB, worthAThread: 128 * MiB };
+
+export interface ComparisonOptions extends TransferOptions {
+  a: ComparedSide;
+  b: ComparedSide;
+  /** Where either side may be anything but zero, in the arena of both sides' bitmaps. Empty afterwards. */
+  plan: Bitmap;
+  arena: Arena;
+  signal: AbortSignal;
+}
+
+export class Comparison {
+  /** Bytes that have to be compared. */
+  readonly totalBytes: number;
+  /** Worker threads; 0 when the calling thread does it all. */
+  readonly threads: number;
+  readonly #options: ComparisonOptions;
+  readonly #control: Control;
+
+  constructor(options: ComparisonOptions) {
+    this.#options = options;
+    this.totalBytes = options.plan.dirtyBytes;
+    this.threads = chooseThreads(options, this.totalBytes);
+    this.#control = Control.create(this.threads + 1);
+  }
+
+  get comparedBytes(): number {
+    return this.#control.total().movedBytes;
+  }
+
+  /** Lets every thread finish the requests in flight and begin no other until {@link resume}. */
+  pause(): void {
+    this.#control.pause();
+  }
+
+  resume(): void {
+    this.#control.resume();
+  }
+
+  /** Finds the first byte that differs; returns it, if there is one, and warnings. */
+  async run(): Promise<{ offset?: number; warnings: string[] }> {
+    const first = new FirstDifference();
+    const warnings = await (this.threads === 0 ? this.#here(first) : this.#inThreads(first));
+    return { ...(first.found && { offset: first.offset }), warnings };
+  }
+
+  async #here(first: FirstDifference): Promise<string[]> {
+    const control = this.#control;
+    const { signal } = this.#options;
+    // Who waits for the end of a pause does not hear the signal.
+    const stop = () => control.stop();
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      const counters = control.row(0);
+      await compareShare({ ...this.#options, ...this.#pace, first, control, counters });
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
+    return [];
+  }
+
+  async #inThreads(first: FirstDifference): Promise<string[]> {
+    const { a, b, plan, arena, signal } = this.#options;
+    // Loaded when it is needed: the pool takes longer to load than a small comparison takes.
+    const { workInThreads } = await import('../threads/crew.js');
+    const { error, warnings } = await workInThreads({
+      threads: this.threads,
+      source: again(a.device),
+      target: again(b.device),
+      control: this.#control,
+      shared: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
+      compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
+      signal,
+    });
+    if (error !== undefined) throw withoutSide(error);
+    return warnings;
+  }
+
+  get #pace(): ComparePace {
+    return choosePace(this.#options, this.threads, this.totalBytes);
+  }
+}
+
+/** How each of `threads` threads goes about its share of so many bytes; each request takes a slot for either side. */
+export function choosePace(
+  { a, b, requests, requestSize }: Pick<ComparisonOptions, 'a' | 'b' | keyof TransferOptions>,
+  threads: number,
+  bytes: number,
+): ComparePace {
+  const defaults = defaultsFor(a, b);
+  const lanes = Math.max(1, threads) * (requests ?? defaults.requests);
+  const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
+  return {
+    requests: requests ?? defaults.requests,
+    requestSize: requestSize ?? Math.min(defaults.requestSize, powerBelow(MOST_IN_FLIGHT / lanes)),
+    windowSize: Math.min(WINDOWS.most, Math.max(WINDOWS.least, share)),
+  };
+}
+
+function chooseThreads({ a, b, threads }: ComparisonOptions, bytes: number): number {
+  if (!isShareable(a.device) || !isShareable(b.device)) return 0;
+  if (threads !== undefined) return threads;
+  const { worthAThread } = defaultsFor(a, b);
+  return bytes < worthAThread ? 0 : Math.min(MOST_THREADS, availableParallelism());
+}
+
+function defaultsFor(...sides: readonly ComparedSide[]): typeof FILES {
+  return sides.every(({ device }) => device.description?.driver === 'file') ? FILES : OTHERS;
+}

@@ -1,0 +1,399 @@
+/** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
+import type { Bitmap } from '../../bitmap/index.js';
+import type { Device } from '../../block/index.js';
+import { isAborted, LacunaError, throwIfAborted } from '../../errors/index.js';
+import type { Arena } from '../../wasm/index.js';
+import { giveArenaBack, takeArena } from '../threads/arenas.js';
+import { closeAfter } from '../../util/close-after.js';
+import { Control } from '../control/control.js';
+import { type BlockDigests, DIGEST_BLOCK, DigestTree } from '../move/digest-tree.js';
+import { reconnectSeconds, rulesOf } from '../options/error-policy.js';
+import { planGranularity } from '../plan/granularity.js';
+import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from '../options/options.js';
+import { isWholeAfter } from '../ends/partial-file.js';
+import { filesIn, filesOfNewImage } from '../ends/participants.js';
+import { type Plan, planDevice } from '../plan/plan.js';
+import { type CheckedScope, checkScope, type PlanTotals } from '../options/scope.js';
+import { RateSeries, SAMPLE_MS } from './rate-series.js';
+import { Resumption } from '../resume/resumption.js';
+import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
+import { openSource, type Source } from '../ends/source.js';
+import { stoppedError } from './stopped.js';
+import { describeTarget, prepareTarget, type Target } from '../ends/target.js';
+import { THREADS } from './transfer.js';
+import { Verification } from './verification.js';
+
+/** Bytes; what no request of a mover is shorter than, and a multiple of. */
+const SHORTEST_REQUEST = 4096;
+
+/** What a copy tells while it runs, as it happens. */
+export interface CopyListener {
+  paused(): void;
+  resumed(): void;
+  /** A failure has stopped the copy until it is resumed. */
+  stopped(error: Error): void;
+}
+
+export class CopyRun {
+  readonly #options: CopyOptions;
+  readonly #listener: CopyListener;
+  readonly #signal: AbortSignal;
+  /** Ends what the control does not reach: the plan. */
+  readonly #stop = new AbortController();
+  /** Fires when the copy is to end, whether at once or when it can. */
+  readonly #ending: AbortSignal;
+  /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
+  readonly #scope: CheckedScope;
+  readonly #started = performance.now();
+  /** A row of counters for each thread there may be, and for this one. */
+  readonly #control = Control.create(THREADS.most + 1);
+  readonly #rates = new RateSeries();
+  #resumption: Resumption | undefined;
+  #plannedBytes = 0;
+  #resumedBytes = 0;
+  #phase: CopyPhase = 'plan';
+  #rounds: Rounds | undefined;
+  #verification: Verification | undefined;
+  #unfinished: string | undefined;
+  /** Why the copy has stopped until it is resumed. */
+  #failure: Error | undefined;
+
+  constructor(options: CopyOptions, listener: CopyListener) {
+    this.#options = options;
+    this.#listener = listener;
+    const scope = checkScope(options);
+    this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
+    this.#signal = options.signal ?? new AbortController().signal;
+    this.#ending = AbortSignal.any([this.#signal, this.#stop.signal]);
+    this.#control.setRate(options.rate);
+  }
+
+  /** What a later run can go on from; see CopyJob. */
+  get resumable(): { file: string; remainingBytes: number } | undefined {
+    return this.#resumption?.resumable;
+  }
+
+  /** What was left of a target that cannot be gone on with; see CopyJob. */
+  get unfinished(): string | undefined {
+    return this.#unfinished;
+  }
+
+  progress(): CopyProgress {
+    const moment = this.#moment();
+    if (this.#phase !== 'verify' || this.#verification === undefined) return moment;
+    const { totalBytes, doneBytes } = this.#verification;
+    return { ...moment, totalBytes, doneBytes };
+  }
+
+  #moment(): CopyProgress {
+    const { movedBytes, zeroedBytes, retries } = this.#control.total();
+    const elapsedMs = this.#elapsed();
+    const done = this.#resumedBytes + doneBytes(this.#control);
+    const totalBytes = this.#rounds?.totalBytes ?? 0;
+    const bytesPerSecond = this.#rates.now(done - this.#resumedBytes, elapsedMs);
+    const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
+    return {
+      phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
+      state: this.#state,
+      totalBytes,
+      doneBytes: done,
+      movedBytes,
+      zeroedBytes,
+      resumedBytes: this.#resumedBytes,
+      retries,
+      bytesPerSecond,
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      elapsedMs,
+      ...(this.#failure && { error: this.#failure }),
+    };
+  }
+
+  pause(): void {
+    if (this.#state !== 'running' || this.#phase === 'done') return;
+    this.#control.pause();
+    this.#verification?.pause();
+    this.#listener.paused();
+  }
+
+  resume(): void {
+    if (this.#state === 'running') return;
+    this.#control.resume();
+    this.#verification?.resume();
+    this.#listener.resumed();
+  }
+
+  stop(): void {
+    this.#stop.abort();
+    this.#control.stop();
+  }
+
+  setRate(rate: number | undefined): void {
+    this.#control.setRate(rate);
+  }
+
+  async start(): Promise<CopyReport> {
+    const stop = () => this.#control.stop();
+    this.#signal.addEventListener('abort', stop);
+    const sample = () => this.#rates.sample(doneBytes(this.#control), this.#elapsed());
+    const sampler = setInterval(sample, SAMPLE_MS);
+    sampler.unref();
+    try {
+      return await this.#open();
+    } catch (error) {
+      const isStop = isAborted(error) && this.#stop.signal.aborted && !this.#signal.aborted;
+      throw isStop ? stoppedError() : error;
+    } finally {
+      clearInterval(sampler);
+      for (const frozen of this.#scope.bitmaps) frozen.free();
+      this.#signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #open(): Promise<CopyReport> {
+    const source = await openSource({
+      ...this.#options,
+      signal: this.#ending,
+      scope: this.#scope,
+      reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
+    });
+    return await closeAfter(
+      () => this.#copyFrom(source),
+      () => source.close(),
+    );
+  }
+
+  async #copyFrom(source: Source): Promise<CopyReport> {
+    const arena = takeArena();
+    const { resume } = this.#options;
+    if (resume === undefined) return await this.#copyTo(source, arena);
+    const target = describeTarget(this.#options, source.device);
+    const files = [
+      ...filesIn(source.device),
+      ...(target === undefined ? [] : filesIn(target)),
+      ...(target === undefined ? [] : filesOfNewImage(target, this.#options)),
+    ];
+    const origin = { source: source.device, target, files, scope: this.#scope, arena };
+    const resumption = await Resumption.open(resume, origin);
+    this.#resumption = resumption;
+    return await closeAfter(
+      () => this.#copyTo(source, arena),
+      () => resumption.close(),
+    );
+  }
+
+  async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
+    const options = { ...this.#options, signal: this.#ending };
+    const target = await prepareTarget(options, source.device, this.#resumption);
+    return await closeAfter(
+      () => this.#copy(source, target, arena),
+      () => target.close(),
+    );
+  }
+
+  async #copy(source: Source, target: Target, arena: Arena): Promise<CopyReport> {
+    const made =
+      this.#goOn(source.device, target) ?? (await this.#plan(source.device, target, arena));
+    const planMs = this.#elapsed();
+    const warnings = [...made.warnings, ...target.warnings];
+    const { asPlanned, tree, rounds } = await this.#prepare(made, source, target, arena);
+    this.#rounds = rounds;
+    try {
+      warnings.push(...(await rounds.run()));
+      throwIfAborted(this.#signal);
+      if (this.#options.verify)
+        warnings.push(...(await this.#verify(source, target, rounds, arena)));
+      warnings.push(...(await target.commit()));
+      await this.#resumption?.complete();
+      this.#phase = 'done';
+    } catch (error) {
+      // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
+      await this.#leave(target, error);
+      throw error;
+    }
+    const leftOutBytes = rounds.leftOutMap.dirtyBytes;
+    rounds.free();
+    for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
+    giveArenaBack(arena);
+    const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
+    this.#rates.finish(doneBytes(this.#control), this.#elapsed());
+    const { size } = source.device;
+    const done = this.#resumedBytes + movedBytes + zeroedBytes + leftOutBytes;
+    // What had to be moved twice is in the sums twice.
+    const skippedBytes = Math.max(0, size - done);
+    const digest = tree?.root();
+    return {
+      size,
+      plannedBytes: this.#plannedBytes,
+      movedBytes,
+      zeroedBytes,
+      skippedBytes,
+      ...(made.totals && { skipped: reasons(skippedBytes, made.totals) }),
+      resumedBytes: this.#resumedBytes,
+      leftOutBytes,
+      ...(made.totals && { totals: made.totals }),
+      requests,
+      retries,
+      threads: rounds.threads,
+      planMs,
+      durationMs: this.#elapsed(),
+      rate: this.#rates.rates(),
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      ...(this.#verification && { verifiedBytes: this.#verification.totalBytes }),
+      ...(digest !== undefined && { digest }),
+      ...(target.bitmaps && { bitmaps: [...target.bitmaps] }),
+      errors: [...rounds.leftOut.ranges],
+      moreErrors: rounds.leftOut.more,
+      missing: source.device.missing.slice(0, MOST_MISSING),
+      // To verify is to plan again, and may meet the same.
+      warnings: [...new Set([...warnings, ...(this.#resumption?.warnings ?? [])])],
+    };
+  }
+
+  /** All that takes memory beside the plan, before anything is written. */
+  async #prepare(made: WorkToDo, source: Source, target: Target, arena: Arena) {
+    try {
+      const asPlanned = made.data.snapshot();
+      const { digest: wanted } = this.#options;
+      const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
+      const rounds = new Rounds({
+        options: this.#options,
+        rules: rulesOf(this.#options),
+        source,
+        target,
+        plan: made,
+        resumption: this.#resumption,
+        plannedBytes: this.#plannedBytes,
+        resumedBytes: this.#resumedBytes,
+        arena,
+        control: this.#control,
+        digest: tree && onlyOnce(tree, asPlanned),
+        signal: this.#signal,
+        ending: this.#ending,
+        onStopped: (error) => this.#stopped(error),
+      });
+      return { asPlanned, tree, rounds };
+    } catch (error) {
+      await this.#leave(target, error);
+      throw error;
+    }
+  }
+
+  /** What an earlier run has left to be done. */
+  #goOn({ warnings }: Device, target: Target): WorkToDo | undefined {
+    const saved = this.#resumption?.saved;
+    if (saved === undefined) return undefined;
+    this.#resumption?.checkTarget(target);
+    const { state, data, zero } = saved;
+    if (target.complete) {
+      data.resetAll();
+      zero.resetAll();
+    }
+    this.#plannedBytes = state.plannedBytes;
+    this.#resumedBytes = state.totalBytes - data.dirtyBytes - zero.dirtyBytes;
+    return { data, zero, warnings: [...warnings] };
+  }
+
+  /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
+  async #leave(target: Target, error: unknown): Promise<void> {
+    // What is wrong although it was written cannot be gone on from.
+    if (isDifference(error)) await this.#resumption?.complete();
+    else if (this.resumable !== undefined) {
+      await this.#resumption?.leave(this.#control.unflushed);
+      return;
+    }
+    const { movedBytes, zeroedBytes } = this.#control.total();
+    if (isWholeAfter(error)) await target.leave();
+    else if (movedBytes + zeroedBytes > 0) this.#unfinished = await target.leave();
+    else await target.abandon();
+  }
+
+  get #incremental(): boolean {
+    return this.#scope.mode !== 'full';
+  }
+
+  async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
+    // A granule is written by one thread alone, so it must not be less than the target writes at once. What
+    // remains of a copy is known by pieces, which may be as short as a request.
+    const finest = planGranularity(source.size);
+    const granularity = Math.max(
+      this.#resumption === undefined ? finest : Math.min(finest, SHORTEST_REQUEST),
+      source.limits.minimum,
+      target.device.limits.minimum,
+      // So every piece that moves is made of whole blocks.
+      this.#options.digest ? DIGEST_BLOCK : 1,
+    );
+    const { detectZeroes } = this.#options;
+    const seesZeroes = detectZeroes !== 'off' && !source.capabilities.exactStatus;
+    const how = { granularity, arena, seesZeroes, signal: this.#ending };
+    try {
+      const made = await planDevice(source, this.#scope, how);
+      const { data, zero } = made;
+      await target.layOut?.({ data, zero });
+      this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
+      return made;
+    } catch (error) {
+      await target.abandon();
+      throw error;
+    }
+  }
+
+  async #verify(
+    source: Source,
+    target: Target,
+    { leftOutMap: leftOut }: Rounds,
+    arena: Arena,
+  ): Promise<string[]> {
+    this.#phase = 'verify';
+    this.#verification = new Verification({
+      ...this.#options,
+      source: source.device,
+      target: target.device,
+      scope: this.#scope,
+      leftOut,
+      arena,
+      signal: this.#ending,
+    });
+    if (this.#control.paused) this.#verification.pause();
+    return await this.#verification.run();
+  }
+
+  get #state(): JobState {
+    if (this.#failure !== undefined) return 'stopped';
+    return this.#control.paused ? 'paused' : 'running';
+  }
+
+  #stopped(error: Error | undefined): void {
+    this.#failure = error;
+    if (error !== undefined) this.#listener.stopped(error);
+  }
+
+  #elapsed(): number {
+    return performance.now() - this.#started;
+  }
+}
+
+/** What moves is rounded outward to granules, so that a little of what is clean may have moved. */
+function reasons(skippedBytes: number, totals: PlanTotals) {
+  const cleanBytes = Math.min(skippedBytes, totals.cleanBytes);
+  return { cleanBytes, zeroBytes: skippedBytes - cleanBytes };
+}
+
+/** As many ranges as of what was left out. */
+export const MOST_MISSING = 1000;
+
+function isDifference(error: unknown): boolean {
+  return error instanceof LacunaError && error.code === 'ERR_COPY_VERIFY';
+}
+
+/** Lets each block through once: after a failure some may be moved a second time, with the same content. */
+function onlyOnce(tree: DigestTree, data: Bitmap): BlockDigests {
+  const missing = data.snapshot();
+  return {
+    add: (block, digest) => {
+      const offset = block * DIGEST_BLOCK;
+      if (!missing.get(offset)) return;
+      missing.reset(offset, Math.min(DIGEST_BLOCK, missing.size - offset));
+      tree.add(block, digest);
+    },
+  };
+}

@@ -1,0 +1,304 @@
+/**
+ * Carries out a plan: zero, move, flush. Normally in one round; when a device fails and the policy of its side
+ * says so, in further ones, each of which begins with a plan that is exact.
+ *
+ * What is known to be durable is kept beside the plan, because an answer to a write is no promise: a server that
+ * crashes forgets what it had not flushed. When a round does not end with a flush over every connection that
+ * wrote, all that was written since the last such flush is dirty again.
+ */
+import type { Bitmap } from '../../bitmap/index.js';
+import { again } from '../../block/index.js';
+import { abortedError } from '../../errors/index.js';
+import type { Arena } from '../../wasm/index.js';
+import type { Remains } from '../resume/checkpoints.js';
+import { chooseThreads } from '../threads/choose-threads.js';
+import type { Control } from '../control/control.js';
+import type { CrewOutcome } from '../threads/crew.js';
+import { type BlockDigests, digestBlocks } from '../move/digest-tree.js';
+import {
+  backoffOf,
+  type ErrorRules,
+  isLost,
+  onSide,
+  SideError,
+  withoutSide,
+} from '../options/error-policy.js';
+import { LeftOut } from '../move/left-out.js';
+import { move } from '../move/mover.js';
+import type { CopyOptions, CopyPhase, Side } from '../options/options.js';
+import type { Plan } from '../plan/plan.js';
+import type { Resumption } from '../resume/resumption.js';
+import { reconnects, type Source } from '../ends/source.js';
+import { stoppedError } from './stopped.js';
+import type { Target } from '../ends/target.js';
+import { chooseTransfer } from './transfer.js';
+import { dropKnownZero, writeZeroes } from '../move/zero-target.js';
+
+/** A plan, or what an earlier run has left of one. */
+export type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'> & Partial<Pick<Plan, 'totals'>>;
+
+export interface RoundsOptions {
+  options: CopyOptions;
+  rules: ErrorRules;
+  source: Source;
+  target: Target;
+  plan: WorkToDo;
+  /** Keeps what remains for a later run, if that was asked for. */
+  resumption: Resumption | undefined;
+  /** Bytes of the plan, and those that earlier runs had done. */
+  plannedBytes: number;
+  resumedBytes: number;
+  arena: Arena;
+  control: Control;
+  /** Takes the digests of what is moved; a block that is moved twice comes twice. */
+  digest: BlockDigests | undefined;
+  signal: AbortSignal;
+  /** Fires with the signal, and when the caller wants the copy to end as soon as what is in flight is finished. */
+  ending: AbortSignal;
+  /** Told that a failure has stopped the copy until the caller resumes it; then told so with nothing. */
+  onStopped(error: Error | undefined): void;
+}
+
+export class Rounds {
+  /** What failed and was given up, for the report ... */
+  leftOut = new LeftOut();
+  /** ... and exactly. */
+  readonly leftOutMap: Bitmap;
+  phase: CopyPhase = 'zero';
+  /** Bytes that must be moved or zeroed, those that are done included. */
+  totalBytes = 0;
+  threads = 0;
+  readonly #given: RoundsOptions;
+  /** What is not yet known to be durable, or was left out; the plan itself says what was not even written. */
+  #unconfirmed: Remains;
+  #restarts = 0;
+  #round = 0;
+  /** Bytes of the whole copy, as a later run counts them. */
+  #wholeBytes = 0;
+  #lost: Side | undefined;
+  /** What a copy in sequence writes like data, and knows to be zero. */
+  #unread: Bitmap | undefined;
+
+  constructor(given: RoundsOptions) {
+    this.#given = given;
+    const { plan } = given;
+    this.leftOutMap = plan.data.snapshot();
+    this.leftOutMap.resetAll();
+    this.#unconfirmed = this.#remaining();
+  }
+
+  /** Returns warnings. Throws when the copy cannot go on; what remains to be done is in the plan then. */
+  async run(): Promise<string[]> {
+    const { options, plan, source, target, control } = this.#given;
+    const devices = { source: source.device, target: target.device };
+    this.threads = await chooseThreads(options, { ...devices, data: plan.data });
+    for (;;) {
+      const { error, flushed, warnings } = await this.#attempt();
+      // After a failure the plan may be locked by a thread that was lost.
+      if (error === undefined && plan.data.count + plan.zero.count === 0) return warnings;
+      await this.#recover(error, flushed);
+      if (!flushed) this.#takeBack();
+      // What nobody has asked to be made durable can be lost at any time.
+      else if (this.#given.options.flush ?? true) this.#confirm();
+      control.start();
+      if (this.#given.ending.aborted) control.stop();
+      this.#round++;
+    }
+  }
+
+  /** Gives back what the arena holds for this. */
+  free(): void {
+    const { data, zero } = this.#unconfirmed;
+    for (const bitmap of [data, zero, this.leftOutMap, this.#unread]) bitmap?.free();
+  }
+
+  async #attempt(): Promise<CrewOutcome> {
+    const { resumption, signal } = this.#given;
+    const outcome = await this.#zeroAndMove();
+    try {
+      // Fails where a flush has failed meanwhile: the next one may succeed without what that one has lost.
+      if (resumption) await onSide('target', resumption.end());
+      // What did not flush there will not here; and nothing is promised to somebody who cancels.
+      if (!outcome.flushed || signal.aborted) return { ...outcome, flushed: false };
+      return { ...outcome, warnings: [...outcome.warnings, ...(await this.#flush())] };
+    } catch (error) {
+      return { ...outcome, error: outcome.error ?? error, flushed: false };
+    }
+  }
+
+  async #zeroAndMove(): Promise<CrewOutcome> {
+    try {
+      await this.#reopen();
+      const targetIsZero = await this.#zero();
+      // Threads would only be started to find that there is nothing to do.
+      if (this.#given.control.stopped) return { flushed: true, warnings: [] };
+      this.phase = 'move';
+      return await this.#move(targetIsZero);
+    } catch (error) {
+      return { error, flushed: !(error instanceof SideError && isLost(error.cause)), warnings: [] };
+    }
+  }
+
+  async #reopen(): Promise<void> {
+    const { source, target } = this.#given;
+    if (this.#lost === 'source') await onSide('source', source.reopen());
+    if (this.#lost === 'target') await onSide('target', target.reopen());
+    this.#lost = undefined;
+  }
+
+  /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
+  async #zero(): Promise<boolean> {
+    const { options, target, plan, ending, control } = this.#given;
+    const { data, zero } = plan;
+    const { resumption, resumedBytes, plannedBytes } = this.#given;
+    const { unmap = true } = this.#given.options;
+    this.phase = 'zero';
+    const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
+    if (isZero) zero.resetAll();
+    else await onSide('target', dropKnownZero(target.device, zero, ending));
+    const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
+    this.totalBytes = doneBytes(control) + totalBytes;
+    if (options.sequential) {
+      // In order, what must be zero is a part of the data; but it need not be read.
+      if (this.#unread === undefined) this.#unread = zero.snapshot();
+      else this.#unread.merge(zero);
+      data.merge(zero);
+      zero.resetAll();
+    }
+    if (this.#round === 0) this.#wholeBytes = totalBytes;
+    const begun = resumption?.begin({
+      target,
+      remains: this.#remaining(),
+      plannedBytes,
+      totalBytes: this.#wholeBytes,
+      threads: this.threads,
+      failed: () => control.stop(),
+    });
+    if (begun) await onSide('target', begun);
+    if (zero.count === 0) return isZero;
+
+    const remains = resumption?.remains?.zero;
+    // Range by range: what lies between may have to be read first, from this very disk under another name.
+    await writeZeroes({ ...this.#side(), target: target.device, zero, unmap, remains });
+    return false;
+  }
+
+  async #move(targetIsZero: boolean): Promise<CrewOutcome> {
+    const { options, source, target, plan, arena, control, digest, signal } = this.#given;
+    const { resumption } = this.#given;
+    const devices = { source: source.device, target: target.device };
+    const load = { threads: this.threads, bytes: plan.data.dirtyBytes };
+    const transfer = chooseTransfer(options, { ...devices, targetIsZero }, load);
+    if (this.threads === 0) {
+      const moved =
+        digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
+      const remains = resumption?.remains?.data;
+      // The flush of this thread's device is the last step of every round.
+      const unread = this.#unread;
+      const how = { ...transfer, ...this.#side(), moved, remains, unread, flush: false };
+      const outcome = await move({ ...how, ...devices, plan: plan.data, arena });
+      return { ...outcome, warnings: [] };
+    }
+    // Loaded when it is needed: the pool takes longer to load than a small copy takes.
+    const { workInThreads } = await import('../threads/crew.js');
+    target.device.changedElsewhere();
+    return await workInThreads({
+      threads: this.threads,
+      source: again(source.device),
+      target: again(target.device),
+      transfer,
+      control,
+      shared: {
+        arena: arena.shared,
+        plan: plan.data.handle,
+        remains: resumption?.remains?.data.handle,
+        unread: this.#unread?.handle,
+        leftOutMap: this.leftOutMap.handle,
+        control: control.memory,
+      },
+      lost: () => resumption?.lose(),
+      leftOut: this.leftOut,
+      digest,
+      signal,
+    });
+  }
+
+  /** Makes durable what was written; returns warnings. */
+  async #flush(): Promise<string[]> {
+    const { options, target, control, signal } = this.#given;
+    const { device } = target;
+    const wanted = options.flush ?? true;
+    if (!wanted && !reconnects(device)) return [];
+    this.phase = 'flush';
+    await onSide('target', control.flush(device, signal));
+    if (device.capabilities.flush || !wanted) return [];
+    return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
+  }
+
+  /** What the calling thread needs to write, count, and give up. */
+  #side() {
+    const { rules, control, signal } = this.#given;
+    const { leftOut, leftOutMap } = this;
+    // The first row is this thread's.
+    return { rules, control, counters: control.row(0), leftOut, leftOutMap, signal };
+  }
+
+  /** Waits until it makes sense to go on, or throws where it does not. */
+  async #recover(error: unknown, flushed: boolean): Promise<void> {
+    const { control, rules, signal, ending } = this.#given;
+    if (signal.aborted) throw abortedError(signal);
+    if (error === undefined || ending.aborted) throw stoppedError(withoutSide(error));
+    if (!(error instanceof SideError)) throw error;
+    const { side, cause } = error;
+    const rule = rules[side];
+    const isGone = isLost(cause);
+    const startsOver = (isGone || !flushed) && this.#restarts < rule.attempts;
+    if (!startsOver && rule.policy !== 'stop') throw cause;
+    control.start();
+    const goesOn = startsOver
+      ? await control.delay(backoffOf(rule, this.#restarts++))
+      : await this.#resumed(cause);
+    if (signal.aborted) throw abortedError(signal);
+    if (!goesOn) throw stoppedError(cause);
+    if (isGone) this.#lost = side;
+  }
+
+  async #resumed(cause: Error): Promise<boolean> {
+    const { control, onStopped } = this.#given;
+    control.pause();
+    onStopped(cause);
+    const goesOn = await control.mayGo();
+    onStopped(undefined);
+    return goesOn;
+  }
+
+  /** What the plan holds, and what was left out of it: whoever begins again from here tries that again. */
+  #remaining(): Remains {
+    const { data, zero } = this.#given.plan;
+    const remaining = { data: data.snapshot(), zero: zero.snapshot() };
+    remaining.data.merge(this.leftOutMap);
+    return remaining;
+  }
+
+  #confirm(): void {
+    const { data, zero } = this.#unconfirmed;
+    this.#unconfirmed = this.#remaining();
+    data.free();
+    zero.free();
+  }
+
+  #takeBack(): void {
+    const { plan, control } = this.#given;
+    control.forgetUnflushed();
+    plan.data.merge(this.#unconfirmed.data);
+    plan.zero.merge(this.#unconfirmed.zero);
+    this.leftOut = new LeftOut();
+    this.leftOutMap.resetAll();
+  }
+}
+
+/** Bytes that are done with, one way or another. */
+export function doneBytes(control: Control): number {
+  const { movedBytes, zeroedBytes, skippedBytes, leftOutBytes } = control.total();
+  return movedBytes + zeroedBytes + skippedBytes + leftOutBytes;
+}

@@ -1,0 +1,155 @@
+/** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
+import type { MessagePort } from 'node:worker_threads';
+import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
+import { type Device, type DeviceAgain, openAgain } from '../../block/index.js';
+import { toWire, type WireError } from '../../errors/index.js';
+import { Arena, type SharedArena } from '../../wasm/index.js';
+import { type ComparePace, type ComparerOptions, compareShare } from '../move/comparer.js';
+import { Control } from '../control/control.js';
+import { DigestSender } from '../move/digest-sender.js';
+import { SideError, withoutSide, withSide } from '../options/error-policy.js';
+import { FirstDifference } from '../move/first-difference.js';
+import { LeftOut } from '../move/left-out.js';
+import { type MoveOutcome, move, type Transfer } from '../move/mover.js';
+import type { LeftOutRange, Side } from '../options/options.js';
+
+/** What a worker does with its share of the plan: compare, where this is said, else move. */
+export interface CompareTask {
+  pace: ComparePace;
+  /** What each side has to be read for. */
+  a: BitmapHandle;
+  b: BitmapHandle;
+  first: SharedArrayBuffer;
+}
+
+/**
+ * What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}, and nothing is sent
+ * by it but its result and, if asked, digests.
+ */
+export interface WorkerTask {
+  arena: SharedArena;
+  plan: BitmapHandle;
+  remains?: BitmapHandle | undefined;
+  unread?: BitmapHandle | undefined;
+  leftOutMap?: BitmapHandle | undefined;
+  control: SharedArrayBuffer;
+  /** Its row of counters. */
+  row: number;
+  source: DeviceAgain;
+  target: DeviceAgain;
+  /** How to move. */
+  transfer?: Transfer | undefined;
+  /** Send the digests of the blocks that were moved. */
+  digest: boolean;
+  compare?: CompareTask | undefined;
+  port: MessagePort;
+}
+
+/** `stop`: end now. `drained`: the plan is empty, so a connection that is still being made is not needed. */
+export type WorkerSignal = 'stop' | 'drained';
+
+export interface WorkerResult {
+  /** Whether both devices could be opened; where not, others may do the work. */
+  opened: boolean;
+  /** See `MoveOutcome`. */
+  flushed: boolean;
+  /** What the mover had to leave out; see `LeftOut`. */
+  leftOut: { ranges: readonly LeftOutRange[]; more: number };
+  error?: WireError;
+  /** Where the error happened, if that is known. */
+  side?: Side;
+}
+
+const UNUSED = { flushed: true, leftOut: { ranges: [], more: 0 } };
+
+export default async function work(task: WorkerTask): Promise<WorkerResult> {
+  const abort = new AbortController();
+  let opened = false;
+  let drained = false;
+  task.port.on('message', (signal: WorkerSignal) => {
+    if (signal === 'drained') drained = true;
+    if (signal === 'stop' || !opened) abort.abort();
+  });
+  const devices: Device[] = [];
+  try {
+    devices.push(await openAgain(task.source, { signal: abort.signal }));
+    const writable = task.compare === undefined;
+    devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
+    // A connection may come up at the very moment when it is not needed any more.
+    if (drained) return { opened, ...UNUSED };
+    opened = true;
+    const leftOut = new LeftOut();
+    const outcome = await workShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const { ranges, more } = leftOut;
+    return { opened, leftOut: { ranges, more }, ...tell(outcome) };
+  } catch (error) {
+    if (!opened && drained) return { opened, ...UNUSED };
+    if (opened) return { opened, ...UNUSED, ...tell({ error, flushed: false }) };
+    const side = devices.length === 0 ? 'source' : 'target';
+    return { opened, ...UNUSED, ...tell({ error: withSide(side, error), flushed: true }) };
+  } finally {
+    await Promise.allSettled(devices.map((device) => device.close()));
+    task.port.close();
+  }
+}
+
+function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | 'error' | 'side'> {
+  if (error === undefined) return { flushed };
+  const side = error instanceof SideError ? error.side : undefined;
+  return { flushed, error: toWire(withoutSide(error)), ...(side && { side }) };
+}
+
+async function workShare(
+  task: WorkerTask,
+  source: Device,
+  target: Device,
+  leftOut: LeftOut,
+  signal: AbortSignal,
+): Promise<MoveOutcome> {
+  const arena = Arena.attach(task.arena);
+  const control = new Control(task.control);
+  const counters = control.row(task.row);
+  const plan = Bitmap.attach(arena, task.plan);
+  const remains = task.remains && Bitmap.attach(arena, task.remains);
+  const unread = task.unread && Bitmap.attach(arena, task.unread);
+  const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
+  const side = { plan, arena, control, counters, signal };
+  try {
+    if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
+    if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
+    const sender = task.digest ? new DigestSender(task.port) : undefined;
+    const { moved } = sender ?? {};
+    const marks = { remains, unread, leftOut, leftOutMap };
+    const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
+    sender?.flush();
+    return outcome;
+  } finally {
+    leftOutMap?.free();
+    unread?.free();
+    remains?.free();
+    plan.free();
+    arena.detach();
+  }
+}
+
+async function compareBoth(
+  task: CompareTask,
+  {
+    source,
+    target,
+    ...side
+  }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
+    source: Device;
+    target: Device;
+  },
+): Promise<void> {
+  const a = { device: source, data: Bitmap.attach(side.arena, task.a) };
+  const b = { device: target, data: Bitmap.attach(side.arena, task.b) };
+  const first = new FirstDifference(task.first);
+  try {
+    await compareShare({ ...task.pace, ...side, a, b, first });
+  } finally {
+    a.data.free();
+    b.data.free();
+  }
+}

@@ -1,0 +1,222 @@
+/**
+ * How the two sides of an NBD connection prove who they are. The keys have the names of the `tls-...`
+ * parameters of NBD URIs, the files in a folder those of QEMU and libnbd, so one folder serves all.
+ * Plain JSON: a worker that opens its own connection gets the same.
+ */
+
+import { X509Certificate } from 'node:crypto';
+import { join } from 'node:path';
+import { createSecureContext, type SecureContextOptions } from 'node:tls';
+import { LacunaError } from '../../errors/index.js';
+import { optionCheck, readSmallFile } from '../../util/index.js';
+
+/** X.509 certificates or a pre-shared key. Either way TLS is required: nothing is said without it. */
+export type NbdTls = NbdTlsX509 | NbdTlsPsk;
+
+/** Certificates, and the authorities that vouch for them. */
+export interface NbdTlsX509 {
+  /** Always `x509`. */
+  type: 'x509';
+  /** Folder with `ca-cert.pem` and, where this side has a certificate, its `-cert.pem` and `-key.pem`. */
+  certificates?: string;
+  /** PEM text of the authorities to trust, in place of files. Default: those that Node trusts. */
+  ca?: string;
+  /** PEM text of this side's certificate. */
+  cert?: string;
+  /** PEM text of the certificate's private key. */
+  key?: string;
+  /** The name that the server's certificate must bear. Default: the host; `localhost` for a Unix socket. */
+  hostname?: string;
+  /** Whether the peer must prove who it is. Default true; without it anybody may be in between. */
+  'verify-peer'?: boolean;
+}
+
+/** A key that both sides have. */
+export interface NbdTlsPsk {
+  /** Always `psk`. */
+  type: 'psk';
+  /** Whose key is used. Default: the only one of the file. */
+  username?: string;
+  /** File with lines `username:key`, the key in hexadecimal, as psktool makes it. */
+  'psk-file'?: string;
+  /** The key itself in hexadecimal, in place of a file. */
+  key?: string;
+}
+
+/**
+ * How a server speaks TLS, which clients begin with NBD_OPT_STARTTLS. In its words "the peer" is a client: with
+ * certificates it must have one of its own where there is an authority to vouch for it, unless `verify-peer` is
+ * false; with keys, any user of the file is let in.
+ */
+export type NbdServerTls = (Omit<NbdTlsX509, 'hostname'> | NbdTlsPsk) & {
+  /**
+   * `require` (the default): a client learns nothing without TLS. `on`: the client chooses, so whoever sits in
+   * between can choose for it.
+   */
+  readonly mode?: 'on' | 'require';
+};
+
+/** @throws TypeError where a server could not prove who it is, or check who its clients are. */
+export function checkServerTls(tls: NbdServerTls): void {
+  if (tls.type === 'psk') {
+    const { username, key, 'psk-file': file } = tls;
+    if (file !== undefined || (key !== undefined && username !== undefined)) return;
+    throw new TypeError('TLS with shared keys needs a psk-file, or a username and its key');
+  }
+  const { certificates, ca, cert, key } = tls;
+  if (certificates !== undefined) return;
+  if (cert === undefined || key === undefined) {
+    throw new TypeError('TLS needs a certificate and its key, or a folder that has them');
+  }
+  if (tls['verify-peer'] && ca === undefined) throw new TypeError('verify-peer needs a ca');
+}
+
+/** The names of an endpoint's own files begin with this. */
+export type Endpoint = 'client' | 'server';
+
+/** What TLS could not do as it was asked; nothing was sent without it. */
+export function tlsFailure(why: string, cause?: unknown): LacunaError {
+  const { code } = (cause ?? {}) as { code?: unknown };
+  const errno = typeof code === 'string' ? { errno: code } : {};
+  return new LacunaError('ERR_NBD_TLS', why, { ...errno, cause });
+}
+
+/**
+ * What a context for certificates is made of; the caller says whether the peer must have one.
+ *
+ * @throws LacunaError ERR_NBD_TLS when a file cannot be read or is no certificate or key.
+ */
+export async function x509Options(
+  tls: Omit<NbdTlsX509, 'hostname'>,
+  endpoint: Endpoint,
+): Promise<SecureContextOptions> {
+  const { certificates: folder, ca, cert, key } = tls;
+  const given = { ca, cert, key };
+  if (folder === undefined) return secureOptions(given);
+  return secureOptions(await readFolder(folder, endpoint, given), ` in ${folder}`);
+}
+
+/**
+ * What a context for pre-shared keys is made of. Not the suites that take a certificate as well (nobody would
+ * look at it), and none without encryption.
+ */
+export function pskOptions(): SecureContextOptions {
+  return secureOptions({ ciphers: 'PSK:!kRSAPSK:!eNULL' });
+}
+
+/**
+ * All keys that a peer may prove itself with, by username.
+ *
+ * @throws LacunaError ERR_NBD_TLS when the file cannot be read or a key is none.
+ */
+export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8Array>> {
+  const { username, key, 'psk-file': file } = tls;
+  if (key !== undefined) return new Map([[username ?? '', hexKey(key, 'the pre-shared key')]]);
+  if (file === undefined)
+    throw tlsFailure(
+      'a pre-shared key is missing: name its file (tls-psk-file in a URI), or the key',
+    );
+  const lines = (await read(file)).toString('utf8').split('\n');
+  const keys = new Map<string, Uint8Array>();
+  for (const [i, line] of lines.entries()) {
+    if (line.trim() === '' || line.startsWith('#')) continue;
+    const colon = line.lastIndexOf(':');
+    if (colon < 1)
+      throw tlsFailure(`${file}:${i + 1} is no line USERNAME:KEY, as psktool makes them`);
+    keys.set(line.slice(0, colon), hexKey(line.slice(colon + 1).trim(), `${file}:${i + 1}`));
+  }
+  if (keys.size === 0) throw tlsFailure(`${file} has no line USERNAME:KEY`);
+  return keys;
+}
+
+/** The longest key that Node takes; its own message about a longer one would show how that begins. */
+const MOST_KEY_BYTES = 512;
+
+/** Says where a key is wrong, but never what it is. */
+function hexKey(text: string, where: string): Uint8Array {
+  if (!/^(?:[0-9a-f]{2})+$/i.test(text))
+    throw tlsFailure(`${where}: the key is not written in hexadecimal`);
+  if (text.length <= 2 * MOST_KEY_BYTES) return Buffer.from(text, 'hex');
+  throw tlsFailure(`${where}: the key is longer than ${MOST_KEY_BYTES} bytes`);
+}
+
+const PEM_NAMES = { ca: 'authority', cert: 'certificate', key: 'private key' } as const;
+
+type Pem = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;
+
+async function readFolder(folder: string, endpoint: Endpoint, given: Pem): Promise<Pem> {
+  const [cert, key] = await Promise.all([
+    given.cert ?? readOwn(join(folder, `${endpoint}-cert.pem`), endpoint),
+    given.key ?? readOwn(join(folder, `${endpoint}-key.pem`), endpoint),
+  ]);
+  return { ca: given.ca ?? (await read(join(folder, 'ca-cert.pem'))), cert, key };
+}
+
+/** A server cannot be without its own certificate; a client can, where the server does not ask for one. */
+async function readOwn(path: string, endpoint: Endpoint): Promise<Buffer | undefined> {
+  try {
+    return await read(path);
+  } catch (error) {
+    if (endpoint === 'client' && (error as LacunaError).errno === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function read(path: string): Promise<Buffer> {
+  return readSmallFile(path, { code: 'ERR_NBD_TLS', what: 'the file' });
+}
+
+/**
+ * TLS 1.2 at least, whatever Node was told on its command line. What is of no use is found now.
+ *
+ * @param where the certificates come from, for people
+ */
+function secureOptions(given: SecureContextOptions, where = ''): SecureContextOptions {
+  const options = { ...given, minVersion: 'TLSv1.2' } as const;
+  const { cert, key } = options;
+  if ((cert === undefined) !== (key === undefined)) {
+    throw tlsFailure(
+      `a certificate and its key belong together: one of the two is missing${where}`,
+    );
+  }
+  // OpenSSL passes over these as if they had not been given.
+  const empty = (['ca', 'cert', 'key'] as const).find((name) => options[name]?.length === 0);
+  if (empty !== undefined) throw tlsFailure(`the ${PEM_NAMES[empty]}${where} is empty`);
+  try {
+    // OpenSSL passes over an authority that is none, and then nobody is trusted for a reason nobody sees.
+    if (options.ca !== undefined) new X509Certificate(options.ca as string | Buffer);
+    createSecureContext(options);
+    return options;
+  } catch (cause) {
+    const why = (cause as Error).message;
+    const advice = 'see that each is a PEM text, and that the key is that of the certificate';
+    throw tlsFailure(`the certificates${where} cannot be used (${why}): ${advice}`, cause);
+  }
+}
+
+const TLS_TYPE = { needed: "'x509' or 'psk'" } as const;
+const checkX509 = optionCheck<NbdTlsX509 & { mode?: string }>({
+  type: TLS_TYPE,
+  certificates: 'any',
+  ca: 'any',
+  cert: 'any',
+  key: 'any',
+  hostname: 'any',
+  'verify-peer': 'flag',
+  mode: 'any',
+});
+const checkPsk = optionCheck<NbdTlsPsk & { mode?: string }>({
+  type: TLS_TYPE,
+  username: 'any',
+  'psk-file': 'any',
+  key: 'any',
+  mode: 'any',
+});
+
+/** Throws unless what is said of TLS has the keys of its type, and no others. */
+export function checkTlsKeys(owner: string, tls: { type?: unknown } | undefined): void {
+  if (tls === undefined) return;
+  if (tls.type === 'x509') checkX509(owner, tls as NbdTlsX509);
+  else if (tls.type === 'psk') checkPsk(owner, tls as NbdTlsPsk);
+  else throw new TypeError(`${owner} needs a type: 'x509' or 'psk'`);
+}
