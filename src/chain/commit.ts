@@ -9,15 +9,12 @@ import {
   resizeQcow2,
   resizeRawFile,
 } from '../block/index.js';
+import { carryBitmap, statIfThere } from '../copy/ends/index.js';
+import { copy, follow } from '../copy/job/index.js';
+import type { CopyProgress, CopyReport } from '../copy/options/index.js';
 import { LacunaError } from '../errors/index.js';
-import { optionCheck } from '../util/index.js';
-import { carryBitmap } from '../copy/ends/carry-bitmaps.js';
-import { closeAfter } from '../util/close-after.js';
-import { follow } from '../copy/job/follow.js';
-import { copy } from '../copy/job/job.js';
+import { closeAfter, optionCheck } from '../util/index.js';
 import { refuseSnapshot, refuseToChangeSnapshots } from './kept-snapshots.js';
-import type { CopyProgress, CopyReport } from '../copy/options/options.js';
-import { statIfThere } from '../copy/ends/partial-file.js';
 
 /** What `commit` works on. */
 export interface CommitOptions {

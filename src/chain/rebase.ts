@@ -13,12 +13,11 @@ import {
   type Qcow2Description,
   setBackingName,
 } from '../block/index.js';
+import { filesOf } from '../copy/ends/index.js';
 import { LacunaError } from '../errors/index.js';
 import { samePlaceAmong } from '../files/index.js';
-import { optionCheck } from '../util/index.js';
-import { closeAfter } from '../util/close-after.js';
+import { closeAfter, optionCheck } from '../util/index.js';
 import { differences } from './differences.js';
-import { filesOf } from '../copy/ends/files-of.js';
 import {
   refuseSnapshot,
   refuseToChangeSnapshots,

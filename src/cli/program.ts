@@ -1,23 +1,26 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { registerBitmap } from './commands/bitmap/bitmap.js';
-import { registerCommit } from './commands/commit/commit.js';
-import { registerCompare } from './commands/compare/compare.js';
-import { registerCopy } from './commands/copy/copy.js';
-import { registerDemo } from './commands/demo/demo.js';
-import { registerDigest } from './commands/digest/digest.js';
-import { Exit, exitCodeOf } from './shell/exit.js';
-import { printFailure } from './shell/failure-document.js';
-import { registerInfo } from './commands/info/info.js';
-import { exitCodeOfAbort } from './shell/interruption.js';
-import { registerMap } from './commands/map/map.js';
-import { noteError } from './shell/note-error.js';
-import { registerPopulate } from './commands/populate/populate.js';
-import { oneLine } from './shell/printable.js';
-import { checkReadable } from './shell/readable-names.js';
-import { registerRebase } from './commands/rebase/rebase.js';
-import { registerServe } from './commands/serve/serve.js';
-import type { Shell } from './shell/shell.js';
+import { registerBitmap } from './commands/bitmap/index.js';
+import { registerCommit } from './commands/commit/index.js';
+import { registerCompare } from './commands/compare/index.js';
+import { registerCopy } from './commands/copy/index.js';
+import { registerDemo } from './commands/demo/index.js';
+import { registerDigest } from './commands/digest/index.js';
+import { registerInfo } from './commands/info/index.js';
+import { registerMap } from './commands/map/index.js';
+import { registerPopulate } from './commands/populate/index.js';
+import { registerRebase } from './commands/rebase/index.js';
+import { registerServe } from './commands/serve/index.js';
+import {
+  checkReadable,
+  Exit,
+  exitCodeOf,
+  exitCodeOfAbort,
+  noteError,
+  oneLine,
+  printFailure,
+  type Shell,
+} from './shell/index.js';
 
 const AFTER_HELP = `
 A SOURCE or TARGET is one of

@@ -1,10 +1,15 @@
 /** Runs the command line of this process; see main.ts for what has happened before. */
-import { Exit } from './shell/exit.js';
-import { ENDING_SIGNALS, exitCodeOfSignal, Interruption } from './shell/interruption.js';
-import { noteError } from './shell/note-error.js';
+
 import { run } from './program.js';
-import { processShell } from './shell/shell.js';
-import { formatDuration } from './text/units.js';
+import {
+  ENDING_SIGNALS,
+  Exit,
+  exitCodeOfSignal,
+  Interruption,
+  noteError,
+  processShell,
+} from './shell/index.js';
+import { formatDuration } from './text/index.js';
 
 const interruption = new AbortController();
 const shell = processShell(interruption.signal);

@@ -1,14 +1,10 @@
 import { Device, type ImageFormat, openDevice } from '../block/index.js';
-import { optionCheck } from '../util/index.js';
+import { closeAfter, optionCheck } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
-import { giveArenaBack, takeArena } from './threads/arenas.js';
-import { closeAfter } from '../util/close-after.js';
-import { Comparison } from './run/comparison.js';
-import { planGranularity } from './plan/granularity.js';
-import type { DeviceSource, TransferOptions } from './options/options.js';
-import { DEVICE, TRANSFER } from './options/options.js';
-import { type Plan, plan } from './plan/plan.js';
-import { checkTransfer } from './run/transfer.js';
+import { DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
+import { type Plan, plan, planGranularity } from './plan/index.js';
+import { Comparison, checkTransfer } from './run/index.js';
+import { giveArenaBack, takeArena } from './threads/index.js';
 
 /** What `compare` compares, and how hard it drives both sides. */
 export interface CompareOptions extends TransferOptions {

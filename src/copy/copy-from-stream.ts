@@ -1,17 +1,14 @@
 import type { Readable } from 'node:stream';
 import type { Device } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
-import { checkGiven, optionCheck } from '../util/index.js';
+import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
-import { giveArenaBack, takeArena } from './threads/arenas.js';
-import { closeAfter } from '../util/close-after.js';
-import type { CopyOptions, DeviceSource } from './options/options.js';
-import { A_DEVICE } from './options/options.js';
-import { isWholeAfter } from './ends/partial-file.js';
-import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/stream-job.js';
-import { openStreamTarget, type StreamTarget } from './ends/stream-target.js';
-import { checkTransfer } from './run/transfer.js';
-import { nextRun, shortestZero, zeroStep } from './move/zero-runs.js';
+import { isWholeAfter, openStreamTarget, type StreamTarget } from './ends/index.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/index.js';
+import { nextRun, shortestZero, zeroStep } from './move/index.js';
+import { A_DEVICE, type CopyOptions, type DeviceSource } from './options/index.js';
+import { checkTransfer } from './run/index.js';
+import { giveArenaBack, takeArena } from './threads/index.js';
 
 /** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions

@@ -1,15 +1,12 @@
 import type { Writable } from 'node:stream';
 import { Device, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
-import { checkGiven, optionCheck } from '../util/index.js';
-import { closeAfter } from '../util/close-after.js';
-import { MOST_MISSING } from './run/copy-run.js';
-import type { CopyOptions, DeviceSource } from './options/options.js';
-import { A_DEVICE } from './options/options.js';
-import { plan } from './plan/plan.js';
+import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
+import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/index.js';
+import { A_DEVICE, type CopyOptions, type DeviceSource } from './options/index.js';
+import { plan } from './plan/index.js';
 import { readExtents } from './read-extents.js';
-import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/stream-job.js';
-import { checkTransfer } from './run/transfer.js';
+import { checkTransfer, MOST_MISSING } from './run/index.js';
 
 /** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions

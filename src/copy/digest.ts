@@ -1,9 +1,7 @@
 import type { ImageFormat, Range } from '../block/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
-import { follow } from './job/follow.js';
-import { copy } from './job/job.js';
-import type { DeviceSource, TransferOptions } from './options/options.js';
-import { A_DEVICE, TRANSFER } from './options/options.js';
+import { copy, follow } from './job/index.js';
+import { A_DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
 
 /** How a digest is taken, and how hard the source is driven. */
 export interface DigestOptions extends TransferOptions {

@@ -1,13 +1,10 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { Device, type ImageFormat } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import { optionCheck } from '../util/index.js';
+import { closeAfter, optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
-import { closeAfter } from '../util/close-after.js';
-import type { DeviceSource } from './options/options.js';
-import { A_DEVICE } from './options/options.js';
-import { checkScope } from './options/scope.js';
-import { openForPlan, walkPlan } from './plan/plan-walk.js';
+import { A_DEVICE, checkScope, type DeviceSource } from './options/index.js';
+import { openForPlan, walkPlan } from './plan/index.js';
 
 /** Which devices say what is allocated, and which bitmaps take it in. */
 export interface PopulateOptions {

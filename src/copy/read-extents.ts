@@ -5,11 +5,9 @@ import { Device, type ImageFormat, openDevice } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import { Arena, type ArenaBlock } from '../wasm/index.js';
-import type { DeviceSource } from './options/options.js';
-import { A_DEVICE } from './options/options.js';
-import type { Plan } from './plan/plan.js';
-import type { Range } from './plan/status-walk.js';
-import { checkTransfer, defaultRequestSize, REQUESTS } from './run/transfer.js';
+import { A_DEVICE, type DeviceSource } from './options/index.js';
+import type { Plan, Range } from './plan/index.js';
+import { checkTransfer, defaultRequestSize, REQUESTS } from './run/index.js';
 
 /** How a plan is read. */
 export interface ReadExtentsOptions {

@@ -1,5 +1,5 @@
 import { type ErrorCode, LacunaError } from '../errors/index.js';
-import { describeRefusal } from '../util/refusal.js';
+import { describeRefusal } from '../util/index.js';
 
 /** What a request to a file was about. */
 export interface FileRequest {

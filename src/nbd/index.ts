@@ -1,20 +1,34 @@
 export { Context, DIRTY, type Extent, ExtentList, readsAsZero, Status } from '../extent/index.js';
-export { NbdClient } from './client/client.js';
-export type {
-  NbdConnectOptions,
-  NbdQueryOptions,
-  NbdReadOptions,
-  NbdRequestOptions,
-  NbdRequests,
-  NbdStatusOptions,
-  NbdWriteOptions,
-  NbdZeroOptions,
-} from './client/client-options.js';
-export { connectPatiently } from './client/connect-patiently.js';
-export type { ExportProperties } from './client/export-properties.js';
-export type { ExportInformation } from './client/information.js';
-export type { ListedExport } from './client/list.js';
-export { type NbdReconnectOptions, ReconnectingClient } from './client/reconnecting-client.js';
+export {
+  formatNbdUri,
+  type NbdListenAddress,
+  type NbdListenDescriptor,
+  type NbdLocation,
+  type NbdServerAddress,
+  type NbdServerTls,
+  type NbdTls,
+  type NbdTlsPsk,
+  type NbdTlsX509,
+  type NbdUriOptions,
+  parseNbdUri,
+} from './address/index.js';
+export {
+  connectPatiently,
+  type ExportInformation,
+  type ExportProperties,
+  type ListedExport,
+  NbdClient,
+  type NbdConnectOptions,
+  type NbdQueryOptions,
+  type NbdReadOptions,
+  type NbdReconnectOptions,
+  type NbdRequestOptions,
+  type NbdRequests,
+  type NbdStatusOptions,
+  type NbdWriteOptions,
+  type NbdZeroOptions,
+  ReconnectingClient,
+} from './client/index.js';
 export {
   type NbdExportBitmap,
   type NbdExportCapabilities,
@@ -28,12 +42,3 @@ export {
   type NbdServerOptions,
   type NbdServiceOptions,
 } from './server/index.js';
-export type { NbdListenAddress, NbdListenDescriptor } from './address/server-address.js';
-export type { NbdServerTls, NbdTls, NbdTlsPsk, NbdTlsX509 } from './address/tls.js';
-export {
-  formatNbdUri,
-  type NbdLocation,
-  type NbdServerAddress,
-  type NbdUriOptions,
-  parseNbdUri,
-} from './address/uri.js';

@@ -1,13 +1,13 @@
-import type { ContractCase } from './shared/contract-case.js';
-import { byteTests } from './device/bytes.js';
-import { misuseTests } from './device/misuse.js';
-import { modelTests } from './device/model.js';
-import { statusTests } from './device/status.js';
 import {
+  byteTests,
   checkDeviceContract,
   type DeviceContractOptions,
   type DeviceTest,
-} from './device/subject.js';
+  misuseTests,
+  modelTests,
+  statusTests,
+} from './device/index.js';
+import type { ContractCase } from './shared/index.js';
 
 /**
  * The tests that every device must pass, whatever its driver, as a list for any test runner. Cases that write are

@@ -3,7 +3,6 @@ export {
   type BitmapUnderTest,
   bitmapContract,
 } from './bitmap-contract.js';
-export type { ContractCase } from './shared/contract-case.js';
-export type { DeviceContractOptions, Subject } from './device/subject.js';
+export type { DeviceContractOptions, Subject } from './device/index.js';
 export { deviceContract } from './device-contract.js';
-export { Random } from './shared/random.js';
+export { type ContractCase, Random } from './shared/index.js';

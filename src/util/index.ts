@@ -1,5 +1,6 @@
 export { onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
+export { closeAfter } from './close-after.js';
 export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
 export {
   checkGiven,
@@ -9,7 +10,9 @@ export {
   optionCheck,
 } from './options.js';
 export { readSmallFile } from './read-small-file.js';
+export { describeRefusal } from './refusal.js';
 export { Serial } from './serial.js';
+export { settleAll } from './settle-all.js';
 export { parseSize, SIZE_LIMIT } from './size.js';
 export { Turns } from './turns.js';
 export { afterWaiting, LONGEST_TIMER_MS, Watchdog } from './watchdog.js';

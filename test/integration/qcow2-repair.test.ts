@@ -13,9 +13,9 @@ import {
 import { join } from 'node:path';
 import { openBitmaps, openDevice, rebase, resizeQcow2 } from 'lacuna';
 import { describe, expect, it } from 'vitest';
-import { Device } from '#dist/block/index.js';
 import { readHeader } from '#dist/block/drivers/qcow2/io/read-header.js';
 import { repairRefcounts } from '#dist/block/drivers/qcow2/repair/repair.js';
+import { Device } from '#dist/block/index.js';
 import { runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
 import { type Keep, PowerCutDisk } from '../support/power-cut-disk.js';

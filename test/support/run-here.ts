@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
-import { escapeControls, oneLine } from '#dist/cli/shell/printable.js';
 import { run } from '#dist/cli/program.js';
+import { escapeControls, oneLine } from '#dist/cli/shell/printable.js';
 import type { Shell } from '#dist/cli/shell/shell.js';
 import { TerminalLine } from '#dist/cli/shell/terminal-line.js';
 import type { CliResult } from './run-cli.js';

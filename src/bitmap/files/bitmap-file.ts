@@ -9,11 +9,14 @@ import {
 } from '../../files/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';
-import { checkBytes } from '../bits/arguments.js';
-import type { Bitmap } from '../bits/bitmap.js';
-import type { BitmapStore } from '../named/commands.js';
-import type { StoredBitmap } from '../named/content.js';
-import type { DirtyBitmaps } from '../named/dirty-bitmaps.js';
+import { type Bitmap, checkBytes } from '../bits/index.js';
+import {
+  type BitmapStore,
+  type DirtyBitmaps,
+  exists,
+  type StoredBitmap,
+  unknown,
+} from '../named/index.js';
 import { corrupt, fileFailure, openExisting } from './file-failures.js';
 import { bytesOf, decodeHead, type Head, MARKED, PREFIX_BYTES, readPrefix } from './file-header.js';
 import { readFully, Section } from './file-section.js';
@@ -26,7 +29,6 @@ import {
   type WriteOptions,
   writeDrafts,
 } from './file-writer.js';
-import { exists, unknown } from '../named/rules.js';
 
 /** Whose bitmaps a file keeps, and how it is opened. */
 export interface BitmapFileOptions {

@@ -10,7 +10,7 @@
  * last word is never of kind 1. A bitmap that is empty or full takes some bytes whatever its size, a
  * lone dirty granule 24, and a dense bitmap hardly more than its serialization.
  */
-import type { Bitmap } from '../bits/bitmap.js';
+import type { Bitmap } from '../bits/index.js';
 
 const CLEAN = 0;
 const DIRTY = 1;

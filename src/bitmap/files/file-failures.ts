@@ -1,7 +1,7 @@
 /** Opening a file of bitmaps, and what can be wrong with it. */
 import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
-import { describeRefusal } from '../../util/refusal.js';
+import { describeRefusal } from '../../util/index.js';
 
 /** Opens an existing file; undefined when there is none. */
 export function openExisting(path: string, readOnly: boolean): number | undefined {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { FileOperations } from '../../files/index.js';
-import { Bitmap } from '../bits/bitmap.js';
-import type { DirtyBitmaps } from '../named/dirty-bitmaps.js';
+import { Bitmap } from '../bits/index.js';
+import type { DirtyBitmaps } from '../named/index.js';
 import { writeBits } from './file-bits.js';
 import { encodeHead, type Head, type HeadEntry, headBytes, MARKED } from './file-header.js';
 import { Section } from './file-section.js';

@@ -1,5 +1,5 @@
 import { optionCheck } from '../../util/index.js';
-import type { Bitmap } from '../bits/bitmap.js';
+import type { Bitmap } from '../bits/index.js';
 
 /** A bitmap to be added to a device. */
 export interface AddOptions {

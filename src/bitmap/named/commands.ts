@@ -1,8 +1,7 @@
 import type { Arena } from '../../wasm/index.js';
+import { Bitmap, granularityShift } from '../bits/index.js';
 import type { AddOptions, BitmapAction, MergeSource } from './actions.js';
 import { checkAddAction, checkMergeAction, checkNameAction } from './actions.js';
-import { granularityShift } from '../bits/arguments.js';
-import { Bitmap } from '../bits/bitmap.js';
 import { Content, type StoredBitmap } from './content.js';
 import { Entry, type Undo } from './entry.js';
 import type { Journal } from './journal.js';

@@ -1,5 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import { Bitmap } from '../bits/bitmap.js';
+import { Bitmap } from '../bits/index.js';
 import type { Cursor, Journal } from './journal.js';
 
 /** A bitmap in a store, such as a file, whose bits are read when somebody asks for them. */

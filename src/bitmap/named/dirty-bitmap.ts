@@ -1,6 +1,5 @@
-import type { Bitmap } from '../bits/bitmap.js';
+import type { Bitmap, Range } from '../bits/index.js';
 import type { Entry } from './entry.js';
-import type { Range } from '../bits/ranges.js';
 import { inconsistent, wasRemoved } from './rules.js';
 
 /** What is known of a bitmap without its bits. */

@@ -1,9 +1,8 @@
 import { optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';
+import { type Bitmap, checkBytes, checkRange, granularityShift } from '../bits/index.js';
 import type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
 import { checkAddOptions } from './actions.js';
-import { checkBytes, checkRange, granularityShift } from '../bits/arguments.js';
-import type { Bitmap } from '../bits/bitmap.js';
 import { type BitmapStore, Commands, type Device, findEntry, lookAt } from './commands.js';
 import type { StoredBitmap } from './content.js';
 import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';

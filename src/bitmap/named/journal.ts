@@ -20,7 +20,7 @@
  * twice is the same as what was rounded at once.
  */
 import type { Arena } from '../../wasm/index.js';
-import { Bitmap } from '../bits/bitmap.js';
+import { Bitmap } from '../bits/index.js';
 
 interface Generation {
   bits: Bitmap;

@@ -1,4 +1,4 @@
-import { Bitmap } from '../bits/bitmap.js';
+import { Bitmap } from '../bits/index.js';
 import { type Device, findEntry } from './commands.js';
 import { Content } from './content.js';
 import type { Entry } from './entry.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { abortedError, LacunaError } from '../../errors/index.js';
 import { Context, ExtentList } from '../../extent/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import type { DeviceDescription } from '../describe/description.js';
+import type { DeviceDescription } from '../describe/index.js';
 import type {
   Capabilities,
   CopyRange,

@@ -1,6 +1,6 @@
 import type { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import type { DeviceDescription } from '../describe/description.js';
+import type { DeviceDescription } from '../describe/index.js';
 
 /**
  * What a driver implements. Drivers stay tiny: the checked wrapper (`device.ts`) stands between them and

@@ -2,22 +2,20 @@ import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE } from '../contract/argument-texts.js';
-import type { DeviceDescription } from '../describe/description.js';
-import { checkDescription } from '../describe/description-check.js';
-import { Device } from '../contract/device.js';
-import { FileDriver } from '../drivers/file/file.js';
-import { type OpenOptions, openDevice } from '../open/open.js';
-import { parseDescription } from '../describe/parse-description.js';
-import { Allocator } from '../drivers/qcow2/write/allocator.js';
-import { GrowingFile, readerOf } from '../drivers/qcow2/io/growing-file.js';
-import { HostFile } from '../drivers/qcow2/io/host-file.js';
-import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/image-bitmaps.js';
-import { checkWritable } from '../drivers/qcow2/write/image-writer.js';
-import { LiveHeader } from '../drivers/qcow2/io/live-header.js';
-import { refuseCut } from '../drivers/qcow2/repair/missing.js';
-import { readHeader } from '../drivers/qcow2/io/read-header.js';
-import { repairRefcounts } from '../drivers/qcow2/repair/repair.js';
+import { A_SOURCE, Device } from '../contract/index.js';
+import { checkDescription, type DeviceDescription, parseDescription } from '../describe/index.js';
+import { FileDriver } from '../drivers/file/index.js';
+import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
+import {
+  GrowingFile,
+  HostFile,
+  LiveHeader,
+  readerOf,
+  readHeader,
+} from '../drivers/qcow2/io/index.js';
+import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
+import { Allocator, checkWritable } from '../drivers/qcow2/write/index.js';
+import { type OpenOptions, openDevice } from '../open/index.js';
 
 /** How the bitmaps of an image are opened; see {@link OpenOptions} for what has no words of its own. */
 export interface BitmapImageOptions

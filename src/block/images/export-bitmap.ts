@@ -3,10 +3,10 @@ import { Bitmap } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError, Replacement, syncFolder } from '../../files/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_PATH } from '../contract/argument-texts.js';
-import { guardImage } from '../drivers/file/image-locks.js';
+import { A_PATH } from '../contract/index.js';
+import { guardImage } from '../drivers/file/index.js';
+import { createQcow2 } from '../drivers/qcow2/create/index.js';
 import { openBitmaps } from './bitmap-image.js';
-import { createQcow2 } from '../drivers/qcow2/create/create.js';
 
 /** Which bitmap is written into an image of its own. */
 export interface ExportBitmapOptions {

@@ -1,6 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
-import type { DeviceDescription } from '../describe/description.js';
-import type { Device } from '../contract/device.js';
+import type { Device } from '../contract/index.js';
+import type { DeviceDescription } from '../describe/index.js';
 import { type OpenOptions, openDevice } from './open.js';
 
 /** A device that the caller has open, for a worker to open too. */

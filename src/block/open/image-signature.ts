@@ -1,5 +1,5 @@
 /** What tells a raw disk that may be an image of some format: its first bytes, which are never trusted. */
-import type { Driver } from '../contract/driver.js';
+import type { Driver } from '../contract/index.js';
 
 interface Readable extends Pick<Driver, 'name' | 'size'> {
   read(offset: number, target: Uint8Array): Promise<void>;

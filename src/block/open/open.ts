@@ -1,19 +1,20 @@
 import { abortedError } from '../../errors/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE } from '../contract/argument-texts.js';
-import type { DeviceDescription, NbdDescription, Qcow2Description } from '../describe/description.js';
-import { checkDescription } from '../describe/description-check.js';
-import { Device } from '../contract/device.js';
-import type { Driver } from '../contract/driver.js';
-import { FileDriver } from '../drivers/file/file.js';
+import { A_SOURCE, Device, type Driver } from '../contract/index.js';
+import {
+  checkDescription,
+  type DeviceDescription,
+  type ImageFormat,
+  type NbdDescription,
+  parseDescription,
+  type Qcow2Description,
+} from '../describe/index.js';
+import { FileDriver } from '../drivers/file/index.js';
+import { MemoryDriver } from '../drivers/memory/index.js';
+import { NullDriver } from '../drivers/null/index.js';
+import { type BackingName, GrowingFile } from '../drivers/qcow2/io/index.js';
+import type { ChainOpening, Qcow2Driver } from '../drivers/qcow2/open/index.js';
 import { warnOfSignature } from './image-signature.js';
-import { MemoryDriver } from '../drivers/memory/memory.js';
-import { NullDriver } from '../drivers/null/null.js';
-import { type ImageFormat, parseDescription } from '../describe/parse-description.js';
-import type { BackingName } from '../drivers/qcow2/io/backing-name.js';
-import type { ChainOpening } from '../drivers/qcow2/open/chain.js';
-import { GrowingFile } from '../drivers/qcow2/io/growing-file.js';
-import type { Qcow2Driver } from '../drivers/qcow2/open/qcow2.js';
 
 /** How a device is opened, beside what its description says. */
 export interface OpenOptions {

@@ -1,5 +1,5 @@
 import { type DeviceDescription, type ImageFormat, parseDescription } from '../../block/index.js';
-import type { Shell } from '../shell/shell.js';
+import type { Shell } from '../shell/index.js';
 
 /** Warns of a file whose name says another format than it has: that is how it will be opened. */
 export function warnOfName(path: string, format: ImageFormat, shell: Shell): void {

@@ -8,10 +8,16 @@ import {
   openDevice,
   parseDescription,
 } from '../../block/index.js';
+import {
+  collect,
+  Exit,
+  FORMAT_FLAG,
+  FORMAT_TEXT,
+  SHARE_FLAG,
+  SHARE_TEXT,
+  type Shell,
+} from '../shell/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
-import { Exit } from '../shell/exit.js';
-import { collect, FORMAT_FLAG, FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from '../shell/flags.js';
-import type { Shell } from '../shell/shell.js';
 
 export interface SourceFlags {
   format?: ImageFormat;

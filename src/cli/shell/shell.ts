@@ -3,7 +3,7 @@ import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
 import { InheritedFile } from '../../block/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
-import { describeRefusal } from '../../util/refusal.js';
+import { describeRefusal } from '../../util/index.js';
 import { Exit } from './exit.js';
 import { escapeControls, oneLine } from './printable.js';
 import { TerminalLine } from './terminal-line.js';

@@ -1,4 +1,4 @@
-import type { Shell } from '../shell/shell.js';
+import type { Shell } from '../shell/index.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 
 /** A moment of work that takes long. */

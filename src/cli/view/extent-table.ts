@@ -1,6 +1,5 @@
-import type { ContextKinds } from '../device/context-kinds.js';
-import type { StatusRange } from '../device/extent-walk.js';
-import { formatBytes } from '../text/units.js';
+import type { ContextKinds, StatusRange } from '../device/index.js';
+import { formatBytes } from '../text/index.js';
 
 /** Wide enough for every offset that a number holds exactly. */
 const OFFSET_COLUMNS = 16;

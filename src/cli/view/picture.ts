@@ -1,8 +1,7 @@
 import type picocolors from 'picocolors';
-import type { Cells } from '../text/cells.js';
-import type { ContextKinds } from '../device/context-kinds.js';
-import { printable } from '../shell/printable.js';
-import { formatBytes, formatShare } from '../text/units.js';
+import type { ContextKinds } from '../device/index.js';
+import { printable } from '../shell/index.js';
+import { type Cells, formatBytes, formatShare } from '../text/index.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
 

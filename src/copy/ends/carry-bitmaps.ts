@@ -8,7 +8,7 @@ import {
   type Qcow2Description,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import type { CopyOptions } from '../options/options.js';
+import type { CopyOptions } from '../options/index.js';
 
 /** Where an image is, and which file it is. */
 export interface MadeImage {

@@ -7,9 +7,8 @@ import {
   statIfThere,
 } from '../../files/index.js';
 import { checkGiven } from '../../util/index.js';
+import { A_DEVICE, type DeviceSource } from '../options/index.js';
 import { filesOf } from './files-of.js';
-import type { DeviceSource } from '../options/options.js';
-import { A_DEVICE } from '../options/options.js';
 import { dataFilesOf, describeDevice } from './participants.js';
 
 /** What was done about the unfinished files of a target. */

@@ -1,8 +1,7 @@
 import type { Device, FileDescription } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { statIfThere } from '../../files/index.js';
-import type { CopyOptions } from '../options/options.js';
-import { isPartial } from '../options/scope.js';
+import { type CopyOptions, isPartial } from '../options/index.js';
 
 /** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
 export function refuseNothing(

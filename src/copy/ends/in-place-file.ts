@@ -7,8 +7,7 @@ import {
   resizeRawFile,
 } from '../../block/index.js';
 import { statIfThere } from '../../files/index.js';
-import type { CopyOptions } from '../options/options.js';
-import { isPartial } from '../options/scope.js';
+import { type CopyOptions, isPartial } from '../options/index.js';
 
 /** The file of a target that is to be fitted; undefined where the target keeps its size. */
 export function fileToFit(

@@ -9,7 +9,7 @@ import {
   type Qcow2Options,
 } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
-import { closeAfter } from '../../util/close-after.js';
+import { closeAfter } from '../../util/index.js';
 
 /** What an increment writes as data, and what as zeroes; of one granularity. */
 export interface Increment {

@@ -11,11 +11,10 @@ import {
   type RawPreallocation,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import { type CopyOptions, isPartial } from '../options/index.js';
 import { type CarriedBitmaps, dropBitmaps, type MadeImage } from './carry-bitmaps.js';
 import { type Increment, layOutIncrement } from './increment-layout.js';
-import type { CopyOptions } from '../options/options.js';
 import type { HowMade, PartialFile } from './partial-file.js';
-import { isPartial } from '../options/scope.js';
 
 /** Where a file is, and which it is, should that be known. */
 type Made = Pick<FileDescription, 'inode'> & { readonly path: string };

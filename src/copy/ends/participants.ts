@@ -9,8 +9,8 @@ import {
   parseDescription,
 } from '../../block/index.js';
 import { samePlaceAmong } from '../../files/index.js';
+import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { filesOf } from './files-of.js';
-import type { CopyOptions, DeviceSource } from '../options/options.js';
 
 /** The files of a device that need not be open, with all that its images name. */
 export function filesIn(device: DeviceSource, format?: ImageFormat): string[] {

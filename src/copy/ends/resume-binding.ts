@@ -7,12 +7,12 @@
  */
 import fs from 'node:fs';
 import { resolve } from 'node:path';
-import { checksumOf } from '../../bitmap/files/file-writer.js';
+import { checksumOf } from '../../bitmap/files/index.js';
 import { type Device, type DeviceDescription, lastingNameOf } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError } from '../../files/index.js';
+import type { CheckedScope } from '../options/index.js';
 import { type Leaf, leavesOf } from './layers.js';
-import type { CheckedScope } from '../options/scope.js';
 
 export type Binding = Readonly<Record<string, string>>;
 

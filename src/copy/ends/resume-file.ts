@@ -10,10 +10,9 @@
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { writeBitmaps } from '../../bitmap/files/file-writer.js';
+import { writeBitmaps } from '../../bitmap/files/index.js';
 import { type Bitmap, BitmapFile } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { describeRefusal } from '../../util/refusal.js';
 import {
   type FileOperations,
   fileOperations,
@@ -25,6 +24,7 @@ import {
   sweep,
   syncFolder,
 } from '../../files/index.js';
+import { describeRefusal } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { MadeFile } from './partial-file.js';
 

@@ -16,7 +16,7 @@ import {
   openDevice,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { closeAfter } from '../../util/close-after.js';
+import { closeAfter } from '../../util/index.js';
 import { type LayerLeaf, type Leaf, leavesOf } from './layers.js';
 
 /**

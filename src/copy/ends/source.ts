@@ -6,9 +6,8 @@ import {
   parseDescription,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import type { CopyOptions, DeviceSource } from '../options/options.js';
-import type { CheckedScope } from '../options/scope.js';
-import { openForPlan } from '../plan/plan-walk.js';
+import type { CheckedScope, CopyOptions, DeviceSource } from '../options/index.js';
+import { openForPlan } from '../plan/index.js';
 
 export interface Source {
   device: Device;

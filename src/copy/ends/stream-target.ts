@@ -9,10 +9,10 @@ import {
   resizeRawFile,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { unfinishedWarning } from './clean.js';
 import { filesOf } from './files-of.js';
 import { madeAt } from './new-file.js';
-import type { CopyOptions, DeviceSource } from '../options/options.js';
 import { PartialFile, statIfThere } from './partial-file.js';
 import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';

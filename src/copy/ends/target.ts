@@ -11,17 +11,15 @@ import {
 } from '../../block/index.js';
 import { LacunaError, throwIfAborted } from '../../errors/index.js';
 import { followed, samePlaceAmong, statIfThere } from '../../files/index.js';
+import { type CopyOptions, isPartial, reconnectSeconds, rulesOf } from '../options/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
-import { reconnectSeconds, rulesOf } from '../options/error-policy.js';
 import { filesOf } from './files-of.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
-import type { CopyOptions } from '../options/options.js';
 import { type MadeFile, PartialFile, syncName } from './partial-file.js';
-import { isPartial } from '../options/scope.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';

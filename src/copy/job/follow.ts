@@ -1,5 +1,5 @@
+import type { CopyProgress, CopyReport } from '../options/index.js';
 import type { CopyJob } from './job.js';
-import type { CopyProgress, CopyReport } from '../options/options.js';
 
 /** Tells how far a copy is until it ends, and returns its report. Where the listener throws, the copy is ended first. */
 export async function follow(

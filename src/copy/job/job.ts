@@ -1,13 +1,18 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkKnown } from '../../util/index.js';
-import { CopyRun } from '../run/copy-run.js';
-import { checkPolicies } from '../options/error-policy.js';
-import type { CopyOptions, CopyProgress, CopyReport } from '../options/options.js';
-import { checkCopyOptions } from '../options/options.js';
-import { checkScope, checkTargetIsZero, isPartial } from '../options/scope.js';
-import { checkRate } from '../control/rate-limit.js';
-import { checkTransfer } from '../run/transfer.js';
+import { checkRate } from '../control/index.js';
+import {
+  type CopyOptions,
+  type CopyProgress,
+  type CopyReport,
+  checkCopyOptions,
+  checkPolicies,
+  checkScope,
+  checkTargetIsZero,
+  isPartial,
+} from '../options/index.js';
+import { CopyRun, checkTransfer } from '../run/index.js';
 
 /** What `CopyJob.on` tells of, and with what. */
 export interface CopyEvents {

@@ -1,7 +1,6 @@
 import type { Range } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
-import { Control } from '../control/control.js';
-import { checkRate } from '../control/rate-limit.js';
+import { Control, checkRate } from '../control/index.js';
 
 /** Of a limited stream no shorter piece is made. */
 const SHORTEST_PIECE = 4096;

@@ -5,11 +5,10 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
-import { Turns } from '../../util/index.js';
+import { settleAll, Turns } from '../../util/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
-import type { Control, Counters } from '../control/control.js';
+import type { Control, Counters } from '../control/index.js';
 import type { FirstDifference } from './first-difference.js';
-import { settleAll } from '../../util/settle-all.js';
 
 /** One of the two devices. Outside of `data`, and behind its end, it reads as zero. */
 export interface ComparedSide {

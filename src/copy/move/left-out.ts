@@ -1,6 +1,6 @@
 /** The ranges that a copy left out because they failed and the caller had allowed it. */
 import type { LacunaError } from '../../errors/index.js';
-import type { LeftOutRange, Side } from '../options/options.js';
+import type { LeftOutRange, Side } from '../options/index.js';
 
 /** More ranges than this are only counted: a disk may be bad all over. */
 const MOST_RANGES = 1000;

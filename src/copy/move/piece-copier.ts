@@ -3,8 +3,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
-import { withSide } from '../options/error-policy.js';
-import type { DetectZeroes, Side } from '../options/options.js';
+import { type DetectZeroes, type Side, withSide } from '../options/index.js';
 import { Repeater, type RepeaterOptions, type Settled } from './repeater.js';
 import type { Turn } from './write-order.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';

@@ -3,7 +3,7 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import { alignUp } from '../../util/index.js';
-import type { Control, Counters } from '../control/control.js';
+import type { Control, Counters } from '../control/index.js';
 import {
   backoffOf,
   type ErrorRules,
@@ -11,10 +11,10 @@ import {
   mayRepeat,
   maySplit,
   onSide,
+  type Side,
   SideError,
-} from '../options/error-policy.js';
+} from '../options/index.js';
 import type { LeftOut } from './left-out.js';
-import type { Side } from '../options/options.js';
 
 /** Nothing smaller is left out: what memory and most disks read and write at once. */
 const SMALLEST = 4096;

@@ -3,11 +3,10 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
-import { alignDown, alignUp, Turns } from '../../util/index.js';
-import { onSide } from '../options/error-policy.js';
+import { alignDown, alignUp, settleAll, Turns } from '../../util/index.js';
+import { onSide } from '../options/index.js';
+import { walkStatus } from '../plan/index.js';
 import { Repeater, type RepeaterOptions } from './repeater.js';
-import { settleAll } from '../../util/settle-all.js';
-import { walkStatus } from '../plan/status-walk.js';
 
 /** Zero requests in flight: there are many short ones where a disk holds much in little pieces. */
 const REQUESTS = 64;

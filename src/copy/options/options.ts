@@ -1,12 +1,12 @@
-import type {
-  Device,
-  DeviceDescription,
-  ImageFormat,
-  Preallocation,
-  Qcow2Options,
-  Range,
+import {
+  checkBacking,
+  type Device,
+  type DeviceDescription,
+  type ImageFormat,
+  type Preallocation,
+  type Qcow2Options,
+  type Range,
 } from '../../block/index.js';
-import { checkBacking } from '../../block/index.js';
 import { optionCheck } from '../../util/index.js';
 import type { PlanScope, PlanTotals } from './scope.js';
 

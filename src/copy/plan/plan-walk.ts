@@ -3,11 +3,10 @@ import type { Bitmap } from '../../bitmap/index.js';
 import { type Device, type OpenOptions, openDevice } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, readsAsZero, Status } from '../../extent/index.js';
+import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
-import { closeAfter } from '../../util/close-after.js';
+import type { CheckedScope, DeviceSource } from '../options/index.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
-import type { DeviceSource } from '../options/options.js';
-import type { CheckedScope } from '../options/scope.js';
 import { type Range, walkStatus } from './status-walk.js';
 
 /** Opens a source so that it can be planned by a scope. */

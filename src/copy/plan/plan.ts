@@ -1,18 +1,17 @@
 import { Bitmap } from '../../bitmap/index.js';
 import { Device, type ImageFormat } from '../../block/index.js';
-import { alignDown, alignUp, optionCheck } from '../../util/index.js';
+import { alignDown, alignUp, closeAfter, optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';
-import { closeAfter } from '../../util/close-after.js';
-import { planGranularity } from './granularity.js';
-import type { DeviceSource } from '../options/options.js';
-import { DEVICE } from '../options/options.js';
 import {
   type CheckedScope,
   checkScope,
+  DEVICE,
+  type DeviceSource,
   type PlanMode,
   type PlanScope,
   type PlanTotals,
-} from '../options/scope.js';
+} from '../options/index.js';
+import { planGranularity } from './granularity.js';
 import { openForPlan, type PlanWalk, walkPlan } from './plan-walk.js';
 
 /** What must be done to make a target equal to a source. No granule is in both bitmaps. */

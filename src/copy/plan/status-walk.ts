@@ -8,9 +8,14 @@
 
 import type { Device } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
-import { DIRTY, type ExtentList, isDirtyContext, Status, visitTogether } from '../../extent/index.js';
-import { Turns } from '../../util/index.js';
-import { settleAll } from '../../util/settle-all.js';
+import {
+  DIRTY,
+  type ExtentList,
+  isDirtyContext,
+  Status,
+  visitTogether,
+} from '../../extent/index.js';
+import { settleAll, Turns } from '../../util/index.js';
 
 /** Status queries in flight. */
 const QUERIES = 16;

@@ -2,14 +2,20 @@
 import { type Device, type DeviceDescription, openDevice } from '../../block/index.js';
 import { purposeOf, removeLeftover } from '../../files/index.js';
 import type { Arena } from '../../wasm/index.js';
+import {
+  type Binding,
+  type CopyMoment,
+  checkBinding,
+  PartialFile,
+  planBinding,
+  ResumeFile,
+  reconnects,
+  refuseShared,
+  sourceBinding,
+  type Target,
+} from '../ends/index.js';
+import type { CheckedScope } from '../options/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
-import { PartialFile } from '../ends/partial-file.js';
-import { refuseShared } from '../ends/participants.js';
-import type { CheckedScope } from '../options/scope.js';
-import { type Binding, checkBinding, planBinding, sourceBinding } from '../ends/resume-binding.js';
-import { type CopyMoment, ResumeFile } from '../ends/resume-file.js';
-import { reconnects } from '../ends/source.js';
-import type { Target } from '../ends/target.js';
 
 export interface ResumptionOptions {
   source: Device;

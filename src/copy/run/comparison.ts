@@ -3,12 +3,14 @@ import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { again, isShareable } from '../../block/index.js';
 import type { Arena } from '../../wasm/index.js';
-import type { ComparedSide, ComparePace } from '../move/comparer.js';
-import { compareShare } from '../move/comparer.js';
-import { Control } from '../control/control.js';
-import { withoutSide } from '../options/error-policy.js';
-import { FirstDifference } from '../move/first-difference.js';
-import type { TransferOptions } from '../options/options.js';
+import { Control } from '../control/index.js';
+import {
+  type ComparedSide,
+  type ComparePace,
+  compareShare,
+  FirstDifference,
+} from '../move/index.js';
+import { type TransferOptions, withoutSide } from '../options/index.js';
 import { MOST_IN_FLIGHT, powerBelow } from './transfer.js';
 
 const KiB = 1024;

@@ -2,24 +2,38 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import { isAborted, LacunaError, throwIfAborted } from '../../errors/index.js';
+import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
-import { giveArenaBack, takeArena } from '../threads/arenas.js';
-import { closeAfter } from '../../util/close-after.js';
-import { Control } from '../control/control.js';
-import { type BlockDigests, DIGEST_BLOCK, DigestTree } from '../move/digest-tree.js';
-import { reconnectSeconds, rulesOf } from '../options/error-policy.js';
-import { planGranularity } from '../plan/granularity.js';
-import type { CopyOptions, CopyPhase, CopyProgress, CopyReport, JobState } from '../options/options.js';
-import { isWholeAfter } from '../ends/partial-file.js';
-import { filesIn, filesOfNewImage } from '../ends/participants.js';
-import { type Plan, planDevice } from '../plan/plan.js';
-import { type CheckedScope, checkScope, type PlanTotals } from '../options/scope.js';
+import { Control } from '../control/index.js';
+import {
+  describeTarget,
+  filesIn,
+  filesOfNewImage,
+  isWholeAfter,
+  openSource,
+  prepareTarget,
+  type Source,
+  type Target,
+} from '../ends/index.js';
+import { type BlockDigests, DIGEST_BLOCK, DigestTree } from '../move/index.js';
+import {
+  type CheckedScope,
+  type CopyOptions,
+  type CopyPhase,
+  type CopyProgress,
+  type CopyReport,
+  checkScope,
+  type JobState,
+  type PlanTotals,
+  reconnectSeconds,
+  rulesOf,
+} from '../options/index.js';
+import { type Plan, planDevice, planGranularity } from '../plan/index.js';
+import { Resumption } from '../resume/index.js';
+import { giveArenaBack, takeArena } from '../threads/index.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
-import { Resumption } from '../resume/resumption.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
-import { openSource, type Source } from '../ends/source.js';
 import { stoppedError } from './stopped.js';
-import { describeTarget, prepareTarget, type Target } from '../ends/target.js';
 import { THREADS } from './transfer.js';
 import { Verification } from './verification.js';
 

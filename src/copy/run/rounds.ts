@@ -10,29 +10,32 @@ import type { Bitmap } from '../../bitmap/index.js';
 import { again } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
 import type { Arena } from '../../wasm/index.js';
-import type { Remains } from '../resume/checkpoints.js';
-import { chooseThreads } from '../threads/choose-threads.js';
-import type { Control } from '../control/control.js';
-import type { CrewOutcome } from '../threads/crew.js';
-import { type BlockDigests, digestBlocks } from '../move/digest-tree.js';
+import type { Control } from '../control/index.js';
+import { reconnects, type Source, type Target } from '../ends/index.js';
+import {
+  type BlockDigests,
+  digestBlocks,
+  dropKnownZero,
+  LeftOut,
+  move,
+  writeZeroes,
+} from '../move/index.js';
 import {
   backoffOf,
+  type CopyOptions,
+  type CopyPhase,
   type ErrorRules,
   isLost,
   onSide,
+  type Side,
   SideError,
   withoutSide,
-} from '../options/error-policy.js';
-import { LeftOut } from '../move/left-out.js';
-import { move } from '../move/mover.js';
-import type { CopyOptions, CopyPhase, Side } from '../options/options.js';
-import type { Plan } from '../plan/plan.js';
-import type { Resumption } from '../resume/resumption.js';
-import { reconnects, type Source } from '../ends/source.js';
+} from '../options/index.js';
+import type { Plan } from '../plan/index.js';
+import type { Remains, Resumption } from '../resume/index.js';
+import { type CrewOutcome, chooseThreads } from '../threads/index.js';
 import { stoppedError } from './stopped.js';
-import type { Target } from '../ends/target.js';
 import { chooseTransfer } from './transfer.js';
-import { dropKnownZero, writeZeroes } from '../move/zero-target.js';
 
 /** A plan, or what an earlier run has left of one. */
 export type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'> & Partial<Pick<Plan, 'totals'>>;

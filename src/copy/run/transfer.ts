@@ -1,10 +1,13 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import type { Device } from '../../block/index.js';
-import { DIGEST_BLOCK } from '../move/digest-tree.js';
-import { rulesOf } from '../options/error-policy.js';
-import type { Transfer } from '../move/mover.js';
-import type { CopyOptions, DetectZeroes, TransferOptions } from '../options/options.js';
-import { reconnects } from '../ends/source.js';
+import { reconnects } from '../ends/index.js';
+import { DIGEST_BLOCK, type Transfer } from '../move/index.js';
+import {
+  type CopyOptions,
+  type DetectZeroes,
+  rulesOf,
+  type TransferOptions,
+} from '../options/index.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;

@@ -3,10 +3,9 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { Device } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { Arena } from '../../wasm/index.js';
+import type { CheckedScope, TransferOptions } from '../options/index.js';
+import { plan } from '../plan/index.js';
 import { Comparison } from './comparison.js';
-import type { TransferOptions } from '../options/options.js';
-import { plan } from '../plan/plan.js';
-import type { CheckedScope } from '../options/scope.js';
 
 export interface VerificationOptions extends TransferOptions {
   source: Device;

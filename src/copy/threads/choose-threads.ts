@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { type Device, type DeviceDescription, isShareable } from '../../block/index.js';
-import type { CopyOptions, TransferOptions } from '../options/options.js';
+import type { CopyOptions, TransferOptions } from '../options/index.js';
 
 const GiB = 2 ** 30;
 

@@ -5,12 +5,16 @@ import { Piscina } from 'piscina';
 import type { DeviceAgain } from '../../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
-import type { Control } from '../control/control.js';
-import { addBatch, type DigestBatch } from '../move/digest-sender.js';
-import type { BlockDigests } from '../move/digest-tree.js';
-import { withoutSide, withSide } from '../options/error-policy.js';
-import type { LeftOut } from '../move/left-out.js';
-import type { MoveOutcome, Transfer } from '../move/mover.js';
+import type { Control } from '../control/index.js';
+import {
+  addBatch,
+  type BlockDigests,
+  type DigestBatch,
+  type LeftOut,
+  type MoveOutcome,
+  type Transfer,
+} from '../move/index.js';
+import { withoutSide, withSide } from '../options/index.js';
 import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** After a failure the other workers may finish what they have in flight, and flush it, for so long. */

@@ -4,14 +4,25 @@ import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
 import { type Device, type DeviceAgain, openAgain } from '../../block/index.js';
 import { toWire, type WireError } from '../../errors/index.js';
 import { Arena, type SharedArena } from '../../wasm/index.js';
-import { type ComparePace, type ComparerOptions, compareShare } from '../move/comparer.js';
-import { Control } from '../control/control.js';
-import { DigestSender } from '../move/digest-sender.js';
-import { SideError, withoutSide, withSide } from '../options/error-policy.js';
-import { FirstDifference } from '../move/first-difference.js';
-import { LeftOut } from '../move/left-out.js';
-import { type MoveOutcome, move, type Transfer } from '../move/mover.js';
-import type { LeftOutRange, Side } from '../options/options.js';
+import { Control } from '../control/index.js';
+import {
+  type ComparePace,
+  type ComparerOptions,
+  compareShare,
+  DigestSender,
+  FirstDifference,
+  LeftOut,
+  type MoveOutcome,
+  move,
+  type Transfer,
+} from '../move/index.js';
+import {
+  type LeftOutRange,
+  type Side,
+  SideError,
+  withoutSide,
+  withSide,
+} from '../options/index.js';
 
 /** What a worker does with its share of the plan: compare, where this is said, else move. */
 export interface CompareTask {

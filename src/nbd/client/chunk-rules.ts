@@ -1,11 +1,15 @@
-import { CHUNK_ERROR, Chunk, Command, MAX_EXTENTS, MAX_STRING_BYTES } from '../wire/constants.js';
 import {
+  CHUNK_ERROR,
+  Chunk,
+  Command,
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
   extendedExtentCount,
+  MAX_EXTENTS,
+  MAX_STRING_BYTES,
   STATUS_HEAD_BYTES,
-} from '../wire/status.js';
+} from '../wire/index.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 

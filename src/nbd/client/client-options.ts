@@ -1,8 +1,6 @@
 import type { ExtentList } from '../../extent/index.js';
 import { optionCheck } from '../../util/index.js';
-import type { NbdTls } from '../address/tls.js';
-import type { NbdServerAddress } from '../address/uri.js';
-import { AN_ADDRESS } from '../address/uri.js';
+import { AN_ADDRESS, type NbdServerAddress, type NbdTls } from '../address/index.js';
 
 /** Whom to connect to, and the limits of waiting. */
 export interface NbdConnectOptions {

@@ -1,10 +1,13 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, type ExtentList } from '../../extent/index.js';
 import { afterWaiting } from '../../util/index.js';
-import { checkTlsKeys } from '../address/tls.js';
-import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../address/uri.js';
-import { Command, CommandFlag } from '../wire/constants.js';
-import { encodeText } from '../wire/text.js';
+import {
+  checkAddressKeys,
+  checkTlsKeys,
+  formatNbdUri,
+  type NbdServerAddress,
+} from '../address/index.js';
+import { Command, CommandFlag, encodeText } from '../wire/index.js';
 import type {
   NbdConnectOptions,
   NbdQueryOptions,

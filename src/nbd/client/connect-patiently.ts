@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { abortedError } from '../../errors/index.js';
 import { checkGiven } from '../../util/index.js';
-import { AN_ADDRESS } from '../address/uri.js';
+import { AN_ADDRESS } from '../address/index.js';
 import { NbdClient } from './client.js';
 import type { NbdConnectOptions } from './client-options.js';
 import { backoff, mayConnectLater } from './reconnect-rules.js';

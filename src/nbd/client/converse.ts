@@ -1,9 +1,12 @@
 import { abortedError, isAborted, LacunaError } from '../../errors/index.js';
 import { afterWaiting, LONGEST_TIMER_MS, onAbort } from '../../util/index.js';
-import { checkServerAddress } from '../address/server-address.js';
-import { type Conversation, Dialogue } from '../stream/dialogue.js';
-import type { NbdTls } from '../address/tls.js';
-import { formatNbdUri, type NbdServerAddress } from '../address/uri.js';
+import {
+  checkServerAddress,
+  formatNbdUri,
+  type NbdServerAddress,
+  type NbdTls,
+} from '../address/index.js';
+import { type Conversation, Dialogue } from '../stream/index.js';
 import { locate } from './failures.js';
 import { prepareTls, type Securer } from './secure-socket.js';
 import { checkTimeLimit } from './time-limits.js';

@@ -1,15 +1,18 @@
 import { LacunaError } from '../../errors/index.js';
 import { SIZE_LIMIT } from '../../util/index.js';
-import type { Conversation } from '../stream/dialogue.js';
-import { DEFAULT_MAX_PAYLOAD, ExportFlag, Info, OptionReply } from '../wire/constants.js';
+import type { Conversation } from '../stream/index.js';
 import {
   type BlockSizes,
+  DEFAULT_MAX_PAYLOAD,
   decodeBlockSizes,
   decodeExportInfo,
+  decodeText,
+  ExportFlag,
   type ExportInfo,
+  Info,
+  OptionReply,
   viewOf,
-} from '../wire/options.js';
-import { decodeText } from '../wire/text.js';
+} from '../wire/index.js';
 import { violation } from './failures.js';
 import { type OptionAnswer, optionReply } from './option-replies.js';
 

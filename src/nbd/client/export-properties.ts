@@ -1,4 +1,4 @@
-import { DEFAULT_MAX_PAYLOAD, ExportFlag, MAX_LENGTH } from '../wire/constants.js';
+import { DEFAULT_MAX_PAYLOAD, ExportFlag, MAX_LENGTH } from '../wire/index.js';
 import type { Agreement } from './handshake.js';
 
 /** The longest payload that any server in use takes, and what libnbd sends at most. */

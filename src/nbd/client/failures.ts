@@ -1,8 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import { Command } from '../wire/constants.js';
-import { errnoName } from '../wire/errno.js';
-import type { RequestHeader } from '../wire/requests.js';
-import { decodeText, printable } from '../wire/text.js';
+import { Command, decodeText, errnoName, printable, type RequestHeader } from '../wire/index.js';
 
 /** The peer said something that the protocol forbids; the stream cannot be trusted any further. */
 export function violation(what: string): LacunaError {

@@ -1,6 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import { encodeStatusPayload } from '../wire/status.js';
+import { encodeStatusPayload } from '../wire/index.js';
 import { locate } from './failures.js';
 import type { GrantedContext } from './meta-contexts.js';
 import type { RequestResult } from './pending-request.js';

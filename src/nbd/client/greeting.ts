@@ -1,7 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
-import { type Conversation, say, take } from '../stream/dialogue.js';
-import { HandshakeFlag, NBD_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC } from '../wire/constants.js';
-import { viewOf } from '../wire/options.js';
+import { type Conversation, say, take } from '../stream/index.js';
+import { HandshakeFlag, NBD_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC, viewOf } from '../wire/index.js';
 import { violation } from './failures.js';
 
 /** How the server speaks. */

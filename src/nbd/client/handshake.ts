@@ -8,10 +8,18 @@
  */
 import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
-import { type Conversation, say, take } from '../stream/dialogue.js';
-import { Info, Option, OptionError, OptionReply } from '../wire/constants.js';
-import { decodeExportInfo, encodeInfoQuery, encodeOption, viewOf } from '../wire/options.js';
-import { encodeText } from '../wire/text.js';
+import { type Conversation, say, take } from '../stream/index.js';
+import {
+  decodeExportInfo,
+  encodeInfoQuery,
+  encodeOption,
+  encodeText,
+  Info,
+  Option,
+  OptionError,
+  OptionReply,
+  viewOf,
+} from '../wire/index.js';
 import { type Chosen, readInfos, settle } from './export-infos.js';
 import { violation } from './failures.js';
 import { type Greeting, greet } from './greeting.js';

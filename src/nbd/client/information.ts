@@ -1,7 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
-import { type Conversation, say } from '../stream/dialogue.js';
-import { Info, Option, OptionError } from '../wire/constants.js';
-import { encodeInfoQuery, encodeOption } from '../wire/options.js';
+import { type Conversation, say } from '../stream/index.js';
+import { encodeInfoQuery, encodeOption, Info, Option, OptionError } from '../wire/index.js';
 import { type Chosen, readInfos, type Words } from './export-infos.js';
 import { ExportProperties } from './export-properties.js';
 import { greet } from './greeting.js';

@@ -1,8 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
-import { type Conversation, say } from '../stream/dialogue.js';
-import { Option, OptionReply } from '../wire/constants.js';
-import { encodeOption, viewOf } from '../wire/options.js';
-import { decodeText } from '../wire/text.js';
+import { type Conversation, say } from '../stream/index.js';
+import { decodeText, encodeOption, Option, OptionReply, viewOf } from '../wire/index.js';
 import { violation } from './failures.js';
 import { greet } from './greeting.js';
 import { type OptionAnswer, optionReply, refusal } from './option-replies.js';

@@ -1,7 +1,11 @@
-import { type Conversation, say } from '../stream/dialogue.js';
-import { OptionReply } from '../wire/constants.js';
-import { encodeContextQuery, encodeOption, viewOf } from '../wire/options.js';
-import { decodeText } from '../wire/text.js';
+import { type Conversation, say } from '../stream/index.js';
+import {
+  decodeText,
+  encodeContextQuery,
+  encodeOption,
+  OptionReply,
+  viewOf,
+} from '../wire/index.js';
 import { MAX_REPLIES } from './export-infos.js';
 import { violation } from './failures.js';
 import { type OptionAnswer, optionReply } from './option-replies.js';

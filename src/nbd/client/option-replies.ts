@@ -1,13 +1,15 @@
 import { type ErrorCode, LacunaError } from '../../errors/index.js';
-import { type Conversation, take } from '../stream/dialogue.js';
+import { type Conversation, take } from '../stream/index.js';
 import {
+  decodeText,
   MAX_STRING_BYTES,
   OPTION_ERROR,
+  OPTION_REPLY_BYTES,
   OPTION_REPLY_MAGIC,
   OptionError,
-} from '../wire/constants.js';
-import { OPTION_REPLY_BYTES, viewOf } from '../wire/options.js';
-import { decodeText, printable } from '../wire/text.js';
+  printable,
+  viewOf,
+} from '../wire/index.js';
 import { violation } from './failures.js';
 
 /** One reply to an option. */

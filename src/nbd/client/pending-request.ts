@@ -1,8 +1,7 @@
 import { abortedError, type LacunaError } from '../../errors/index.js';
 import { ExtentList } from '../../extent/index.js';
 import { onAbort } from '../../util/index.js';
-import { Command } from '../wire/constants.js';
-import type { RequestHeader } from '../wire/requests.js';
+import { Command, type RequestHeader } from '../wire/index.js';
 import { Coverage } from './coverage.js';
 
 /** What one request asks of the server, and where its bytes come from or go to. */

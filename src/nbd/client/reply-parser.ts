@@ -14,23 +14,23 @@
  *
  * With extended headers every reply is a chunk, its header longer, its status wider; all else is the same.
  */
-import { Inbox } from '../stream/inbox.js';
+import { Inbox } from '../stream/index.js';
 import {
+  CHUNK_BYTES,
   CHUNK_DONE,
   CHUNK_MAGIC,
   Chunk,
   Command,
+  EXTENDED_CHUNK_BYTES,
   EXTENDED_CHUNK_MAGIC,
-  SIMPLE_REPLY_MAGIC,
-} from '../wire/constants.js';
-import { CHUNK_BYTES, EXTENDED_CHUNK_BYTES, SIMPLE_REPLY_BYTES } from '../wire/replies.js';
-import {
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
+  readU64,
+  SIMPLE_REPLY_BYTES,
+  SIMPLE_REPLY_MAGIC,
   STATUS_HEAD_BYTES,
-} from '../wire/status.js';
-import { readU64 } from '../wire/u64.js';
+} from '../wire/index.js';
 import { checkChunk, ERROR_FIELDS_BYTES } from './chunk-rules.js';
 import { remoteError, violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';

@@ -1,11 +1,11 @@
-import { Outbox, type Sender } from '../stream/outbox.js';
+import { Outbox, type Sender } from '../stream/index.js';
 import {
   EXTENDED_REQUEST_BYTES,
   REQUEST_BYTES,
   type RequestHeader,
   writeExtendedRequest,
   writeRequest,
-} from '../wire/requests.js';
+} from '../wire/index.js';
 
 /** Headers are gathered in blocks of this size: 256 requests or more. */
 const BLOCK_BYTES = 8 * 1024;

@@ -1,4 +1,4 @@
-import { Command } from '../wire/constants.js';
+import { Command } from '../wire/index.js';
 import { PendingRequest, type RequestOwner } from './pending-request.js';
 
 /**

@@ -8,14 +8,14 @@ import {
 } from 'node:tls';
 import type { LacunaError } from '../../errors/index.js';
 import {
+  type NbdServerAddress,
   type NbdTls,
   type NbdTlsPsk,
   pskKeys,
   pskOptions,
   tlsFailure,
   x509Options,
-} from '../address/tls.js';
-import type { NbdServerAddress } from '../address/uri.js';
+} from '../address/index.js';
 import { disconnected, violation } from './failures.js';
 
 /** Puts TLS over a socket on which the server has agreed to it. */

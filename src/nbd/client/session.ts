@@ -7,9 +7,8 @@
  */
 import { abortedError, LacunaError } from '../../errors/index.js';
 import { afterWaiting, Watchdog } from '../../util/index.js';
-import type { ByteSink } from '../stream/byte-sink.js';
-import type { Sender } from '../stream/outbox.js';
-import { Command, CommandFlag } from '../wire/constants.js';
+import type { ByteSink, Sender } from '../stream/index.js';
+import { Command, CommandFlag } from '../wire/index.js';
 import { describeRequest, disconnected, locate } from './failures.js';
 import type {
   PendingRequest,

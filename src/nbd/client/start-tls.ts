@@ -1,7 +1,6 @@
-import { type Conversation, say, secure } from '../stream/dialogue.js';
-import { tlsFailure } from '../address/tls.js';
-import { Option, OptionError, OptionReply } from '../wire/constants.js';
-import { encodeOption } from '../wire/options.js';
+import { tlsFailure } from '../address/index.js';
+import { type Conversation, say, secure } from '../stream/index.js';
+import { encodeOption, Option, OptionError, OptionReply } from '../wire/index.js';
 import { violation } from './failures.js';
 import type { Greeting } from './greeting.js';
 import { optionReply, refusal } from './option-replies.js';

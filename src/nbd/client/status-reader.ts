@@ -1,6 +1,5 @@
 import { Context, type ExtentList, Status } from '../../extent/index.js';
-import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../wire/status.js';
-import { readU64 } from '../wire/u64.js';
+import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES, readU64 } from '../wire/index.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 

@@ -1,7 +1,7 @@
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import type { LacunaError } from '../../errors/index.js';
-import type { ByteSink } from '../stream/byte-sink.js';
-import type { NbdServerAddress } from '../address/uri.js';
+import type { NbdServerAddress } from '../address/index.js';
+import type { ByteSink } from '../stream/index.js';
 import { disconnected } from './failures.js';
 import { explainTls, type Securer } from './secure-socket.js';
 

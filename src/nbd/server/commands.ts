@@ -1,8 +1,7 @@
 /** What the server does for each command. A rejection is answered by the session. */
 import { LacunaError } from '../../errors/index.js';
 import { type ExtentList, Status } from '../../extent/index.js';
-import { Command, CommandFlag } from '../wire/constants.js';
-import { decodeStatusPayload } from '../wire/status.js';
+import { Command, CommandFlag, decodeStatusPayload } from '../wire/index.js';
 import type { Holes } from './holes.js';
 import type { Replies } from './replies.js';
 import { SMALL_BYTES } from './replies.js';

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import { LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
-import { type Conversation, Dialogue } from '../stream/dialogue.js';
+import { type Conversation, Dialogue } from '../stream/index.js';
 import type { Entered, Offer, Outcome } from './agreement.js';
 import { ended } from './failures.js';
 import type { ClientEvents, NbdConnection } from './host.js';

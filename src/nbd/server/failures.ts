@@ -1,5 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import type { ErrnoName } from '../wire/errno.js';
+import type { ErrnoName } from '../wire/index.js';
 
 /** The client said something that cannot be answered; the stream cannot be trusted any further. */
 export function violation(what: string): LacunaError {

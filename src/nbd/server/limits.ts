@@ -1,5 +1,5 @@
 import { LONGEST_TIMER_MS, optionCheck } from '../../util/index.js';
-import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/constants.js';
+import { DEFAULT_MAX_PAYLOAD, MAX_EXTENTS } from '../wire/index.js';
 
 const MiB = 1024 * 1024;
 

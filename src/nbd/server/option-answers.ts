@@ -1,7 +1,12 @@
 /** What a server says about options and exports, as bytes. */
-import { Info, OptionError, OptionReply } from '../wire/constants.js';
-import { encodeOptionReply, viewOf } from '../wire/options.js';
-import { writeU64 } from '../wire/u64.js';
+import {
+  encodeOptionReply,
+  Info,
+  OptionError,
+  OptionReply,
+  viewOf,
+  writeU64,
+} from '../wire/index.js';
 import type { ServedContext, ServedExport } from './served-export.js';
 
 const encoder = new TextEncoder();

@@ -1,7 +1,5 @@
 /** Payloads of the options that a client sends, taken apart. What does not fit exactly is undefined. */
-import { MAX_STRING_BYTES } from '../wire/constants.js';
-import { viewOf } from '../wire/options.js';
-import { decodeText } from '../wire/text.js';
+import { decodeText, MAX_STRING_BYTES, viewOf } from '../wire/index.js';
 
 export interface InfoQuery {
   readonly exportName: string;

@@ -3,19 +3,21 @@
  * chunks wherever they were agreed on, even when it fails; other commands answer with one short message.
  */
 import type { ExtentList } from '../../extent/index.js';
-import type { Outbox } from '../stream/outbox.js';
-import { CHUNK_DONE, Chunk } from '../wire/constants.js';
-import { Errno, type ErrnoName } from '../wire/errno.js';
+import type { Outbox } from '../stream/index.js';
 import {
   CHUNK_BYTES,
+  CHUNK_DONE,
+  Chunk,
+  Errno,
+  type ErrnoName,
   EXTENDED_CHUNK_BYTES,
   echoOffset,
   SIMPLE_REPLY_BYTES,
   writeChunkHeader,
   writeExtendedChunkHeader,
   writeSimpleReply,
-} from '../wire/replies.js';
-import { writeU64 } from '../wire/u64.js';
+  writeU64,
+} from '../wire/index.js';
 import type { ServerRequest } from './request.js';
 import { encodeStatus } from './status-body.js';
 

@@ -10,15 +10,16 @@
  * and behind a large one only a header's bytes are asked for, since another such write is likely.
  */
 
-import { Inbox } from '../stream/inbox.js';
-import { Command, CommandFlag } from '../wire/constants.js';
+import { Inbox } from '../stream/index.js';
 import {
+  Command,
+  CommandFlag,
   EXTENDED_REQUEST_BYTES,
   parseExactOffset,
   parseExtendedRequest,
   parseRequest,
   REQUEST_BYTES,
-} from '../wire/requests.js';
+} from '../wire/index.js';
 import { violation } from './failures.js';
 import type { ServerRequest } from './request.js';
 

@@ -1,7 +1,11 @@
 /** Which requests an export takes. What it does not take is answered with an error; the connection lives on. */
-import { Command, CommandFlag, ExportFlag } from '../wire/constants.js';
-import type { ErrnoName } from '../wire/errno.js';
-import type { RequestHeader } from '../wire/requests.js';
+import {
+  Command,
+  CommandFlag,
+  type ErrnoName,
+  ExportFlag,
+  type RequestHeader,
+} from '../wire/index.js';
 
 export interface Refusal {
   readonly errno: ErrnoName;

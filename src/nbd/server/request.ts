@@ -1,4 +1,4 @@
-import type { ExactOffset, RequestHeader } from '../wire/requests.js';
+import type { ExactOffset, RequestHeader } from '../wire/index.js';
 import type { Refusal } from './request-rules.js';
 
 /** A request between its arrival and its answer. Objects are used again when the answer is sent. */

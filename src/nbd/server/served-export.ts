@@ -1,8 +1,6 @@
 import { Context } from '../../extent/index.js';
 import { alignDown, isPowerOfTwo } from '../../util/index.js';
-import { ExportFlag, MAX_STRING_BYTES } from '../wire/constants.js';
-import type { BlockSizes } from '../wire/options.js';
-import { encodeText } from '../wire/text.js';
+import { type BlockSizes, ExportFlag, encodeText, MAX_STRING_BYTES } from '../wire/index.js';
 import type { NbdExportBitmap, NbdExportDevice, NbdExportOptions } from './export.js';
 
 /** A metadata context of an export. Ids are the same on every connection, which nobody may rely on. */

@@ -2,11 +2,17 @@ import { existsSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
-import { describeRefusal } from '../../util/refusal.js';
-import { afterWaiting, optionCheck } from '../../util/index.js';
-import { checkListenAddress, type NbdListenAddress } from '../address/server-address.js';
-import { checkServerTls, checkTlsKeys, type NbdServerTls } from '../address/tls.js';
-import { checkAddressKeys, formatNbdUri, type NbdServerAddress } from '../address/uri.js';
+import { afterWaiting, describeRefusal, optionCheck } from '../../util/index.js';
+import {
+  checkAddressKeys,
+  checkListenAddress,
+  checkServerTls,
+  checkTlsKeys,
+  formatNbdUri,
+  type NbdListenAddress,
+  type NbdServerAddress,
+  type NbdServerTls,
+} from '../address/index.js';
 import { ended } from './failures.js';
 import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 import { checkCount, checkWait } from './limits.js';

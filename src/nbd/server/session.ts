@@ -8,9 +8,8 @@
  */
 import { LacunaError } from '../../errors/index.js';
 import { Watchdog } from '../../util/index.js';
-import type { ByteSink } from '../stream/byte-sink.js';
-import { Outbox, type Sender } from '../stream/outbox.js';
-import { Command, CommandFlag } from '../wire/constants.js';
+import { type ByteSink, Outbox, type Sender } from '../stream/index.js';
+import { Command, CommandFlag } from '../wire/index.js';
 import type { Entered } from './agreement.js';
 import { type BufferPool, bufferBytes } from './buffer-pool.js';
 import { execute, type Workplace, writePiece } from './commands.js';

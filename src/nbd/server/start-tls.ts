@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 import { createServer, type SecureContextOptions, type TLSSocket, type TlsOptions } from 'node:tls';
-import { type NbdServerTls, pskKeys, pskOptions, x509Options } from '../address/tls.js';
+import { type NbdServerTls, pskKeys, pskOptions, x509Options } from '../address/index.js';
 import { ended } from './failures.js';
 
 /** Whether clients may, or must, start TLS. */

@@ -1,12 +1,12 @@
 import type { ExtentList } from '../../extent/index.js';
-import { viewOf } from '../wire/options.js';
 import {
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
   STATUS_HEAD_BYTES,
-} from '../wire/status.js';
-import { writeU64 } from '../wire/u64.js';
+  viewOf,
+  writeU64,
+} from '../wire/index.js';
 
 /**
  * A block status chunk's body. No extent is longer than its request, so where lengths have 32 bits, they fit.

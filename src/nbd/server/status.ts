@@ -1,6 +1,6 @@
 /** Where the answers to block status requests come from: the device, and the export's bitmaps. */
 import { Context, DIRTY, ExtentList, Status } from '../../extent/index.js';
-import { Allocation } from '../wire/constants.js';
+import { Allocation } from '../wire/index.js';
 import type { NbdExportBitmap, NbdExportDevice } from './export.js';
 import type { ServedContext } from './served-export.js';
 

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
 import type { LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
-import type { ByteSink } from '../stream/byte-sink.js';
+import type { ByteSink } from '../stream/index.js';
 import { ended } from './failures.js';
 import { enlargeSendBuffer } from './send-buffer.js';
 import { takeHandle } from './socket-handle.js';

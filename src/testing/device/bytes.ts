@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { Random } from '../shared/random.js';
+import { Random } from '../shared/index.js';
 import { assertBytes, type DeviceTest, ODD, readAll } from './subject.js';
 
 const readsBack: DeviceTest = async (device, { seed = 1 }) => {

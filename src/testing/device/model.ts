@@ -1,5 +1,5 @@
 import type { Device } from '../../block/index.js';
-import { Random } from '../shared/random.js';
+import { Random } from '../shared/index.js';
 import { assertBytes, type DeviceTest, readAll } from './subject.js';
 
 const STEPS = 250;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Device } from '../../block/index.js';
 import { type ExtentList, Status } from '../../extent/index.js';
-import { Random } from '../shared/random.js';
+import { Random } from '../shared/index.js';
 import { assertCode, type DeviceTest, ODD, readAll } from './subject.js';
 
 async function scatter(device: Device, random: Random): Promise<void> {

@@ -1,8 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { kindsOf } from '#dist/cli/device/context-kinds.js';
-import { extentJson, tableHeading, tableLine } from '#dist/cli/view/extent-table.js';
 import { type StatusRange, walkExtents } from '#dist/cli/device/extent-walk.js';
+import { extentJson, tableHeading, tableLine } from '#dist/cli/view/extent-table.js';
 import { ExtentList } from '#dist/extent/index.js';
 
 /** A device that answers each query with one list from `answers`, whatever was asked. */

@@ -1,7 +1,7 @@
 import picocolors from 'picocolors';
 import { describe, expect, test } from 'vitest';
-import { Cells } from '#dist/cli/text/cells.js';
 import { kindsOf } from '#dist/cli/device/context-kinds.js';
+import { Cells } from '#dist/cli/text/cells.js';
 import { renderCells, renderPicture } from '#dist/cli/view/picture.js';
 
 const PLAIN = { unicode: true, colors: picocolors.createColors(false) };

@@ -16,9 +16,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '#dist/block/index.js';
-import { Checkpoints } from '#dist/copy/resume/checkpoints.js';
+import {
+  type CopyMoment,
+  ResumeFile,
+  type ResumeFileOperations,
+} from '#dist/copy/ends/resume-file.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
-import { type CopyMoment, ResumeFile, type ResumeFileOperations } from '#dist/copy/ends/resume-file.js';
+import { Checkpoints } from '#dist/copy/resume/checkpoints.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fileOperations } from '#dist/files/index.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';

@@ -2,8 +2,8 @@ import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
 import { isPowerOfTwo, SIZE_LIMIT } from '../../../util/index.js';
+import type { Limits } from '../../contract/index.js';
 import { geometryOf, isReadOnly, mountsOf } from './block-device.js';
-import type { Limits } from '../../contract/driver.js';
 
 /** What was found out about an opened file. */
 export interface FileKind {

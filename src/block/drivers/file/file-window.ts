@@ -1,5 +1,11 @@
 import { ExtentList } from '../../../extent/index.js';
-import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../../contract/driver.js';
+import type {
+  Capabilities,
+  Driver,
+  Limits,
+  WriteOptions,
+  ZeroOptions,
+} from '../../contract/index.js';
 
 /** A part of a file as a device of its own. It has no description: nothing but this opening says where it begins. */
 export class FileWindow implements Driver {

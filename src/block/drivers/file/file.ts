@@ -4,7 +4,6 @@ import { promisify } from 'node:util';
 import { LacunaError } from '../../../errors/index.js';
 import { Context, ExtentList, Status } from '../../../extent/index.js';
 import { type FileRequest, fileError, shortError } from '../../../files/index.js';
-import type { FileDescription } from '../../describe/description.js';
 import type {
   Capabilities,
   CopyRange,
@@ -12,7 +11,8 @@ import type {
   Limits,
   WriteOptions,
   ZeroOptions,
-} from '../../contract/driver.js';
+} from '../../contract/index.js';
+import type { FileDescription } from '../../describe/index.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';

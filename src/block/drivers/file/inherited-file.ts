@@ -2,8 +2,8 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
-import type { DeviceDescription } from '../../describe/description.js';
-import { Device } from '../../contract/device.js';
+import { Device } from '../../contract/index.js';
+import type { DeviceDescription } from '../../describe/index.js';
 import { type SystemCalls, systemCalls } from './ffi.js';
 import { FileDriver } from './file.js';
 import { FileWindow } from './file-window.js';

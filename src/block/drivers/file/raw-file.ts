@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError, inodeOf } from '../../../files/index.js';
 import { checkGiven, optionCheck, SIZE_LIMIT } from '../../../util/index.js';
-import { A_PATH } from '../../contract/argument-texts.js';
+import { A_PATH } from '../../contract/index.js';
 import { guardImage } from './image-locks.js';
 import { preallocate, type RawPreallocation } from './preallocate.js';
 

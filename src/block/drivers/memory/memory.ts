@@ -1,6 +1,6 @@
 import { ExtentList, Status } from '../../../extent/index.js';
-import type { MemoryDescription } from '../../describe/description.js';
-import type { Capabilities, Driver, Limits } from '../../contract/driver.js';
+import type { Capabilities, Driver, Limits } from '../../contract/index.js';
+import type { MemoryDescription } from '../../describe/index.js';
 
 const PAGE = 64 * 1024;
 const GIB = 1024 ** 3;

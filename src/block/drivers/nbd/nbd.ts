@@ -7,8 +7,14 @@ import {
   type NbdRequests,
   ReconnectingClient,
 } from '../../../nbd/index.js';
-import type { NbdDescription } from '../../describe/description.js';
-import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../../contract/driver.js';
+import type {
+  Capabilities,
+  Driver,
+  Limits,
+  WriteOptions,
+  ZeroOptions,
+} from '../../contract/index.js';
+import type { NbdDescription } from '../../describe/index.js';
 
 type Client = NbdRequests & ExportProperties;
 

@@ -1,7 +1,7 @@
 import { ExtentList, Status } from '../../../extent/index.js';
 import { alignDown } from '../../../util/index.js';
-import type { NullDescription } from '../../describe/description.js';
-import type { Capabilities, Driver, Limits } from '../../contract/driver.js';
+import type { Capabilities, Driver, Limits } from '../../contract/index.js';
+import type { NullDescription } from '../../describe/index.js';
 
 const LARGEST = alignDown(Number.MAX_SAFE_INTEGER, 512);
 const GIB = 1024 ** 3;

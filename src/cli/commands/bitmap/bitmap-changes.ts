@@ -1,8 +1,7 @@
 /** What the subcommands of `lacuna bitmap` do that change an image. */
 import { type BitmapImage, type BitmapImageOptions, openBitmaps } from '../../../block/index.js';
+import { type Shell, setFormatFlag } from '../../shell/index.js';
 import { type BitmapFormat, formatOf } from './bitmap-source.js';
-import { setFormatFlag } from '../../shell/format-flags.js';
-import type { Shell } from '../../shell/shell.js';
 
 export interface ChangeFlags {
   format?: BitmapFormat;

@@ -1,7 +1,7 @@
 /** Where bitmaps are kept that are only looked at: a qcow2 image, or a file of bitmaps. */
 import { type Bitmap, BitmapFile } from '../../../bitmap/index.js';
 import { type BitmapImageOptions, openBitmaps } from '../../../block/index.js';
-import { inconsistent } from '../../device/named-bitmaps.js';
+import { inconsistent } from '../../device/index.js';
 
 export interface KeptBitmap {
   readonly name: string;

@@ -1,10 +1,9 @@
 /** What the subcommands of `lacuna bitmap` do that look at an image, or a file of bitmaps. */
 import { exportBitmap } from '../../../block/index.js';
+import { warnOfName } from '../../device/index.js';
+import { printable, type Shell } from '../../shell/index.js';
+import { formatBytes } from '../../text/index.js';
 import { type BitmapFormat, type BitmapSource, openBitmapSource } from './bitmap-source.js';
-import { warnOfName } from '../../device/named-format.js';
-import { printable } from '../../shell/printable.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatBytes } from '../../text/units.js';
 
 export interface ViewFlags {
   format?: BitmapFormat;

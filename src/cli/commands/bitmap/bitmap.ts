@@ -1,9 +1,14 @@
 import type { Command } from 'commander';
+import {
+  FORMAT_FLAG,
+  IMAGE_FORMAT_TEXT,
+  SHARE_FLAG,
+  SHARE_TEXT,
+  type Shell,
+} from '../../shell/index.js';
+import { parseBytes } from '../../text/index.js';
 import { addBitmap, type ChangeFlags, changeBitmaps, mergeBitmaps } from './bitmap-changes.js';
 import { dumpBitmap, exportToImage, listBitmaps, type ViewFlags } from './bitmap-views.js';
-import { FORMAT_FLAG, IMAGE_FORMAT_TEXT, SHARE_FLAG, SHARE_TEXT } from '../../shell/flags.js';
-import type { Shell } from '../../shell/shell.js';
-import { parseBytes } from '../../text/units.js';
 
 const EXAMPLES = `
 Examples:

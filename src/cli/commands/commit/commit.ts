@@ -1,12 +1,16 @@
 import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../../../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/backing-folders.js';
-import { describeCopy } from '../copy/copy-report.js';
-import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from '../../shell/flags.js';
-import { printable } from '../../shell/printable.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
-import { noteWarnings } from '../../shell/warnings.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import {
+  collect,
+  FORMAT_FLAG,
+  IMAGE_FORMAT_TEXT,
+  noteWarnings,
+  printable,
+  type Shell,
+} from '../../shell/index.js';
+import { withBar } from '../../text/index.js';
+import { describeCopy } from '../copy/index.js';
 
 interface CommitFlags {
   format?: CommitOptions['format'];

@@ -1,13 +1,16 @@
 import type { Command } from 'commander';
 import { type CompareOptions, type CompareReport, compare } from '../../../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/backing-folders.js';
-import { Exit } from '../../shell/exit.js';
-import { collect, SHARE_FLAG, SHARE_TEXT } from '../../shell/flags.js';
-import { setFormatFlag } from '../../shell/format-flags.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatBytes, parseCount } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import {
+  collect,
+  Exit,
+  noteWarnings,
+  SHARE_FLAG,
+  SHARE_TEXT,
+  type Shell,
+  setFormatFlag,
+} from '../../shell/index.js';
+import { formatBytes, parseCount, withBar } from '../../text/index.js';
 
 interface CompareFlags {
   format?: CompareOptions['aFormat'];

@@ -1,8 +1,8 @@
 /** `lacuna copy --clean TARGET`: removes what copies to a target have left that were killed or given up. */
 import { cleanTarget } from '../../../copy/index.js';
+import type { Shell } from '../../shell/index.js';
+import { formatBytes } from '../../text/index.js';
 import type { CopyFlags } from './copy-flags.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatBytes } from '../../text/units.js';
 
 const ALLOWED: readonly string[] = ['clean', 'outputFormat', 'json', 'flush'];
 

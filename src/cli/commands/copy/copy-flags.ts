@@ -1,11 +1,16 @@
 /** The options of `lacuna copy`, and what they come to. */
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../../../copy/index.js';
-import { collect } from '../../shell/flags.js';
-import { FORCE_FLAG, FORCE_TEXT } from '../../device/force-in-use.js';
-import { parseImageOptions } from '../../device/image-options.js';
-import { addRescueFlag, addSourceFlags, type SourceFlags } from '../../device/source-flags.js';
-import { parseBytes, parseCount } from '../../text/units.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  FORCE_FLAG,
+  FORCE_TEXT,
+  parseImageOptions,
+  type SourceFlags,
+} from '../../device/index.js';
+import { collect } from '../../shell/index.js';
+import { parseBytes, parseCount } from '../../text/index.js';
 
 export interface CopyFlags extends SourceFlags {
   outputFormat?: CopyOptions['targetFormat'];

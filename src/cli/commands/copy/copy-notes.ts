@@ -2,11 +2,9 @@
 import { statSync } from 'node:fs';
 import type { CopyJob, CopyReport } from '../../../copy/index.js';
 import { type ErrorCode, LacunaError } from '../../../errors/index.js';
-import { Exit } from '../../shell/exit.js';
-import { withCode } from '../../shell/format-flags.js';
-import type { Shell } from '../../shell/shell.js';
-import { noteMissing } from '../../device/source-flags.js';
-import { formatBytes } from '../../text/units.js';
+import { noteMissing } from '../../device/index.js';
+import { Exit, type Shell, withCode } from '../../shell/index.js';
+import { formatBytes } from '../../text/index.js';
 
 /** Ranges that people are told of; programs get all of them in the report. */
 const MOST_TOLD = 10;

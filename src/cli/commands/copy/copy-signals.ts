@@ -2,9 +2,7 @@
 
 import type { CopyJob, StreamJob } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
-import { withCode } from '../../shell/format-flags.js';
-import { againInWords } from '../../shell/interruption.js';
-import type { Shell } from '../../shell/shell.js';
+import { againInWords, type Shell, withCode } from '../../shell/index.js';
 
 /** A server that is silent may hold a request for minutes, and somebody who waits should know. */
 const FINISHING =

@@ -9,15 +9,13 @@ import {
   type StreamReport,
 } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
+import { noteMissing } from '../../device/index.js';
+import { noteWarnings, type Shell } from '../../shell/index.js';
+import { formatBytes, formatDuration, formatRate, withBar } from '../../text/index.js';
 import type { CopyFlags } from './copy-flags.js';
 import { noteUnfinished } from './copy-notes.js';
 import { showProgress } from './copy-report.js';
 import { pauseBySignal, steerBySignals } from './copy-signals.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
-import { noteMissing } from '../../device/source-flags.js';
-import { formatBytes, formatDuration, formatRate } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
 
 /** What a path means a stream by. */
 export const STREAM = '-';

@@ -7,26 +7,26 @@ import {
   copy,
 } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
-import { withFolders } from '../../device/backing-folders.js';
+import {
+  insistingOn,
+  loadBitmaps,
+  parseBitmaps,
+  sourceOf,
+  warnOfName,
+  withFolders,
+} from '../../device/index.js';
+import { noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
+import { formatBytes } from '../../text/index.js';
+import { checkDigestFile, storeDigest } from '../digest/index.js';
 import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
 import { describeCopy, describeEffort, showProgress } from './copy-report.js';
 import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
-import { checkDigestFile, storeDigest } from '../digest/digest-file.js';
 import { dryRun } from './dry-run.js';
-import { insistingOn } from '../../device/force-in-use.js';
-import { setFormatFlag } from '../../shell/format-flags.js';
-import { loadBitmaps, parseBitmaps } from '../../device/named-bitmaps.js';
-import { warnOfName } from '../../device/named-format.js';
-import { printable } from '../../shell/printable.js';
 import { followRateFile, readRate } from './rate-file.js';
-import type { Shell } from '../../shell/shell.js';
 import { checkSideFiles } from './side-files.js';
-import { sourceOf } from '../../device/source-flags.js';
-import { formatBytes } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
 
 const EXAMPLES = `
 Examples:

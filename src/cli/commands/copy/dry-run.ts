@@ -1,7 +1,6 @@
 import { type PlanOptions, type PlanTotals, plan } from '../../../copy/index.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatBytes, formatShare } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+import { noteWarnings, type Shell } from '../../shell/index.js';
+import { formatBytes, formatShare } from '../../text/index.js';
 
 /** Prints what a copy would move, without a target and without moving it. */
 export async function dryRun(

@@ -2,9 +2,8 @@
 import { statSync } from 'node:fs';
 import type { CopyJob } from '../../../copy/index.js';
 import { parseSize } from '../../../util/index.js';
-import { readText } from '../../text/read-text.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatRate } from '../../text/units.js';
+import type { Shell } from '../../shell/index.js';
+import { formatRate, readText } from '../../text/index.js';
 
 /**
  * Bytes per second, as `--rate` takes them; undefined for no limit, which an empty file means.

@@ -1,8 +1,9 @@
 /** Files that a copy is told of beside its two ends. Each must be one of its own. */
+
+import { filesIn, filesOfNewImage, refuseShared } from '../../../copy/ends/index.js';
 import type { CopyOptions } from '../../../copy/index.js';
-import { filesIn, filesOfNewImage, refuseShared } from '../../../copy/ends/participants.js';
+import { parseBitmaps } from '../../device/index.js';
 import type { CopyFlags } from './copy-flags.js';
-import { parseBitmaps } from '../../device/named-bitmaps.js';
 
 /**
  * Refuses flags that name one file twice, before anything is opened for writing.

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
-import { formatBytes } from '../../text/units.js';
+import { formatBytes } from '../../text/index.js';
 
 /** A folder for the time of a demo. */
 export interface DemoFolder {

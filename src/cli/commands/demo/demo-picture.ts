@@ -1,10 +1,9 @@
 import type { Bitmap } from '../../../bitmap/index.js';
 import type { Device } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
-import { Cells } from '../../text/cells.js';
-import { kindsOf } from '../../device/context-kinds.js';
-import { walkExtents } from '../../device/extent-walk.js';
-import type { PictureRow } from '../../view/picture.js';
+import { kindsOf, walkExtents } from '../../device/index.js';
+import { Cells } from '../../text/index.js';
+import type { PictureRow } from '../../view/index.js';
 
 interface Range {
   readonly offset: number;

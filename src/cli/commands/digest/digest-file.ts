@@ -2,7 +2,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError, fileOperations, Replacement, sweep, syncFolder } from '../../../files/index.js';
-import { readText } from '../../text/read-text.js';
+import { readText } from '../../text/index.js';
 
 export interface StoredDigest {
   readonly digest: string;

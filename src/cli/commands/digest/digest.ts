@@ -1,19 +1,20 @@
 import type { Command } from 'commander';
-import { type DeviceSource, type DigestOptions, type DigestReport, digest } from '../../../copy/index.js';
-import { readDigest, type StoredDigest } from './digest-file.js';
-import { Exit } from '../../shell/exit.js';
-import { printable } from '../../shell/printable.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
+import {
+  type DeviceSource,
+  type DigestOptions,
+  type DigestReport,
+  digest,
+} from '../../../copy/index.js';
 import {
   addRescueFlag,
   addSourceFlags,
   noteMissing,
   type SourceFlags,
   sourceOf,
-} from '../../device/source-flags.js';
-import { parseCount } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+} from '../../device/index.js';
+import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { parseCount, withBar } from '../../text/index.js';
+import { readDigest, type StoredDigest } from './digest-file.js';
 
 interface DigestFlags extends SourceFlags {
   threads?: number;

@@ -1,20 +1,17 @@
 import type { Command } from 'commander';
 import type { Device } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
-import { kindsOf } from '../../device/context-kinds.js';
-import { Exit } from '../../shell/exit.js';
-import { walkExtents } from '../../device/extent-walk.js';
-import { printable } from '../../shell/printable.js';
-import type { Shell } from '../../shell/shell.js';
 import {
   addRescueFlag,
   addSourceFlags,
+  kindsOf,
   noteMissing,
   openSource,
   type SourceFlags,
-} from '../../device/source-flags.js';
-import { formatBytes, formatShare } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+  walkExtents,
+} from '../../device/index.js';
+import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { formatBytes, formatShare } from '../../text/index.js';
 
 interface InfoFlags extends SourceFlags {
   json?: boolean;

@@ -1,23 +1,26 @@
 import type { Command } from 'commander';
 import type { Device } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
-import { Cells } from '../../text/cells.js';
-import { type ContextKinds, kindsOf } from '../../device/context-kinds.js';
-import { extentJson, tableHeading, tableLine } from '../../view/extent-table.js';
-import { type StatusRange, walkExtents } from '../../device/extent-walk.js';
-import { collect } from '../../shell/flags.js';
-import { type PictureRow, renderPicture } from '../../view/picture.js';
-import { printable } from '../../shell/printable.js';
-import type { Shell } from '../../shell/shell.js';
 import {
   addRescueFlag,
   addSourceFlags,
+  type ContextKinds,
+  kindsOf,
   noteMissing,
   openSource,
   type SourceFlags,
-} from '../../device/source-flags.js';
-import { parseCount } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+  type StatusRange,
+  walkExtents,
+} from '../../device/index.js';
+import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { Cells, parseCount } from '../../text/index.js';
+import {
+  extentJson,
+  type PictureRow,
+  renderPicture,
+  tableHeading,
+  tableLine,
+} from '../../view/index.js';
 
 interface MapFlags extends SourceFlags {
   context?: string[];

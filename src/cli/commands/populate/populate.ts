@@ -1,15 +1,11 @@
 import { type Command, Option } from 'commander';
 import { Bitmap, BitmapFile, DirtyBitmaps } from '../../../bitmap/index.js';
+import { filesIn, refuseShared } from '../../../copy/ends/index.js';
 import { type PopulateOptions, populate } from '../../../copy/index.js';
-import { filesIn, refuseShared } from '../../../copy/ends/participants.js';
 import { LacunaError } from '../../../errors/index.js';
-import { withFolders } from '../../device/backing-folders.js';
-import { printable } from '../../shell/printable.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
-import { addSourceFlags, openSource, type SourceFlags } from '../../device/source-flags.js';
-import { formatBytes, formatShare, parseBytes } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
+import { addSourceFlags, openSource, type SourceFlags, withFolders } from '../../device/index.js';
+import { noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { formatBytes, formatShare, parseBytes, withBar } from '../../text/index.js';
 
 interface PopulateFlags extends SourceFlags {
   output: string;

@@ -1,10 +1,8 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../../../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/backing-folders.js';
-import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT } from '../../shell/flags.js';
-import { withBar } from '../../text/progress.js';
-import type { Shell } from '../../shell/shell.js';
-import { formatBytes } from '../../text/units.js';
+import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT, type Shell } from '../../shell/index.js';
+import { formatBytes, withBar } from '../../text/index.js';
 
 interface RebaseFlags {
   format?: RebaseOptions['format'];

@@ -1,5 +1,5 @@
 import type { NbdServerTls } from '../../../serve/index.js';
-import { readText } from '../../text/read-text.js';
+import { readText } from '../../text/index.js';
 
 export interface TlsFlags {
   tlsCert?: string;

@@ -3,16 +3,23 @@ import type { Device } from '../../../block/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { Context } from '../../../extent/index.js';
 import type { NbdListenAddress, NbdServerAddress } from '../../../serve/index.js';
-import { collect } from '../../shell/flags.js';
-import { FORCE_FLAG, FORCE_TEXT, insistingOn } from '../../device/force-in-use.js';
-import { type BitmapNames, loadBitmaps, parseBitmaps } from '../../device/named-bitmaps.js';
+import {
+  addRescueFlag,
+  addSourceFlags,
+  type BitmapNames,
+  FORCE_FLAG,
+  FORCE_TEXT,
+  insistingOn,
+  loadBitmaps,
+  openSource,
+  parseBitmaps,
+  type SourceFlags,
+} from '../../device/index.js';
+import { collect, noteWarnings, type Shell } from '../../shell/index.js';
+import { formatDuration, parseCount } from '../../text/index.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
-import type { Shell } from '../../shell/shell.js';
 import { takeActivatedSocket } from './socket-activation.js';
-import { addRescueFlag, addSourceFlags, openSource, type SourceFlags } from '../../device/source-flags.js';
-import { formatDuration, parseCount } from '../../text/units.js';
-import { noteWarnings } from '../../shell/warnings.js';
 
 interface ServeFlags extends TlsFlags, SourceFlags {
   export: string;

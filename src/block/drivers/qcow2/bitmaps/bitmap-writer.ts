@@ -6,8 +6,8 @@ import {
   encodeBitmapTable,
 } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import type { Allocator, Run } from '../write/allocator.js';
-import type { HostFile } from '../io/host-file.js';
+import type { HostFile } from '../io/index.js';
+import type { Allocator, Run } from '../write/index.js';
 
 /** Where the bits of a bitmap have been written. */
 export interface WrittenBits {

@@ -10,8 +10,7 @@ import {
   writeU64,
 } from '../../../../qcow2/index.js';
 import { alignUp } from '../../../../util/index.js';
-import type { HostFile, Span } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
+import type { HostFile, LiveHeader, Span } from '../io/index.js';
 
 /** A write of bytes inside one of these happens whole or not at all. */
 const SECTOR = 512;

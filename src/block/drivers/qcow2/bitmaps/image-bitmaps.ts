@@ -1,4 +1,9 @@
-import { type Addition, Bitmap, type BitmapStore, type DirtyBitmaps } from '../../../../bitmap/index.js';
+import {
+  type Addition,
+  Bitmap,
+  type BitmapStore,
+  type DirtyBitmaps,
+} from '../../../../bitmap/index.js';
 import { LacunaError } from '../../../../errors/index.js';
 import {
   BitmapCluster,
@@ -19,12 +24,11 @@ import {
   whyNotStorable,
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, Serial } from '../../../../util/index.js';
-import type { Allocator, Run } from '../write/allocator.js';
+import type { HostFile, LiveHeader } from '../io/index.js';
+import type { Allocator, Run } from '../write/index.js';
 import { type BitmapHome, BitmapSection, readInside } from './bitmap-section.js';
 import { BitmapWriter } from './bitmap-writer.js';
 import { nameBitmapDirectory } from './bitmaps-header.js';
-import type { HostFile } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
 
 /** Reads what bitmaps an image has, but none of their bits. */
 export async function readBitmapSections(

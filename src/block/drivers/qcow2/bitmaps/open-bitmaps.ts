@@ -1,10 +1,10 @@
 import { type DirtyBitmap, DirtyBitmaps } from '../../../../bitmap/index.js';
 import { Context, DIRTY, ExtentList } from '../../../../extent/index.js';
 import { Autoclear, geometryOf, type Header } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
-import { readerOf } from '../io/growing-file.js';
+import type { Device } from '../../../contract/index.js';
+import { readerOf } from '../io/index.js';
+import type { ImageWriter } from '../write/index.js';
 import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
-import type { ImageWriter } from '../write/image-writer.js';
 
 /** Pairs of offset and length fetched at once, and the most extents of one answer. */
 const BATCH = 1024;

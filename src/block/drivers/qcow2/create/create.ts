@@ -25,10 +25,9 @@ import {
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
 import { alignUp, checkGiven, Turns } from '../../../../util/index.js';
-import { A_PATH } from '../../../contract/argument-texts.js';
-import { Device } from '../../../contract/device.js';
-import { FileDriver } from '../../file/file.js';
-import { createRawFile } from '../../file/raw-file.js';
+import { A_PATH, Device } from '../../../contract/index.js';
+import { createRawFile, FileDriver } from '../../file/index.js';
+import { filesBelow, GatheredWrites, identityOf } from '../io/index.js';
 import {
   type CheckedOptions,
   checkBacking,
@@ -36,9 +35,6 @@ import {
   checkQcow2Options,
   type Qcow2Options,
 } from './create-options.js';
-import { filesBelow } from '../io/files-below.js';
-import { GatheredWrites } from '../io/gathered-writes.js';
-import { identityOf } from '../io/named-file.js';
 
 /** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
 const SMALLEST_WITH_NAMES = 4096;

@@ -1,4 +1,4 @@
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
 
 const MOST_BYTES = 1024 * 1024;
 

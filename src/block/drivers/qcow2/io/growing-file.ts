@@ -1,7 +1,13 @@
 import { statSync } from 'node:fs';
-import type { DeviceDescription } from '../../../describe/description.js';
-import type { Device } from '../../../contract/device.js';
-import type { Capabilities, Driver, Limits, WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+import type {
+  Capabilities,
+  Device,
+  Driver,
+  Limits,
+  WriteOptions,
+  ZeroOptions,
+} from '../../../contract/index.js';
+import type { DeviceDescription } from '../../../describe/index.js';
 
 /**
  * A file that grows where it is written behind its end, and reads as zero there: as an image's file must. As a device it

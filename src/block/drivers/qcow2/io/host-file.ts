@@ -1,6 +1,6 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { alignDown, alignUp } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
 
 /** Storage tears a write at these, and nowhere else: what must change at once stays inside one. */
 const SECTOR = 512;

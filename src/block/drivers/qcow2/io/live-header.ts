@@ -1,4 +1,10 @@
-import { type Geometry, geometryOf, type Header, viewOf, writeU64 } from '../../../../qcow2/index.js';
+import {
+  type Geometry,
+  geometryOf,
+  type Header,
+  viewOf,
+  writeU64,
+} from '../../../../qcow2/index.js';
 import { alignDown, Serial } from '../../../../util/index.js';
 import type { HostFile } from './host-file.js';
 

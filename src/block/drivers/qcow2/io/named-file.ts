@@ -1,8 +1,8 @@
 import { realpathSync, statSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
 import { LacunaError } from '../../../../errors/index.js';
-import { describeRefusal } from '../../../../util/refusal.js';
-import type { DeviceDescription } from '../../../describe/description.js';
+import { describeRefusal } from '../../../../util/index.js';
+import type { DeviceDescription } from '../../../describe/index.js';
 
 /** A file that an image names. */
 export interface Naming {

@@ -8,7 +8,7 @@ import {
   parseSnapshots,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
 
 /** The first read: the header of all but a few images, and the cluster size of any. */
 const FIRST_BYTES = 512;

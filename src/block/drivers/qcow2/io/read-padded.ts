@@ -1,4 +1,4 @@
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
 
 /** Reads bytes that may lie behind the end of a file, where an image holds zeroes. */
 export async function readPadded(

@@ -9,19 +9,20 @@ import {
   isNoImage,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { DeviceDescription, Qcow2Description } from '../../../describe/description.js';
-import type { Device } from '../../../contract/device.js';
-import type { ImageParts } from '../read/image.js';
+import type { Device } from '../../../contract/index.js';
+import type { DeviceDescription, Qcow2Description } from '../../../describe/index.js';
 import {
   describeBacking,
   identityOf,
   type Naming,
+  readHeader,
+  readSnapshots,
   realFolders,
   refused,
   resolveNamed,
-} from '../io/named-file.js';
-import { readHeader, readSnapshots } from '../io/read-header.js';
-import { repairRefcounts } from '../repair/repair.js';
+} from '../io/index.js';
+import type { ImageParts } from '../read/index.js';
+import { repairRefcounts } from '../repair/index.js';
 
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;

@@ -1,11 +1,10 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { Context, type ExtentList, isDirtyContext } from '../../../../extent/index.js';
 import { RunKind, type Snapshot } from '../../../../qcow2/index.js';
-import type { Qcow2Description } from '../../../describe/description.js';
-import type { Device } from '../../../contract/device.js';
 import type {
   Capabilities,
   CopyRange,
+  Device,
   Driver,
   ImageDetails,
   Limits,
@@ -13,20 +12,28 @@ import type {
   Range,
   WriteOptions,
   ZeroOptions,
-} from '../../../contract/driver.js';
+} from '../../../contract/index.js';
+import type { Qcow2Description } from '../../../describe/index.js';
+import { OpenBitmaps } from '../bitmaps/index.js';
+import { readPadded } from '../io/index.js';
+import {
+  ChainStatus,
+  CONTEXTS,
+  detailsOf,
+  Image,
+  RunWalk,
+  TableSlices,
+  warningsOf,
+} from '../read/index.js';
+import { describeMissing, findMissing, refuseCut } from '../repair/index.js';
+import {
+  compressorFor,
+  FixedWriter,
+  type GuestWriter,
+  ImageWriter,
+  longestZero,
+} from '../write/index.js';
 import { type ChainOpening, type OpenedParts, openParts } from './chain.js';
-import { compressorFor } from '../write/compress.js';
-import { detailsOf, warningsOf } from '../read/details.js';
-import { FixedWriter } from '../write/fixed-writer.js';
-import type { GuestWriter } from '../write/guest-writer.js';
-import { Image } from '../read/image.js';
-import { ImageWriter, longestZero } from '../write/image-writer.js';
-import { describeMissing, findMissing, refuseCut } from '../repair/missing.js';
-import { OpenBitmaps } from '../bitmaps/open-bitmaps.js';
-import { readPadded } from '../io/read-padded.js';
-import { RunWalk } from '../read/run-walk.js';
-import { ChainStatus, CONTEXTS } from '../read/status.js';
-import { TableSlices } from '../read/table-slices.js';
 
 const GIB = 1024 ** 3;
 

@@ -6,12 +6,10 @@ import {
   writeU64,
 } from '../../../../qcow2/index.js';
 import { alignUp } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
-import type { BackingName } from '../io/backing-name.js';
-import { HostFile } from '../io/host-file.js';
-import { checkWritable } from '../write/image-writer.js';
-import { readHeader } from '../io/read-header.js';
-import { repairRefcounts } from '../repair/repair.js';
+import type { Device } from '../../../contract/index.js';
+import { type BackingName, HostFile, readHeader } from '../io/index.js';
+import { repairRefcounts } from '../repair/index.js';
+import { checkWritable } from '../write/index.js';
 
 /**
  * Makes an image name another backing file, or none, durably. The new name goes where nothing stood, and the sector that

@@ -1,5 +1,10 @@
-import { type Header, Incompatible, KNOWN_FEATURES, type Snapshot } from '../../../../qcow2/index.js';
-import type { ImageDetails } from '../../../contract/driver.js';
+import {
+  type Header,
+  Incompatible,
+  KNOWN_FEATURES,
+  type Snapshot,
+} from '../../../../qcow2/index.js';
+import type { ImageDetails } from '../../../contract/index.js';
 
 const KINDS = ['incompatible', 'compatible', 'autoclear'] as const;
 const BITS = Array.from({ length: 64 }, (_, bit) => bit);

@@ -1,9 +1,9 @@
 import { statSync } from 'node:fs';
 import { type ExtentList, Status } from '../../../../extent/index.js';
 import { countReferenced, readRefcountTableEntry, viewOf } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
+import { readPadded } from '../io/index.js';
 import type { Image } from './image.js';
-import { readPadded } from '../io/read-padded.js';
 
 /**
  * The holes of the file that clusters lie in. An image with preallocated metadata calls everything data, and its file

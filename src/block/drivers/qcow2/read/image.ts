@@ -14,11 +14,10 @@ import {
   viewOf,
 } from '../../../../qcow2/index.js';
 import { alignDown } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
+import { readPadded, tableCache } from '../io/index.js';
 import { type Decompress, decompressorFor } from './decompress.js';
 import { L1Table } from './l1-table.js';
-import { readPadded } from '../io/read-padded.js';
-import { tableCache } from '../io/table-cache.js';
 
 /** What an image is made of. */
 export interface ImageParts {

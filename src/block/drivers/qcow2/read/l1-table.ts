@@ -1,6 +1,6 @@
 import { corrupt, cutShort, type Geometry, readL1Entry, viewOf } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
-import { readPadded } from '../io/read-padded.js';
+import type { Device } from '../../../contract/index.js';
+import { readPadded } from '../io/index.js';
 
 const PAGE_BYTES = 64 * 1024;
 const PAGE_ENTRIES = PAGE_BYTES / 8;

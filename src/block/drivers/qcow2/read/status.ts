@@ -1,6 +1,6 @@
 import { Context, ExtentList, Status } from '../../../../extent/index.js';
 import { RunKind } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
+import type { Device } from '../../../contract/index.js';
 import { FileHoles } from './file-holes.js';
 import type { Image } from './image.js';
 import type { RunDecoder } from './run-decoder.js';

@@ -3,15 +3,12 @@
 import { throwIfAborted } from '../../../../errors/index.js';
 import { type Header, hasDataFile, RunKind, type Snapshot } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import { Device } from '../../../contract/device.js';
-import type { Range } from '../../../contract/driver.js';
-import { NullDriver } from '../../null/null.js';
-import type { Allocator } from '../write/allocator.js';
-import { readerOf } from '../io/growing-file.js';
-import { Image } from '../read/image.js';
-import { readBitmapSections } from '../bitmaps/image-bitmaps.js';
-import { readSnapshots } from '../io/read-header.js';
-import { RunWalk } from '../read/run-walk.js';
+import { Device, type Range } from '../../../contract/index.js';
+import { NullDriver } from '../../null/index.js';
+import { readBitmapSections } from '../bitmaps/index.js';
+import { readerOf, readSnapshots } from '../io/index.js';
+import { Image, RunWalk } from '../read/index.js';
+import type { Allocator } from '../write/index.js';
 
 /**
  * The ranges of a disk that are missing and read as zero, in order, neighbours joined.

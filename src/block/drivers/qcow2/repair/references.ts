@@ -17,11 +17,9 @@ import {
   viewOf,
 } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
-import type { BitmapSection } from '../bitmaps/bitmap-section.js';
-import { readerOf } from '../io/growing-file.js';
-import { readBitmapSections } from '../bitmaps/image-bitmaps.js';
-import { readSnapshotTable } from '../io/read-header.js';
+import type { Device } from '../../../contract/index.js';
+import { type BitmapSection, readBitmapSections } from '../bitmaps/index.js';
+import { readerOf, readSnapshotTable } from '../io/index.js';
 
 /** What clusters are used for. Those of the first two may have several references; none may be of two kinds. */
 export const Use = { data: 1, l2Table: 2, alone: 3 } as const;

@@ -22,9 +22,8 @@ import {
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
-import { HostFile, joinSpans, type Span } from '../io/host-file.js';
-import { LiveHeader } from '../io/live-header.js';
+import type { Device } from '../../../contract/index.js';
+import { HostFile, joinSpans, LiveHeader, type Span } from '../io/index.js';
 import { References, Use } from './references.js';
 
 /** Clusters that are counted at once, five bytes each; each further window costs a walk through all tables. */

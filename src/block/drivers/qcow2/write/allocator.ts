@@ -1,7 +1,6 @@
 import { type Geometry, planArea, type RefcountCodec } from '../../../../qcow2/index.js';
 import { alignUp, Serial } from '../../../../util/index.js';
-import type { HostFile, Span } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
+import type { HostFile, LiveHeader, Span } from '../io/index.js';
 import { type RefcountBlock, RefcountBlocks, type Run } from './refcount-blocks.js';
 
 export type { Run } from './refcount-blocks.js';

@@ -1,10 +1,10 @@
 import { type Geometry, type Mapped, UNMAPPED } from '../../../../qcow2/index.js';
 import { alignUp } from '../../../../util/index.js';
+import type { HostFile } from '../io/index.js';
 import type { Allocator } from './allocator.js';
 import type { ClusterWriter } from './cluster-writer.js';
 import type { ClusterZeroer } from './cluster-zeroer.js';
 import type { Compress } from './compress.js';
-import type { HostFile } from '../io/host-file.js';
 import type { Mapping } from './mapping.js';
 
 export interface ClusterCompressorParts {

@@ -7,9 +7,8 @@ import {
   unitsOf,
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp } from '../../../../util/index.js';
+import type { HostFile, LiveHeader } from '../io/index.js';
 import type { Allocator, Run } from './allocator.js';
-import type { HostFile } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
 import type { Mapping } from './mapping.js';
 
 /** What is written with filling around it goes out in one write up to this length. */

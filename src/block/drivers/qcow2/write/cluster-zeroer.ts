@@ -1,8 +1,14 @@
 import { LacunaError } from '../../../../errors/index.js';
-import { allUnits, type Geometry, type Mapped, UNMAPPED, unitsOf } from '../../../../qcow2/index.js';
+import {
+  allUnits,
+  type Geometry,
+  type Mapped,
+  UNMAPPED,
+  unitsOf,
+} from '../../../../qcow2/index.js';
 import { alignDown, alignUp } from '../../../../util/index.js';
+import type { HostFile } from '../io/index.js';
 import type { ClusterWriter } from './cluster-writer.js';
-import type { HostFile } from '../io/host-file.js';
 import type { Mapping } from './mapping.js';
 
 /** Zeroes are written where an entry cannot say them, in pieces of this length. */

@@ -1,7 +1,6 @@
 import { Serial } from '../../../../util/index.js';
+import type { HostFile, LiveHeader } from '../io/index.js';
 import type { Allocator } from './allocator.js';
-import type { HostFile } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
 import type { Mapping, MappingChanges } from './mapping.js';
 
 export interface CommitterParts {

@@ -1,11 +1,9 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { Autoclear, type Header, type Run, RunKind } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/device.js';
-import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+import type { Device, WriteOptions, ZeroOptions } from '../../../contract/index.js';
+import type { Image, TableSlices } from '../read/index.js';
 import type { GuestWriter } from './guest-writer.js';
-import type { Image } from '../read/image.js';
 import { checkWritable } from './image-writer.js';
-import type { TableSlices } from '../read/table-slices.js';
 
 /**
  * Writes into clusters that are mapped already, and changes no table: so any number of these may write one image at the

@@ -1,4 +1,4 @@
-import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
+import type { WriteOptions, ZeroOptions } from '../../../contract/index.js';
 
 /** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
 export interface GuestWriter {

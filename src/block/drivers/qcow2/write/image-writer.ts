@@ -8,9 +8,13 @@ import {
   MAX_L1_BYTES,
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
-import type { Device } from '../../../contract/device.js';
-import type { WriteOptions, ZeroOptions } from '../../../contract/driver.js';
-import { RangeLock } from '../../../contract/range-lock.js';
+import {
+  type Device,
+  RangeLock,
+  type WriteOptions,
+  type ZeroOptions,
+} from '../../../contract/index.js';
+import { HostFile, LiveHeader } from '../io/index.js';
 import { Allocator } from './allocator.js';
 import { ClusterCompressor } from './cluster-compressor.js';
 import { ClusterWriter } from './cluster-writer.js';
@@ -18,8 +22,6 @@ import { ClusterZeroer } from './cluster-zeroer.js';
 import { Committer } from './committer.js';
 import type { Compress } from './compress.js';
 import type { GuestWriter } from './guest-writer.js';
-import { HostFile } from '../io/host-file.js';
-import { LiveHeader } from '../io/live-header.js';
 import { Mapping } from './mapping.js';
 
 /** L2 tables that one zero request may change, at least. */

@@ -1,6 +1,5 @@
 import { corrupt, cutShort, viewOf } from '../../../../qcow2/index.js';
-import { type HostFile, joinSpans, type Span } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
+import { type HostFile, joinSpans, type LiveHeader, type Span } from '../io/index.js';
 
 /** L2 tables are kept up to this many bytes, and sixteen of them whatever they take. */
 const CACHE_BYTES = 16 * 1024 * 1024;

@@ -11,10 +11,9 @@ import {
   writeMapped,
 } from '../../../../qcow2/index.js';
 import { Serial } from '../../../../util/index.js';
+import { type HostFile, joinSpans, type LiveHeader } from '../io/index.js';
 import type { Allocator, Run } from './allocator.js';
-import { type HostFile, joinSpans } from '../io/host-file.js';
 import { type L2Table, L2Tables, type SpanChange, type TableChange } from './l2-tables.js';
-import type { LiveHeader } from '../io/live-header.js';
 
 /** What the file lacks of the mapping, as it was at one moment. */
 export interface MappingChanges {

@@ -14,8 +14,7 @@ import {
   viewOf,
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
-import { type HostFile, joinSpans, type Span } from '../io/host-file.js';
-import type { LiveHeader } from '../io/live-header.js';
+import { type HostFile, joinSpans, type LiveHeader, type Span } from '../io/index.js';
 
 /** Refcount blocks are kept up to this many bytes, and eight of them whatever they take. */
 const CACHE_BYTES = 8 * 1024 * 1024;

@@ -1,0 +1,3 @@
+export { checkBytes, checkRange, granularityShift } from './arguments.js';
+export { Bitmap, type BitmapOptions, type ClaimOptions } from './bitmap.js';
+export type { Range } from './ranges.js';

@@ -1,0 +1,3 @@
+export type { BitmapSection } from './bitmap-section.js';
+export { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
+export { OpenBitmaps } from './open-bitmaps.js';

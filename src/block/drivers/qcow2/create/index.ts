@@ -1,0 +1,2 @@
+export { createQcow2, layOutQcow2, type MappedClusters } from './create.js';
+export { checkBacking, type Preallocation, type Qcow2Options } from './create-options.js';

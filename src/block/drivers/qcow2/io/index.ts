@@ -1,0 +1,17 @@
+export type { BackingName } from './backing-name.js';
+export { dataFileOf, filesBelow } from './files-below.js';
+export { GatheredWrites } from './gathered-writes.js';
+export { GrowingFile, readerOf } from './growing-file.js';
+export { HostFile, joinSpans, type Span } from './host-file.js';
+export { LiveHeader } from './live-header.js';
+export {
+  describeBacking,
+  identityOf,
+  type Naming,
+  realFolders,
+  refused,
+  resolveNamed,
+} from './named-file.js';
+export { readHeader, readSnapshots, readSnapshotTable } from './read-header.js';
+export { readPadded } from './read-padded.js';
+export { tableCache } from './table-cache.js';

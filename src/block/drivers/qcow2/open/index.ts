@@ -1,0 +1,2 @@
+export type { ChainOpening } from './chain.js';
+export type { Qcow2Driver } from './qcow2.js';

@@ -1,0 +1,2 @@
+export { describeMissing, findMissing, refuseCut } from './missing.js';
+export { repairRefcounts } from './repair.js';

@@ -1,0 +1,1 @@
+export { registerBitmap } from './bitmap.js';

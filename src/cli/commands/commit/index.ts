@@ -1,0 +1,1 @@
+export { registerCommit } from './commit.js';

@@ -1,0 +1,1 @@
+export { compareWithBar, registerCompare } from './compare.js';

@@ -1,0 +1,2 @@
+export { registerCopy } from './copy.js';
+export { describeCopy, showProgress } from './copy-report.js';

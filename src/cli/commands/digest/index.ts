@@ -1,0 +1,2 @@
+export { registerDigest } from './digest.js';
+export { checkDigestFile, storeDigest } from './digest-file.js';

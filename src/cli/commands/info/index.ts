@@ -1,0 +1,1 @@
+export { registerInfo } from './info.js';

@@ -1,0 +1,1 @@
+export { registerPopulate } from './populate.js';

@@ -1,0 +1,1 @@
+export { registerRebase } from './rebase.js';

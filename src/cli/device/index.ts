@@ -1,0 +1,15 @@
+export { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+export { type ContextKinds, kindsOf } from './context-kinds.js';
+export { type StatusRange, walkExtents } from './extent-walk.js';
+export { FORCE_FLAG, FORCE_TEXT, insistingOn } from './force-in-use.js';
+export { parseImageOptions } from './image-options.js';
+export { type BitmapNames, inconsistent, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
+export { warnOfName } from './named-format.js';
+export {
+  addRescueFlag,
+  addSourceFlags,
+  noteMissing,
+  openSource,
+  type SourceFlags,
+  sourceOf,
+} from './source-flags.js';

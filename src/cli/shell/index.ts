@@ -1,0 +1,23 @@
+export { Exit, exitCodeOf } from './exit.js';
+export { printFailure } from './failure-document.js';
+export {
+  collect,
+  FORMAT_FLAG,
+  FORMAT_TEXT,
+  IMAGE_FORMAT_TEXT,
+  SHARE_FLAG,
+  SHARE_TEXT,
+} from './flags.js';
+export { setFormatFlag, withCode } from './format-flags.js';
+export {
+  againInWords,
+  ENDING_SIGNALS,
+  exitCodeOfAbort,
+  exitCodeOfSignal,
+  Interruption,
+} from './interruption.js';
+export { noteError } from './note-error.js';
+export { oneLine, printable } from './printable.js';
+export { checkReadable } from './readable-names.js';
+export { processShell, type Shell } from './shell.js';
+export { noteWarnings } from './warnings.js';

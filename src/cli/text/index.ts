@@ -1,0 +1,11 @@
+export { Cells } from './cells.js';
+export { ProgressBar, withBar } from './progress.js';
+export { readText } from './read-text.js';
+export {
+  formatBytes,
+  formatDuration,
+  formatRate,
+  formatShare,
+  parseBytes,
+  parseCount,
+} from './units.js';

@@ -1,0 +1,2 @@
+export type { Remains } from './checkpoints.js';
+export { Resumption } from './resumption.js';

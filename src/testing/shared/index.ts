@@ -1,0 +1,2 @@
+export type { ContractCase } from './contract-case.js';
+export { Random } from './random.js';
