@@ -2,6 +2,7 @@ export {
   type BackingName,
   BitmapImage,
   type BitmapImageOptions,
+  type BlockDevice,
   type Capabilities,
   type CommonDescription,
   type CopyRange,
@@ -36,6 +37,7 @@ export {
   type WriteOptions,
   type ZeroOptions,
 } from './block/index.js';
+export * from './chain/index.js';
 export * from './copy/index.js';
 export {
   Context,

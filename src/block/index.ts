@@ -1,4 +1,5 @@
 export {
+  type BlockDevice,
   type Capabilities,
   type CopyRange,
   Device,
@@ -6,6 +7,7 @@ export {
   type Driver,
   type ExtentsOptions,
   type ImageDetails,
+  isBlockDevice,
   type Limits,
   type Location,
   type Range,

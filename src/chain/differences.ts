@@ -1,5 +1,5 @@
 /** Where a disk would show something else if another device lay below it. */
-import type { Device } from '../block/index.js';
+import type { BlockDevice } from '../block/index.js';
 import { throwIfAborted } from '../errors/index.js';
 import { Context, type ExtentList, Status, visitTogether } from '../extent/index.js';
 import { Turns } from '../util/index.js';
@@ -33,8 +33,8 @@ const WINDOW = 2 ** 34;
  * @param below undefined where nothing will be below it.
  */
 export async function* differences(
-  image: Device,
-  below: Device | undefined,
+  image: BlockDevice,
+  below: BlockDevice | undefined,
   options: DifferencesOptions = {},
 ): AsyncGenerator<Difference> {
   const { signal, onProgress } = options;
@@ -63,8 +63,8 @@ export async function* differences(
 
 /** The ranges that the image does not hold, but for those that read as zero now and will. */
 async function shownRanges(
-  image: Device,
-  below: Device | undefined,
+  image: BlockDevice,
+  below: BlockDevice | undefined,
   { start, end }: { start: number; end: number },
   { signal, topOnly = false }: DifferencesOptions,
 ) {
@@ -94,7 +94,7 @@ async function shownRanges(
 
 /** Behind the end of what is below all is zero. */
 async function statusBelow(
-  below: Device,
+  below: BlockDevice,
   { start, there, end }: { start: number; there: number; end: number },
   withDepth: boolean,
   signal?: AbortSignal,
@@ -107,8 +107,8 @@ async function statusBelow(
 }
 
 async function* differencesIn(
-  image: Device,
-  below: Device | undefined,
+  image: BlockDevice,
+  below: BlockDevice | undefined,
   { at, length }: { at: number; length: number },
   buffers: { old: Buffer; fresh: Buffer },
 ): AsyncGenerator<Difference> {

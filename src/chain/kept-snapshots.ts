@@ -1,6 +1,6 @@
 /** Internal snapshots whose disks are partly in the files below: a change there would change them without a word. */
 import {
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   openDevice,
   type Qcow2Description,
@@ -21,7 +21,7 @@ const MOST_NAMES = 5;
  */
 export async function refuseToChangeSnapshots(
   image: Qcow2Description,
-  below: Device | undefined,
+  below: BlockDevice | undefined,
   options: DifferencesOptions,
 ): Promise<void> {
   const what = 'would show something else then';
@@ -56,7 +56,7 @@ export async function refuseToUncoverSnapshots(
 async function refuseWhere(
   image: Qcow2Description,
   { what, ...over }: Pick<Qcow2Description, 'backing'> & { readonly what: string },
-  changes: (snapshot: Device) => Promise<boolean>,
+  changes: (snapshot: BlockDevice) => Promise<boolean>,
 ): Promise<void> {
   const { snapshots, name } = await detailsOf({ ...image, ...over });
   const changed: string[] = [];

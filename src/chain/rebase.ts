@@ -1,8 +1,8 @@
 import { dirname, resolve } from 'node:path';
 import {
   type BackingName,
+  type BlockDevice,
   checkBacking,
-  type Device,
   type DeviceDescription,
   dataFileOf,
   filesBelow,
@@ -151,7 +151,7 @@ function openBacking(
   image: Qcow2Description,
   backing: BackingName,
   signal?: AbortSignal,
-): Promise<Device> {
+): Promise<BlockDevice> {
   const { filename, format } = backing;
   const { 'backing-folders': folders } = image;
   const path = { driver: 'file', filename: pathOf(image, backing) } as const;
@@ -176,8 +176,8 @@ function openBacking(
  * @returns how many bytes that were.
  */
 export async function writeDifferences(
-  image: Device,
-  below: Device | undefined,
+  image: BlockDevice,
+  below: BlockDevice | undefined,
   { signal, onProgress }: Pick<RebaseOptions, 'signal' | 'onProgress'>,
 ): Promise<number> {
   const totalBytes = image.size;

@@ -1,4 +1,4 @@
-import { Device, type ImageFormat, openDevice } from '../block/index.js';
+import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
 import { DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
@@ -67,8 +67,8 @@ export async function compare(options: CompareOptions): Promise<CompareReport> {
   checkTransfer(options);
   const { forceShare, signal } = options;
   const open = async (source: DeviceSource, format?: ImageFormat) =>
-    source instanceof Device ? source : await openDevice(source, { format, forceShare, signal });
-  const close = async (device: Device, given: DeviceSource) => {
+    isBlockDevice(source) ? source : await openDevice(source, { format, forceShare, signal });
+  const close = async (device: BlockDevice, given: DeviceSource) => {
     if (device !== given) await device.close();
   };
   const a = await open(options.a, options.aFormat);
@@ -85,8 +85,8 @@ export async function compare(options: CompareOptions): Promise<CompareReport> {
 }
 
 async function compareDevices(
-  a: Device,
-  b: Device,
+  a: BlockDevice,
+  b: BlockDevice,
   options: CompareOptions,
 ): Promise<CompareReport> {
   const started = performance.now();
@@ -138,7 +138,7 @@ async function compareDevices(
 
 /** What a device has to be read for; behind its end, up to the size of the larger one, it reads as zero. */
 async function planSide(
-  source: Device,
+  source: BlockDevice,
   size: number,
   arena: Arena,
   { signal }: CompareOptions,

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { Device } from '../block/index.js';
+import type { BlockDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
@@ -216,7 +216,12 @@ class Intake {
     if (this.#failure) throw this.#failure.error;
   }
 
-  async #write(device: Device, slot: ArenaBlock, offset: number, length: number): Promise<void> {
+  async #write(
+    device: BlockDevice,
+    slot: ArenaBlock,
+    offset: number,
+    length: number,
+  ): Promise<void> {
     const { detectZeroes = 'unmap', signal } = this.#options;
     const { isZero: targetIsZero } = this.#target;
     const counted = this.#counted;

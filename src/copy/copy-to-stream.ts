@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream';
-import { Device, openDevice } from '../block/index.js';
+import { type BlockDevice, isBlockDevice, openDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/index.js';
@@ -57,7 +57,7 @@ async function run(
   const { sourceFormat: format, forceShare, signal } = options;
   const outlet = new Outlet(writable, brake, signal);
   try {
-    if (source instanceof Device) return await pour(source, outlet, options);
+    if (isBlockDevice(source)) return await pour(source, outlet, options);
     const device = await openDevice(source, { format, forceShare, signal });
     return await closeAfter(
       () => pour(device, outlet, options),
@@ -69,7 +69,7 @@ async function run(
 }
 
 async function pour(
-  source: Device,
+  source: BlockDevice,
   outlet: Outlet,
   options: ToStreamOptions,
 ): Promise<StreamReport> {

@@ -1,12 +1,3 @@
-export {
-  type CommitOptions,
-  type CommitReport,
-  commit,
-  type RebaseOptions,
-  type RebaseProgress,
-  type RebaseReport,
-  rebase,
-} from '../chain/index.js';
 export type { Leftover, Purpose } from '../files/index.js';
 export { type CompareOptions, type CompareReport, compare } from './compare.js';
 export {

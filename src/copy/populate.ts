@@ -1,5 +1,5 @@
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, type ImageFormat } from '../block/index.js';
+import { type BlockDevice, type ImageFormat, isBlockDevice } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
@@ -61,7 +61,7 @@ export async function populate(options: PopulateOptions): Promise<string[]> {
   const totalBytes = targets[0].size * sources.length;
   for (const [i, source] of sources.entries()) {
     const told = teller(totalBytes, i * targets[0].size, options);
-    if (source instanceof Device) {
+    if (isBlockDevice(source)) {
       warnings.push(...(await populateFrom(source, targets, { mode, signal, told })));
       continue;
     }
@@ -95,7 +95,7 @@ function teller(totalBytes: number, before: number, { onProgress }: PopulateOpti
 }
 
 async function populateFrom(
-  source: Device,
+  source: BlockDevice,
   targets: readonly Bitmap[],
   { mode, signal, told }: Populating,
 ): Promise<string[]> {

@@ -1,7 +1,7 @@
 /** Hands out the extents of a plan one by one, with their bytes, to a product that writes a format of its own. */
 
 import type { Bitmap } from '../bitmap/index.js';
-import { Device, type ImageFormat, openDevice } from '../block/index.js';
+import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
 import { LacunaError, throwIfAborted } from '../errors/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import { Arena, type ArenaBlock } from '../wasm/index.js';
@@ -83,7 +83,7 @@ async function* walk(
 ): AsyncGenerator<PlannedExtent, void, void> {
   const { sourceFormat, signal } = options;
   throwIfAborted(signal);
-  if (source instanceof Device) {
+  if (isBlockDevice(source)) {
     yield* readAhead(source, plan, options);
     return;
   }
@@ -96,7 +96,7 @@ async function* walk(
 }
 
 async function* readAhead(
-  source: Device,
+  source: BlockDevice,
   plan: Pick<Plan, 'data' | 'zero'>,
   options: ReadExtentsOptions,
 ): AsyncGenerator<PlannedExtent, void, void> {
@@ -165,7 +165,7 @@ class Piece implements PlannedExtent {
   }
 
   /** Begins to read into a slot. */
-  begin(source: Device, slot: ArenaBlock, signal?: AbortSignal): void {
+  begin(source: BlockDevice, slot: ArenaBlock, signal?: AbortSignal): void {
     this.#slot = slot;
     this.#bytes = slot.bytes.subarray(0, this.length);
     this.#read = source.read(this.offset, this.#bytes, { ...(signal && { signal }) });
@@ -210,7 +210,7 @@ function* cutData({ offset, length }: Range, requestSize: number): Generator<Pie
   }
 }
 
-function checkSize({ size }: Bitmap, source: Device): void {
+function checkSize({ size }: Bitmap, source: BlockDevice): void {
   if (size === source.size) return;
   throw new LacunaError(
     'ERR_BITMAP_MISMATCH',

@@ -1,11 +1,11 @@
 import type { Bitmap } from '../bitmap/index.js';
-import type { Device } from '../block/index.js';
+import type { BlockDevice } from '../block/index.js';
 import type { NbdExportOptions, NbdServerOptions } from '../nbd/server/index.js';
 
 /** A device as an export, with bitmaps by name. */
 export interface ServedDevice extends NbdExportOptions {
   /** What is served. The server does not close it. */
-  readonly device: Device;
+  readonly device: BlockDevice;
   /** Bitmaps by name, served as `qemu:dirty-bitmap:NAME`. They must not be freed while they are served. */
   readonly bitmaps?: Readonly<Record<string, Bitmap>>;
 }

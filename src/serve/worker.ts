@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { Arena, Bitmap, type SharedArena } from '../bitmap/index.js';
-import { type Device, type DeviceAgain, openAgain } from '../block/index.js';
+import { type BlockDevice, type DeviceAgain, openAgain } from '../block/index.js';
 import { fromWire, type LacunaError, toWire } from '../errors/index.js';
 import {
   type BudgetPlan,
@@ -92,11 +92,11 @@ function adopt(fd: number): Socket | undefined {
 
 /** What a thread holds while it serves. */
 class Held {
-  readonly #devices: Device[] = [];
+  readonly #devices: BlockDevice[] = [];
   readonly #bitmaps: Bitmap[] = [];
   readonly #arenas = new Map<SharedArena, Arena>();
 
-  async open(again: DeviceAgain): Promise<Device> {
+  async open(again: DeviceAgain): Promise<BlockDevice> {
     const device = await openAgain(again, {});
     this.#devices.push(device);
     return device;

@@ -3,6 +3,7 @@ import { abortedError, LacunaError } from '../../errors/index.js';
 import { Context, ExtentList } from '../../extent/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
 import type { DeviceDescription } from '../describe/index.js';
+import type { BlockDevice, ExtentsOptions, RequestOptions } from './block-device.js';
 import type {
   Capabilities,
   CopyRange,
@@ -37,18 +38,6 @@ const checkDeviceOptions = optionCheck<DeviceOptions>({
   knownZero: 'flag',
 });
 
-/** What every request may be told. */
-export interface RequestOptions {
-  /** Fires to end the request before its next piece begins; it fails with ERR_ABORTED. */
-  readonly signal?: AbortSignal;
-}
-
-/** Which kinds of status are asked for. */
-export interface ExtentsOptions extends RequestOptions {
-  /** Metadata contexts; default `base:allocation` alone. */
-  readonly contexts?: readonly string[];
-}
-
 const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
 const checkWrite = optionCheck<WriteOptions>({ fua: 'flag', signal: 'signal' });
 const checkZero = optionCheck<ZeroOptions>({
@@ -76,7 +65,7 @@ const NOTHING = {};
  * Blocks of `limits.minimum` bytes that two openings of one device change in part at the same time may lose a
  * change, so let several openings divide a device at multiples of it.
  */
-export class Device implements AsyncDisposable {
+export class Device implements BlockDevice {
   /** How a person would name it: a path or a URI. */
   readonly name: string;
   /** Opens the same device again, in this thread or another, for as long as this opening lasts; see {@link Driver}. */
@@ -241,25 +230,47 @@ export class Device implements AsyncDisposable {
    * @returns false where the two devices cannot; then read and write instead.
    */
   async copyFrom(
-    source: Device,
+    source: BlockDevice,
     range: CopyRange,
     options: RequestOptions = NOTHING,
   ): Promise<boolean> {
     checkRequest('copyFrom', options);
-    const { sourceOffset, targetOffset, length } = range;
-    source.#check(options.signal);
-    source.#checkRange(sourceOffset, length);
+    const { targetOffset, length } = range;
+    if (source instanceof Device) source.#checkSource(range, options);
     this.#check(options.signal);
     this.#checkRange(targetOffset, length);
     this.#checkWritable();
     if (length === 0) return true;
     if (this.#driver.copyFrom === undefined) return false;
     this.#forgetZero();
-    const copy =
-      source.#driver.locate === undefined
-        ? () => this.#requests.copyFrom(source.#driver, range, options.signal)
-        : () => copyLocated({ source, target: this, requests: this.#requests }, range, options);
-    return this.#run(() => source.#run(copy));
+    const copy = this.#copier(source, range, options);
+    if (copy === undefined) return false;
+    // Closing the source waits for it too.
+    return this.#run(() => (source instanceof Device ? source.#run(copy) : copy()));
+  }
+
+  #checkSource({ sourceOffset, length }: CopyRange, options: RequestOptions): void {
+    this.#check(options.signal);
+    this.#checkRange(sourceOffset, length);
+  }
+
+  /** How a range is copied from a device; undefined where nobody may know where that keeps its bytes. */
+  #copier(
+    source: BlockDevice,
+    range: CopyRange,
+    options: RequestOptions,
+  ): (() => Promise<boolean>) | undefined {
+    if (source instanceof Device && source.#driver.locate === undefined) {
+      return () => this.#requests.copyFrom(source.#driver, range, options.signal);
+    }
+    const { locate } = source;
+    if (locate === undefined) return undefined;
+    const reader = {
+      locate: locate.bind(source),
+      read: source.read.bind(source),
+    };
+    return () =>
+      copyLocated({ source: reader, target: this, requests: this.#requests }, range, options);
   }
 
   /** Where bytes are kept as they are, and how many lie there one behind the other; see {@link Driver.locate}. */

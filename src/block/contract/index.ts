@@ -1,5 +1,11 @@
 export { A_PATH, A_SOURCE } from './argument-texts.js';
-export { Device, type DeviceOptions, type ExtentsOptions, type RequestOptions } from './device.js';
+export {
+  type BlockDevice,
+  type ExtentsOptions,
+  isBlockDevice,
+  type RequestOptions,
+} from './block-device.js';
+export { Device, type DeviceOptions } from './device.js';
 export type {
   Capabilities,
   CopyRange,

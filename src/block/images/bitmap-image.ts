@@ -2,7 +2,7 @@ import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE, Device } from '../contract/index.js';
+import { A_SOURCE, type BlockDevice, Device } from '../contract/index.js';
 import { checkDescription, type DeviceDescription, parseDescription } from '../describe/index.js';
 import { FileDriver } from '../drivers/file/index.js';
 import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
@@ -45,10 +45,10 @@ export class BitmapImage implements AsyncDisposable {
   readonly name: string;
   /** Commands and questions as for a device that is written; what they change is kept by {@link store}. */
   readonly bitmaps: DirtyBitmaps;
-  readonly #file: Device;
+  readonly #file: BlockDevice;
   readonly #stored?: ImageBitmaps;
 
-  private constructor(file: Device, bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {
+  private constructor(file: BlockDevice, bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {
     this.name = file.name;
     this.bitmaps = bitmaps;
     this.#file = file;
@@ -57,7 +57,7 @@ export class BitmapImage implements AsyncDisposable {
 
   /** @internal See {@link openBitmaps}. */
   static async open(
-    file: Device,
+    file: BlockDevice,
     { writable = false, arena, signal }: BitmapImageOptions,
   ): Promise<BitmapImage> {
     const found = await readHeader(file);
@@ -168,7 +168,7 @@ export async function openBitmaps(
 async function openFile(
   description: DeviceDescription,
   { writable, forceShare, signal }: BitmapImageOptions,
-): Promise<Device> {
+): Promise<BlockDevice> {
   if (!writable || description.driver !== 'file') {
     return openDevice(description, { writable, forceShare, signal });
   }

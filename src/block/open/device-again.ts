@@ -1,5 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import type { Device } from '../contract/index.js';
+import type { BlockDevice } from '../contract/index.js';
 import type { DeviceDescription } from '../describe/index.js';
 import { type OpenOptions, openDevice } from './open.js';
 
@@ -11,18 +11,18 @@ export interface DeviceAgain {
 }
 
 /** Whether workers may open the device anew, and see the same bytes each. */
-export function isShareable({ description, capabilities }: Device): boolean {
+export function isShareable({ description, capabilities }: BlockDevice): boolean {
   return description !== undefined && capabilities.multiConnection;
 }
 
 /** What a worker needs to open a device. */
-export function again({ name, description, size }: Device): DeviceAgain {
+export function again({ name, description, size }: BlockDevice): DeviceAgain {
   if (description === undefined) throw new TypeError(`${name} cannot be opened twice`);
   return { description, size };
 }
 
 /** Opens a device in a worker, if it is still the one that it was. */
-export async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<Device> {
+export async function openAgain(again: DeviceAgain, options: OpenOptions): Promise<BlockDevice> {
   const device = await openDevice(again.description, options);
   if (device.size === again.size) return device;
   await device.close();

@@ -1,4 +1,4 @@
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { type ExtentList, visitTogether } from '../../extent/index.js';
 
@@ -15,7 +15,7 @@ export interface WalkOptions {
   signal?: AbortSignal;
 }
 
-type Walked = Pick<Device, 'size' | 'someExtents'>;
+type Walked = Pick<BlockDevice, 'size' | 'someExtents'>;
 
 /** Ranges handed out at once: few enough that they die young, or the collector has to move each of them. */
 const BATCH = 1024;

@@ -1,7 +1,7 @@
 /** The flags of every command that opens one device, and what they come to. */
 import type { Command } from 'commander';
 import {
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   type ImageFormat,
   type OpenOptions,
@@ -61,12 +61,12 @@ export function openSource(
   source: string | DeviceDescription,
   flags: SourceFlags,
   options: Pick<OpenOptions, 'writable' | 'contexts' | 'signal'>,
-): Promise<Device> {
+): Promise<BlockDevice> {
   const { format, forceShare } = flags;
   return openDevice(sourceOf(source, flags), { ...options, format, forceShare });
 }
 
 /** Sets the exit code that says that something is lost; the warnings of a device say what. */
-export function noteMissing({ missing }: Pick<Device, 'missing'>, shell: Shell): void {
+export function noteMissing({ missing }: Pick<BlockDevice, 'missing'>, shell: Shell): void {
   if (missing.length > 0) shell.exitCode = Exit.leftOut;
 }

@@ -11,7 +11,7 @@
  *     byte 128  row 0: the counters in the order of COUNTERS (f64 each), padded to 64
  *     byte 192  row 1 ...
  */
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { RATE_LIMIT_BYTES, RateLimit } from './rate-limit.js';
 
 const [STOPPED, PAUSED, UNFLUSHED, BELL] = [0, 1, 2, 3];
@@ -99,7 +99,7 @@ export class Control {
   }
 
   /** Flushes the target, and remembers a failure: the next flush may succeed without what this one has lost. */
-  async flush(target: Device, signal: AbortSignal): Promise<void> {
+  async flush(target: BlockDevice, signal: AbortSignal): Promise<void> {
     try {
       await target.flush({ signal });
     } catch (error) {

@@ -2,7 +2,7 @@
 import type { DirtyBitmapInfo } from '../../bitmap/index.js';
 import {
   type BitmapImage,
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   openBitmaps,
   type Qcow2Description,
@@ -34,7 +34,7 @@ export interface CarriedBitmaps {
  */
 export async function bitmapsToCarry(
   { carryBitmaps = false, skipBrokenBitmaps = false, signal }: CopyOptions,
-  source: Device,
+  source: BlockDevice,
 ): Promise<CarriedBitmaps | undefined> {
   if (skipBrokenBitmaps && !carryBitmaps) {
     throw new TypeError('no bitmaps are copied, so none are skipped: ask for the bitmaps as well');

@@ -1,11 +1,11 @@
-import type { Device, FileDescription } from '../../block/index.js';
+import type { BlockDevice, FileDescription } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { statIfThere } from '../../files/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
 
 /** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
 export function refuseNothing(
-  source: Device,
+  source: BlockDevice,
   file: FileDescription | undefined,
   { allowEmpty = false, ...scope }: CopyOptions,
 ): void {

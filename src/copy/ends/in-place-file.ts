@@ -1,6 +1,6 @@
 /** A raw file that is there and is written in place gets the size of the source: longer at first, or shorter at last. */
 import {
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   type FileDescription,
   openDevice,
@@ -21,9 +21,9 @@ export function fileToFit(
 /** Opens the file, which has room for all of the source then. */
 export async function openFitting(
   file: FileDescription,
-  source: Device,
+  source: BlockDevice,
   signal: AbortSignal | undefined,
-): Promise<Device> {
+): Promise<BlockDevice> {
   const open = () => openDevice(file, { writable: true, signal });
   const device = await open();
   if (device.size >= source.size) return device;
@@ -35,7 +35,7 @@ export async function openFitting(
 
 /** The part of a target that changes with its size. */
 interface InPlace {
-  readonly device: Device;
+  readonly device: BlockDevice;
   readonly warnings: string[];
   commit(): Promise<string[]>;
 }
@@ -44,7 +44,7 @@ interface InPlace {
 export function cutLater(
   target: InPlace,
   { filename }: FileDescription,
-  source: Device,
+  source: BlockDevice,
   { flush = true }: CopyOptions,
 ): void {
   const { size } = target.device;

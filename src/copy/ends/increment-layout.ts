@@ -1,7 +1,7 @@
 /** Lays out an image over a base for what an increment will write, so that nothing but data is written then. */
 import { Bitmap } from '../../bitmap/index.js';
 import {
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   layOutQcow2,
   openDevice,
@@ -86,7 +86,12 @@ async function fillFromBase({ image, base, signal }: IncrementLayout, rest: Bitm
   );
 }
 
-async function copyRanges(below: Device, target: Device, rest: Bitmap, signal?: AbortSignal) {
+async function copyRanges(
+  below: BlockDevice,
+  target: BlockDevice,
+  rest: Bitmap,
+  signal?: AbortSignal,
+) {
   const buffer = new Uint8Array(PIECE);
   for (const { offset, length } of rest.ranges()) {
     // Behind its end a base is zero, as the new image is.

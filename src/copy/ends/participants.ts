@@ -1,11 +1,11 @@
 /** The files that a copy reads or writes, all the way down, so that nothing is made or removed in the place of one. */
 import { dirname, resolve } from 'node:path';
 import {
-  Device,
   type DeviceDescription,
   dataFileOf,
   filesBelow,
   type ImageFormat,
+  isBlockDevice,
   parseDescription,
 } from '../../block/index.js';
 import { samePlaceAmong } from '../../files/index.js';
@@ -49,7 +49,7 @@ export function describeDevice(
   device: DeviceSource,
   format?: ImageFormat,
 ): DeviceDescription | undefined {
-  if (device instanceof Device) return device.description;
+  if (isBlockDevice(device)) return device.description;
   return typeof device === 'string' ? parseDescription(device, { format }) : device;
 }
 

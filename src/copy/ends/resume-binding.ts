@@ -8,7 +8,7 @@
 import fs from 'node:fs';
 import { resolve } from 'node:path';
 import { checksumOf } from '../../bitmap/files/index.js';
-import { type Device, type DeviceDescription, lastingNameOf } from '../../block/index.js';
+import { type BlockDevice, type DeviceDescription, lastingNameOf } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError } from '../../files/index.js';
 import type { CheckedScope } from '../options/index.js';
@@ -20,12 +20,12 @@ export type Binding = Readonly<Record<string, string>>;
  * The facts of the source, which must not change until the copy is complete; but for the files of `target`, which may
  * be below the source, and are written.
  */
-export function sourceBinding(source: Device, target: DeviceDescription | undefined): Binding {
+export function sourceBinding(source: BlockDevice, target: DeviceDescription | undefined): Binding {
   return deviceBinding('source', source, new Set(writtenFiles(target)));
 }
 
 /** The facts of a target that is written in place. */
-export function targetBinding(target: Device): Binding {
+export function targetBinding(target: BlockDevice): Binding {
   return deviceBinding('target', target, new Set(writtenFiles(target.description)));
 }
 
@@ -60,7 +60,7 @@ export function mismatch(path: string, what: string): LacunaError {
 
 function deviceBinding(
   side: 'source' | 'target',
-  device: Device,
+  device: BlockDevice,
   written: ReadonlySet<string>,
 ): Binding {
   const { name, size, description } = device;
@@ -92,7 +92,7 @@ function fileBinding(filename: string, written: ReadonlySet<string>): Record<str
 }
 
 /** What an image says of itself that no writing to its disk changes. */
-function headerBinding(side: string, { details }: Device): Record<string, string> {
+function headerBinding(side: string, { details }: BlockDevice): Record<string, string> {
   if (details === undefined) return {};
   const snapshots = details.snapshots.map(({ id, name, date }) => `${id} (${name}) of ${date}`);
   const facts = {

@@ -10,7 +10,7 @@ import { lookup } from 'node:dns/promises';
 import fs from 'node:fs';
 import { resolve } from 'node:path';
 import {
-  type Device,
+  type BlockDevice,
   type DeviceDescription,
   type NbdDescription,
   openDevice,
@@ -26,7 +26,7 @@ import { type LayerLeaf, type Leaf, leavesOf } from './layers.js';
  */
 export async function refuseSource(
   target: DeviceDescription | undefined,
-  source: Device,
+  source: BlockDevice,
 ): Promise<void> {
   const below = leavesOf(source.description);
   for (const own of ownLeaves(target)) {
@@ -44,7 +44,7 @@ export async function refuseSource(
  *
  * @throws LacunaError ERR_COPY_MISMATCH
  */
-export async function refuseLikeness(target: Device, source: Device): Promise<void> {
+export async function refuseLikeness(target: BlockDevice, source: BlockDevice): Promise<void> {
   const below = leavesOf(source.description);
   for (const own of ownLeaves(target.description)) {
     for (const other of below) {
@@ -151,7 +151,7 @@ async function areAlike(a: Leaf, b: Leaf): Promise<boolean> {
   }
 }
 
-async function holdSame(a: Device, b: Device): Promise<boolean> {
+async function holdSame(a: BlockDevice, b: BlockDevice): Promise<boolean> {
   const size = Math.min(a.size, b.size);
   let [differing, isAnything] = [0, false];
   for (let place = 0; place < PLACES; place++) {

@@ -1,8 +1,9 @@
 /** Opens the source of a copy, and opens it again when its connection was lost. */
 import {
-  Device,
+  type BlockDevice,
   type DeviceDescription,
   type ImageFormat,
+  isBlockDevice,
   parseDescription,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
@@ -10,7 +11,7 @@ import type { CheckedScope, CopyOptions, DeviceSource } from '../options/index.j
 import { openForPlan } from '../plan/index.js';
 
 export interface Source {
-  device: Device;
+  device: BlockDevice;
   /** Opens the device anew; one of the caller's stays as it is. */
   reopen(): Promise<void>;
   /** Closes what was opened here. */
@@ -26,7 +27,7 @@ export interface SourceOptions
 
 export async function openSource(options: SourceOptions): Promise<Source> {
   const { source, sourceFormat, forceShare, scope, reconnectSeconds, signal } = options;
-  if (source instanceof Device) {
+  if (isBlockDevice(source)) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
   const isExport = describe(source, sourceFormat).driver === 'nbd';
@@ -44,7 +45,10 @@ export async function openSource(options: SourceOptions): Promise<Source> {
 }
 
 /** Closes a device whose connection is gone, and opens what must be the same one again. */
-export async function reopened(old: Device, open: () => Promise<Device>): Promise<Device> {
+export async function reopened(
+  old: BlockDevice,
+  open: () => Promise<BlockDevice>,
+): Promise<BlockDevice> {
   await old.close().catch(() => {});
   const device = await open();
   if (device.size === old.size) return device;
@@ -57,13 +61,13 @@ export async function reopened(old: Device, open: () => Promise<Device>): Promis
  * Whether a device's connection is made again when it is lost. Then only a flush tells whether the server still has all
  * that it had acknowledged before.
  */
-export function reconnects({ description }: Device): boolean {
+export function reconnects({ description }: BlockDevice): boolean {
   return description?.driver === 'nbd' && (description['reconnect-delay'] ?? 0) > 0;
 }
 
 /** A description whose requests wait so long for a lost NBD connection, unless it says that itself. */
 export function patient(
-  source: Exclude<DeviceSource, Device>,
+  source: Exclude<DeviceSource, BlockDevice>,
   format: ImageFormat | undefined,
   seconds: number,
 ): DeviceDescription {
@@ -73,7 +77,7 @@ export function patient(
 }
 
 function describe(
-  source: Exclude<DeviceSource, Device>,
+  source: Exclude<DeviceSource, BlockDevice>,
   format: ImageFormat | undefined,
 ): DeviceDescription {
   return typeof source === 'string' ? parseDescription(source, { format }) : source;

@@ -1,9 +1,10 @@
 /** Opens the target of a stream, whose end nobody knows before it comes. */
 import {
+  type BlockDevice,
   createRawFile,
-  Device,
   type DeviceDescription,
   type FileDescription,
+  isBlockDevice,
   openDevice,
   parseDescription,
   resizeRawFile,
@@ -25,7 +26,7 @@ export interface StreamTarget {
   /** Every byte reads as zero at first. */
   readonly isZero: boolean;
   /** The device, with room up to `end`; `idle` waits for all requests in flight, should it have to change. */
-  upTo(end: number, idle: () => Promise<void>): Promise<Device>;
+  upTo(end: number, idle: () => Promise<void>): Promise<BlockDevice>;
   /** After the last request: makes the target durable, and gives it its size and its name. Returns warnings. */
   finish(size: number, flush: boolean): Promise<string[]>;
   /** After a failure: removes what was made and not written to. Never fails. */
@@ -47,7 +48,7 @@ export interface StreamTargetOptions
 /** A file is made beside its name (see partial-file.ts) and grows; everything else is written in place. */
 export async function openStreamTarget(options: StreamTargetOptions): Promise<StreamTarget> {
   const { target, targetFormat: format, signal, targetIsZero: told = false } = options;
-  if (target instanceof Device) return new InPlace(target, told, false);
+  if (isBlockDevice(target)) return new InPlace(target, told, false);
   const description = typeof target === 'string' ? parseDescription(target, { format }) : target;
   if (description.driver === 'file' && (await isFileToMake(description))) {
     return await GrowingFile.create(description, signal);
@@ -72,10 +73,10 @@ class InPlace implements StreamTarget {
   readonly name: string;
   readonly holds: boolean;
   readonly isZero: boolean;
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #ours: boolean;
 
-  constructor(device: Device, told: boolean, ours: boolean) {
+  constructor(device: BlockDevice, told: boolean, ours: boolean) {
     this.#device = device;
     this.#ours = ours;
     this.name = device.name;
@@ -84,7 +85,7 @@ class InPlace implements StreamTarget {
     this.isZero = told || device.capabilities.knownZero;
   }
 
-  async upTo(end: number): Promise<Device> {
+  async upTo(end: number): Promise<BlockDevice> {
     const { name, size } = this.#device;
     if (end <= size) return this.#device;
     const message = `${name} has ${size} bytes, and the stream has more: give it a larger target`;
@@ -131,7 +132,7 @@ class GrowingFile implements StreamTarget {
   readonly #file: PartialFile;
   readonly #description: FileDescription;
   readonly #unfinished: readonly string[];
-  #device: Device;
+  #device: BlockDevice;
 
   static async create(
     description: FileDescription,
@@ -154,7 +155,7 @@ class GrowingFile implements StreamTarget {
   private constructor(
     file: PartialFile,
     description: FileDescription,
-    device: Device,
+    device: BlockDevice,
     unfinished: readonly string[],
   ) {
     this.name = file.name;
@@ -165,7 +166,7 @@ class GrowingFile implements StreamTarget {
     this.#device = device;
   }
 
-  async upTo(end: number, idle: () => Promise<void>): Promise<Device> {
+  async upTo(end: number, idle: () => Promise<void>): Promise<BlockDevice> {
     if (end <= this.#device.size) return this.#device;
     await idle();
     await this.#resize(this.#device.size + Math.min(this.#device.size, MOST_GROWTH));

@@ -2,10 +2,11 @@
 import { dirname, resolve } from 'node:path';
 import {
   type BackingName,
-  Device,
+  type BlockDevice,
   type DeviceDescription,
   type FileDescription,
   filesBelow,
+  isBlockDevice,
   openDevice,
   warnOfSignature,
 } from '../../block/index.js';
@@ -27,7 +28,7 @@ import { patient, reopened } from './source.js';
 
 /** A target that is ready to be written. */
 export interface Target {
-  device: Device;
+  device: BlockDevice;
   /** Every byte reads as zero. */
   isZero: boolean;
   warnings: string[];
@@ -70,7 +71,7 @@ interface Planner {
  */
 export async function prepareTarget(
   options: CopyOptions,
-  source: Device,
+  source: BlockDevice,
   resumption?: Planner,
 ): Promise<Target> {
   const { target, signal } = options;
@@ -80,7 +81,7 @@ export async function prepareTarget(
   const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description = describeTarget(options, source);
-  const file = target instanceof Device ? undefined : await fileToMake(description, options);
+  const file = isBlockDevice(target) ? undefined : await fileToMake(description, options);
   refuseNothing(source, file, options);
   if (file === undefined) {
     await refuseSource(description, source);
@@ -89,10 +90,10 @@ export async function prepareTarget(
     await refuseSameFile(description, options, source);
   }
   const bitmaps = await bitmapsToCarry(options, source);
-  if (target instanceof Device && options.compress) {
+  if (isBlockDevice(target) && options.compress) {
     throw new TypeError('a device that is open compresses or does not: open it with "compress"');
   }
-  if (target instanceof Device) {
+  if (isBlockDevice(target)) {
     await refuseLikeness(target, source);
     return inPlace(target, source, sameSize, told);
   }
@@ -174,10 +175,10 @@ function newFile(
 /** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
 export function describeTarget(
   options: CopyOptions,
-  source: Device,
+  source: BlockDevice,
 ): DeviceDescription | undefined {
   const { target } = options;
-  if (target instanceof Device) return target.description;
+  if (isBlockDevice(target)) return target.description;
   const seconds = reconnectSeconds(rulesOf(options).target, options);
   const description = patient(target, options.targetFormat, seconds);
   if (options.compress) return compressed(description);
@@ -195,11 +196,11 @@ function isNamedRaw(description: DeviceDescription | undefined, options: CopyOpt
 }
 
 function inPlace(
-  device: Device,
-  source: Device,
+  device: BlockDevice,
+  source: BlockDevice,
   sameSize: boolean,
   told: boolean,
-  open?: () => Promise<Device>,
+  open?: () => Promise<BlockDevice>,
 ): Target {
   const opened: Target = {
     device,
@@ -218,7 +219,7 @@ function inPlace(
   return opened;
 }
 
-function checkSize(device: Device, source: Device, sameSize: boolean): string[] {
+function checkSize(device: BlockDevice, source: BlockDevice, sameSize: boolean): string[] {
   if (device.size === source.size || isRoundedUp(device, source)) return [];
   if (device.size > source.size && !sameSize) {
     const more = device.size - source.size;
@@ -235,7 +236,7 @@ function checkSize(device: Device, source: Device, sameSize: boolean): string[] 
 }
 
 /** A qcow2 image of a disk ends at a multiple of 512; what that adds reads as zero. */
-function isRoundedUp({ details, size }: Device, source: Device): boolean {
+function isRoundedUp({ details, size }: BlockDevice, source: BlockDevice): boolean {
   return details?.format === 'qcow2' && size === Math.ceil(source.size / 512) * 512;
 }
 
@@ -248,7 +249,7 @@ function compressed(description: DeviceDescription): DeviceDescription {
 async function refuseSameFile(
   target: DeviceDescription | undefined,
   { image }: CopyOptions,
-  source: Device,
+  source: BlockDevice,
 ) {
   const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
   const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
@@ -313,7 +314,7 @@ export async function isFileToMake({ filename }: FileDescription): Promise<boole
 }
 
 /** Whether a target is one of the files that the source has below its top layer. */
-async function isBelow(target: DeviceDescription | undefined, { description }: Device) {
+async function isBelow(target: DeviceDescription | undefined, { description }: BlockDevice) {
   const [path] = filesOf(target);
   if (path === undefined) return false;
   return samePlaceAmong(path, filesOf(description).slice(1)) !== undefined;
@@ -341,7 +342,7 @@ function refuseMissing(error: unknown): void {
 
 async function make(
   made: NewFile,
-  source: Device,
+  source: BlockDevice,
   options: CopyOptions,
   resumption: Planner | undefined,
 ): Promise<Target> {

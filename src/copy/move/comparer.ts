@@ -3,7 +3,7 @@
  * sides piece by piece, several at once, until nothing is left before the first difference.
  */
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
 import { settleAll, Turns } from '../../util/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
@@ -12,7 +12,7 @@ import type { FirstDifference } from './first-difference.js';
 
 /** One of the two devices. Outside of `data`, and behind its end, it reads as zero. */
 export interface ComparedSide {
-  device: Device;
+  device: BlockDevice;
   data: Bitmap;
 }
 

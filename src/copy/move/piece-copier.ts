@@ -1,7 +1,7 @@
 /** Copies one piece of a disk: read, test for zero, write, and again where that fails, as the policies say. */
 
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
 import { type DetectZeroes, type Side, withSide } from '../options/index.js';
 import { Repeater, type RepeaterOptions, type Settled } from './repeater.js';
@@ -9,7 +9,7 @@ import type { Turn } from './write-order.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 
 export interface PieceOptions extends RepeaterOptions {
-  source: Device;
+  source: BlockDevice;
   arena: Arena;
   detectZeroes: DetectZeroes;
   /** Every byte of the target that is going to be written reads as zero now. */
@@ -61,8 +61,8 @@ export class PieceCopier {
   async copyInside(offset: number, length: number): Promise<boolean> {
     const { source, target, counters, remains, signal } = this.#options;
     const range = { sourceOffset: offset, targetOffset: offset, length };
-    const copied = target.copyFrom(source, range, { signal });
-    if (!(await copied.catch(() => false))) return false;
+    const copied = target.copyFrom?.(source, range, { signal }).catch(() => false);
+    if (!(await copied)) return false;
     counters.requests += 1;
     counters.movedBytes += length;
     remains?.reset(offset, length);

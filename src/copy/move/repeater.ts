@@ -1,6 +1,6 @@
 /** Makes requests again that failed, in smaller pieces, and leaves out what fails at last, as the policies say. */
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import { alignUp } from '../../util/index.js';
 import type { Control, Counters } from '../control/index.js';
@@ -20,7 +20,7 @@ import type { LeftOut } from './left-out.js';
 const SMALLEST = 4096;
 
 export interface RepeaterOptions {
-  target: Device;
+  target: BlockDevice;
   rules: ErrorRules;
   control: Control;
   counters: Counters;

@@ -1,11 +1,11 @@
 import type { Bitmap } from '../../bitmap/index.js';
-import { Device, type Driver } from '../../block/index.js';
+import { type BlockDevice, Device, type Driver } from '../../block/index.js';
 
 /**
  * A source that is not asked for what is known to read as zero: its beginning and its end, or all of it. Whatever is
  * between two pieces of data is read with them, in one request.
  */
-export function withoutReading(source: Device, zero: Bitmap): Device {
+export function withoutReading(source: BlockDevice, zero: Bitmap): BlockDevice {
   const { name, size, limits, capabilities } = source;
   const driver: Driver = {
     name,

@@ -1,4 +1,4 @@
-import type { Device, Limits } from '../../block/index.js';
+import type { BlockDevice, Limits } from '../../block/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
 
 /** Zeroes are looked for in steps of at least so many bytes: the block size of most file systems. */
@@ -16,7 +16,7 @@ export function zeroStep({ zeroAlignment, minimum }: Pick<Limits, 'zeroAlignment
 const SHORTEST_ZERO_REQUEST = 64 * 1024;
 
 /** The shortest run of zeroes that is worth not being written as data. */
-export function shortestZero(target: Device, targetIsZero: boolean): number {
+export function shortestZero(target: BlockDevice, targetIsZero: boolean): number {
   // Leaving out costs nothing, however little it is.
   if (targetIsZero) return 1;
   return Math.max(SHORTEST_ZERO_REQUEST, target.limits.zeroAlignment);

@@ -1,6 +1,6 @@
 /** Makes the target read as zero where the source does, touching nothing that reads as zero already. */
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
 import { alignDown, alignUp, settleAll, Turns } from '../../util/index.js';
@@ -16,7 +16,7 @@ const CLAIM_BYTES = 2 ** 30;
 
 /** Takes out of `zero` what the target says reads as zero, in whole units of what it zeroes as a whole. */
 export async function dropKnownZero(
-  target: Device,
+  target: BlockDevice,
   zero: Bitmap,
   signal?: AbortSignal,
 ): Promise<void> {

@@ -1,6 +1,6 @@
 import {
+  type BlockDevice,
   checkBacking,
-  type Device,
   type DeviceDescription,
   type ImageFormat,
   type Preallocation,
@@ -11,7 +11,7 @@ import { optionCheck } from '../../util/index.js';
 import type { PlanScope, PlanTotals } from './scope.js';
 
 /** A device to work on: a path, an NBD URI, a description, or one that the caller has opened. */
-export type DeviceSource = string | DeviceDescription | Device;
+export type DeviceSource = string | DeviceDescription | BlockDevice;
 
 /**
  * Whether zeroes are looked for inside what the source calls data, in steps of 4 to 64 KiB, as the target zeroes
@@ -172,7 +172,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
 }
 
 /** What a device can be given as. */
-export const A_DEVICE = 'a path, an NBD URI, a description, or an open Device';
+export const A_DEVICE = 'a path, an NBD URI, a description, or an open BlockDevice';
 
 /** The same for the options of a verb. */
 export const DEVICE = { needed: A_DEVICE } as const;

@@ -1,6 +1,6 @@
 /** What an incremental copy has to look at: the union of dirty bitmaps, or of the dirty contexts of a source. */
 import { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { planGranularity } from './granularity.js';
@@ -26,7 +26,7 @@ export function isDirty(flags: number): boolean {
 }
 
 export interface DirtyQuestion {
-  source: Device;
+  source: BlockDevice;
   contexts: readonly string[];
   arena: Arena;
   signal: AbortSignal | undefined;

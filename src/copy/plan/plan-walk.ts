@@ -1,6 +1,6 @@
 /** Finds what of a source counts, and what status it has: the walk under every plan. */
 import type { Bitmap } from '../../bitmap/index.js';
-import { type Device, type OpenOptions, openDevice } from '../../block/index.js';
+import { type BlockDevice, type OpenOptions, openDevice } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, readsAsZero, Status } from '../../extent/index.js';
 import { closeAfter } from '../../util/index.js';
@@ -11,10 +11,10 @@ import { type Range, walkStatus } from './status-walk.js';
 
 /** Opens a source so that it can be planned by a scope. */
 export async function openForPlan(
-  source: Exclude<DeviceSource, Device>,
+  source: Exclude<DeviceSource, BlockDevice>,
   { mode, contexts }: CheckedScope,
   options: Pick<OpenOptions, 'format' | 'forceShare' | 'signal'>,
-): Promise<Device> {
+): Promise<BlockDevice> {
   if (mode !== 'top') return await openDevice(source, { ...options, contexts });
   try {
     return await openDevice(source, { ...options, contexts: [Context.depth] });
@@ -27,7 +27,7 @@ export async function openForPlan(
 }
 
 export interface PlanWalk extends CheckedScope {
-  readonly source: Device;
+  readonly source: BlockDevice;
   readonly arena: Arena;
   readonly signal: AbortSignal | undefined;
   /**
@@ -113,7 +113,11 @@ async function walkDirty(walk: PlanWalk): Promise<string[]> {
  * Opens a connection that speaks of dirt alone, for a server that would work out the allocation of the whole disk
  * along with it: QEMU looks at every 32 MiB of a large image. Undefined where there cannot be a second one.
  */
-async function openForDirt({ source, contexts, signal }: PlanWalk): Promise<Device | undefined> {
+async function openForDirt({
+  source,
+  contexts,
+  signal,
+}: PlanWalk): Promise<BlockDevice | undefined> {
   const { description, capabilities } = source;
   if (description?.driver !== 'nbd' || !capabilities.multiConnection) return undefined;
   try {
@@ -130,7 +134,7 @@ async function openForDirt({ source, contexts, signal }: PlanWalk): Promise<Devi
  * Asks for dirt first, then for allocation where there is some: a bitmap is answered from memory, while
  * allocation may cost a look at the disk for every extent.
  */
-async function walkDirtFirst(walk: PlanWalk, source: Device): Promise<string[]> {
+async function walkDirtFirst(walk: PlanWalk, source: BlockDevice): Promise<string[]> {
   const { contexts, arena, signal } = walk;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
   const dirty = await askDirty({ source, contexts, arena, signal, refused: refusals.add });
@@ -205,7 +209,7 @@ function isHole(status: number): boolean {
 }
 
 /** All of a device, as a range; none where it has no bytes. */
-function wholeOf({ size }: Device) {
+function wholeOf({ size }: BlockDevice) {
   return size === 0 ? [] : [{ offset: 0, length: size }];
 }
 
@@ -221,12 +225,12 @@ function checkSizes({ source, bitmaps }: PlanWalk): void {
 
 /** Counts the status queries that a device refused, to be told once. */
 class Refusals {
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #consequence: string;
   #count = 0;
   #last = '';
 
-  constructor(device: Device, consequence: string) {
+  constructor(device: BlockDevice, consequence: string) {
     this.#device = device;
     this.#consequence = consequence;
   }

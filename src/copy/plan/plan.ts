@@ -1,5 +1,5 @@
 import { Bitmap } from '../../bitmap/index.js';
-import { Device, type ImageFormat } from '../../block/index.js';
+import { type BlockDevice, type ImageFormat, isBlockDevice } from '../../block/index.js';
 import { alignDown, alignUp, closeAfter, optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';
 import {
@@ -70,7 +70,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
   checkPlanOptions('plan', options);
   const scope = checkScope(options);
   const { source, sourceFormat, forceShare, signal } = options;
-  if (source instanceof Device) return await planDevice(source, scope, options);
+  if (isBlockDevice(source)) return await planDevice(source, scope, options);
   const device = await openForPlan(source, scope, { format: sourceFormat, forceShare, signal });
   return await closeAfter(
     () => planDevice(device, scope, options),
@@ -80,7 +80,7 @@ export async function plan(options: PlanOptions): Promise<Plan> {
 
 /** As {@link plan}, for an open device. */
 export async function planDevice(
-  source: Device,
+  source: BlockDevice,
   scope: CheckedScope,
   options: Pick<PlanOptions, 'granularity' | 'arena' | 'signal'> & Pick<PlanWalk, 'seesZeroes'>,
 ): Promise<Plan> {

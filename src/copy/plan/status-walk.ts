@@ -6,7 +6,7 @@
  * taken for the worst that it may be. A lost connection is no such hint and ends the walk.
  */
 
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import {
   DIRTY,
@@ -38,7 +38,7 @@ export interface Range {
 }
 
 export interface StatusWalk {
-  device: Device;
+  device: BlockDevice;
   /** What to ask about; read only as far as the walk has come. */
   ranges: Iterable<Range>;
   contexts: readonly string[];
@@ -160,7 +160,7 @@ async function answer(walk: StatusWalk, query: Range): Promise<ExtentList[] | un
   }
 }
 
-function tellsTooLittle({ name }: Device): LacunaError {
+function tellsTooLittle({ name }: BlockDevice): LacunaError {
   const message = `${name} tells of less than ${LEAST_TOLD} bytes in one answer, which costs more than reading them`;
   return new LacunaError('ERR_DEVICE_IO', message, { device: name });
 }

@@ -1,5 +1,5 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { type Device, type DeviceDescription, openDevice } from '../../block/index.js';
+import { type BlockDevice, type DeviceDescription, openDevice } from '../../block/index.js';
 import { purposeOf, removeLeftover } from '../../files/index.js';
 import type { Arena } from '../../wasm/index.js';
 import {
@@ -18,7 +18,7 @@ import type { CheckedScope } from '../options/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
 
 export interface ResumptionOptions {
-  source: Device;
+  source: BlockDevice;
   /** What is going to be opened as the target, where that is known. */
   target: DeviceDescription | undefined;
   /** All that the copy reads and writes. */
@@ -43,7 +43,7 @@ export class Resumption {
   #checkpoints: Checkpoints | undefined;
   /** By the file, before the first of the present checkpoints. */
   #remainedBytes: number | undefined;
-  #flusher: Device | undefined;
+  #flusher: BlockDevice | undefined;
 
   /**
    * Opens a resume file for a copy, before anything is written.
@@ -186,7 +186,7 @@ export class Resumption {
    * The opening whose flush makes durable what all threads have written. A connection that is made again when it
    * is lost cannot: it knows of its own writes whether the server has forgotten them, but not of other ones'.
    */
-  async #openFlusher(device: Device, threads: number): Promise<Device> {
+  async #openFlusher(device: BlockDevice, threads: number): Promise<BlockDevice> {
     const { description } = device;
     if (threads === 0 || description?.driver !== 'nbd' || !reconnects(device)) return device;
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });

@@ -1,6 +1,6 @@
 /** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { isAborted, LacunaError, throwIfAborted } from '../../errors/index.js';
 import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
@@ -293,7 +293,7 @@ export class CopyRun {
   }
 
   /** What an earlier run has left to be done. */
-  #goOn({ warnings }: Device, target: Target): WorkToDo | undefined {
+  #goOn({ warnings }: BlockDevice, target: Target): WorkToDo | undefined {
     const saved = this.#resumption?.saved;
     if (saved === undefined) return undefined;
     this.#resumption?.checkTarget(target);
@@ -325,7 +325,7 @@ export class CopyRun {
     return this.#scope.mode !== 'full';
   }
 
-  async #plan(source: Device, target: Target, arena: Arena): Promise<Plan> {
+  async #plan(source: BlockDevice, target: Target, arena: Arena): Promise<Plan> {
     // A granule is written by one thread alone, so it must not be less than the target writes at once. What
     // remains of a copy is known by pieces, which may be as short as a request.
     const finest = planGranularity(source.size);

@@ -1,5 +1,5 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { reconnects } from '../ends/index.js';
 import { DIGEST_BLOCK, type Transfer } from '../move/index.js';
 import {
@@ -74,7 +74,7 @@ function checkRange(
 /** What each of `threads` threads does; `bytes` is what they have to move together. */
 export function chooseTransfer(
   options: CopyOptions,
-  devices: { source: Device; target: Device; targetIsZero: boolean },
+  devices: { source: BlockDevice; target: BlockDevice; targetIsZero: boolean },
   { threads, bytes }: { threads: number; bytes: number },
 ): Transfer {
   const { source, target, targetIsZero } = devices;
@@ -107,15 +107,15 @@ export function chooseTransfer(
 }
 
 /** Bytes of one request that a slow device may need. */
-function largestRequest(source: Device, target: Device, requestSize: number): number {
+function largestRequest(source: BlockDevice, target: BlockDevice, requestSize: number): number {
   const maximum = Math.min(source.limits.maximum, target.limits.maximum);
   return Math.max(requestSize, Math.min(REQUEST_SIZES.onTrial, powerBelow(maximum)));
 }
 
 /** Bytes of one request that suit both sides. */
 export function defaultRequestSize(
-  source: Device,
-  target: Device,
+  source: BlockDevice,
+  target: BlockDevice,
   least = REQUEST_SIZES.least,
 ): number {
   const preferred = Math.max(source.limits.preferred, target.limits.preferred);

@@ -1,6 +1,6 @@
 /** Reads back what a copy has made, and compares it with the source. */
 import type { Bitmap } from '../../bitmap/index.js';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { CheckedScope, TransferOptions } from '../options/index.js';
@@ -8,8 +8,8 @@ import { plan } from '../plan/index.js';
 import { Comparison } from './comparison.js';
 
 export interface VerificationOptions extends TransferOptions {
-  source: Device;
-  target: Device;
+  source: BlockDevice;
+  target: BlockDevice;
   /** What was copied ... */
   scope: CheckedScope;
   /** ... but for this. */
@@ -87,7 +87,7 @@ export class Verification {
   }
 }
 
-function differs({ name }: Device, target: Device, offset: number): LacunaError {
+function differs({ name }: BlockDevice, target: BlockDevice, offset: number): LacunaError {
   const message =
     `${target.name} was read back and differs from ${name} at byte ${offset}, although it was just written: ` +
     'make sure that nobody else writes to either of them, look at the disks, and copy again';

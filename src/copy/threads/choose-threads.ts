@@ -1,7 +1,7 @@
 /** Chooses how many worker threads a copy is worth. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
-import { type Device, type DeviceDescription, isShareable } from '../../block/index.js';
+import { type BlockDevice, type DeviceDescription, isShareable } from '../../block/index.js';
 import type { CopyOptions, TransferOptions } from '../options/index.js';
 
 const GiB = 2 ** 30;
@@ -27,7 +27,7 @@ const LOOPBACK = /^(localhost|127\.[\d.]+|::1)$/;
  */
 export async function chooseThreads(
   options: TransferOptions & Pick<CopyOptions, 'sequential' | 'digest'>,
-  { source, target, data }: { source: Device; target: Device; data: Bitmap },
+  { source, target, data }: { source: BlockDevice; target: BlockDevice; data: Bitmap },
 ): Promise<number> {
   const { threads, sequential, digest } = options;
   const bytes = data.dirtyBytes;
@@ -55,12 +55,12 @@ function isServedHere(description: DeviceDescription | undefined): boolean {
 const SAMPLES = 4;
 
 /** Whether what is going to be moved lies in files as it is, as far as samples tell: compressed bytes do not. */
-async function isInFiles(device: Device, data: Bitmap): Promise<boolean> {
+async function isInFiles(device: BlockDevice, data: Bitmap): Promise<boolean> {
   for (let sample = 0; sample < SAMPLES; sample++) {
     const at = data.nextDirty(Math.floor((data.size / SAMPLES) * sample));
     if (at < 0) continue;
     // Whoever fails here fails again when the copy begins, and is told then.
-    const place = await device.locate(at, 1).catch(() => undefined);
+    const place = await device.locate?.(at, 1).catch(() => undefined);
     if (place?.driver?.description?.driver !== 'file') return false;
   }
   return true;

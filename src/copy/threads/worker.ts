@@ -1,7 +1,7 @@
 /** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
-import { type Device, type DeviceAgain, openAgain } from '../../block/index.js';
+import { type BlockDevice, type DeviceAgain, openAgain } from '../../block/index.js';
 import { toWire, type WireError } from '../../errors/index.js';
 import { Arena, type SharedArena } from '../../wasm/index.js';
 import { Control } from '../control/index.js';
@@ -81,7 +81,7 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
     if (signal === 'drained') drained = true;
     if (signal === 'stop' || !opened) abort.abort();
   });
-  const devices: Device[] = [];
+  const devices: BlockDevice[] = [];
   try {
     devices.push(await openAgain(task.source, { signal: abort.signal }));
     const writable = task.compare === undefined;
@@ -112,8 +112,8 @@ function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | '
 
 async function workShare(
   task: WorkerTask,
-  source: Device,
-  target: Device,
+  source: BlockDevice,
+  target: BlockDevice,
   leftOut: LeftOut,
   signal: AbortSignal,
 ): Promise<MoveOutcome> {
@@ -150,8 +150,8 @@ async function compareBoth(
     target,
     ...side
   }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
-    source: Device;
-    target: Device;
+    source: BlockDevice;
+    target: BlockDevice;
   },
 ): Promise<void> {
   const a = { device: source, data: Bitmap.attach(side.arena, task.a) };

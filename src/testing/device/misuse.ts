@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { assertCode, type DeviceTest, readAll } from './subject.js';
 
 type Request = (offset: number, length: number, signal?: AbortSignal) => Promise<unknown>;
 
 /** Every method that takes a range, by name; `denied` tells whether capabilities deny it. */
-function requests(device: Device): { name: string; request: Request; denied: boolean }[] {
+function requests(device: BlockDevice): { name: string; request: Request; denied: boolean }[] {
   const { write, discard } = device.capabilities;
   const bytes = (length: number) => new Uint8Array(Math.max(0, Math.trunc(length) || 0));
-  const copy: Request = (offset, length, signal) =>
-    device.copyFrom(device, { sourceOffset: offset, targetOffset: offset, length }, { signal });
+  const copyFrom: Request | undefined =
+    device.copyFrom &&
+    ((offset, length, signal) =>
+      device.copyFrom!(device, { sourceOffset: offset, targetOffset: offset, length }, { signal }));
   const rows: [string, boolean, Request][] = [
     ['read', true, (offset, length, signal) => device.read(offset, bytes(length), { signal })],
     ['write', write, (offset, length, signal) => device.write(offset, bytes(length), { signal })],
@@ -21,8 +23,8 @@ function requests(device: Device): { name: string; request: Request; denied: boo
       true,
       (offset, length, signal) => device.someExtents(offset, length, { signal }),
     ],
-    ['copyFrom', write, copy],
   ];
+  if (copyFrom) rows.push(['copyFrom', write, copyFrom]);
   return rows.map(([name, allowed, request]) => ({ name, request, denied: !allowed }));
 }
 

@@ -1,4 +1,4 @@
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { Random } from '../shared/index.js';
 import { assertBytes, type DeviceTest, readAll } from './subject.js';
 
@@ -21,7 +21,7 @@ function alignUp(value: number, unit: number): number {
 }
 
 /** Does one random request to the device and to the model. */
-async function step(device: Device, model: Uint8Array, random: Random): Promise<string> {
+async function step(device: BlockDevice, model: Uint8Array, random: Random): Promise<string> {
   const { offset, length } = randomRange(random, device.size);
   const end = offset + length;
   const kind = random.pick(['read', 'write', 'write', 'zero', 'discard', 'flush']);

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { type ExtentList, Status } from '../../extent/index.js';
 import { Random } from '../shared/index.js';
 import { assertCode, type DeviceTest, ODD, readAll } from './subject.js';
 
-async function scatter(device: Device, random: Random): Promise<void> {
+async function scatter(device: BlockDevice, random: Random): Promise<void> {
   await device.zero(0, device.size);
   for (let count = 0; count < 12; count++) {
     const offset = random.below(device.size - ODD);

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import type { Device } from '../../block/index.js';
+import type { BlockDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { optionCheck } from '../../util/index.js';
 
 /** A device to test, and how to get rid of it. */
 export interface Subject {
   /** Opened for one case. */
-  readonly device: Device;
+  readonly device: BlockDevice;
   /** Removes what was made for it; called when the device is closed. */
   dispose(): Promise<void>;
 }
@@ -30,10 +30,10 @@ export const checkDeviceContract = optionCheck<DeviceContractOptions>({
   seed: 'any',
 });
 
-export type DeviceTest = (device: Device, options: DeviceContractOptions) => Promise<void>;
+export type DeviceTest = (device: BlockDevice, options: DeviceContractOptions) => Promise<void>;
 
 export async function readAll(
-  device: Device,
+  device: BlockDevice,
   offset = 0,
   length = device.size,
 ): Promise<Uint8Array> {

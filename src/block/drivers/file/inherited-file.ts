@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
-import { Device } from '../../contract/index.js';
+import { type BlockDevice, Device } from '../../contract/index.js';
 import type { DeviceDescription } from '../../describe/index.js';
 import { type SystemCalls, systemCalls } from './ffi.js';
 import { FileDriver } from './file.js';
@@ -73,7 +73,7 @@ export class InheritedFile {
    * Opens what remains of it; undefined where that is little, or where this user may only use the descriptor itself: then
    * it must be read as a stream.
    */
-  async openToRead(): Promise<Device | undefined> {
+  async openToRead(): Promise<BlockDevice | undefined> {
     const driver = await this.#open(true);
     if (driver === undefined) return undefined;
     const length = driver.size - this.#start;
@@ -86,7 +86,7 @@ export class InheritedFile {
    * Opens the next `length` bytes of it to write them, and makes a file longer where it ends before; undefined as in
    * {@link openToRead}.
    */
-  async openToWrite(length: number): Promise<Device | undefined> {
+  async openToWrite(length: number): Promise<BlockDevice | undefined> {
     if (length < WORTH_OPENING) return undefined;
     const end = this.#start + length;
     const isNew = !this.#isBlock && this.#size <= this.#start;
@@ -146,7 +146,7 @@ export class InheritedFile {
     length: number,
     isWhole: boolean,
     knownZero = false,
-  ): Promise<Device | undefined> {
+  ): Promise<BlockDevice | undefined> {
     if (isWhole && this.#start === 0) return new Device(driver, { knownZero });
     const { minimum } = driver.limits;
     if (this.#start % minimum === 0 && length % minimum === 0) {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type CommitOptions, type CommitReport, commit } from '../../../copy/index.js';
+import { type CommitOptions, type CommitReport, commit } from '../../../chain/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import {
   collect,

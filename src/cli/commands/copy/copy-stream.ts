@@ -1,5 +1,5 @@
 /** `lacuna copy` with `-`: standard input as the source, or standard output as the target. */
-import { Device, openDevice } from '../../../block/index.js';
+import { isBlockDevice, openDevice } from '../../../block/index.js';
 import {
   type CopyOptions,
   copy,
@@ -130,7 +130,7 @@ async function copyToFile(
   shell: Shell,
 ): Promise<StreamReport | undefined> {
   const file = await shell.inherited('output');
-  if (file === undefined || named instanceof Device) return undefined;
+  if (file === undefined || isBlockDevice(named)) return undefined;
   await using source = await openDevice(named, { format, forceShare, signal });
   const path = file.pathAmong(source.description);
   if (path !== undefined) throw isSource(path);

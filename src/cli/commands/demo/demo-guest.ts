@@ -1,5 +1,5 @@
 import type { Bitmap } from '../../../bitmap/index.js';
-import type { Device } from '../../../block/index.js';
+import type { BlockDevice } from '../../../block/index.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -21,13 +21,13 @@ export interface Written {
 export class Guest {
   /** Notes what changes; set it when changes begin to count. */
   tracker: Bitmap | undefined;
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #signal: AbortSignal;
   readonly #random: Random;
   readonly #content: Uint8Array;
   #writes = 0;
 
-  constructor(device: Device, signal: AbortSignal, seed = 1) {
+  constructor(device: BlockDevice, signal: AbortSignal, seed = 1) {
     this.#device = device;
     this.#signal = signal;
     this.#random = new Random(seed);

@@ -1,5 +1,5 @@
 import type { Bitmap } from '../../../bitmap/index.js';
-import type { Device } from '../../../block/index.js';
+import type { BlockDevice } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
 import { kindsOf, walkExtents } from '../../device/index.js';
 import { Cells } from '../../text/index.js';
@@ -18,7 +18,7 @@ export interface CellsSize {
 
 /** A device by what is allocated. */
 export async function allocationOf(
-  device: Device,
+  device: BlockDevice,
   size: CellsSize,
   signal: AbortSignal,
 ): Promise<PictureRow> {
@@ -33,7 +33,7 @@ export async function allocationOf(
 }
 
 /** Where a device holds data, in order. */
-export async function dataExtents(device: Device, signal: AbortSignal): Promise<Range[]> {
+export async function dataExtents(device: BlockDevice, signal: AbortSignal): Promise<Range[]> {
   const { context, kindOf } = kindsOf(Context.allocation);
   const extents: Range[] = [];
   for await (const ranges of walkExtents(device, { contexts: [context], signal })) {

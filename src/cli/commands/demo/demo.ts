@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { Bitmap } from '../../../bitmap/index.js';
-import { createRawFile, type Device, openDevice } from '../../../block/index.js';
+import { type BlockDevice, createRawFile, openDevice } from '../../../block/index.js';
 import { copy } from '../../../copy/index.js';
 import { printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
@@ -104,7 +104,7 @@ class Demo {
     }
   }
 
-  async #fill(guest: Guest, device: Device): Promise<void> {
+  async #fill(guest: Guest, device: BlockDevice): Promise<void> {
     const size = formatBytes(this.#size);
     await this.#title(`A machine has a disk of ${size}, and wrote to some of it`);
     const started = performance.now();
@@ -120,7 +120,7 @@ class Demo {
     await this.#draw(await allocationOf(device, this.#cells, this.#shell.signal));
   }
 
-  async #copyAll(source: Device): Promise<number> {
+  async #copyAll(source: BlockDevice): Promise<number> {
     await this.#title('Copy it: ask where the data is, and read only that');
     const job = copy({ source, target: this.#target, signal: this.#shell.signal });
     const report = await showProgress(job, this.#shell);
@@ -128,7 +128,7 @@ class Demo {
     return report.movedBytes;
   }
 
-  async #change(guest: Guest, device: Device, dirty: Bitmap): Promise<void> {
+  async #change(guest: Guest, device: BlockDevice, dirty: Bitmap): Promise<void> {
     await this.#title('The machine runs on, and a bitmap notes what it changes');
     guest.tracker = dirty;
     const fresh = await guest.scatter(this.#dataBytes / 32, 4);
@@ -151,7 +151,7 @@ class Demo {
     await this.#say('', `The copy is out of date: it differs from byte ${offset} on.`);
   }
 
-  async #copyDirty(source: Device, bitmap: Bitmap): Promise<number> {
+  async #copyDirty(source: BlockDevice, bitmap: Bitmap): Promise<number> {
     await this.#title('Bring the copy up to date: move what is dirty, zero what became zero');
     const { signal } = this.#shell;
     const job = copy({ source, target: this.#target, bitmap, signal });
@@ -163,7 +163,7 @@ class Demo {
     return report.movedBytes;
   }
 
-  async #verify(source: Device): Promise<void> {
+  async #verify(source: BlockDevice): Promise<void> {
     await this.#title('Compare both disks, byte by byte');
     const { equal, offset, comparedBytes, skippedBytes, durationMs } = await this.#compare(source);
     if (!equal) throw new Error(`the copy differs at byte ${offset}; please report this`);
@@ -182,7 +182,7 @@ class Demo {
     );
   }
 
-  #compare(source: Device) {
+  #compare(source: BlockDevice) {
     const { signal } = this.#shell;
     return compareWithBar({ a: source, b: this.#target, signal }, this.#shell);
   }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Device } from '../../../block/index.js';
+import type { BlockDevice } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
 import {
   addRescueFlag,
@@ -23,11 +23,11 @@ export interface DeviceInfo {
   driver?: string;
   /** Bytes. */
   size: number;
-  limits: Device['limits'];
-  capabilities: Omit<Device['capabilities'], 'contexts' | 'contextsTogether'>;
+  limits: BlockDevice['limits'];
+  capabilities: Omit<BlockDevice['capabilities'], 'contexts' | 'contextsTogether'>;
   contexts: readonly string[];
   /** What an image says of itself; absent where the device is none. */
-  image?: Device['details'];
+  image?: BlockDevice['details'];
   /** Bytes by status; absent where the device cannot tell, null where it would take too many answers. */
   allocation?: { data: number; zero: number; hole: number } | null;
   /** What a person should know of what is read. */
@@ -68,7 +68,7 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   }
 }
 
-async function inspect(device: Device, signal: AbortSignal): Promise<DeviceInfo> {
+async function inspect(device: BlockDevice, signal: AbortSignal): Promise<DeviceInfo> {
   const { contexts, contextsTogether: _together, ...capabilities } = device.capabilities;
   const { driver } = device.description ?? {};
   const tells = contexts.includes(Context.allocation);
@@ -95,13 +95,13 @@ const FEW_ANSWERS = 2 ** 13;
 const PATIENCE_MS = 10_000;
 
 /** Undefined where it would take too many answers, and too long. */
-async function allocationOf(device: Device, signal: AbortSignal) {
+async function allocationOf(device: BlockDevice, signal: AbortSignal) {
   const { kindOf } = kindsOf(Context.allocation);
   const bytes = [0, 0, 0];
   let answers = 0;
   const began = performance.now();
   const tooMany = new Error('too many answers');
-  const counted: Pick<Device, 'size' | 'someExtents'> = {
+  const counted: Pick<BlockDevice, 'size' | 'someExtents'> = {
     size: device.size,
     someExtents: async (offset, length, options) => {
       const isLong = answers++ >= FEW_ANSWERS && performance.now() - began > PATIENCE_MS;
@@ -121,7 +121,7 @@ async function allocationOf(device: Device, signal: AbortSignal) {
   return { data, zero, hole };
 }
 
-function tooMuch({ name }: Device): string {
+function tooMuch({ name }: BlockDevice): string {
   const what = `how much of ${name} is allocated is left out: it tells its status in too small parts`;
   return `${what}; "lacuna map" asks for all of them, which takes long`;
 }
@@ -180,7 +180,7 @@ function line(label: string, text: string | undefined): Array<[string, string]> 
   return text === undefined || text === '' ? [] : [[label, printable(text)]];
 }
 
-function describeLimits({ minimum, preferred, maximum }: Device['limits']): string {
+function describeLimits({ minimum, preferred, maximum }: BlockDevice['limits']): string {
   const [least, best, most] = [minimum, preferred, maximum].map(formatBytes);
   return `at least ${least}, best ${best}, at most ${most}`;
 }

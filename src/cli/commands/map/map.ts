@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Device } from '../../../block/index.js';
+import type { BlockDevice } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
 import {
   addRescueFlag,
@@ -82,7 +82,7 @@ async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promis
 }
 
 interface MapWork {
-  device: Device;
+  device: BlockDevice;
   kinds: readonly ContextKinds[];
   flags: MapFlags;
   shell: Shell;

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { type RebaseOptions, rebase } from '../../../copy/index.js';
+import { type RebaseOptions, rebase } from '../../../chain/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT, type Shell } from '../../shell/index.js';
 import { formatBytes, withBar } from '../../text/index.js';

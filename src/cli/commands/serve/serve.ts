@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Device } from '../../../block/index.js';
+import type { BlockDevice } from '../../../block/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { Context } from '../../../extent/index.js';
 import type { NbdListenAddress, NbdServerAddress } from '../../../serve/index.js';
@@ -138,7 +138,7 @@ async function openServed(
   { ofSource }: BitmapNames,
   flags: ServeFlags,
   signal: AbortSignal,
-): Promise<Device> {
+): Promise<BlockDevice> {
   const contexts = ofSource.map((name) => `${Context.dirtyPrefix}${name}`);
   const served = flags.forceInUse ? insistingOn(source, flags.format) : source;
   const device = await openSource(served, flags, { writable: flags.writable, contexts, signal });
@@ -163,7 +163,7 @@ async function openServed(
 }
 
 /** More than that it is not there, where there is more to say. */
-async function whyMissing(device: Device, context: string): Promise<LacunaError | undefined> {
+async function whyMissing(device: BlockDevice, context: string): Promise<LacunaError | undefined> {
   try {
     await device.extents(0, 0, { contexts: [context] });
   } catch (error) {
@@ -188,7 +188,7 @@ function addressOf({ socket, bind }: ServeFlags): NbdListenAddress {
 
 async function announce(
   { uri, address }: { uri?: string; address?: NbdServerAddress },
-  device: Device,
+  device: BlockDevice,
   flags: ServeFlags,
   shell: Shell,
 ): Promise<void> {

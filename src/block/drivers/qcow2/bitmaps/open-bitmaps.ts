@@ -1,7 +1,7 @@
 import { type DirtyBitmap, DirtyBitmaps } from '../../../../bitmap/index.js';
 import { Context, DIRTY, ExtentList } from '../../../../extent/index.js';
 import { Autoclear, geometryOf, type Header } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { readerOf } from '../io/index.js';
 import type { ImageWriter } from '../write/index.js';
 import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
@@ -44,7 +44,7 @@ export class OpenBitmaps {
    *
    * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED where they cannot be read: the disk can all the same.
    */
-  static async read(header: Header, file: Device): Promise<OpenBitmaps | undefined> {
+  static async read(header: Header, file: BlockDevice): Promise<OpenBitmaps | undefined> {
     const sections = await readBitmapSections(header, file.name, {
       file: readerOf(file),
       readOnly: true,
@@ -64,7 +64,7 @@ export class OpenBitmaps {
    */
   static async record(
     writer: ImageWriter,
-    file: Device,
+    file: BlockDevice,
     unrecorded = false,
   ): Promise<OpenBitmaps | undefined> {
     const { header, allocator } = writer;

@@ -25,7 +25,7 @@ import {
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
 import { alignUp, checkGiven, Turns } from '../../../../util/index.js';
-import { A_PATH, Device } from '../../../contract/index.js';
+import { A_PATH, type BlockDevice, Device } from '../../../contract/index.js';
 import { createRawFile, FileDriver } from '../../file/index.js';
 import { filesBelow, GatheredWrites, identityOf } from '../io/index.js';
 import {
@@ -157,7 +157,7 @@ function refuseCircle(image: string, { backing }: CheckedOptions): void {
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
 }
 
-async function openNew(filename: string, inode?: string): Promise<Device> {
+async function openNew(filename: string, inode?: string): Promise<BlockDevice> {
   const which = inode === undefined ? {} : { inode };
   return new Device(await FileDriver.open({ driver: 'file', filename, ...which }));
 }
@@ -240,7 +240,10 @@ function incompatibleOf(options: CheckedOptions): bigint {
 }
 
 /** The refcount table and its blocks: every cluster of the new file is used once. */
-async function writeRefcounts(file: Device, { geometry, header, layout }: Plan): Promise<void> {
+async function writeRefcounts(
+  file: BlockDevice,
+  { geometry, header, layout }: Plan,
+): Promise<void> {
   const { clusterSize, refcountBlockEntries } = geometry;
   const codec = new RefcountCodec(header.refcountOrder);
   const first = 1 + layout.tableClusters;
@@ -292,7 +295,7 @@ function forEachIn(
 }
 
 /** The L1 table and the L2 tables: all clusters in a row. Of a table only the part is written that maps something. */
-async function writeTables(file: Device, plan: Plan): Promise<void> {
+async function writeTables(file: BlockDevice, plan: Plan): Promise<void> {
   const { header, geometry, options, mapped, zeroed, firstTable, firstData } = plan;
   const { clusterSize, l2EntryBytes, l2Span } = geometry;
   const all = allUnits(geometry);
@@ -333,7 +336,7 @@ async function writeTables(file: Device, plan: Plan): Promise<void> {
 }
 
 /** Reserves the space of a range that reads as zero. */
-async function reserve(file: Device, start: number, length: number, preallocation: string) {
+async function reserve(file: BlockDevice, start: number, length: number, preallocation: string) {
   if (length === 0 || preallocation === 'off' || preallocation === 'metadata') return;
   if (preallocation === 'falloc') return file.zero(start, length, { unmap: false });
   const zeroes = new Uint8Array(Math.min(PIECE_BYTES, length));

@@ -1,15 +1,15 @@
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 
 const MOST_BYTES = 1024 * 1024;
 
 /** Many small writes that follow one another closely, made as few long ones. */
 export class GatheredWrites {
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #buffer = new Uint8Array(MOST_BYTES);
   #start = 0;
   #length = 0;
 
-  constructor(device: Device) {
+  constructor(device: BlockDevice) {
     this.#device = device;
   }
 

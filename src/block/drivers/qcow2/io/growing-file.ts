@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import type {
+  BlockDevice,
   Capabilities,
-  Device,
   Driver,
   Limits,
   WriteOptions,
@@ -77,7 +77,7 @@ export class GrowingFile implements Driver {
 }
 
 /** What reads a file, with its real size: a device that grows has none to tell. */
-export function readerOf(file: Device) {
+export function readerOf(file: BlockDevice) {
   const read = (offset: number, target: Uint8Array) => file.read(offset, target);
   const { description } = file;
   const grows = file.size === Number.MAX_SAFE_INTEGER && description?.driver === 'file';

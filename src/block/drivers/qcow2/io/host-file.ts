@@ -1,6 +1,6 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { alignDown, alignUp } from '../../../../util/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 
 /** Storage tears a write at these, and nowhere else: what must change at once stays inside one. */
 const SECTOR = 512;
@@ -20,11 +20,11 @@ export function joinSpans(a: Span | undefined, b: Span | undefined): Span | unde
 /** The file of an image, or its data file, as the writer of the image sees it. */
 export class HostFile {
   readonly name: string;
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #unit: number;
   #broken?: unknown;
 
-  constructor(device: Device) {
+  constructor(device: BlockDevice) {
     this.name = device.name;
     this.#device = device;
     this.#unit = Math.max(SECTOR, device.limits.minimum);
@@ -63,7 +63,7 @@ export class HostFile {
   writeNow(offset: number, sectors: Uint8Array): boolean {
     this.#check();
     try {
-      return this.#device.writeNow(offset, sectors);
+      return this.#device.writeNow?.(offset, sectors) ?? false;
     } catch (error) {
       this.#broken ??= error;
       throw error;

@@ -8,25 +8,25 @@ import {
   parseSnapshots,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 
 /** The first read: the header of all but a few images, and the cluster size of any. */
 const FIRST_BYTES = 512;
 const FIRST_SNAPSHOT_BYTES = 64 * 1024;
 
 /** Reads and checks the header of an image. */
-export async function readHeader(file: Device): Promise<Header> {
+export async function readHeader(file: BlockDevice): Promise<Header> {
   const first = await readStart(file, FIRST_BYTES);
   return parseHeader(await readStart(file, clusterSizeIn(first, file.name)), file.name);
 }
 
-export async function readSnapshots(file: Device, header: Header): Promise<Snapshot[]> {
+export async function readSnapshots(file: BlockDevice, header: Header): Promise<Snapshot[]> {
   return (await readSnapshotTable(file, header)).snapshots;
 }
 
 /** Reads the snapshot table, and says how many bytes it takes: that stands nowhere. */
 export async function readSnapshotTable(
-  file: Device,
+  file: BlockDevice,
   header: Header,
 ): Promise<{ snapshots: Snapshot[]; length: number }> {
   const { snapshotsOffset: offset, snapshotCount } = header;
@@ -42,7 +42,7 @@ export async function readSnapshotTable(
   }
 }
 
-async function readStart(file: Device, length: number): Promise<Uint8Array> {
+async function readStart(file: BlockDevice, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(Math.min(length, file.size));
   await file.read(0, bytes);
   return bytes;

@@ -1,8 +1,8 @@
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 
 /** Reads bytes that may lie behind the end of a file, where an image holds zeroes. */
 export async function readPadded(
-  file: Device,
+  file: BlockDevice,
   offset: number,
   target: Uint8Array,
   signal?: AbortSignal,

@@ -9,7 +9,7 @@ import {
   isNoImage,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import type { DeviceDescription, Qcow2Description } from '../../../describe/index.js';
 import {
   describeBacking,
@@ -30,7 +30,7 @@ const MOST_BACKING_FILES = 200;
 /** What an image is told by whoever opens it: the caller, or the image above it. */
 export interface ChainOpening {
   /** Opens a device below this one. */
-  readonly open: (description: DeviceDescription, opening: ChainOpening) => Promise<Device>;
+  readonly open: (description: DeviceDescription, opening: ChainOpening) => Promise<BlockDevice>;
   /** Folders that the image above may follow names into. */
   readonly folders?: readonly string[];
   /** The files of the images above. */
@@ -46,10 +46,10 @@ export interface ChainOpening {
 
 /** All that belongs to an image, opened. */
 export interface OpenedParts extends ImageParts {
-  readonly backing?: Device;
+  readonly backing?: BlockDevice;
   readonly snapshots: readonly Snapshot[];
   /** Every device that was opened, to be closed with the image. */
-  readonly devices: readonly Device[];
+  readonly devices: readonly BlockDevice[];
   /** The description with all that was found. */
   readonly description: Qcow2Description;
 }
@@ -59,7 +59,7 @@ export async function openParts(
   description: Qcow2Description,
   opening: ChainOpening,
 ): Promise<OpenedParts> {
-  const devices: Device[] = [];
+  const devices: BlockDevice[] = [];
   const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
     const shared = description['force-share'] === true && { 'force-share': true };
     const device = await opening.open({ ...part, ...shared }, { ...opening, ...below });
@@ -75,8 +75,8 @@ export async function openParts(
 }
 
 interface Opener {
-  open(part: DeviceDescription, below?: Partial<ChainOpening>): Promise<Device>;
-  readonly devices: readonly Device[];
+  open(part: DeviceDescription, below?: Partial<ChainOpening>): Promise<BlockDevice>;
+  readonly devices: readonly BlockDevice[];
 }
 
 async function openAll(
@@ -144,7 +144,7 @@ function checkChain(image: string, files: ReadonlyArray<string | undefined>): vo
  */
 function checkRefcounts(
   { refcountTableOffset: offset, refcountTableClusters, clusterBits }: Header,
-  { name, end }: Device,
+  { name, end }: BlockDevice,
 ): void {
   if (refcountTableClusters === 0) return;
   if (offset + (refcountTableClusters - 1) * 2 ** clusterBits < end) return;
@@ -155,14 +155,14 @@ function isCorrupt(error: unknown): boolean {
   return error instanceof LacunaError && error.code === 'ERR_QCOW2_CORRUPT';
 }
 
-function checkWritable(header: Header, file: Device, description: Qcow2Description): void {
+function checkWritable(header: Header, file: BlockDevice, description: Qcow2Description): void {
   const isMarked = (header.incompatible & Incompatible.corrupt) !== 0n;
   if (!isMarked || description['read-only'] === true) return;
   const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
   throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
 }
 
-function readOnlySnapshot({ name }: Snapshot, file: Device): LacunaError {
+function readOnlySnapshot({ name }: Snapshot, file: BlockDevice): LacunaError {
   const message = `${file.name} is named with snapshot "${name}", which can only be read: leave "snapshot" out to write the disk as it is now, or copy the snapshot into an image of its own`;
   return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: file.name });
 }
@@ -171,7 +171,7 @@ function readOnlySnapshot({ name }: Snapshot, file: Device): LacunaError {
 function findSnapshot(
   wanted: string | undefined,
   snapshots: readonly Snapshot[],
-  file: Device,
+  file: BlockDevice,
 ): Snapshot | undefined {
   if (wanted === undefined) return undefined;
   const found =
@@ -187,7 +187,7 @@ function misnamed(
   error: unknown,
   below: DeviceDescription,
   { backingFile }: Header,
-  { name }: Device,
+  { name }: BlockDevice,
 ): unknown {
   const path = below.driver === 'qcow2' && below.file.driver === 'file' && below.file.filename;
   if (!path || !isNoImage(error, path)) return error;
@@ -210,7 +210,7 @@ function foldersOf(
 interface Names {
   readonly image: string | undefined;
   readonly folders: readonly string[];
-  readonly file: Device;
+  readonly file: BlockDevice;
   readonly header: Header;
 }
 

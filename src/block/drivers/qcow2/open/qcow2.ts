@@ -2,9 +2,9 @@ import { LacunaError } from '../../../../errors/index.js';
 import { Context, type ExtentList, isDirtyContext } from '../../../../extent/index.js';
 import { RunKind, type Snapshot } from '../../../../qcow2/index.js';
 import type {
+  BlockDevice,
   Capabilities,
   CopyRange,
-  Device,
   Driver,
   ImageDetails,
   Limits,
@@ -50,8 +50,8 @@ export class Qcow2Driver implements Driver {
   warnings: readonly string[];
   readonly missing: readonly Range[];
   readonly #image: Image;
-  readonly #backing?: Device;
-  readonly #devices: readonly Device[];
+  readonly #backing?: BlockDevice;
+  readonly #devices: readonly BlockDevice[];
   readonly #status: ChainStatus;
   readonly #slices: TableSlices;
   readonly copyFrom?: Driver['copyFrom'];
@@ -324,19 +324,20 @@ function checkCompress({ compress, mapping }: Qcow2Description, image: Image): v
 }
 
 interface Opened {
-  readonly devices: readonly Device[];
-  readonly backing?: Device;
+  readonly devices: readonly BlockDevice[];
+  readonly backing?: BlockDevice;
   readonly snapshots: readonly Snapshot[];
   readonly missing: readonly Range[];
 }
 
-/** Behind the end of a file all is zero, and kept by nobody. */
-async function locateIn(device: Device, offset: number, length: number): Promise<Location> {
+/** Behind the end of a file everything is zero, and kept nowhere; some devices do not tell where they keep their bytes. */
+async function locateIn(device: BlockDevice, offset: number, length: number): Promise<Location> {
   const there = Math.min(length, device.size - offset);
-  return there > 0 ? device.locate(offset, there) : { offset, length };
+  if (there <= 0) return { offset, length };
+  return device.locate?.(offset, there) ?? { offset, length: there };
 }
 
-function chainOf(backing: Device | undefined): ImageDetails['chain'] {
+function chainOf(backing: BlockDevice | undefined): ImageDetails['chain'] {
   if (backing === undefined) return [];
   const { name, size, description, details } = backing;
   return [{ name, driver: description?.driver ?? 'unknown', size }, ...(details?.chain ?? [])];

@@ -6,7 +6,7 @@ import {
   writeU64,
 } from '../../../../qcow2/index.js';
 import { alignUp } from '../../../../util/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { type BackingName, HostFile, readHeader } from '../io/index.js';
 import { repairRefcounts } from '../repair/index.js';
 import { checkWritable } from '../write/index.js';
@@ -18,7 +18,10 @@ import { checkWritable } from '../write/index.js';
  * @param file the image's own, open for writing.
  * @throws LacunaError ERR_QCOW2_UNSUPPORTED where the name does not fit into the first cluster.
  */
-export async function setBackingFile(file: Device, backing: BackingName | null): Promise<void> {
+export async function setBackingFile(
+  file: BlockDevice,
+  backing: BackingName | null,
+): Promise<void> {
   const header = await repairRefcounts(file, await readHeader(file));
   checkWritable(header, file.name);
   const extensions: Extensions = { ...header.extensions, backingFormat: backing?.format };

@@ -14,7 +14,7 @@ import {
   viewOf,
 } from '../../../../qcow2/index.js';
 import { alignDown } from '../../../../util/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded, tableCache } from '../io/index.js';
 import { type Decompress, decompressorFor } from './decompress.js';
 import { L1Table } from './l1-table.js';
@@ -22,9 +22,9 @@ import { L1Table } from './l1-table.js';
 /** What an image is made of. */
 export interface ImageParts {
   readonly header: Header;
-  readonly file: Device;
+  readonly file: BlockDevice;
   /** Where guest clusters lie, if not in `file`. */
-  readonly dataFile?: Device;
+  readonly dataFile?: BlockDevice;
   /** The snapshot whose disk is read instead of the active one. */
   readonly snapshot?: Snapshot;
   /** What the file does not have any more reads as zero. */
@@ -49,9 +49,9 @@ export class Image {
   readonly rules: MappingRules;
   /** Bytes of the disk. */
   readonly size: number;
-  readonly file: Device;
+  readonly file: BlockDevice;
   /** Where guest clusters lie. */
-  readonly data: Device;
+  readonly data: BlockDevice;
   /** What the file does not have any more reads as zero, in place of an error. */
   readonly rescue: boolean;
   /** Entries of the L1 table that the file has. */
@@ -221,7 +221,7 @@ export class Image {
 }
 
 /** A file that has grown since it was opened is not cut short: its tables are newer than what is known of its size. */
-function missing(file: Device, image: string, what: string, offset: number): LacunaError {
+function missing(file: BlockDevice, image: string, what: string, offset: number): LacunaError {
   const { description, end } = file;
   const isFile = description?.driver === 'file';
   const now = isFile ? statSync(description.filename, { throwIfNoEntry: false })?.size : undefined;

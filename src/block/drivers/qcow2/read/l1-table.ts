@@ -1,5 +1,5 @@
 import { corrupt, cutShort, type Geometry, readL1Entry, viewOf } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded } from '../io/index.js';
 
 const PAGE_BYTES = 64 * 1024;
@@ -47,7 +47,7 @@ export class L1Table {
    * @throws LacunaError ERR_QCOW2_CORRUPT
    */
   static async read(
-    file: Device,
+    file: BlockDevice,
     place: L1Place,
     geometry: Geometry,
     isCutAllowed = false,

@@ -1,6 +1,6 @@
 import { Context, ExtentList, Status } from '../../../../extent/index.js';
 import { RunKind } from '../../../../qcow2/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { FileHoles } from './file-holes.js';
 import type { Image } from './image.js';
 import type { RunDecoder } from './run-decoder.js';
@@ -37,7 +37,7 @@ export class ChainStatus {
   /** Held by one walk at a time. */
   #decoding = false;
 
-  constructor(image: Image, backing?: Device) {
+  constructor(image: Image, backing?: BlockDevice) {
     this.#image = image;
     this.#backing = backing === undefined ? undefined : new BackingStatus(backing);
   }
@@ -123,12 +123,12 @@ interface Answer {
 
 /** What a backing file says, asked for in large pieces and kept for the next gap. */
 class BackingStatus {
-  readonly #device: Device;
+  readonly #device: BlockDevice;
   readonly #contexts: readonly string[];
   /** The last one; several walks may ask at the same time, so each goes on with its own. */
   #last?: Answer;
 
-  constructor(device: Device) {
+  constructor(device: BlockDevice) {
     this.#device = device;
     const { contexts } = device.capabilities;
     this.#contexts = CONTEXTS.filter(

@@ -3,7 +3,7 @@
 import { throwIfAborted } from '../../../../errors/index.js';
 import { type Header, hasDataFile, RunKind, type Snapshot } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import { Device, type Range } from '../../../contract/index.js';
+import { type BlockDevice, Device, type Range } from '../../../contract/index.js';
 import { NullDriver } from '../../null/index.js';
 import { readBitmapSections } from '../bitmaps/index.js';
 import { readerOf, readSnapshots } from '../io/index.js';
@@ -56,9 +56,9 @@ export function describeMissing(name: string, missing: readonly Range[]): string
 /** An image that is about to be written. */
 export interface CheckedImage {
   readonly header: Header;
-  readonly file: Device;
+  readonly file: BlockDevice;
   /** Where guest clusters lie, if not in `file`; undefined also where nothing will be written there. */
-  readonly dataFile?: Device | undefined;
+  readonly dataFile?: BlockDevice | undefined;
   readonly allocator: Allocator;
 }
 
@@ -101,7 +101,7 @@ async function refuseMissing(
   }
 }
 
-function endless(): Device {
+function endless(): BlockDevice {
   return new Device(new NullDriver({ driver: 'null' }));
 }
 

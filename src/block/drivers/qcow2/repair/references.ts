@@ -17,7 +17,7 @@ import {
   viewOf,
 } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { type BitmapSection, readBitmapSections } from '../bitmaps/index.js';
 import { readerOf, readSnapshotTable } from '../io/index.js';
 
@@ -35,7 +35,7 @@ interface L1Place {
 
 /** All that an image refers to, by its tables alone: what its refcounts must say. */
 export class References {
-  readonly #file: Device;
+  readonly #file: BlockDevice;
   readonly #header: Header;
   readonly #geometry: Geometry;
   readonly #rules: MappingRules;
@@ -46,7 +46,7 @@ export class References {
   readonly #turns = new Turns();
 
   private constructor(
-    file: Device,
+    file: BlockDevice,
     header: Header,
     { snapshots, length }: { snapshots: readonly Snapshot[]; length: number },
     bitmaps: readonly BitmapSection[],
@@ -71,7 +71,7 @@ export class References {
    * @param signal ends every walk through the tables.
    * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED
    */
-  static async open(file: Device, header: Header, signal?: AbortSignal): Promise<References> {
+  static async open(file: BlockDevice, header: Header, signal?: AbortSignal): Promise<References> {
     const snapshots = await readSnapshotTable(file, header);
     const options = { file: readerOf(file), readOnly: true };
     const bitmaps = await readBitmapSections(header, file.name, options);

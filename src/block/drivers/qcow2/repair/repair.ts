@@ -22,7 +22,7 @@ import {
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
 import { Turns } from '../../../../util/index.js';
-import type { Device } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { HostFile, joinSpans, LiveHeader, type Span } from '../io/index.js';
 import { References, Use } from './references.js';
 
@@ -100,7 +100,7 @@ const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
  * marked then. ERR_ABORTED.
  */
 export async function repairRefcounts(
-  file: Device,
+  file: BlockDevice,
   header: Header,
   signal?: AbortSignal,
 ): Promise<Header> {
@@ -117,7 +117,7 @@ export async function repairRefcounts(
 
 class Repair {
   readonly #name: string;
-  readonly #file: Device;
+  readonly #file: BlockDevice;
   readonly #host: HostFile;
   readonly #header: Header;
   readonly #references: References;
@@ -126,7 +126,7 @@ class Repair {
   readonly #turns = new Turns();
   #table: Uint8Array = new Uint8Array(0);
 
-  constructor(file: Device, host: HostFile, live: LiveHeader, references: References) {
+  constructor(file: BlockDevice, host: HostFile, live: LiveHeader, references: References) {
     const { current, geometry } = live;
     this.#name = host.name;
     this.#file = file;

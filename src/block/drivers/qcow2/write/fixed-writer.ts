@@ -1,6 +1,6 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { Autoclear, type Header, type Run, RunKind } from '../../../../qcow2/index.js';
-import type { Device, WriteOptions, ZeroOptions } from '../../../contract/index.js';
+import type { BlockDevice, WriteOptions, ZeroOptions } from '../../../contract/index.js';
 import type { Image, TableSlices } from '../read/index.js';
 import type { GuestWriter } from './guest-writer.js';
 import { checkWritable } from './image-writer.js';
@@ -12,13 +12,13 @@ import { checkWritable } from './image-writer.js';
 export class FixedWriter implements GuestWriter {
   readonly #image: Image;
   readonly #slices: TableSlices;
-  readonly #backing: Device | undefined;
+  readonly #backing: BlockDevice | undefined;
 
   /**
    * @throws LacunaError ERR_DEVICE_UNSUPPORTED where writing in place would change what snapshots hold, or what other
    * programs know of the disk.
    */
-  constructor(image: Image, slices: TableSlices, backing: Device | undefined) {
+  constructor(image: Image, slices: TableSlices, backing: BlockDevice | undefined) {
     const { header, name } = image;
     checkWritable(header, name);
     const found = inTheWay(header);

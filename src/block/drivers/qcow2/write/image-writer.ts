@@ -9,7 +9,7 @@ import {
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
 import {
-  type Device,
+  type BlockDevice,
   RangeLock,
   type WriteOptions,
   type ZeroOptions,
@@ -34,8 +34,8 @@ const KNOWN_AUTOCLEAR = Autoclear.rawDataFile;
 export interface ImageWriterParts {
   readonly header: Header;
   /** The image's file: a device that grows (see {@link GrowingFile}), or a block device. */
-  readonly file: Device;
-  readonly dataFile?: Device;
+  readonly file: BlockDevice;
+  readonly dataFile?: BlockDevice;
   /** Bytes of the image below; 0 where there is none. */
   readonly backingSize: number;
   /** Compresses whole clusters that are written where nothing is allocated. */
