@@ -1,8 +1,10 @@
 export {
   type BlockDevice,
   type Capabilities,
+  type CommonDescription,
   type CopyRange,
   Device,
+  type DeviceDescription,
   type DeviceOptions,
   type Driver,
   type ExtentsOptions,
@@ -11,26 +13,30 @@ export {
   type Limits,
   type Location,
   type Range,
+  plainFile,
   type RequestOptions,
   type SnapshotDetails,
   type WriteOptions,
   type ZeroOptions,
 } from './contract/index.js';
 export {
-  type CommonDescription,
   checkDescription,
-  type DeviceDescription,
-  type FileDescription,
+  childrenOf,
+  filesOf,
+  type ImageDescription,
   type ImageFormat,
-  type MemoryDescription,
-  type NbdDescription,
-  type NullDescription,
+  imageOf,
+  isMadeOfFiles,
+  isRemote,
+  isServedHere,
   type ParseOptions,
   parseDescription,
-  type Qcow2Description,
+  placeOf,
+  takesKey,
 } from './describe/index.js';
 export {
   createRawFile,
+  type FileDescription,
   guardImage,
   InheritedFile,
   lastingNameOf,
@@ -38,8 +44,9 @@ export {
   type RawPreallocation,
   resizeRawFile,
 } from './drivers/file/index.js';
-export { MemoryDriver } from './drivers/memory/index.js';
-export { NullDriver } from './drivers/null/index.js';
+export { type MemoryDescription, MemoryDriver } from './drivers/memory/index.js';
+export type { NbdDescription } from './drivers/nbd/index.js';
+export { type NullDescription, NullDriver } from './drivers/null/index.js';
 export {
   checkBacking,
   createQcow2,
@@ -48,6 +55,7 @@ export {
   type Preallocation,
   type Qcow2Options,
 } from './drivers/qcow2/create/index.js';
+export type { Qcow2Description } from './drivers/qcow2/index.js';
 export { type BackingName, dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
 export {
   BitmapImage,
@@ -55,6 +63,9 @@ export {
   type ExportBitmapOptions,
   exportBitmap,
   openBitmaps,
+  openUnrecorded,
+  resizeQcow2,
+  setBackingName,
 } from './images/index.js';
 export {
   again,
@@ -63,8 +74,5 @@ export {
   type OpenOptions,
   openAgain,
   openDevice,
-  openUnrecorded,
-  resizeQcow2,
-  setBackingName,
   warnOfSignature,
 } from './open/index.js';

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import type { DeviceDescription } from '../block/index.js';
+import { isMadeOfFiles, plainFile } from '../block/index.js';
 import { checkCount, guarded, NbdServer } from '../nbd/server/index.js';
 import { optionCheck } from '../util/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
@@ -59,12 +59,10 @@ const checkServeOptions = optionCheck<ServeOptions>({
  * so many openings of its export.
  */
 function isAlikeEverywhere({ device }: ServedDevice): boolean {
-  return !device.capabilities.write && isInFiles(device.description);
-}
-
-function isInFiles(description: DeviceDescription | null | undefined): boolean {
-  if (description?.driver === 'file') return true;
-  if (description?.driver !== 'qcow2' || description['force-share']) return false;
-  const { file, backing, 'data-file': dataFile } = description;
-  return [file, backing ?? file, dataFile ?? file].every(isInFiles);
+  const { capabilities, description } = device;
+  if (capabilities.write) return false;
+  return (
+    plainFile(description) !== undefined ||
+    (isMadeOfFiles(description) && !description?.['force-share'])
+  );
 }

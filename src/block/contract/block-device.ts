@@ -1,6 +1,6 @@
 /** What everything above the drivers works on: a device that checks what it is asked, or something that stands for one. */
 import type { ExtentList } from '../../extent/index.js';
-import type { DeviceDescription } from '../describe/index.js';
+import type { DeviceDescription } from './description.js';
 import type {
   Capabilities,
   CopyRange,

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { abortedError, LacunaError } from '../../errors/index.js';
 import { Context, ExtentList } from '../../extent/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import type { DeviceDescription } from '../describe/index.js';
 import type { BlockDevice, ExtentsOptions, RequestOptions } from './block-device.js';
+import type { DeviceDescription } from './description.js';
 import type {
   Capabilities,
   CopyRange,
@@ -31,11 +31,14 @@ export interface DeviceOptions {
   readonly readOnly?: boolean;
   /** The opener knows that every byte reads as zero. Default: what the driver says. */
   readonly knownZero?: boolean;
+  /** What the opener has to tell a person, beside what the driver does. */
+  readonly warnings?: readonly string[];
 }
 
 const checkDeviceOptions = optionCheck<DeviceOptions>({
   readOnly: 'flag',
   knownZero: 'flag',
+  warnings: 'any',
 });
 
 const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
@@ -105,7 +108,7 @@ export class Device implements BlockDevice {
     this.size = size;
     this.limits = checkedLimits(driver.limits);
     this.details = driver.details;
-    this.warnings = driver.warnings ?? [];
+    this.warnings = [...(driver.warnings ?? []), ...(options.warnings ?? [])];
     this.missing = driver.missing ?? [];
     this.#driver = driver;
     this.#capabilities = { ...capabilities, knownZero };

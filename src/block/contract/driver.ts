@@ -1,6 +1,6 @@
 import type { LacunaError } from '../../errors/index.js';
 import type { ExtentList } from '../../extent/index.js';
-import type { DeviceDescription } from '../describe/index.js';
+import type { DeviceDescription } from './description.js';
 
 /**
  * What a driver implements. Drivers stay tiny: the checked wrapper (`device.ts`) stands between them and
@@ -25,6 +25,8 @@ export interface Driver {
   readonly size: number;
   /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */
   readonly end?: number;
+  /** Writes behind its end make it longer. Default false. */
+  readonly grows?: boolean;
   /** What its requests must and should keep to. */
   readonly limits: Limits;
   /** What it can do. It does not change while the device is open. */

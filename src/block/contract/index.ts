@@ -5,6 +5,12 @@ export {
   isBlockDevice,
   type RequestOptions,
 } from './block-device.js';
+export {
+  type CommonDescription,
+  type Descriptions,
+  type DeviceDescription,
+  plainFile,
+} from './description.js';
 export { Device, type DeviceOptions } from './device.js';
 export type {
   Capabilities,
@@ -18,4 +24,20 @@ export type {
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
+export type { DriverKind, Opening } from './driver-kind.js';
+export {
+  byType,
+  description,
+  flag,
+  type Key,
+  type Keys,
+  oneOf,
+  port,
+  seconds,
+  size,
+  text,
+  texts,
+  timeout,
+  variant,
+} from './keys.js';
 export { RangeLock } from './range-lock.js';

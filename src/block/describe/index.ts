@@ -1,11 +1,14 @@
-export type {
-  CommonDescription,
-  DeviceDescription,
-  FileDescription,
-  MemoryDescription,
-  NbdDescription,
-  NullDescription,
-  Qcow2Description,
-} from './description.js';
-export { checkDescription } from './description-check.js';
+export { checkDescription } from './check-description.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
+export {
+  childrenOf,
+  filesOf,
+  type ImageDescription,
+  imageOf,
+  isMadeOfFiles,
+  isRemote,
+  isServedHere,
+  kindOf,
+  placeOf,
+  takesKey,
+} from './questions.js';

@@ -1,10 +1,14 @@
 import { LacunaError } from '../../errors/index.js';
-import type { DeviceDescription } from './description.js';
-import { checkDescription } from './description-check.js';
-import { describeNbdUri } from './nbd-uri.js';
+import type { DeviceDescription } from '../contract/index.js';
+import { DRIVERS, KINDS } from '../drivers/index.js';
+import { checkDescription } from './check-description.js';
+import { imageOf } from './questions.js';
 
 /** The formats of disk images that can be read. */
 export type ImageFormat = 'raw' | 'qcow2';
+
+/** The bytes of the device are those of the disk. */
+const RAW = 'raw';
 
 export interface ParseOptions {
   /** The format of what is inside. Default: raw, unless a path's ending names another one. */
@@ -13,9 +17,7 @@ export interface ParseOptions {
 
 /** Endings of image formats. Bytes are never looked at: a guest may have written them. */
 const IMAGE_ENDING = /\.(qcow|vmdk|vdi|vhdx?)$/i;
-const QCOW2_ENDING = /\.qcow2$/i;
 
-const NBD_URI = /^nbds?(\+[a-z]+)?:/i;
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 const DOTTED_KEYS = /^(?=.*\bdriver=)[a-z][a-z0-9.-]*=/is;
 
@@ -35,16 +37,19 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
     );
   }
   const { format } = options;
-  if (format !== undefined && format !== 'raw' && format !== 'qcow2')
+  const around = format === undefined || format === RAW ? undefined : KINDS[format]?.around;
+  if (format !== undefined && format !== RAW && around === undefined)
     throw unreadable(text, format);
   const description = parseText(text, format);
-  if (format !== 'qcow2' || description.driver === 'qcow2') return description;
-  return { driver: 'qcow2', file: description };
+  if (around === undefined || imageOf(description)?.driver === format) return description;
+  return around(description) as DeviceDescription;
 }
 
 function parseText(text: string, format: ImageFormat | undefined): DeviceDescription {
-  if (NBD_URI.test(text)) return describeNbdUri(text);
-  if (text === 'null:') return { driver: 'null' };
+  for (const { parse } of Object.values(DRIVERS)) {
+    const parsed = parse?.(text);
+    if (parsed !== undefined) return parsed;
+  }
   if (/^(json:)?\{/.test(text)) return checkDescription(parseJson(text.replace(/^json:/, '')));
   if (DOTTED_KEYS.test(text)) return checkDescription(parseDottedKeys(text));
   const [, scheme] = SCHEME.exec(text) ?? [];
@@ -55,7 +60,10 @@ function parseText(text: string, format: ImageFormat | undefined): DeviceDescrip
   }
   checkEnding(text, format);
   const file = { driver: 'file', filename: text } as const;
-  return format === undefined && QCOW2_ENDING.test(text) ? { driver: 'qcow2', file } : file;
+  if (format !== undefined) return file;
+  const name = text.toLowerCase();
+  const named = Object.values(DRIVERS).find(({ ending }) => ending && name.endsWith(ending));
+  return named?.around?.(file) ?? file;
 }
 
 function checkEnding(filename: string, format: ImageFormat | undefined): void {

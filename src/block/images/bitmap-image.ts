@@ -2,20 +2,13 @@ import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE, type BlockDevice, Device } from '../contract/index.js';
-import { checkDescription, type DeviceDescription, parseDescription } from '../describe/index.js';
-import { FileDriver } from '../drivers/file/index.js';
+import { A_SOURCE, type BlockDevice, type DeviceDescription, plainFile } from '../contract/index.js';
+import { checkDescription, imageOf, parseDescription } from '../describe/index.js';
 import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
-import {
-  GrowingFile,
-  HostFile,
-  LiveHeader,
-  readerOf,
-  readHeader,
-} from '../drivers/qcow2/io/index.js';
+import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';
 import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
 import { Allocator, checkWritable } from '../drivers/qcow2/write/index.js';
-import { type OpenOptions, openDevice } from '../open/index.js';
+import { type OpenOptions, openBelow, openDevice } from '../open/index.js';
 
 /** How the bitmaps of an image are opened; see {@link OpenOptions} for what has no words of its own. */
 export interface BitmapImageOptions
@@ -152,10 +145,11 @@ export async function openBitmaps(
   const { format, writable = false } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const description = checkDescription(given);
-  if (description.driver !== 'qcow2') throw notKept(source);
-  const { snapshot, file: own } = description;
+  const image = imageOf(description);
+  if (image === undefined) throw notKept(source);
+  const { snapshot, file: own } = image;
   if (snapshot !== undefined) throw ofSnapshot(snapshot, own);
-  const file = await openFile(description.file, { ...options, writable });
+  const file = await openFile(own, { ...options, writable });
   try {
     return await BitmapImage.open(file, options);
   } catch (error) {
@@ -169,17 +163,14 @@ async function openFile(
   description: DeviceDescription,
   { writable, forceShare, signal }: BitmapImageOptions,
 ): Promise<BlockDevice> {
-  if (!writable || description.driver !== 'file') {
-    return openDevice(description, { writable, forceShare, signal });
-  }
+  if (!writable) return openDevice(description, { forceShare, signal });
   if (forceShare) throw new TypeError('force-share is for reading only');
-  const file = await FileDriver.open(description);
-  return new Device(file.grows ? new GrowingFile(file) : file);
+  return openBelow(description, { open: openBelow, above: [], grows: true, signal });
 }
 
 /** Bitmaps tell what was written until now, and a snapshot is from before. */
 function ofSnapshot(snapshot: string, file: DeviceDescription): LacunaError {
-  const name = file.driver === 'file' ? file.filename : 'The image';
+  const name = plainFile(file)?.filename ?? 'The image';
   const message = `${name} is named with snapshot "${snapshot}", which has no bitmaps: leave "snapshot" out for those of the disk as it is now`;
   return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }

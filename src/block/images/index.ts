@@ -1,2 +1,3 @@
 export { BitmapImage, type BitmapImageOptions, openBitmaps } from './bitmap-image.js';
+export { openUnrecorded, resizeQcow2, setBackingName } from './change-image.js';
 export { type ExportBitmapOptions, exportBitmap } from './export-bitmap.js';

@@ -1,6 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import type { BlockDevice } from '../contract/index.js';
-import type { DeviceDescription } from '../describe/index.js';
+import type { BlockDevice, DeviceDescription } from '../contract/index.js';
 import { type OpenOptions, openDevice } from './open.js';
 
 /** A device that the caller has open, for a worker to open too. */

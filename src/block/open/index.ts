@@ -1,9 +1,3 @@
 export { again, type DeviceAgain, isShareable, openAgain } from './device-again.js';
 export { warnOfSignature } from './image-signature.js';
-export {
-  type OpenOptions,
-  openDevice,
-  openUnrecorded,
-  resizeQcow2,
-  setBackingName,
-} from './open.js';
+export { describeOpened, type OpenOptions, openBelow, openDevice } from './open.js';

@@ -1,19 +1,22 @@
 import { abortedError } from '../../errors/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE, Device, type Driver } from '../contract/index.js';
+import {
+  A_SOURCE,
+  type BlockDevice,
+  Device,
+  type DeviceDescription,
+  type Driver,
+  type Opening,
+  plainFile,
+} from '../contract/index.js';
 import {
   checkDescription,
-  type DeviceDescription,
   type ImageFormat,
-  type NbdDescription,
+  kindOf,
   parseDescription,
-  type Qcow2Description,
+  takesKey,
 } from '../describe/index.js';
-import { FileDriver } from '../drivers/file/index.js';
-import { MemoryDriver } from '../drivers/memory/index.js';
-import { NullDriver } from '../drivers/null/index.js';
-import { type BackingName, GrowingFile } from '../drivers/qcow2/io/index.js';
-import type { ChainOpening, Qcow2Driver } from '../drivers/qcow2/open/index.js';
+import { GrowingFile } from '../filters/index.js';
 import { warnOfSignature } from './image-signature.js';
 
 /** How a device is opened, beside what its description says. */
@@ -57,56 +60,19 @@ export async function openDevice(
   if (options.signal?.aborted) throw abortedError(options.signal);
   const { format, knownZero } = options;
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
-  const driver = await openDriver(describe(checkDescription(given), options), options.signal);
+  const opening = { open: openBelow, above: [], signal: options.signal };
+  const driver = await openDriver(describeOpened(checkDescription(given), options), opening);
   // A path that stands for itself, and whose format nobody has said.
-  const isNamed = given.driver === 'file' && given.filename === source && format === undefined;
-  if (driver instanceof FileDriver && isNamed) driver.warnings = await warnOfSignature(driver);
-  return new Device(driver, { knownZero });
-}
-
-/**
- * Makes the disk of a qcow2 image larger; what is added reads as zero. Nobody else may have it open.
- *
- * @throws TypeError if this is no qcow2 image; RangeError if the disk would become smaller or too large; what
- * `openDevice` throws.
- */
-export async function resizeQcow2(source: string | DeviceDescription, size: number): Promise<void> {
-  checkGiven('resizeQcow2', 'source', source, A_SOURCE);
-  checkGiven('resizeQcow2', 'size', size, 'bytes of the disk from now on');
-  const given = typeof source === 'string' ? parseDescription(source, {}) : source;
-  const description = describe(checkDescription(given), { writable: true });
-  if (description.driver !== 'qcow2') {
-    throw new TypeError(`driver ${description.driver}: only qcow2 images are resized`);
-  }
-  const driver = await openQcow2(description, { open: openBelow, above: [] });
-  try {
-    await driver.grow(size);
-  } finally {
-    await driver.close();
-  }
-}
-
-/** Opens a qcow2 image to write what its disk shows already, which its bitmaps need not record. */
-export async function openUnrecorded(source: Qcow2Description): Promise<Device> {
-  const description = { ...source, 'read-only': false };
-  return new Device(await openQcow2(description, { open: openBelow, above: [], unrecorded: true }));
-}
-
-/** Changes the name of the backing file in a qcow2 image, and nothing else; see `setBackingFile`. */
-export async function setBackingName(
-  { file }: Qcow2Description,
-  backing: BackingName | null,
-): Promise<void> {
-  await using opened = await openBelow(
-    { ...file, 'read-only': false },
-    { open: openBelow, above: [], grows: true },
-  );
-  const { setBackingFile } = await import('../drivers/qcow2/open/set-backing.js');
-  await setBackingFile(opened, backing);
+  const isNamed = plainFile(given)?.filename === source && format === undefined;
+  const warnings = isNamed ? await warnOfSignature(driver) : [];
+  return new Device(driver, { knownZero, warnings });
 }
 
 /** The description as it is opened: what was asked beside it becomes a part of it. */
-function describe(description: DeviceDescription, options: OpenOptions): DeviceDescription {
+export function describeOpened(
+  description: DeviceDescription,
+  options: OpenOptions,
+): DeviceDescription {
   const { writable = false, contexts = [], forceShare = false } = options;
   const readOnly = description['read-only'] === true || !writable;
   const shared = description['force-share'] === true || forceShare;
@@ -114,49 +80,19 @@ function describe(description: DeviceDescription, options: OpenOptions): DeviceD
     throw new TypeError('force-share is for reading only: do not open the device for writing');
   }
   const opened = { ...description, 'read-only': readOnly, ...(shared && { 'force-share': true }) };
-  if (opened.driver !== 'nbd' || contexts.length === 0) return opened;
+  if (contexts.length === 0 || !takesKey(opened, 'contexts')) return opened;
   return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
 }
 
-function openDriver(
+function openDriver(description: DeviceDescription, opening: Opening): Promise<Driver> | Driver {
+  return kindOf(description).open(description, opening);
+}
+
+/** Opens a device for one that lies above it. */
+export async function openBelow(
   description: DeviceDescription,
-  signal?: AbortSignal,
-): Promise<Driver> | Driver {
-  switch (description.driver) {
-    case 'file':
-      return FileDriver.open(description);
-    case 'memory':
-      return new MemoryDriver(description);
-    case 'nbd':
-      return openNbd(description, signal);
-    case 'null':
-      return new NullDriver(description);
-    case 'qcow2':
-      return openQcow2(description, { open: openBelow, above: [], signal });
-  }
-}
-
-/** An image opens its own files, and tells those that are images too what is above them. */
-async function openBelow(description: DeviceDescription, opening: ChainOpening): Promise<Device> {
-  const driver =
-    description.driver === 'qcow2'
-      ? await openQcow2(description, opening)
-      : await openDriver(description, opening.signal);
-  const grows = opening.grows === true && driver instanceof FileDriver && driver.grows;
-  return new Device(grows ? new GrowingFile(driver) : driver);
-}
-
-/** Loaded when it is needed, as most devices are no images. */
-async function openQcow2(
-  description: Qcow2Description,
-  opening: ChainOpening,
-): Promise<Qcow2Driver> {
-  const { Qcow2Driver } = await import('../drivers/qcow2/open/qcow2.js');
-  return Qcow2Driver.open(description, opening);
-}
-
-/** Loaded when it is needed: with TLS and all it takes longer to load than a small file takes to copy. */
-async function openNbd(description: NbdDescription, signal?: AbortSignal): Promise<Driver> {
-  const { NbdDriver } = await import('../drivers/nbd/nbd.js');
-  return NbdDriver.open(description, signal);
+  opening: Opening,
+): Promise<BlockDevice> {
+  const driver = await openDriver(description, opening);
+  return new Device(opening.grows && driver.grows ? new GrowingFile(driver) : driver);
 }

@@ -1,6 +1,12 @@
 /** `--backing-folder`: folders into which the files that images name are followed, beside each image's own. */
 import { dirname, resolve } from 'node:path';
-import { type DeviceDescription, type ImageFormat, parseDescription } from '../../block/index.js';
+import {
+  type DeviceDescription,
+  type ImageFormat,
+  imageOf,
+  parseDescription,
+  plainFile,
+} from '../../block/index.js';
 
 export const FOLDER_FLAG = '--backing-folder <folder>';
 export const FOLDER_TEXT =
@@ -14,8 +20,10 @@ export function withFolders(
 ): string | DeviceDescription {
   if (folders.length === 0) return source;
   const description = typeof source === 'string' ? parseDescription(source, { format }) : source;
-  if (description.driver !== 'qcow2') return source;
-  const { file, 'backing-folders': said } = description;
-  const own = file.driver === 'file' ? [dirname(resolve(file.filename))] : [];
-  return { ...description, 'backing-folders': [...(said ?? own), ...folders] };
+  const image = imageOf(description);
+  if (image === undefined) return source;
+  const { file, 'backing-folders': said } = image;
+  const path = plainFile(file)?.filename;
+  const own = path === undefined ? [] : [dirname(resolve(path))];
+  return { ...image, 'backing-folders': [...(said ?? own), ...folders] };
 }

@@ -1,4 +1,4 @@
-import { type DeviceDescription, type ImageFormat, parseDescription } from '../../block/index.js';
+import { type ImageFormat, imageOf, parseDescription, plainFile } from '../../block/index.js';
 import type { Shell } from '../shell/index.js';
 
 /** Warns of a file whose name says another format than it has: that is how it will be opened. */
@@ -13,15 +13,10 @@ export function warnOfName(path: string, format: ImageFormat, shell: Shell): voi
 
 /** What a name alone is opened as; undefined where it is no path. */
 function formatByName(path: string): ImageFormat | 'other' | undefined {
-  const { driver } = described(path);
-  if (driver === 'file') return 'raw';
-  return driver === 'qcow2' || driver === 'other' ? driver : undefined;
-}
-
-function described(path: string): DeviceDescription | { driver: 'other' } {
   try {
-    return parseDescription(path);
+    const description = parseDescription(path);
+    return plainFile(description) ? 'raw' : imageOf(description)?.driver;
   } catch {
-    return { driver: 'other' };
+    return 'other';
   }
 }

@@ -4,6 +4,7 @@ import {
   type BitmapImage,
   type BlockDevice,
   type DeviceDescription,
+  imageOf,
   openBitmaps,
   type Qcow2Description,
 } from '../../block/index.js';
@@ -40,8 +41,9 @@ export async function bitmapsToCarry(
     throw new TypeError('no bitmaps are copied, so none are skipped: ask for the bitmaps as well');
   }
   if (!carryBitmaps) return undefined;
-  const { description, name } = source;
-  if (description?.driver !== 'qcow2') {
+  const { name } = source;
+  const description = imageOf(source.description);
+  if (description === undefined) {
     const warnings = [`${name} keeps no bitmaps, so that none could be carried along`];
     return { names: [], warnings, addTo: async () => {} };
   }

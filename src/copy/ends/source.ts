@@ -5,6 +5,7 @@ import {
   type ImageFormat,
   isBlockDevice,
   parseDescription,
+  takesKey,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { CheckedScope, CopyOptions, DeviceSource } from '../options/index.js';
@@ -62,7 +63,7 @@ export async function reopened(
  * that it had acknowledged before.
  */
 export function reconnects({ description }: BlockDevice): boolean {
-  return description?.driver === 'nbd' && (description['reconnect-delay'] ?? 0) > 0;
+  return takesKey(description, 'reconnect-delay') && (description['reconnect-delay'] ?? 0) > 0;
 }
 
 /** A description whose requests wait so long for a lost NBD connection, unless it says that itself. */
@@ -72,7 +73,7 @@ export function patient(
   seconds: number,
 ): DeviceDescription {
   const description = describe(source, format);
-  if (description.driver !== 'nbd' || seconds === 0) return description;
+  if (seconds === 0 || !takesKey(description, 'reconnect-delay')) return description;
   return { 'reconnect-delay': seconds, ...description };
 }
 

@@ -1,6 +1,6 @@
 /** Finds what of a source counts, and what status it has: the walk under every plan. */
 import type { Bitmap } from '../../bitmap/index.js';
-import { type BlockDevice, type OpenOptions, openDevice } from '../../block/index.js';
+import { type BlockDevice, type OpenOptions, openDevice, takesKey } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, readsAsZero, Status } from '../../extent/index.js';
 import { closeAfter } from '../../util/index.js';
@@ -119,7 +119,7 @@ async function openForDirt({
   signal,
 }: PlanWalk): Promise<BlockDevice | undefined> {
   const { description, capabilities } = source;
-  if (description?.driver !== 'nbd' || !capabilities.multiConnection) return undefined;
+  if (!takesKey(description, 'allocation') || !capabilities.multiConnection) return undefined;
   try {
     const apart = { ...description, allocation: false, contexts: [...contexts] };
     return await openDevice(apart, { ...(signal && { signal }) });

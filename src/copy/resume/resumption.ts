@@ -1,5 +1,10 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
-import { type BlockDevice, type DeviceDescription, openDevice } from '../../block/index.js';
+import {
+  type BlockDevice,
+  type DeviceDescription,
+  openDevice,
+  takesKey,
+} from '../../block/index.js';
 import { purposeOf, removeLeftover } from '../../files/index.js';
 import type { Arena } from '../../wasm/index.js';
 import {
@@ -188,7 +193,8 @@ export class Resumption {
    */
   async #openFlusher(device: BlockDevice, threads: number): Promise<BlockDevice> {
     const { description } = device;
-    if (threads === 0 || description?.driver !== 'nbd' || !reconnects(device)) return device;
+    if (threads === 0 || !takesKey(description, 'reconnect-delay')) return device;
+    if (!reconnects(device)) return device;
     this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
     return this.#flusher;
   }

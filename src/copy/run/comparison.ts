@@ -1,7 +1,7 @@
 /** Compares two devices by what is known of each, in as many threads as that is worth. Runs on the caller's thread. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
-import { again, isShareable } from '../../block/index.js';
+import { again, isShareable, plainFile } from '../../block/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { Control } from '../control/index.js';
 import {
@@ -131,5 +131,5 @@ function chooseThreads({ a, b, threads }: ComparisonOptions, bytes: number): num
 }
 
 function defaultsFor(...sides: readonly ComparedSide[]): typeof FILES {
-  return sides.every(({ device }) => device.description?.driver === 'file') ? FILES : OTHERS;
+  return sides.every(({ device }) => plainFile(device.description) !== undefined) ? FILES : OTHERS;
 }

@@ -1,7 +1,7 @@
 /** Chooses how many worker threads a copy is worth. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
-import { type BlockDevice, type DeviceDescription, isShareable } from '../../block/index.js';
+import { type BlockDevice, isServedHere, isShareable, plainFile } from '../../block/index.js';
 import type { CopyOptions, TransferOptions } from '../options/index.js';
 
 const GiB = 2 ** 30;
@@ -17,9 +17,6 @@ const WORTH_A_THREAD_BESIDE_A_SERVER = 4 * GiB;
 
 /** More connections than this have not been seen to help. */
 const MOST_THREADS = 4;
-
-/** What every machine calls itself. */
-const LOOPBACK = /^(localhost|127\.[\d.]+|::1)$/;
 
 /**
  * Worker threads for this much work. Each opens the devices anew, so both must be of a kind that can be
@@ -43,14 +40,6 @@ export async function chooseThreads(
   return Math.min(MOST_THREADS, availableParallelism());
 }
 
-/** Whether a device is an NBD server's on this machine, as it is or inside an image. */
-function isServedHere(description: DeviceDescription | undefined): boolean {
-  if (description?.driver === 'qcow2') return isServedHere(description.file);
-  if (description?.driver !== 'nbd') return false;
-  const { server } = description;
-  return server.type === 'unix' || LOOPBACK.test(server.host);
-}
-
 /** Places that are looked at to know where the bytes of a device are. */
 const SAMPLES = 4;
 
@@ -61,7 +50,7 @@ async function isInFiles(device: BlockDevice, data: Bitmap): Promise<boolean> {
     if (at < 0) continue;
     // Whoever fails here fails again when the copy begins, and is told then.
     const place = await device.locate?.(at, 1).catch(() => undefined);
-    if (place?.driver?.description?.driver !== 'file') return false;
+    if (plainFile(place?.driver?.description) === undefined) return false;
   }
   return true;
 }

@@ -12,7 +12,7 @@ import type {
   WriteOptions,
   ZeroOptions,
 } from '../../contract/index.js';
-import type { FileDescription } from '../../describe/index.js';
+import type { FileDescription } from './description.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';

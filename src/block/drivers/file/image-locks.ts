@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
-import type { FileDescription } from '../../describe/index.js';
+import type { FileDescription } from './description.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { describeUsers, THIS_PROCESS } from './file-users.js';
 

@@ -3,7 +3,6 @@ import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
 import { type BlockDevice, Device } from '../../contract/index.js';
-import type { DeviceDescription } from '../../describe/index.js';
 import { type SystemCalls, systemCalls } from './ffi.js';
 import { FileDriver } from './file.js';
 import { FileWindow } from './file-window.js';
@@ -45,18 +44,9 @@ export class InheritedFile {
     return new InheritedFile(fd, calls, stat, place.position);
   }
 
-  /** The path of it in the description of a device that it is a part of; undefined where it is none. */
-  pathAmong(description: DeviceDescription | undefined): string | undefined {
-    if (description?.driver === 'file') {
-      return this.#isAt(description.filename) ? description.filename : undefined;
-    }
-    if (description?.driver !== 'qcow2') return undefined;
-    const { file, backing, 'data-file': dataFile } = description;
-    for (const part of [file, dataFile, backing ?? undefined]) {
-      const path = this.pathAmong(part);
-      if (path !== undefined) return path;
-    }
-    return undefined;
+  /** The one of some paths that leads to it; undefined where none does. */
+  pathAmong(paths: readonly string[]): string | undefined {
+    return paths.find((path) => this.#isAt(path));
   }
 
   /** Whether a path leads to the same file. */

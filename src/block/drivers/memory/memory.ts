@@ -1,6 +1,6 @@
 import { ExtentList, Status } from '../../../extent/index.js';
 import type { Capabilities, Driver, Limits } from '../../contract/index.js';
-import type { MemoryDescription } from '../../describe/index.js';
+import type { MemoryDescription } from './description.js';
 
 const PAGE = 64 * 1024;
 const GIB = 1024 ** 3;

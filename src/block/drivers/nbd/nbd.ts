@@ -14,7 +14,7 @@ import type {
   WriteOptions,
   ZeroOptions,
 } from '../../contract/index.js';
-import type { NbdDescription } from '../../describe/index.js';
+import type { NbdDescription } from './description.js';
 
 type Client = NbdRequests & ExportProperties;
 

@@ -1,7 +1,7 @@
 import { ExtentList, Status } from '../../../extent/index.js';
 import { alignDown } from '../../../util/index.js';
 import type { Capabilities, Driver, Limits } from '../../contract/index.js';
-import type { NullDescription } from '../../describe/index.js';
+import type { NullDescription } from './description.js';
 
 const LARGEST = alignDown(Number.MAX_SAFE_INTEGER, 512);
 const GIB = 1024 ** 3;

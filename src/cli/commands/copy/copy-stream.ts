@@ -1,5 +1,5 @@
 /** `lacuna copy` with `-`: standard input as the source, or standard output as the target. */
-import { isBlockDevice, openDevice } from '../../../block/index.js';
+import { filesOf, isBlockDevice, openDevice } from '../../../block/index.js';
 import {
   type CopyOptions,
   copy,
@@ -132,7 +132,7 @@ async function copyToFile(
   const file = await shell.inherited('output');
   if (file === undefined || isBlockDevice(named)) return undefined;
   await using source = await openDevice(named, { format, forceShare, signal });
-  const path = file.pathAmong(source.description);
+  const path = file.pathAmong(filesOf(source.description));
   if (path !== undefined) throw isSource(path);
   const device = await file.openToWrite(source.size);
   if (device === undefined) return undefined;

@@ -1,7 +1,6 @@
 export type { BackingName } from './backing-name.js';
 export { dataFileOf, filesBelow } from './files-below.js';
 export { GatheredWrites } from './gathered-writes.js';
-export { GrowingFile, readerOf } from './growing-file.js';
 export { HostFile, joinSpans, type Span } from './host-file.js';
 export { LiveHeader } from './live-header.js';
 export {
@@ -14,4 +13,5 @@ export {
 } from './named-file.js';
 export { readHeader, readSnapshots, readSnapshotTable } from './read-header.js';
 export { readPadded } from './read-padded.js';
+export { readerOf } from './reader-of.js';
 export { tableCache } from './table-cache.js';

@@ -2,7 +2,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
 import { LacunaError } from '../../../../errors/index.js';
 import { describeRefusal } from '../../../../util/index.js';
-import type { DeviceDescription } from '../../../describe/index.js';
+import { type DeviceDescription, plainFile } from '../../../contract/index.js';
 
 /** A file that an image names. */
 export interface Naming {
@@ -54,15 +54,20 @@ export function resolveNamed(named: string, naming: Naming): string {
   return path;
 }
 
-/** The formats that a backing file may have. */
+/** The formats that a backing file may have, and how a file of each is described. */
+const FORMATS: Readonly<Record<string, (file: DeviceDescription) => DeviceDescription>> = {
+  raw: (file) => file,
+  qcow2: (file) => ({ driver: 'qcow2', file }),
+};
+
+/** The description of a backing file, by the format that the image says. */
 export function describeBacking(
   path: string,
   format: string | undefined,
   naming: Naming,
 ): DeviceDescription {
   const file = { driver: 'file', filename: path } as const;
-  if (format === 'raw') return file;
-  if (format === 'qcow2') return { driver: 'qcow2', file };
+  if (format !== undefined && Object.hasOwn(FORMATS, format)) return FORMATS[format](file);
   const advice =
     format === undefined
       ? 'has no format in the image, and none is guessed: say it with "qemu-img rebase -u -F FORMAT -b FILE IMAGE", or say the file as "backing"'
@@ -72,8 +77,9 @@ export function describeBacking(
 
 /** Something that tells two openings of one file from two files. */
 export function identityOf(description: DeviceDescription): string | undefined {
-  if (description.driver !== 'file') return undefined;
-  const stat = statSync(description.filename, { bigint: true, throwIfNoEntry: false });
+  const path = plainFile(description)?.filename;
+  if (path === undefined) return undefined;
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   return stat === undefined ? undefined : `${stat.dev}:${stat.ino}`;
 }
 

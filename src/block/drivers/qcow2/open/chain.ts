@@ -9,8 +9,13 @@ import {
   isNoImage,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { BlockDevice } from '../../../contract/index.js';
-import type { DeviceDescription, Qcow2Description } from '../../../describe/index.js';
+import {
+  type BlockDevice,
+  type DeviceDescription,
+  type Opening,
+  plainFile,
+} from '../../../contract/index.js';
+import type { Qcow2Description } from '../description.js';
 import {
   describeBacking,
   identityOf,
@@ -27,23 +32,6 @@ import { repairRefcounts } from '../repair/index.js';
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;
 
-/** What an image is told by whoever opens it: the caller, or the image above it. */
-export interface ChainOpening {
-  /** Opens a device below this one. */
-  readonly open: (description: DeviceDescription, opening: ChainOpening) => Promise<BlockDevice>;
-  /** Folders that the image above may follow names into. */
-  readonly folders?: readonly string[];
-  /** The files of the images above. */
-  readonly above: ReadonlyArray<string | undefined>;
-  /** The file is the image's own: it grows where it is written behind its end. */
-  readonly grows?: boolean;
-  /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
-  readonly unrecorded?: boolean;
-  /** What the files do not have any more reads as zero. Default: what the description says. */
-  readonly rescue?: boolean;
-  readonly signal?: AbortSignal;
-}
-
 /** All that belongs to an image, opened. */
 export interface OpenedParts extends ImageParts {
   readonly backing?: BlockDevice;
@@ -57,10 +45,10 @@ export interface OpenedParts extends ImageParts {
 /** @throws what opening a file throws, and LacunaError ERR_IMAGE_CHAIN; nothing stays open then. */
 export async function openParts(
   description: Qcow2Description,
-  opening: ChainOpening,
+  opening: Opening,
 ): Promise<OpenedParts> {
   const devices: BlockDevice[] = [];
-  const open = async (part: DeviceDescription, below: Partial<ChainOpening> = {}) => {
+  const open = async (part: DeviceDescription, below: Partial<Opening> = {}) => {
     const shared = description['force-share'] === true && { 'force-share': true };
     const device = await opening.open({ ...part, ...shared }, { ...opening, ...below });
     devices.push(device);
@@ -75,13 +63,13 @@ export async function openParts(
 }
 
 interface Opener {
-  open(part: DeviceDescription, below?: Partial<ChainOpening>): Promise<BlockDevice>;
+  open(part: DeviceDescription, below?: Partial<Opening>): Promise<BlockDevice>;
   readonly devices: readonly BlockDevice[];
 }
 
 async function openAll(
   description: Qcow2Description,
-  opening: ChainOpening,
+  opening: Opening,
   { open, devices }: Opener,
 ): Promise<OpenedParts> {
   const readOnly = description['read-only'] === true;
@@ -105,7 +93,7 @@ async function openAll(
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
   if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
   const folders = foldersOf(description, opening, own);
-  const names = { image: own.driver === 'file' ? own.filename : undefined, folders, file, header };
+  const names = { image: plainFile(own)?.filename, folders, file, header };
 
   const wanted = describeDataFile(description, names, above);
   const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
@@ -198,13 +186,14 @@ function misnamed(
 /** The folders of the caller hold for the whole chain: an image below does not widen them. */
 function foldersOf(
   description: Qcow2Description,
-  opening: ChainOpening,
+  opening: Opening,
   own: DeviceDescription,
 ): readonly string[] {
   const { 'backing-folders': said } = description;
   if (said !== undefined) return realFolders(said);
   if (opening.folders !== undefined) return opening.folders;
-  return own.driver === 'file' ? realFolders([dirname(resolve(own.filename))]) : [];
+  const path = plainFile(own)?.filename;
+  return path === undefined ? [] : realFolders([dirname(resolve(path))]);
 }
 
 interface Names {

@@ -1,2 +1,2 @@
-export type { ChainOpening } from './chain.js';
-export type { Qcow2Driver } from './qcow2.js';
+export { Qcow2Driver } from './qcow2.js';
+export { setBackingFile } from './set-backing.js';

@@ -10,11 +10,12 @@ import type {
   Limits,
   Location,
   Range,
+  Opening,
   WriteOptions,
   ZeroOptions,
 } from '../../../contract/index.js';
-import type { Qcow2Description } from '../../../describe/index.js';
 import { OpenBitmaps } from '../bitmaps/index.js';
+import type { Qcow2Description } from '../description.js';
 import { readPadded } from '../io/index.js';
 import {
   ChainStatus,
@@ -33,7 +34,7 @@ import {
   ImageWriter,
   longestZero,
 } from '../write/index.js';
-import { type ChainOpening, type OpenedParts, openParts } from './chain.js';
+import { type OpenedParts, openParts } from './chain.js';
 
 const GIB = 1024 ** 3;
 
@@ -116,7 +117,7 @@ export class Qcow2Driver implements Driver {
    *
    * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED, ERR_IMAGE_CHAIN, or that of a file.
    */
-  static async open(description: Qcow2Description, opening: ChainOpening): Promise<Qcow2Driver> {
+  static async open(description: Qcow2Description, opening: Opening): Promise<Qcow2Driver> {
     const parts = await openParts(description, opening);
     try {
       const image = await Image.open(parts);

@@ -1,13 +1,11 @@
-import { statSync } from 'node:fs';
 import type {
-  BlockDevice,
   Capabilities,
+  DeviceDescription,
   Driver,
   Limits,
   WriteOptions,
   ZeroOptions,
-} from '../../../contract/index.js';
-import type { DeviceDescription } from '../../../describe/index.js';
+} from '../contract/index.js';
 
 /**
  * A file that grows where it is written behind its end, and reads as zero there: as an image's file must. As a device it
@@ -74,12 +72,4 @@ export class GrowingFile implements Driver {
   close(): Promise<void> {
     return this.#driver.close();
   }
-}
-
-/** What reads a file, with its real size: a device that grows has none to tell. */
-export function readerOf(file: BlockDevice) {
-  const read = (offset: number, target: Uint8Array) => file.read(offset, target);
-  const { description } = file;
-  const grows = file.size === Number.MAX_SAFE_INTEGER && description?.driver === 'file';
-  return { size: grows ? statSync(description.filename).size : file.size, read };
 }

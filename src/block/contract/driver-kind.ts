@@ -1,0 +1,50 @@
+import type { BlockDevice } from './block-device.js';
+import type { CommonDescription, DeviceDescription } from './description.js';
+import type { Driver } from './driver.js';
+import type { Key } from './keys.js';
+
+/** What a driver is told when it is opened: by the caller, or by the device above it. */
+export interface Opening {
+  /**
+   * Opens a device below this one. The driver closes it; whoever wants to keep it hands in a device whose `close` does
+   * nothing.
+   */
+  readonly open: (description: DeviceDescription, opening: Opening) => Promise<BlockDevice>;
+  /** Folders that the device above may follow names into. */
+  readonly folders?: readonly string[];
+  /** The files of the devices above. */
+  readonly above: ReadonlyArray<string | undefined>;
+  /** The file of an image, which grows where it is written behind its end. */
+  readonly grows?: boolean;
+  /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
+  readonly unrecorded?: boolean;
+  /** What the files do not have any more reads as zero. Default: what the description says. */
+  readonly rescue?: boolean;
+  /** Ends opening; afterwards it has no effect. */
+  readonly signal?: AbortSignal;
+}
+
+/** One key for everything that a description may say beside what all may say. */
+type KeysOf<D> = { readonly [K in Exclude<keyof D, keyof CommonDescription | 'driver'>]-?: Key };
+
+/** Everything that others need to know of a kind of driver. It costs nothing to load; the driver itself may. */
+export interface DriverKind<D> {
+  /** What its description may say, and how each value is read. */
+  readonly keys: KeysOf<D>;
+  /** The end of a file's name that stands for it, in lower case and with its dot. */
+  readonly ending?: string;
+  /** Reads a text that is neither a path nor a description, such as a URI; undefined where it is not of this kind. */
+  readonly parse?: (text: string) => D | undefined;
+  /** Of an image format: the description of an image whose own bytes are in `file`. */
+  readonly around?: (file: DeviceDescription) => D;
+  /** Opens the device; see `openDevice` for what is thrown. */
+  readonly open: (description: D, opening: Opening) => Promise<Driver> | Driver;
+  /** The devices below it that its description says, the one with its own bytes first. */
+  readonly children?: (description: D) => readonly DeviceDescription[];
+  /** What tells it from other devices in a later run too, where that is not a file. */
+  readonly place?: (description: D) => string;
+  /** Its requests go to another program, which may answer several connections at the same time. */
+  readonly remote?: boolean;
+  /** The program that answers its requests runs on this machine, and needs its processors as well. */
+  readonly isServedHere?: (description: D) => boolean;
+}

@@ -1,0 +1,12 @@
+import { type DriverKind, oneOf, text } from '../../contract/index.js';
+import type { FileDescription } from './description.js';
+import { FileDriver } from './file.js';
+
+export const file: DriverKind<FileDescription> = {
+  keys: {
+    filename: { read: text, required: true },
+    locking: { read: oneOf('on', 'off', 'auto') },
+    inode: { read: text },
+  },
+  open: (description) => FileDriver.open(description),
+};

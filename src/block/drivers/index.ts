@@ -1,0 +1,20 @@
+import type { CommonDescription, Descriptions, DriverKind } from '../contract/index.js';
+import { file } from './file/index.js';
+import { memory } from './memory/index.js';
+import { nbd } from './nbd/index.js';
+import { nothing } from './null/index.js';
+import { qcow2 } from './qcow2/index.js';
+
+/** Every driver by its name in descriptions. To remove one, remove its folder and its line here. */
+export const DRIVERS: { readonly [D in keyof Descriptions]: DriverKind<Descriptions[D]> } = {
+  file,
+  memory,
+  nbd,
+  null: nothing,
+  qcow2,
+};
+
+/** The same, for whoever has a name at run time. */
+export const KINDS: Readonly<
+  Record<string, DriverKind<CommonDescription & { driver: string }> | undefined>
+> = DRIVERS as never;

@@ -1,0 +1,2 @@
+export type { NbdDescription } from './description.js';
+export { nbd } from './kind.js';

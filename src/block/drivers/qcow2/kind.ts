@@ -1,0 +1,35 @@
+import {
+  type DeviceDescription,
+  type DriverKind,
+  description,
+  flag,
+  oneOf,
+  text,
+  texts,
+} from '../../contract/index.js';
+import type { Qcow2Description } from './description.js';
+
+export const qcow2: DriverKind<Qcow2Description> = {
+  keys: {
+    file: { read: description, required: true },
+    backing: {
+      read: (value, key, nested) =>
+        value === null || value === '' ? null : nested(value, key, nested),
+    },
+    'data-file': { read: description },
+    snapshot: { read: text },
+    mapping: { read: oneOf('fixed') },
+    compress: { read: flag },
+    rescue: { read: flag },
+    'backing-folders': { read: texts },
+  },
+  ending: '.qcow2',
+  around: (file) => ({ driver: 'qcow2', file }),
+  // Loaded when it is needed, as most devices are not images.
+  open: async (description, opening) => {
+    const { Qcow2Driver } = await import('./open/index.js');
+    return Qcow2Driver.open(description, opening);
+  },
+  children: ({ file, 'data-file': dataFile, backing }) =>
+    [file, dataFile, backing].filter((child): child is DeviceDescription => child != null),
+};

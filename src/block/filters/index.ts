@@ -1,0 +1,1 @@
+export { GrowingFile } from './growing-file.js';
