@@ -9,6 +9,7 @@ export {
   createQcow2,
   createRawFile,
   Device,
+  type Descriptions,
   type DeviceDescription,
   type DeviceOptions,
   type Driver,

@@ -37,6 +37,8 @@ export interface BlockDevice extends AsyncDisposable {
   readonly name: string;
   /** Opens the same device again, in this thread or another, for as long as this opening lasts; absent where nothing can. */
   readonly description?: DeviceDescription;
+  /** The file of this machine that holds its bytes as they are, if one does. */
+  readonly path?: string;
   /** Bytes. */
   readonly size: number;
   /** First byte behind what is there: `size`, but less where a file grows up to it. */

@@ -73,6 +73,8 @@ export class Device implements BlockDevice {
   readonly name: string;
   /** Opens the same device again, in this thread or another, for as long as this opening lasts; see {@link Driver}. */
   readonly description?: DeviceDescription;
+  /** The file of this machine that holds its bytes as they are, if one does. */
+  readonly path?: string;
   /** Bytes. */
   readonly size: number;
   /** What requests should keep to in order to be fast; none of it must be kept to. */
@@ -105,6 +107,7 @@ export class Device implements BlockDevice {
     const knownZero = options.knownZero ?? capabilities.knownZero;
     this.name = driver.name;
     this.description = description;
+    if (driver.path !== undefined) this.path = driver.path;
     this.size = size;
     this.limits = checkedLimits(driver.limits);
     this.details = driver.details;

@@ -37,6 +37,8 @@ export interface DriverKind<D> {
   readonly parse?: (text: string) => D | undefined;
   /** Of an image format: the description of an image whose own bytes are in `file`. */
   readonly around?: (file: DeviceDescription) => D;
+  /** It wraps the one device below it, whose format and files it leaves as they are. */
+  readonly isFilter?: boolean;
   /** Opens the device; see `openDevice` for what is thrown. */
   readonly open: (description: D, opening: Opening) => Promise<Driver> | Driver;
   /** The devices below it that its description says, the one with its own bytes first. */

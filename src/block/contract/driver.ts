@@ -21,6 +21,8 @@ export interface Driver {
    * for both; absent where that is impossible.
    */
   readonly description?: DeviceDescription;
+  /** The file of this machine that holds its bytes as they are, if one does. */
+  readonly path?: string;
   /** Bytes. */
   readonly size: number;
   /** First byte behind what is there, for a file that grows up to its `size`; behind it all reads as zero. */

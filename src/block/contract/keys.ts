@@ -117,6 +117,41 @@ export function seconds(value: unknown, key: string): number {
   throw wrong(key, 'a number of seconds', value);
 }
 
+/** A number above 0. */
+export function positive(value: unknown, key: string): number {
+  const number = numberIn(value);
+  if (number > 0 && number <= Number.MAX_SAFE_INTEGER) return number;
+  throw wrong(key, 'a number above 0', value);
+}
+
+/** A number from 0 to 1. */
+export function fraction(value: unknown, key: string): number {
+  const number = numberIn(value);
+  if (number >= 0 && number <= 1) return number;
+  throw wrong(key, 'a number from 0 to 1', value);
+}
+
+/** A time of up to a day. */
+export function milliseconds(value: unknown, key: string): number {
+  const number = numberIn(value);
+  if (number >= 0 && number <= 86_400_000) return number;
+  throw wrong(key, 'a number of milliseconds, 0 to 86400000', value);
+}
+
+function numberIn(value: unknown): number {
+  if (typeof value === 'string' && /^\d+(\.\d+)?$/.test(value)) return Number(value);
+  return typeof value === 'number' ? value : Number.NaN;
+}
+
+/** A list of some words. */
+export function someOf(...choices: readonly string[]): Reader {
+  return (value, key) => {
+    const given = texts(value, key);
+    for (const [index, item] of given.entries()) choose(item, `${key}.${index}`, choices);
+    return given;
+  };
+}
+
 /** Above this a timer of Node fires at once. */
 const LONGEST_TIMEOUT = 2_000_000;
 

@@ -14,6 +14,7 @@ import type {
 export class GrowingFile implements Driver {
   readonly name: string;
   readonly description?: DeviceDescription;
+  readonly path?: string;
   readonly size = Number.MAX_SAFE_INTEGER;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
@@ -24,6 +25,7 @@ export class GrowingFile implements Driver {
   constructor(driver: Driver) {
     this.name = driver.name;
     this.description = driver.description;
+    if (driver.path !== undefined) this.path = driver.path;
     this.limits = driver.limits;
     this.capabilities = {
       ...driver.capabilities,

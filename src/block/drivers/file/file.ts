@@ -36,6 +36,7 @@ const closeFile = promisify(fs.close);
 export class FileDriver implements Driver {
   readonly name: string;
   readonly description: FileDescription;
+  readonly path: string;
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
@@ -59,6 +60,7 @@ export class FileDriver implements Driver {
     const write = description['read-only'] !== true;
     this.name = description.filename;
     this.description = description;
+    this.path = description.filename;
     this.size = kind.size;
     this.limits = kind.limits;
     this.#fd = fd;

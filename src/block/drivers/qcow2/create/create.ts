@@ -147,11 +147,9 @@ async function create(
 /** What would be replaced must not be a part of what the new image is over. */
 function refuseCircle(image: string, { backing }: CheckedOptions): void {
   const file = { driver: 'file', filename: image } as const;
-  const old = identityOf(file);
+  const old = identityOf(file.filename);
   if (backing === undefined || old === undefined) return;
-  const found = filesBelow(image, backing).find(
-    (path) => identityOf({ ...file, filename: path }) === old,
-  );
+  const found = filesBelow(image, backing).find((path) => identityOf(path) === old);
   if (found === undefined) return;
   const message = `${image} would replace a file that its own backing file is made of: choose another name for the new image`;
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });

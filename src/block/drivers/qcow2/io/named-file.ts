@@ -2,7 +2,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { dirname, resolve, sep } from 'node:path';
 import { LacunaError } from '../../../../errors/index.js';
 import { describeRefusal } from '../../../../util/index.js';
-import { type DeviceDescription, plainFile } from '../../../contract/index.js';
+import type { DeviceDescription } from '../../../contract/index.js';
 
 /** A file that an image names. */
 export interface Naming {
@@ -76,8 +76,7 @@ export function describeBacking(
 }
 
 /** Something that tells two openings of one file from two files. */
-export function identityOf(description: DeviceDescription): string | undefined {
-  const path = plainFile(description)?.filename;
+export function identityOf(path: string | undefined): string | undefined {
   if (path === undefined) return undefined;
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   return stat === undefined ? undefined : `${stat.dev}:${stat.ino}`;

@@ -80,7 +80,7 @@ async function openAll(
   }
   const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
   const own = file.description ?? description.file;
-  const above = [...opening.above, identityOf(own)];
+  const above = [...opening.above, identityOf(file.path)];
   checkChain(file.name, above);
   const found = await readHeader(file);
   if (!rescue) checkRefcounts(found, file);
@@ -92,8 +92,8 @@ async function openAll(
   });
   const snapshot = findSnapshot(description.snapshot, snapshots, file);
   if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
-  const folders = foldersOf(description, opening, own);
-  const names = { image: plainFile(own)?.filename, folders, file, header };
+  const folders = foldersOf(description, opening, file);
+  const names = { image: file.path, folders, file, header };
 
   const wanted = describeDataFile(description, names, above);
   const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
@@ -187,12 +187,11 @@ function misnamed(
 function foldersOf(
   description: Qcow2Description,
   opening: Opening,
-  own: DeviceDescription,
+  { path }: BlockDevice,
 ): readonly string[] {
   const { 'backing-folders': said } = description;
   if (said !== undefined) return realFolders(said);
   if (opening.folders !== undefined) return opening.folders;
-  const path = plainFile(own)?.filename;
   return path === undefined ? [] : realFolders([dirname(resolve(path))]);
 }
 
@@ -231,7 +230,7 @@ function describeDataFile(
     throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: file.name });
   }
   const wanted = said ?? ({ driver: 'file', filename: resolveNamed(named!, naming) } as const);
-  const identity = identityOf(wanted);
+  const identity = identityOf(plainFile(wanted)?.filename);
   if (identity === undefined || !above.includes(identity)) return wanted;
   throw refused(naming, named ?? 'said', 'is an image of this chain itself: name the right one');
 }

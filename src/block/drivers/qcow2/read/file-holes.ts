@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { type ExtentList, Status } from '../../../../extent/index.js';
 import { countReferenced, readRefcountTableEntry, viewOf } from '../../../../qcow2/index.js';
-import { type BlockDevice, plainFile } from '../../../contract/index.js';
+import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded } from '../io/index.js';
 import type { Image } from './image.js';
 
@@ -70,9 +70,8 @@ async function isPreallocated({ file, header, geometry }: Image): Promise<boolea
 }
 
 /** Bytes that a file takes on its file system; as many as it has where it is none. */
-function takenBytes({ description, size }: BlockDevice): number {
-  const file = plainFile(description);
-  if (file === undefined) return size;
-  const stat = statSync(file.filename, { throwIfNoEntry: false });
+function takenBytes({ path, size }: BlockDevice): number {
+  if (path === undefined) return size;
+  const stat = statSync(path, { throwIfNoEntry: false });
   return stat === undefined ? size : stat.blocks * 512;
 }

@@ -1,0 +1,61 @@
+import type { SharedCounters } from '../../wasm/index.js';
+import type { CommonDescription } from '../contract/index.js';
+import { positive, size } from '../contract/index.js';
+import { filterKind } from './filter-kind.js';
+import type { Around, FilterDescription } from './pass-through.js';
+import { pause } from './pause.js';
+
+/** Limits how fast bytes and requests go, together for all openings that come from one. */
+export interface ThrottleDescription extends CommonDescription, FilterDescription {
+  /** Limits the rate of requests. */
+  driver: 'throttle';
+  /** Bytes that may be read and written in a second. Default: no limit. */
+  'bytes-per-second'?: number;
+  /** Requests in a second, flushes and status included. Default: no limit. */
+  'requests-per-second'?: number;
+  /** Seconds of the rate that may go at once after a time of rest. Default 0.1. */
+  burst?: number;
+  /** What one opening hands to the next; not to be said. */
+  shared?: SharedArrayBuffer;
+}
+
+declare module '../contract/description.js' {
+  interface Descriptions {
+    throttle: ThrottleDescription;
+  }
+}
+
+const [BYTES, REQUESTS, COUNTERS] = [0, 1, 2];
+const SECOND = 1e9;
+const BURST_SECONDS = 0.1;
+
+export const throttle = filterKind<ThrottleDescription>({
+  keys: {
+    'bytes-per-second': { read: size },
+    'requests-per-second': { read: positive },
+    burst: { read: positive },
+  },
+  counters: COUNTERS,
+  around: limited,
+});
+
+function limited(
+  {
+    'bytes-per-second': bytesPerSecond,
+    'requests-per-second': requestsPerSecond,
+    burst = BURST_SECONDS,
+  }: ThrottleDescription,
+  counters: SharedCounters,
+): Around {
+  if (bytesPerSecond === 0) throw new TypeError('bytes-per-second must be above 0');
+  const most = burst * SECOND;
+  const turn = (index: number, amount: number, rate: number | undefined) =>
+    rate === undefined ? 0 : counters.takeTurn(index, (amount / rate) * SECOND, most);
+  return async ({ operation, length, signal }, pass) => {
+    // Zeroes, discards and status move no bytes.
+    const moved = operation === 'read' || operation === 'write' ? length : 0;
+    const waits = [turn(BYTES, moved, bytesPerSecond), turn(REQUESTS, 1, requestsPerSecond)];
+    await pause(Math.max(...waits), signal);
+    return await pass();
+  };
+}
