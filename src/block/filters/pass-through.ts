@@ -50,6 +50,7 @@ export function passThrough(
     capabilities: child.capabilities,
     ...(child.details !== undefined && { details: child.details }),
     warnings: child.warnings,
+    missing: child.missing,
     read: (offset, target, signal) =>
       around({ operation: 'read', offset, length: target.byteLength, signal }, () =>
         child.read(offset, target, { ...(signal && { signal }) }),
