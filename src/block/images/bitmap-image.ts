@@ -2,7 +2,12 @@ import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import { A_SOURCE, type BlockDevice, type DeviceDescription, plainFile } from '../contract/index.js';
+import {
+  A_SOURCE,
+  type BlockDevice,
+  type DeviceDescription,
+  plainFile,
+} from '../contract/index.js';
 import { checkDescription, imageOf, parseDescription } from '../describe/index.js';
 import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
 import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';

@@ -9,8 +9,8 @@ import type {
   ImageDetails,
   Limits,
   Location,
-  Range,
   Opening,
+  Range,
   WriteOptions,
   ZeroOptions,
 } from '../../../contract/index.js';
