@@ -3,6 +3,7 @@ export {
   type Capabilities,
   type CommonDescription,
   type CopyRange,
+  type Descriptions,
   Device,
   type DeviceDescription,
   type DeviceOptions,
