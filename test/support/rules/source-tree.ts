@@ -1,0 +1,17 @@
+import { dirname, join, normalize } from 'node:path/posix';
+
+/** Source files by their path below `src`, such as `bitmap/index.ts`. */
+export type SourceTree = ReadonlyMap<string, string>;
+
+/** The files below `src` that a file imports or re-exports, types included. */
+export function importsOf(file: string, text: string): string[] {
+  const pattern = /\bfrom\s*['"](\.[^'"]*)['"]|\bimport\s*\(?\s*['"](\.[^'"]*)['"]/g;
+  return [...withoutComments(text).matchAll(pattern)]
+    .map((match) => normalize(join(dirname(file), match[1] ?? match[2])))
+    .filter((target) => !target.startsWith('..'))
+    .map((target) => target.replace(/\.js$/, '.ts'));
+}
+
+export function withoutComments(text: string): string {
+  return text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/(^|\s)\/\/.*$/gm, '$1');
+}
