@@ -59,6 +59,16 @@ export {
 export type { Qcow2Description } from './drivers/qcow2/index.js';
 export { type BackingName, dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
 export {
+  type DelayDescription,
+  type ErrorDescription,
+  type FilterDescription,
+  type LogDescription,
+  type LoggedRequest,
+  type Operation,
+  type ThrottleDescription,
+  withLog,
+} from './filters/index.js';
+export {
   BitmapImage,
   type BitmapImageOptions,
   type ExportBitmapOptions,

@@ -10,8 +10,8 @@ import {
   resizeRawFile,
 } from '../block/index.js';
 import { carryBitmap, statIfThere } from '../copy/ends/index.js';
+import type { CopyProgress, CopyReport } from '../copy/index.js';
 import { copy, follow } from '../copy/job/index.js';
-import type { CopyProgress, CopyReport } from '../copy/options/index.js';
 import { LacunaError } from '../errors/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import { refuseSnapshot, refuseToChangeSnapshots } from './kept-snapshots.js';

@@ -1,6 +1,5 @@
 export { modeBeside } from './access.js';
 export { type FileRequest, fileError, shortError } from './file-error.js';
-export { describeKind } from './file-kind.js';
 export { type Leftover, leftoversOf, removeLeftover, sweep } from './leftovers.js';
 export { lockFile } from './lock-file.js';
 export { type Purpose, purposeOf } from './made-name.js';
@@ -17,5 +16,4 @@ export {
   type FileNames,
   type PlannedFile,
   Replacement,
-  type ReplacementOptions,
 } from './replacement.js';

@@ -36,7 +36,7 @@ export interface Extensions {
   readonly unknown: readonly UnknownExtension[];
 }
 
-export const NO_EXTENSIONS: Extensions = { featureNames: [], unknown: [] };
+const NO_EXTENSIONS: Extensions = { featureNames: [], unknown: [] };
 
 const BITMAPS_BYTES = 24;
 const FEATURE_BYTES = 48;

@@ -5,7 +5,6 @@ export {
   planArea,
   planNewLayout,
   planTableGrowth,
-  type TableGrowth,
 } from './allocation.js';
 export * from './bitmap-directory.js';
 export { BitmapCluster, encodeBitmapTable, parseBitmapTable } from './bitmap-table.js';
@@ -15,7 +14,7 @@ export {
   putBitmapsBody,
   putBitmapsHead,
 } from './bitmaps-extension.js';
-export { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+export { viewOf, writeU64 } from './bytes.js';
 export {
   allUnits,
   type Mapped,
@@ -26,18 +25,14 @@ export {
 } from './cluster.js';
 export { countReferenced } from './count-referenced.js';
 export * from './entries.js';
-export {
-  type BitmapsExtension,
-  type Extensions,
-  ExtensionType,
-  NO_EXTENSIONS,
-  type UnknownExtension,
+export type {
+  BitmapsExtension,
+  Extensions,
 } from './extensions.js';
 export { corrupt, cutShort, isNoImage, unsupported } from './failures.js';
 export {
   Autoclear,
   Compatible,
-  type FeatureName,
   Incompatible,
   KNOWN_FEATURES,
 } from './features.js';
@@ -48,4 +43,4 @@ export * from './limits.js';
 export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
 export { RefcountCodec } from './refcounts.js';
 export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
-export { findZstdFrame, type ZstdFrame } from './zstd-frame.js';
+export { findZstdFrame } from './zstd-frame.js';

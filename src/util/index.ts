@@ -5,8 +5,6 @@ export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
 export {
   checkGiven,
   checkKnown,
-  type OptionCheck,
-  type OptionKinds,
   optionCheck,
 } from './options.js';
 export { readSmallFile } from './read-small-file.js';

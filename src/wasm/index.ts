@@ -1,5 +1,5 @@
 export { Arena, type ArenaOptions, type SharedArena } from './arena.js';
-export { type BitmapHandle, Bits, type Operation } from './bits.js';
+export { type BitmapHandle, Bits } from './bits.js';
 export type { ArenaBlock } from './block.js';
 export { L2Decoder } from './l2-decoder.js';
 export type { KernelVariant } from './module.js';

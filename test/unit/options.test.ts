@@ -77,7 +77,7 @@ const WITHOUT: Record<string, () => unknown> = {
 const EXEMPT = new Set([
   ...['CopyJob', 'BitmapImage', 'DirtyBitmap', 'ExtentList', 'Random', 'LacunaError'],
   ...['isDirtyContext', 'readsAsZero', 'abortedError', 'isAborted', 'throwIfAborted'],
-  ...['fromWire', 'toWire'],
+  ...['fromWire', 'toWire', 'withLog'],
 ]);
 
 const exported = Object.values(MODULES).flatMap((module) =>

@@ -53,7 +53,7 @@ const FIXED_BYTES = 32;
 const ENTRY_BYTES = 52;
 const CHECKSUM_BYTES = 32;
 /** Enough for ten thousand bitmaps with the longest names; what claims more is no head. */
-export const MAX_HEAD_BYTES = 16 * 2 ** 20;
+const MAX_HEAD_BYTES = 16 * 2 ** 20;
 
 /** What must be read to know how long the head is. */
 export const PREFIX_BYTES = 16;

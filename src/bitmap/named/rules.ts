@@ -33,7 +33,7 @@ export function checkName(name: string): void {
   throw new RangeError(`name must have 1 to ${NAME_BYTES} bytes in UTF-8, not ${bytes}`);
 }
 
-export function busy({ name, users, successor }: Entry, action: string): LacunaError {
+function busy({ name, users, successor }: Entry, action: string): LacunaError {
   const why =
     successor === null
       ? `${[...users].map(({ user }) => user).join(', ')} uses it: wait until it is released`

@@ -30,7 +30,6 @@ export {
   description,
   flag,
   fraction,
-  type Key,
   type Keys,
   milliseconds,
   oneOf,

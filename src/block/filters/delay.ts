@@ -17,6 +17,7 @@ export interface DelayDescription extends CommonDescription, FilterDescription {
 
 declare module '../contract/description.js' {
   interface Descriptions {
+    /** Requests that take longer. */
     delay: DelayDescription;
   }
 }

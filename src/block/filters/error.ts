@@ -35,6 +35,7 @@ export interface ErrorDescription extends CommonDescription, FilterDescription {
 
 declare module '../contract/description.js' {
   interface Descriptions {
+    /** Requests that fail. */
     error: ErrorDescription;
   }
 }

@@ -5,13 +5,14 @@ import {
   type CommonDescription,
   Device,
   type DeviceDescription,
+  isBlockDevice,
   text,
 } from '../contract/index.js';
 import { filterKind } from './filter-kind.js';
 import {
   type Around,
   type FilterDescription,
-  type FilteredRequest,
+  type Operation,
   passThrough,
 } from './pass-through.js';
 
@@ -27,12 +28,19 @@ export interface LogDescription extends CommonDescription, FilterDescription {
 
 declare module '../contract/description.js' {
   interface Descriptions {
+    /** Requests that are written down. */
     log: LogDescription;
   }
 }
 
 /** A request that has ended. */
-export interface LoggedRequest extends Omit<FilteredRequest, 'signal'> {
+export interface LoggedRequest {
+  /** What was asked. */
+  readonly operation: Operation;
+  /** First byte; 0 for a flush. */
+  readonly offset: number;
+  /** Bytes; 0 for a flush. */
+  readonly length: number;
   /** Milliseconds that it took. */
   readonly milliseconds: number;
   /** Absent where it succeeded. */
@@ -55,8 +63,12 @@ export const log = filterKind<LogDescription>({
  * A device that tells a function of every request that has ended, in the order in which they end.
  *
  * @param tell what it throws fails the request that it is told of.
+ * @throws TypeError where one of the two is something else.
  */
 export function withLog(device: BlockDevice, tell: (request: LoggedRequest) => void): BlockDevice {
+  if (!isBlockDevice(device)) throw new TypeError('withLog needs a device that is open');
+  if (typeof tell !== 'function')
+    throw new TypeError('withLog needs a function to tell of requests');
   return new Device(passThrough(device, logged(tell)));
 }
 

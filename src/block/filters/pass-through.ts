@@ -19,6 +19,7 @@ export interface FilteredRequest {
 /** What a filter may be told to look at. */
 export const OPERATIONS = ['read', 'write', 'zero', 'discard', 'flush', 'status'] as const;
 
+/** A kind of request. */
 export type Operation = (typeof OPERATIONS)[number];
 
 /** What a filter does with each request: before it, after it, or in its place. */

@@ -1,6 +1,5 @@
 import type { SharedCounters } from '../../wasm/index.js';
-import type { CommonDescription } from '../contract/index.js';
-import { positive, size } from '../contract/index.js';
+import { type CommonDescription, positive, size } from '../contract/index.js';
 import { filterKind } from './filter-kind.js';
 import type { Around, FilterDescription } from './pass-through.js';
 import { pause } from './pause.js';
@@ -21,6 +20,7 @@ export interface ThrottleDescription extends CommonDescription, FilterDescriptio
 
 declare module '../contract/description.js' {
   interface Descriptions {
+    /** A limited rate. */
     throttle: ThrottleDescription;
   }
 }

@@ -1,5 +1,6 @@
 export { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 export { type ContextKinds, kindsOf } from './context-kinds.js';
+export { checkDigestFile, readDigest, type StoredDigest, storeDigest } from './digest-file.js';
 export { type StatusRange, walkExtents } from './extent-walk.js';
 export { FORCE_FLAG, FORCE_TEXT, insistingOn } from './force-in-use.js';
 export { parseImageOptions } from './image-options.js';

@@ -145,7 +145,7 @@ function printTo(stream: WriteStream, text: string, signal: AbortSignal): Promis
 }
 
 /** The locale's character set, from the variable that wins in POSIX. */
-export function speaksUnicode(env: NodeJS.ProcessEnv): boolean {
+function speaksUnicode(env: NodeJS.ProcessEnv): boolean {
   return /utf-?8/i.test(env.LC_ALL || env.LC_CTYPE || env.LANG || '');
 }
 

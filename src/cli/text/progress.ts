@@ -48,7 +48,7 @@ export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle
 }
 
 /** The same without the bar. */
-export function progressText(moment: Moment, bytesPerMs: number): string {
+function progressText(moment: Moment, bytesPerMs: number): string {
   const { phase, totalBytes, doneBytes } = moment;
   if (totalBytes === 0) return doneBytes === 0 ? phase : `${phase}: ${formatBytes(doneBytes)}`;
   const share = Math.min(1, doneBytes / totalBytes);

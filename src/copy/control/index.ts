@@ -1,2 +1,3 @@
 export { Control, type Counters } from './control.js';
+export { FirstDifference } from './first-difference.js';
 export { checkRate } from './rate-limit.js';

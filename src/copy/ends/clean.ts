@@ -22,7 +22,7 @@ export interface CleanReport {
 const DISKS: readonly Purpose[] = ['target', 'resumable'];
 
 /** Unfinished files of copies to a name that have ended, by whatever death. */
-export function unfinishedCopies(filename: string): Leftover[] {
+function unfinishedCopies(filename: string): Leftover[] {
   return leftoversOf(filename, DISKS).filter(({ isInUse }) => !isInUse);
 }
 

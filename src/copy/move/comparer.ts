@@ -7,8 +7,7 @@ import type { BlockDevice } from '../../block/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
 import { settleAll, Turns } from '../../util/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
-import type { Control, Counters } from '../control/index.js';
-import type { FirstDifference } from './first-difference.js';
+import type { Control, Counters, FirstDifference } from '../control/index.js';
 
 /** One of the two devices. Outside of `data`, and behind its end, it reads as zero. */
 export interface ComparedSide {

@@ -4,9 +4,7 @@ export {
   type ComparerOptions,
   compareShare,
 } from './comparer.js';
-export { addBatch, type DigestBatch, DigestSender } from './digest-sender.js';
 export { type BlockDigests, DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
-export { FirstDifference } from './first-difference.js';
 export { LeftOut } from './left-out.js';
 export { type MoveOutcome, move, type Transfer } from './mover.js';
 export { nextRun, shortestZero, zeroStep } from './zero-runs.js';

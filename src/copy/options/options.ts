@@ -172,7 +172,7 @@ export interface CopyOptions extends TransferOptions, PlanScope {
 }
 
 /** What a device can be given as. */
-export const A_DEVICE = 'a path, an NBD URI, a description, or an open BlockDevice';
+export const A_DEVICE = 'a path, an NBD URI, a description, or an open Device';
 
 /** The same for the options of a verb. */
 export const DEVICE = { needed: A_DEVICE } as const;

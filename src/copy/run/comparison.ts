@@ -3,13 +3,8 @@ import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { again, isShareable, plainFile } from '../../block/index.js';
 import type { Arena } from '../../wasm/index.js';
-import { Control } from '../control/index.js';
-import {
-  type ComparedSide,
-  type ComparePace,
-  compareShare,
-  FirstDifference,
-} from '../move/index.js';
+import { Control, FirstDifference } from '../control/index.js';
+import { type ComparedSide, type ComparePace, compareShare } from '../move/index.js';
 import { type TransferOptions, withoutSide } from '../options/index.js';
 import { MOST_IN_FLIGHT, powerBelow } from './transfer.js';
 

@@ -6,15 +6,9 @@ import type { DeviceAgain } from '../../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
 import type { Control } from '../control/index.js';
-import {
-  addBatch,
-  type BlockDigests,
-  type DigestBatch,
-  type LeftOut,
-  type MoveOutcome,
-  type Transfer,
-} from '../move/index.js';
+import type { BlockDigests, LeftOut, MoveOutcome, Transfer } from '../move/index.js';
 import { withoutSide, withSide } from '../options/index.js';
+import { addBatch, type DigestBatch } from './digest-sender.js';
 import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
 
 /** After a failure the other workers may finish what they have in flight, and flush it, for so long. */

@@ -4,13 +4,11 @@ import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
 import { type BlockDevice, type DeviceAgain, openAgain } from '../../block/index.js';
 import { toWire, type WireError } from '../../errors/index.js';
 import { Arena, type SharedArena } from '../../wasm/index.js';
-import { Control } from '../control/index.js';
+import { Control, FirstDifference } from '../control/index.js';
 import {
   type ComparePace,
   type ComparerOptions,
   compareShare,
-  DigestSender,
-  FirstDifference,
   LeftOut,
   type MoveOutcome,
   move,
@@ -23,6 +21,7 @@ import {
   withoutSide,
   withSide,
 } from '../options/index.js';
+import { DigestSender } from './digest-sender.js';
 
 /** What a worker does with its share of the plan: compare, where this is said, else move. */
 export interface CompareTask {

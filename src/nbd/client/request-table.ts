@@ -5,7 +5,7 @@ import { PendingRequest, type RequestOwner } from './pending-request.js';
  * From here on a reply's payload is received straight into its target: see ReplyParser. Measured with
  * targets in shared memory, whose copies are slow in V8: 32 KiB reads gain half, 16 KiB lose a third.
  */
-export const LARGE_READ_BYTES = 32 * 1024;
+const LARGE_READ_BYTES = 32 * 1024;
 
 /** The slots of a connection's requests; a cookie is a slot's index and how often it was used. */
 export class RequestTable implements Iterable<PendingRequest> {

@@ -9,7 +9,9 @@ const MOST_FUNCTION_LINES = 70;
 const FEW_FUNCTION_LINES = 40;
 
 /** Functions above 40 lines, by file and name, with the lines that each may have at most: none may grow. */
-export type LongFunctions = Readonly<Record<string, { readonly lines: number; readonly why: string }>>;
+export type LongFunctions = Readonly<
+  Record<string, { readonly lines: number; readonly why: string }>
+>;
 
 export function findLong(tree: SourceTree, allowed: LongFunctions): string[] {
   const violations: string[] = [];
@@ -17,18 +19,25 @@ export function findLong(tree: SourceTree, allowed: LongFunctions): string[] {
   for (const [file, text] of tree) {
     const lines = text.split('\n').length - 1;
     if (lines > MOST_LINES) {
-      violations.push(`${file} has ${lines} lines: above ${MOST_LINES} a file is split by what it does`);
+      violations.push(
+        `${file} has ${lines} lines: above ${MOST_LINES} a file is split by what it does`,
+      );
     }
     for (const { name, length } of functionsOf(text)) {
       const place = `${file} ${name}`;
       found.add(place);
       const most = Math.min(allowed[place]?.lines ?? FEW_FUNCTION_LINES, MOST_FUNCTION_LINES);
       if (length <= most) continue;
-      violations.push(`${place} has ${length} lines, and ${most} at most: split it, or say why not`);
+      violations.push(
+        `${place} has ${length} lines, and ${most} at most: split it, or say why not`,
+      );
     }
   }
   const gone = Object.keys(allowed).filter((place) => !found.has(place));
-  return [...violations, ...gone.map((place) => `${place} is allowed to be long, and is not there`)];
+  return [
+    ...violations,
+    ...gone.map((place) => `${place} is allowed to be long, and is not there`),
+  ];
 }
 
 interface FoundFunction {
@@ -52,7 +61,9 @@ export function functionsOf(text: string): FoundFunction[] {
   const lines = text.split('\n');
   return lines.flatMap((line, start) => {
     const head = line.trimStart();
-    const name = HEADS.map((pattern) => pattern.exec(head)?.[1]).find((found) => found !== undefined);
+    const name = HEADS.map((pattern) => pattern.exec(head)?.[1]).find(
+      (found) => found !== undefined,
+    );
     if (name === undefined || NOT_NAMES.has(name)) return [];
     const indent = line.slice(0, line.length - head.length);
     const end = endOf(lines, start, indent);

@@ -1,6 +1,6 @@
 /** Which room may look into which, and which folder inside a room. What is not listed here fails. */
 import { basename, dirname } from 'node:path/posix';
-import { importsOf, type SourceTree, withoutComments } from './source-tree.js';
+import { importsOf, loadedOnDemand, type SourceTree, withoutComments } from './source-tree.js';
 
 /**
  * Rooms from the lowest line to the highest. A room may look at those of lower lines. Rooms of one line do not know
@@ -58,9 +58,11 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
 
 /** Folders whose index other rooms may use beside the room's own, and why that does not have it. */
 const DOORS: Readonly<Record<string, string>> = {
-  'bitmap/files': 'how files of bitmaps are written is for resume files, not for users of the package',
+  'bitmap/files':
+    'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',
-  'copy/job': 'how the progress of a job is followed is for src/chain, not for users of the package',
+  'copy/job':
+    'how the progress of a job is followed is for src/chain, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
 };
@@ -90,17 +92,18 @@ export function findForbidden(tree: SourceTree): string[] {
   const violations: string[] = [];
   for (const [file, text] of tree) {
     violations.push(...unknownFolders(file), ...mentionsIn(file, text));
+    const onDemand = loadedOnDemand(file, text);
     for (const target of importsOf(file, text)) {
-      const reason = forbids(file, target);
+      const reason = forbids(file, target, onDemand.includes(target));
       if (reason !== undefined) violations.push(`${file} imports ${target}: ${reason}`);
     }
   }
   return violations;
 }
 
-function forbids(file: string, target: string): string | undefined {
+function forbids(file: string, target: string, isOnDemand: boolean): string | undefined {
   const [from, to] = [roomOf(file), roomOf(target)];
-  if (from === to) return forbidsInside(file, target);
+  if (from === to) return forbidsInside(file, target, isOnDemand);
   if (to === 'cli') return 'the command is built on the library, never the other way round';
   if (to === '') return from === 'cli' ? undefined : 'the public index is for users of the package';
   if (to === 'testing') return 'test suites are shipped for others, and nothing may depend on them';
@@ -117,10 +120,12 @@ function forbids(file: string, target: string): string | undefined {
 }
 
 /** Inside a room the same holds for its folders. */
-function forbidsInside(file: string, target: string): string | undefined {
+function forbidsInside(file: string, target: string, isOnDemand: boolean): string | undefined {
   if (dirname(file) === dirname(target)) return undefined;
   const [parent, from, to] = partingOf(file, target);
-  if (basename(target) !== 'index.ts') return `src/${dirname(target)} is entered through its index`;
+  // An index would load all of its folder.
+  if (basename(target) !== 'index.ts' && !isOnDemand)
+    return `src/${dirname(target)} is entered through its index`;
   if (from === undefined) return undefined;
   if (to === undefined) return `src/${parent}/${from} lies below the files of src/${parent}`;
   const lines = FOLDERS[parent] ?? [];
@@ -143,12 +148,13 @@ function unknownFolders(file: string): string[] {
     const lines = depth === 0 ? [...LINES, ['testing']] : FOLDERS[parent];
     if (depth > 0 && parent === 'cli/commands') continue;
     if (lines === undefined || lineOf(lines, folder) === -1) {
-      return [`${file}: the rules say nothing of src/${[...folders.slice(0, depth), folder].join('/')}`];
+      return [
+        `${file}: the rules say nothing of src/${[...folders.slice(0, depth), folder].join('/')}`,
+      ];
     }
   }
   return [];
 }
-
 
 function lineOf(lines: readonly (readonly string[])[], name: string): number {
   return lines.findIndex((line) => line.includes(name));

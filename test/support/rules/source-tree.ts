@@ -12,6 +12,13 @@ export function importsOf(file: string, text: string): string[] {
     .map((target) => target.replace(/\.js$/, '.ts'));
 }
 
+/** Those of them that are loaded when they are needed, and not with the file. */
+export function loadedOnDemand(file: string, text: string): string[] {
+  return [...withoutComments(text).matchAll(/\bimport\(\s*['"](\.[^'"]*)['"]/g)].map((match) =>
+    normalize(join(dirname(file), match[1])).replace(/\.js$/, '.ts'),
+  );
+}
+
 export function withoutComments(text: string): string {
   return text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/(^|\s)\/\/.*$/gm, '$1');
 }

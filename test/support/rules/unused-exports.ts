@@ -3,7 +3,13 @@ import { basename, dirname, join, normalize } from 'node:path/posix';
 import { type SourceTree, withoutComments } from './source-tree.js';
 
 /** Indexes that users of the package import. */
-const PUBLIC = ['index.ts', 'bitmap/index.ts', 'nbd/index.ts', 'errors/index.ts', 'testing/index.ts'];
+const PUBLIC = [
+  'index.ts',
+  'bitmap/index.ts',
+  'nbd/index.ts',
+  'errors/index.ts',
+  'testing/index.ts',
+];
 
 interface Statement {
   readonly kind: 'import' | 'export';
@@ -41,10 +47,14 @@ export function findUnused(tree: SourceTree, users: ReadonlyMap<string, string>)
 }
 
 function useFromOutside(text: string, use: (file: string, names: readonly string[]) => void): void {
-  for (const [, list, file] of text.matchAll(/\{([^{}]*)\}\s*(?:from|=\s*await import\()\s*'#dist\/([^']+)\.js'/g)) {
+  for (const [, list, file] of text.matchAll(
+    /\{([^{}]*)\}\s*(?:from|=\s*await import\()\s*'#dist\/([^']+)\.js'/g,
+  )) {
     use(`${file}.ts`, namesIn(list));
   }
-  for (const [, file] of text.matchAll(/(?:dist\/|import\.meta\.resolve\('#dist\/|import\('#dist\/)([\w/-]+)\.js/g)) {
+  for (const [, file] of text.matchAll(
+    /(?:dist\/|import\.meta\.resolve\('#dist\/|import\('#dist\/)([\w/-]+)\.js/g,
+  )) {
     if (!new RegExp(`\\}\\s*from\\s*'#dist/${file}\\.js'`).test(text)) use(`${file}.ts`, ['*']);
   }
 }
@@ -52,9 +62,15 @@ function useFromOutside(text: string, use: (file: string, names: readonly string
 function statementsOf(file: string, text: string): Statement[] {
   const code = withoutComments(text);
   const at = (path: string) => normalize(join(dirname(file), path)).replace(/\.js$/, '.ts');
-  const listed = [...code.matchAll(/\b(import|export)\s+(?:type\s+)?\{([^}]*)\}\s*from\s*'(\.[^']*)'/g)];
+  const listed = [
+    ...code.matchAll(/\b(import|export)\s+(?:type\s+)?\{([^}]*)\}\s*from\s*'(\.[^']*)'/g),
+  ];
   const starred = [...code.matchAll(/\bexport \* from '(\.[^']*)'/g)];
-  const loaded = [...code.matchAll(/(?:\{([^{}]*)\} = )?await import\(\s*'(\.[^']*)'\s*,?\s*\)|import\('(\.[^']*)'\)/g)];
+  const loaded = [
+    ...code.matchAll(
+      /(?:\{([^{}]*)\} = )?await import\(\s*'(\.[^']*)'\s*,?\s*\)|import\('(\.[^']*)'\)/g,
+    ),
+  ];
   return [
     ...listed.map(([, kind, list, path]) => ({
       kind: kind as 'import' | 'export',
@@ -74,23 +90,41 @@ function statementsOf(file: string, text: string): Statement[] {
 function namesIn(list: string): string[] {
   return list
     .split(',')
-    .map((item) => item.trim().replace(/^type /, '').split(/\s+as\s+/)[0])
+    .map(
+      (item) =>
+        item
+          .trim()
+          .replace(/^type /, '')
+          .split(/\s+as\s+/)[0],
+    )
     .filter((name) => name !== '');
 }
 
 function exportsOf(file: string, text: string): string[] {
   const code = withoutComments(text);
   const declared = [
-    ...code.matchAll(
-      /^export (?:declare )?(?:abstract )?(?:async )?(?:function\*?|class|const|let|interface|type|enum|const enum) (\w+)/gm,
-    ),
+    ...code.matchAll(/^export (?:async )?(?:function\*?|class|const|interface|type) (\w+)/gm),
   ].map(([, name]) => name);
-  if (basename(file) !== 'index.ts') return declared;
-  const passedOn = [...code.matchAll(/\bexport\s+(?:type\s+)?\{([^}]*)\}\s*from/g)].flatMap(([, list]) =>
-    list
-      .split(',')
-      .map((item) => item.trim().replace(/^type /, '').split(/\s+as\s+/).at(-1) ?? '')
-      .filter((name) => name !== ''),
+  // A type may be exported for whoever reads the declaration that names it.
+  if (basename(file) !== 'index.ts') return declared.filter((name) => !isNamedAgain(name, code));
+  const passedOn = [...code.matchAll(/\bexport\s+(?:type\s+)?\{([^}]*)\}\s*from/g)].flatMap(
+    ([, list]) =>
+      list
+        .split(',')
+        .map(
+          (item) =>
+            item
+              .trim()
+              .replace(/^type /, '')
+              .split(/\s+as\s+/)
+              .at(-1) ?? '',
+        )
+        .filter((name) => name !== ''),
   );
   return [...declared, ...passedOn];
+}
+
+function isNamedAgain(name: string, code: string): boolean {
+  const isType = new RegExp(`^export (?:interface|type) ${name}\\b`, 'm').test(code);
+  return isType && (code.match(new RegExp(`\\b${name}\\b`, 'g'))?.length ?? 0) > 1;
 }

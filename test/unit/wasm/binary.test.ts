@@ -2,6 +2,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'vitest';
 
+/** What is used of it here; Node's types have no more than its name. */
+const { WebAssembly: wasm } = globalThis as unknown as {
+  WebAssembly: {
+    compile(bytes: Uint8Array): Promise<object>;
+    Module: { exports(module: object): { name: string; kind: string }[] };
+  };
+};
+
 const SECTION = { import: 2, memory: 5, global: 6, start: 8, code: 10, data: 11 };
 /** The instruction memory.atomic.wait32 with its alignment. */
 const WAIT = Buffer.from([0xfe, 0x01, 0x02]);
@@ -51,6 +59,17 @@ describe.each(['simd', 'scalar'])('the %s kernels', (variant) => {
     assert.ok(!found.has(SECTION.data), 'no data section');
     assert.ok(!found.has(SECTION.start), 'no start section');
     assert.ok(!found.has(SECTION.memory), 'no memory of their own');
+  });
+
+  it('export the names that the sources call, and no other', async () => {
+    const source = readFileSync(new URL('../../../src/wasm/kernels.ts', import.meta.url), 'utf8');
+    const [, body] = /export interface Kernels \{([\s\S]*?)\n\}/.exec(source) ?? [];
+    const names = [...(body ?? '').matchAll(/^ {2}(?:readonly )?(\w+)[(:]/gm)].map(
+      ([, name]) => name,
+    );
+    const exported = wasm.Module.exports(await wasm.compile(readFileSync(url)));
+    const functions = exported.filter(({ kind }) => kind === 'function');
+    assert.deepEqual(functions.map(({ name }) => name).sort(), names.sort());
   });
 
   it('hold no variables, which would differ between threads', () => {

@@ -23,6 +23,7 @@ export interface FileDescription extends CommonDescription {
 
 declare module '../../contract/description.js' {
   interface Descriptions {
+    /** A raw disk in a file. */
     file: FileDescription;
   }
 }

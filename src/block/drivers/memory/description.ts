@@ -10,6 +10,7 @@ export interface MemoryDescription extends CommonDescription {
 
 declare module '../../contract/description.js' {
   interface Descriptions {
+    /** Memory. */
     memory: MemoryDescription;
   }
 }

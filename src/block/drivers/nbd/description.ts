@@ -36,6 +36,7 @@ export interface NbdDescription extends CommonDescription {
 
 declare module '../../contract/description.js' {
   interface Descriptions {
+    /** An export of an NBD server. */
     nbd: NbdDescription;
   }
 }

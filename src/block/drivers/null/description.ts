@@ -10,6 +10,7 @@ export interface NullDescription extends CommonDescription {
 
 declare module '../../contract/description.js' {
   interface Descriptions {
+    /** Nothing at all. */
     null: NullDescription;
   }
 }

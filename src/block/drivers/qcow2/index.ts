@@ -1,2 +1,2 @@
-export type { Qcow2Description } from './description.js';
+export type { Qcow2Description } from './io/index.js';
 export { qcow2 } from './kind.js';

@@ -7,7 +7,7 @@ import {
   text,
   texts,
 } from '../../contract/index.js';
-import type { Qcow2Description } from './description.js';
+import type { Qcow2Description } from './io/index.js';
 
 export const qcow2: DriverKind<Qcow2Description> = {
   keys: {

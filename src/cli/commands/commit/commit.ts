@@ -10,7 +10,7 @@ import {
   type Shell,
 } from '../../shell/index.js';
 import { withBar } from '../../text/index.js';
-import { describeCopy } from '../copy/index.js';
+import { describeCopy } from '../../view/index.js';
 
 interface CommitFlags {
   format?: CommitOptions['format'];

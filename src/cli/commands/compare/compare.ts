@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type CompareOptions, type CompareReport, compare } from '../../../copy/index.js';
+import type { CompareOptions, CompareReport } from '../../../copy/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import {
   collect,
@@ -10,7 +10,8 @@ import {
   type Shell,
   setFormatFlag,
 } from '../../shell/index.js';
-import { formatBytes, parseCount, withBar } from '../../text/index.js';
+import { formatBytes, parseCount } from '../../text/index.js';
+import { compareWithBar } from '../../view/index.js';
 
 interface CompareFlags {
   format?: CompareOptions['aFormat'];
@@ -81,18 +82,8 @@ async function compareCommand(
   shell.exitCode = report.equal ? Exit.done : Exit.failed;
 }
 
-/** Compares with a bar, where there is a terminal for one. */
-export function compareWithBar(options: CompareOptions, shell: Shell): Promise<CompareReport> {
-  return withBar('Comparing', shell, (show) =>
-    compare({
-      ...options,
-      onProgress: ({ comparedBytes, totalBytes }) => show({ doneBytes: comparedBytes, totalBytes }),
-    }),
-  );
-}
-
 /** What a comparison found, in one sentence. */
-export function describeComparison(report: CompareReport): string {
+function describeComparison(report: CompareReport): string {
   const { equal, offset, comparedBytes, skippedBytes } = report;
   const amount = `compared ${formatBytes(comparedBytes)}, ${formatBytes(skippedBytes)} known to be zero on both sides`;
   if (equal) return `Equal: ${amount}.`;

@@ -1,1 +1,1 @@
-export { compareWithBar, registerCompare } from './compare.js';
+export { registerCompare } from './compare.js';

@@ -53,7 +53,16 @@ export interface CopyFlags extends SourceFlags {
 }
 
 export function addCopyFlags(command: Command): Command {
-  return addRescueFlag(addSourceFlags(command.optionsGroup('The two ends:')))
+  for (const add of [addEndFlags, addChoiceFlags, addZeroFlags, addSpeedFlags, addSafetyFlags]) {
+    add(command);
+  }
+  return command
+    .optionsGroup('Output:')
+    .option('--json', 'print progress and report as JSON, one document per line');
+}
+
+function addEndFlags(command: Command): void {
+  addRescueFlag(addSourceFlags(command.optionsGroup('The two ends:')))
     .addOption(
       new Option('-O, --output-format <format>', 'image format of the target').choices([
         'raw',
@@ -78,7 +87,11 @@ export function addCopyFlags(command: Command): Command {
       'write into a target file that is there, instead of replacing it by a whole one',
     )
     .option(FORCE_FLAG, FORCE_TEXT)
-    .option('--allow-empty', 'let a source of 0 bytes replace a target that holds something')
+    .option('--allow-empty', 'let a source of 0 bytes replace a target that holds something');
+}
+
+function addChoiceFlags(command: Command): void {
+  command
     .optionsGroup('What to copy:')
     .option(
       '--context <name>',
@@ -100,7 +113,11 @@ export function addCopyFlags(command: Command): Command {
     .option(
       '--clean',
       'copy nothing: remove what killed or failed copies to TARGET have left unfinished',
-    )
+    );
+}
+
+function addZeroFlags(command: Command): void {
+  command
     .optionsGroup('Zeroes and space:')
     .option(
       '--target-is-zero',
@@ -118,7 +135,11 @@ export function addCopyFlags(command: Command): Command {
         '--preallocation <mode>',
         'space that a new file takes at once: none, mapped (qcow2), allocated, or written with zeroes',
       ).choices(['off', 'metadata', 'falloc', 'full']),
-    )
+    );
+}
+
+function addSpeedFlags(command: Command): void {
+  command
     .optionsGroup('Speed:')
     .option(
       '--connections <n>',
@@ -133,7 +154,11 @@ export function addCopyFlags(command: Command): Command {
       '--rate-file <file>',
       'the same from a file, which SIGHUP has read again; empty: no limit',
     )
-    .option('--sequential', 'write in the order of offsets')
+    .option('--sequential', 'write in the order of offsets');
+}
+
+function addSafetyFlags(command: Command): void {
+  command
     .optionsGroup('Safety:')
     .option('--verify', 'read the target back and compare it with the source')
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
@@ -156,9 +181,7 @@ export function addCopyFlags(command: Command): Command {
       '--reconnect <seconds>',
       'wait for a lost connection to be made again (with retries: 30)',
       parseCount(0),
-    )
-    .optionsGroup('Output:')
-    .option('--json', 'print progress and report as JSON, one document per line');
+    );
 }
 
 function policyOption(side: 'read' | 'write', ignored: string): Option {

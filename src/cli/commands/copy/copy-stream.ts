@@ -12,9 +12,9 @@ import { LacunaError } from '../../../errors/index.js';
 import { noteMissing } from '../../device/index.js';
 import { noteWarnings, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, formatRate, withBar } from '../../text/index.js';
+import { showProgress } from '../../view/index.js';
 import type { CopyFlags } from './copy-flags.js';
 import { noteUnfinished } from './copy-notes.js';
-import { showProgress } from './copy-report.js';
 import { pauseBySignal, steerBySignals } from './copy-signals.js';
 
 /** What a path means a stream by. */

@@ -8,20 +8,21 @@ import {
 } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import {
+  checkDigestFile,
   insistingOn,
   loadBitmaps,
   parseBitmaps,
   sourceOf,
+  storeDigest,
   warnOfName,
   withFolders,
 } from '../../device/index.js';
 import { noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
-import { checkDigestFile, storeDigest } from '../digest/index.js';
+import { describeCopy, describeEffort, showProgress } from '../../view/index.js';
 import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
-import { describeCopy, describeEffort, showProgress } from './copy-report.js';
 import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';

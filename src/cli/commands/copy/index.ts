@@ -1,2 +1,1 @@
 export { registerCopy } from './copy.js';
-export { describeCopy, showProgress } from './copy-report.js';

@@ -6,9 +6,13 @@ import { type BlockDevice, createRawFile, openDevice } from '../../../block/inde
 import { copy } from '../../../copy/index.js';
 import { printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
-import { type PictureRow, renderPicture } from '../../view/index.js';
-import { compareWithBar } from '../compare/index.js';
-import { describeCopy, showProgress } from '../copy/index.js';
+import {
+  compareWithBar,
+  describeCopy,
+  type PictureRow,
+  renderPicture,
+  showProgress,
+} from '../../view/index.js';
 import { makeDemoFolder } from './demo-folder.js';
 import { Guest } from './demo-guest.js';
 import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';

@@ -9,12 +9,13 @@ import {
   addRescueFlag,
   addSourceFlags,
   noteMissing,
+  readDigest,
   type SourceFlags,
+  type StoredDigest,
   sourceOf,
 } from '../../device/index.js';
 import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { parseCount, withBar } from '../../text/index.js';
-import { readDigest, type StoredDigest } from './digest-file.js';
 
 interface DigestFlags extends SourceFlags {
   threads?: number;

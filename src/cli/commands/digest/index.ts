@@ -1,2 +1,1 @@
 export { registerDigest } from './digest.js';
-export { checkDigestFile, storeDigest } from './digest-file.js';

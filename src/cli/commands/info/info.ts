@@ -140,7 +140,7 @@ const ABILITIES: Record<Ability, string> = {
 };
 
 /** The same for people: one line for each thing, and only what the device has. */
-export function describeDevice(info: DeviceInfo): string {
+function describeDevice(info: DeviceInfo): string {
   const { limits, capabilities, size } = info;
   const abilities = Object.entries(ABILITIES).filter(([name]) => capabilities[name as Ability]);
   const lines: Array<[string, string]> = [

@@ -1,4 +1,5 @@
 export type { BackingName } from './backing-name.js';
+export type { Qcow2Description } from './description.js';
 export { dataFileOf, filesBelow } from './files-below.js';
 export { GatheredWrites } from './gathered-writes.js';
 export { HostFile, joinSpans, type Span } from './host-file.js';

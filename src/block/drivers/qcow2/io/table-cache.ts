@@ -5,7 +5,7 @@ const MOST_BYTES = 32 * 1024 * 1024;
  * The L2 tables of this thread's images that were used last. One cache for all of them: a chain of hundreds of images
  * must not hold hundreds of times as much.
  */
-export class TableCache {
+class TableCache {
   readonly #tables = new Map<string, DataView>();
   readonly #most: number;
   #bytes = 0;

@@ -15,11 +15,11 @@ import {
   type Opening,
   plainFile,
 } from '../../../contract/index.js';
-import type { Qcow2Description } from '../description.js';
 import {
   describeBacking,
   identityOf,
   type Naming,
+  type Qcow2Description,
   readHeader,
   readSnapshots,
   realFolders,

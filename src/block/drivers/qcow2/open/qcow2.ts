@@ -15,8 +15,7 @@ import type {
   ZeroOptions,
 } from '../../../contract/index.js';
 import { OpenBitmaps } from '../bitmaps/index.js';
-import type { Qcow2Description } from '../description.js';
-import { readPadded } from '../io/index.js';
+import { type Qcow2Description, readPadded } from '../io/index.js';
 import {
   ChainStatus,
   CONTEXTS,

@@ -1,7 +1,7 @@
 /** What the command says of a copy while it runs, and when it has ended. */
-import type { CopyJob, CopyProgress, CopyReport } from '../../../copy/index.js';
-import type { Shell } from '../../shell/index.js';
-import { formatBytes, formatDuration, formatRate, ProgressBar } from '../../text/index.js';
+import type { CopyJob, CopyProgress, CopyReport } from '../../copy/index.js';
+import type { Shell } from '../shell/index.js';
+import { formatBytes, formatDuration, formatRate, ProgressBar } from '../text/index.js';
 
 const PHASES: Record<CopyProgress['phase'], string> = {
   plan: 'Planning',

@@ -1,6 +1,6 @@
 /** Brings the digests of blocks from a worker to the tree, which the calling thread has: many in one message. */
 import type { MessagePort } from 'node:worker_threads';
-import { type BlockDigests, digestBlocks } from './digest-tree.js';
+import { type BlockDigests, digestBlocks } from '../move/index.js';
 
 /** Digests in a message: one for every 64 MiB of data. */
 const BATCH = 1024;

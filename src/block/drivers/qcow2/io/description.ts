@@ -1,4 +1,4 @@
-import type { CommonDescription, DeviceDescription } from '../../contract/index.js';
+import type { CommonDescription, DeviceDescription } from '../../../contract/index.js';
 
 /** A qcow2 image. */
 export interface Qcow2Description extends CommonDescription {
@@ -35,8 +35,9 @@ export interface Qcow2Description extends CommonDescription {
   'backing-folders'?: string[];
 }
 
-declare module '../../contract/description.js' {
+declare module '../../../contract/description.js' {
   interface Descriptions {
+    /** A qcow2 image. */
     qcow2: Qcow2Description;
   }
 }

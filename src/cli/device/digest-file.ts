@@ -1,8 +1,8 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
 import { readFile, stat } from 'node:fs/promises';
-import { LacunaError } from '../../../errors/index.js';
-import { fileError, fileOperations, Replacement, sweep, syncFolder } from '../../../files/index.js';
-import { readText } from '../../text/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { fileError, fileOperations, Replacement, sweep, syncFolder } from '../../files/index.js';
+import { readText } from '../text/index.js';
 
 export interface StoredDigest {
   readonly digest: string;
