@@ -2,6 +2,7 @@
 import { execFile, execFileSync } from 'node:child_process';
 import {
   closeSync,
+  constants,
   copyFileSync,
   ftruncateSync,
   mkdtempSync,
@@ -121,6 +122,22 @@ describe('standard input that is a file', () => {
 });
 
 describe('standard output that is a file', () => {
+  test('or a block device, is not written where that is in use, however short the disk is', async ({
+    onTestFinished,
+  }) => {
+    const device = attachLoopDevice(4 * MiB, 512);
+    if (device === undefined) return;
+    onTestFinished(() => device.detach());
+    const fd = openSync(device.path, constants.O_RDWR | constants.O_EXCL);
+    onTestFinished(() => closeSync(fd));
+    for (const size of [512, 100_001, 4 * MiB]) {
+      writeFileSync(join(folder, 'd.raw'), pattern(size));
+      const { code, stderr } = await shell(`lacuna copy d.raw - > ${device.path}`);
+      expect([code, stderr]).toEqual([1, expect.stringContaining('ERR_DEVICE_LOCKED')]);
+    }
+    expect(readFileSync(device.file).equals(Buffer.alloc(4 * MiB))).toBe(true);
+  });
+
   test('gets no zeroes written', async () => {
     makeHuge('huge.raw');
     expect(

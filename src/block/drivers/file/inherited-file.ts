@@ -77,7 +77,8 @@ export class InheritedFile {
    * {@link openToRead}.
    */
   async openToWrite(length: number): Promise<BlockDevice | undefined> {
-    if (length < WORTH_OPENING) return undefined;
+    // A device is opened whatever the length, for that is how one that is mounted, or in use, is found out.
+    if (length < WORTH_OPENING && !this.#isBlock) return undefined;
     const end = this.#start + length;
     const isNew = !this.#isBlock && this.#size <= this.#start;
     if (!this.#isBlock && this.#size < end) this.#resize(end);
