@@ -120,7 +120,7 @@ describe('a copy of an image with all that can be below one', () => {
       const options = await begin();
       const { atime, mtime } = statSync(at(name));
       utimesSync(at(name), 1, 1);
-      expect(await refusal(options)).toMatch(/time of change/);
+      expect(await refusal(options)).toMatch(/modification time/);
       utimesSync(at(name), atime, mtime);
       replace(name);
       expect(await refusal(options)).toMatch(/inode/);
@@ -200,7 +200,7 @@ describe('a target', () => {
   it('whose backing file was changed is not gone on with', async () => {
     const options = await increment();
     utimesSync(at('base.raw'), 1, 1);
-    expect(await refusal(options)).toMatch(/time of change of .*base.raw/);
+    expect(await refusal(options)).toMatch(/modification time of .*base.raw/);
   });
 
   it('over which another image was copied is not gone on with', async () => {

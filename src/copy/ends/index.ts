@@ -3,7 +3,13 @@ export { type CleanReport, cleanTarget } from './clean.js';
 export { filesOf } from './files-of.js';
 export { isWholeAfter, PartialFile, statIfThere } from './partial-file.js';
 export { filesIn, filesOfNewImage, refuseShared } from './participants.js';
-export { type Binding, checkBinding, planBinding, sourceBinding } from './resume-binding.js';
+export {
+  type Binding,
+  checkBinding,
+  mismatch,
+  planBinding,
+  sourceBinding,
+} from './resume-binding.js';
 export { type CopyMoment, type CopyState, ResumeFile } from './resume-file.js';
 export { openSource, reconnects, type Source } from './source.js';
 export { openStreamTarget, type StreamTarget } from './stream-target.js';

@@ -105,7 +105,7 @@ export function newImage(
   return {
     filename: file.filename,
     isZero: backing === undefined,
-    binding: { "target's format": JSON.stringify({ ...image, preallocation, bitmaps: names }) },
+    binding: { "target's format": formatText({ ...image, preallocation, bitmaps: names }) },
     keepsBack: !isLaidOut,
     ...(dataFile !== undefined && {
       dataFile: {
@@ -145,6 +145,12 @@ export function newImage(
     }),
     ...(bitmaps && { finish: bitmaps.addTo, unfinish: dropBitmaps }),
   };
+}
+
+/** How the image is made, for a message. */
+function formatText(how: object): string {
+  const options = JSON.stringify(how);
+  return options === '{}' ? 'qcow2' : `qcow2 with ${options}`;
 }
 
 function checkImage(options: CopyOptions): void {

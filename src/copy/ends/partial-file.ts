@@ -148,9 +148,13 @@ export class PartialFile {
     this.release();
   }
 
-  /** Leaves the file where it is, and returns where that is. Never fails. */
-  async leave(): Promise<string> {
-    return this.path;
+  /** Leaves the file where it is, and returns where that is; undefined where somebody has taken it away. Never fails. */
+  async leave(): Promise<string | undefined> {
+    try {
+      return this.#file.isThere ? this.path : undefined;
+    } catch {
+      return undefined;
+    }
   }
 
   /** Lets others use what the name held before, and the file itself. */

@@ -3,7 +3,7 @@
  * gives it. None of them changes when a machine starts anew, as the number of a device may.
  *
  * They cover every file below a device: of what is only read nothing may change, neither which file it is nor its size
- * nor its time of change. What the copy itself writes must be the same file; its size and time change by that.
+ * nor its modification time. What the copy itself writes must be the same file; its size and time change by that.
  */
 import fs from 'node:fs';
 import { resolve } from 'node:path';
@@ -48,8 +48,8 @@ function choiceOf({ mode, contexts, bitmaps }: CheckedScope): string {
 export function checkBinding(path: string, saved: Binding, now: Binding): void {
   for (const [fact, value] of Object.entries(now)) {
     if (saved[fact] === value) continue;
-    const was = saved[fact] === undefined ? 'another kind' : saved[fact];
-    throw mismatch(path, `the ${fact} was ${was} when the copy began, and is ${value} now`);
+    const was = saved[fact] === undefined ? 'was not noted' : `was ${saved[fact]}`;
+    throw mismatch(path, `the ${fact} ${was} when the copy began, and is ${value} now`);
   }
 }
 
@@ -88,7 +88,14 @@ function fileBinding(filename: string, written: ReadonlySet<string>): Record<str
   if (stat.isBlock) return { disk: lastingNameOf(Number(rdev)) };
   const which = { inode: `${ino}` };
   if (written.has(stat.id)) return which;
-  return { ...which, 'size of file': `${size}`, 'time of change': `${mtimeNs}` };
+  return { ...which, 'file size': `${size}`, 'modification time': timeText(mtimeNs) };
+}
+
+/** As people read it, exact to the nanosecond. */
+function timeText(ns: bigint): string {
+  const date = new Date(Number(ns / 1_000_000n));
+  if (ns < 0n || Number.isNaN(date.getTime())) return `${ns} ns`;
+  return `${date.toISOString().slice(0, -'.000Z'.length)}.${`${ns % 1_000_000_000n}`.padStart(9, '0')}Z`;
 }
 
 /** What an image says of itself that no writing to its disk changes. */

@@ -183,7 +183,7 @@ class GrowingFile implements StreamTarget {
     return this.#file.abandon();
   }
 
-  leave(): Promise<string> {
+  leave(): Promise<string | undefined> {
     return this.#file.leave();
   }
 

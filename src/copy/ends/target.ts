@@ -440,10 +440,12 @@ async function goOn(
   const { filename } = kind;
   const { resume = '', flush = true, signal } = options;
   // Before the unfinished file is looked for, which is beside the target that it belongs to.
-  checkBinding(resume, binding, { target: await followed(filename), ...kind.binding });
+  checkBinding(resume, binding, { target: followed(filename) });
   if (made === undefined) {
-    throw mismatch(resume, `${filename} is a file to be made now, and was written in place`);
+    const what = `${filename} was written in place when the copy began`;
+    throw mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
   }
+  checkBinding(resume, binding, kind.binding);
   const file = await PartialFile.reopen(filename, made);
   if (file !== undefined) {
     await unfinish(kind, file);

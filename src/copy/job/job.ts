@@ -211,6 +211,14 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
     return this.#run.unfinished;
   }
 
+  /**
+   * After a failure or a cancel of a copy that was written in place, and that no later run goes on with: the target, which
+   * holds a part of the copy, and else what it held before. Undefined where nothing was written.
+   */
+  get partlyWritten(): string | undefined {
+    return this.#run.partlyWritten;
+  }
+
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
   async *[Symbol.asyncIterator](): AsyncIterator<CopyProgress> {
     // The loop is told at its end; what fails before that must not count as unhandled meanwhile.

@@ -11,6 +11,7 @@ import {
   type Binding,
   type CopyMoment,
   checkBinding,
+  mismatch,
   PartialFile,
   planBinding,
   ResumeFile,
@@ -110,10 +111,19 @@ export class Resumption {
   }
 
   /** @throws LacunaError ERR_RESUME_MISMATCH */
-  checkTarget({ binding }: Target): void {
-    if (this.saved !== undefined) {
-      checkBinding(this.#file.path, this.saved.state.binding, binding);
+  checkTarget({ binding, made }: Target): void {
+    if (this.saved === undefined) return;
+    const { path } = this.#file;
+    const { state } = this.saved;
+    checkBinding(path, state.binding, { target: binding.target });
+    if (made === undefined && state.made !== undefined) {
+      const what = `the copy began in a new file, ${state.made.path}`;
+      throw mismatch(
+        path,
+        `${what}, and ${binding.target} itself would be written now (--in-place, or inPlace)`,
+      );
     }
+    checkBinding(path, state.binding, binding);
   }
 
   /**

@@ -69,6 +69,7 @@ export class CopyRun {
   #rounds: Rounds | undefined;
   #verification: Verification | undefined;
   #unfinished: string | undefined;
+  #partlyWritten: string | undefined;
   /** Why the copy has stopped until it is resumed. */
   #failure: Error | undefined;
 
@@ -90,6 +91,11 @@ export class CopyRun {
   /** What was left of a target that cannot be gone on with; see CopyJob. */
   get unfinished(): string | undefined {
     return this.#unfinished;
+  }
+
+  /** A target that holds a part of the copy, and of what it held before; see CopyJob. */
+  get partlyWritten(): string | undefined {
+    return this.#partlyWritten;
   }
 
   progress(): CopyProgress {
@@ -317,8 +323,9 @@ export class CopyRun {
     }
     const { movedBytes, zeroedBytes } = this.#control.total();
     if (isWholeAfter(error)) await target.leave();
-    else if (movedBytes + zeroedBytes > 0) this.#unfinished = await target.leave();
-    else await target.abandon();
+    else if (movedBytes + zeroedBytes === 0) await target.abandon();
+    else if (target.made === undefined) this.#partlyWritten = target.device.name;
+    else this.#unfinished = await target.leave();
   }
 
   get #incremental(): boolean {

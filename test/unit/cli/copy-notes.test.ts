@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { noteNoRoom } from '#dist/cli/commands/copy/copy-notes.js';
+import { noteNoRoom, noteUnfinished } from '#dist/cli/commands/copy/copy-notes.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -21,4 +21,14 @@ test('who has no room for two files is told of what needs none', () => {
   expect(notes).toEqual([]);
   failWith('ENOSPC');
   expect(notes).toEqual([expect.stringContaining('with --in-place it is written over')]);
+});
+
+test('a target that holds a part of the copy is named, and what would let the next one go on', () => {
+  const notes: string[] = [];
+  const shell = { note: (text: string) => void notes.push(text) };
+  const job = { unfinished: undefined, partlyWritten: 'disk.raw' };
+  noteUnfinished(job, new LacunaError('ERR_DEVICE_IO', 'no'), shell);
+  expect(notes).toEqual([expect.stringContaining('disk.raw was written in place')]);
+  noteUnfinished(job, new LacunaError('ERR_COPY_STOPPED', 'no'), shell);
+  expect(notes[2]).toContain('--resume FILE');
 });

@@ -1,10 +1,17 @@
 /** The last step of a copy gives a file its name. What fails there has a code, and leaves a file that is whole. */
-import fs, { mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import fs, {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { copy, copyFromStream } from '#dist/copy/index.js';
-import type { LacunaError } from '#dist/errors/index.js';
+import { LacunaError } from '#dist/errors/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { runHere } from '../../support/run-here.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -61,6 +68,19 @@ describe('a copy that cannot get its name', () => {
     expect(readFileSync(path).equals(pattern(SIZE))).toBe(true);
     expect(job.unfinished).toBeUndefined();
     expect(readFileSync(target, 'utf8')).toBe('somebody else');
+  });
+
+  it('because somebody took the new file away, is nowhere', async () => {
+    const source = fakeDevice(SIZE);
+    await source.write(0, pattern(SIZE));
+    const { read } = source;
+    source.read = async (...args) => {
+      for (const name of readdirSync(folder)) rmSync(join(folder, name));
+      return await read.apply(source, args);
+    };
+    const job = copy({ source, target, threads: 0 });
+    expect(await failureOf(job)).toMatchObject({ code: 'ERR_FILE_CHANGED' });
+    expect([job.unfinished, job.partlyWritten]).toEqual([undefined, undefined]);
   });
 
   it('is whole where it came from a stream, too', async () => {
@@ -124,6 +144,26 @@ describe('a copy in place', () => {
     expect(await failureOf(anew)).toMatchObject({ code: 'ERR_DEVICE_UNSUPPORTED' });
   });
 
+  it.each([0, 5])(
+    'that fails after %d pieces says whether the file was changed',
+    async (pieces) => {
+      writeFileSync(target, new Uint8Array(SIZE).fill(7));
+      const source = fakeDevice(SIZE);
+      await source.write(0, pattern(SIZE));
+      const { read } = source;
+      let count = 0;
+      source.read = async (...args) => {
+        if (++count > pieces) throw new LacunaError('ERR_DEVICE_IO', 'broken', { errno: 'EIO' });
+        return await read.apply(source, args);
+      };
+      const options = { source, target, requestSize: 4096, requests: 1, threads: 0 };
+      const job = copy({ ...options, inPlace: true });
+      expect(await failureOf(job)).toMatchObject({ code: 'ERR_DEVICE_IO' });
+      expect(job.partlyWritten).toBe(pieces === 0 ? undefined : target);
+      expect(job.unfinished).toBeUndefined();
+    },
+  );
+
   it('goes on with a resume file, in the same file only', async () => {
     writeFileSync(target, new Uint8Array(3 * SIZE).fill(7));
     const source = fakeDevice(SIZE);
@@ -139,7 +179,12 @@ describe('a copy in place', () => {
     const options = { source, target, resume, requestSize: 4096, requests: 1, threads: 0 };
     const job = copy({ ...options, inPlace: true, signal: abort.signal });
     expect(await failureOf(job)).toMatchObject({ code: 'ERR_ABORTED' });
-    expect(await failureOf(copy(options))).toMatchObject({ code: 'ERR_RESUME_MISMATCH' });
+    expect(await failureOf(copy(options))).toMatchObject({
+      code: 'ERR_RESUME_MISMATCH',
+      message: expect.stringMatching(
+        /target.raw was written in place when the copy began \(--in-place/,
+      ),
+    });
     const report = await copy({ ...options, inPlace: true });
     expect(report.resumedBytes).toBeGreaterThan(0);
     expect(readFileSync(target).equals(pattern(SIZE))).toBe(true);

@@ -440,7 +440,7 @@ describe('a copy refuses to go on', () => {
       () => writeFileSync(join(folder, 'source.raw'), pattern(SIZE + 1)),
     ],
     'from a source that was changed': [
-      /source's time of change/,
+      /source's modification time was 2\d{3}-.*, and is 1970-01-01T00:00:01.000000000Z now/,
       () => utimesSync(join(folder, 'source.raw'), 1, 1),
     ],
     'from a file that took the place of the source': [
@@ -467,6 +467,17 @@ describe('a copy refuses to go on', () => {
     'to a target that is written in place': [
       /the target was .*target.raw when the copy began/,
       (options) => ({ ...options, target: fakeDevice(SIZE) }),
+    ],
+    'into the file that is there, instead of a new one': [
+      /began in a new file, .*partial-\w+, and .*target.raw itself would be written now \(--in-place/,
+      (options) => {
+        writeFileSync(join(folder, 'target.raw'), pattern(SIZE, 5));
+        return { ...options, inPlace: true };
+      },
+    ],
+    'to a target of another format': [
+      /target's format was raw when the copy began, and is qcow2 now/,
+      (options) => ({ ...options, targetFormat: 'qcow2' }),
     ],
     'with an unfinished file that is gone': [/is gone or is another file/, () => rmSync(partial())],
     'with an unfinished file that was replaced': [

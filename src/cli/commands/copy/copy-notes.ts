@@ -43,15 +43,23 @@ export function noteResumable({ resumable }: CopyJob, error: unknown, shell: She
 
 /** Says where what was written is, and how the next copy would be able to go on. */
 export function noteUnfinished(
-  { unfinished }: Pick<CopyJob, 'unfinished'>,
+  {
+    unfinished,
+    partlyWritten,
+  }: Pick<CopyJob, 'unfinished'> & Partial<Pick<CopyJob, 'partlyWritten'>>,
   error: unknown,
-  shell: Shell,
+  shell: Pick<Shell, 'note'>,
 ): void {
+  if (partlyWritten !== undefined) {
+    shell.note(
+      `lacuna: ${partlyWritten} was written in place: it holds a part of the copy, and else what it held before\n`,
+    );
+  }
   if (unfinished !== undefined) {
     shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
   }
   const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
-  if (unfinished === undefined || !isStop) return;
+  if ((unfinished ?? partlyWritten) === undefined || !isStop) return;
   shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
 }
 

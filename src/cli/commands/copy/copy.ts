@@ -175,7 +175,11 @@ async function copyCommand(
     noteUnfinished(job, error, shell);
     if (!flags.inPlace) noteNoRoom(target, error, shell);
     if (flags.json) {
-      shell.failureDocument = { resumable: job.resumable, unfinished: job.unfinished };
+      shell.failureDocument = {
+        resumable: job.resumable,
+        unfinished: job.unfinished,
+        partlyWritten: job.partlyWritten,
+      };
     }
     throw error;
   } finally {
