@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { isMadeOfFiles, plainFile } from '../block/index.js';
-import { checkCount, guarded, NbdServer } from '../nbd/server/index.js';
+import { checkCount, checkExportOptions, guarded, NbdServer } from '../nbd/server/index.js';
 import { optionCheck } from '../util/index.js';
 import { descriptorCopier } from './copy-descriptor.js';
 import type { ServedDevice, ServeOptions } from './options.js';
@@ -19,6 +19,9 @@ const MOST_THREADS = 7;
 export async function createServer(options: ServeOptions): Promise<NbdServer> {
   checkServeOptions('createServer', options);
   if (!Array.isArray(options.exports)) throw new TypeError('createServer: exports must be a list');
+  for (const [i, served] of options.exports.entries()) {
+    checkExportOptions(`createServer: exports[${i}]`, served);
+  }
   const { threads = Math.min(MOST_THREADS, availableParallelism() - 1), ...serving } = options;
   checkCount('threads', threads, 0, 1024);
   if (threads === 0 || !options.exports.every(isAlikeEverywhere)) return new NbdServer(serving);

@@ -190,10 +190,19 @@ describe('an option', () => {
       new nbd.NbdServer({ ...EXPORTS, ...options } as never);
     expect(server({ limits: { maxRequest: 1 } })).toThrow('did you mean "maxRequests"?');
     expect(server({ exports: [{ nam: '' }] })).toThrow('exports[0] has no option "nam"');
+    const served = (exports: object) => lacuna.createServer({ exports } as never);
+    await expect(served([{ name: '' }])).rejects.toThrow('createServer: exports[0] needs a device');
+    await expect(served([null])).rejects.toThrow('createServer: exports[0]');
     expect(server({ tls: { type: 'psk', 'psk-fil': '' } })).toThrow('did you mean "psk-file"?');
     const to = (address: object) => nbd.NbdClient.connect({ server: address as never });
     await expect(to({ type: 'unix', pth: '' })).rejects.toThrow('did you mean "path"?');
     await expect(to({ type: 'tcp' })).rejects.toThrow('needs an address: { type:');
+  });
+
+  it('that names a format by something else than text is refused', async () => {
+    const format = { targetFormat: 'raw' } as never;
+    expect(() => lacuna.cleanTarget('/nowhere', format)).toThrow('a format must be a name');
+    await expect(lacuna.openDevice('/nowhere', { format })).rejects.toThrow(TypeError);
   });
 
   it("of a driver of one's own is looked at", () => {

@@ -37,6 +37,11 @@ export function parseDescription(text: string, options: ParseOptions = {}): Devi
     );
   }
   const { format } = options;
+  if (format !== undefined && typeof format !== 'string') {
+    throw new TypeError(
+      `a format must be a name, such as raw or qcow2, not ${JSON.stringify(format)}`,
+    );
+  }
   const around = format === undefined || format === RAW ? undefined : KINDS[format]?.around;
   if (format !== undefined && format !== RAW && around === undefined)
     throw unreadable(text, format);

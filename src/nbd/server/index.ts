@@ -1,10 +1,11 @@
-export type {
-  NbdExportBitmap,
-  NbdExportCapabilities,
-  NbdExportDevice,
-  NbdExportLimits,
-  NbdExportOptions,
-  NbdExportZeroOptions,
+export {
+  checkExportOptions,
+  type NbdExportBitmap,
+  type NbdExportCapabilities,
+  type NbdExportDevice,
+  type NbdExportLimits,
+  type NbdExportOptions,
+  type NbdExportZeroOptions,
 } from './export.js';
 export type { ClientEvents, NbdConnection, NbdHost } from './host.js';
 export { checkCount, type NbdServerLimits } from './limits.js';
