@@ -87,7 +87,7 @@ function ignore(): void {}
 /** A program that failed at the other end of a pipe has written nothing. */
 function refuseNothing({ name, holds }: StreamTarget): void {
   if (!holds) return;
-  const message = `The stream ended without a byte, and ${name} was left as it is: find out why, or say --allow-empty (allowEmpty) if it shall become empty`;
+  const message = `The stream ended without a byte, and ${name} was left as it is: find out why, or say --allow-empty (allowEmpty) if it is meant to become empty`;
   throw new LacunaError('ERR_COPY_EMPTY', message, { device: name });
 }
 

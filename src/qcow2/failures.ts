@@ -26,7 +26,7 @@ export function cutShort(
   { offset, end }: { offset: number; end: number },
 ): LacunaError {
   const message =
-    `${image} is cut short: ${what} at ${offset} lies behind the end of the file, or goes on there, which is at ${end}. ` +
+    `${image} is cut short: ${what} at ${offset} lies wholly or partly behind the end of the file (byte ${end}). ` +
     'Bring the whole file back, or read what is there, and zeroes for the rest, with "rescue" of a description (--rescue)';
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: image, offset });
 }

@@ -32,7 +32,7 @@ describe('a source of 0 bytes', () => {
   it('is not taken from an export, which may not be ready', async () => {
     const { uri } = await peers.nbdkit(['memory', '0']);
     const { code, stderr } = await runHere(['copy', uri, at('new.raw')]);
-    expect([code, stderr]).toEqual(refused('has 0 bytes: find out whether it is ready'));
+    expect([code, stderr]).toEqual(refused('has 0 bytes: check that it is ready'));
     expect(readdirSync(folder)).toEqual(['backup.raw']);
     expect((await runHere(['copy', '--allow-empty', uri, at('new.raw')])).code).toBe(0);
   });

@@ -77,7 +77,7 @@ describe('a backing file is not followed', () => {
     await run('qemu-img', ['rebase', '-u', '-F', 'raw', '-b', name, path]);
     const error = await failure(path);
     expect(error).toMatchObject({ code: 'ERR_IMAGE_CHAIN' });
-    expect(error?.message).toMatch(/no plain file name.*"backing"/);
+    expect(error?.message).toMatch(/is not the name of a file.*"backing"/);
   });
 
   test('without a format, which is never guessed', async () => {

@@ -14,6 +14,6 @@ export function refuseNothing(
   const replaces = replaced !== undefined && replaced.size > 0n;
   if (!replaces && source.description?.driver !== 'nbd') return;
   const left = replaces ? `, and ${file?.filename} was left as it is` : '';
-  const message = `${source.name} has 0 bytes${left}: find out whether it is ready, or say --allow-empty (allowEmpty) if it shall be so`;
+  const message = `${source.name} has 0 bytes${left}: check that it is ready, or say --allow-empty (allowEmpty) if it is meant to be empty`;
   throw new LacunaError('ERR_COPY_EMPTY', message, { device: source.name });
 }

@@ -39,8 +39,9 @@ export function filesOfNewImage(
 export function refuseShared(what: string, path: string, others: Iterable<string>): void {
   const other = samePlaceAmong(path, others);
   if (other === undefined) return;
+  const same = other === path ? path : `${path} (${other})`;
   throw new RangeError(
-    `${what} must name a file of its own, and ${path} is ${other === path ? 'one' : other}, which the copy reads or writes`,
+    `${what} must name a file of its own, but the copy reads or writes ${same}: name another`,
   );
 }
 

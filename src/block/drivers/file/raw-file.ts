@@ -48,7 +48,9 @@ export async function createRawFile(
   checkRawFileOptions('createRawFile', options);
   const { exclusive = false, preallocation = 'off', inode, signal } = options;
   if (!Number.isSafeInteger(size) || size < 0)
-    throw new RangeError(`${size} is no size in bytes, which end at ${SIZE_LIMIT}`);
+    throw new RangeError(
+      `a size must be a whole number of bytes, at most ${SIZE_LIMIT}, not ${size}`,
+    );
   let fd: number | undefined;
   let unguard: (() => void) | undefined;
   try {

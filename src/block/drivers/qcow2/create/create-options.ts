@@ -104,7 +104,9 @@ export function checkOptions(given: Qcow2Options): CheckedOptions {
   };
   const { size, clusterSize, extendedL2, refcountBits, preallocation, compressionType } = options;
   if (!Number.isSafeInteger(size) || size < 0 || !Number.isSafeInteger(size + 511)) {
-    throw new RangeError(`${size} is no size in bytes: disks end at ${LARGEST_DISK}`);
+    throw new RangeError(
+      `a size must be a whole number of bytes, at most ${LARGEST_DISK}, not ${size}`,
+    );
   }
   const least = 2 ** (extendedL2 ? MIN_EXTENDED_CLUSTER_BITS : MIN_CLUSTER_BITS);
   const most = 2 ** MAX_CLUSTER_BITS;

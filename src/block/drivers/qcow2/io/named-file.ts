@@ -30,11 +30,15 @@ const PROTOCOL = /^[^/]*:/;
 export function resolveNamed(named: string, naming: Naming): string {
   const { image, what, key, folders } = naming;
   if (PROTOCOL.test(named) || named.includes('\0') || named === '') {
-    throw refused(naming, named, `is no plain file name: say it as "${key}" of the description`);
+    throw refused(
+      naming,
+      named,
+      `is not the name of a file: say it as "${key}" of the description`,
+    );
   }
   if (image === undefined) {
     const advice = `say it as "${key}" of the description`;
-    throw refused(naming, named, `belongs to an image that is no file here: ${advice}`);
+    throw refused(naming, named, `belongs to an image that is not in a file: ${advice}`);
   }
   const path = resolve(dirname(image), named);
   const real = reach(path, (errno) => {
