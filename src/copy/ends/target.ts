@@ -441,10 +441,7 @@ async function goOn(
   const { resume = '', flush = true, signal } = options;
   // Before the unfinished file is looked for, which is beside the target that it belongs to.
   checkBinding(resume, binding, { target: followed(filename) });
-  if (made === undefined) {
-    const what = `${filename} was written in place when the copy began`;
-    throw mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
-  }
+  if (made === undefined) throw wasInPlace(resume, filename);
   checkBinding(resume, binding, kind.binding);
   const file = await PartialFile.reopen(filename, made);
   if (file !== undefined) {
@@ -476,6 +473,11 @@ async function goOn(
     reopen: async () => {},
     close: () => device.close(),
   };
+}
+
+function wasInPlace(resume: string, filename: string): LacunaError {
+  const what = `${filename} was written in place when the copy began`;
+  return mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
 }
 
 async function unfinish(kind: NewFile, file: PartialFile): Promise<void> {

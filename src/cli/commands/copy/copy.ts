@@ -175,11 +175,7 @@ async function copyCommand(
     noteUnfinished(job, error, shell);
     if (!flags.inPlace) noteNoRoom(target, error, shell);
     if (flags.json) {
-      shell.failureDocument = {
-        resumable: job.resumable,
-        unfinished: job.unfinished,
-        partlyWritten: job.partlyWritten,
-      };
+      shell.failureDocument = leftBy(job);
     }
     throw error;
   } finally {
@@ -187,6 +183,11 @@ async function copyCommand(
     letGo();
   }
   if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
+}
+
+/** What a copy that failed has left, for the document of its failure. */
+function leftBy({ resumable, unfinished, partlyWritten }: CopyJob) {
+  return { resumable, unfinished, partlyWritten };
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
