@@ -278,8 +278,10 @@ describe('what finds the arena full changes nothing', () => {
 });
 
 function command(bitmaps: DirtyBitmaps, action: BitmapAction): void {
-  if (action.type === 'add') bitmaps.add(action);
-  else if (action.type === 'merge') bitmaps.merge(action.target, action.sources);
+  if (action.type === 'add') {
+    const { type: _, ...options } = action;
+    bitmaps.add(options);
+  } else if (action.type === 'merge') bitmaps.merge(action.target, action.sources);
   else bitmaps[action.type](action.name);
 }
 

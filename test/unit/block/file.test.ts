@@ -57,11 +57,16 @@ describe('opening', () => {
   it('refuses a FIFO without waiting for its other end, and a character device', async () => {
     const fifo = join(folder, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    for (const path of [fifo, '/dev/zero', '/dev/full']) {
+    const reasons = {
+      [fifo]: 'it is a stream, not a disk',
+      '/dev/zero': 'it is not a disk; null: is one',
+      '/dev/full': 'it is neither a regular file nor a block device',
+    };
+    for (const [path, reason] of Object.entries(reasons)) {
       for (const writable of [false, true]) {
         await expect(openDevice(path, { writable })).rejects.toMatchObject({
           code: 'ERR_DEVICE_OPEN',
-          message: expect.stringContaining('neither a regular file nor a block device'),
+          message: expect.stringContaining(reason),
         });
       }
     }
