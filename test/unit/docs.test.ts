@@ -40,6 +40,8 @@ describe('docs', () => {
     'docs/descriptions.md',
     'docs/errors.md',
     'docs/digest.md',
+    'docs/extending.md',
+    'docs/terms.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const missing = links.filter((link) => !existsSync(new URL(`../../${link}`, import.meta.url)));
