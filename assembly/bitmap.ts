@@ -83,7 +83,8 @@ export function heightFor(granules: u64): u32 {
 
 export function setGeometry(h: usize, size: u64): void {
   const shift = shiftOfBitmap(h);
-  store<u64>(h, size, BITMAP_SIZE);
+  // Read without the lock, so it must never be seen in halves.
+  atomic.store<u64>(h, size, BITMAP_SIZE);
   store<u64>(h, size + (<u64>1 << shift) - 1 >> shift, BITMAP_GRANULES);
 }
 
@@ -124,7 +125,7 @@ export function bitmapSnapshot(h: usize): usize {
   enterBitmap(h);
   store<u32>(copy, load<u32>(h, BITMAP_SHIFT), BITMAP_SHIFT);
   store<u32>(copy, heightOf(h), BITMAP_HEIGHT);
-  store<u64>(copy, sizeOf(h), BITMAP_SIZE);
+  atomic.store<u64>(copy, sizeOf(h), BITMAP_SIZE);
   store<u64>(copy, granulesOf(h), BITMAP_GRANULES);
   store<u64>(copy, load<u64>(h, BITMAP_COUNT), BITMAP_COUNT);
   store<u64>(copy, shareSlot(rootOf(h)), BITMAP_ROOT);

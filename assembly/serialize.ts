@@ -69,5 +69,5 @@ function writeLeaf(h: usize, from: u64, bytes: u32, source: usize): void {
   if (slot == NO_SLOT) slot = nodeSlot(leaf, count, 0);
   else giveSpare(h, leaf);
   const grown = graft(h, h + BITMAP_ROOT, heightOf(h), base, slot);
-  atomic.store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
+  store<u64>(h, load<u64>(h, BITMAP_COUNT) + grown, BITMAP_COUNT);
 }
