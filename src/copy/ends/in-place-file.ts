@@ -8,6 +8,7 @@ import {
 } from '../../block/index.js';
 import { statIfThere } from '../../files/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
+import { mismatch } from './resume-binding.js';
 
 /** The file of a target that is to be fitted; undefined where the target keeps its size. */
 export function fileToFit(
@@ -18,17 +19,25 @@ export function fileToFit(
   return statIfThere(description.filename)?.isFile() ? description : undefined;
 }
 
-/** Opens the file, which has room for all of the source then. */
+/**
+ * Opens the file, which has room for all of the source then.
+ *
+ * @param how with `resume` an earlier run has seen to that, and what has been cut off since then would not be copied again
+ * @throws LacunaError ERR_RESUME_MISMATCH
+ */
 export async function openFitting(
   file: FileDescription,
   source: BlockDevice,
-  signal: AbortSignal | undefined,
+  { signal, resume }: Pick<CopyOptions, 'signal' | 'resume'>,
 ): Promise<BlockDevice> {
   const open = () => openDevice(file, { writable: true, signal });
   const device = await open();
   if (device.size >= source.size) return device;
   // A device keeps its size, so the file is opened anew.
   await device.close();
+  if (resume !== undefined) {
+    throw mismatch(resume, `${file.filename} has become shorter since the copy began`);
+  }
   resizeRawFile(file.filename, source.size);
   return await open();
 }

@@ -1,11 +1,8 @@
 /** Opens the target of a copy, making it first where it is a file. */
-import { dirname, resolve } from 'node:path';
 import {
-  type BackingName,
   type BlockDevice,
   type DeviceDescription,
   type FileDescription,
-  filesBelow,
   isBlockDevice,
   openDevice,
   warnOfSignature,
@@ -25,6 +22,7 @@ import { type Binding, checkBinding, mismatch, targetBinding } from './resume-bi
 import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
 import { patient, reopened } from './source.js';
+import { refuseBitmaps, refuseImage, refuseMaking, refuseSameFile } from './target-refusals.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -102,7 +100,7 @@ export async function prepareTarget(
     const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
     const opened = await (state === undefined
       ? make(made, source, options, resumption)
-      : goOn(made, options, state));
+      : goOn(made, source, options, state));
     if (bitmaps !== undefined) {
       opened.bitmaps = bitmaps.names;
       opened.warnings.push(...bitmaps.warnings);
@@ -113,7 +111,7 @@ export async function prepareTarget(
   const open = () =>
     fitted === undefined
       ? openDevice(description as DeviceDescription, { writable: true, signal })
-      : openFitting(fitted, source, signal);
+      : openFitting(fitted, source, { signal, resume: state && options.resume });
   const device = await open().catch(async (error) => {
     if (isPartial(options)) refuseMissing(error);
     throw (await isBelow(description, source))
@@ -245,68 +243,6 @@ function compressed(description: DeviceDescription): DeviceDescription {
   throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
 }
 
-/** A file that others are made of must stay. */
-async function refuseSameFile(
-  target: DeviceDescription | undefined,
-  { image }: CopyOptions,
-  source: BlockDevice,
-) {
-  const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
-  const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
-  const used = [...filesOf(source.description), ...backing];
-  for (const filename of [...filesOf(target), ...data]) {
-    const other = samePlaceAmong(filename, used);
-    if (other === undefined) continue;
-    const what = backing.includes(other) ? 'its own backing file' : 'the source itself';
-    throw notApart(filename, what, data.includes(filename) ? 'data file' : 'target');
-  }
-  for (const filename of data) {
-    if (samePlaceAmong(filename, filesOf(target)) === undefined) continue;
-    throw notApart(filename, 'the new image itself', 'data file');
-  }
-}
-
-function notApart(filename: string, what: string, role: string): LacunaError {
-  const message = `${filename} is ${what}; name another file as the ${role}`;
-  return new LacunaError('ERR_COPY_MISMATCH', message, { device: filename });
-}
-
-function dataFileOf(target: DeviceDescription, name: string): string[] {
-  const [image] = filesOf(target);
-  return image === undefined ? [] : [resolve(dirname(image), name)];
-}
-
-/** All that a new image will be made of, some way down too. */
-function filesUnder(target: DeviceDescription, backing: BackingName): string[] {
-  const [image] = filesOf(target);
-  return image === undefined ? [] : filesBelow(image, backing);
-}
-
-/** Only a file that is made here can be given its space before, or be told how it shall be. */
-function refuseMaking(
-  { preallocation = 'off', image, carryBitmaps }: CopyOptions,
-  target?: DeviceDescription,
-): void {
-  const name = filesOf(target)[0] ?? 'The target';
-  if (carryBitmaps) refuseBitmaps(name);
-  if (image !== undefined && target?.driver !== 'qcow2') refuseImage(name);
-  const what = image !== undefined ? 'be made as asked' : 'be preallocated';
-  if (preallocation === 'off' && image === undefined) return;
-  const message = `${name} is written in place, so it cannot ${what}; leave that out`;
-  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
-}
-
-function refuseImage(name: string): never {
-  throw new TypeError(
-    `${name} is not a qcow2 image, and the options are for one: say the format, or leave them out`,
-  );
-}
-
-function refuseBitmaps(name: string): never {
-  const message = `${name} is not a qcow2 image that is made now, and only those get the bitmaps of the source: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
-  throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
-}
-
 /** A regular file is made or replaced; a block device is written in place. */
 export async function isFileToMake({ filename }: FileDescription): Promise<boolean> {
   const old = await statIfThere(filename);
@@ -434,6 +370,7 @@ async function openMade(
 /** The file that an earlier run has left: unfinished, or finished but for the end of that run. */
 async function goOn(
   kind: NewFile,
+  source: BlockDevice,
   options: CopyOptions,
   { made, binding }: CopyState,
 ): Promise<Target> {
@@ -445,9 +382,7 @@ async function goOn(
   checkBinding(resume, binding, kind.binding);
   const file = await PartialFile.reopen(filename, made);
   if (file !== undefined) {
-    await unfinish(kind, file);
-    // It has been laid out by the run that began it.
-    return { ...(await openMade(kind, { file }, options)), layOut: undefined };
+    return await openUnfinished(kind, file, source, options);
   }
 
   if (!(await PartialFile.isCommitted(filename, made))) {
@@ -475,18 +410,32 @@ async function goOn(
   };
 }
 
-function wasInPlace(resume: string, filename: string): LacunaError {
-  const what = `${filename} was written in place when the copy began`;
-  return mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
-}
-
-async function unfinish(kind: NewFile, file: PartialFile): Promise<void> {
+/** Opens what an earlier run has left, as long as it is of the size that it was given then. */
+async function openUnfinished(
+  kind: NewFile,
+  file: PartialFile,
+  source: BlockDevice,
+  options: CopyOptions,
+): Promise<Target> {
+  let opened: Target;
   try {
     await kind.unfinish?.(file);
+    // It has been laid out by the run that began it.
+    opened = { ...(await openMade(kind, { file }, options)), layOut: undefined };
   } catch (error) {
     file.release();
     throw error;
   }
+  const { device } = opened;
+  if (device.size === source.size || isRoundedUp(device, source)) return opened;
+  await opened.close();
+  const what = `${file.path}, the unfinished copy, has ${device.size} bytes now`;
+  throw mismatch(options.resume ?? '', `${what}, which is not the size that it was made with`);
+}
+
+function wasInPlace(resume: string, filename: string): LacunaError {
+  const what = `${filename} was written in place when the copy began`;
+  return mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
 }
 
 /** An image that is whole may have got what it could not have while it was written. */

@@ -5,6 +5,7 @@ import fs, {
   readFileSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -179,12 +180,19 @@ describe('a copy in place', () => {
     const options = { source, target, resume, requestSize: 4096, requests: 1, threads: 0 };
     const job = copy({ ...options, inPlace: true, signal: abort.signal });
     expect(await failureOf(job)).toMatchObject({ code: 'ERR_ABORTED' });
+    const whatWas = readFileSync(target);
     expect(await failureOf(copy(options))).toMatchObject({
       code: 'ERR_RESUME_MISMATCH',
       message: expect.stringMatching(
         /target.raw was written in place when the copy began \(--in-place/,
       ),
     });
+    truncateSync(target, 1);
+    expect(await failureOf(copy({ ...options, inPlace: true }))).toMatchObject({
+      code: 'ERR_RESUME_MISMATCH',
+      message: expect.stringContaining('has become shorter'),
+    });
+    writeFileSync(target, whatWas);
     const report = await copy({ ...options, inPlace: true });
     expect(report.resumedBytes).toBeGreaterThan(0);
     expect(readFileSync(target).equals(pattern(SIZE))).toBe(true);

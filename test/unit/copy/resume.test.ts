@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -478,6 +479,14 @@ describe('a copy refuses to go on', () => {
     'to a target of another format': [
       /target's format was raw when the copy began, and is qcow2 now/,
       (options) => ({ ...options, targetFormat: 'qcow2' }),
+    ],
+    'with an unfinished file that was cut': [
+      /unfinished copy, has 1 bytes now/,
+      () => truncateSync(partial(), 1),
+    ],
+    'with an unfinished file that has become longer': [
+      /which is not the size that it was made with/,
+      () => truncateSync(partial(), 2 * SIZE),
     ],
     'with an unfinished file that is gone': [/is gone or is another file/, () => rmSync(partial())],
     'with an unfinished file that was replaced': [
