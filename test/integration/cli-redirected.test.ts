@@ -4,6 +4,7 @@ import {
   closeSync,
   constants,
   copyFileSync,
+  existsSync,
   ftruncateSync,
   mkdtempSync,
   openSync,
@@ -113,6 +114,27 @@ describe('standard input that is a file', () => {
     ).toMatchObject(done);
   });
 
+  test('is read as a stream where a block device is read from the middle of a sector', async ({
+    onTestFinished,
+  }) => {
+    const device = attachLoopDevice(4 * MiB, 512);
+    if (device === undefined) return;
+    onTestFinished(() => device.detach());
+    const bytes = makeSmall('d.raw');
+    const script = `lacuna copy - ${device.path} < d.raw; { head -c 7; lacuna copy - x.raw; } < ${device.path}`;
+    expect(await shell(script)).toMatchObject(done);
+    expect(bytesOf('x.raw').equals(bytes.subarray(7))).toBe(true);
+  });
+
+  test('or rather a folder, is an error and not an empty disk', async () => {
+    const { code, stderr } = await shell('lacuna copy - x.raw < .');
+    expect([code, stderr]).toEqual([
+      1,
+      'lacuna: Cannot read standard input: it is a folder: name a file (ERR_DEVICE_IO)\n',
+    ]);
+    expect(existsSync(join(folder, 'x.raw'))).toBe(false);
+  });
+
   test('cannot be the target as well', async () => {
     const bytes = makeSmall('d.raw');
     const { code, stderr } = await shell('lacuna copy - d.raw < d.raw');
@@ -136,6 +158,23 @@ describe('standard output that is a file', () => {
       expect([code, stderr]).toEqual([1, expect.stringContaining('ERR_DEVICE_LOCKED')]);
     }
     expect(readFileSync(device.file).equals(Buffer.alloc(4 * MiB))).toBe(true);
+  });
+
+  test('is written as a stream where a block device is written from the middle of a sector', async ({
+    onTestFinished,
+  }) => {
+    const device = attachLoopDevice(8 * MiB, 512);
+    if (device === undefined) return;
+    onTestFinished(() => device.detach());
+    const bytes = makeSmall('d.raw');
+    const script = `{ echo before; lacuna copy d.raw -; lacuna map d.raw; } > ${device.path}; lacuna map d.raw`;
+    const { stdout, ...result } = await shell(script);
+    expect(result).toEqual(done);
+    const want = Buffer.alloc(8 * MiB);
+    want.write('before\n');
+    want.set(bytes, 7);
+    want.write(stdout, 7 + bytes.length);
+    expect(readFileSync(device.path).equals(want)).toBe(true);
   });
 
   test('gets no zeroes written', async () => {
@@ -187,12 +226,14 @@ describe('standard output that is a file', () => {
       join(folder, 'over.qcow2'),
     ]);
     for (const source of ['d.raw', 'over.qcow2']) {
-      const { code, stderr } = await shell(`lacuna copy ${source} - 1<> d.raw`);
-      expect([code, stderr]).toEqual([
-        1,
-        expect.stringMatching(/d.raw, which is read: name another/),
-      ]);
-      expect(bytesOf('d.raw').equals(bytes)).toBe(true);
+      for (const redirection of ['1<>', '>>']) {
+        const { code, stderr } = await shell(`lacuna copy ${source} - ${redirection} d.raw`);
+        expect([code, stderr]).toEqual([
+          1,
+          expect.stringMatching(/d.raw, which is read: name another/),
+        ]);
+        expect(bytesOf('d.raw').equals(bytes)).toBe(true);
+      }
     }
   });
 

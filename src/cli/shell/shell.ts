@@ -6,6 +6,7 @@ import { abortedError, LacunaError } from '../../errors/index.js';
 import { describeRefusal } from '../../util/index.js';
 import { Exit } from './exit.js';
 import { escapeControls, oneLine } from './printable.js';
+import { standardInput, standardOutput, withoutBlocking } from './standard-streams.js';
 import { TerminalLine } from './terminal-line.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
@@ -68,7 +69,8 @@ const DEFAULT_WIDTH = 80;
 
 /** The shell of this process. */
 export function processShell(signal: AbortSignal): Shell {
-  const { stdout, stderr, env } = process;
+  const { stderr, env } = process;
+  const stdout = standardOutput();
   let listening = true;
   // Whoever wrote is told as well.
   stdout.on('error', () => {
@@ -90,13 +92,9 @@ export function processShell(signal: AbortSignal): Shell {
   return {
     print: (text) => paint(escapeControls(text)),
     paint,
-    input: () => process.stdin,
+    input: standardInput,
     inherited: (stream) => InheritedFile.of(stream === 'input' ? 0 : 1),
-    output: () => {
-      // Node writes to pipes synchronously: nothing would be read, nor a signal heard, while the pipe is full.
-      (stdout as { _handle?: { setBlocking?(on: boolean): void } })._handle?.setBlocking?.(false);
-      return stdout;
-    },
+    output: () => withoutBlocking(stdout),
     note: (line) => noteLines(oneLine(line)),
     noteLines,
     get listening() {

@@ -16,32 +16,30 @@ const WORTH_OPENING = 2 ** 20;
 /** What a descriptor leads to, from the place on where reading or writing would go on. */
 export class InheritedFile {
   readonly #fd: number;
-  readonly #calls: SystemCalls;
+  readonly #calls: SystemCalls | undefined;
   readonly #isBlock: boolean;
   /** Bytes before that place. */
   readonly #start: number;
+  /** Whether it can be read or written at a place of our choice; otherwise it must be used like a stream. */
+  readonly #hasPlace: boolean;
   /** Bytes of the file. */
   readonly #size: number;
 
-  private constructor(fd: number, calls: SystemCalls, stat: fs.Stats, start: number) {
+  private constructor(fd: number, calls: SystemCalls | undefined, stat: fs.Stats) {
     this.#fd = fd;
     this.#calls = calls;
     this.#isBlock = stat.isBlockDevice();
-    this.#start = start;
     this.#size = stat.size;
+    const place = placeOf(fd);
+    this.#hasPlace = calls !== undefined && place !== undefined && !place.appends;
+    this.#start = place?.position ?? 0;
   }
 
-  /**
-   * Undefined where it is a pipe or another stream, or where it must be used like one: it appends, or the system does not
-   * tell what is needed.
-   */
+  /** Undefined where it is a pipe or another stream. */
   static async of(fd: number): Promise<InheritedFile | undefined> {
     const stat = fs.fstatSync(fd, { bigint: false });
     if (!stat.isFile() && !stat.isBlockDevice()) return undefined;
-    const calls = await systemCalls();
-    const place = placeOf(fd);
-    if (calls === undefined || place === undefined || place.appends) return undefined;
-    return new InheritedFile(fd, calls, stat, place.position);
+    return new InheritedFile(fd, await systemCalls(), stat);
   }
 
   /** The one of some paths that leads to it; undefined where none does. */
@@ -60,10 +58,11 @@ export class InheritedFile {
   }
 
   /**
-   * Opens what remains of it; undefined where that is little, or where this user may only use the descriptor itself: then
-   * it must be read as a stream.
+   * Opens what remains of it; undefined where it must be read as a stream: that is little, this user may only use the
+   * descriptor itself, or the system does not tell where that stands.
    */
   async openToRead(): Promise<BlockDevice | undefined> {
+    if (!this.#hasPlace) return undefined;
     const driver = await this.#open(true);
     if (driver === undefined) return undefined;
     const length = driver.size - this.#start;
@@ -74,9 +73,10 @@ export class InheritedFile {
 
   /**
    * Opens the next `length` bytes of it to write them, and makes a file longer where it ends before; undefined as in
-   * {@link openToRead}.
+   * {@link openToRead}, and where it is appended to.
    */
   async openToWrite(length: number): Promise<BlockDevice | undefined> {
+    if (!this.#hasPlace) return undefined;
     // A device is opened whatever the length, for that is how one that is mounted, or in use, is found out.
     if (length < WORTH_OPENING && !this.#isBlock) return undefined;
     const end = this.#start + length;
@@ -91,7 +91,7 @@ export class InheritedFile {
 
   /** Goes on behind `length` bytes, as if they had been read or written. */
   moveOn(length: number): void {
-    this.#calls.seekTo(this.#fd, this.#start + length);
+    this.#calls?.seekTo(this.#fd, this.#start + length);
   }
 
   /** Gives a file that was made longer the size that it had: what is not whole must not look so. */

@@ -9,6 +9,7 @@ import {
   type StreamReport,
 } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
+import { describeRefusal } from '../../../util/index.js';
 import { noteMissing } from '../../device/index.js';
 import { noteWarnings, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, formatRate, withBar } from '../../text/index.js';
@@ -170,10 +171,20 @@ function isSource(path: string): LacunaError {
   return new LacunaError('ERR_COPY_MISMATCH', message, { device: path });
 }
 
+/** Standard input that cannot be read, such as a folder: Node's error has no code of ours. */
+function withCode(error: unknown): unknown {
+  const { syscall, code: errno } = error as NodeJS.ErrnoException;
+  if (error instanceof LacunaError || syscall !== 'read' || errno === undefined) return error;
+  const message = describeRefusal('Cannot read standard input', errno);
+  return new LacunaError('ERR_DEVICE_IO', message, { cause: error, errno });
+}
+
 async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
   const letGo = pauseBySignal(job, shell);
   try {
-    return await job;
+    return await job.catch((error) => {
+      throw withCode(error);
+    });
   } catch (error) {
     noteUnfinished(job, error, shell);
     if (shell.failureDocument) shell.failureDocument = { unfinished: job.unfinished };
