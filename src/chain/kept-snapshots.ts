@@ -24,7 +24,7 @@ export async function refuseToChangeSnapshots(
   below: BlockDevice | undefined,
   options: DifferencesOptions,
 ): Promise<void> {
-  const what = 'would show something else then';
+  const what = 'would show something else afterwards.';
   await refuseWhere(image, { what }, async (snapshot) => {
     for await (const _ of differences(snapshot, below, options)) return true;
     return false;
@@ -41,7 +41,7 @@ export async function refuseToUncoverSnapshots(
   signal?: AbortSignal,
 ): Promise<void> {
   const what =
-    'need it to stay as it is; if the new backing file shows the same to them, say so (--snapshots-too)';
+    'need it to stay as it is. If the new backing file shows the same to them, say so (--snapshots-too); otherwise:';
   await refuseWhere(image, { what, backing: null }, async (snapshot) => {
     const contexts = [Context.depth];
     let reads = false;
@@ -68,8 +68,8 @@ async function refuseWhere(
   const more = changed.length - MOST_NAMES;
   const names = changed.slice(0, MOST_NAMES).join(', ') + (more > 0 ? ` and ${more} more` : '');
   const message =
-    `The internal snapshots ${names} of ${name} show what lies below it, and ${what}. Otherwise copy the disks of those ` +
-    'that you need into images of their own ("snapshot" of a description), and delete them ("qemu-img snapshot -d")';
+    `The internal snapshots ${names} of ${name} show what lies below it, and ${what} ` +
+    'First copy those that you need into images of their own ("snapshot" of a description), then delete them all ("qemu-img snapshot -d")';
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: name });
 }
 

@@ -61,7 +61,6 @@ const NAMES: Readonly<Record<string, string>> = { vpc: 'VHD', luks: 'LUKS' };
 /**
  * Warns of a disk that is taken for raw by its name alone, and looks like an image. It stays raw: a guest may have
  * written such bytes.
-
  */
 export async function warnOfSignature(driver: Readable): Promise<string[]> {
   const found = await seemingFormat(driver);

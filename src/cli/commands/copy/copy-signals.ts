@@ -6,7 +6,7 @@ import { againInWords, type Shell, withCode } from '../../shell/index.js';
 
 /** A server that is silent may hold a request for minutes, and somebody who waits should know. */
 const FINISHING =
-  'finishing what is in flight, which a silent server holds up until its time is over';
+  'finishing what is in flight, which can take until the timeout where a server does not answer';
 const AGAIN = `kill -USR2 ${process.pid}`;
 const PAUSED = `lacuna: paused; "${AGAIN}" makes it go on\n`;
 const GOES_ON = 'lacuna: goes on\n';
