@@ -35,7 +35,7 @@ const checkCommitOptions = optionCheck<CommitOptions>({
   onProgress: 'callback',
 });
 
-/** What a commit came to: the report of its copy, and where everything is now. */
+/** The report of a commit: that of its copy, and where everything is now. */
 export interface CommitReport extends CopyReport {
   /** The image that holds everything now, as a person would name it. */
   base: string;
@@ -102,7 +102,7 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
   if (backing === null || backing === undefined) {
     throw chainError(
       name,
-      'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it where it shall be',
+      'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it to a file of its own',
     );
   }
   return { file: description.file, top: description, base: writable(backing), size };

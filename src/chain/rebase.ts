@@ -69,7 +69,7 @@ export interface RebaseProgress {
   totalBytes: number;
 }
 
-/** What a rebase came to. */
+/** The report of a rebase. */
 export interface RebaseReport {
   /** Bytes that the image did not hold before, because its old backing file showed them. */
   writtenBytes: number;

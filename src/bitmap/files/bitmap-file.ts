@@ -410,7 +410,7 @@ function missing(path: string): LacunaError {
   return new LacunaError('ERR_BITMAP_FILE', message, { device: path, errno: 'ENOENT' });
 }
 
-/** Nothing that is no file is ever advised to be removed. */
+/** A folder or a device must never be advised to be removed. */
 function noFile(path: string, stat: fs.Stats): unknown {
   if (stat.isDirectory()) return fileFailure('open', path, { code: 'EISDIR' });
   const message = `${path} is not a regular file, and so not a file of bitmaps: name another`;

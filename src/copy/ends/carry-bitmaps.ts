@@ -71,7 +71,7 @@ function refuseSnapshot({ snapshot }: Qcow2Description, name: string): void {
 
 function cannotCarry(bitmap: string, image: string): LacunaError {
   const message =
-    `Bitmap '${bitmap}' of ${image} is inconsistent, or in use by whoever writes the image, and cannot be copied: ` +
+    `Bitmap '${bitmap}' of ${image} is inconsistent, or in use by a program that writes the image, and cannot be copied: ` +
     'leave out such bitmaps (--skip-broken-bitmaps), or remove it';
   return new LacunaError('ERR_BITMAP_INCONSISTENT', message, { device: image });
 }

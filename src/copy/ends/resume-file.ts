@@ -343,7 +343,7 @@ function ofOtherVersion(path: string): LacunaError {
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path });
 }
 
-/** Nothing that is no file is ever advised to be deleted. */
+/** A folder or a device must never be advised to be deleted. */
 function noFile(path: string): LacunaError {
   const message = `${path} is not a regular file, and so not a resume file: name another`;
   return new LacunaError('ERR_RESUME_CORRUPT', message, { device: path });

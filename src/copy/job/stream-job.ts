@@ -5,7 +5,7 @@ import { Control, checkRate } from '../control/index.js';
 /** Of a limited stream no shorter piece is made. */
 const SHORTEST_PIECE = 4096;
 
-/** What taking a stream in, or giving one out, came to. */
+/** The report of a copy from or to a stream. */
 export interface StreamReport {
   /** Bytes of the stream. */
   size: number;

@@ -288,7 +288,7 @@ export interface CopyProgress {
   error?: Error;
 }
 
-/** What a copy came to. Bytes, requests and retries are those of all threads together. */
+/** The report of a copy. Bytes, requests and retries are those of all threads together. */
 export interface CopyReport {
   /** Bytes of the source. */
   size: number;

@@ -128,7 +128,7 @@ export async function readInside(
 
 function inconsistent(name: string, image: string): LacunaError {
   const message =
-    `bitmap '${name}' of ${image} is inconsistent: whoever recorded into it did not store it, and it may lack ` +
+    `bitmap '${name}' of ${image} is inconsistent: the program that recorded into it did not store it, and it may lack ` +
     'writes. Remove it and make a full copy';
   return new LacunaError('ERR_BITMAP_INCONSISTENT', message, { device: image });
 }
