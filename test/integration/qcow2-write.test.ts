@@ -49,7 +49,7 @@ describe('an image that is created', () => {
     ['clusters too small for subclusters', { extendedL2: true }, /16384 to/],
     ['refcounts of no width', { refcountBits: 3 }, /1, 2, 4, 8/],
     ['too large a disk for its clusters', { size: 2 ** 50 }, /too many for clusters of 4096/],
-    ['no size', { size: -1 }, /no size/],
+    ['a size below 0', { size: -1 }, /a size must be a whole number of bytes/],
     ['an unknown preallocation', { preallocation: 'some' as never }, /off, metadata/],
     ['an unknown compression', { compressionType: 'lzo' as never }, /deflate or zstd/],
     ['an unknown version', { version: 4 as never }, /2 or 3/],
