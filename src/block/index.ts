@@ -1,6 +1,7 @@
 export {
   type BlockDevice,
   type Capabilities,
+  type ChildRole,
   type CommonDescription,
   type CopyRange,
   type Descriptions,
@@ -21,19 +22,27 @@ export {
   type ZeroOptions,
 } from './contract/index.js';
 export {
+  changeOwn,
+  changeUnfiltered,
   checkDescription,
-  childrenOf,
+  fileOf,
   filesOf,
   type ImageDescription,
   type ImageFormat,
   imageOf,
   isMadeOfFiles,
   isRemote,
+  isSameDevice,
   isServedHere,
   type ParseOptions,
   parseDescription,
+  partsOf,
   placeOf,
+  sharing,
+  sideFilesOf,
+  sizedFor,
   takesKey,
+  unfiltered,
 } from './describe/index.js';
 export {
   createRawFile,

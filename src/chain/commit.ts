@@ -1,13 +1,18 @@
 import {
+  changeOwn,
+  changeUnfiltered,
   type DeviceDescription,
   type FileDescription,
+  fileOf,
   guardImage,
   type ImageFormat,
+  imageOf,
   openBitmaps,
   openDevice,
   type Qcow2Description,
   resizeQcow2,
   resizeRawFile,
+  takesKey,
 } from '../block/index.js';
 import { carryBitmap, statIfThere } from '../copy/ends/index.js';
 import type { CopyProgress, CopyReport } from '../copy/index.js';
@@ -46,7 +51,9 @@ export interface CommitReport extends CopyReport {
 /** An image of two layers, by what opens its files without taking locks twice. */
 interface Layers {
   readonly file: FileDescription;
-  readonly top: Qcow2Description;
+  /** As it was named, filters and all. */
+  readonly top: DeviceDescription;
+  readonly image: Qcow2Description;
   readonly base: DeviceDescription;
   readonly size: number;
 }
@@ -88,44 +95,41 @@ async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers>
   const device = await openDevice(top, { format, signal });
   const { description, size, name } = device;
   await device.close();
-  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') {
+  const image = imageOf(description);
+  const file = fileOf(image?.file);
+  if (description === undefined || image === undefined || file === undefined) {
     throw chainError(
       name,
       'is no qcow2 file, and only those are put into a backing file; if it is one, say so (-f qcow2)',
     );
   }
   refuseSnapshot(
-    description,
+    image,
     'only the disk as it is now, with its bitmaps, is put into the backing file',
   );
-  const { backing } = description;
+  const { backing } = image;
   if (backing === null || backing === undefined) {
     throw chainError(
       name,
       'has no backing file that it could be put into: give it one with "lacuna rebase", or copy it to a file of its own',
     );
   }
-  return { file: description.file, top: description, base: writable(backing), size };
+  return { file, top: description, image, base: writable(backing), size };
 }
 
 /** A description that was told by an opening for reading, for one that writes and takes locks of its own. */
 function writable(description: DeviceDescription): DeviceDescription {
-  const given = { ...description, 'read-only': false };
-  if (given.driver === 'file') return { ...given, locking: 'auto' };
-  if (given.driver !== 'qcow2') return given;
-  const { file, 'data-file': dataFile } = given;
-  return {
-    ...given,
-    file: writable(file),
-    ...(dataFile && { 'data-file': writable(dataFile) }),
-  };
+  return changeOwn(description, (part) => {
+    const given = { ...part, 'read-only': false };
+    return takesKey(given, 'locking') ? { ...given, locking: 'auto' } : given;
+  });
 }
 
 /** What the top holds is what the backing file will show. */
-async function keepSnapshots({ top }: Layers, { signal }: CommitOptions): Promise<void> {
-  await using shown = await openDevice(top, { signal });
+async function keepSnapshots({ image }: Layers, { signal }: CommitOptions): Promise<void> {
+  await using shown = await openDevice(image, { signal });
   if ((shown.details?.snapshots.length ?? 0) === 0) return;
-  await refuseToChangeSnapshots(top, shown, { signal, topOnly: true });
+  await refuseToChangeSnapshots(image, shown, { signal, topOnly: true });
 }
 
 async function growBase({ base, size }: Layers): Promise<void> {
@@ -133,9 +137,10 @@ async function growBase({ base, size }: Layers): Promise<void> {
   const { size: now, name } = device;
   await device.close();
   if (now >= size) return;
-  if (base.driver === 'qcow2') await resizeQcow2(base, size);
-  else if (base.driver === 'file' && (await statIfThere(base.filename))?.isFile())
-    resizeRawFile(base.filename, size);
+  const file = fileOf(base);
+  if (imageOf(base) !== undefined) await resizeQcow2(base, size);
+  else if (file !== undefined && (await statIfThere(file.filename))?.isFile())
+    resizeRawFile(file.filename, size);
   else {
     const message = `${name} has ${now} bytes, and the image on top ${size}: make it larger first, since that cannot be done here`;
     throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
@@ -150,7 +155,10 @@ async function move(
   return await closeAfter(
     async () => {
       // Over the base as it is open here, whose locks stand for both.
-      const source = await openDevice({ ...top, backing: target.description }, { signal });
+      const over = changeUnfiltered(top, (own) =>
+        takesKey(own, 'backing') ? { ...own, backing: target.description } : own,
+      );
+      const source = await openDevice(over, { signal });
       return await closeAfter(
         async () => {
           const job = copy({ source, target, mode: 'top', signal });
@@ -170,7 +178,7 @@ async function carryBitmaps({ top, base }: Layers) {
   await using from = await openBitmaps(top);
   const infos = from.bitmaps.list();
   if (infos.length === 0) return { bitmaps: carried, warnings };
-  if (base.driver !== 'qcow2') {
+  if (imageOf(base) === undefined) {
     warnings.push(`The bitmaps of ${from.name} stay there: its backing file cannot keep any`);
     return { bitmaps: carried, warnings };
   }

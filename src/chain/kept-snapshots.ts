@@ -2,6 +2,7 @@
 import {
   type BlockDevice,
   type DeviceDescription,
+  fileOf,
   openDevice,
   type Qcow2Description,
 } from '../block/index.js';
@@ -81,7 +82,7 @@ async function detailsOf(image: DeviceDescription) {
 /** What is about the disk as it is now cannot be done with an image that is opened at a snapshot. */
 export function refuseSnapshot({ snapshot, file }: Qcow2Description, what: string): void {
   if (snapshot === undefined) return;
-  const name = file.driver === 'file' ? file.filename : 'The image';
+  const name = fileOf(file)?.filename ?? 'The image';
   const message = `${name} is named with snapshot "${snapshot}", and ${what}: leave "snapshot" out, or copy the snapshot into an image of its own`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }

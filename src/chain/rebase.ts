@@ -5,15 +5,17 @@ import {
   checkBacking,
   type DeviceDescription,
   dataFileOf,
+  fileOf,
   filesBelow,
+  filesOf,
   type ImageFormat,
+  imageOf,
   openDevice,
   openUnrecorded,
   parseDescription,
   type Qcow2Description,
   setBackingName,
 } from '../block/index.js';
-import { filesOf } from '../copy/ends/index.js';
 import { LacunaError } from '../errors/index.js';
 import { samePlaceAmong } from '../files/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
@@ -96,16 +98,17 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
     throw new TypeError('snapshotsToo is for unsafe: without it, snapshots are looked at anyway');
   }
   const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
-  if (description.driver !== 'qcow2' || description.file.driver !== 'file') {
+  const own = imageOf(description);
+  if (own === undefined || fileOf(own.file) === undefined) {
     const name = typeof image === 'string' ? image : JSON.stringify(image);
     const message = `${name} is no qcow2 file, and only those have backing files; if it is one, say so (-f qcow2)`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message);
   }
-  refuseSnapshot(description, 'a snapshot has the backing file of its image');
-  if (backing !== null) await refuseCircle(description, backing);
-  if (unsafe && !snapshotsToo) await refuseToUncoverSnapshots(description, signal);
-  const writtenBytes = unsafe ? 0 : await keepContent(description, options);
-  await setBackingName(description, backing);
+  refuseSnapshot(own, 'a snapshot has the backing file of its image');
+  if (backing !== null) await refuseCircle(own, backing);
+  if (unsafe && !snapshotsToo) await refuseToUncoverSnapshots(own, signal);
+  const writtenBytes = unsafe ? 0 : await keepContent(own, options);
+  await setBackingName(own, backing);
   return { writtenBytes };
 }
 

@@ -6,6 +6,7 @@ export { type Purpose, purposeOf } from './made-name.js';
 export { type FileOperations, fileOperations, syncFolder } from './operations.js';
 export {
   followed,
+  identityOf,
   inodeOf,
   isSameFile,
   isSamePlace,

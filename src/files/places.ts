@@ -79,6 +79,16 @@ export function inodeOf({ dev, ino }: fs.BigIntStats): string {
   return `${dev}:${ino}`;
 }
 
+/** The same for every name of a file, a socket or a block device while it exists; undefined where nothing can be seen. */
+export function identityOf(path: string): string | undefined {
+  try {
+    const stat = fs.statSync(path, { bigint: true });
+    return stat.isBlockDevice() ? `block ${stat.rdev}` : inodeOf(stat);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Whether two paths lead to one place: to one file by whatever links, or, where nothing is yet, to one name in one
  * folder.

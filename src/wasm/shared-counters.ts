@@ -1,3 +1,9 @@
+/** Bytes of one counter. */
+export const COUNTER_BYTES = 8;
+
+/** 146 years from the start of the clock, which a cell can still hold. */
+const LATEST = 2n ** 62n;
+
 /**
  * Whole numbers that several threads count in, each by itself and without a lock. For what is one thing to its user and
  * several openings in fact, such as a limit that holds for all threads of a copy.
@@ -9,7 +15,8 @@ export class SharedCounters {
 
   /** @param counters how many there are, all 0 at first; or the memory of those of another thread. */
   constructor(counters: number | SharedArrayBuffer) {
-    this.memory = typeof counters === 'number' ? new SharedArrayBuffer(counters * 8) : counters;
+    this.memory =
+      typeof counters === 'number' ? new SharedArrayBuffer(counters * COUNTER_BYTES) : counters;
     this.#cells = new BigInt64Array(this.memory);
   }
 
@@ -25,14 +32,19 @@ export class SharedCounters {
   takeTurn(index: number, duration: number, burst: number): number {
     // The clock that all threads of a process share.
     const now = process.hrtime.bigint();
-    const earliest = now - BigInt(Math.ceil(burst));
+    const earliest = now - nanoseconds(burst);
     for (;;) {
       const free = Atomics.load(this.#cells, index);
       const begin = free > earliest ? free : earliest;
-      const end = begin + BigInt(Math.ceil(duration));
+      const wanted = begin + nanoseconds(duration);
+      const end = wanted < LATEST ? wanted : LATEST;
       if (Atomics.compareExchange(this.#cells, index, free, end) === free) {
         return Number(begin - now) / 1e6;
       }
     }
   }
+}
+
+function nanoseconds(time: number): bigint {
+  return BigInt(Math.ceil(Math.min(time, Number(LATEST))));
 }

@@ -24,6 +24,20 @@ export interface Opening {
   readonly signal?: AbortSignal;
 }
 
+/**
+ * What the bytes of a device are to the one above it: the same disk, byte for byte; parts of an image, whose clusters may
+ * lie anywhere; or what shows through from below, which is only read.
+ */
+export type ChildRole = 'disk' | 'image' | 'data file' | 'below';
+
+/** A device below another one, as the description of that says it. */
+export interface Child {
+  /** The key that says it. */
+  readonly key: string;
+  readonly description: DeviceDescription;
+  readonly role: ChildRole;
+}
+
 /** One key for everything that a description may say beside what all may say. */
 type KeysOf<D> = { readonly [K in Exclude<keyof D, keyof CommonDescription | 'driver'>]-?: Key };
 
@@ -42,7 +56,15 @@ export interface DriverKind<D> {
   /** Opens the device; see `openDevice` for what is thrown. */
   readonly open: (description: D, opening: Opening) => Promise<Driver> | Driver;
   /** The devices below it that its description says, the one with its own bytes first. */
-  readonly children?: (description: D) => readonly DeviceDescription[];
+  readonly children?: (description: D) => readonly Child[];
+  /** Files that are written beside the disk, such as a log. */
+  readonly sideFiles?: (description: D) => readonly string[];
+  /** With what all openings share; what is given already stays. */
+  readonly sharing?: (description: D) => D;
+  /** As large as what is going to be written to it, where its description leaves the size open. */
+  readonly sized?: (description: D, size: number) => D;
+  /** Whether two descriptions of this kind are known to lead to one device, whatever they call it. */
+  readonly isSame?: (a: D, b: D) => Promise<boolean>;
   /** What tells it from other devices in a later run too, where that is not a file. */
   readonly place?: (description: D) => string;
   /** Its requests go to another program, which may answer several connections at the same time. */

@@ -24,7 +24,7 @@ export type {
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
-export type { DriverKind, Opening } from './driver-kind.js';
+export type { Child, ChildRole, DriverKind, Opening } from './driver-kind.js';
 export {
   byType,
   description,
@@ -33,6 +33,7 @@ export {
   type Keys,
   milliseconds,
   oneOf,
+  ordinal,
   port,
   positive,
   seconds,

@@ -9,6 +9,8 @@ export interface Key {
   /** Reads its value; `nested` reads a description inside it. */
   readonly read: Reader;
   readonly required?: boolean;
+  /** Nobody says it by hand, so messages do not name it. */
+  readonly isHidden?: boolean;
 }
 
 export type Keys = Readonly<Record<string, Key>>;
@@ -49,7 +51,8 @@ function readKeys(
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue;
     if (!Object.hasOwn(keys, key)) {
-      const known = Object.keys(keys).join(', ');
+      const said = Object.keys(keys).filter((name) => !keys[name].isHidden);
+      const known = said.join(', ');
       throw new TypeError(`${join(path, key)} is unknown; ${owner} has the keys: ${known}`);
     }
     result[key] = keys[key].read(value, join(path, key), nested);
@@ -122,6 +125,13 @@ export function positive(value: unknown, key: string): number {
   const number = numberIn(value);
   if (number > 0 && number <= Number.MAX_SAFE_INTEGER) return number;
   throw wrong(key, 'a number above 0', value);
+}
+
+/** Which one of several: 1, 2, 3 and so on. */
+export function ordinal(value: unknown, key: string): number {
+  const number = numberIn(value);
+  if (Number.isSafeInteger(number) && number >= 1) return number;
+  throw wrong(key, 'a whole number above 0', value);
 }
 
 /** A number from 0 to 1. */

@@ -1,14 +1,22 @@
 export { checkDescription } from './check-description.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export {
-  childrenOf,
+  changeOwn,
+  changeUnfiltered,
+  fileOf,
   filesOf,
   type ImageDescription,
   imageOf,
   isMadeOfFiles,
   isRemote,
+  isSameDevice,
   isServedHere,
   kindOf,
+  partsOf,
   placeOf,
+  sharing,
+  sideFilesOf,
+  sizedFor,
   takesKey,
+  unfiltered,
 } from './questions.js';

@@ -1,10 +1,12 @@
 /** What is asked of a description, and answered by the kind of its driver. */
 import {
+  type Child,
   type CommonDescription,
   type DeviceDescription,
   type DriverKind,
   plainFile,
 } from '../contract/index.js';
+import type { FileDescription } from '../drivers/file/index.js';
 import { KINDS } from '../drivers/index.js';
 import type { Qcow2Description } from '../drivers/qcow2/index.js';
 
@@ -22,10 +24,32 @@ export function kindOf(
   throw new TypeError(`there is no driver ${description.driver}`);
 }
 
-/** The description as that of an image; undefined where it is not one. */
+/** The first device below a description that is not a filter: where what the disk is made of is said. */
+export function unfiltered(description: DeviceDescription): DeviceDescription {
+  const { isFilter } = kindOf(description);
+  return isFilter ? unfiltered(partsOf(description)[0].description) : description;
+}
+
+/** A description with what is below its filters changed. */
+export function changeUnfiltered(
+  description: DeviceDescription,
+  change: (unfiltered: DeviceDescription) => DeviceDescription,
+): DeviceDescription {
+  if (!kindOf(description).isFilter) return change(description);
+  const [{ key, description: below }] = partsOf(description);
+  return { ...description, [key]: changeUnfiltered(below, change) };
+}
+
+/** The description of the image that a disk is, below its filters; undefined where the disk is not in a format. */
 export function imageOf(description: Description): ImageDescription | undefined {
-  const isImage = description !== undefined && kindOf(description).around !== undefined;
-  return isImage ? (description as ImageDescription) : undefined;
+  if (description === undefined) return undefined;
+  const own = unfiltered(description);
+  return kindOf(own).around === undefined ? undefined : (own as ImageDescription);
+}
+
+/** The file that holds the bytes of a disk as they are, below its filters; undefined where it is anything else. */
+export function fileOf(description: Description): FileDescription | undefined {
+  return description === undefined ? undefined : plainFile(unfiltered(description));
 }
 
 /** Whether a description may say a key. */
@@ -36,9 +60,43 @@ export function takesKey<K extends string>(
   return description !== undefined && key in kindOf(description).keys;
 }
 
-/** The devices below one that its description says, the one with its own bytes first. */
-export function childrenOf(description: DeviceDescription): readonly DeviceDescription[] {
+/** The devices below one that its description says, with what they are to it; the one with its own bytes first. */
+export function partsOf(description: DeviceDescription): readonly Child[] {
   return kindOf(description).children?.(description) ?? [];
+}
+
+/** The devices below one that its description says, the one with its own bytes first. */
+function childrenOf(description: DeviceDescription): readonly DeviceDescription[] {
+  return partsOf(description).map((part) => part.description);
+}
+
+/** A description with itself, and all below it that is written with it, changed: from the top down. */
+export function changeOwn(
+  description: DeviceDescription,
+  change: (part: DeviceDescription) => DeviceDescription,
+): DeviceDescription {
+  return changeParts(description, change, ({ role }) => role !== 'below');
+}
+
+/** The description of a device whose openings, made from it one after another or side by side, all share what filters count. */
+export function sharing(description: DeviceDescription): DeviceDescription {
+  return changeParts(
+    description,
+    (part) => (kindOf(part).sharing?.(part) as DeviceDescription | undefined) ?? part,
+    () => true,
+  );
+}
+
+function changeParts(
+  description: DeviceDescription,
+  change: (part: DeviceDescription) => DeviceDescription,
+  isMeant: (child: Child) => boolean,
+): DeviceDescription {
+  const changed = change(description);
+  const parts = partsOf(changed)
+    .filter(isMeant)
+    .map((part) => [part.key, changeParts(part.description, change, isMeant)]);
+  return parts.length === 0 ? changed : { ...changed, ...Object.fromEntries(parts) };
 }
 
 /** The paths of all files that a device is made of: its own, and those of the devices below it. */
@@ -46,6 +104,13 @@ export function filesOf(description: Description): string[] {
   if (description === undefined) return [];
   const file = plainFile(description);
   return file ? [file.filename] : childrenOf(description).flatMap(filesOf);
+}
+
+/** The paths of all files that are written beside a disk, by whatever lies above its files. */
+export function sideFilesOf(description: Description): string[] {
+  if (description === undefined) return [];
+  const own = kindOf(description).sideFiles?.(description) ?? [];
+  return [...own, ...childrenOf(description).flatMap(sideFilesOf)];
 }
 
 /** Whether all of a device's bytes lie in files of this machine. */
@@ -59,7 +124,7 @@ export function isMadeOfFiles(description: Description): boolean {
 
 /** Whether requests to a device itself go to another program. */
 export function isRemote(description: Description): boolean {
-  return description !== undefined && kindOf(description).remote === true;
+  return description !== undefined && kindOf(unfiltered(description)).remote === true;
 }
 
 /** Whether a program on this machine answers for the bytes of a device, as it is or inside an image. */
@@ -72,4 +137,17 @@ export function isServedHere(description: Description): boolean {
 /** What tells a device that is not a file from others in a later run too; undefined where nothing does. */
 export function placeOf(description: DeviceDescription): string | undefined {
   return kindOf(description).place?.(description);
+}
+
+/** Whether two descriptions are known to lead to one device under whatever names. */
+export async function isSameDevice(a: DeviceDescription, b: DeviceDescription): Promise<boolean> {
+  return a.driver === b.driver && ((await kindOf(a).isSame?.(a, b)) ?? false);
+}
+
+/** A description of a device that has so many bytes, where it leaves its size open. */
+export function sizedFor(description: DeviceDescription, size: number): DeviceDescription {
+  return changeUnfiltered(
+    description,
+    (own) => (kindOf(own).sized?.(own, size) as DeviceDescription | undefined) ?? own,
+  );
 }

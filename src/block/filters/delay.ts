@@ -11,8 +11,6 @@ export interface DelayDescription extends CommonDescription, FilterDescription {
   milliseconds: number;
   /** The requests that wait: `read`, `write`, `zero`, `discard`, `flush`, `status`. Default: all. */
   operations?: Operation[];
-  /** What one opening hands to the next; not to be said. */
-  shared?: SharedArrayBuffer;
 }
 
 declare module '../contract/description.js' {
@@ -27,7 +25,6 @@ export const delay = filterKind<DelayDescription>({
     milliseconds: { read: milliseconds, required: true },
     operations: { read: someOf(...OPERATIONS) },
   },
-  counters: 0,
   around: ({ milliseconds: ms, operations = [...OPERATIONS] }) => {
     const delayed = new Set<Operation>(operations);
     return async ({ operation, signal }, pass) => {

@@ -6,7 +6,7 @@ import {
   type CommonDescription,
   fraction,
   oneOf,
-  positive,
+  ordinal,
   size,
   someOf,
 } from '../contract/index.js';
@@ -29,7 +29,7 @@ export interface ErrorDescription extends CommonDescription, FilterDescription {
   rate?: number;
   /** The system's name of the error. Default `EIO`. */
   errno?: string;
-  /** What one opening hands to the next; not to be said. */
+  /** What one opening hands to the next, in other threads too; not to be said. */
   shared?: SharedArrayBuffer;
 }
 
@@ -45,7 +45,7 @@ export const error = filterKind<ErrorDescription>({
     operations: { read: someOf(...OPERATIONS) },
     offset: { read: size },
     length: { read: size },
-    nth: { read: positive },
+    nth: { read: ordinal },
     rate: { read: fraction },
     errno: { read: oneOf(...Object.keys(constants.errno)) },
   },

@@ -1,4 +1,4 @@
-import { SharedCounters } from '../../wasm/index.js';
+import { COUNTER_BYTES, SharedCounters } from '../../wasm/index.js';
 import {
   type BlockDevice,
   type CommonDescription,
@@ -6,6 +6,7 @@ import {
   type Driver,
   type DriverKind,
   description,
+  type Key,
   type Keys,
 } from '../contract/index.js';
 import { type Around, type FilterDescription, passThrough } from './pass-through.js';
@@ -16,10 +17,12 @@ type Description = CommonDescription & FilterDescription & { driver: string; sha
 interface FilterOptions<D> {
   /** Its own keys, beside `file`. */
   readonly keys: Keys;
-  /** How many numbers all openings of one filter share, in whatever thread they are. */
-  readonly counters: number;
+  /** How many numbers all openings of one filter share, in whatever thread they are. Default 0. */
+  readonly counters?: number;
   /** What it does with requests; called once for each opening. */
   readonly around: (description: D, counters: SharedCounters, child: BlockDevice) => Around | Held;
+  /** Files that it writes beside the disk. */
+  readonly sideFiles?: (description: D) => readonly string[];
 }
 
 /** What a filter does, where its opening holds something that must be given back. */
@@ -34,30 +37,29 @@ interface Held {
  */
 export function filterKind<D extends Description>({
   keys,
-  counters,
+  counters = 0,
   around,
+  sideFiles,
 }: FilterOptions<D>): DriverKind<D> {
+  const sharing = (wanted: D): D =>
+    counters === 0 ? wanted : { ...wanted, shared: unprinted(wanted.shared, counters) };
   return {
     keys: {
       ...keys,
       file: { read: description, required: true },
-      shared: { read: sharedMemory },
+      ...(counters > 0 && { shared: { read: memoryOf(counters), isHidden: true } }),
     } as unknown as DriverKind<D>['keys'],
     isFilter: true,
-    children: ({ file }) => [file],
-    open: async (wanted, opening): Promise<Driver> => {
-      const readOnly = wanted['read-only'] === true;
-      const { file } = wanted;
-      const child = await opening.open({ ...file, 'read-only': readOnly }, opening);
+    children: ({ file }) => [{ key: 'file', description: file, role: 'disk' }],
+    sharing,
+    ...(sideFiles && { sideFiles }),
+    open: async (given, opening): Promise<Driver> => {
+      const wanted = sharing(given);
+      const child = await opening.open(below(wanted), opening);
       try {
-        const shared = new SharedCounters((wanted.shared as SharedArrayBuffer) ?? counters);
+        const shared = new SharedCounters((wanted.shared as SharedArrayBuffer | undefined) ?? 0);
         const opened =
-          child.description &&
-          ({
-            ...wanted,
-            file: child.description,
-            shared: shared.memory,
-          } as DeviceDescription);
+          child.description && ({ ...wanted, file: child.description } as DeviceDescription);
         const held = around(wanted, shared, child);
         if (typeof held === 'function') return passThrough(child, held, opened);
         return passThrough(child, held.pass, opened, () => child.close().finally(held.close));
@@ -69,7 +71,29 @@ export function filterKind<D extends Description>({
   };
 }
 
-function sharedMemory(value: unknown, key: string): SharedArrayBuffer {
-  if (value instanceof SharedArrayBuffer) return value;
-  throw new TypeError(`${key} is what one opening hands to the next: leave it out`);
+/** What is said of the whole device holds below the filter too. */
+function below({
+  file,
+  'read-only': readOnly = false,
+  'force-share': forceShare,
+}: Description): DeviceDescription {
+  return {
+    ...file,
+    'read-only': readOnly || file['read-only'] === true,
+    ...(forceShare && { 'force-share': true }),
+  };
+}
+
+/** Memory for counters that is left out where a description is printed: whoever reads the JSON again begins at 0. */
+function unprinted(given: unknown, counters: number): SharedArrayBuffer {
+  const memory = (given as SharedArrayBuffer | undefined) ?? new SharedCounters(counters).memory;
+  return Object.defineProperty(memory, 'toJSON', { value: () => undefined, configurable: true });
+}
+
+function memoryOf(counters: number): Key['read'] {
+  return (value, key) => {
+    if (value instanceof SharedArrayBuffer && value.byteLength === counters * COUNTER_BYTES)
+      return value;
+    throw new TypeError(`${key} is what one opening hands to the next: leave it out`);
+  };
 }

@@ -22,8 +22,6 @@ export interface LogDescription extends CommonDescription, FilterDescription {
   driver: 'log';
   /** The file that lines are added to; made where it is not there. */
   'log-file': string;
-  /** What one opening hands to the next; not to be said. */
-  shared?: SharedArrayBuffer;
 }
 
 declare module '../contract/description.js' {
@@ -49,11 +47,11 @@ export interface LoggedRequest {
 
 export const log = filterKind<LogDescription>({
   keys: { 'log-file': { read: text, required: true } },
-  counters: 0,
+  sideFiles: ({ 'log-file': path }) => [path],
   around: ({ 'log-file': path }, _, child) => {
     const fd = openLog(path, child);
     return {
-      pass: logged((request) => void fs.writeSync(fd, lineOf(request))),
+      pass: logged((request) => addLine(fd, path, request)),
       close: () => fs.closeSync(fd),
     };
   },
@@ -83,15 +81,23 @@ function logged(tell: (request: LoggedRequest) => void): Around {
         milliseconds: performance.now() - start,
         ...(error !== undefined && { error: error as Error }),
       });
-    try {
-      const result = await pass();
-      end();
-      return result;
-    } catch (error) {
+    const result = await pass().catch((error: unknown) => {
       end(error);
       throw error;
-    }
+    });
+    end();
+    return result;
   };
+}
+
+function addLine(fd: number, path: string, request: LoggedRequest): void {
+  try {
+    fs.writeSync(fd, lineOf(request));
+  } catch (error) {
+    const { code: errno } = error as NodeJS.ErrnoException;
+    const message = `Cannot log to ${path}: ${(error as Error).message}; the request that the line tells of fails for that`;
+    throw new LacunaError('ERR_DEVICE_IO', message, { device: path, errno, cause: error });
+  }
 }
 
 function lineOf({ operation, offset, length, milliseconds, error }: LoggedRequest): string {

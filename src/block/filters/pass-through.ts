@@ -46,8 +46,8 @@ export function passThrough(
     get end() {
       return child.end;
     },
-    // The device below makes its own requests fit; so nothing is read and written twice here.
-    limits: { ...child.limits, minimum: 1 },
+    // Threads that share a device plan by its units, or two of them would change one at the same time.
+    limits: child.limits,
     capabilities: child.capabilities,
     ...(child.details !== undefined && { details: child.details }),
     warnings: child.warnings,

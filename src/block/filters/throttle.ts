@@ -14,7 +14,7 @@ export interface ThrottleDescription extends CommonDescription, FilterDescriptio
   'requests-per-second'?: number;
   /** Seconds of the rate that may go at once after a time of rest. Default 0.1. */
   burst?: number;
-  /** What one opening hands to the next; not to be said. */
+  /** What one opening hands to the next, in other threads too; not to be said. */
   shared?: SharedArrayBuffer;
 }
 

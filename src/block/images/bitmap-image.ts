@@ -2,13 +2,8 @@ import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import {
-  A_SOURCE,
-  type BlockDevice,
-  type DeviceDescription,
-  plainFile,
-} from '../contract/index.js';
-import { checkDescription, imageOf, parseDescription } from '../describe/index.js';
+import { A_SOURCE, type BlockDevice, type DeviceDescription } from '../contract/index.js';
+import { checkDescription, fileOf, imageOf, parseDescription } from '../describe/index.js';
 import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
 import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';
 import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
@@ -175,7 +170,7 @@ async function openFile(
 
 /** Bitmaps tell what was written until now, and a snapshot is from before. */
 function ofSnapshot(snapshot: string, file: DeviceDescription): LacunaError {
-  const name = plainFile(file)?.filename ?? 'The image';
+  const name = fileOf(file)?.filename ?? 'The image';
   const message = `${name} is named with snapshot "${snapshot}", which has no bitmaps: leave "snapshot" out for those of the disk as it is now`;
   return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }

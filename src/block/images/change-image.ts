@@ -28,7 +28,7 @@ export async function resizeQcow2(source: string | DeviceDescription, size: numb
   if (image === undefined) {
     throw new TypeError(`driver ${description.driver}: only qcow2 images are resized`);
   }
-  const driver = await openImage(image);
+  const driver = await openImage({ ...image, 'read-only': description['read-only'] });
   try {
     await driver.grow(size);
   } finally {

@@ -10,6 +10,7 @@ import {
   plainFile,
 } from '../contract/index.js';
 import {
+  changeUnfiltered,
   checkDescription,
   type ImageFormat,
   kindOf,
@@ -80,8 +81,11 @@ export function describeOpened(
     throw new TypeError('force-share is for reading only: do not open the device for writing');
   }
   const opened = { ...description, 'read-only': readOnly, ...(shared && { 'force-share': true }) };
-  if (contexts.length === 0 || !takesKey(opened, 'contexts')) return opened;
-  return { ...opened, contexts: [...new Set([...(opened.contexts ?? []), ...contexts])] };
+  if (contexts.length === 0) return opened;
+  return changeUnfiltered(opened, (own) => {
+    if (!takesKey(own, 'contexts')) return own;
+    return { ...own, contexts: [...new Set([...(own.contexts ?? []), ...contexts])] };
+  });
 }
 
 function openDriver(description: DeviceDescription, opening: Opening): Promise<Driver> | Driver {

@@ -1,11 +1,12 @@
 /** `--backing-folder`: folders into which the files that images name are followed, beside each image's own. */
 import { dirname, resolve } from 'node:path';
 import {
+  changeUnfiltered,
   type DeviceDescription,
+  fileOf,
   type ImageFormat,
   imageOf,
   parseDescription,
-  plainFile,
 } from '../../block/index.js';
 
 export const FOLDER_FLAG = '--backing-folder <folder>';
@@ -23,7 +24,8 @@ export function withFolders(
   const image = imageOf(description);
   if (image === undefined) return source;
   const { file, 'backing-folders': said } = image;
-  const path = plainFile(file)?.filename;
+  const path = fileOf(file)?.filename;
   const own = path === undefined ? [] : [dirname(resolve(path))];
-  return { ...image, 'backing-folders': [...(said ?? own), ...folders] };
+  const all = [...(said ?? own), ...folders];
+  return changeUnfiltered(description, () => ({ ...image, 'backing-folders': all }));
 }

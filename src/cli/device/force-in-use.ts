@@ -1,6 +1,12 @@
 /** `--force-in-use`: block devices are written although they are mounted, or in use by the system. */
 import { statSync } from 'node:fs';
-import { type DeviceDescription, type ImageFormat, parseDescription } from '../../block/index.js';
+import {
+  changeOwn,
+  type DeviceDescription,
+  type ImageFormat,
+  parseDescription,
+  plainFile,
+} from '../../block/index.js';
 
 export const FORCE_FLAG = '--force-in-use';
 export const FORCE_TEXT = 'write a block device although it is mounted or in use by the system';
@@ -11,15 +17,10 @@ export function insistingOn(
   format: ImageFormat | undefined,
 ): DeviceDescription {
   const description = typeof device === 'string' ? parseDescription(device, { format }) : device;
-  if (description.driver === 'file') {
-    const isBlock = statSync(description.filename, { throwIfNoEntry: false })?.isBlockDevice();
-    return isBlock ? { ...description, locking: 'off' } : description;
-  }
-  if (description.driver !== 'qcow2') return description;
-  const { file, 'data-file': dataFile } = description;
-  return {
-    ...description,
-    file: insistingOn(file, undefined),
-    ...(dataFile && { 'data-file': insistingOn(dataFile, undefined) }),
-  };
+  return changeOwn(description, (part) => {
+    const file = plainFile(part);
+    if (file === undefined) return part;
+    const isBlock = statSync(file.filename, { throwIfNoEntry: false })?.isBlockDevice();
+    return isBlock ? { ...file, locking: 'off' } : file;
+  });
 }

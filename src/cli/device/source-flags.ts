@@ -2,11 +2,13 @@
 import type { Command } from 'commander';
 import {
   type BlockDevice,
+  changeUnfiltered,
   type DeviceDescription,
   type ImageFormat,
   type OpenOptions,
   openDevice,
   parseDescription,
+  takesKey,
 } from '../../block/index.js';
 import {
   collect,
@@ -49,11 +51,13 @@ export function sourceOf(
   const named = withFolders(source, format, backingFolder);
   if (!rescue) return named;
   const description = typeof named === 'string' ? parseDescription(named, { format }) : named;
-  if (description.driver === 'qcow2') return { ...description, rescue: true };
-  const name = typeof source === 'string' ? source : JSON.stringify(source);
-  throw new TypeError(
-    `--rescue is for qcow2 images, and ${name} is none: leave it out, or say -f qcow2`,
-  );
+  return changeUnfiltered(description, (own) => {
+    if (takesKey(own, 'rescue')) return { ...own, rescue: true };
+    const name = typeof source === 'string' ? source : JSON.stringify(source);
+    throw new TypeError(
+      `--rescue is for qcow2 images, and ${name} is none: leave it out, or say -f qcow2`,
+    );
+  });
 }
 
 /** Opens a device, as the flags say. */

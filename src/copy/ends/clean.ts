@@ -1,4 +1,4 @@
-import type { ImageFormat } from '../../block/index.js';
+import { filesOf, type ImageFormat, imageOf } from '../../block/index.js';
 import {
   type Leftover,
   leftoversOf,
@@ -8,7 +8,6 @@ import {
 } from '../../files/index.js';
 import { checkGiven } from '../../util/index.js';
 import { A_DEVICE, type DeviceSource } from '../options/index.js';
-import { filesOf } from './files-of.js';
 import { dataFilesOf, describeDevice } from './participants.js';
 
 /** What was done about the unfinished files of a target. */
@@ -51,7 +50,7 @@ export function cleanTarget(target: DeviceSource, format?: ImageFormat): CleanRe
   const report: CleanReport = { removed: [], kept: [] };
   const description = describeDevice(target, format);
   const names = filesOf(description);
-  const data = description?.driver === 'qcow2' ? names.filter(isThere).flatMap(dataFilesOf) : [];
+  const data = imageOf(description) ? names.filter(isThere).flatMap(dataFilesOf) : [];
   for (const filename of new Set([...names, ...data])) {
     for (const leftover of leftoversOf(filename, DISKS)) {
       const isRemoved =

@@ -1,4 +1,4 @@
-import type { BlockDevice, FileDescription } from '../../block/index.js';
+import { type BlockDevice, type FileDescription, isRemote } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { statIfThere } from '../../files/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
@@ -12,7 +12,7 @@ export function refuseNothing(
   if (source.size > 0 || allowEmpty || isPartial(scope)) return;
   const replaced = file === undefined ? undefined : statIfThere(file.filename);
   const replaces = replaced !== undefined && replaced.size > 0n;
-  if (!replaces && source.description?.driver !== 'nbd') return;
+  if (!replaces && !isRemote(source.description)) return;
   const left = replaces ? `, and ${file?.filename} was left as it is` : '';
   const message = `${source.name} has 0 bytes${left}: check that it is ready, or say --allow-empty (allowEmpty) if it is meant to be empty`;
   throw new LacunaError('ERR_COPY_EMPTY', message, { device: source.name });

@@ -3,6 +3,7 @@ import {
   type BlockDevice,
   type DeviceDescription,
   type FileDescription,
+  fileOf,
   openDevice,
   resizeRawFile,
 } from '../../block/index.js';
@@ -15,22 +16,24 @@ export function fileToFit(
   description: DeviceDescription,
   options: CopyOptions,
 ): FileDescription | undefined {
-  if (!options.inPlace || isPartial(options) || description.driver !== 'file') return undefined;
-  return statIfThere(description.filename)?.isFile() ? description : undefined;
+  if (!options.inPlace || isPartial(options)) return undefined;
+  const file = fileOf(description);
+  return file && statIfThere(file.filename)?.isFile() ? file : undefined;
 }
 
 /**
- * Opens the file, which has room for all of the source then.
+ * Opens a target whose file has room for all of the source then.
  *
  * @param how with `resume` an earlier run has seen to that, and what has been cut off since then would not be copied again
  * @throws LacunaError ERR_RESUME_MISMATCH
  */
 export async function openFitting(
+  description: DeviceDescription,
   file: FileDescription,
   source: BlockDevice,
   { signal, resume }: Pick<CopyOptions, 'signal' | 'resume'>,
 ): Promise<BlockDevice> {
-  const open = () => openDevice(file, { writable: true, signal });
+  const open = () => openDevice(description, { writable: true, signal });
   const device = await open();
   if (device.size >= source.size) return device;
   // A device keeps its size, so the file is opened anew.

@@ -5,7 +5,6 @@ import {
   type DeviceDescription,
   layOutQcow2,
   openDevice,
-  type Qcow2Description,
   type Qcow2Options,
 } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
@@ -21,7 +20,7 @@ export interface IncrementLayout {
   readonly path: string;
   readonly options: Qcow2Options & { readonly clusterSize: number };
   /** The new image with its mapping fixed, and its base. */
-  readonly image: Qcow2Description;
+  readonly image: DeviceDescription;
   readonly base: DeviceDescription;
   readonly signal?: AbortSignal | undefined;
 }

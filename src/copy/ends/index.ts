@@ -1,6 +1,5 @@
 export { carryBitmap } from './carry-bitmaps.js';
 export { type CleanReport, cleanTarget } from './clean.js';
-export { filesOf } from './files-of.js';
 export { isWholeAfter, PartialFile, statIfThere } from './partial-file.js';
 export { filesIn, filesOfNewImage, refuseShared } from './participants.js';
 export {

@@ -1,18 +1,19 @@
 /** What a device is made of, by its description: one layer over another, and the files or exports that hold each. */
-import type { DeviceDescription, FileDescription, NbdDescription } from '../../block/index.js';
+import {
+  type ChildRole,
+  type DeviceDescription,
+  partsOf,
+  placeOf,
+  plainFile,
+} from '../../block/index.js';
 
-/** Where bytes are kept in the end. */
-export type Leaf = FileDescription | NbdDescription;
-
-/**
- * What the bytes of a leaf are to its layer: the disk itself, byte for byte, or parts of an image, whose clusters may
- * lie anywhere.
- */
-export type LeafRole = 'disk' | 'image' | 'data file';
+/** Where bytes are kept in the end: the description of a file, or of what has a place of its own elsewhere. */
+export type Leaf = DeviceDescription;
 
 export interface LayerLeaf {
   readonly leaf: Leaf;
-  readonly role: LeafRole;
+  /** What its bytes are to its layer. */
+  readonly role: Exclude<ChildRole, 'below'>;
   /** 0 is the top, which alone is written; what shows through from below it has higher numbers. */
   readonly layer: number;
 }
@@ -27,14 +28,18 @@ export function leavesOf(description: DeviceDescription | undefined): LayerLeaf[
 
 function leavesFrom(description: DeviceDescription, layer: number): LayerLeaf[] {
   if (isLeaf(description)) return [{ leaf: description, role: 'disk', layer }];
-  if (description.driver !== 'qcow2') return [];
-  const { file, backing, 'data-file': dataFile } = description;
-  const own = (part: DeviceDescription | undefined, role: LeafRole) =>
-    leavesOf(part).map(({ leaf }) => ({ leaf, role, layer }));
-  const below = backing ? leavesFrom(backing, layer + 1) : [];
-  return [...own(file, 'image'), ...own(dataFile, 'data file'), ...below];
+  return partsOf(description).flatMap(({ description: part, role }) => {
+    if (role === 'below') return leavesFrom(part, layer + 1);
+    if (role === 'disk') return leavesFrom(part, layer);
+    return leavesOf(part).map(({ leaf }) => ({ leaf, role, layer }));
+  });
 }
 
-function isLeaf(description: DeviceDescription): description is Leaf {
-  return description.driver === 'file' || description.driver === 'nbd';
+export function isLeaf(description: DeviceDescription): boolean {
+  return plainFile(description) !== undefined || placeOf(description) !== undefined;
+}
+
+/** How a person would name a leaf. */
+export function nameOfLeaf(leaf: Leaf): string {
+  return plainFile(leaf)?.filename ?? placeOf(leaf) ?? leaf.driver;
 }

@@ -2,13 +2,17 @@
 import { dirname, resolve } from 'node:path';
 import { Bitmap } from '../../bitmap/index.js';
 import {
+  changeUnfiltered,
   createQcow2,
   createRawFile,
   type DeviceDescription,
   type FileDescription,
+  fileOf,
+  imageOf,
   layOutQcow2,
   type Qcow2Description,
   type RawPreallocation,
+  takesKey,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
@@ -46,12 +50,13 @@ export interface NewFile {
 }
 
 export function newRawFile(
-  description: FileDescription,
+  description: DeviceDescription,
+  { filename }: FileDescription,
   size: number,
   { preallocation, signal }: CopyOptions,
 ): NewFile {
   return {
-    filename: description.filename,
+    filename,
     isZero: true,
     // The same name and the same notes may be used for an image the next time.
     binding: { "target's format": 'raw' },
@@ -63,22 +68,23 @@ export function newRawFile(
         preallocation: preallocation as RawPreallocation | undefined,
         signal,
       }),
-    describe: (made) => madeAt(made, description),
+    describe: (made) => withMade(description, made),
   };
 }
 
-/** A file that is made now, which cannot be the one that had the name, should that be said. */
-export function madeAt(
-  { path, inode }: Made,
-  { inode: _, ...file }: FileDescription,
-): FileDescription {
-  return { ...file, filename: path, ...(inode !== undefined && { inode }) };
+/** A description of a file that is made now, which cannot be the one that had the name, should that be said. */
+export function withMade(description: DeviceDescription, { path, inode }: Made): DeviceDescription {
+  return changeUnfiltered(description, (own) => {
+    const { inode: _, ...file } = own as FileDescription;
+    return { ...file, filename: path, ...(inode !== undefined && { inode }) };
+  });
 }
 
 const DEFAULT_CLUSTER_SIZE = 64 * 1024;
 
 /** @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_UNSUPPORTED. */
 export function newImage(
+  target: DeviceDescription,
   description: Qcow2Description,
   file: FileDescription,
   size: number,
@@ -94,14 +100,15 @@ export function newImage(
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   const names = bitmaps?.names;
-  const describe = (image: Made, data?: PartialFile): Qcow2Description => ({
-    ...description,
-    file: madeAt(image, file),
-    backing: below ?? null,
-    ...folders,
-    ...(data && { 'data-file': { driver: 'file', filename: data.path, inode: data.inode } }),
-    ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
-  });
+  const describe = (image: Made, data?: PartialFile) =>
+    changeUnfiltered(target, () => ({
+      ...description,
+      file: withMade(description.file, image),
+      backing: below ?? null,
+      ...folders,
+      ...(data && { 'data-file': { driver: 'file', filename: data.path, inode: data.inode } }),
+      ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
+    }));
   return {
     filename: file.filename,
     isZero: backing === undefined,
@@ -126,7 +133,7 @@ export function newImage(
         const { path, inode } = image;
         if (below !== undefined) {
           // What may be followed from the image may be followed from its base, which is opened alone here.
-          const base = below.driver === 'qcow2' ? { ...below, ...folders } : below;
+          const base = takesKey(below, 'backing-folders') ? { ...below, ...folders } : below;
           const how = { path, image: describe(image), base, signal };
           await layOutIncrement(
             { ...how, options: { ...made, clusterSize, inode } },
@@ -208,7 +215,7 @@ function foldersOf(
   image: string,
   backing: DeviceDescription,
 ): string[] {
-  const file = backing.driver === 'qcow2' ? backing.file : backing;
-  const below = file.driver === 'file' ? [dirname(file.filename)] : [];
+  const file = fileOf(imageOf(backing)?.file ?? backing);
+  const below = file === undefined ? [] : [dirname(file.filename)];
   return [dirname(resolve(image)), ...below, ...said];
 }

@@ -4,13 +4,14 @@ import {
   type DeviceDescription,
   dataFileOf,
   filesBelow,
+  filesOf,
   type ImageFormat,
+  imageOf,
   isBlockDevice,
   parseDescription,
 } from '../../block/index.js';
 import { samePlaceAmong } from '../../files/index.js';
 import type { CopyOptions, DeviceSource } from '../options/index.js';
-import { filesOf } from './files-of.js';
 
 /** The files of a device that need not be open, with all that its images name. */
 export function filesIn(device: DeviceSource, format?: ImageFormat): string[] {
@@ -62,8 +63,9 @@ export function dataFilesOf(image: string): string[] {
 
 /** Paths of qcow2 files, at whatever depth of a description. */
 function imagesOf(description: DeviceDescription | undefined): string[] {
-  if (description?.driver !== 'qcow2') return [];
-  const { file, backing } = description;
+  const image = imageOf(description);
+  if (image === undefined) return [];
+  const { file, backing } = image;
   return [...filesOf(file), ...imagesOf(backing ?? undefined)];
 }
 

@@ -6,13 +6,19 @@
  * nor its modification time. What the copy itself writes must be the same file; its size and time change by that.
  */
 import fs from 'node:fs';
-import { resolve } from 'node:path';
 import { checksumOf } from '../../bitmap/files/index.js';
-import { type BlockDevice, type DeviceDescription, lastingNameOf } from '../../block/index.js';
+import {
+  type BlockDevice,
+  type DeviceDescription,
+  imageOf,
+  lastingNameOf,
+  plainFile,
+  unfiltered,
+} from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError } from '../../files/index.js';
 import type { CheckedScope } from '../options/index.js';
-import { type Leaf, leavesOf } from './layers.js';
+import { isLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
 
 export type Binding = Readonly<Record<string, string>>;
 
@@ -66,15 +72,16 @@ function deviceBinding(
   const { name, size, description } = device;
   const leaves = leavesOf(description).map(({ leaf }) => leaf);
   const facts: Record<string, string> = {
-    [side]: leaves.length === 0 ? name : placeOf(leaves[0]),
+    [side]: leaves.length === 0 ? name : lastingPlaceOf(leaves[0]),
     [`${side}'s size`]: `${size}`,
     [`${side}'s chain`]: layersOf(description),
   };
   for (const [index, leaf] of leaves.entries()) {
-    if (leaf.driver !== 'file') continue;
+    const file = plainFile(leaf);
+    if (file === undefined) continue;
     const owner = index === 0 ? `${side}'s ` : '';
-    const suffix = index === 0 ? '' : ` of ${placeOf(leaf)}`;
-    for (const [fact, value] of Object.entries(fileBinding(leaf.filename, written))) {
+    const suffix = index === 0 ? '' : ` of ${lastingPlaceOf(leaf)}`;
+    for (const [fact, value] of Object.entries(fileBinding(file.filename, written))) {
       facts[`${owner}${fact}${suffix}`] = value;
     }
   }
@@ -120,31 +127,30 @@ function headerBinding(side: string, { details }: BlockDevice): Record<string, s
 /** How the layers of a disk lie over each other, and what is shown of them. */
 function layersOf(description: DeviceDescription | undefined): string {
   if (description === undefined) return 'not known';
-  if (description.driver === 'file' || description.driver === 'nbd') {
-    return `raw in ${placeOf(description)}`;
-  }
-  if (description.driver !== 'qcow2') return description.driver;
-  const { file, snapshot, backing, 'data-file': dataFile } = description;
-  const parts = [`qcow2 (${layersOf(file)})`];
+  // A filter changes how requests go, not what the disk is.
+  const own = unfiltered(description);
+  if (isLeaf(own)) return `raw in ${lastingPlaceOf(own)}`;
+  const image = imageOf(own);
+  if (image === undefined) return own.driver;
+  const { driver, file, snapshot, backing, 'data-file': dataFile } = image;
+  const parts = [`${driver} (${layersOf(file)})`];
   if (snapshot !== undefined) parts.push(`with snapshot "${snapshot}"`);
   if (dataFile !== undefined) parts.push(`with data (${layersOf(dataFile)})`);
   if (backing) parts.push(`over ${layersOf(backing)}`);
   return parts.join(' ');
 }
 
-function placeOf(leaf: Leaf): string {
-  if (leaf.driver === 'file') return look(leaf.filename, (path) => fs.realpathSync(path));
-  const { server, export: exportName = '' } = leaf;
-  const address = server.type === 'unix' ? resolve(server.path) : `${server.host}:${server.port}`;
-  return `export '${exportName}' of ${address}`;
+function lastingPlaceOf(leaf: Leaf): string {
+  const file = plainFile(leaf);
+  return file ? look(file.filename, (path) => fs.realpathSync(path)) : nameOfLeaf(leaf);
 }
 
 /** The files that a copy to a target changes; none where it is not there yet. */
 function writtenFiles(target: DeviceDescription | undefined): string[] {
   const own = leavesOf(target).filter(({ layer }) => layer === 0);
   return own.flatMap(({ leaf }) => {
-    const isThere = leaf.driver === 'file' && fs.existsSync(leaf.filename);
-    return isThere ? [statOf(leaf.filename).id] : [];
+    const file = plainFile(leaf);
+    return file && fs.existsSync(file.filename) ? [statOf(file.filename).id] : [];
   });
 }
 

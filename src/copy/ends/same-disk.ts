@@ -6,18 +6,19 @@
  * each other. It is not harmless where the bytes of a target lie elsewhere in the source: where the target holds the
  * file of an image that the source is made of, clusters that are still to be read would be written over.
  */
-import { lookup } from 'node:dns/promises';
 import fs from 'node:fs';
-import { resolve } from 'node:path';
 import {
   type BlockDevice,
   type DeviceDescription,
-  type NbdDescription,
+  isRemote,
+  isSameDevice,
   openDevice,
+  plainFile,
+  takesKey,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { closeAfter } from '../../util/index.js';
-import { type LayerLeaf, type Leaf, leavesOf } from './layers.js';
+import { type LayerLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
 
 /**
  * Refuses a target, to be written in place, that is known to be the source itself, or to hold an image below it.
@@ -31,7 +32,7 @@ export async function refuseSource(
   const below = leavesOf(source.description);
   for (const own of ownLeaves(target)) {
     for (const other of below) {
-      if (isHarmless(own, other) || !(await isSame(own.leaf, other.leaf))) continue;
+      if (isHarmless(own, other) || !(await isSameDevice(own.leaf, other.leaf))) continue;
       const what = other.layer === 0 ? 'the source itself' : 'where an image below the source lies';
       throw refusal(own.leaf, `is ${what}; name another device as the target`);
     }
@@ -51,7 +52,7 @@ export async function refuseLikeness(target: BlockDevice, source: BlockDevice): 
       if (own.role === other.role || areFiles(own.leaf, other.leaf)) continue;
       if (!(await areAlike(own.leaf, other.leaf))) continue;
       const image = own.role === 'disk' ? other.leaf : own.leaf;
-      const what = `holds the same bytes as ${nameOf(image)}, wherever both were looked at, so that the copy may write over what it has to read`;
+      const what = `holds the same bytes as ${nameOfLeaf(image)}, wherever both were looked at, so that the copy may write over what it has to read`;
       throw refusal(
         own.leaf,
         `${what}: name another target, or, if this is only a copy of it, erase its first 4096 bytes`,
@@ -65,7 +66,7 @@ export async function refuseLikeness(target: BlockDevice, source: BlockDevice): 
  * is copied onto itself; a file that is named twice is a slip.
  */
 function isHarmless({ leaf, role }: LayerLeaf, other: LayerLeaf): boolean {
-  return other.role === role && (other.layer > 0 || (leaf.driver === 'nbd' && role === 'disk'));
+  return other.role === role && (other.layer > 0 || (isRemote(leaf) && role === 'disk'));
 }
 
 /** What is written of a target; its backing files are not. */
@@ -73,55 +74,20 @@ function ownLeaves(target: DeviceDescription | undefined): LayerLeaf[] {
   return leavesOf(target).filter(({ layer }) => layer === 0);
 }
 
-/** Whether two names are known to lead to one disk. */
-async function isSame(a: Leaf, b: Leaf): Promise<boolean> {
-  if (a.driver === 'file' && b.driver === 'file') {
-    const identity = identityOf(a.filename);
-    return identity !== undefined && identity === identityOf(b.filename);
-  }
-  if (a.driver !== 'nbd' || b.driver !== 'nbd') return false;
-  if ((a.export ?? '') !== (b.export ?? '')) return false;
-  return await isSameServer(a.server, b.server);
-}
-
-async function isSameServer(
-  a: NbdDescription['server'],
-  b: NbdDescription['server'],
-): Promise<boolean> {
-  if (a.type === 'unix' && b.type === 'unix') {
-    if (resolve(a.path) === resolve(b.path)) return true;
-    const identity = identityOf(a.path);
-    return identity !== undefined && identity === identityOf(b.path);
-  }
-  if (a.type !== 'inet' || b.type !== 'inet' || a.port !== b.port) return false;
-  if (a.host === b.host) return true;
-  const [ours, theirs] = [await addressesOf(a.host), await addressesOf(b.host)];
-  return ours.some((address) => theirs.includes(address));
-}
-
-async function addressesOf(host: string): Promise<string[]> {
-  const found = await lookup(host, { all: true }).catch(() => []);
-  return found.map(({ address }) => address);
-}
-
-/** The same for every name of a file, a socket or a block device; undefined where nothing is. */
-function identityOf(path: string): string | undefined {
-  const stat = statOf(path);
-  if (stat === undefined) return undefined;
-  return stat.isBlockDevice() ? `block ${stat.rdev}` : `${stat.dev}:${stat.ino}`;
-}
-
-function statOf(path: string): fs.BigIntStats | undefined {
-  try {
-    return fs.statSync(path, { bigint: true });
-  } catch {
-    return undefined;
-  }
-}
-
 /** Two regular files are told apart by their inodes; everything else may have another name. */
 function areFiles(a: Leaf, b: Leaf): boolean {
-  return [a, b].every((leaf) => leaf.driver === 'file' && statOf(leaf.filename)?.isFile());
+  return [a, b].every((leaf) => {
+    const file = plainFile(leaf);
+    return file !== undefined && isRegular(file.filename);
+  });
+}
+
+function isRegular(path: string): boolean {
+  try {
+    return fs.statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 const LOOK_BYTES = 4096;
@@ -170,17 +136,10 @@ async function holdSame(a: BlockDevice, b: BlockDevice): Promise<boolean> {
 /** For a look beside whoever has it open. */
 function readable(leaf: Leaf): Leaf {
   const description = { ...leaf, 'read-only': true };
-  return description.driver === 'file' ? { ...description, locking: 'off' } : description;
-}
-
-function nameOf(leaf: Leaf): string {
-  if (leaf.driver === 'file') return leaf.filename;
-  const { server, export: exportName = '' } = leaf;
-  const address = server.type === 'unix' ? server.path : `${server.host}:${server.port}`;
-  return `export '${exportName}' of ${address}`;
+  return takesKey(description, 'locking') ? { ...description, locking: 'off' } : description;
 }
 
 function refusal(leaf: Leaf, what: string): LacunaError {
-  const device = nameOf(leaf);
+  const device = nameOfLeaf(leaf);
   return new LacunaError('ERR_COPY_MISMATCH', `${device} ${what}`, { device });
 }

@@ -1,11 +1,15 @@
 /** Opens the source of a copy, and opens it again when its connection was lost. */
 import {
   type BlockDevice,
+  changeUnfiltered,
   type DeviceDescription,
   type ImageFormat,
   isBlockDevice,
   parseDescription,
+  plainFile,
+  sharing,
   takesKey,
+  unfiltered,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { CheckedScope, CopyOptions, DeviceSource } from '../options/index.js';
@@ -31,9 +35,11 @@ export async function openSource(options: SourceOptions): Promise<Source> {
   if (isBlockDevice(source)) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }
-  const isExport = describe(source, sourceFormat).driver === 'nbd';
+  const description = describe(source, sourceFormat);
   // A path stays one: what has it opened as raw is its name.
-  const named = isExport ? patient(source, sourceFormat, reconnectSeconds) : source;
+  const named = plainFile(description)
+    ? source
+    : sharing(patient(source, sourceFormat, reconnectSeconds));
   const open = () => openForPlan(named, scope, { format: sourceFormat, forceShare, signal });
   const opened: Source = {
     device: await open(),
@@ -63,7 +69,8 @@ export async function reopened(
  * that it had acknowledged before.
  */
 export function reconnects({ description }: BlockDevice): boolean {
-  return takesKey(description, 'reconnect-delay') && (description['reconnect-delay'] ?? 0) > 0;
+  const own = description && unfiltered(description);
+  return takesKey(own, 'reconnect-delay') && (own['reconnect-delay'] ?? 0) > 0;
 }
 
 /** A description whose requests wait so long for a lost NBD connection, unless it says that itself. */
@@ -73,8 +80,10 @@ export function patient(
   seconds: number,
 ): DeviceDescription {
   const description = describe(source, format);
-  if (seconds === 0 || !takesKey(description, 'reconnect-delay')) return description;
-  return { 'reconnect-delay': seconds, ...description };
+  if (seconds === 0) return description;
+  return changeUnfiltered(description, (own) =>
+    takesKey(own, 'reconnect-delay') ? { 'reconnect-delay': seconds, ...own } : own,
+  );
 }
 
 function describe(

@@ -4,16 +4,19 @@ import {
   createRawFile,
   type DeviceDescription,
   type FileDescription,
+  fileOf,
+  filesOf,
+  imageOf,
   isBlockDevice,
   openDevice,
   parseDescription,
   resizeRawFile,
+  sharing,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { unfinishedWarning } from './clean.js';
-import { filesOf } from './files-of.js';
-import { madeAt } from './new-file.js';
+import { withMade } from './new-file.js';
 import { PartialFile, statIfThere } from './partial-file.js';
 import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
@@ -49,9 +52,11 @@ export interface StreamTargetOptions
 export async function openStreamTarget(options: StreamTargetOptions): Promise<StreamTarget> {
   const { target, targetFormat: format, signal, targetIsZero: told = false } = options;
   if (isBlockDevice(target)) return new InPlace(target, told, false);
-  const description = typeof target === 'string' ? parseDescription(target, { format }) : target;
-  if (description.driver === 'file' && (await isFileToMake(description))) {
-    return await GrowingFile.create(description, signal);
+  const given = typeof target === 'string' ? parseDescription(target, { format }) : target;
+  const description = sharing(given);
+  const file = fileOf(description);
+  if (file !== undefined && (await isFileToMake(file))) {
+    return await GrowingFile.create(description, file, signal);
   }
   await refuseNewImage(description);
   return new InPlace(await open(description, signal), told, true);
@@ -59,7 +64,7 @@ export async function openStreamTarget(options: StreamTargetOptions): Promise<St
 
 /** An image says how large its disk is before it holds anything. */
 async function refuseNewImage(description: DeviceDescription): Promise<void> {
-  const [path] = description.driver === 'qcow2' ? filesOf(description) : [];
+  const [path] = imageOf(description) ? filesOf(description) : [];
   if (path === undefined || (await statIfThere(path)) !== undefined) return;
   const message = `${path} cannot be made from a stream, whose size nobody knows before it ends: copy it to a raw file first, or make the image beforehand`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: path });
@@ -130,20 +135,21 @@ class GrowingFile implements StreamTarget {
   readonly holds: boolean;
   readonly isZero = true;
   readonly #file: PartialFile;
-  readonly #description: FileDescription;
+  readonly #description: DeviceDescription;
   readonly #unfinished: readonly string[];
   #device: BlockDevice;
 
   static async create(
-    description: FileDescription,
+    description: DeviceDescription,
+    { filename }: FileDescription,
     signal: AbortSignal | undefined,
   ): Promise<GrowingFile> {
-    const unfinished = unfinishedWarning([description.filename]);
-    const file = await PartialFile.create(description.filename, {
+    const unfinished = unfinishedWarning([filename]);
+    const file = await PartialFile.create(filename, {
       sources: [],
       make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
     });
-    const made = madeAt(file, description);
+    const made = withMade(description, file);
     try {
       return new GrowingFile(file, made, await open(made, signal, true), unfinished);
     } catch (error) {
@@ -154,7 +160,7 @@ class GrowingFile implements StreamTarget {
 
   private constructor(
     file: PartialFile,
-    description: FileDescription,
+    description: DeviceDescription,
     device: BlockDevice,
     unfinished: readonly string[],
   ) {

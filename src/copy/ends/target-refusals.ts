@@ -5,11 +5,12 @@ import {
   type BlockDevice,
   type DeviceDescription,
   filesBelow,
+  filesOf,
+  imageOf,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { samePlaceAmong } from '../../files/index.js';
 import type { CopyOptions } from '../options/index.js';
-import { filesOf } from './files-of.js';
 
 /** A file that others are made of must stay. */
 export async function refuseSameFile(
@@ -55,7 +56,7 @@ export function refuseMaking(
 ): void {
   const name = filesOf(target)[0] ?? 'The target';
   if (carryBitmaps) refuseBitmaps(name);
-  if (image !== undefined && target?.driver !== 'qcow2') refuseImage(name);
+  if (image !== undefined && imageOf(target) === undefined) refuseImage(name);
   if (preallocation === 'off' && image === undefined) return;
   const what =
     image !== undefined

@@ -1,10 +1,18 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import {
   type BlockDevice,
+  changeUnfiltered,
   type DeviceDescription,
   type FileDescription,
+  fileOf,
+  filesOf,
+  imageOf,
   isBlockDevice,
   openDevice,
+  plainFile,
+  sharing,
+  sizedFor,
+  takesKey,
   warnOfSignature,
 } from '../../block/index.js';
 import { LacunaError, throwIfAborted } from '../../errors/index.js';
@@ -13,7 +21,6 @@ import { type CopyOptions, isPartial, reconnectSeconds, rulesOf } from '../optio
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
-import { filesOf } from './files-of.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
 import { type NewFile, newImage, newRawFile } from './new-file.js';
@@ -111,7 +118,10 @@ export async function prepareTarget(
   const open = () =>
     fitted === undefined
       ? openDevice(description as DeviceDescription, { writable: true, signal })
-      : openFitting(fitted, source, { signal, resume: state && options.resume });
+      : openFitting(description as DeviceDescription, fitted, source, {
+          signal,
+          resume: state && options.resume,
+        });
   const device = await open().catch(async (error) => {
     if (isPartial(options)) refuseMissing(error);
     throw (await isBelow(description, source))
@@ -137,8 +147,8 @@ export async function prepareTarget(
 
 /** Files are made as images; a device has to be one already. */
 function toBeMadeOn(description: DeviceDescription | undefined, error: unknown): unknown {
-  if (description?.driver !== 'qcow2' || description.file.driver !== 'file') return error;
-  const { filename } = description.file;
+  const filename = fileOf(imageOf(description)?.file)?.filename;
+  if (filename === undefined) return error;
   const isNone = error instanceof LacunaError && error.offset === 0 && error.device === filename;
   if (!isNone || error.code !== 'ERR_QCOW2_CORRUPT' || !statIfThere(filename)?.isBlockDevice())
     return error;
@@ -152,9 +162,9 @@ async function fileToMake(
   options: CopyOptions,
 ): Promise<FileDescription | undefined> {
   if (isPartial(options) && options.image?.backing === undefined) return undefined;
-  const file = description?.driver === 'qcow2' ? description.file : description;
-  if (options.inPlace && file?.driver === 'file' && statIfThere(file.filename)) return undefined;
-  return file?.driver === 'file' && (await isFileToMake(file)) ? file : undefined;
+  const file = fileOf(imageOf(description)?.file ?? description);
+  if (file === undefined || (options.inPlace && statIfThere(file.filename))) return undefined;
+  return (await isFileToMake(file)) ? file : undefined;
 }
 
 function newFile(
@@ -164,10 +174,11 @@ function newFile(
   options: CopyOptions,
   bitmaps: CarriedBitmaps | undefined,
 ): NewFile {
-  if (description.driver === 'qcow2') return newImage(description, file, size, options, bitmaps);
+  const image = imageOf(description);
+  if (image !== undefined) return newImage(description, image, file, size, options, bitmaps);
   if (bitmaps !== undefined) refuseBitmaps(file.filename);
   if (options.image !== undefined) refuseImage(file.filename);
-  return newRawFile(file, size, options);
+  return newRawFile(description, file, size, options);
 }
 
 /** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
@@ -178,19 +189,14 @@ export function describeTarget(
   const { target } = options;
   if (isBlockDevice(target)) return target.description;
   const seconds = reconnectSeconds(rulesOf(options).target, options);
-  const description = patient(target, options.targetFormat, seconds);
-  if (options.compress) return compressed(description);
-  if (description.driver === 'null')
-    return { ...description, size: description.size ?? source.size };
-  return description;
+  const description = sharing(patient(target, options.targetFormat, seconds));
+  return options.compress ? compressed(description) : sizedFor(description, source.size);
 }
 
 /** Whether nothing but its name says that the target is raw. */
 function isNamedRaw(description: DeviceDescription | undefined, options: CopyOptions): boolean {
   const { target, targetFormat } = options;
-  return (
-    description?.driver === 'file' && description.filename === target && targetFormat === undefined
-  );
+  return plainFile(description)?.filename === target && targetFormat === undefined;
 }
 
 function inPlace(
@@ -239,8 +245,10 @@ function isRoundedUp({ details, size }: BlockDevice, source: BlockDevice): boole
 }
 
 function compressed(description: DeviceDescription): DeviceDescription {
-  if (description.driver === 'qcow2') return { ...description, compress: true };
-  throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
+  return changeUnfiltered(description, (own) => {
+    if (takesKey(own, 'compress')) return { ...own, compress: true };
+    throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
+  });
 }
 
 /** A regular file is made or replaced; a block device is written in place. */
@@ -440,7 +448,9 @@ function wasInPlace(resume: string, filename: string): LacunaError {
 
 /** An image that is whole may have got what it could not have while it was written. */
 function asItIs(description: DeviceDescription): DeviceDescription {
-  if (description.driver !== 'qcow2') return description;
-  const { mapping: _, ...rest } = description;
-  return rest;
+  return changeUnfiltered(description, (own) => {
+    if (!takesKey(own, 'mapping')) return own;
+    const { mapping: _, ...rest } = own;
+    return rest;
+  });
 }

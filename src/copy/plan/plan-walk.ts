@@ -1,6 +1,13 @@
 /** Finds what of a source counts, and what status it has: the walk under every plan. */
 import type { Bitmap } from '../../bitmap/index.js';
-import { type BlockDevice, type OpenOptions, openDevice, takesKey } from '../../block/index.js';
+import {
+  type BlockDevice,
+  changeUnfiltered,
+  type OpenOptions,
+  openDevice,
+  takesKey,
+  unfiltered,
+} from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, readsAsZero, Status } from '../../extent/index.js';
 import { closeAfter } from '../../util/index.js';
@@ -119,9 +126,12 @@ async function openForDirt({
   signal,
 }: PlanWalk): Promise<BlockDevice | undefined> {
   const { description, capabilities } = source;
-  if (!takesKey(description, 'allocation') || !capabilities.multiConnection) return undefined;
+  if (description === undefined || !capabilities.multiConnection) return undefined;
+  if (!takesKey(unfiltered(description), 'allocation')) return undefined;
   try {
-    const apart = { ...description, allocation: false, contexts: [...contexts] };
+    const apart = changeUnfiltered(description, (own) =>
+      takesKey(own, 'allocation') ? { ...own, allocation: false, contexts: [...contexts] } : own,
+    );
     return await openDevice(apart, { ...(signal && { signal }) });
   } catch (error) {
     // A server may have no place for one more: then all is asked over the connection that there is.

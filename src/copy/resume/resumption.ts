@@ -1,6 +1,7 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
 import {
   type BlockDevice,
+  changeUnfiltered,
   type DeviceDescription,
   openDevice,
   takesKey,
@@ -203,9 +204,11 @@ export class Resumption {
    */
   async #openFlusher(device: BlockDevice, threads: number): Promise<BlockDevice> {
     const { description } = device;
-    if (threads === 0 || !takesKey(description, 'reconnect-delay')) return device;
-    if (!reconnects(device)) return device;
-    this.#flusher = await openDevice({ ...description, 'reconnect-delay': 0 }, { writable: true });
+    if (threads === 0 || description === undefined || !reconnects(device)) return device;
+    const impatient = changeUnfiltered(description, (own) =>
+      takesKey(own, 'reconnect-delay') ? { ...own, 'reconnect-delay': 0 } : own,
+    );
+    this.#flusher = await openDevice(impatient, { writable: true });
     return this.#flusher;
   }
 }

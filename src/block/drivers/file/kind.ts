@@ -1,3 +1,4 @@
+import { identityOf } from '../../../files/index.js';
 import { type DriverKind, oneOf, text } from '../../contract/index.js';
 import type { FileDescription } from './description.js';
 import { FileDriver } from './file.js';
@@ -9,4 +10,8 @@ export const file: DriverKind<FileDescription> = {
     inode: { read: text },
   },
   open: (description) => FileDriver.open(description),
+  isSame: async (a, b) => {
+    const identity = identityOf(a.filename);
+    return identity !== undefined && identity === identityOf(b.filename);
+  },
 };

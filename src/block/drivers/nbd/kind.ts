@@ -69,6 +69,11 @@ export const nbd: DriverKind<NbdDescription> = {
     const address = 'path' in server ? resolve(server.path) : `${server.host}:${server.port}`;
     return `export '${exportName}' of ${address}`;
   },
+  // Loaded when it is needed, as names are looked up there.
+  isSame: async (a, b) => {
+    const { isSameExport } = await import('./same-export.js');
+    return await isSameExport(a, b);
+  },
   remote: true,
   isServedHere: ({ server }) => 'path' in server || LOOPBACK.test(server.host),
 };

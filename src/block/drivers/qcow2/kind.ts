@@ -1,12 +1,4 @@
-import {
-  type DeviceDescription,
-  type DriverKind,
-  description,
-  flag,
-  oneOf,
-  text,
-  texts,
-} from '../../contract/index.js';
+import { type DriverKind, description, flag, oneOf, text, texts } from '../../contract/index.js';
 import type { Qcow2Description } from './io/index.js';
 
 export const qcow2: DriverKind<Qcow2Description> = {
@@ -30,6 +22,9 @@ export const qcow2: DriverKind<Qcow2Description> = {
     const { Qcow2Driver } = await import('./open/index.js');
     return Qcow2Driver.open(description, opening);
   },
-  children: ({ file, 'data-file': dataFile, backing }) =>
-    [file, dataFile, backing].filter((child): child is DeviceDescription => child != null),
+  children: ({ file, 'data-file': dataFile, backing }) => [
+    { key: 'file', description: file, role: 'image' },
+    ...(dataFile ? [{ key: 'data-file', description: dataFile, role: 'data file' } as const] : []),
+    ...(backing ? [{ key: 'backing', description: backing, role: 'below' } as const] : []),
+  ],
 };

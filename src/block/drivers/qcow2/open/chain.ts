@@ -177,8 +177,8 @@ function misnamed(
   { backingFile }: Header,
   { name }: BlockDevice,
 ): unknown {
-  const path = below.driver === 'qcow2' && below.file.driver === 'file' && below.file.filename;
-  if (!path || !isNoImage(error, path)) return error;
+  const path = 'file' in below ? plainFile(below.file)?.filename : undefined;
+  if (path === undefined || !isNoImage(error, path)) return error;
   const message = `The backing file "${backingFile}" of ${name} is not a qcow2 image, by its first bytes, although the image says so: check the path, or correct its format ("lacuna rebase -u -F raw -b FILE IMAGE")`;
   return new LacunaError('ERR_IMAGE_CHAIN', message, { device: name, cause: error });
 }

@@ -222,9 +222,8 @@ export class Image {
 
 /** A file that has grown since it was opened is not cut short: its tables are newer than what is known of its size. */
 function missing(file: BlockDevice, image: string, what: string, offset: number): LacunaError {
-  const { description, end } = file;
-  const isFile = description?.driver === 'file';
-  const now = isFile ? statSync(description.filename, { throwIfNoEntry: false })?.size : undefined;
+  const { path, end } = file;
+  const now = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false })?.size;
   if (now === undefined || now <= end) return cutShort(image, what, { offset, end });
   const message = `${file.name} has grown from ${end} to ${now} bytes since it was opened, so somebody writes it: open it again, or have the program that writes it serve the disk`;
   return new LacunaError('ERR_DEVICE_SHORT', message, {
