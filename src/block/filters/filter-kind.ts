@@ -6,7 +6,6 @@ import {
   type Driver,
   type DriverKind,
   description,
-  type Key,
   type Keys,
 } from '../contract/index.js';
 import { type Around, type FilterDescription, passThrough } from './pass-through.js';
@@ -90,7 +89,7 @@ function unprinted(given: unknown, counters: number): SharedArrayBuffer {
   return Object.defineProperty(memory, 'toJSON', { value: () => undefined, configurable: true });
 }
 
-function memoryOf(counters: number): Key['read'] {
+function memoryOf(counters: number): Keys[string]['read'] {
   return (value, key) => {
     if (value instanceof SharedArrayBuffer && value.byteLength === counters * COUNTER_BYTES)
       return value;

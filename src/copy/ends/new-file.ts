@@ -99,20 +99,16 @@ export function newImage(
   const below = backing && describeBacking(file.filename, backing);
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
-  const names = bitmaps?.names;
+  const layers = { backing: below ?? null, ...folders };
+  const how = isLaidOut ? ({ mapping: 'fixed' } as const) : { compress };
   const describe = (image: Made, data?: PartialFile) =>
-    changeUnfiltered(target, () => ({
-      ...description,
-      file: withMade(description.file, image),
-      backing: below ?? null,
-      ...folders,
-      ...(data && { 'data-file': { driver: 'file', filename: data.path, inode: data.inode } }),
-      ...(isLaidOut ? { mapping: 'fixed' } : { compress }),
-    }));
+    describeImage(target, { ...description, ...layers, ...how }, image, data);
   return {
     filename: file.filename,
     isZero: backing === undefined,
-    binding: { "target's format": formatText({ ...image, preallocation, bitmaps: names }) },
+    binding: {
+      "target's format": formatText({ ...image, preallocation, bitmaps: bitmaps?.names }),
+    },
     keepsBack: !isLaidOut,
     ...(dataFile !== undefined && {
       dataFile: {
@@ -158,6 +154,21 @@ export function newImage(
 function formatText(how: object): string {
   const options = JSON.stringify(how);
   return options === '{}' ? 'qcow2' : `qcow2 with ${options}`;
+}
+
+/** A target with an image in its new files. */
+function describeImage(
+  target: DeviceDescription,
+  image: Qcow2Description,
+  made: Made,
+  data: PartialFile | undefined,
+): DeviceDescription {
+  const dataFile = data && ({ driver: 'file', filename: data.path, inode: data.inode } as const);
+  return changeUnfiltered(target, () => ({
+    ...image,
+    file: withMade(image.file, made),
+    ...(dataFile && { 'data-file': dataFile }),
+  }));
 }
 
 function checkImage(options: CopyOptions): void {
@@ -218,4 +229,13 @@ function foldersOf(
   const file = fileOf(imageOf(backing)?.file ?? backing);
   const below = file === undefined ? [] : [dirname(file.filename)];
   return [dirname(resolve(image)), ...below, ...said];
+}
+
+/** An image that is whole may have got what it could not have while it was written. */
+export function asItIs(description: DeviceDescription): DeviceDescription {
+  return changeUnfiltered(description, (own) => {
+    if (!takesKey(own, 'mapping')) return own;
+    const { mapping: _, ...rest } = own;
+    return rest;
+  });
 }

@@ -23,7 +23,7 @@ import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
-import { type NewFile, newImage, newRawFile } from './new-file.js';
+import { asItIs, type NewFile, newImage, newRawFile } from './new-file.js';
 import { type MadeFile, PartialFile, syncName } from './partial-file.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
@@ -444,13 +444,4 @@ async function openUnfinished(
 function wasInPlace(resume: string, filename: string): LacunaError {
   const what = `${filename} was written in place when the copy began`;
   return mismatch(resume, `${what} (--in-place, or inPlace), and a new file would be made now`);
-}
-
-/** An image that is whole may have got what it could not have while it was written. */
-function asItIs(description: DeviceDescription): DeviceDescription {
-  return changeUnfiltered(description, (own) => {
-    if (!takesKey(own, 'mapping')) return own;
-    const { mapping: _, ...rest } = own;
-    return rest;
-  });
 }
