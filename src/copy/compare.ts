@@ -1,6 +1,7 @@
 import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
+import { refuseSideFiles } from './ends/index.js';
 import { DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
 import { type Plan, plan, planGranularity } from './plan/index.js';
 import { Comparison, checkTransfer } from './run/index.js';
@@ -65,7 +66,11 @@ const PROGRESS_MS = 100;
 export async function compare(options: CompareOptions): Promise<CompareReport> {
   checkCompareOptions('compare', options);
   checkTransfer(options);
-  const { forceShare, signal } = options;
+  const { a: first, aFormat, b: second, bFormat, forceShare, signal } = options;
+  refuseSideFiles([
+    [first, aFormat],
+    [second, bFormat],
+  ]);
   const open = async (source: DeviceSource, format?: ImageFormat) =>
     isBlockDevice(source) ? source : await openDevice(source, { format, forceShare, signal });
   const close = async (device: BlockDevice, given: DeviceSource) => {

@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { DRIVERS } from '#dist/block/drivers/index.js';
 import { checkDescription } from '#dist/block/index.js';
 
 /** The keys that are known where this unknown one stands, as the error lists them. */
@@ -89,7 +90,7 @@ describe('docs', () => {
     const common = keysExplained(page, /^## Every driver$/m);
     const server = { type: 'unix', path: '/x' };
 
-    test.each(['file', 'nbd', 'qcow2', 'null', 'memory'])('of the driver %s', (driver) => {
+    test.each(Object.keys(DRIVERS))('of the driver %s', (driver) => {
       const explained = keysExplained(page, new RegExp(`^## \`${driver}\`.*$`, 'm'));
       expect([...common, ...explained].sort()).toEqual(keysKnown({ driver, unknown: true }).sort());
     });

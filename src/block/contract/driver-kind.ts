@@ -57,8 +57,8 @@ export interface DriverKind<D> {
   readonly open: (description: D, opening: Opening) => Promise<Driver> | Driver;
   /** The devices below it that its description says, the one with its own bytes first. */
   readonly children?: (description: D) => readonly Child[];
-  /** Files that are written beside the disk, such as a log. */
-  readonly sideFiles?: (description: D) => readonly string[];
+  /** The keys that name files which are written beside the disk, such as a log. */
+  readonly sideFiles?: readonly string[];
   /** With what all openings share; what is given already stays. */
   readonly sharing?: (description: D) => D;
   /** As large as what is going to be written to it, where its description leaves the size open. */

@@ -106,10 +106,18 @@ export function filesOf(description: Description): string[] {
   return file ? [file.filename] : childrenOf(description).flatMap(filesOf);
 }
 
-/** The paths of all files that are written beside a disk, by whatever lies above its files. */
-export function sideFilesOf(description: Description): string[] {
+/** A file that is written beside a disk, with the key of the description that names it. */
+interface SideFile {
+  readonly key: string;
+  readonly path: string;
+}
+
+/** All files that are written beside a disk, by whatever lies above its files. */
+export function sideFilesOf(description: Description): SideFile[] {
   if (description === undefined) return [];
-  const own = kindOf(description).sideFiles?.(description) ?? [];
+  const keys = kindOf(description).sideFiles ?? [];
+  const said = Object.entries(description).filter(([key]) => keys.includes(key));
+  const own = said.map(([key, path]) => ({ key, path: String(path) }));
   return [...own, ...childrenOf(description).flatMap(sideFilesOf)];
 }
 

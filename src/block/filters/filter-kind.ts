@@ -20,8 +20,8 @@ interface FilterOptions<D> {
   readonly counters?: number;
   /** What it does with requests; called once for each opening. */
   readonly around: (description: D, counters: SharedCounters, child: BlockDevice) => Around | Held;
-  /** Files that it writes beside the disk. */
-  readonly sideFiles?: (description: D) => readonly string[];
+  /** The keys that name files which it writes. */
+  readonly sideFiles?: readonly string[];
 }
 
 /** What a filter does, where its opening holds something that must be given back. */

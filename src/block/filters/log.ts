@@ -47,7 +47,7 @@ export interface LoggedRequest {
 
 export const log = filterKind<LogDescription>({
   keys: { 'log-file': { read: text, required: true } },
-  sideFiles: ({ 'log-file': path }) => [path],
+  sideFiles: ['log-file'],
   around: ({ 'log-file': path }, _, child) => {
     const fd = openLog(path, child);
     return {

@@ -1,7 +1,7 @@
 export { carryBitmap } from './carry-bitmaps.js';
 export { type CleanReport, cleanTarget } from './clean.js';
 export { isWholeAfter, PartialFile, statIfThere } from './partial-file.js';
-export { filesIn, filesOfNewImage, refuseShared } from './participants.js';
+export { filesIn, filesOfNewImage, refuseShared, refuseSideFiles } from './participants.js';
 export {
   type Binding,
   checkBinding,

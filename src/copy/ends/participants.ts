@@ -9,6 +9,7 @@ import {
   imageOf,
   isBlockDevice,
   parseDescription,
+  sideFilesOf,
 } from '../../block/index.js';
 import { samePlaceAmong } from '../../files/index.js';
 import type { CopyOptions, DeviceSource } from '../options/index.js';
@@ -44,6 +45,27 @@ export function refuseShared(what: string, path: string, others: Iterable<string
   throw new RangeError(
     `${what} must name a file of its own, but the copy reads or writes ${same}: name another`,
   );
+}
+
+/** A device with the format inside a path. */
+type Named = readonly [DeviceSource, ImageFormat?];
+
+/**
+ * Refuses files beside the disks, such as the log of a filter, that are a part of one of the disks.
+ *
+ * @param more other files that are written
+ * @throws RangeError
+ */
+export function refuseSideFiles(devices: readonly Named[], more: readonly string[] = []): void {
+  const sideFiles = devices.flatMap((named) => sideFilesOf(describeDevice(...named)));
+  if (sideFiles.length === 0) return;
+  const disks = [...devices.flatMap((named) => filesIn(...named)), ...more];
+  for (const { key, path } of sideFiles) {
+    if (samePlaceAmong(path, disks) === undefined) continue;
+    throw new RangeError(
+      `${key} must name a file of its own, and ${path} holds a disk that is read or written here: name another file`,
+    );
+  }
 }
 
 /** What a device is opened by; undefined for an open one that cannot be opened again. */

@@ -18,6 +18,7 @@ import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { unfinishedWarning } from './clean.js';
 import { withMade } from './new-file.js';
 import { PartialFile, statIfThere } from './partial-file.js';
+import { refuseSideFiles } from './participants.js';
 import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
 
@@ -52,6 +53,7 @@ export interface StreamTargetOptions
 export async function openStreamTarget(options: StreamTargetOptions): Promise<StreamTarget> {
   const { target, targetFormat: format, signal, targetIsZero: told = false } = options;
   if (isBlockDevice(target)) return new InPlace(target, told, false);
+  refuseSideFiles([[target, format]]);
   const given = typeof target === 'string' ? parseDescription(target, { format }) : target;
   const description = sharing(given);
   const file = fileOf(description);

@@ -12,6 +12,7 @@ import {
   isWholeAfter,
   openSource,
   prepareTarget,
+  refuseSideFiles,
   type Source,
   type Target,
 } from '../ends/index.js';
@@ -170,6 +171,7 @@ export class CopyRun {
   }
 
   async #open(): Promise<CopyReport> {
+    this.#refuseSideFiles();
     const source = await openSource({
       ...this.#options,
       signal: this.#ending,
@@ -179,6 +181,18 @@ export class CopyRun {
     return await closeAfter(
       () => this.#copyFrom(source),
       () => source.close(),
+    );
+  }
+
+  #refuseSideFiles(): void {
+    const { source, sourceFormat, target, targetFormat } = this.#options;
+    const made = filesOfNewImage(target, this.#options);
+    refuseSideFiles(
+      [
+        [source, sourceFormat],
+        [target, targetFormat],
+      ],
+      made,
     );
   }
 
