@@ -79,11 +79,10 @@ export async function prepareTarget(
   source: BlockDevice,
   resumption?: Planner,
 ): Promise<Target> {
-  const { target, signal } = options;
+  const { target, signal, targetIsZero: told = false } = options;
   const state = resumption?.saved?.state;
   // What the top layer holds is there for an image below it, which may be larger.
   const sameSize = isPartial(options) && options.mode !== 'top';
-  const told = options.targetIsZero ?? false;
   throwIfAborted(signal);
   const description = describeTarget(options, source);
   const file = isBlockDevice(target) ? undefined : await fileToMake(description, options);
@@ -115,13 +114,11 @@ export async function prepareTarget(
     return opened;
   }
   const fitted = fileToFit(description as DeviceDescription, options);
+  const how = { signal, resume: state && options.resume };
   const open = () =>
     fitted === undefined
       ? openDevice(description as DeviceDescription, { writable: true, signal })
-      : openFitting(description as DeviceDescription, fitted, source, {
-          signal,
-          resume: state && options.resume,
-        });
+      : openFitting(description as DeviceDescription, fitted, source, how);
   const device = await open().catch(async (error) => {
     if (isPartial(options)) refuseMissing(error);
     throw (await isBelow(description, source))
