@@ -10,11 +10,11 @@
  * all, and xor (A - all) + (any - A).
  */
 import {
-  ARENA_FULL, BITMAP_COUNT, BITMAP_DRAFT, BITMAP_HEIGHT, BITMAP_ROOT, MISMATCH, OK, OP_MERGE,
+  ARENA_FULL, BITMAP_COUNT, BITMAP_SCRATCH, BITMAP_HEIGHT, BITMAP_ROOT, MISMATCH, OK, OP_MERGE,
   OP_SUBTRACT, OP_XOR,
 } from "./layout";
 import {
-  enterBitmap, granulesOf, heightFor, heightOf, leaveBitmap, paintRoot, rootOf, setGeometry,
+  lockBitmap, granulesOf, heightFor, heightOf, unlockBitmap, paintRoot, rootOf, setGeometry,
   shiftOfBitmap, sizeOf,
 } from "./bitmap";
 import { releaseSlot, reserve, shareSlot, takeSpare } from "./nodes";
@@ -25,14 +25,14 @@ import { paint, paintNeeds } from "./paint";
 import { find } from "./search";
 import { combine } from "./combine";
 
-function enterBoth(a: usize, b: usize): void {
-  enterBitmap(min(a, b));
-  if (a != b) enterBitmap(max(a, b));
+function lockBoth(a: usize, b: usize): void {
+  lockBitmap(min(a, b));
+  if (a != b) lockBitmap(max(a, b));
 }
 
-function leaveBoth(a: usize, b: usize): void {
-  leaveBitmap(a);
-  if (a != b) leaveBitmap(b);
+function unlockBoth(a: usize, b: usize): void {
+  unlockBitmap(a);
+  if (a != b) unlockBitmap(b);
 }
 
 /** Puts a finished tree in the place of the old one. */
@@ -47,10 +47,10 @@ function replaceRoot(h: usize, root: u64): i32 {
 
 /** Bitmap `h` becomes the combination of itself and `other`. */
 export function bitmapCombine(h: usize, other: usize, op: i32): i32 {
-  enterBoth(h, other);
+  lockBoth(h, other);
   let result = MISMATCH;
   if (sizeOf(h) == sizeOf(other)) result = replaceRoot(h, combined(h, other, op));
-  leaveBoth(h, other);
+  unlockBoth(h, other);
   return result;
 }
 
@@ -82,8 +82,8 @@ function xorFiner(h: usize, other: usize): u64 {
  * NO_SLOT when the arena is full.
  */
 function convert(h: usize, other: usize, inward: bool): u64 {
-  const draft = h + BITMAP_DRAFT;
-  store<u64>(draft, CLEAN);
+  const scratch = h + BITMAP_SCRATCH;
+  store<u64>(scratch, CLEAN);
   const size = sizeOf(h);
   const root = rootOf(other);
   const height = heightOf(other);
@@ -105,18 +105,18 @@ function convert(h: usize, other: usize, inward: bool): u64 {
     // A coarse granule that is dirty already needs no further look.
     from = inward ? end : max(end, last << wider >> shift);
   }
-  return load<u64>(draft);
+  return load<u64>(scratch);
 }
 
 function paintDraft(h: usize, from: u64, to: u64): bool {
   if (from >= to) return true;
-  const draft = h + BITMAP_DRAFT;
+  const scratch = h + BITMAP_SCRATCH;
   const height = heightOf(h);
   if (reserve(h, paintNeeds(height))) {
-    paint(h, draft, height, from, to, true);
+    paint(h, scratch, height, from, to, true);
     return true;
   }
-  releaseSlot(load<u64>(draft), height);
+  releaseSlot(load<u64>(scratch), height);
   return false;
 }
 
@@ -125,13 +125,13 @@ function paintDraft(h: usize, from: u64, to: u64): bool {
  * and is clean everywhere else.
  */
 export function bitmapReplace(h: usize, other: usize, from: f64, to: f64): i32 {
-  enterBoth(h, other);
+  lockBoth(h, other);
   let result = MISMATCH;
   if (sizeOf(h) == sizeOf(other) && shiftOfBitmap(h) == shiftOfBitmap(other)) {
     const rest = without(h, <u64><i64>from, <u64><i64>to);
     result = replaceRoot(h, combineOwned(h, OP_MERGE, rest, shareSlot(rootOf(other))));
   }
-  leaveBoth(h, other);
+  unlockBoth(h, other);
   return result;
 }
 
@@ -139,16 +139,16 @@ export function bitmapReplace(h: usize, other: usize, from: f64, to: f64): i32 {
 function without(h: usize, from: u64, to: u64): u64 {
   if (from == 0 && to >= granulesOf(h)) return CLEAN;
   if (!reserve(h, paintNeeds(heightOf(h)))) return NO_SLOT;
-  store<u64>(h, shareSlot(rootOf(h)), BITMAP_DRAFT);
-  if (from < to) paint(h, h + BITMAP_DRAFT, heightOf(h), from, to, false);
-  return load<u64>(h, BITMAP_DRAFT);
+  store<u64>(h, shareSlot(rootOf(h)), BITMAP_SCRATCH);
+  if (from < to) paint(h, h + BITMAP_SCRATCH, heightOf(h), from, to, false);
+  return load<u64>(h, BITMAP_SCRATCH);
 }
 
 /** Gives a bitmap another size. What is new is clean, what is gone is forgotten. */
 export function bitmapResize(h: usize, size: f64): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const result = resizeLocked(h, <u64><i64>size);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 

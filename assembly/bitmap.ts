@@ -10,9 +10,9 @@ import {
   BITMAP_ROOT, BITMAP_SHIFT, BITMAP_SIZE, NODE_BYTES, OK, OUT_OF_RANGE, PAGE_BYTES,
   UNIT_BYTES,
 } from "./layout";
-import { alloc, dropReference, freeBlock, referencesOf, retain } from "./buddy";
+import { alloc, releaseReference, freeBlock, referencesOf, retain } from "./buddy";
 import { lock, unlock } from "./lock";
-import { dropSpares, releaseSlot, reserve, shareSlot } from "./nodes";
+import { freeSpares, releaseSlot, reserve, shareSlot } from "./nodes";
 import { CLEAN, capacityOf } from "./slot";
 import { paint, paintNeeds } from "./paint";
 import { isDirty } from "./search";
@@ -20,13 +20,13 @@ import { mark } from "./mark";
 
 // @ts-ignore: decorator
 @inline
-export function enterBitmap(h: usize): void {
+export function lockBitmap(h: usize): void {
   lock(h + BITMAP_LOCK);
 }
 
 // @ts-ignore: decorator
 @inline
-export function leaveBitmap(h: usize): void {
+export function unlockBitmap(h: usize): void {
   unlock(h + BITMAP_LOCK);
 }
 
@@ -110,10 +110,10 @@ export function bitmapAttach(h: usize): u32 {
 
 /** One holder less; the last one frees it all. */
 export function bitmapFree(h: usize): void {
-  if (!dropReference(h)) return;
+  if (!releaseReference(h)) return;
   store<u32>(h, 0);
   releaseSlot(rootOf(h), heightOf(h));
-  dropSpares(h);
+  freeSpares(h);
   freeBlock(h);
 }
 
@@ -122,14 +122,14 @@ export function bitmapSnapshot(h: usize): usize {
   const copy = alloc(BITMAP_BYTES);
   if (copy == 0) return 0;
   memory.fill(copy, 0, BITMAP_BYTES);
-  enterBitmap(h);
+  lockBitmap(h);
   store<u32>(copy, load<u32>(h, BITMAP_SHIFT), BITMAP_SHIFT);
   store<u32>(copy, heightOf(h), BITMAP_HEIGHT);
   atomic.store<u64>(copy, sizeOf(h), BITMAP_SIZE);
   store<u64>(copy, granulesOf(h), BITMAP_GRANULES);
   store<u64>(copy, load<u64>(h, BITMAP_COUNT), BITMAP_COUNT);
   store<u64>(copy, shareSlot(rootOf(h)), BITMAP_ROOT);
-  leaveBitmap(h);
+  unlockBitmap(h);
   store<u32>(copy, BITMAP_MAGIC);
   return copy;
 }
@@ -144,19 +144,19 @@ export function bitmapShift(h: usize): u32 {
 
 /** Under the lock, since an atomic store of the count would cost every set as much as a lock does. */
 export function bitmapCount(h: usize): f64 {
-  enterBitmap(h);
+  lockBitmap(h);
   const count = <f64><i64>load<u64>(h, BITMAP_COUNT);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return count;
 }
 
 /** Dirty bytes; what a partial last granule lacks is not counted. */
 export function bitmapDirtyBytes(h: usize): f64 {
-  enterBitmap(h);
+  lockBitmap(h);
   let bytes = load<u64>(h, BITMAP_COUNT) << shiftOfBitmap(h);
   const excess = (granulesOf(h) << shiftOfBitmap(h)) - sizeOf(h);
   if (excess != 0 && isDirty(rootOf(h), heightOf(h), granulesOf(h) - 1)) bytes -= excess;
-  leaveBitmap(h);
+  unlockBitmap(h);
   return <f64><i64>bytes;
 }
 
@@ -179,9 +179,9 @@ function stroke(h: usize, from: u64, to: u64, dirty: bool): i32 {
 
 /** Makes every granule that the range touches dirty. */
 export function bitmapSet(h: usize, offset: f64, length: f64): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const result = setLocked(h, offset, length);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -197,9 +197,9 @@ function setLocked(h: usize, offset: f64, length: f64): i32 {
 
 /** Makes every granule that lies wholly in the range clean. */
 export function bitmapReset(h: usize, offset: f64, length: f64): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const result = resetLocked(h, offset, length);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -220,14 +220,14 @@ function resetLocked(h: usize, offset: f64, length: f64): i32 {
 }
 
 export function bitmapFill(h: usize, dirty: bool): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   let result = OK;
   if (granulesOf(h) != 0) {
     if (!dirty) clearRoot(h);
     else if (reserve(h, paintNeeds(heightOf(h)))) paintRoot(h, 0, granulesOf(h), true);
     else result = ARENA_FULL;
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -246,13 +246,13 @@ function clearRoot(h: usize): void {
  * done; fewer when the next one lies outside or the arena is full.
  */
 export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
-  enterBitmap(h);
+  lockBitmap(h);
   let done: u32 = 0;
   for (; done < count; done++) {
     const offset = load<f64>(offsets + (<usize>done << 3));
     if (setLocked(h, offset, 1) != OK) break;
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return done;
 }
 
@@ -262,12 +262,12 @@ export function bitmapSetMany(h: usize, offsets: usize, count: u32): u32 {
  * may have the place of nodes.
  */
 export function bitmapHasRoom(h: usize, count: u32): u32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const height = heightOf(h);
   const strokes = <u64>count * paintNeeds(height);
   let tree: u64 = height + 1;
   for (let level: u32 = 0; level <= height; level++) tree += granulesOf(h) / capacityOf(level) + 1;
-  leaveBitmap(h);
+  unlockBitmap(h);
   const orders = load<u32>(ARENA_ORDERS);
   if (orders == 0) return 0;
   const largest = <u64>UNIT_BYTES << <u64>(31 - clz<u32>(orders));
@@ -276,12 +276,12 @@ export function bitmapHasRoom(h: usize, count: u32): u32 {
 
 /** As bitmapSetMany, with pairs of offset and length. */
 export function bitmapSetRanges(h: usize, pairs: usize, count: u32): u32 {
-  enterBitmap(h);
+  lockBitmap(h);
   let done: u32 = 0;
   for (; done < count; done++) {
     const at = pairs + (<usize>done << 4);
     if (setLocked(h, load<f64>(at), load<f64>(at, 8)) != OK) break;
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return done;
 }

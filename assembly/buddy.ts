@@ -81,11 +81,11 @@ export function retain(address: usize): void {
 
 /** One holder less; the block of the last one is free again. */
 export function release(address: usize): void {
-  if (dropReference(address)) freeBlock(address);
+  if (releaseReference(address)) freeBlock(address);
 }
 
 /** One holder less; true for the last one, who then has the block for himself and must free it. */
-export function dropReference(address: usize): bool {
+export function releaseReference(address: usize): bool {
   const before = atomic.sub<u32>(entryOf(<u32>(address >> UNIT_SHIFT)), 1);
   assert((before & REFERENCES) != 0 && (before & FREE) == 0);
   return (before & REFERENCES) == 1;

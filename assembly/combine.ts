@@ -1,7 +1,7 @@
 /**
  * Set algebra on whole trees, built functionally: the operands stay as they are, the result is a
  * new slot with references of its own and shares every node it can. When memory runs out, what was
- * built is given back and the answer is NO_SLOT, so that the caller has nothing to undo.
+ * built is released and the answer is NO_SLOT, so that the caller has nothing to undo.
  *
  * Where one side is uniform the result is known without looking: nothing, everything, the other
  * side, or its complement. Only parts that are mixed on both sides are visited.
@@ -51,7 +51,7 @@ function combineNodes(h: usize, op: i32, a: u64, b: u64, level: u32): u64 {
   for (let i: usize = 0; i < FANOUT; i++) {
     const at = i << 3;
     const slot = combine(h, op, load<u64>(left + at), load<u64>(right + at), level - 1);
-    if (slot == NO_SLOT) return abandon(h, node, i, level);
+    if (slot == NO_SLOT) return releaseBuilt(h, node, i, level);
     store<u64>(node + at, slot);
   }
   return finishNode(h, op, node, a, b, level);
@@ -66,14 +66,14 @@ function complement(h: usize, slot: u64, level: u32): u64 {
   const from = nodeOf(slot);
   for (let i: usize = 0; i < FANOUT; i++) {
     const child = complement(h, load<u64>(from + (i << 3)), level - 1);
-    if (child == NO_SLOT) return abandon(h, node, i, level);
+    if (child == NO_SLOT) return releaseBuilt(h, node, i, level);
     store<u64>(node + (i << 3), child);
   }
   return nodeSlot(node, capacityOf(level) - countOf(slot, level), level);
 }
 
-/** Gives back a node of which only the first `built` slots hold something. */
-function abandon(h: usize, node: usize, built: usize, level: u32): u64 {
+/** Releases a node of which only the first `built` slots hold something. */
+function releaseBuilt(h: usize, node: usize, built: usize, level: u32): u64 {
   for (let i: usize = 0; i < built; i++) releaseSlot(load<u64>(node + (i << 3)), level - 1);
   giveSpare(h, node);
   return NO_SLOT;
@@ -88,7 +88,7 @@ function finishNode(h: usize, op: i32, node: usize, a: u64, b: u64, level: u32):
   const count = sumNode(node, level);
   const same = operandWith(op, count, a, b, level);
   if (same == NO_SLOT) return nodeSlot(node, count, level);
-  abandon(h, node, FANOUT, level);
+  releaseBuilt(h, node, FANOUT, level);
   return shareSlot(same);
 }
 

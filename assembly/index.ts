@@ -19,4 +19,4 @@ export {
 export { bitmapCombine, bitmapReplace, bitmapResize } from "./algebra";
 export { bitmapReadWords, bitmapWriteWords } from "./serialize";
 export { l2Runs } from "./qcow2";
-export { forget, repeats, valueSquares } from "./shrink";
+export { clearSeen, repeats, valueSquares } from "./shrink";

@@ -50,7 +50,7 @@ export const BITMAP_GRANULES: u32 = 16;
 export const BITMAP_COUNT: u32 = 24;
 export const BITMAP_ROOT: u32 = 32;
 /** Root of a tree under construction, which becomes the root when it is whole. */
-export const BITMAP_DRAFT: u32 = 40;
+export const BITMAP_SCRATCH: u32 = 40;
 /** Log2 of the granularity. */
 export const BITMAP_SHIFT: u32 = 48;
 /** Level of the root slot. */

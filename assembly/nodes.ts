@@ -123,7 +123,7 @@ export function giveSpare(h: usize, block: usize): void {
 }
 
 /** Gives all spare nodes back to the arena. */
-export function dropSpares(h: usize): void {
+export function freeSpares(h: usize): void {
   lock(ARENA_LOCK);
   while (load<u32>(h, BITMAP_SPARES) != 0) freeLocked(<u32>(takeSpare(h) >> UNIT_SHIFT), NODE_ORDER);
   unlock(ARENA_LOCK);

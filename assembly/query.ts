@@ -5,7 +5,7 @@ import {
   ARENA_FULL, NONE, OUT_OF_RANGE,
 } from "./layout";
 import {
-  enterBitmap, granuleFrom, granuleUpTo, granulesOf, heightOf, leaveBitmap, paintRoot, rootOf,
+  lockBitmap, granuleFrom, granuleUpTo, granulesOf, heightOf, unlockBitmap, paintRoot, rootOf,
   shiftOfBitmap, sizeOf,
 } from "./bitmap";
 import { reserve } from "./nodes";
@@ -14,20 +14,20 @@ import { countRange, find, isDirty, select } from "./search";
 import { WALK_BYTES, finishWalk, startWalk, walkSlot } from "./walk";
 
 export function bitmapGet(h: usize, offset: f64): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   let result = OUT_OF_RANGE;
   if (offset < <f64><i64>sizeOf(h)) {
     result = i32(isDirty(rootOf(h), heightOf(h), <u64><i64>offset >> shiftOfBitmap(h)));
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
 /** First byte from `offset` up to `end` that is dirty, or clean. */
 export function bitmapFind(h: usize, offset: f64, end: f64, dirty: bool): f64 {
-  enterBitmap(h);
+  lockBitmap(h);
   const found = findLocked(h, <i64>offset, <i64>min(end, <f64><i64>sizeOf(h)), dirty);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return <f64>found;
 }
 
@@ -42,7 +42,7 @@ function findLocked(h: usize, offset: i64, end: i64, dirty: bool): i64 {
 
 /** The next dirty run of at most `maxLength` bytes: 1 and offset and length at `out`, or 0. */
 export function bitmapArea(h: usize, offset: f64, end: f64, maxLength: f64, out: usize): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const stop = <i64>min(end, <f64><i64>sizeOf(h));
   const start = findLocked(h, <i64>offset, stop, true);
   if (start >= 0) {
@@ -51,13 +51,13 @@ export function bitmapArea(h: usize, offset: f64, end: f64, maxLength: f64, out:
     store<f64>(out, <f64>start);
     store<f64>(out, <f64>((clean < 0 ? limit : clean) - start), 8);
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return i32(start >= 0);
 }
 
 /** Whether the byte at `offset` is dirty; and, at `out`, for how many bytes the same is true. */
 export function bitmapStatus(h: usize, offset: f64, length: f64, out: usize): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   let result = OUT_OF_RANGE;
   if (offset + length <= <f64><i64>sizeOf(h)) {
     const start = <i64>offset;
@@ -67,7 +67,7 @@ export function bitmapStatus(h: usize, offset: f64, length: f64, out: usize): i3
     store<f64>(out, <f64>((change < 0 ? end : change) - start));
     result = i32(dirty);
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -76,7 +76,7 @@ export function bitmapStatus(h: usize, offset: f64, length: f64, out: usize): i3
  * `out` (which has WALK_BYTES in front for the walker). Returns their number, at most `pairs`.
  */
 export function bitmapRuns(h: usize, from: f64, end: f64, walk: usize, pairs: u32): u32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const stop = min(end, <f64><i64>sizeOf(h));
   let count: u32 = 0;
   if (from < stop) {
@@ -85,7 +85,7 @@ export function bitmapRuns(h: usize, from: f64, end: f64, walk: usize, pairs: u3
     count = walkRange(h, <u64><i64>from >> shift, last, walk, pairs);
     toLengths(walk + WALK_BYTES, count, from, stop);
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return count;
 }
 
@@ -111,12 +111,12 @@ function toLengths(out: usize, count: u32, from: f64, end: f64): void {
 
 /** Dirty bytes from `offset` on for `length` bytes. */
 export function bitmapCountIn(h: usize, offset: f64, length: f64): f64 {
-  enterBitmap(h);
+  lockBitmap(h);
   let result = <f64>OUT_OF_RANGE;
   if (offset + length <= <f64><i64>sizeOf(h)) {
     result = <f64>countBytes(h, <i64>offset, <i64>(offset + length));
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -134,14 +134,14 @@ function countBytes(h: usize, offset: i64, end: i64): i64 {
 
 /** Offset of the dirty granule that has exactly `rank` dirty ones before it, or NONE. */
 export function bitmapSelect(h: usize, rank: f64): f64 {
-  enterBitmap(h);
+  lockBitmap(h);
   let result: f64 = NONE;
   const root = rootOf(h);
   const height = heightOf(h);
   if (rank < <f64><i64>countRange(root, height, 0, granulesOf(h))) {
     result = <f64><i64>(select(root, height, <u64><i64>rank) << shiftOfBitmap(h));
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
@@ -154,9 +154,9 @@ export function bitmapSelect(h: usize, rank: f64): f64 {
 export function bitmapClaim(
   h: usize, from: f64, end: f64, walk: usize, pairs: u32, maxBytes: f64,
 ): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const result = claimLocked(h, <u64><i64>from, <u64><i64>end, walk, pairs, <u64><i64>maxBytes);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 

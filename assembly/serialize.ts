@@ -1,6 +1,6 @@
 /** Bitmaps to and from the form that qcow2 and QEMU's migration store: one bit for each granule. */
 import { ARENA_FULL, BITMAP_COUNT, BITMAP_ROOT, CORRUPT, OK, OUT_OF_RANGE } from "./layout";
-import { enterBitmap, granulesOf, heightOf, leaveBitmap, paintRoot, rootOf } from "./bitmap";
+import { lockBitmap, granulesOf, heightOf, unlockBitmap, paintRoot, rootOf } from "./bitmap";
 import { giveSpare, reserve, takeSpare } from "./nodes";
 import { CLEAN, DIRTY, LEAF_BITS, MOST_RUNS, NO_SLOT, TAG_NODE, nodeSlot } from "./slot";
 import { countBits } from "./leaf";
@@ -17,24 +17,24 @@ function wordsOf(h: usize): u64 {
 
 /** Writes `words` words, from granule `from` (a multiple of 64) on, to `target`. */
 export function bitmapReadWords(h: usize, from: f64, words: u32, target: usize): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const first = <u64><i64>from >> 6;
   let result = OUT_OF_RANGE;
   if (first + words <= wordsOf(h)) {
     readWords(rootOf(h), heightOf(h), first << 6, first + words << 6, target);
     result = OK;
   }
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 
 /** Makes the granules from `from` (a multiple of 64) on what `words` words at `source` say. */
 export function bitmapWriteWords(h: usize, from: f64, words: u32, source: usize): i32 {
-  enterBitmap(h);
+  lockBitmap(h);
   const first = <u64><i64>from >> 6;
   let result = OUT_OF_RANGE;
   if (first + words <= wordsOf(h)) result = writeLocked(h, first << 6, words, source);
-  leaveBitmap(h);
+  unlockBitmap(h);
   return result;
 }
 

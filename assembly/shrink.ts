@@ -47,7 +47,7 @@ function isRepeated(address: usize, seen: usize, shift: u32): u32 {
 }
 
 /** Empties a table of 2^bits u32 for {@link repeats}. */
-export function forget(seen: usize, bits: u32): void {
+export function clearSeen(seen: usize, bits: u32): void {
   memory.fill(seen, 0xff, <usize>4 << bits);
 }
 

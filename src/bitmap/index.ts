@@ -1,3 +1,4 @@
+export type { Range } from '../extent/index.js';
 export {
   Arena,
   type ArenaBlock,
@@ -6,7 +7,7 @@ export {
   type KernelVariant,
   type SharedArena,
 } from '../wasm/index.js';
-export { Bitmap, type BitmapOptions, type ClaimOptions, type Range } from './bits/index.js';
+export { Bitmap, type BitmapOptions, type ClaimOptions } from './bits/index.js';
 export { BitmapFile, type BitmapFileOptions } from './files/index.js';
 export {
   type Addition,

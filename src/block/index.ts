@@ -88,11 +88,11 @@ export {
   setBackingName,
 } from './images/index.js';
 export {
-  again,
-  type DeviceAgain,
   isShareable,
   type OpenOptions,
-  openAgain,
   openDevice,
+  openShared,
+  type SharedDevice,
+  shareDevice,
   warnOfSignature,
 } from './open/index.js';

@@ -80,7 +80,7 @@ export interface NewLayout {
  *
  * @param rest clusters that follow header, refcount table and refcount blocks.
  */
-export function planNewLayout(rest: number, clusterSize: number, blockEntries: number): NewLayout {
+export function newLayout(rest: number, clusterSize: number, blockEntries: number): NewLayout {
   let tableClusters = 1;
   let blocks = 1;
   for (;;) {

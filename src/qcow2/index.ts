@@ -2,8 +2,8 @@ export {
   type Area,
   blockCluster,
   type NewLayout,
+  newLayout,
   planArea,
-  planNewLayout,
   planTableGrowth,
 } from './allocation.js';
 export * from './bitmap-directory.js';

@@ -22,7 +22,7 @@ export function countersOf(cells: CounterCells, thread: number): BudgetCounters 
 }
 
 /** Takes out of the sums what a thread that is no more has left there. */
-export function forgetThread(cells: CounterCells, thread: number): void {
+export function removeThread(cells: CounterCells, thread: number): void {
   for (const cell of [PAGES, CLIENTS]) {
     Atomics.sub(cells, cell, Atomics.exchange(cells, partOf(thread, cell), 0));
   }

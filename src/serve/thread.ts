@@ -17,7 +17,7 @@ import type {
 import { afterWaiting } from '../util/index.js';
 import { HandedClient } from './handed-client.js';
 import type { FromThread, ToThread } from './messages.js';
-import { type CounterCells, forgetThread } from './shared-counters.js';
+import { type CounterCells, removeThread } from './shared-counters.js';
 import type { ServingWork } from './work.js';
 import type { ThreadTask } from './worker.js';
 
@@ -96,7 +96,7 @@ export class Thread {
     // What it said last may still be on its way.
     for (let rest = this.#next(); rest !== undefined; rest = this.#next()) this.#hear(rest);
     this.#port.close();
-    forgetThread(this.#options.cells, this.#options.thread);
+    removeThread(this.#options.cells, this.#options.thread);
     const lost = lostTo(this.#failure ?? cause);
     for (const client of this.#clients.values()) client.lost(lost, this.#options.own);
     this.#clients.clear();

@@ -1,25 +1,25 @@
 import type { BitmapHandle, SharedArena } from '../bitmap/index.js';
-import { again, type DeviceAgain } from '../block/index.js';
+import { type SharedDevice, shareDevice } from '../block/index.js';
 import { type NbdServiceOptions, type OfferedTls, offeredTls } from '../nbd/server/index.js';
 import type { ServedDevice, ServeOptions } from './options.js';
 
 /** What a thread serves, and how: plain data. */
 export interface ServingWork
   extends Pick<NbdServiceOptions, 'handshakeTimeoutMs' | 'idleTimeoutMs' | 'limits'> {
-  readonly exports: readonly ExportAgain[];
+  readonly exports: readonly SharedExport[];
   readonly tls: OfferedTls;
 }
 
 /** An export for another thread. */
-export interface ExportAgain {
+export interface SharedExport {
   readonly name: string;
   readonly description: string | undefined;
-  readonly device: DeviceAgain;
-  readonly bitmaps: readonly BitmapAgain[];
+  readonly device: SharedDevice;
+  readonly bitmaps: readonly SharedBitmap[];
 }
 
 /** A bitmap for another thread. */
-export interface BitmapAgain {
+export interface SharedBitmap {
   readonly name: string;
   readonly arena: SharedArena;
   readonly handle: BitmapHandle;
@@ -29,7 +29,7 @@ export interface BitmapAgain {
 export function workOf(options: ServeOptions): ServingWork {
   const { exports, tls, handshakeTimeoutMs, idleTimeoutMs, limits } = options;
   return {
-    exports: exports.map(exportAgain),
+    exports: exports.map(shareExport),
     tls: offeredTls(tls),
     handshakeTimeoutMs,
     idleTimeoutMs,
@@ -37,11 +37,11 @@ export function workOf(options: ServeOptions): ServingWork {
   };
 }
 
-function exportAgain({ name, description, device, bitmaps = {} }: ServedDevice): ExportAgain {
+function shareExport({ name, description, device, bitmaps = {} }: ServedDevice): SharedExport {
   return {
     name,
     description,
-    device: again(device),
+    device: shareDevice(device),
     bitmaps: Object.entries(bitmaps).map(([key, { arena, handle }]) => {
       return { name: key, arena: arena.shared, handle };
     }),

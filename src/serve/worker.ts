@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
 import { Arena, Bitmap, type SharedArena } from '../bitmap/index.js';
-import { type BlockDevice, type DeviceAgain, openAgain } from '../block/index.js';
+import { type BlockDevice, openShared, type SharedDevice } from '../block/index.js';
 import { fromWire, type LacunaError, toWire } from '../errors/index.js';
 import {
   type BudgetPlan,
@@ -14,7 +14,7 @@ import {
 } from '../nbd/server/index.js';
 import type { FromThread, ToThread } from './messages.js';
 import { type CounterCells, countersOf } from './shared-counters.js';
-import type { BitmapAgain, ServingWork } from './work.js';
+import type { ServingWork, SharedBitmap } from './work.js';
 
 export interface ThreadTask {
   readonly work: ServingWork;
@@ -96,13 +96,13 @@ class Held {
   readonly #bitmaps: Bitmap[] = [];
   readonly #arenas = new Map<SharedArena, Arena>();
 
-  async open(again: DeviceAgain): Promise<BlockDevice> {
-    const device = await openAgain(again, {});
+  async open(shared: SharedDevice): Promise<BlockDevice> {
+    const device = await openShared(shared, {});
     this.#devices.push(device);
     return device;
   }
 
-  attach(bitmaps: readonly BitmapAgain[]): Record<string, Bitmap> {
+  attach(bitmaps: readonly SharedBitmap[]): Record<string, Bitmap> {
     // No name is special here, not even __proto__.
     const attached: Record<string, Bitmap> = Object.create(null);
     for (const { name, arena, handle } of bitmaps) {

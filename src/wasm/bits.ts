@@ -247,12 +247,12 @@ export class Bits {
       set(this);
       return;
     }
-    const draft = Bits.create(this.arena, this.size, this.shift);
+    const scratch = Bits.create(this.arena, this.size, this.shift);
     try {
-      set(draft);
-      this.combine(draft, 'merge');
+      set(scratch);
+      this.combine(scratch, 'merge');
     } finally {
-      draft.free();
+      scratch.free();
     }
   }
 

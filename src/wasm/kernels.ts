@@ -26,7 +26,7 @@ export interface Kernels {
     most: number,
   ): number;
   valueSquares(address: Pointer, length: number, counts: Pointer): number;
-  forget(seen: Pointer, bits: number): void;
+  clearSeen(seen: Pointer, bits: number): void;
   repeats(address: Pointer, length: number, seen: Pointer, bits: number): number;
   bitmapCreate(size: number, shift: number): Pointer;
   bitmapAttach(bitmap: Pointer): number;

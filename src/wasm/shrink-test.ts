@@ -41,7 +41,7 @@ export class ShrinkTest {
     const mostRepeated = length * MOST_REPEATED;
     let uneven = 0;
     let repeated = 0;
-    this.#forget();
+    this.#clear();
     for (let at = 0; at < length; at += PIECE_BYTES) {
       this.#piece.bytes.set(bytes.subarray(at, at + PIECE_BYTES));
       uneven += this.#unevenness();
@@ -59,8 +59,8 @@ export class ShrinkTest {
     return (squares * VALUES) / PIECE_BYTES - PIECE_BYTES;
   }
 
-  #forget(): void {
-    this.#arena.instance.kernels.forget(this.#seen.addressOf(0, this.#seen.length), SEEN_BITS);
+  #clear(): void {
+    this.#arena.instance.kernels.clearSeen(this.#seen.addressOf(0, this.#seen.length), SEEN_BITS);
   }
 
   #repeats(): number {

@@ -36,10 +36,11 @@
  * each bitmap makes every call atomic, `claim` and the algebra included.
  */
 
+import type { Range } from '../../extent/index.js';
 import { optionCheck } from '../../util/index.js';
 import { Arena, type BitmapHandle, Bits } from '../../wasm/index.js';
 import { checkAll, checkBytes, checkPairs, checkRange, granularityShift } from './arguments.js';
-import { type Range, RangeIterator } from './ranges.js';
+import { RangeIterator } from './ranges.js';
 import { deserialize, digest, serialize } from './serialize.js';
 
 /** What a bitmap speaks of, and where its bits live. */

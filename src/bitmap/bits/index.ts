@@ -1,3 +1,2 @@
 export { checkBytes, checkRange, granularityShift } from './arguments.js';
 export { Bitmap, type BitmapOptions, type ClaimOptions } from './bitmap.js';
-export type { Range } from './ranges.js';

@@ -1,19 +1,12 @@
+import type { Range } from '../../extent/index.js';
 import type { Bits } from '../../wasm/index.js';
-
-/** A dirty run, in bytes. */
-export interface Range {
-  /** First byte. */
-  readonly offset: number;
-  /** Bytes; above 0. */
-  readonly length: number;
-}
 
 /**
  * Runs fetched by one call: enough to forget what a call costs, little enough to stay in the cache.
  */
 const BATCH = 512;
 
-/** Iterates dirty runs over a buffer that is filled again and again. */
+/** Iterates dirty runs, none of which is empty, over a buffer that is filled again and again. */
 export class RangeIterator implements IterableIterator<Range> {
   readonly #bits: Bits;
   readonly #end: number;

@@ -48,12 +48,12 @@ export function deserialize(bits: Bits, bytes: Uint8Array, offset: number): void
     );
   }
   const from = offset / granularity;
-  const draft = Bits.create(bits.arena, size, bits.shift);
+  const scratch = Bits.create(bits.arena, size, bits.shift);
   try {
-    draft.writeWords(from, bytes);
-    bits.replace(draft, from, Math.min(from + bytes.length * 8, Math.ceil(size / granularity)));
+    scratch.writeWords(from, bytes);
+    bits.replace(scratch, from, Math.min(from + bytes.length * 8, Math.ceil(size / granularity)));
   } finally {
-    draft.free();
+    scratch.free();
   }
 }
 

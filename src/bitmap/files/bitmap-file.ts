@@ -21,13 +21,13 @@ import { corrupt, fileFailure, openExisting } from './file-failures.js';
 import { bytesOf, decodeHead, type Head, MARKED, PREFIX_BYTES, readPrefix } from './file-header.js';
 import { readFully, Section } from './file-section.js';
 import {
-  type Draft,
-  draftsOf,
-  freeDrafts,
+  freeNewSections,
   Gathered,
   isMarked,
+  type NewSection,
+  newSectionsOf,
   type WriteOptions,
-  writeDrafts,
+  writeSections,
 } from './file-writer.js';
 
 /** Whose bitmaps a file keeps, and how it is opened. */
@@ -243,7 +243,7 @@ export class BitmapFile implements BitmapStore {
   #replace(bitmaps: DirtyBitmaps, open: boolean): void {
     const previous = this.#writable();
     const operations = this.#operations;
-    const drafts = draftsOf(bitmaps);
+    const sections = newSectionsOf(bitmaps);
     let fresh: Replacement | undefined;
     try {
       this.#refuseAnother(previous);
@@ -251,16 +251,16 @@ export class BitmapFile implements BitmapStore {
       this.#swept = true;
       fresh = Replacement.create(this.path, { operations });
       const disk = { size: bitmaps.size, identity: this.#identity };
-      const head = writeFile(operations, fresh.fd, drafts, { ...disk, open });
+      const head = writeFile(operations, fresh.fd, sections, { ...disk, open });
       this.warnings.push(...fresh.commit());
-      this.#adopt(fresh.fd, head, namesIn(drafts, open));
+      this.#adopt(fresh.fd, head, namesIn(sections, open));
       if (previous !== undefined) fs.closeSync(previous);
       this.#name();
     } catch (error) {
       fresh?.abandon();
       throw fileFailure('store', this.path, error);
     } finally {
-      freeDrafts(drafts);
+      freeNewSections(sections);
     }
   }
 
@@ -362,23 +362,23 @@ interface NamesIn {
   readonly copied: readonly (Section | undefined)[];
 }
 
-function namesIn(drafts: readonly Draft[], open: boolean): NamesIn {
-  const names = (found: readonly Draft[]): string[] => found.map(({ name }) => name);
+function namesIn(sections: readonly NewSection[], open: boolean): NamesIn {
+  const names = (found: readonly NewSection[]): string[] => found.map(({ name }) => name);
   return {
-    marked: names(drafts.filter((draft) => isMarked(draft, open))),
-    inconsistent: names(drafts.filter((draft) => draft.inconsistent)),
-    copied: drafts.map(({ from }) => (from instanceof Section ? from : undefined)),
+    marked: names(sections.filter((section) => isMarked(section, open))),
+    inconsistent: names(sections.filter((section) => section.inconsistent)),
+    copied: sections.map(({ from }) => (from instanceof Section ? from : undefined)),
   };
 }
 
 function writeFile(
   operations: FileOperations,
   fd: number,
-  drafts: readonly Draft[],
+  sections: readonly NewSection[],
   options: WriteOptions,
 ): Head {
   const gathered = new Gathered(operations, fd);
-  const head = writeDrafts((bytes, at) => gathered.write(bytes, at), drafts, options);
+  const head = writeSections((bytes, at) => gathered.write(bytes, at), sections, options);
   gathered.flush();
   operations.sync(fd);
   return head;

@@ -7,7 +7,7 @@ import { encodeHead, type Head, type HeadEntry, headBytes, MARKED } from './file
 import { Section } from './file-section.js';
 
 /** What is about to be written of one bitmap. */
-export interface Draft {
+export interface NewSection {
   readonly name: string;
   readonly granularity: number;
   readonly recording: boolean;
@@ -24,22 +24,22 @@ export interface WriteOptions {
 }
 
 /** Whether a crash from now on leaves a bitmap that lacks writes. */
-export function isMarked({ inconsistent, recording }: Draft, open: boolean): boolean {
+export function isMarked({ inconsistent, recording }: NewSection, open: boolean): boolean {
   return inconsistent || (open && recording);
 }
 
-/** The persistent bitmaps of this moment. To be given back by {@link freeDrafts}. */
-export function draftsOf(bitmaps: DirtyBitmaps): Draft[] {
-  const drafts: Draft[] = [];
+/** The persistent bitmaps of this moment. To be freed by {@link freeNewSections}. */
+export function newSectionsOf(bitmaps: DirtyBitmaps): NewSection[] {
+  const sections: NewSection[] = [];
   try {
     for (const { name, granularity, persistent, recording, inconsistent } of bitmaps.list()) {
       if (!persistent) continue;
       const from = inconsistent ? clean(bitmaps, granularity) : contentOf(bitmaps, name);
-      drafts.push({ name, granularity, recording, inconsistent, from });
+      sections.push({ name, granularity, recording, inconsistent, from });
     }
-    return drafts;
+    return sections;
   } catch (error) {
-    freeDrafts(drafts);
+    freeNewSections(sections);
     throw error;
   }
 }
@@ -54,25 +54,25 @@ function contentOf(bitmaps: DirtyBitmaps, name: string): Bitmap | Section {
   return stored instanceof Section ? stored : bitmaps.union(name);
 }
 
-export function freeDrafts(drafts: readonly Draft[]): void {
-  for (const { from } of drafts) if (from instanceof Bitmap) from.free();
+export function freeNewSections(sections: readonly NewSection[]): void {
+  for (const { from } of sections) if (from instanceof Bitmap) from.free();
 }
 
 /** Writes a whole file; returns its head. */
-export function writeDrafts(
+export function writeSections(
   write: (bytes: Uint8Array, position: number) => void,
-  drafts: readonly Draft[],
+  fresh: readonly NewSection[],
   { size, identity, open }: WriteOptions,
 ): Head {
-  const names = drafts.map(({ name }) => name);
-  let position = headBytes(identity, names) + drafts.length;
-  const sections = drafts.map((draft) => {
-    const section = writeSection((bytes, at) => write(bytes, position + at), draft);
+  const names = fresh.map(({ name }) => name);
+  let position = headBytes(identity, names) + fresh.length;
+  const sections = fresh.map((entry) => {
+    const section = writeSection((bytes, at) => write(bytes, position + at), entry);
     position += section.sectionBytes;
     return section;
   });
   const head = { size, identity, bitmaps: sections };
-  const marks = drafts.map((draft) => (isMarked(draft, open) ? MARKED : 0));
+  const marks = fresh.map((entry) => (isMarked(entry, open) ? MARKED : 0));
   write(Buffer.concat([encodeHead(head), Uint8Array.from(marks)]), 0);
   return head;
 }
@@ -88,23 +88,26 @@ export function writeBitmaps(
   disk: Omit<WriteOptions, 'open'>,
 ): void {
   const gathered = new Gathered(operations, fd);
-  const drafts = Object.entries(bitmaps).map(([name, from]) => draftOf(name, from));
-  writeDrafts((bytes, at) => gathered.write(bytes, at), drafts, { ...disk, open: false });
+  const sections = Object.entries(bitmaps).map(([name, from]) => newSection(name, from));
+  writeSections((bytes, at) => gathered.write(bytes, at), sections, { ...disk, open: false });
   gathered.flush();
 }
 
 /** A checksum of what is dirty and of the granularity, whose cost follows the runs rather than the size. */
 export function checksumOf(bitmap: Bitmap): string {
-  const { checksum } = writeSection(() => {}, draftOf('', bitmap));
+  const { checksum } = writeSection(() => {}, newSection('', bitmap));
   return `${bitmap.granularity}:${Buffer.from(checksum).toString('hex')}`;
 }
 
-function draftOf(name: string, from: Bitmap): Draft {
+function newSection(name: string, from: Bitmap): NewSection {
   return { name, granularity: from.granularity, recording: false, inconsistent: false, from };
 }
 
-function writeSection(write: (bytes: Uint8Array, at: number) => void, draft: Draft): HeadEntry {
-  const { name, granularity, recording, from } = draft;
+function writeSection(
+  write: (bytes: Uint8Array, at: number) => void,
+  section: NewSection,
+): HeadEntry {
+  const { name, granularity, recording, from } = section;
   const hash = createHash('sha256');
   let sectionBytes = 0;
   const sink = (bytes: Uint8Array): void => {

@@ -21,8 +21,8 @@ export interface BitmapStore {
   beforeAdding(name: string, by: Addition): void;
 }
 
-/** What the commands work on: the bitmaps of one device. */
-export interface Device {
+/** What the commands change: the bitmaps of one device. */
+export interface CommandState {
   readonly entries: Map<string, Entry>;
   readonly journal: Journal;
   readonly arena: Arena;
@@ -36,11 +36,11 @@ export interface Device {
  * change in `undo`, then changes it.
  */
 export class Commands {
-  readonly #device: Device;
+  readonly #state: CommandState;
   readonly #undo: Undo;
 
-  constructor(device: Device, undo: Undo) {
-    this.#device = device;
+  constructor(state: CommandState, undo: Undo) {
+    this.#state = state;
     this.#undo = undo;
   }
 
@@ -71,7 +71,7 @@ export class Commands {
   }
 
   add({ name, granularity, persistent = false, disabled = false }: AddOptions): Entry {
-    const entry = this.#insert(name, granularity ?? this.#device.granularity);
+    const entry = this.#insert(name, granularity ?? this.#state.granularity);
     entry.persistent = persistent;
     if (!disabled) this.#record(entry);
     return entry;
@@ -85,7 +85,7 @@ export class Commands {
   }
 
   remove(name: string): void {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     refuse(entry, REMOVES, 'remove');
     // What is stored would come back when the store is opened the next time.
     if (entry.persistent && entry.readOnly) throw readOnly(name, 'remove');
@@ -93,41 +93,41 @@ export class Commands {
   }
 
   clear(name: string): void {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     refuse(entry, CHANGES, 'clear');
     this.#undo.save(entry);
     entry.content.clear();
   }
 
   enable(name: string): void {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     refuse(entry, USES, 'enable');
     this.#undo.save(entry);
     this.#record(entry);
   }
 
   disable(name: string): void {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     refuse(entry, USES, 'disable');
     this.#undo.save(entry);
     entry.content.disable();
   }
 
   merge(target: string, sources: readonly MergeSource[]): void {
-    const entry = findEntry(this.#device, target);
+    const entry = findEntry(this.#state, target);
     refuse(entry, CHANGES, 'merge into');
     this.#undo.save(entry);
     for (const source of sources) entry.content.add(this.#bitsOf(source));
     // Last, so that a merge that is refused marks nothing: nobody sees the bits before this returns.
     if (entry.persistent && sources.length > 0) {
-      this.#device.store?.beforeAdding(target, 'merge');
+      this.#state.store?.beforeAdding(target, 'merge');
     }
   }
 
   #insert(name: string, granularity: number, stored: StoredBitmap | null = null): Entry {
     checkName(name);
     granularityShift(granularity);
-    const { entries, journal, arena, size } = this.#device;
+    const { entries, journal, arena, size } = this.#state;
     if (entries.has(name)) throw exists(name);
     const bits = new Bitmap({ size, granularity, arena });
     const entry = new Entry(name, new Content(journal, bits, stored));
@@ -138,27 +138,27 @@ export class Commands {
   /** What is stored is marked first: a crash in between only makes it inconsistent for nothing. */
   #record(entry: Entry): void {
     if (entry.recording) return;
-    if (entry.persistent) this.#device.store?.beforeRecording(entry.name);
+    if (entry.persistent) this.#state.store?.beforeRecording(entry.name);
     entry.content.enable();
   }
 
   /** The bits of a source now; they are only to be read, and at once. */
   #bitsOf(source: MergeSource): Bitmap {
     if (source instanceof Bitmap) return source;
-    if (typeof source === 'string') return lookAt(this.#device, source);
+    if (typeof source === 'string') return lookAt(this.#state, source);
     return source.bitmaps.look(source.name);
   }
 }
 
-export function findEntry({ entries }: Device, name: string): Entry {
+export function findEntry({ entries }: CommandState, name: string): Entry {
   const entry = entries.get(name);
   if (entry === undefined) throw unknown(name, entries.keys());
   return entry;
 }
 
 /** The bits of a bitmap that another one is merged from. */
-export function lookAt(device: Device, name: string): Bitmap {
-  const entry = findEntry(device, name);
+export function lookAt(state: CommandState, name: string): Bitmap {
+  const entry = findEntry(state, name);
   refuse(entry, USES, 'merge from');
   return entry.content.look();
 }

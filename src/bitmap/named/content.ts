@@ -203,7 +203,7 @@ export class Content {
 }
 
 /** Gives up what was saved: the changes stay. */
-export function discard({ bits, cursor }: SavedContent): void {
+export function freeSaved({ bits, cursor }: SavedContent): void {
   bits.free();
   cursor?.free();
 }

@@ -1,4 +1,5 @@
-import type { Bitmap, Range } from '../bits/index.js';
+import type { Range } from '../../extent/index.js';
+import type { Bitmap } from '../bits/index.js';
 import type { Entry } from './entry.js';
 import { inconsistent, wasRemoved } from './rules.js';
 

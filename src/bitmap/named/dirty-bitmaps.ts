@@ -3,7 +3,7 @@ import { Arena } from '../../wasm/index.js';
 import { type Bitmap, checkBytes, checkRange, granularityShift } from '../bits/index.js';
 import type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
 import { checkAddOptions } from './actions.js';
-import { type BitmapStore, Commands, type Device, findEntry, lookAt } from './commands.js';
+import { type BitmapStore, type CommandState, Commands, findEntry, lookAt } from './commands.js';
 import type { StoredBitmap } from './content.js';
 import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 import { type BitmapUser, type Entry, Undo } from './entry.js';
@@ -48,7 +48,7 @@ export interface BitmapUse extends Disposable, BitmapUser {
  * they fail. To be used by one thread.
  */
 export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
-  readonly #device: Device;
+  readonly #state: CommandState;
   readonly #journal: Journal;
   readonly #entries = new Map<string, Entry>();
   readonly #views = new WeakMap<Entry, DirtyBitmap>();
@@ -67,31 +67,31 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     granularityShift(granularity);
     this.#journal = new Journal(size, arena);
     const parts = { entries: this.#entries, journal: this.#journal, arena };
-    this.#device = { ...parts, granularity, size, store: null };
+    this.#state = { ...parts, granularity, size, store: null };
   }
 
   /** Bytes of the device. */
   get size(): number {
-    return this.#device.size;
+    return this.#state.size;
   }
 
   /** Where the bits live. */
   get arena(): Arena {
-    return this.#device.arena;
+    return this.#state.arena;
   }
 
   /** Of bitmaps that are added without one, in bytes. */
   get granularity(): number {
-    return this.#device.granularity;
+    return this.#state.granularity;
   }
 
   /** Where persistent bitmaps are kept while they record; null for nowhere. */
   get store(): BitmapStore | null {
-    return this.#device.store;
+    return this.#state.store;
   }
 
   set store(store: BitmapStore | null) {
-    this.#device.store = store;
+    this.#state.store = store;
     for (const entry of this.#entries.values()) entry.told = false;
     this.#update();
   }
@@ -142,7 +142,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_UNKNOWN
    */
   get(name: string): DirtyBitmap {
-    return this.#view(findEntry(this.#device, name));
+    return this.#view(findEntry(this.#state, name));
   }
 
   /** All bitmaps in the order in which they were added. */
@@ -239,7 +239,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * ERR_ARENA_FULL
    */
   createSuccessor(name: string): void {
-    createSuccessor(this.#device, name);
+    createSuccessor(this.#state, name);
     this.#update();
   }
 
@@ -250,7 +250,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_READONLY
    */
   abdicate(name: string): void {
-    abdicate(this.#device, name);
+    abdicate(this.#state, name);
     this.#update();
   }
 
@@ -261,7 +261,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_ARENA_FULL; the successor stays then.
    */
   reclaim(name: string): void {
-    reclaim(this.#device, name);
+    reclaim(this.#state, name);
     this.#update();
   }
 
@@ -273,7 +273,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * ERR_BITMAP_INCONSISTENT
    */
   acquire(name: string, user: string): BitmapUse {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     refuse(entry, { ...USES, busy: entry.successor !== null }, 'use');
     const release = (): void => {
       entry.users.delete(use);
@@ -306,26 +306,26 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /** Reads the bits of a stored bitmap, if that was not done yet. */
   async load(name: string): Promise<DirtyBitmap> {
-    const entry = findEntry(this.#device, name);
+    const entry = findEntry(this.#state, name);
     if (!entry.inconsistent) await entry.content.load();
     return this.#view(entry);
   }
 
   /** What is stored of a bitmap, if nobody has loaded, changed or recorded anything since. */
   untouched(name: string): StoredBitmap | null {
-    const { content, successor } = findEntry(this.#device, name);
+    const { content, successor } = findEntry(this.#state, name);
     return successor === null ? content.untouched : null;
   }
 
   /** What is stored of a bitmap, if that is all there is to it, whether or not it records: see {@link untouched}. */
   unchanged(name: string): StoredBitmap | null {
-    const { content, successor } = findEntry(this.#device, name);
+    const { content, successor } = findEntry(this.#state, name);
     return successor === null ? content.unchanged : null;
   }
 
   /** Says whether the store of a bitmap can be written. A write while it records is an error then. */
   setReadOnly(name: string, value: boolean): void {
-    findEntry(this.#device, name).readOnly = value;
+    findEntry(this.#state, name).readOnly = value;
     this.#update();
   }
 
@@ -351,7 +351,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
       throw error;
     }
     for (const [i, { content }] of entries.entries()) content.replace(resized[i]);
-    this.#device.size = size;
+    this.#state.size = size;
   }
 
   /** Removes all bitmaps without asking and gives back their memory. */
@@ -372,12 +372,12 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /** @internal The bits of a bitmap that another device merges from. */
   look(name: string): Bitmap {
-    return lookAt(this.#device, name);
+    return lookAt(this.#state, name);
   }
 
   /** @internal A snapshot that holds what a successor recorded too; the caller frees it. */
   union(name: string): Bitmap {
-    const { content, successor } = findEntry(this.#device, name);
+    const { content, successor } = findEntry(this.#state, name);
     const copy = content.look().snapshot();
     try {
       if (successor !== null) copy.merge(successor.look());
@@ -391,8 +391,8 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   #run<T>(work: (commands: Commands) => T): T {
     const undo = new Undo(this.#entries);
     try {
-      const result = work(new Commands(this.#device, undo));
-      undo.commit();
+      const result = work(new Commands(this.#state, undo));
+      undo.free();
       return result;
     } catch (error) {
       undo.rollback();
@@ -429,7 +429,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   }
 
   #mustTell({ persistent, told }: Entry): boolean {
-    return persistent && !told && this.#device.store !== null;
+    return persistent && !told && this.#state.store !== null;
   }
 
   /** Refuses a write, or tells the store of the first one: what is stored lacks it from now on. */
@@ -438,7 +438,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     const locked = recording.find((entry) => entry.readOnly);
     if (locked !== undefined) throw readOnly(locked.name, 'record a write into');
     for (const entry of recording.filter((each) => this.#mustTell(each))) {
-      this.#device.store?.beforeAdding(entry.name, 'record');
+      this.#state.store?.beforeAdding(entry.name, 'record');
       entry.told = true;
     }
     this.#gated = false;

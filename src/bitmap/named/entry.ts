@@ -1,5 +1,5 @@
 import type { Content, SavedContent } from './content.js';
-import { discard } from './content.js';
+import { freeSaved } from './content.js';
 
 /** Somebody who needs a bitmap to stay as it is; see DirtyBitmaps.acquire. */
 export interface BitmapUser {
@@ -80,8 +80,9 @@ export class Undo {
     entry.removed = true;
   }
 
-  commit(): void {
-    for (const saved of this.#saved.values()) discard(saved);
+  /** What was done stays: gives back what going back would have needed. */
+  free(): void {
+    for (const saved of this.#saved.values()) freeSaved(saved);
     for (const [name, entry] of this.#names ?? []) {
       if (this.#entries.get(name) !== entry) entry.free();
     }

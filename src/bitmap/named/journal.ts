@@ -13,7 +13,7 @@
  * exactly the writes from the moment its cursor was made.
  *
  * Invariants. Every generation but the newest is where some cursor stands; one that is left by its
- * last cursor is joined to the one before, which is read by those who read this one too, or dropped
+ * last cursor is joined to the one before, which is read by those who read this one too, or freed
  * if there is none. So there are at most as many generations as cursors, and one more. Only when the
  * arena is full may one stay that is not needed. A generation is never coarser than a bitmap whose
  * cursor stands at it or before it; granularities are powers of two, so what is rounded outward
@@ -136,22 +136,22 @@ export class Journal {
   /** Restores the first invariant after a generation may have lost its last cursor. */
   #tidy(generation: Generation): void {
     if (this.#finest === Number.POSITIVE_INFINITY) {
-      this.#dropAll();
+      this.#freeAll();
       return;
     }
     if (generation.cursors > 0 || generation === this.#newest) return;
-    if (generation.previous === null) this.#dropOldest(generation);
-    else if (joined(generation.previous, generation)) drop(generation);
+    if (generation.previous === null) this.#freeOldest(generation);
+    else if (joined(generation.previous, generation)) freeGeneration(generation);
   }
 
-  #dropOldest(oldest: Generation): void {
+  #freeOldest(oldest: Generation): void {
     for (let at: Generation | null = oldest; at !== null && at !== this.#newest; at = at.next) {
       if (at.cursors > 0) return;
-      drop(at);
+      freeGeneration(at);
     }
   }
 
-  #dropAll(): void {
+  #freeAll(): void {
     for (let at = this.#newest; at !== null; at = at.previous) freeBits(at);
     this.#newest = null;
     this.active = null;
@@ -229,7 +229,7 @@ function joined(target: Generation, source: Generation): boolean {
   return true;
 }
 
-function drop(generation: Generation): void {
+function freeGeneration(generation: Generation): void {
   const { previous, next } = generation;
   freeBits(generation);
   if (previous !== null) previous.next = next;

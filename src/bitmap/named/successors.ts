@@ -1,14 +1,14 @@
 import { Bitmap } from '../bits/index.js';
-import { type Device, findEntry } from './commands.js';
+import { type CommandState, findEntry } from './commands.js';
 import { Content } from './content.js';
 import type { Entry } from './entry.js';
 import { readOnly, refuse, USES } from './rules.js';
 
 /** Freezes a bitmap; the successor records from now on if the bitmap did. */
-export function createSuccessor(device: Device, name: string): void {
-  const entry = findEntry(device, name);
+export function createSuccessor(state: CommandState, name: string): void {
+  const entry = findEntry(state, name);
   refuse(entry, USES, 'create a successor of');
-  const { journal, arena, size } = device;
+  const { journal, arena, size } = state;
   const bits = new Bitmap({ size, granularity: entry.granularity, arena });
   const successor = new Content(journal, bits);
   try {
@@ -22,8 +22,8 @@ export function createSuccessor(device: Device, name: string): void {
 }
 
 /** The successor becomes the bitmap. */
-export function abdicate(device: Device, name: string): void {
-  const entry = findEntry(device, name);
+export function abdicate(state: CommandState, name: string): void {
+  const entry = findEntry(state, name);
   const successor = successorOf(entry);
   if (entry.readOnly) throw readOnly(name, 'forget what is dirty in');
   entry.content.free();
@@ -32,8 +32,8 @@ export function abdicate(device: Device, name: string): void {
 }
 
 /** The successor's dirt and recording go back to the bitmap. */
-export function reclaim(device: Device, name: string): void {
-  const entry = findEntry(device, name);
+export function reclaim(state: CommandState, name: string): void {
+  const entry = findEntry(state, name);
   entry.content.absorb(successorOf(entry));
   entry.successor = null;
 }

@@ -1,5 +1,5 @@
 /** What everything above the drivers works on: a device that checks what it is asked, or something that stands for one. */
-import type { ExtentList } from '../../extent/index.js';
+import type { ExtentList, Range } from '../../extent/index.js';
 import type { DeviceDescription } from './description.js';
 import type {
   Capabilities,
@@ -7,7 +7,6 @@ import type {
   ImageDetails,
   Limits,
   Location,
-  Range,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';

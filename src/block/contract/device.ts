@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { abortedError, LacunaError } from '../../errors/index.js';
-import { Context, ExtentList } from '../../extent/index.js';
+import { Context, ExtentList, type Range } from '../../extent/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
 import type { BlockDevice, ExtentsOptions, RequestOptions } from './block-device.js';
 import type { DeviceDescription } from './description.js';
@@ -11,7 +11,6 @@ import type {
   ImageDetails,
   Limits,
   Location,
-  Range,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
@@ -138,7 +137,7 @@ export class Device implements BlockDevice {
     try {
       await this.#requests.read(offset, target, options?.signal);
     } finally {
-      this.#leave();
+      this.#requestDone();
     }
   }
 
@@ -154,7 +153,7 @@ export class Device implements BlockDevice {
     try {
       await this.#requests.write(offset, source, options);
     } finally {
-      this.#leave();
+      this.#requestDone();
     }
   }
 
@@ -315,11 +314,11 @@ export class Device implements BlockDevice {
     try {
       return await request();
     } finally {
-      this.#leave();
+      this.#requestDone();
     }
   }
 
-  #leave(): void {
+  #requestDone(): void {
     this.#inFlight--;
     if (this.#inFlight === 0) this.#whenIdle?.();
   }

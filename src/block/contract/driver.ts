@@ -1,5 +1,5 @@
 import type { LacunaError } from '../../errors/index.js';
-import type { ExtentList } from '../../extent/index.js';
+import type { ExtentList, Range } from '../../extent/index.js';
 import type { DeviceDescription } from './description.js';
 
 /**
@@ -82,14 +82,6 @@ export interface Driver {
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
-}
-
-/** A range of a device. */
-export interface Range {
-  /** First byte. */
-  readonly offset: number;
-  /** Bytes. */
-  readonly length: number;
 }
 
 /** A place where bytes are kept as they are. */

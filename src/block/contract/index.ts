@@ -1,3 +1,4 @@
+export type { Range } from '../../extent/index.js';
 export { A_PATH, A_SOURCE } from './argument-texts.js';
 export {
   type BlockDevice,
@@ -19,7 +20,6 @@ export type {
   ImageDetails,
   Limits,
   Location,
-  Range,
   SnapshotDetails,
   WriteOptions,
   ZeroOptions,

@@ -14,7 +14,7 @@ export class Hold {
     this.alone = alone;
   }
 
-  /** Settles when the range is left. Made on demand: most holds are never waited for. */
+  /** Settles when the range is released. Made on demand: most holds are never waited for. */
   get released(): Promise<void> {
     this.#released ??= new Promise((resolve) => {
       this.#settle = resolve;
@@ -38,13 +38,13 @@ export class Hold {
 export class RangeLock {
   readonly #holds: Hold[] = [];
 
-  /** Settles when every range that is held now has been left. */
+  /** Settles when every range that is held now has been released. */
   get idle(): Promise<unknown> {
     return Promise.all(this.#holds.map((hold) => hold.released));
   }
 
-  /** Takes a place in the queue for `start` to `end`; wait for `ready` where it is set, then `leave`. */
-  enter(start: number, end: number, alone: boolean): Hold {
+  /** Takes a place in the queue for `start` to `end`; wait for `ready` where it is set, then `release`. */
+  acquire(start: number, end: number, alone: boolean): Hold {
     const hold = new Hold(start, end, alone);
     let before: Promise<void>[] | undefined;
     for (const other of this.#holds) {
@@ -59,7 +59,7 @@ export class RangeLock {
   }
 
   /** Gives the range up, granted or not. */
-  leave(hold: Hold): void {
+  release(hold: Hold): void {
     const index = this.#holds.indexOf(hold);
     const last = this.#holds.pop()!;
     if (last !== hold) this.#holds[index] = last;

@@ -185,7 +185,7 @@ export class Requests {
     return orAborted(change, signal);
   }
 
-  async #zeroPieces(range: Range, options: ZeroOptions): Promise<void> {
+  async #zeroPieces(range: Interval, options: ZeroOptions): Promise<void> {
     if (!this.#capabilities.zero) return this.#writeZeroes(range, options);
     await this.#pieces(range, this.#limits.maximumZero, options.signal, async (at, length) => {
       try {
@@ -197,7 +197,7 @@ export class Requests {
     });
   }
 
-  #writeZeroes(range: Range, options: WriteOptions): Promise<void> {
+  #writeZeroes(range: Interval, options: WriteOptions): Promise<void> {
     const { minimum, maximum } = this.#limits;
     const zeroes = minimum > ZEROES.byteLength ? new Uint8Array(minimum) : ZEROES;
     const longest = alignDown(Math.min(zeroes.byteLength, maximum), minimum);
@@ -208,7 +208,7 @@ export class Requests {
 
   /** Makes requests for a range one after another, each at most `maximum` bytes long. */
   async #pieces(
-    range: Range,
+    range: Interval,
     maximum: number,
     signal: AbortSignal | undefined,
     request: (offset: number, length: number) => Promise<void>,
@@ -225,24 +225,24 @@ export class Requests {
 
   /** Runs a change while it holds its blocks. Where blocks are bytes, no two requests share one. */
   async #hold(
-    range: Range,
+    range: Interval,
     alone: boolean,
     options: { signal?: AbortSignal },
     change: () => Promise<void>,
   ): Promise<void> {
     if (this.#limits.minimum === 1) return change();
-    const hold = this.#locks.enter(range.start, range.end, alone);
+    const hold = this.#locks.acquire(range.start, range.end, alone);
     try {
       if (hold.ready !== undefined) await orAborted(hold.ready, options.signal);
       this.#check(options.signal);
       await change();
     } finally {
-      this.#locks.leave(hold);
+      this.#locks.release(hold);
     }
   }
 }
 
-interface Range {
+interface Interval {
   readonly start: number;
   readonly end: number;
 }

@@ -1,3 +1,3 @@
-export { again, type DeviceAgain, isShareable, openAgain } from './device-again.js';
 export { warnOfSignature } from './image-signature.js';
 export { describeOpened, type OpenOptions, openBelow, openDevice } from './open.js';
+export { isShareable, openShared, type SharedDevice, shareDevice } from './shared-device.js';

@@ -10,11 +10,11 @@ export {
 } from './flags.js';
 export { setFormatFlag, withCode } from './format-flags.js';
 export {
-  againInWords,
   ENDING_SIGNALS,
   exitCodeOfAbort,
   exitCodeOfSignal,
   Interruption,
+  secondSignal,
 } from './interruption.js';
 export { noteError } from './note-error.js';
 export { oneLine, printable } from './printable.js';

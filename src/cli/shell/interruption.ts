@@ -28,7 +28,7 @@ export function exitCodeOfAbort({ reason }: AbortSignal): number {
 }
 
 /** What to do to have it end at once, in the words of whoever sent the first signal. */
-export function againInWords({ reason }: AbortSignal): string {
+export function secondSignal({ reason }: AbortSignal): string {
   const signal = reason instanceof Interruption ? reason.signal : 'SIGINT';
   return signal === 'SIGINT' ? 'Ctrl-C again' : `a second ${signal}`;
 }

@@ -1,10 +1,12 @@
 /** What an incremental copy has to look at: the union of dirty bitmaps, or of the dirty contexts of a source. */
+
 import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
+import type { Range } from '../../extent/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { planGranularity } from './granularity.js';
-import { type Range, walkStatus } from './status-walk.js';
+import { walkStatus } from './status-walk.js';
 
 /** What is dirty in any of these bitmaps, as they are now. The caller frees it. */
 export function dirtyInAny(bitmaps: readonly Bitmap[], size: number, arena: Arena): Bitmap {

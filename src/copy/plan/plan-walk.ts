@@ -9,12 +9,12 @@ import {
   unfiltered,
 } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
-import { Context, readsAsZero, Status } from '../../extent/index.js';
+import { Context, type Range, readsAsZero, Status } from '../../extent/index.js';
 import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { CheckedScope, DeviceSource } from '../options/index.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
-import { type Range, walkStatus } from './status-walk.js';
+import { walkStatus } from './status-walk.js';
 
 /** Opens a source so that it can be planned by a scope. */
 export async function openForPlan(

@@ -12,6 +12,7 @@ import {
   DIRTY,
   type ExtentList,
   isDirtyContext,
+  type Range,
   Status,
   visitTogether,
 } from '../../extent/index.js';
@@ -31,11 +32,6 @@ const ENOUGH_SHORT = 4096;
 
 /** Bytes that such an answer must tell of on average: reading so many costs about as much as asking. */
 const LEAST_TOLD = 32 * 1024;
-
-export interface Range {
-  readonly offset: number;
-  readonly length: number;
-}
 
 export interface StatusWalk {
   device: BlockDevice;

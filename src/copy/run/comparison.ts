@@ -1,7 +1,7 @@
 /** Compares two devices by what is known of each, in as many threads as that is worth. Runs on the caller's thread. */
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
-import { again, isShareable, plainFile } from '../../block/index.js';
+import { isShareable, plainFile, shareDevice } from '../../block/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { Control, FirstDifference } from '../control/index.js';
 import { type ComparedSide, type ComparePace, compareShare } from '../move/index.js';
@@ -86,8 +86,8 @@ export class Comparison {
     const { workInThreads } = await import('../threads/crew.js');
     const { error, warnings } = await workInThreads({
       threads: this.threads,
-      source: again(a.device),
-      target: again(b.device),
+      source: shareDevice(a.device),
+      target: shareDevice(b.device),
       control: this.#control,
       shared: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
       compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },

@@ -7,7 +7,7 @@
  * wrote, all that was written since the last such flush is dirty again.
  */
 import type { Bitmap } from '../../bitmap/index.js';
-import { again } from '../../block/index.js';
+import { shareDevice } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { Control } from '../control/index.js';
@@ -207,8 +207,8 @@ export class Rounds {
     target.device.changedElsewhere();
     return await workInThreads({
       threads: this.threads,
-      source: again(source.device),
-      target: again(target.device),
+      source: shareDevice(source.device),
+      target: shareDevice(target.device),
       transfer,
       control,
       shared: {

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import type { DeviceAgain } from '../../block/index.js';
+import type { SharedDevice } from '../../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
 import type { Control } from '../control/index.js';
@@ -19,8 +19,8 @@ const STOP_GRACE_MS = 3000;
 
 export interface CrewOptions {
   threads: number;
-  source: DeviceAgain;
-  target: DeviceAgain;
+  source: SharedDevice;
+  target: SharedDevice;
   /** What they do with their share: move, or compare. */
   transfer?: Transfer;
   compare?: CompareTask;

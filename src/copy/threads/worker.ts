@@ -1,7 +1,7 @@
 /** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
 import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
-import { type BlockDevice, type DeviceAgain, openAgain } from '../../block/index.js';
+import { type BlockDevice, openShared, type SharedDevice } from '../../block/index.js';
 import { toWire, type WireError } from '../../errors/index.js';
 import { Arena, type SharedArena } from '../../wasm/index.js';
 import { Control, FirstDifference } from '../control/index.js';
@@ -45,8 +45,8 @@ export interface WorkerTask {
   control: SharedArrayBuffer;
   /** Its row of counters. */
   row: number;
-  source: DeviceAgain;
-  target: DeviceAgain;
+  source: SharedDevice;
+  target: SharedDevice;
   /** How to move. */
   transfer?: Transfer | undefined;
   /** Send the digests of the blocks that were moved. */
@@ -82,9 +82,9 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   });
   const devices: BlockDevice[] = [];
   try {
-    devices.push(await openAgain(task.source, { signal: abort.signal }));
+    devices.push(await openShared(task.source, { signal: abort.signal }));
     const writable = task.compare === undefined;
-    devices.push(await openAgain(task.target, { writable, signal: abort.signal }));
+    devices.push(await openShared(task.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
     if (drained) return { opened, ...UNUSED };
     opened = true;

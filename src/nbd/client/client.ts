@@ -1,5 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import { Context, type ExtentList } from '../../extent/index.js';
+import { Context, type ExtentList, type Range } from '../../extent/index.js';
 import { afterWaiting } from '../../util/index.js';
 import {
   checkAddressKeys,
@@ -38,9 +38,7 @@ const REQUEST_TIMEOUT_MS = 300_000;
 const GOODBYE_MS = 1000;
 const NOTHING = {};
 
-interface Range {
-  readonly offset: number;
-  readonly length: number;
+interface RangeRequest extends Range {
   readonly signal?: AbortSignal;
 }
 
@@ -66,7 +64,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   readonly #inPieces = new Set<Promise<void>>();
   /** The longest zero or trim request that the server is believed to take. */
   #longestChange: number;
-  #leaving: Promise<void> | undefined;
+  #disconnecting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -150,7 +148,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
       structured,
       extended,
       contexts: new Map(contexts.map(({ id, name }) => [id, name])),
-      onShuttingDown: () => void this.#leave(),
+      onShuttingDown: () => void this.#disconnect(),
     });
     transport.sink = this.#session;
   }
@@ -256,16 +254,16 @@ export class NbdClient extends ExportProperties implements NbdRequests {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#inPieces);
-    await this.#leave();
+    await this.#disconnect();
     const stopWaiting = afterWaiting(GOODBYE_MS, () => this.#destroy());
     await this.#transport.ended;
     stopWaiting();
   }
 
   /** When all is answered, says goodbye: once, for the caller or because the server is going away. */
-  #leave(): Promise<void> {
-    this.#leaving ??= this.#sayGoodbye();
-    return this.#leaving;
+  #disconnect(): Promise<void> {
+    this.#disconnecting ??= this.#sayGoodbye();
+    return this.#disconnecting;
   }
 
   async #sayGoodbye(): Promise<void> {
@@ -280,7 +278,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
   }
 
   /** A range without payload, in as many requests as it needs. */
-  async #pieces(command: number, flags: number, range: Range): Promise<void> {
+  async #pieces(command: number, flags: number, range: RangeRequest): Promise<void> {
     if (range.length === 0) return;
     if (range.length <= this.maximumPayload) {
       await this.#session.submit({ command, flags, ...range });
@@ -291,7 +289,7 @@ export class NbdClient extends ExportProperties implements NbdRequests {
     await work.finally(() => this.#inPieces.delete(work));
   }
 
-  async #oneByOne(command: number, flags: number, range: Range): Promise<void> {
+  async #oneByOne(command: number, flags: number, range: RangeRequest): Promise<void> {
     const { signal } = range;
     const end = range.offset + range.length;
     for (let offset = range.offset; offset < end; ) {

@@ -1,4 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
+import type { Range } from '../../extent/index.js';
 import { Command, decodeText, errnoName, printable, type RequestHeader } from '../wire/index.js';
 
 /** The peer said something that the protocol forbids; the stream cannot be trusted any further. */
@@ -45,12 +46,6 @@ export function remoteError(request: RequestHeader, value: number, text?: Uint8A
 export function describeRequest({ command, offset, length }: RequestHeader): string {
   const verb = VERBS[command] ?? `run command ${command} on`;
   return command === Command.flush ? verb : `${verb} ${length} bytes at ${offset}`;
-}
-
-/** A range that an error may name; a flush has none. */
-interface Range {
-  readonly offset: number;
-  readonly length: number;
 }
 
 /** The same failure, saying to which device and, where there is one, to which range it happened. */

@@ -1,14 +1,9 @@
 import { LacunaError } from '../../errors/index.js';
-import type { ExtentList } from '../../extent/index.js';
+import type { ExtentList, Range } from '../../extent/index.js';
 import { encodeStatusPayload } from '../wire/index.js';
 import { locate } from './failures.js';
 import type { GrantedContext } from './meta-contexts.js';
 import type { RequestResult } from './pending-request.js';
-
-interface Range {
-  readonly offset: number;
-  readonly length: number;
-}
 
 /** The metadata contexts of a connection, by the names that callers have for them. */
 export class GrantedContexts {

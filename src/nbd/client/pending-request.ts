@@ -112,18 +112,18 @@ export class PendingRequest implements RequestHeader {
   resolve(): void {
     const resolve = this.#resolve;
     const result = this.lists ?? NO_LISTS;
-    this.#forget();
+    this.#clear();
     resolve?.(result);
   }
 
   reject(error: unknown): void {
     const reject = this.#reject;
-    this.#forget();
+    this.#clear();
     reject?.(error);
   }
 
   /** Ends the promise, but not the slot: the reply is still to come, and its bytes go nowhere. */
-  abandon(): void {
+  abort(): void {
     this.reject(abortedError(this.#signal));
   }
 
@@ -133,7 +133,7 @@ export class PendingRequest implements RequestHeader {
     onAbort(signal, this.#onAbort);
   }
 
-  #forget(): void {
+  #clear(): void {
     this.#signal?.removeEventListener('abort', this.#onAbort);
     this.#signal = undefined;
     this.#resolve = undefined;

@@ -46,7 +46,7 @@ export class RequestTable implements Iterable<PendingRequest> {
     request.replied = true;
   }
 
-  giveBack(request: PendingRequest): void {
+  free(request: PendingRequest): void {
     this.#free.push(request);
   }
 

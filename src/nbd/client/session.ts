@@ -57,7 +57,7 @@ export class Session implements ByteSink, RequestOwner {
     this.#outbox = new RequestOutbox(connection, options.extended);
     this.#parser = new ReplyParser(this.#table, options, {
       replied: (request) => this.#replied(request),
-      memoryReturned: (request) => this.#abandon(request),
+      memoryReturned: (request) => this.#abort(request),
     });
     this.#watchdog = new Watchdog(options.requestTimeoutMs, () => this.#expired());
   }
@@ -137,7 +137,7 @@ export class Session implements ByteSink, RequestOwner {
     this.#watchdog.stop();
     for (const request of this.#table) {
       if (request.settled) continue;
-      if (request.giveUp) request.abandon();
+      if (request.giveUp) request.abort();
       else request.reject(this.#located(failure, request));
     }
     this.#stopWaiting?.();
@@ -146,7 +146,7 @@ export class Session implements ByteSink, RequestOwner {
 
   aborted(request: PendingRequest): void {
     if (!request.receiving && request.released) {
-      this.#abandon(request);
+      this.#abort(request);
       return;
     }
     request.giveUp = true;
@@ -162,7 +162,7 @@ export class Session implements ByteSink, RequestOwner {
   released(request: PendingRequest): void {
     if (this.#failure !== undefined) return;
     this.#watchdog.progress();
-    if (request.giveUp) this.#abandon(request);
+    if (request.giveUp) this.#abort(request);
     if (request.replied) this.#finish(request);
   }
 
@@ -180,13 +180,13 @@ export class Session implements ByteSink, RequestOwner {
   #finish(request: PendingRequest): void {
     if (request.failure === undefined) request.resolve();
     else request.reject(this.#located(request.failure, request));
-    this.#table.giveBack(request);
+    this.#table.free(request);
     if (this.#table.count === 0) this.#watchdog.stop();
     this.#checkDrained();
   }
 
-  #abandon(request: PendingRequest): void {
-    request.abandon();
+  #abort(request: PendingRequest): void {
+    request.abort();
     this.#checkDrained();
   }
 

@@ -21,7 +21,7 @@ export class BufferPool {
     return buffer;
   }
 
-  giveBack(buffer: Uint8Array): void {
+  free(buffer: Uint8Array): void {
     const size = buffer.length;
     if (this.#idleBytes + size > this.#maxIdleBytes) return;
     this.#idleBytes += size;

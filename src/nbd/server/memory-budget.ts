@@ -92,8 +92,8 @@ export class MemoryBudget {
     return new MemoryAccount(ownPages, {
       take: (count, held) =>
         held <= commonPages / clients.get() && takeOf(pages, count, commonPages),
-      giveBack: (count) => void pages.add(-count),
-      leave: () => void clients.add(-1),
+      free: (count) => void pages.add(-count),
+      close: () => void clients.add(-1),
     });
   }
 }
@@ -122,8 +122,8 @@ class Counter implements BudgetCounter {
 interface Common {
   /** @param held pages that the client would then have of the common part */
   take(pages: number, held: number): boolean;
-  giveBack(pages: number): void;
-  leave(): void;
+  free(pages: number): void;
+  close(): void;
 }
 
 /** What one client holds. */
@@ -133,8 +133,8 @@ export class MemoryAccount {
   readonly #ownPages: number;
   readonly #common: Common;
   #pages = 0;
-  #leaving = false;
-  #left = false;
+  #closing = false;
+  #closed = false;
 
   constructor(ownPages: number, common: Common) {
     this.ownBytes = ownPages * PAGE_BYTES;
@@ -142,7 +142,7 @@ export class MemoryAccount {
     this.#common = common;
   }
 
-  /** Whether so many bytes more may be held; they are then, until {@link giveBack}. */
+  /** Whether so many bytes more may be held; they are then, until {@link free}. */
   take(bytes: number): boolean {
     const pages = this.#pages + pagesOf(bytes);
     const before = this.#beyond(this.#pages);
@@ -152,24 +152,24 @@ export class MemoryAccount {
     return true;
   }
 
-  giveBack(bytes: number): void {
+  free(bytes: number): void {
     const before = this.#beyond(this.#pages);
     this.#pages -= pagesOf(bytes);
     const after = this.#beyond(this.#pages);
-    if (before > after) this.#common.giveBack(before - after);
-    this.#checkLeft();
+    if (before > after) this.#common.free(before - after);
+    this.#checkClosed();
   }
 
-  /** Gives back the place, once nothing is held any more: a request may be carried out longer than its client stays. */
-  leave(): void {
-    this.#leaving = true;
-    this.#checkLeft();
+  /** Frees the place, once nothing is held any more: a request may be carried out longer than its client stays. */
+  close(): void {
+    this.#closing = true;
+    this.#checkClosed();
   }
 
-  #checkLeft(): void {
-    if (!this.#leaving || this.#left || this.#pages > 0) return;
-    this.#left = true;
-    this.#common.leave();
+  #checkClosed(): void {
+    if (!this.#closing || this.#closed || this.#pages > 0) return;
+    this.#closed = true;
+    this.#common.close();
   }
 
   #beyond(pages: number): number {

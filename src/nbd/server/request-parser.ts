@@ -105,7 +105,7 @@ export class RequestParser {
   }
 
   /** Nothing comes any more. The request whose payload is not complete, if it was admitted. */
-  drop(): ServerRequest | undefined {
+  end(): ServerRequest | undefined {
     this.stop();
     const request = this.receiving ? this.#request : undefined;
     this.#request = undefined;

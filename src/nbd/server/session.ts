@@ -131,10 +131,10 @@ export class ServerSession implements ByteSink {
   closed(): void {
     this.#ended = true;
     this.#watchdog.stop();
-    this.#parser.drop()?.release();
+    this.#parser.end()?.release();
     clearImmediate(this.#turn);
     this.#abort.abort();
-    this.#account.leave();
+    this.#account.close();
   }
 
   /** Answers what has arrived, then ends the connection. */
@@ -260,8 +260,8 @@ export class ServerSession implements ByteSink {
   #finish(request: ServerRequest): void {
     this.#inFlight--;
     this.#bytes -= request.cost;
-    if (request.buffer !== undefined) this.#options.pool.giveBack(request.buffer);
-    this.#account.giveBack(request.memory);
+    if (request.buffer !== undefined) this.#options.pool.free(request.buffer);
+    this.#account.free(request.memory);
     if (request.inPieces) this.#inPieces = false;
     request.reset();
     this.#idle.push(request);

@@ -8,65 +8,65 @@ async function isGranted(hold: Hold): Promise<boolean> {
 
 it('grants at once what nobody else holds', () => {
   const lock = new RangeLock();
-  lock.enter(0, 10, true);
-  expect(lock.enter(10, 20, true).ready).toBeUndefined();
-  expect(lock.enter(20, 30, false).ready).toBeUndefined();
+  lock.acquire(0, 10, true);
+  expect(lock.acquire(10, 20, true).ready).toBeUndefined();
+  expect(lock.acquire(20, 30, false).ready).toBeUndefined();
 });
 
 it('lets whole writes share a range', () => {
   const lock = new RangeLock();
-  lock.enter(0, 10, false);
-  expect(lock.enter(5, 15, false).ready).toBeUndefined();
+  lock.acquire(0, 10, false);
+  expect(lock.acquire(5, 15, false).ready).toBeUndefined();
 });
 
 it('keeps a range alone from everybody else, in both orders', async () => {
   const lock = new RangeLock();
-  const first = lock.enter(0, 10, true);
-  const shared = lock.enter(9, 20, false);
-  const alone = lock.enter(15, 16, true);
+  const first = lock.acquire(0, 10, true);
+  const shared = lock.acquire(9, 20, false);
+  const alone = lock.acquire(15, 16, true);
   expect(await isGranted(shared)).toBe(false);
-  lock.leave(first);
+  lock.release(first);
   expect(await isGranted(shared)).toBe(true);
   expect(await isGranted(alone)).toBe(false);
-  lock.leave(shared);
+  lock.release(shared);
   expect(await isGranted(alone)).toBe(true);
 });
 
 it('grants in the order of arrival, so that nobody starves', async () => {
   const lock = new RangeLock();
-  const first = lock.enter(0, 10, false);
-  const alone = lock.enter(0, 10, true);
-  const late = lock.enter(0, 10, false);
+  const first = lock.acquire(0, 10, false);
+  const alone = lock.acquire(0, 10, true);
+  const late = lock.acquire(0, 10, false);
   expect(await isGranted(late)).toBe(false);
-  lock.leave(first);
+  lock.release(first);
   expect(await isGranted(alone)).toBe(true);
   expect(await isGranted(late)).toBe(false);
-  lock.leave(alone);
+  lock.release(alone);
   expect(await isGranted(late)).toBe(true);
 });
 
 it('lets others go on when a hold is given up before it is granted', async () => {
   const lock = new RangeLock();
-  const first = lock.enter(0, 10, true);
-  const second = lock.enter(0, 10, true);
-  const third = lock.enter(0, 10, true);
-  lock.leave(second);
+  const first = lock.acquire(0, 10, true);
+  const second = lock.acquire(0, 10, true);
+  const third = lock.acquire(0, 10, true);
+  lock.release(second);
   expect(await isGranted(third)).toBe(false);
-  lock.leave(first);
+  lock.release(first);
   expect(await isGranted(third)).toBe(true);
 });
 
 it('is idle when all that was held has been left', async () => {
   const lock = new RangeLock();
   await lock.idle;
-  const holds = [lock.enter(0, 10, true), lock.enter(0, 10, true)];
+  const holds = [lock.acquire(0, 10, true), lock.acquire(0, 10, true)];
   let isIdle = false;
   const idle = lock.idle.then(() => {
     isIdle = true;
   });
-  lock.leave(holds[0]);
+  lock.release(holds[0]);
   await new Promise(setImmediate);
   expect(isIdle).toBe(false);
-  lock.leave(holds[1]);
+  lock.release(holds[1]);
   await idle;
 });

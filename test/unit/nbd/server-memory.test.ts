@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
 import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
 import { Command } from '#dist/nbd/wire/constants.js';
-import { counterCells, countersOf, forgetThread } from '#dist/serve/shared-counters.js';
+import { counterCells, countersOf, removeThread } from '#dist/serve/shared-counters.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import fc from '../../support/fast-check.js';
 import { concat } from '../../support/hostile-nbd-wire.js';
@@ -45,7 +45,7 @@ describe('the budget', () => {
     const third = budget.open()!;
     expect(third.take(20 * KiB)).toBe(false);
     expect(third.take(16 * KiB)).toBe(true);
-    other.giveBack((16 + 384) * KiB);
+    other.free((16 + 384) * KiB);
     expect(third.take(256 * KiB)).toBe(true);
   });
 
@@ -58,13 +58,13 @@ describe('the budget', () => {
         for (const { client, bytes } of steps) {
           const { account, held } = clients[client];
           if (account.take(bytes)) held.push(bytes);
-          else for (const each of held.splice(0)) account.giveBack(each);
+          else for (const each of held.splice(0)) account.free(each);
           const sum = clients.flatMap((one) => one.held).reduce((a, b) => a + b, 0);
           expect(sum).toBeLessThanOrEqual(MiB);
         }
         for (const { account, held } of clients) {
-          for (const each of held) account.giveBack(each);
-          account.leave();
+          for (const each of held) account.free(each);
+          account.close();
         }
         expect([budget.clients, budget.commonBytes]).toEqual([0, 0]);
       }),
@@ -76,9 +76,9 @@ describe('the budget', () => {
     const accounts = Array.from({ length: 16 }, () => budget.open()!);
     expect(budget.open()).toBeUndefined();
     accounts[0].take(1);
-    accounts[0].leave();
+    accounts[0].close();
     expect(budget.open()).toBeUndefined();
-    accounts[0].giveBack(1);
+    accounts[0].free(1);
     expect(budget.open()).toBeDefined();
   });
 
@@ -89,7 +89,7 @@ describe('the budget', () => {
     own.open()!.take(116 * KiB);
     thread.open()!.take(216 * KiB);
     expect([own.clients, own.commonBytes]).toEqual([2, 300 * KiB]);
-    forgetThread(cells, 2);
+    removeThread(cells, 2);
     expect([own.clients, own.commonBytes]).toEqual([1, 100 * KiB]);
   });
 

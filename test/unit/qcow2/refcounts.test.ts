@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import {
   blockCluster,
+  newLayout,
   planArea,
-  planNewLayout,
   planTableGrowth,
   RefcountCodec,
 } from '#dist/qcow2/index.js';
@@ -126,7 +126,7 @@ describe('new areas', () => {
   it('of new images count every cluster', () => {
     fc.assert(
       fc.property(clusterBits, refcountOrder, fc.nat(10_000_000), (bits, order, rest) => {
-        const layout = planNewLayout(rest, 2 ** bits, entriesOf(bits, order));
+        const layout = newLayout(rest, 2 ** bits, entriesOf(bits, order));
         expect(layout.rest).toBe(1 + layout.tableClusters + layout.blocks);
         expect(layout.total).toBe(layout.rest + rest);
         expect(layout.blocks * entriesOf(bits, order)).toBeGreaterThanOrEqual(layout.total);

@@ -2,7 +2,7 @@
 
 import type { CopyJob, StreamJob } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
-import { againInWords, type Shell, withCode } from '../../shell/index.js';
+import { type Shell, secondSignal, withCode } from '../../shell/index.js';
 
 /** A server that is silent may hold a request for minutes, and somebody who waits should know. */
 const FINISHING =
@@ -20,7 +20,7 @@ const GOES_ON = 'lacuna: goes on\n';
 export function steerBySignals(job: CopyJob, shell: Shell): () => void {
   const stop = () => {
     job.stop();
-    shell.note(`lacuna: ${FINISHING}; ${againInWords(shell.signal)} stops at once\n`);
+    shell.note(`lacuna: ${FINISHING}; ${secondSignal(shell.signal)} stops at once\n`);
   };
   const toggle = () => (job.progress().state === 'running' ? job.pause() : job.resume());
   job.on('paused', () => shell.note(PAUSED));

@@ -151,7 +151,7 @@ async function copyToFile(
 /** A copy between devices, told of as one of a stream. */
 async function followed(options: CopyOptions, shell: Shell): Promise<StreamReport> {
   const job = copy(options);
-  const letGo = steerBySignals(job, shell);
+  const stopSteering = steerBySignals(job, shell);
   try {
     const report = await showProgress(job, shell);
     const { size, movedBytes, zeroedBytes, skippedBytes, durationMs, missing, warnings } = report;
@@ -162,7 +162,7 @@ async function followed(options: CopyOptions, shell: Shell): Promise<StreamRepor
     noteUnfinished(job, error, shell);
     throw error;
   } finally {
-    letGo();
+    stopSteering();
   }
 }
 
@@ -180,7 +180,7 @@ function withCode(error: unknown): unknown {
 }
 
 async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
-  const letGo = pauseBySignal(job, shell);
+  const stopPausing = pauseBySignal(job, shell);
   try {
     return await job.catch((error) => {
       throw withCode(error);
@@ -190,7 +190,7 @@ async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
     if (shell.failureDocument) shell.failureDocument = { unfinished: job.unfinished };
     throw error;
   } finally {
-    letGo();
+    stopPausing();
   }
 }
 

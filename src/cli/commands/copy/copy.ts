@@ -157,7 +157,7 @@ async function copyCommand(
   // From now on: one that comes before the copy begins must not end it.
   shell.usesHangUp = rateFile !== undefined;
   const { job } = await begin(options, flags);
-  const letGo = steerBySignals(job, shell);
+  const stopSteering = steerBySignals(job, shell);
   const unfollow = rateFile === undefined ? () => {} : followRateFile(rateFile, job, shell);
   try {
     const report = await (flags.json ? copyWithJson(job, shell) : copyWithBar(job, shell));
@@ -180,7 +180,7 @@ async function copyCommand(
     throw error;
   } finally {
     unfollow();
-    letGo();
+    stopSteering();
   }
   if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
 }

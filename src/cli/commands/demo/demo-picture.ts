@@ -1,14 +1,9 @@
 import type { Bitmap } from '../../../bitmap/index.js';
 import type { BlockDevice } from '../../../block/index.js';
-import { Context } from '../../../extent/index.js';
+import { Context, type Range } from '../../../extent/index.js';
 import { kindsOf, walkExtents } from '../../device/index.js';
 import { Cells } from '../../text/index.js';
 import type { PictureRow } from '../../view/index.js';
-
-interface Range {
-  readonly offset: number;
-  readonly length: number;
-}
 
 /** Bytes of the disk, and how many cells to draw it in. */
 export interface CellsSize {

@@ -53,7 +53,7 @@ const BROKEN: Record<string, Patch[]> = {
     [
       'query.ts',
       '  paintRoot(h, low, high, false);',
-      '  leaveBitmap(h);\n  enterBitmap(h);\n  paintRoot(h, low, high, false);',
+      '  unlockBitmap(h);\n  lockBitmap(h);\n  paintRoot(h, low, high, false);',
     ],
   ],
   'an allocator without a lock': [

@@ -61,7 +61,7 @@ interface StoredState {
 }
 
 /** A bitmap as it is to be stored. */
-interface Draft {
+interface NewBitmapSection {
   readonly name: string;
   readonly granularityBits: number;
   readonly auto: boolean;
@@ -284,14 +284,14 @@ export class ImageBitmaps implements BitmapStore {
   }
 
   async #store(open: boolean): Promise<void> {
-    let drafts: Draft[] = [];
+    let sections: NewBitmapSection[] = [];
     try {
-      drafts = await this.#drafts(open);
-      this.#check(drafts);
-      if (!this.#isStored(drafts)) await this.#write(drafts);
+      sections = await this.#newSections(open);
+      this.#check(sections);
+      if (!this.#isStored(sections)) await this.#write(sections);
     } finally {
       this.#storing = undefined;
-      for (const { from } of drafts) if (from instanceof Bitmap) from.free();
+      for (const { from } of sections) if (from instanceof Bitmap) from.free();
     }
     // What began to record meanwhile is marked before anybody believes that it is.
     this.#noteRecording();
@@ -299,13 +299,13 @@ export class ImageBitmaps implements BitmapStore {
   }
 
   /** The persistent bitmaps of this moment. */
-  async #drafts(open: boolean): Promise<Draft[]> {
+  async #newSections(open: boolean): Promise<NewBitmapSection[]> {
     const bitmaps = this.#bitmaps;
     if (bitmaps === undefined) return [];
     for (const { name, persistent, inconsistent } of bitmaps.list()) {
       if (persistent && !inconsistent && bitmaps.unchanged(name) === null) await bitmaps.load(name);
     }
-    const drafts: Draft[] = [];
+    const sections: NewBitmapSection[] = [];
     // From here on, what is added would be missing in what is stored: the bitmaps ask again.
     const infos = bitmaps.list();
     const stay = infos.filter(({ recording }) => open && recording).map(({ name }) => name);
@@ -316,7 +316,7 @@ export class ImageBitmaps implements BitmapStore {
       if (!persistent) continue;
       const stored = this.#sections.find((section) => section.name === name);
       const unchanged = inconsistent || bitmaps.unchanged(name) !== null;
-      drafts.push({
+      sections.push({
         name,
         granularityBits: Math.log2(granularity),
         auto: inconsistent ? (stored?.entry.auto ?? false) : recording,
@@ -324,38 +324,41 @@ export class ImageBitmaps implements BitmapStore {
         from: unchanged && stored !== undefined ? stored : bitmaps.union(name),
       });
     }
-    return drafts;
+    return sections;
   }
 
-  #check(drafts: readonly Draft[]): void {
+  #check(sections: readonly NewBitmapSection[]): void {
     const owner = this.#owner;
     const { version } = this.#image.header.current;
-    if (version === 2 && drafts.length > 0) {
+    if (version === 2 && sections.length > 0) {
       const advice = 'make it one of version 3 with "qemu-img amend -o compat=v3"';
       throw unsupported(owner.image, 'is of version 2, which keeps no bitmaps', advice);
     }
-    if (drafts.length > MAX_BITMAPS || bitmapDirectoryBytes(drafts) > MAX_BITMAP_DIRECTORY_BYTES) {
-      const needed = `would keep ${drafts.length} bitmaps, and at most ${MAX_BITMAPS} are allowed`;
+    if (
+      sections.length > MAX_BITMAPS ||
+      bitmapDirectoryBytes(sections) > MAX_BITMAP_DIRECTORY_BYTES
+    ) {
+      const needed = `would keep ${sections.length} bitmaps, and at most ${MAX_BITMAPS} are allowed`;
       throw unsupported(owner.image, needed, 'remove some, or choose shorter names');
     }
-    for (const draft of drafts) {
-      const why = draft.from instanceof Bitmap ? whyNotStorable(draft, owner) : undefined;
+    for (const section of sections) {
+      const why = section.from instanceof Bitmap ? whyNotStorable(section, owner) : undefined;
       if (why !== undefined)
-        throw unsupported(owner.image, `cannot keep bitmap '${draft.name}'`, why);
+        throw unsupported(owner.image, `cannot keep bitmap '${section.name}'`, why);
     }
   }
 
   /** Whether the image has exactly these. */
-  #isStored(drafts: readonly Draft[]): boolean {
-    if (drafts.length !== this.#sections.length) return false;
-    return drafts.every(({ from, auto, inUse }, i) => {
+  #isStored(sections: readonly NewBitmapSection[]): boolean {
+    if (sections.length !== this.#sections.length) return false;
+    return sections.every(({ from, auto, inUse }, i) => {
       const stored = this.#sections[i];
       const marked = stored.entry.inUse || this.#marked.has(stored.name);
       return from === stored && stored.entry.auto === auto && marked === inUse;
     });
   }
 
-  async #write(drafts: readonly Draft[]): Promise<void> {
+  async #write(sections: readonly NewBitmapSection[]): Promise<void> {
     const { file, header, allocator } = this.#image;
     const old = { extension: validBitmaps(header.current), sections: this.#sections };
     const writer = new BitmapWriter(this.#owner, file, allocator);
@@ -363,7 +366,7 @@ export class ImageBitmaps implements BitmapStore {
     let extension: BitmapsExtension | undefined;
     let directory: Uint8Array | undefined;
     try {
-      for (const draft of drafts) entries.push(await this.#writeBits(draft, writer));
+      for (const section of sections) entries.push(await this.#writeBits(section, writer));
       if (entries.length > 0) {
         const encoded = encodeBitmapDirectory(entries);
         const directoryOffset = await writer.write(encoded);
@@ -375,19 +378,19 @@ export class ImageBitmaps implements BitmapStore {
       await file.flush();
     } catch (error) {
       // At worst the clusters leak, and what went wrong first says more.
-      await allocator.release(writer.runs).catch(() => {});
+      await allocator.free(writer.runs).catch(() => {});
       throw error;
     }
     await nameBitmapDirectory(file, header, extension);
     this.#adopt(entries);
     this.#directory = directory;
     const kept = new Set(entries.map(({ tableOffset }) => tableOffset));
-    await allocator.release(await this.#leftBy(old, kept));
+    await allocator.free(await this.#leftBy(old, kept));
     await allocator.writeBack();
   }
 
-  async #writeBits(draft: Draft, writer: BitmapWriter): Promise<BitmapEntry> {
-    const { name, granularityBits, auto, inUse, from } = draft;
+  async #writeBits(section: NewBitmapSection, writer: BitmapWriter): Promise<BitmapEntry> {
+    const { name, granularityBits, auto, inUse, from } = section;
     if (from instanceof BitmapSection) return { ...from.entry, auto, inUse };
     return { name, granularityBits, auto, inUse, ...(await writer.writeBits(from)) };
   }

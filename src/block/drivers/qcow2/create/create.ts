@@ -16,7 +16,7 @@ import {
   MAX_REFCOUNT_TABLE_BYTES,
   type Mapped,
   type NewLayout,
-  planNewLayout,
+  newLayout,
   RefcountCodec,
   UNMAPPED,
   viewOf,
@@ -48,7 +48,7 @@ export interface MappedClusters {
 }
 
 /** Where everything of a new image lies. */
-interface Plan {
+interface NewImage {
   readonly image: string;
   readonly options: CheckedOptions;
   readonly header: Header;
@@ -120,11 +120,11 @@ async function create(
   const image = resolve(filename);
   refuseCircle(image, options);
   const { exclusive, mode, inode, dataFile, size, preallocation } = options;
-  const plan = planImage(image, options, { mapped, zeroed });
-  const header = encodeHeader(plan.header, image);
+  const made = layOutImage(image, options, { mapped, zeroed });
+  const header = encodeHeader(made.header, image);
   const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
   if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
-  const bytes = plan.layout.total * plan.geometry.clusterSize;
+  const bytes = made.layout.total * made.geometry.clusterSize;
   await createRawFile(image, bytes, { exclusive, mode, inode });
   await using file = await openNew(image, inode);
   // Now that it is there, whatever else leads to it is seen as well.
@@ -134,10 +134,10 @@ async function create(
     await using data = await openNew(path);
     await reserve(data, 0, size, preallocation);
   }
-  await writeRefcounts(file, plan);
-  if (plan.tables > 0) await writeTables(file, plan);
-  if (dataFile === undefined && plan.tables > 0) {
-    const start = plan.firstData * plan.geometry.clusterSize;
+  await writeRefcounts(file, made);
+  if (made.tables > 0) await writeTables(file, made);
+  if (dataFile === undefined && made.tables > 0) {
+    const start = made.firstData * made.geometry.clusterSize;
     await reserve(file, start, file.size - start, preallocation);
   }
   // Last, so that what was given up half way is no image.
@@ -164,11 +164,11 @@ function ownDataFile(image: string): RangeError {
   return new RangeError(`${image} would be its own data file: name another file as dataFile`);
 }
 
-function planImage(
+function layOutImage(
   image: string,
   options: CheckedOptions,
-  { mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>,
-): Plan {
+  { mapped, zeroed }: Pick<NewImage, 'mapped' | 'zeroed'>,
+): NewImage {
   const { size, clusterSize, dataFile, refcountBits, version } = options;
   const clusterBits = Math.log2(clusterSize);
   const refcountOrder = Math.log2(refcountBits);
@@ -185,7 +185,7 @@ function planImage(
   const tables = countTables({ mapped, zeroed }, geometry);
   const clusters = dataFile === undefined ? mapped.count : 0;
   const rest = l1Clusters + tables + clusters;
-  const layout = planNewLayout(rest, clusterSize, geometry.refcountBlockEntries);
+  const layout = newLayout(rest, clusterSize, geometry.refcountBlockEntries);
   if (layout.tableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
     throw new RangeError(`${size} bytes cannot be preallocated in clusters of ${clusterSize}`);
   }
@@ -240,7 +240,7 @@ function incompatibleOf(options: CheckedOptions): bigint {
 /** The refcount table and its blocks: every cluster of the new file is used once. */
 async function writeRefcounts(
   file: BlockDevice,
-  { geometry, header, layout }: Plan,
+  { geometry, header, layout }: NewImage,
 ): Promise<void> {
   const { clusterSize, refcountBlockEntries } = geometry;
   const codec = new RefcountCodec(header.refcountOrder);
@@ -263,7 +263,7 @@ async function writeRefcounts(
 }
 
 /** L2 tables that map something. */
-function countTables(clusters: Pick<Plan, 'mapped' | 'zeroed'>, { l2Span }: Geometry): number {
+function countTables(clusters: Pick<NewImage, 'mapped' | 'zeroed'>, { l2Span }: Geometry): number {
   let tables = 0;
   for (let at = nextOf(clusters, 0); at >= 0; at = nextOf(clusters, at - (at % l2Span) + l2Span)) {
     tables++;
@@ -272,7 +272,7 @@ function countTables(clusters: Pick<Plan, 'mapped' | 'zeroed'>, { l2Span }: Geom
 }
 
 /** The first cluster from `offset` on that an entry says something of; -1 where there is none. */
-function nextOf({ mapped, zeroed }: Pick<Plan, 'mapped' | 'zeroed'>, offset: number): number {
+function nextOf({ mapped, zeroed }: Pick<NewImage, 'mapped' | 'zeroed'>, offset: number): number {
   const [first, second] = [mapped.nextDirty(offset), zeroed.nextDirty(offset)];
   if (first < 0 || second < 0) return Math.max(first, second);
   return Math.min(first, second);
@@ -293,8 +293,8 @@ function forEachIn(
 }
 
 /** The L1 table and the L2 tables: all clusters in a row. Of a table only the part is written that maps something. */
-async function writeTables(file: BlockDevice, plan: Plan): Promise<void> {
-  const { header, geometry, options, mapped, zeroed, firstTable, firstData } = plan;
+async function writeTables(file: BlockDevice, made: NewImage): Promise<void> {
+  const { header, geometry, options, mapped, zeroed, firstTable, firstData } = made;
   const { clusterSize, l2EntryBytes, l2Span } = geometry;
   const all = allUnits(geometry);
   // Over a backing file, subclusters are reserved and still show it; unless it has been asked for what is zeroed.
@@ -305,7 +305,7 @@ async function writeTables(file: BlockDevice, plan: Plan): Promise<void> {
   const turns = new Turns();
   let offset = firstTable * clusterSize;
   let host = firstData * clusterSize;
-  for (let at = nextOf(plan, 0); at >= 0; ) {
+  for (let at = nextOf(made, 0); at >= 0; ) {
     const start = at - (at % l2Span);
     const stop = Math.min(start + l2Span, alignUp(options.size, clusterSize));
     const range = { start: at, stop, step: clusterSize };
@@ -326,7 +326,7 @@ async function writeTables(file: BlockDevice, plan: Plan): Promise<void> {
     table.fill(0, from, to);
     writeL1Entry(viewOf(l1), (start / l2Span) * 8, { offset, copied: true });
     offset += clusterSize;
-    at = nextOf(plan, start + l2Span);
+    at = nextOf(made, start + l2Span);
     await turns.next();
   }
   await writes.end();

@@ -16,7 +16,7 @@ class TableCache {
   }
 
   /** A number for an image, under which its tables are held. */
-  enter(): number {
+  addImage(): number {
     return this.#images++;
   }
 
@@ -36,24 +36,24 @@ class TableCache {
     this.#bytes += table.byteLength;
     for (const [key, oldest] of this.#tables) {
       if (this.#bytes <= this.#most || oldest === table) return;
-      this.#drop(key, oldest);
+      this.#evict(key, oldest);
     }
   }
 
   delete(image: number, offset: number): void {
     const key = `${image}:${offset}`;
     const table = this.#tables.get(key);
-    if (table !== undefined) this.#drop(key, table);
+    if (table !== undefined) this.#evict(key, table);
   }
 
-  /** Forgets all tables of an image. */
-  leave(image: number): void {
+  /** Frees all tables of an image. */
+  freeImage(image: number): void {
     for (const [key, table] of this.#tables) {
-      if (key.startsWith(`${image}:`)) this.#drop(key, table);
+      if (key.startsWith(`${image}:`)) this.#evict(key, table);
     }
   }
 
-  #drop(key: string, table: DataView): void {
+  #evict(key: string, table: DataView): void {
     this.#tables.delete(key);
     this.#bytes -= table.byteLength;
   }

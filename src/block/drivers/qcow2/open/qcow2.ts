@@ -306,7 +306,7 @@ export class Qcow2Driver implements Driver {
     const flushed = await Promise.allSettled([this.#finish()]);
     this.#bitmaps?.free();
     await this.#status.close();
-    this.#image.forget();
+    this.#image.free();
     const closed = await Promise.allSettled(this.#devices.map((device) => device.close()));
     for (const result of [...flushed, ...closed])
       if (result.status === 'rejected') throw result.reason;

@@ -60,7 +60,7 @@ export class Image {
   /** A writer changes the tables, and the files. */
   #changes = false;
   readonly #decompress: Decompress;
-  readonly #number = tableCache.enter();
+  readonly #number = tableCache.addImage();
   /** The cluster that was decompressed last: small reads come one after another. */
   #cluster?: Uint8Array;
   #clusterHost = -1;
@@ -213,8 +213,8 @@ export class Image {
   }
 
   /** Gives back what is held in memory; the devices are the caller's to close. */
-  forget(): void {
-    tableCache.leave(this.#number);
+  free(): void {
+    tableCache.freeImage(this.#number);
     this.#cluster = undefined;
     this.#clusterHost = -1;
   }

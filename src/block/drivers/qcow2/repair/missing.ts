@@ -97,7 +97,7 @@ async function refuseMissing(
       if (run.kind === RunKind.compressed) await image.isCut(run);
     }
   } finally {
-    image.forget();
+    image.free();
   }
 }
 

@@ -72,7 +72,7 @@ export class Allocator {
     return this.#turns.run(async () => {
       const run = await this.#allocate(count);
       if (run.count === count) return run;
-      await this.#release(run);
+      await this.#free(run);
       return this.#allocateBehindAll(count);
     });
   }
@@ -108,9 +108,9 @@ export class Allocator {
   }
 
   /** Takes one reference from each cluster of each run. Those that had only one are free, and their space is given back. */
-  release(runs: readonly Run[]): Promise<void> {
+  free(runs: readonly Run[]): Promise<void> {
     return this.#turns.run(async () => {
-      for (const run of runs) await this.#release(run);
+      for (const run of runs) await this.#free(run);
     });
   }
 
@@ -188,10 +188,10 @@ export class Allocator {
   }
 
   async #growTable(): Promise<void> {
-    await this.#release(await this.#blocks.growTable());
+    await this.#free(await this.#blocks.growTable());
   }
 
-  async #release({ offset, count }: Run): Promise<void> {
+  async #free({ offset, count }: Run): Promise<void> {
     const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
     const end = offset / clusterSize + count;
     // A damaged table named what is needed: that leaks rather than being given out, and its bytes given up.
@@ -200,13 +200,13 @@ export class Allocator {
       const index = Math.floor(cluster / entries);
       const block = await this.#blocks.block(index);
       const last = Math.min(end, (index + 1) * entries);
-      if (block !== undefined) await this.#releaseIn(block, cluster, last);
+      if (block !== undefined) await this.#freeIn(block, cluster, last);
       cluster = last;
     }
   }
 
   /** Takes one reference from clusters that one block describes. */
-  async #releaseIn(block: RefcountBlock, first: number, end: number): Promise<void> {
+  async #freeIn(block: RefcountBlock, first: number, end: number): Promise<void> {
     const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
     for (let cluster = first; cluster < end; ) {
       let single = cluster;

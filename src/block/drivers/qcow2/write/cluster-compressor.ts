@@ -98,7 +98,7 @@ export class ClusterCompressor {
         return { ...UNMAPPED, compressed };
       });
     } catch (error) {
-      await allocator.release(packed.map((bytes, i) => this.#clustersOf(offsets[i], bytes.length)));
+      await allocator.free(packed.map((bytes, i) => this.#clustersOf(offsets[i], bytes.length)));
       throw error;
     }
   }

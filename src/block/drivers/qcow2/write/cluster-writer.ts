@@ -125,7 +125,7 @@ export class ClusterWriter {
       });
       return bytes.length;
     } catch (error) {
-      if (!this.#parts.hasDataFile) await allocator.release([run]);
+      if (!this.#parts.hasDataFile) await allocator.free([run]);
       throw error;
     }
   }

@@ -19,9 +19,9 @@ import { Allocator } from './allocator.js';
 import { ClusterCompressor } from './cluster-compressor.js';
 import { ClusterWriter } from './cluster-writer.js';
 import { ClusterZeroer } from './cluster-zeroer.js';
-import { Committer } from './committer.js';
 import type { Compress } from './compress.js';
 import type { GuestWriter } from './guest-writer.js';
+import { ImageFlusher } from './image-flusher.js';
 import { Mapping } from './mapping.js';
 
 /** L2 tables that one zero request may change, at least. */
@@ -68,7 +68,7 @@ export class ImageWriter implements GuestWriter {
   readonly mapping: Mapping;
   readonly allocator: Allocator;
   readonly file: HostFile;
-  readonly #committer: Committer;
+  readonly #flusher: ImageFlusher;
   readonly #writer: ClusterWriter;
   readonly #zeroer: ClusterZeroer;
   readonly #compressor?: ClusterCompressor;
@@ -90,7 +90,7 @@ export class ImageWriter implements GuestWriter {
     this.header = header;
     this.mapping = mapping;
     this.allocator = allocator;
-    this.#committer = new Committer({ file, dataFile: data, header, allocator, mapping });
+    this.#flusher = new ImageFlusher({ file, dataFile: data, header, allocator, mapping });
     this.#writer = new ClusterWriter({
       geometry,
       header,
@@ -198,7 +198,7 @@ export class ImageWriter implements GuestWriter {
   /** Makes everything durable that was written. */
   async flush(): Promise<void> {
     await this.#compressor?.end();
-    await this.#committer.commit();
+    await this.#flusher.flush();
   }
 
   finish(): Promise<void> {
@@ -266,7 +266,7 @@ export class ImageWriter implements GuestWriter {
 
   /** Ends a change: much of it in memory is brought into the file. */
   async #end(durable = false): Promise<void> {
-    if (durable || this.mapping.isFull) await this.#committer.commit();
+    if (durable || this.mapping.isFull) await this.#flusher.flush();
   }
 
   async #readPadded(read: GuestRead, offset: number, target: Uint8Array): Promise<void> {
@@ -276,7 +276,7 @@ export class ImageWriter implements GuestWriter {
   }
 
   /**
-   * Runs a request that writes. The next commit has something to flush when it ends, and not before: a commit that runs
+   * Runs a request that writes. The next flush has something to do when it ends, and not before: a flush that runs
    * meanwhile may have flushed a part of it.
    */
   async #change<T>(
@@ -288,7 +288,7 @@ export class ImageWriter implements GuestWriter {
     try {
       return await this.#hold(offset, end, alone, request);
     } finally {
-      this.#committer.wroteData();
+      this.#flusher.wroteData();
     }
   }
 
@@ -301,12 +301,12 @@ export class ImageWriter implements GuestWriter {
   ): Promise<T> {
     const { clusterSize } = this.header.geometry;
     const start = alignDown(offset, clusterSize);
-    const hold = this.#locks.enter(start, alignUp(end, clusterSize), alone);
+    const hold = this.#locks.acquire(start, alignUp(end, clusterSize), alone);
     try {
       if (hold.ready !== undefined) await hold.ready;
       return await request();
     } finally {
-      this.#locks.leave(hold);
+      this.#locks.release(hold);
     }
   }
 }

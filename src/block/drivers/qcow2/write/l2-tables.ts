@@ -148,13 +148,13 @@ export class L2Tables {
   }
 
   #keep(table: L2Table): L2Table {
-    this.#drop(table.l1Index);
+    this.#evict(table.l1Index);
     this.#tables.set(table.l1Index, table);
     this.#header.tables.set(table.offset, 'an L2 table');
     return table;
   }
 
-  #drop(l1Index: number): void {
+  #evict(l1Index: number): void {
     const table = this.#tables.get(l1Index);
     if (table === undefined) return;
     this.#tables.delete(l1Index);
@@ -167,7 +167,7 @@ export class L2Tables {
     for (const table of this.#tables.values()) {
       if (table.dirty !== undefined || table.fresh || table.leaving) continue;
       if (this.#wanted.has(table.l1Index)) continue;
-      this.#drop(table.l1Index);
+      this.#evict(table.l1Index);
       if (this.#tables.size < this.#limit) return;
     }
   }

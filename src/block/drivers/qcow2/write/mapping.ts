@@ -24,7 +24,7 @@ export interface MappingChanges {
 
 /**
  * The active L1 and L2 tables of an image that is being written. They change in memory; `takeChanges` hands out what
- * must go to the file, and in which order is the committer's business.
+ * must go to the file, and in which order is the business of {@link ImageFlusher}.
  */
 export class Mapping {
   readonly geometry: Geometry;
@@ -116,7 +116,7 @@ export class Mapping {
 
   /**
    * Maps guest clusters in a row anew, from the one at `offset` on, all in one L2 table, which is made or copied where
-   * it must be. Clusters of the file that are not named any more are free after the next commit.
+   * it must be. Clusters of the file that are not named any more are free after the next flush.
    *
    * @param count guest clusters.
    * @param remap takes how one of them is mapped, and its number from 0 on; answers how it shall be.
@@ -191,12 +191,12 @@ export class Mapping {
   /**
    * Makes the L1 table long enough; the header names the new one when this returns.
    *
-   * @param commit must bring all changes into the file: the new L1 table may name no table that is not there. None is
+   * @param flush must bring all changes into the file: the new L1 table may name no table that is not there. None is
    * made meanwhile.
    */
-  growL1(entries: number, commit: () => Promise<void>): Promise<void> {
+  growL1(entries: number, flush: () => Promise<void>): Promise<void> {
     return this.#turns.run(async () => {
-      await commit();
+      await flush();
       const { l1Offset } = this.#header.current;
       const { clusterSize } = this.geometry;
       const before = this.#l1;
@@ -212,7 +212,7 @@ export class Mapping {
       await this.#header.update({ l1Offset: offset, l1Size: entries });
       this.#l1 = l1;
       const count = Math.ceil(before.length / clusterSize);
-      if (count > 0) await this.#allocator.release([{ offset: l1Offset, count }]);
+      if (count > 0) await this.#allocator.free([{ offset: l1Offset, count }]);
     });
   }
 

@@ -3,7 +3,7 @@ import type { HostFile, LiveHeader } from '../io/index.js';
 import type { Allocator } from './allocator.js';
 import type { Mapping, MappingChanges } from './mapping.js';
 
-export interface CommitterParts {
+export interface ImageFlusherParts {
   readonly file: HostFile;
   /** Where guest clusters lie, if not in the image itself. */
   readonly dataFile?: HostFile;
@@ -23,15 +23,15 @@ export interface CommitterParts {
  *
  * Each step may be torn at any sector and its writes may reach the disk in any order.
  */
-export class Committer {
-  readonly #parts: CommitterParts;
+export class ImageFlusher {
+  readonly #parts: ImageFlusherParts;
   readonly #turns = new Serial();
-  /** A commit that has not begun: it does for all who ask meanwhile. */
+  /** A flush that has not begun: it does for all who ask meanwhile. */
   #next?: Promise<void>;
   /** Guest bytes were written that no flush has followed. */
   #wrote = false;
 
-  constructor(parts: CommitterParts) {
+  constructor(parts: ImageFlusherParts) {
     this.#parts = parts;
   }
 
@@ -41,15 +41,15 @@ export class Committer {
   }
 
   /** Makes everything durable that was complete when this was called. */
-  commit(): Promise<void> {
+  flush(): Promise<void> {
     this.#next ??= this.#turns.run(() => {
       this.#next = undefined;
-      return this.#commit();
+      return this.#flush();
     });
     return this.#next;
   }
 
-  async #commit(): Promise<void> {
+  async #flush(): Promise<void> {
     const { mapping, allocator } = this.#parts;
     const unlinked = mapping.takeUnlinked();
     const changes = mapping.takeChanges();
@@ -65,7 +65,7 @@ export class Committer {
       throw error;
     }
     if (unlinked.length === 0) return;
-    await allocator.release(unlinked);
+    await allocator.free(unlinked);
     await allocator.writeBack();
   }
 

@@ -1,0 +1,7 @@
+/** A range of bytes. */
+export interface Range {
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+}
