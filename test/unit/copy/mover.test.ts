@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { Control } from '#dist/copy/control/control.js';
 import { LeftOut } from '#dist/copy/move/left-out.js';
@@ -171,6 +171,7 @@ describe('move', () => {
 
     /** What the requests were like, and the slots of the arena while they were made. */
     async function moveFromAfar(arena: Arena, change = {}) {
+      const far = new FarDevice();
       const memory = fakeDevice(size);
       await memory.write(0, pattern(size));
       const sizes = new Set<number>();
@@ -181,7 +182,7 @@ describe('move', () => {
           inFlight += bytes.length;
           mostInFlight = Math.max(mostInFlight, inFlight);
           mostUsed = Math.max(mostUsed, arena.usedBytes);
-          await new Promise((resolve) => setTimeout(resolve, 4));
+          await far.answer();
           await memory.read(offset, bytes);
           inFlight -= bytes.length;
         },
@@ -193,7 +194,11 @@ describe('move', () => {
       const usedBefore = arena.usedBytes;
       const windowSize = 64 * PAGE;
       const how = { ...options, ...range, source, leftOutMap, arena, windowSize, ...change };
-      expect(await move(how)).toEqual({ flushed: true });
+      try {
+        expect(await move(how)).toEqual({ flushed: true });
+      } finally {
+        far.stop();
+      }
       expect(plan.count).toBe(0);
       expect(await firstDifference(target, memory)).toBe(-1);
       expect(arena.usedBytes).toBeLessThanOrEqual(usedBefore);
@@ -228,3 +233,31 @@ describe('move', () => {
     });
   });
 });
+
+/**
+ * A device whose answers take 4 ms each, however many are under way, on a clock of its own: how busy the machine is must not
+ * decide which load is faster.
+ */
+class FarDevice {
+  #now = 0;
+  readonly #waiting: { due: number; resolve: () => void }[] = [];
+  readonly #clock = vi.spyOn(performance, 'now').mockImplementation(() => this.#now);
+  readonly #timer = setInterval(() => this.#goOn(), 0);
+
+  answer(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push({ due: this.#now + 4, resolve }));
+  }
+
+  /** When all that can be asked at a moment has been, the next one comes. */
+  #goOn(): void {
+    const next = this.#waiting[0]?.due;
+    if (next === undefined) return;
+    this.#now = next;
+    while (this.#waiting[0]?.due === next) this.#waiting.shift()?.resolve();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#clock.mockRestore();
+  }
+}
