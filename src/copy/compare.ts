@@ -5,7 +5,7 @@ import { refuseSideFiles } from './ends/index.js';
 import { DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
 import { type Plan, plan, planGranularity } from './plan/index.js';
 import { Comparison, checkTransfer } from './run/index.js';
-import { giveArenaBack, takeArena } from './threads/index.js';
+import { freeArena, takeArena } from './threads/index.js';
 
 /** What `compare` compares, and how hard it drives both sides. */
 export interface CompareOptions extends TransferOptions {
@@ -126,7 +126,7 @@ async function compareDevices(
   }
   either.free();
   // After a failure it is dropped instead: a worker that had to be ended may hold one of its locks.
-  giveArenaBack(arena);
+  freeArena(arena);
   const { offset } = found;
   const { totalBytes, comparedBytes, threads } = comparison;
   return {

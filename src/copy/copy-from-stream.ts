@@ -8,7 +8,7 @@ import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from 
 import { nextRun, shortestZero, zeroStep } from './move/index.js';
 import { A_DEVICE, type CopyOptions, type DeviceSource } from './options/index.js';
 import { checkTransfer } from './run/index.js';
-import { giveArenaBack, takeArena } from './threads/index.js';
+import { freeArena, takeArena } from './threads/index.js';
 
 /** How a stream is taken in; see {@link CopyOptions} for what has no words of its own. */
 export interface FromStreamOptions
@@ -130,20 +130,20 @@ class Intake {
     } catch (error) {
       this.#readable.destroy();
       await this.#idle().catch(() => {});
-      if (!isWholeAfter(error)) await this.#leave();
+      if (!isWholeAfter(error)) await this.#keepOrRemove();
       throw signal?.aborted ? abortedError(signal) : (this.#failure?.error ?? error);
     } finally {
       signal?.removeEventListener('abort', abort);
       for (const slot of slots) slot.free();
-      giveArenaBack(this.#arena);
+      freeArena(this.#arena);
     }
   }
 
   /** Leaves what was written, and nothing where nothing was. */
-  async #leave(): Promise<void> {
+  async #keepOrRemove(): Promise<void> {
     const { movedBytes, zeroedBytes } = this.#counted;
-    if (movedBytes + zeroedBytes > 0) this.#brake.unfinished = await this.#target.leave();
-    else await this.#target.abandon();
+    if (movedBytes + zeroedBytes > 0) this.#brake.unfinished = await this.#target.keepUnfinished();
+    else await this.#target.removeUnfinished();
   }
 
   #allocate(slots: ArenaBlock[]): void {

@@ -129,7 +129,7 @@ export class Replacement {
    * @throws what the system says; LacunaError ERR_FILE_CHANGED where the name, or the path of this file, is of another
    * file than when this one was made. The file is where it was then.
    */
-  commit(): string[] {
+  finish(): string[] {
     // As it is now: somebody may have taken rights away meanwhile.
     const old = this.#check();
     const lost = old === undefined ? [] : keepAccess(this.fd, this.name, old);
@@ -154,7 +154,7 @@ export class Replacement {
   }
 
   /** Closes the file, and removes it if it has no name yet and is still the one that was made. Never fails. */
-  abandon(): void {
+  removeUnfinished(): void {
     if (this.#state !== 'made') return;
     try {
       if (this.#isOurs()) this.#operations.remove(this.path);

@@ -28,7 +28,7 @@ const modeOf = (file: string) => fs.statSync(file).mode & 0o777;
 function replace(): string[] {
   const file = Replacement.create(path);
   fs.writeSync(file.fd, 'new');
-  const warnings = file.commit();
+  const warnings = file.finish();
   file.close();
   expect(fs.readFileSync(path, 'utf8')).toBe('new');
   return warnings;
@@ -72,7 +72,7 @@ describe('a file that replaces another keeps', () => {
     const file = Replacement.create(path);
     setfacl('-b', path);
     fs.chmodSync(path, 0o600);
-    expect(file.commit()).toEqual([]);
+    expect(file.finish()).toEqual([]);
     file.close();
     expect([modeOf(path), /^user:\d/m.test(aclOf(path))]).toEqual([0o600, false]);
   });
@@ -82,7 +82,7 @@ describe('a file that replaces another keeps', () => {
     const file = Replacement.create(path);
     expect(modeOf(file.path)).toBe(0o600);
     expect(aclOf(file.path)).not.toMatch(/^user:\d/m);
-    file.abandon();
+    file.removeUnfinished();
   });
 });
 
@@ -92,7 +92,7 @@ function replacedBy(setup: string, env: NodeJS.ProcessEnv = {}): string[] {
     const { Replacement } = await import(${JSON.stringify(INDEX)});
     ${setup}
     const file = Replacement.create(${JSON.stringify(path)});
-    console.log(JSON.stringify(file.commit()));`;
+    console.log(JSON.stringify(file.finish()));`;
   const args = ['--input-type=module', '-e', code];
   const { stdout, stderr } = spawnSync(process.execPath, args, {
     encoding: 'utf8',

@@ -252,12 +252,12 @@ export class BitmapFile implements BitmapStore {
       fresh = Replacement.create(this.path, { operations });
       const disk = { size: bitmaps.size, identity: this.#identity };
       const head = writeFile(operations, fresh.fd, sections, { ...disk, open });
-      this.warnings.push(...fresh.commit());
+      this.warnings.push(...fresh.finish());
       this.#adopt(fresh.fd, head, namesIn(sections, open));
       if (previous !== undefined) fs.closeSync(previous);
       this.#name();
     } catch (error) {
-      fresh?.abandon();
+      fresh?.removeUnfinished();
       throw fileFailure('store', this.path, error);
     } finally {
       freeNewSections(sections);

@@ -49,10 +49,10 @@ export async function exportBitmap(filename: string, options: ExportBitmapOption
   try {
     await createQcow2(made.path, { size: bitmap.size, inode: made.inode });
     await addBitmap(made, bitmap, name);
-    made.commit();
+    made.finish();
     await syncFolder(made.name);
   } finally {
-    made.abandon();
+    made.removeUnfinished();
     made.close();
     unguard();
   }
@@ -76,7 +76,7 @@ async function guard(made: Replacement): Promise<() => void> {
   try {
     return await guardImage(made.name);
   } catch (error) {
-    made.abandon();
+    made.removeUnfinished();
     throw error;
   }
 }

@@ -46,7 +46,7 @@ function holdsNone(path: string): LacunaError {
 /** The surest way to find out now, and not after the copy, whether the file can be made. */
 function tryToReplace(path: string): void {
   const file = Replacement.create(path);
-  file.abandon();
+  file.removeUnfinished();
   file.close();
 }
 
@@ -66,11 +66,11 @@ export async function storeDigest(path: string, { digest, size }: StoredDigest):
     const text = `${JSON.stringify({ digest, size, ...METHOD })}\n`;
     fileOperations.write(file.fd, Buffer.from(text), 0);
     fileOperations.sync(file.fd);
-    const warnings = file.commit();
+    const warnings = file.finish();
     await syncFolder(file.name);
     return warnings;
   } catch (error) {
-    file?.abandon();
+    file?.removeUnfinished();
     throw error instanceof LacunaError ? error : notStored(path, error as Error);
   } finally {
     file?.close();

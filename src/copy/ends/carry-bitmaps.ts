@@ -89,7 +89,7 @@ async function addAll(
 }
 
 /** Takes the bitmaps out of an unfinished image again, which a run that died has put there. */
-export async function dropBitmaps(made: MadeImage): Promise<void> {
+export async function removeBitmaps(made: MadeImage): Promise<void> {
   await using image = await openNew(made);
   const names = image.bitmaps.list().map(({ name }) => name);
   if (names.length === 0) return;

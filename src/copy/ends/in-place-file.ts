@@ -49,7 +49,7 @@ export async function openFitting(
 interface InPlace {
   readonly device: BlockDevice;
   readonly warnings: string[];
-  commit(): Promise<string[]>;
+  finish(): Promise<string[]>;
 }
 
 /** Cuts off what is longer than the source, when all is written. */
@@ -63,7 +63,7 @@ export function cutLater(
   if (size <= source.size) return;
   // The one warning is that more was left there.
   target.warnings.length = 0;
-  target.commit = async () => {
+  target.finish = async () => {
     resizeRawFile(filename, source.size);
     if (flush) await target.device.flush();
     return [];

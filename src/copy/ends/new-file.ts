@@ -16,7 +16,7 @@ import {
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
-import { type CarriedBitmaps, dropBitmaps, type MadeImage } from './carry-bitmaps.js';
+import { type CarriedBitmaps, type MadeImage, removeBitmaps } from './carry-bitmaps.js';
 import { type Increment, layOutIncrement } from './increment-layout.js';
 import type { HowMade, PartialFile } from './partial-file.js';
 
@@ -146,7 +146,7 @@ export function newImage(
         }
       },
     }),
-    ...(bitmaps && { finish: bitmaps.addTo, unfinish: dropBitmaps }),
+    ...(bitmaps && { finish: bitmaps.addTo, unfinish: removeBitmaps }),
   };
 }
 

@@ -61,7 +61,7 @@ export class PartialFile {
     try {
       await make(file.path, { inode: file.inode });
     } catch (error) {
-      await file.abandon();
+      await file.removeUnfinished();
       throw error;
     }
     return file;
@@ -92,7 +92,7 @@ export class PartialFile {
   }
 
   /** Whether the file that an earlier copy made has its name by now. */
-  static async isCommitted(filename: string, { inode }: MadeFile): Promise<boolean> {
+  static async isFinished(filename: string, { inode }: MadeFile): Promise<boolean> {
     const found = statIfThere(followed(filename));
     return found?.isFile() === true && `${found.ino}` === inode;
   }
@@ -132,10 +132,10 @@ export class PartialFile {
    *
    * @returns warnings: what could not be kept of the file that was there.
    */
-  async commit(durable: boolean): Promise<string[]> {
+  async finish(durable: boolean): Promise<string[]> {
     let warnings: string[];
     try {
-      warnings = this.#file.commit();
+      warnings = this.#file.finish();
     } catch (error) {
       throw this.#file.isThere ? unnamed(this, error) : failure(this.name, error);
     }
@@ -143,13 +143,13 @@ export class PartialFile {
   }
 
   /** Removes the file. Never fails: it is called when something else has. */
-  async abandon(): Promise<void> {
-    this.#file.abandon();
+  async removeUnfinished(): Promise<void> {
+    this.#file.removeUnfinished();
     this.release();
   }
 
   /** Leaves the file where it is, and returns where that is; undefined where somebody has taken it away. Never fails. */
-  async leave(): Promise<string | undefined> {
+  async keepUnfinished(): Promise<string | undefined> {
     try {
       return this.#file.isThere ? this.path : undefined;
     } catch {

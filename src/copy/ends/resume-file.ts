@@ -178,13 +178,13 @@ export class ResumeFile {
       fresh = Replacement.create(this.path, { operations });
       writeBitmaps(operations, fresh.fd, bitmaps, disk);
       await operations.sync(fresh.fd);
-      fresh.commit();
+      fresh.finish();
       fs.closeSync(this.#fd);
       this.#fd = fresh.fd;
       this.#isMade = true;
       await operations.syncFolder(this.path);
     } catch (error) {
-      fresh?.abandon();
+      fresh?.removeUnfinished();
       throw fileFailure('write', this.path, error);
     }
   }

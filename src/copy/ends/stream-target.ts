@@ -34,12 +34,12 @@ export interface StreamTarget {
   /** After the last request: makes the target durable, and gives it its size and its name. Returns warnings. */
   finish(size: number, flush: boolean): Promise<string[]>;
   /** After a failure: removes what was made and not written to. Never fails. */
-  abandon(): Promise<void>;
+  removeUnfinished(): Promise<void>;
   /**
    * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
    * one. Never fails.
    */
-  leave(): Promise<string | undefined>;
+  keepUnfinished(): Promise<string | undefined>;
   /** Closes what was opened here. */
   close(): Promise<void>;
 }
@@ -58,7 +58,7 @@ export async function openStreamTarget(options: StreamTargetOptions): Promise<St
   const description = sharing(given);
   const file = fileOf(description);
   if (file !== undefined && (await isFileToMake(file))) {
-    return await GrowingFile.create(description, file, signal);
+    return await UnfinishedFile.create(description, file, signal);
   }
   await refuseNewImage(description);
   return new InPlace(await open(description, signal), told, true);
@@ -117,9 +117,9 @@ class InPlace implements StreamTarget {
     return warnings;
   }
 
-  async abandon(): Promise<void> {}
+  async removeUnfinished(): Promise<void> {}
 
-  async leave(): Promise<undefined> {}
+  async keepUnfinished(): Promise<undefined> {}
 
   async close(): Promise<void> {
     if (this.#ours) await this.#device.close();
@@ -132,7 +132,7 @@ const FIRST_SIZE = 2 ** 30;
 /** Beyond this a file grows by as much, rather than to twice its size, for file systems that have an end. */
 const MOST_GROWTH = 2 ** 36;
 
-class GrowingFile implements StreamTarget {
+class UnfinishedFile implements StreamTarget {
   readonly name: string;
   readonly holds: boolean;
   readonly isZero = true;
@@ -145,7 +145,7 @@ class GrowingFile implements StreamTarget {
     description: DeviceDescription,
     { filename }: FileDescription,
     signal: AbortSignal | undefined,
-  ): Promise<GrowingFile> {
+  ): Promise<UnfinishedFile> {
     const unfinished = unfinishedWarning([filename]);
     const file = await PartialFile.create(filename, {
       sources: [],
@@ -153,9 +153,9 @@ class GrowingFile implements StreamTarget {
     });
     const made = withMade(description, file);
     try {
-      return new GrowingFile(file, made, await open(made, signal, true), unfinished);
+      return new UnfinishedFile(file, made, await open(made, signal, true), unfinished);
     } catch (error) {
-      await file.abandon();
+      await file.removeUnfinished();
       throw error;
     }
   }
@@ -184,15 +184,15 @@ class GrowingFile implements StreamTarget {
   async finish(size: number, flush: boolean): Promise<string[]> {
     await this.#resize(size);
     if (flush) await this.#device.flush();
-    return [...this.#unfinished, ...(await this.#file.commit(flush))];
+    return [...this.#unfinished, ...(await this.#file.finish(flush))];
   }
 
-  abandon(): Promise<void> {
-    return this.#file.abandon();
+  removeUnfinished(): Promise<void> {
+    return this.#file.removeUnfinished();
   }
 
-  leave(): Promise<string | undefined> {
-    return this.#file.leave();
+  keepUnfinished(): Promise<string | undefined> {
+    return this.#file.keepUnfinished();
   }
 
   close(): Promise<void> {

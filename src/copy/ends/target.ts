@@ -50,14 +50,14 @@ export interface Target {
   /** Makes durable where the target can be found while it is written. */
   anchor(): Promise<void>;
   /** Makes the target take its final name, when all is written and durable. Returns warnings. */
-  commit(): Promise<string[]>;
+  finish(): Promise<string[]>;
   /** After a failure: removes what was made and not written to. Never fails. */
-  abandon(): Promise<void>;
+  removeUnfinished(): Promise<void>;
   /**
    * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
    * one. Never fails.
    */
-  leave(): Promise<string | undefined>;
+  keepUnfinished(): Promise<string | undefined>;
   /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
   reopen(): Promise<void>;
   /** Closes what was opened here; a device of the caller's stays open. */
@@ -209,9 +209,9 @@ function inPlace(
     warnings: checkSize(device, source, sameSize),
     binding: targetBinding(device),
     anchor: async () => {},
-    commit: async () => [],
-    abandon: async () => {},
-    leave: async () => undefined,
+    finish: async () => [],
+    removeUnfinished: async () => {},
+    keepUnfinished: async () => undefined,
     reopen: async () => {
       if (open) opened.device = await reopened(opened.device, open);
     },
@@ -301,11 +301,11 @@ async function make(
       opened.warnings.push(...unfinished);
       return opened;
     } catch (error) {
-      await file.abandon();
+      await file.removeUnfinished();
       throw error;
     }
   } catch (error) {
-    await data?.abandon();
+    await data?.removeUnfinished();
     throw error;
   }
 }
@@ -336,23 +336,23 @@ async function openMade(
       // The last step of the copy says so.
       await syncName(file.path);
     },
-    commit: async () => {
+    finish: async () => {
       if (kind.keepsBack) await opened.device.flush();
       if (kind.finish !== undefined) {
         await opened.device.close();
         await kind.finish(file);
       }
       // An image that is there must find its data.
-      const lost = (await data?.commit(flush)) ?? [];
-      return [...lost, ...(await file.commit(flush))];
+      const lost = (await data?.finish(flush)) ?? [];
+      return [...lost, ...(await file.finish(flush))];
     },
-    abandon: async () => {
-      await file.abandon();
-      await data?.abandon();
+    removeUnfinished: async () => {
+      await file.removeUnfinished();
+      await data?.removeUnfinished();
     },
-    leave: async () => {
-      const left = await file.leave();
-      await data?.leave();
+    keepUnfinished: async () => {
+      const left = await file.keepUnfinished();
+      await data?.keepUnfinished();
       return left;
     },
     reopen: async () => {},
@@ -390,7 +390,7 @@ async function goOn(
     return await openUnfinished(kind, file, source, options);
   }
 
-  if (!(await PartialFile.isCommitted(filename, made))) {
+  if (!(await PartialFile.isFinished(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
   }
   const device = await openDevice(asItIs(kind.describe({ path: filename })), {
@@ -405,11 +405,11 @@ async function goOn(
     made,
     complete: true,
     anchor: async () => {},
-    commit: async () => {
+    finish: async () => {
       return flush ? await syncName(followed(filename)) : [];
     },
-    abandon: async () => {},
-    leave: async () => undefined,
+    removeUnfinished: async () => {},
+    keepUnfinished: async () => undefined,
     reopen: async () => {},
     close: () => device.close(),
   };

@@ -86,7 +86,7 @@ export class Checkpoints {
    * @throws what a flush has failed with: what was written before it may be lost
    */
   async end(): Promise<void> {
-    this.#stop();
+    this.#end();
     await this.#running;
     if (this.#flushFailure !== undefined) throw this.#flushFailure;
   }
@@ -95,8 +95,8 @@ export class Checkpoints {
    * Makes the last checkpoint of a copy that failed or was stopped, when nothing is in flight any more. Never
    * fails: where it cannot be made, the one before stands.
    */
-  async leave(): Promise<void> {
-    this.#stop();
+  async keep(): Promise<void> {
+    this.#end();
     const stopWaiting = afterWaiting(LAST_FLUSH_MS, () => this.#limit.abort());
     await this.#running;
     if (!this.#lost) await this.#take().catch(() => {});
@@ -104,13 +104,13 @@ export class Checkpoints {
   }
 
   /** Makes no more checkpoints: a thread was lost, and may have left memory locked for ever. */
-  lose(): void {
+  abort(): void {
     this.#lost = true;
-    this.#stop();
+    this.#end();
     this.#limit.abort();
   }
 
-  #stop(): void {
+  #end(): void {
     this.#ended = true;
     clearTimeout(this.#timer);
   }

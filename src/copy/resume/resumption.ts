@@ -133,7 +133,7 @@ export class Resumption {
    */
   async begin(options: BeginOptions): Promise<void> {
     const { target, remains, plannedBytes, totalBytes, threads, failed } = options;
-    await this.#forget();
+    await this.#closeCheckpoints();
     await target.anchor();
     const flusher = await this.#openFlusher(target.device, threads);
     this.#checkpoints = new Checkpoints({
@@ -168,8 +168,8 @@ export class Resumption {
     this.remains?.zero.free();
   }
 
-  /** Gives back what the checkpoints of an earlier round have held. */
-  async #forget(): Promise<void> {
+  /** Closes and frees what the checkpoints of an earlier round have held. */
+  async #closeCheckpoints(): Promise<void> {
     this.remains?.data.free();
     this.remains?.zero.free();
     this.#remainedBytes = this.resumable?.remainingBytes;
@@ -183,14 +183,14 @@ export class Resumption {
    *
    * @param unflushed whether a flush of the target has failed, so that the next one proves nothing
    */
-  async leave(unflushed: boolean): Promise<void> {
+  async keep(unflushed: boolean): Promise<void> {
     if (unflushed) await this.#checkpoints?.end().catch(() => {});
-    else await this.#checkpoints?.leave();
+    else await this.#checkpoints?.keep();
   }
 
   /** The shared memory must not be touched any more. */
-  lose(): void {
-    this.#checkpoints?.lose();
+  abort(): void {
+    this.#checkpoints?.abort();
   }
 
   async close(): Promise<void> {

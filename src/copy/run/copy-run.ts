@@ -31,7 +31,7 @@ import {
 } from '../options/index.js';
 import { type Plan, planDevice, planGranularity } from '../plan/index.js';
 import { Resumption } from '../resume/index.js';
-import { giveArenaBack, takeArena } from '../threads/index.js';
+import { freeArena, takeArena } from '../threads/index.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
 import { stoppedError } from './stopped.js';
@@ -236,18 +236,18 @@ export class CopyRun {
       throwIfAborted(this.#signal);
       if (this.#options.verify)
         warnings.push(...(await this.#verify(source, target, rounds, arena)));
-      warnings.push(...(await target.commit()));
+      warnings.push(...(await target.finish()));
       await this.#resumption?.complete();
       this.#phase = 'done';
     } catch (error) {
       // The arena is dropped as it is: a worker that had to be ended may hold one of its locks.
-      await this.#leave(target, error);
+      await this.#keepOrRemove(target, error);
       throw error;
     }
     const leftOutBytes = rounds.leftOutMap.dirtyBytes;
     rounds.free();
     for (const bitmap of [asPlanned, made.data, made.zero]) bitmap.free();
-    giveArenaBack(arena);
+    freeArena(arena);
     const { movedBytes, zeroedBytes, requests, retries } = this.#control.total();
     this.#rates.finish(doneBytes(this.#control), this.#elapsed());
     const { size } = source.device;
@@ -307,7 +307,7 @@ export class CopyRun {
       });
       return { asPlanned, tree, rounds };
     } catch (error) {
-      await this.#leave(target, error);
+      await this.#keepOrRemove(target, error);
       throw error;
     }
   }
@@ -328,18 +328,18 @@ export class CopyRun {
   }
 
   /** After a failure: what was written stays for a later run, or as a rest that nobody takes for whole. */
-  async #leave(target: Target, error: unknown): Promise<void> {
+  async #keepOrRemove(target: Target, error: unknown): Promise<void> {
     // What is wrong although it was written cannot be gone on from.
     if (isDifference(error)) await this.#resumption?.complete();
     else if (this.resumable !== undefined) {
-      await this.#resumption?.leave(this.#control.unflushed);
+      await this.#resumption?.keep(this.#control.unflushed);
       return;
     }
     const { movedBytes, zeroedBytes } = this.#control.total();
-    if (isWholeAfter(error)) await target.leave();
-    else if (movedBytes + zeroedBytes === 0) await target.abandon();
+    if (isWholeAfter(error)) await target.keepUnfinished();
+    else if (movedBytes + zeroedBytes === 0) await target.removeUnfinished();
     else if (target.made === undefined) this.#partlyWritten = target.device.name;
-    else this.#unfinished = await target.leave();
+    else this.#unfinished = await target.keepUnfinished();
   }
 
   get #incremental(): boolean {
@@ -367,7 +367,7 @@ export class CopyRun {
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {
-      await target.abandon();
+      await target.removeUnfinished();
       throw error;
     }
   }

@@ -219,7 +219,7 @@ export class Rounds {
         leftOutMap: this.leftOutMap.handle,
         control: control.memory,
       },
-      lost: () => resumption?.lose(),
+      lost: () => resumption?.abort(),
       leftOut: this.leftOut,
       digest,
       signal,

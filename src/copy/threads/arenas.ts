@@ -12,8 +12,8 @@ export function takeArena(): Arena {
 
 /**
  * Keeps an arena for the next copy, so that the memory it has touched is used again. Only for one that is
- * known to be sound: after a failure, drop it.
+ * known to be sound: after a failure, leave it to the garbage collector.
  */
-export function giveArenaBack(arena: Arena): void {
+export function freeArena(arena: Arena): void {
   idle.push(arena);
 }

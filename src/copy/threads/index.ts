@@ -1,3 +1,3 @@
-export { giveArenaBack, takeArena } from './arenas.js';
+export { freeArena, takeArena } from './arenas.js';
 export { chooseThreads } from './choose-threads.js';
 export type { CrewOutcome } from './crew.js';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MemoryDriver } from '#dist/block/index.js';
 import { copy } from '#dist/copy/index.js';
-import { giveArenaBack } from '#dist/copy/threads/arenas.js';
+import { freeArena } from '#dist/copy/threads/arenas.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
@@ -36,7 +36,7 @@ describe('a copy to a new file that fails', () => {
   });
 
   it('leaves nothing where there was no memory to begin', async () => {
-    giveArenaBack(Arena.create({ maximumBytes: 512 * KIB }));
+    freeArena(Arena.create({ maximumBytes: 512 * KIB }));
     const source = await brokenSource(SIZE);
     const failed = copy({ source, target: path, threads: 0, requestSize: 1024 * KIB });
     await expect(failed).rejects.toMatchObject({ code: 'ERR_ARENA_FULL' });

@@ -684,7 +684,7 @@ describe('checkpoints', () => {
     await expect.poll(() => failures).toHaveLength(1);
     failing = false;
     remains.data.reset(0, 20 * PAGE);
-    await checkpoints.leave();
+    await checkpoints.keep();
     expect(flushes).toBe(2);
     expect(checkpoints.remainingBytes).toBe(31 * PAGE);
     expect(await dirtyBytes()).toBe(30 * PAGE);
@@ -719,9 +719,9 @@ describe('checkpoints', () => {
     });
     remains.data.reset(0, 10 * PAGE);
     await sleep(400);
-    checkpoints.lose();
+    checkpoints.abort();
     release();
-    await checkpoints.leave();
+    await checkpoints.keep();
     expect(await dirtyBytes()).toBe(30 * PAGE);
   });
 });

@@ -48,7 +48,7 @@ describe('what is left of a file', () => {
     sweep(name);
     expect(removeLeftover({ path: file.path })).toBe(false);
     expect(fs.existsSync(file.path)).toBe(true);
-    file.abandon();
+    file.removeUnfinished();
   });
 
   it('is in use while anybody has it open', async () => {

@@ -27,9 +27,9 @@ function replace(path: string, operations?: FileNames): string[] {
   const file = Replacement.create(path, { operations });
   try {
     fs.writeSync(file.fd, 'new');
-    return file.commit();
+    return file.finish();
   } finally {
-    file.abandon();
+    file.removeUnfinished();
     file.close();
   }
 }
@@ -42,8 +42,8 @@ describe('a file that is made', () => {
     expect(basename(a.path)).toMatch(/^disk\.raw\.partial-[0-9a-f]{24}$/);
     expect(fs.statSync(a.path).mode & 0o777).toBe(0o600);
     expect(read(name)).toBe('old');
-    a.abandon();
-    b.abandon();
+    a.removeUnfinished();
+    b.removeUnfinished();
     expect(names()).toEqual(['disk.raw']);
   });
 
@@ -105,7 +105,7 @@ describe('a file that is made', () => {
       expect(read(fitting)).toBe('new');
       const file = Replacement.create(fitting);
       expect(Buffer.byteLength(basename(file.path))).toBeLessThanOrEqual(255);
-      file.abandon();
+      file.removeUnfinished();
     }
   });
 });
