@@ -1,6 +1,5 @@
 export { carryBitmap } from './carry-bitmaps.js';
 export { type CleanReport, cleanTarget } from './clean.js';
-export { isWholeAfter, PartialFile, statIfThere } from './partial-file.js';
 export { filesIn, filesOfNewImage, refuseShared, refuseSideFiles } from './participants.js';
 export {
   type Binding,
@@ -13,3 +12,4 @@ export { type CopyMoment, type CopyState, ResumeFile } from './resume-file.js';
 export { openSource, reconnects, type Source } from './source.js';
 export { openStreamTarget, type StreamTarget } from './stream-target.js';
 export { describeTarget, prepareTarget, type Target } from './target.js';
+export { isWholeAfter, statIfThere, UnfinishedFile } from './unfinished-file.js';

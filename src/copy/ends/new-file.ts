@@ -18,7 +18,7 @@ import { LacunaError } from '../../errors/index.js';
 import { type CopyOptions, isPartial } from '../options/index.js';
 import { type CarriedBitmaps, type MadeImage, removeBitmaps } from './carry-bitmaps.js';
 import { type Increment, layOutIncrement } from './increment-layout.js';
-import type { HowMade, PartialFile } from './partial-file.js';
+import type { HowMade, UnfinishedFile } from './unfinished-file.js';
 
 /** Where a file is, and which it is, should that be known. */
 type Made = Pick<FileDescription, 'inode'> & { readonly path: string };
@@ -40,7 +40,7 @@ export interface NewFile {
   readonly keepsBack: boolean;
   make(path: string, how: HowMade): Promise<void>;
   /** How it is opened. */
-  describe(made: Made, dataFile?: PartialFile): DeviceDescription;
+  describe(made: Made, dataFile?: UnfinishedFile): DeviceDescription;
   /** Makes it anew, when it is known what will be written, so that nothing but data is written then. */
   layOut?(made: MadeImage, increment: Increment): Promise<void>;
   /** Adds what comes last, when all else is written and nobody has the file open. */
@@ -101,7 +101,7 @@ export function newImage(
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   const layers = { backing: below ?? null, ...folders };
   const how = isLaidOut ? ({ mapping: 'fixed' } as const) : { compress };
-  const describe = (image: Made, data?: PartialFile) =>
+  const describe = (image: Made, data?: UnfinishedFile) =>
     describeImage(target, { ...description, ...layers, ...how }, image, data);
   return {
     filename: file.filename,
@@ -161,7 +161,7 @@ function describeImage(
   target: DeviceDescription,
   image: Qcow2Description,
   made: Made,
-  data: PartialFile | undefined,
+  data: UnfinishedFile | undefined,
 ): DeviceDescription {
   const dataFile = data && ({ driver: 'file', filename: data.path, inode: data.inode } as const);
   return changeUnfiltered(target, () => ({

@@ -26,7 +26,7 @@ import {
 } from '../../files/index.js';
 import { describeRefusal } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
-import type { MadeFile } from './partial-file.js';
+import type { MadeFile } from './unfinished-file.js';
 
 /** What a resume file says beside what remains. */
 export interface CopyState {

@@ -17,10 +17,10 @@ import { LacunaError } from '../../errors/index.js';
 import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { unfinishedWarning } from './clean.js';
 import { withMade } from './new-file.js';
-import { PartialFile, statIfThere } from './partial-file.js';
 import { refuseSideFiles } from './participants.js';
 import { reconnects } from './source.js';
 import { isFileToMake } from './target.js';
+import { statIfThere, UnfinishedFile } from './unfinished-file.js';
 
 export interface StreamTarget {
   /** How a person would name it. */
@@ -49,7 +49,7 @@ export interface StreamTargetOptions
   target: DeviceSource;
 }
 
-/** A file is made beside its name (see partial-file.ts) and grows; everything else is written in place. */
+/** A file is made beside its name (see unfinished-file.ts) and grows; everything else is written in place. */
 export async function openStreamTarget(options: StreamTargetOptions): Promise<StreamTarget> {
   const { target, targetFormat: format, signal, targetIsZero: told = false } = options;
   if (isBlockDevice(target)) return new InPlace(target, told, false);
@@ -58,7 +58,7 @@ export async function openStreamTarget(options: StreamTargetOptions): Promise<St
   const description = sharing(given);
   const file = fileOf(description);
   if (file !== undefined && (await isFileToMake(file))) {
-    return await UnfinishedFile.create(description, file, signal);
+    return await NewFileTarget.create(description, file, signal);
   }
   await refuseNewImage(description);
   return new InPlace(await open(description, signal), told, true);
@@ -132,11 +132,11 @@ const FIRST_SIZE = 2 ** 30;
 /** Beyond this a file grows by as much, rather than to twice its size, for file systems that have an end. */
 const MOST_GROWTH = 2 ** 36;
 
-class UnfinishedFile implements StreamTarget {
+class NewFileTarget implements StreamTarget {
   readonly name: string;
   readonly holds: boolean;
   readonly isZero = true;
-  readonly #file: PartialFile;
+  readonly #file: UnfinishedFile;
   readonly #description: DeviceDescription;
   readonly #unfinished: readonly string[];
   #device: BlockDevice;
@@ -145,15 +145,15 @@ class UnfinishedFile implements StreamTarget {
     description: DeviceDescription,
     { filename }: FileDescription,
     signal: AbortSignal | undefined,
-  ): Promise<UnfinishedFile> {
+  ): Promise<NewFileTarget> {
     const unfinished = unfinishedWarning([filename]);
-    const file = await PartialFile.create(filename, {
+    const file = await UnfinishedFile.create(filename, {
       sources: [],
       make: (path, how) => createRawFile(path, FIRST_SIZE, { ...how, signal }),
     });
     const made = withMade(description, file);
     try {
-      return new UnfinishedFile(file, made, await open(made, signal, true), unfinished);
+      return new NewFileTarget(file, made, await open(made, signal, true), unfinished);
     } catch (error) {
       await file.removeUnfinished();
       throw error;
@@ -161,7 +161,7 @@ class UnfinishedFile implements StreamTarget {
   }
 
   private constructor(
-    file: PartialFile,
+    file: UnfinishedFile,
     description: DeviceDescription,
     device: BlockDevice,
     unfinished: readonly string[],

@@ -24,12 +24,12 @@ import { refuseNothing } from './empty-source.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
 import { asItIs, type NewFile, newImage, newRawFile } from './new-file.js';
-import { type MadeFile, PartialFile, syncName } from './partial-file.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
 import { patient, reopened } from './source.js';
 import { refuseBitmaps, refuseImage, refuseMaking, refuseSameFile } from './target-refusals.js';
+import { type MadeFile, syncName, UnfinishedFile } from './unfinished-file.js';
 
 /** A target that is ready to be written. */
 export interface Target {
@@ -71,7 +71,7 @@ interface Planner {
 }
 
 /**
- * A full copy to a file is made beside it (see partial-file.ts), and so is an image over a backing file; everything else,
+ * A full copy to a file is made beside it (see unfinished-file.ts), and so is an image over a backing file; everything else,
  * and an incremental copy, is written in place. A copy that is resumed goes on with the target that its state names.
  */
 export async function prepareTarget(
@@ -292,10 +292,10 @@ async function make(
   const unfinished = unfinishedWarning(names);
   const data =
     made.dataFile &&
-    (await PartialFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
+    (await UnfinishedFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
   try {
     const planned = await resumption?.planTarget(made.filename);
-    const file = await PartialFile.create(made.filename, { ...made, ...how, planned });
+    const file = await UnfinishedFile.create(made.filename, { ...made, ...how, planned });
     try {
       const opened = await openMade(made, { file, data }, options);
       opened.warnings.push(...unfinished);
@@ -312,9 +312,9 @@ async function make(
 
 /** The files of a target that is being made. */
 interface Files {
-  file: PartialFile;
+  file: UnfinishedFile;
   /** Where the clusters of an image are, if not in its own file. */
-  data?: PartialFile | undefined;
+  data?: UnfinishedFile | undefined;
 }
 
 async function openMade(
@@ -385,12 +385,12 @@ async function goOn(
   checkBinding(resume, binding, { target: followed(filename) });
   if (made === undefined) throw wasInPlace(resume, filename);
   checkBinding(resume, binding, kind.binding);
-  const file = await PartialFile.reopen(filename, made);
+  const file = await UnfinishedFile.reopen(filename, made);
   if (file !== undefined) {
     return await openUnfinished(kind, file, source, options);
   }
 
-  if (!(await PartialFile.isFinished(filename, made))) {
+  if (!(await UnfinishedFile.isFinished(filename, made))) {
     throw mismatch(resume, `${made.path}, the unfinished copy, is gone or is another file`);
   }
   const device = await openDevice(asItIs(kind.describe({ path: filename })), {
@@ -418,7 +418,7 @@ async function goOn(
 /** Opens what an earlier run has left, as long as it is of the size that it was given then. */
 async function openUnfinished(
   kind: NewFile,
-  file: PartialFile,
+  file: UnfinishedFile,
   source: BlockDevice,
   options: CopyOptions,
 ): Promise<Target> {

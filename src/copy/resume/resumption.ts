@@ -13,13 +13,13 @@ import {
   type CopyMoment,
   checkBinding,
   mismatch,
-  PartialFile,
   planBinding,
   ResumeFile,
   reconnects,
   refuseShared,
   sourceBinding,
   type Target,
+  UnfinishedFile,
 } from '../ends/index.js';
 import type { CheckedScope } from '../options/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
@@ -106,7 +106,7 @@ export class Resumption {
     if (earlier !== undefined && purposeOf(earlier.path, earlier.name) === 'resumable') {
       removeLeftover({ path: earlier.path });
     }
-    const planned = PartialFile.plan(filename);
+    const planned = UnfinishedFile.plan(filename);
     await this.#file.plan(planned);
     return planned.path;
   }

@@ -36,6 +36,10 @@ export class Mapping {
   readonly #turns = new Serial();
   /** Clusters that the tables in memory do not name any more, and those in the file perhaps do. */
   #unlinked: Run[] = [];
+  /**
+   * In one piece, since sectors of it are written and it grows. The L1Table of the reading half, which has pages, checks
+   * each entry and may be cut short, is let go once this one is followed.
+   */
   #l1: Uint8Array;
 
   private constructor(

@@ -26,16 +26,16 @@ export interface MadeFile {
 /** The file that is filled: where, and what tells it from all others while the machine runs. */
 export type HowMade = Required<Pick<RawFileOptions, 'inode'>>;
 
-export interface PartialFileOptions {
+export interface UnfinishedFileOptions {
   /** Fills the file at a path, which is there and empty. */
   make(path: string, how: HowMade): Promise<void>;
   /** The files that are copied: a new copy is not open to more people than each of these. */
   sources: readonly string[];
-  /** Where to make it: a path of {@link PartialFile.plan} that a resume file has noted. */
+  /** Where to make it: a path of {@link UnfinishedFile.plan} that a resume file has noted. */
   planned?: string | undefined;
 }
 
-export class PartialFile {
+export class UnfinishedFile {
   readonly #file: Replacement;
   #unguard = () => {};
 
@@ -46,13 +46,13 @@ export class PartialFile {
 
   static async create(
     filename: string,
-    { make, sources, planned }: PartialFileOptions,
-  ): Promise<PartialFile> {
+    { make, sources, planned }: UnfinishedFileOptions,
+  ): Promise<UnfinishedFile> {
     const unguard = statIfThere(filename) ? await guardImage(followed(filename)) : () => {};
-    let file: PartialFile;
+    let file: UnfinishedFile;
     try {
       const how = { purpose: 'target', sources, planned } as const;
-      file = new PartialFile(attempt(filename, () => Replacement.create(filename, how)));
+      file = new UnfinishedFile(attempt(filename, () => Replacement.create(filename, how)));
     } catch (error) {
       unguard();
       throw error;
@@ -74,12 +74,12 @@ export class PartialFile {
   static async reopen(
     filename: string,
     { path, inode }: MadeFile,
-  ): Promise<PartialFile | undefined> {
+  ): Promise<UnfinishedFile | undefined> {
     const unguard = statIfThere(filename) ? await guardImage(followed(filename)) : () => {};
     try {
       const made = attempt(filename, () => Replacement.reopen(filename, { path, ino: inode }));
       if (made !== undefined) {
-        const file = new PartialFile(made);
+        const file = new UnfinishedFile(made);
         file.#unguard = unguard;
         return file;
       }
@@ -188,7 +188,7 @@ export function isWholeAfter(error: unknown): boolean {
   return typeof error === 'object' && error !== null && WHOLE.has(error);
 }
 
-function unnamed({ name, path }: PartialFile, error: unknown): LacunaError {
+function unnamed({ name, path }: UnfinishedFile, error: unknown): LacunaError {
   const { code, message } = error as NodeJS.ErrnoException;
   const isOurs = error instanceof LacunaError;
   const errno = isOurs ? error.errno : code;
