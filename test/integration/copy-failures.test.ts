@@ -34,17 +34,24 @@ beforeEach(() => {
 function expectFailure({ code, stdout, stderr }: CliResult, errorCode: string, what: RegExp): void {
   expect(stdout).toBe('');
   expect(stderr).toMatch(what);
+  // And where the part is that had been written.
+  const left = /^lacuna: (what was written .*\.partial|.* was written in place: )/;
   const lines = stderr.trimEnd().split('\n');
-  expect(lines.filter((line) => !/^lacuna: what was written .*\.partial/.test(line))).toHaveLength(
-    1,
-  );
+  expect(lines.filter((line) => !left.test(line))).toHaveLength(1);
   expect(stderr).toContain(errorCode);
   expect(code).toBe(1);
 }
 
 /** A server whose every read takes a while, so that there is time for things to go wrong. */
-function slowServer(size = '256M') {
-  return peers.nbdkit(['-t', '16', '--filter=delay', 'pattern', size, 'rdelay=50ms']);
+function slowServer(size = '256M', log?: string) {
+  const slow = ['--filter=delay', 'pattern', size, 'rdelay=50ms'];
+  const written = log === undefined ? slow : ['--filter=log', ...slow, `logfile=${log}`];
+  return peers.nbdkit(['-t', '16', ...written]);
+}
+
+/** How many reads a server has written down until now. */
+function readsIn(log: string): number {
+  return readFileSync(log, 'utf8').match(/ Read /g)?.length ?? 0;
 }
 
 describe('a copy whose', () => {
@@ -54,12 +61,14 @@ describe('a copy whose', () => {
     ['target server dies, on the calling thread', '0', 'target'],
     ['target server dies, in threads', '2', 'target'],
   ])('%s, fails at once', async (_name, threads, side) => {
-    const source = await slowServer('4G');
+    const log = join(folder, `${side}-${threads}.log`);
+    const source = await slowServer('4G', log);
     const target = await peers.nbdkit(['memory', '4G']);
     const victim = side === 'source' ? source : target;
-    setTimeout(() => victim.stop('SIGKILL'), 700);
-    const result = await runCli(['copy', '--threads', threads, source.uri, target.uri]);
-    expectFailure(result, 'ERR_NBD_DISCONNECTED', /connect/);
+    const copying = runCli(['copy', '--threads', threads, source.uri, target.uri]);
+    await expect.poll(() => readsIn(log), { timeout: 60_000 }).toBeGreaterThan(20);
+    await victim.stop('SIGKILL');
+    expectFailure(await copying, 'ERR_NBD_DISCONNECTED', /connect/);
   });
 
   test.each(['0', '2'])(
