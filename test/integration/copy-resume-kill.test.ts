@@ -164,7 +164,13 @@ const WORKS: Record<string, Work> = {
 /** What a resume file does not count as remaining; undefined when there is none yet. */
 function confirmedBy(file: string): Bitmap | undefined {
   if (!existsSync(file) || statSync(file).size === 0) return undefined;
-  const bitmaps = BitmapFile.open(file, { size: SIZE, readOnly: true });
+  const bitmaps = BitmapFile.open(file, { readOnly: true });
+  if (bitmaps.bitmaps.length === 0) {
+    // It only notes which file is about to be made.
+    bitmaps.close();
+    return undefined;
+  }
+  expect(bitmaps.size).toBe(SIZE);
   const confirmed = bitmaps.load('data');
   const zero = bitmaps.load('zero');
   confirmed.merge(zero);
