@@ -183,7 +183,7 @@ describe('a change of a part of a block that is given up', () => {
   it('cannot undo what its neighbour was told is done', async () => {
     const { device, memory, begun, goOn, signals } = slow('write');
     const abort = new AbortController();
-    const first = device.write(0, new Uint8Array(10).fill(1), abort);
+    const first = device.write(0, new Uint8Array(10).fill(1), { signal: abort.signal });
     await begun;
     abort.abort();
     await expect(first).rejects.toMatchObject(ABORTED);
@@ -200,7 +200,7 @@ describe('a change of a part of a block that is given up', () => {
     const { device, memory, begun, goOn } = slow('read');
     const abort = new AbortController();
     const source = new Uint8Array(10).fill(1);
-    const first = device.write(0, source, abort);
+    const first = device.write(0, source, { signal: abort.signal });
     await begun;
     abort.abort();
     await expect(first).rejects.toMatchObject(ABORTED);
@@ -216,8 +216,8 @@ describe('a change of a part of a block that is given up', () => {
     await begun;
     const abort = new AbortController();
     const others = [
-      device.write(10, new Uint8Array(10).fill(2), abort),
-      device.write(0, new Uint8Array(4096).fill(3), abort),
+      device.write(10, new Uint8Array(10).fill(2), { signal: abort.signal }),
+      device.write(0, new Uint8Array(4096).fill(3), { signal: abort.signal }),
     ];
     abort.abort();
     for (const other of others) await expect(other).rejects.toMatchObject(ABORTED);
@@ -236,7 +236,7 @@ describe('a change of a part of a block that is given up', () => {
     const unhandled: unknown[] = [];
     const note = (error: unknown) => unhandled.push(error);
     process.on('unhandledRejection', note);
-    await expect(new Device(driver).zero(0, 4196, abort)).rejects.toMatchObject(ABORTED);
+    await expect(new Device(driver).zero(0, 4196, { signal: abort.signal })).rejects.toMatchObject(ABORTED);
     await new Promise((resolve) => setTimeout(resolve, 10));
     process.off('unhandledRejection', note);
     expect(unhandled).toEqual([]);
@@ -245,7 +245,7 @@ describe('a change of a part of a block that is given up', () => {
   it('is over before the driver is closed, which ends its waiting', async () => {
     const { device, begun, goOn, signals } = slow('write');
     const abort = new AbortController();
-    const first = device.write(0, new Uint8Array(10).fill(1), abort);
+    const first = device.write(0, new Uint8Array(10).fill(1), { signal: abort.signal });
     await begun;
     abort.abort();
     await expect(first).rejects.toMatchObject(ABORTED);
