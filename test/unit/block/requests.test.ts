@@ -236,7 +236,9 @@ describe('a change of a part of a block that is given up', () => {
     const unhandled: unknown[] = [];
     const note = (error: unknown) => unhandled.push(error);
     process.on('unhandledRejection', note);
-    await expect(new Device(driver).zero(0, 4196, { signal: abort.signal })).rejects.toMatchObject(ABORTED);
+    await expect(new Device(driver).zero(0, 4196, { signal: abort.signal })).rejects.toMatchObject(
+      ABORTED,
+    );
     await new Promise((resolve) => setTimeout(resolve, 10));
     process.off('unhandledRejection', note);
     expect(unhandled).toEqual([]);
