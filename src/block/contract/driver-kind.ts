@@ -6,7 +6,7 @@ import type { Key } from './keys.js';
 /** What a driver is told when it is opened: by the caller, or by the device above it. */
 export interface Opening {
   /**
-   * Opens a device below this one. The driver closes it; whoever wants to keep it hands in a device whose `close` does
+   * Opens a device below this one. The driver closes it. To keep it open, hand in a device whose `close` does
    * nothing.
    */
   readonly open: (description: DeviceDescription, opening: Opening) => Promise<BlockDevice>;

@@ -19,7 +19,7 @@ export const DRIVERS: { readonly [D in keyof Descriptions]: DriverKind<Descripti
   throttle,
 };
 
-/** The same, for whoever has a name at run time. */
+/** The same, by names that are known only at run time. */
 export const KINDS: Readonly<
   Record<string, DriverKind<CommonDescription & { driver: string }> | undefined>
 > = DRIVERS as never;

@@ -7,7 +7,7 @@ export interface FileDescription extends CommonDescription {
   /** Its path. */
   filename: string;
   /**
-   * Locks that QEMU respects and takes too: whoever writes is alone, whoever reads keeps writers out. Default
+   * Locks that QEMU respects and takes too: a writer is alone, a reader keeps writers out. Default
    * `auto`: where the system and the file system have them. With `off` a block device is written although it is mounted,
    * or in use by the system.
    */

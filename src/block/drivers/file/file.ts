@@ -40,7 +40,7 @@ export class FileDriver implements Driver {
   readonly size: number;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
-  /** Set by whoever opens a file by its name alone. */
+  /** Set where a file is opened by its name alone. */
   warnings: readonly string[] = [];
   readonly #fd: number;
   readonly #kind: FileKind;

@@ -84,7 +84,7 @@ export class InheritedFile {
     if (!this.#isBlock && this.#size < end) this.#resize(end);
     const driver = await this.#open(false);
     if (driver === undefined) this.undo();
-    // A device may have less room: whoever copies compares the sizes.
+    // A device may have less room: a copy compares the sizes.
     const room = this.#isBlock ? Math.max(0, (driver?.size ?? 0) - this.#start) : length;
     return driver && this.#windowOf(driver, room, driver.size === room, isNew);
   }

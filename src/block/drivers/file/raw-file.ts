@@ -35,7 +35,7 @@ const checkRawFileOptions = optionCheck<RawFileOptions>({
  * Makes a raw file of `size` bytes that reads as zero, and takes no space unless that is asked for, or replaces the
  * content of the one that is there. Open it with `knownZero: true`.
  *
- * @throws RangeError if the size is no size; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file,
+ * @throws RangeError if the size is not a whole number of bytes; LacunaError ERR_DEVICE_OPEN if the path cannot be such a file,
  *   ERR_DEVICE_LOCKED if somebody uses the one that is there, and what `preallocate` throws.
  */
 export async function createRawFile(

@@ -57,7 +57,7 @@ export const nbd: DriverKind<NbdDescription> = {
     'connect-timeout': { read: timeout },
     'request-timeout': { read: timeout },
   },
-  // Whoever may name a device may name files: the certificates that a URI names are read.
+  // A caller that may name devices may name files, so the certificates that a URI names are read.
   parse: (uri) =>
     URI.test(uri) ? { driver: 'nbd', ...parseNbdUri(uri, { localFiles: true }) } : undefined,
   // Loaded when it is needed: with TLS and all it takes longer to load than a small file takes to copy.
