@@ -66,10 +66,12 @@ describe('lacuna copy SOURCE -', () => {
   test('keeps to a rate, and pauses when it is told to by a signal', async () => {
     const { code, stdout } = await shell(
       [
+        // Nobody reads on before the copy has paused: it cannot end before the signal.
+        'mkfifo slow',
         `'${process.execPath}' '${MAIN}' copy --rate 20M disk.raw - > slow 2> notes & copy=$!`,
-        'until [ -s slow ]; do sleep 0.05; done; kill -USR2 $copy',
+        'exec 3< slow; head -c 1 <&3 > all; kill -USR2 $copy',
         'until grep -q paused notes; do sleep 0.05; done; kill -USR2 $copy',
-        'wait $copy && sha256sum < slow && cat notes',
+        'cat <&3 >> all; wait $copy && sha256sum < all && cat notes',
       ].join('\n'),
     );
     expect(code).toBe(0);
