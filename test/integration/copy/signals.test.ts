@@ -1,0 +1,184 @@
+/** What people do to a copy that runs in a terminal: interrupt it, once or twice, pause it, and let it go on. */
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { openDevice } from '#dist/block/index.js';
+import { usePeers } from '../../support/peers.js';
+import { runCli } from '../../support/run-cli.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+const top = temporaryFolder();
+const peers = usePeers();
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(top, 'test-'));
+});
+
+interface Told {
+  type: string;
+  phase?: string;
+  state?: string;
+  movedBytes: number;
+  error?: { code: string };
+}
+
+/** Calls `tell` with every line of JSON that a command prints, until that returns true. */
+function follow(child: ChildProcess, tell: (line: Told) => boolean): void {
+  let text = '';
+  const listen = (chunk: string) => {
+    const lines = (text + chunk).split('\n');
+    text = lines.pop()!;
+    if (lines.some((line) => tell(JSON.parse(line)))) child.stdout?.off('data', listen);
+  };
+  child.stdout?.on('data', listen);
+}
+
+const slow = (delay: string, size = '16M') =>
+  peers.nbdkit(['-t', '32', '--filter=delay', 'pattern', size, `rdelay=${delay}`]);
+
+const flags = ['copy', '--json', '--request-size', '64K', '--requests', '2', '--threads'];
+
+describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
+  test('finishes what is in flight when it is interrupted once, and goes on where it was', async () => {
+    const source = await slow('50ms');
+    const [target, resume] = [join(folder, 'target.raw'), join(folder, 'resume')];
+    const args = [...flags, threads, '--resume', resume, source.uri, target];
+    let moved = 0;
+    const first = await runCli(args, {
+      started: (child) => {
+        child.stdout?.on('data', (text: string) => {
+          moved = Math.max(
+            moved,
+            ...[...text.matchAll(/"movedBytes":(\d+)/g)].map((m) => Number(m[1])),
+          );
+        });
+        follow(child, ({ movedBytes }) => movedBytes > 2 ** 20 && child.kill('SIGINT'));
+      },
+    });
+    expect(first.code).toBe(130);
+    expect(first.stderr).toContain('(ERR_COPY_STOPPED)');
+    expect(first.stderr).toMatch(/remain .*run the same command again/);
+    expect(existsSync(target)).toBe(false);
+
+    const second = await runCli(args);
+    expect(second.code).toBe(0);
+    const report = JSON.parse(second.stdout.trimEnd().split('\n').at(-1)!);
+    // Not a byte of what was moved is moved again: all of it had been finished and flushed.
+    expect(report.movedBytes + moved).toBe(16 * 2 ** 20);
+    expect(existsSync(resume)).toBe(false);
+    await using device = await openDevice(source.uri);
+    const want = Buffer.alloc(device.size);
+    await device.read(0, want);
+    expect(readFileSync(target).equals(want)).toBe(true);
+  });
+
+  test('ends at once when it is interrupted twice', async () => {
+    const source = await slow('1000');
+    const result = await runCli([...flags, threads, source.uri, join(folder, 'x.raw')], {
+      started: (child) =>
+        follow(child, ({ phase }) => {
+          if (phase !== 'move') return false;
+          // When requests are in flight, and none has been answered.
+          setTimeout(() => child.kill('SIGTERM'), 1500);
+          child.stderr?.once('data', () => child.kill('SIGTERM'));
+          return true;
+        }),
+    });
+    expect(result.code).toBe(143);
+    expect(result.stderr).toMatch(/^lacuna: finishing .*; a second SIGTERM stops at once\n$/);
+  });
+
+  test('pauses and goes on when it gets SIGUSR2', async () => {
+    const source = await slow('10ms', '8M');
+    const states: (string | undefined)[] = [];
+    let [paused, moved] = [0, new Set<number>()];
+    const { code, stderr } = await runCli([...flags, threads, source.uri, join(folder, 'x.raw')], {
+      started: (child) =>
+        follow(child, ({ type, state, movedBytes }) => {
+          if (type === 'report') return true;
+          if (states.at(-1) !== state) states.push(state);
+          if (paused === 0 && movedBytes > 0) {
+            paused = 1;
+            child.kill('SIGUSR2');
+          }
+          if (state !== 'paused') return false;
+          // What was in flight at first may still come in.
+          if (paused++ > 5) moved.add(movedBytes);
+          if (paused === 10) child.kill('SIGUSR2');
+          return false;
+        }),
+    });
+    expect(code).toBe(0);
+    expect(moved.size).toBe(1);
+    expect(states).toEqual(['running', 'paused', 'running']);
+    expect(stderr).toMatch(/paused; "kill -USR2 \d+" makes it go on\nlacuna: goes on\n/);
+  });
+
+  test('reads its rate again from a file when it gets SIGHUP', async () => {
+    const file = join(folder, 'rate');
+    writeFileSync(file, '64K\n');
+    writeFileSync(join(folder, 'd.raw'), Buffer.alloc(8 * 2 ** 20, 1));
+    const args = ['--rate-file', file, join(folder, 'd.raw'), join(folder, 'x.raw')];
+    const texts = ['fast', ''];
+    const { code, stderr } = await runCli([...flags, threads, ...args], {
+      started: (child) => {
+        const change = () => {
+          const text = texts.shift();
+          if (text === undefined) return;
+          writeFileSync(file, text);
+          child.kill('SIGHUP');
+        };
+        follow(child, ({ phase }) => {
+          if (phase !== 'move') return false;
+          // At the rate that it begins with this would take two minutes.
+          child.stderr?.once('data', change);
+          change();
+          return true;
+        });
+      },
+    });
+    expect(code).toBe(0);
+    expect(stderr).toMatch(
+      /warning: .*must hold a rate.*stays as it was\n.*no limit from now on\n$/s,
+    );
+    expect(readFileSync(join(folder, 'x.raw')).every((byte) => byte === 1)).toBe(true);
+  });
+
+  test('refuses a pipe as a file of rates, and a pipe that becomes one is not waited for', async () => {
+    const pipe = join(folder, 'pipe');
+    spawnSync('mkfifo', [pipe]);
+    writeFileSync(join(folder, 'f.raw'), Buffer.alloc(2 ** 20, 1));
+    const ends = [join(folder, 'f.raw'), join(folder, 'y.raw')];
+    const refused = await runCli(['copy', '--rate-file', pipe, ...ends]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain(`--rate-file ${pipe} is a pipe`);
+  });
+
+  test('waits for somebody to mend what failed, where that is its policy', async () => {
+    const source = await peers.nbdkit(['pattern', '4M']);
+    const trigger = join(folder, 'trigger');
+    writeFileSync(trigger, '');
+    const target = await peers.nbdkit([
+      '--filter=error',
+      'memory',
+      '4M',
+      'error-pwrite-rate=100%',
+      `error-pwrite-file=${trigger}`,
+    ]);
+    const args = [...flags, threads, '--on-write-error', 'stop', source.uri, target.uri];
+    const errors: unknown[] = [];
+    const { code, stderr } = await runCli(args, {
+      started: (child) =>
+        follow(child, ({ state, error }) => {
+          if (state !== 'stopped') return false;
+          errors.push(error);
+          rmSync(trigger);
+          return child.kill('SIGUSR2');
+        }),
+    });
+    expect(code).toBe(0);
+    expect(errors).toMatchObject([{ code: 'ERR_NBD_REMOTE' }]);
+    expect(stderr).toMatch(/stopped: .*EIO.* tries again, Ctrl-C gives up\nlacuna: goes on/);
+  });
+});

@@ -1,0 +1,69 @@
+import { execFile } from 'node:child_process';
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const run = promisify(execFile);
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** The package as its users get it: packed, and installed into an empty folder. */
+describe('the package', () => {
+  let folder: string;
+  let version: string;
+  let subpaths: string[];
+
+  beforeAll(async () => {
+    const manifest = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
+    version = manifest.version;
+    subpaths = Object.keys(manifest.exports).filter((path) => !path.endsWith('.json'));
+    folder = await mkdtemp(join(tmpdir(), 'lacuna-package-'));
+    // Scripts would build into `dist` while other tests use it.
+    const packing = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder];
+    const { stdout } = await run('npm', packing, { cwd: ROOT });
+    const [{ filename }] = JSON.parse(stdout) as Array<{ filename: string }>;
+    await writeFile(join(folder, 'package.json'), '{"private":true,"type":"module"}\n');
+    await run('npm', ['install', '--prefer-offline', join(folder, filename)], { cwd: folder });
+  });
+
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  test('brings the command', async () => {
+    const { stdout } = await run('npx', ['lacuna', '--version'], { cwd: folder });
+    expect(stdout.trim()).toBe(version);
+  });
+
+  test('lets every subpath be imported', async () => {
+    const names = subpaths.map((path) => path.replace(/^\./, 'lacuna'));
+    const script = `for (const name of ${JSON.stringify(names)}) {
+      const room = await import(name);
+      if (Object.keys(room).length === 0) throw new Error(name + ' exports nothing');
+    }`;
+    await run(process.execPath, ['--input-type=module', '-e', script], { cwd: folder });
+  });
+
+  test('brings every page that its pages link to', async () => {
+    const inside = join(folder, 'node_modules/lacuna');
+    for (const page of ['README.md', 'CONTRIBUTING.md', 'docs/architecture.md']) {
+      const text = await readFile(join(inside, page), 'utf8');
+      const links = [...text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
+      for (const link of links) await access(join(inside, dirname(page), link));
+    }
+  });
+
+  test('copies a disk', async () => {
+    await writeFile(join(folder, 'disk.raw'), Buffer.alloc(1 << 20, 'lacuna'));
+    await run('npx', ['lacuna', 'copy', 'disk.raw', 'copy.raw'], { cwd: folder });
+    const [disk, copy] = await Promise.all(
+      ['disk.raw', 'copy.raw'].map((name) => readFile(join(folder, name))),
+    );
+    expect(copy.equals(disk)).toBe(true);
+  });
+});
+
+test('npx finds the command in a checkout', async () => {
+  const { stdout } = await run('npx', ['--ignore-scripts', 'lacuna', '--help'], { cwd: ROOT });
+  expect(stdout).toContain('Usage: lacuna');
+});
