@@ -1,5 +1,7 @@
 /** POSIX access control lists as the system keeps them: version, then entries of tag, permissions and id. */
 
+import { viewOf } from '../util/index.js';
+
 /** The attribute that holds the list of a file. */
 export const ACL = 'system.posix_acl_access';
 /** What new files in a folder get. */
@@ -42,8 +44,4 @@ export function withoutGroup(acl: Uint8Array): Uint8Array {
     if (view.getUint16(at, true) === Tag.owningGroup) view.setUint16(at + 2, 0, true);
   }
   return changed;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

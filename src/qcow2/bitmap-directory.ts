@@ -2,13 +2,14 @@
  * The bitmap directory ("Bitmaps extension", "Bitmap directory"): one entry for each bitmap, without a gap, each
  * padded to 8 bytes.
  */
-import { readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { exactText, readU64, viewOf, writeU64 } from '../util/index.js';
 import type { BitmapsExtension } from './extensions.js';
 import { corrupt, unsupported } from './failures.js';
 import { Autoclear } from './features.js';
 import type { Geometry } from './geometry.js';
 import type { Header } from './header.js';
 import { MAX_BITMAP_NAME_BYTES, MAX_BITMAPS } from './limits.js';
+import { textBytes } from './text.js';
 
 /** One bitmap, as the directory has it. */
 export interface BitmapEntry {
@@ -217,13 +218,8 @@ class EntryReader {
     if (this.#at + this.length > this.#bytes.length) {
       throw this.corrupt('an entry that reaches behind the directory', '');
     }
-    const bytes = this.#bytes.subarray(from, from + length);
-    try {
-      const name = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-      if (length > 0 && length <= MAX_BITMAP_NAME_BYTES) return name;
-    } catch {
-      // Told below, as any other name that none can have.
-    }
+    const name = exactText(this.#bytes.subarray(from, from + length));
+    if (name !== undefined && length > 0 && length <= MAX_BITMAP_NAME_BYTES) return name;
     throw this.corrupt(`a name of ${length} bytes, which is no text of 1 to 1023 bytes`, '');
   }
 

@@ -1,7 +1,7 @@
 /** A bitmap table ("Bitmap table"): says of each cluster of bits where it lies, or that all of them are alike. */
 
+import { viewOf, writeU64 } from '../util/index.js';
 import type { BitmapEntry, BitmapOwner } from './bitmap-directory.js';
-import { viewOf, writeU64 } from './bytes.js';
 import { entryOffset } from './entries.js';
 import { corrupt } from './failures.js';
 

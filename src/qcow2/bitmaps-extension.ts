@@ -2,7 +2,7 @@
  * Where the bitmaps extension stands in the first cluster ("Header extensions"). It is written in place, because what
  * stands around it must not be lost when the power fails.
  */
-import { readU64, viewOf, writeU64 } from './bytes.js';
+import { readU64, viewOf, writeU64 } from '../util/index.js';
 import { type BitmapsExtension, ExtensionType } from './extensions.js';
 import { V2_HEADER_BYTES } from './limits.js';
 

@@ -2,7 +2,7 @@
  * The mapping of one guest cluster, whatever kind of L2 entry it has: with extended entries a cluster has 32 units
  * (subclusters), without them it has one, itself. Bit x of a word of units stands for unit x.
  */
-import { viewOf } from './bytes.js';
+import { viewOf } from '../util/index.js';
 import {
   type CompressedEntry,
   compressedEntry,

@@ -2,7 +2,7 @@
  * The entries of L1, L2 and refcount tables ("Cluster mapping", "Host cluster management"). An entry is read and
  * written as two halves of 32 bits: numbers are exact only to 2^53, and a BigInt for each entry would be slow.
  */
-import { writeU64 } from './bytes.js';
+import { joinHalves, writeU64 } from '../util/index.js';
 import type { Geometry } from './geometry.js';
 
 /** Bits of the high half. */
@@ -12,8 +12,6 @@ const HIGH_OFFSET = 0x00ff_ffff;
 /** Bits of the low half. */
 const LOW_OFFSET = 0xffff_fe00;
 const ZERO = 1;
-
-const TWO_32 = 2 ** 32;
 
 /** An L1 entry, or a standard entry of an L2 table. */
 export interface StandardEntry {
@@ -38,7 +36,7 @@ export interface CompressedEntry {
 
 /** Bits 9 to 55 of an entry: a host offset. */
 export function entryOffset(high: number, low: number): number {
-  return (high & HIGH_OFFSET) * TWO_32 + ((low & LOW_OFFSET) >>> 0);
+  return joinHalves(high & HIGH_OFFSET, (low & LOW_OFFSET) >>> 0);
 }
 
 export function isCopied(high: number): boolean {
@@ -84,7 +82,7 @@ function compressedOffsetBits({ clusterBits }: Geometry): number {
 /** Reads the descriptor of a compressed cluster from the halves of an L2 entry. */
 export function compressedEntry(high: number, low: number, geometry: Geometry): CompressedEntry {
   const highBits = compressedOffsetBits(geometry) - 32;
-  const offset = ((high & ~(COPIED | COMPRESSED)) % 2 ** highBits) * TWO_32 + low;
+  const offset = joinHalves((high & ~(COPIED | COMPRESSED)) % 2 ** highBits, low);
   const sectors = (high & ~(COPIED | COMPRESSED)) >>> highBits;
   return { offset, length: (sectors + 1) * 512 - (offset % 512) };
 }
@@ -128,7 +126,7 @@ export function writeSubclusters(view: DataView, at: number, subclusters: Subclu
 
 /** Reads the offset of a refcount block from the refcount table; 0 where there is none. */
 export function readRefcountTableEntry(view: DataView, at: number): number {
-  return view.getUint32(at) * TWO_32 + ((view.getUint32(at + 4) & LOW_OFFSET) >>> 0);
+  return joinHalves(view.getUint32(at), (view.getUint32(at + 4) & LOW_OFFSET) >>> 0);
 }
 
 /** A refcount table entry is the offset itself. */

@@ -2,9 +2,10 @@
  * Header extensions ("Header extensions" of the format's description): a type, a length, and as many bytes, padded
  * to 8. Those that are not known are kept, so that they survive when the header is written anew.
  */
-import { readFileName, readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { exactText, readU64, viewOf, writeU64 } from '../util/index.js';
 import { corrupt, oddName } from './failures.js';
 import { FEATURE_KINDS, type FeatureName } from './features.js';
+import { readText, textBytes } from './text.js';
 
 export const ExtensionType = {
   end: 0,
@@ -79,7 +80,7 @@ export function parseExtensions(
 }
 
 function dataFileName(data: Uint8Array, image: string): string {
-  const name = readFileName(data);
+  const name = exactText(data);
   if (name === undefined) throw oddName(image, 'data file');
   return name;
 }

@@ -1,5 +1,5 @@
 /** The header of an image as bytes: "Header" and "Additional fields" of the format's description. */
-import { readFileName, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { exactText, readU64, viewOf, writeU64 } from '../util/index.js';
 import { encodeExtensions, parseExtensions } from './extensions.js';
 import { corrupt, noImage, oddName, unsupported } from './failures.js';
 import type { Compression, Header } from './header.js';
@@ -12,6 +12,7 @@ import {
   V2_HEADER_BYTES,
   V3_HEADER_BYTES,
 } from './limits.js';
+import { textBytes } from './text.js';
 
 const COMPRESSIONS: readonly Compression[] = ['deflate', 'zstd'];
 /** Bytes of the header with `compression_type` and its padding: what QEMU writes. */
@@ -153,7 +154,7 @@ function backingName(bytes: Uint8Array, offset: number, clusterSize: number, ima
     throw corrupt(image, found, 16);
   }
   if (length === 0) return undefined;
-  const name = readFileName(bytes.subarray(offset, offset + length));
+  const name = exactText(bytes.subarray(offset, offset + length));
   if (name === undefined) throw oddName(image, 'backing file');
   return name;
 }

@@ -14,7 +14,6 @@ export {
   putBitmapsBody,
   putBitmapsHead,
 } from './bitmaps-extension.js';
-export { viewOf, writeU64 } from './bytes.js';
 export {
   allUnits,
   type Mapped,

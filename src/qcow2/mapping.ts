@@ -1,4 +1,5 @@
 /** What an L2 table says of the disk, as runs ("Cluster mapping", "Extended L2 Entries"). */
+import { TWO_32 } from '../util/index.js';
 import { compressedEntry, entryOffset, isCompressed, isCopied, isZeroFlagged } from './entries.js';
 import { corrupt } from './failures.js';
 import type { Geometry } from './geometry.js';
@@ -45,7 +46,6 @@ export interface MappingRules {
 }
 
 const ALL = 0xffff_ffff;
-const TWO_32 = 2 ** 32;
 
 /**
  * Finds the run at a byte of the disk: as long as its clusters are of one kind, and its data without a gap.

@@ -1,3 +1,5 @@
+import { joinHalves } from '../util/index.js';
+
 /**
  * Refcounts of one width, as a refcount block packs them: big-endian from 8 bits up, and below that from the least
  * significant bit of each byte on. (Specification: "Host cluster management".)
@@ -31,7 +33,7 @@ export class RefcountCodec {
       case 5:
         return word(block, 4 * index);
       case 6:
-        return word(block, 8 * index) * 2 ** 32 + word(block, 8 * index + 4);
+        return joinHalves(word(block, 8 * index), word(block, 8 * index + 4));
     }
     const { byte, shift, mask } = this.#place(index);
     return (block[byte] >> shift) & mask;

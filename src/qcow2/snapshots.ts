@@ -1,9 +1,10 @@
 /** The snapshot table: "Snapshots" of the format's description. */
-import { readText, readU64, textBytes, viewOf, writeU64 } from './bytes.js';
+import { readU64, viewOf, writeU64 } from '../util/index.js';
 import { corrupt } from './failures.js';
 import type { Geometry } from './geometry.js';
 import type { Header } from './header.js';
 import { MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES } from './limits.js';
+import { readText, textBytes } from './text.js';
 
 export interface Snapshot {
   readonly id: string;

@@ -2,7 +2,7 @@
  * The frame of compressed bytes by zstd (RFC 8878, section 3.1.1). The descriptor of a compressed cluster only tells
  * in which sector its bytes end; behind them may be anything, and a decompressor wants to know where to stop.
  */
-import { viewOf } from './bytes.js';
+import { readU64, viewOf } from '../util/index.js';
 
 const FRAME_MAGIC = 0xfd2fb528;
 /** Skippable frames hold nothing. */
@@ -63,5 +63,5 @@ function contentSizeAt(view: DataView, at: number, bytes: number): number | unde
   if (bytes === 1) return view.getUint8(at);
   if (bytes === 2) return view.getUint16(at, true) + 256;
   if (bytes === 4) return view.getUint32(at, true);
-  return Number(view.getBigUint64(at, true));
+  return readU64(view, at, true);
 }

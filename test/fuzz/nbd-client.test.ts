@@ -2,6 +2,7 @@
  * The client against servers that say anything. Each input is made from a seed of its own, which a failure
  * names: LACUNA_SEED repeats it. LACUNA_RUNS is how many there are in each group.
  */
+
 import { LacunaError } from 'lacuna/errors';
 import { parseNbdUri } from 'lacuna/nbd';
 import { expect, it } from 'vitest';
@@ -10,11 +11,12 @@ import { askInfo } from '#dist/nbd/client/information.js';
 import { listExports } from '#dist/nbd/client/list.js';
 import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Command } from '#dist/nbd/wire/constants.js';
-import { decodeBlockSizes, viewOf } from '#dist/nbd/wire/options.js';
+import { decodeBlockSizes } from '#dist/nbd/wire/options.js';
 import { readExtendedChunkHeader } from '#dist/nbd/wire/replies.js';
 import { readExtendedRequest, readRequest, writeExtendedRequest } from '#dist/nbd/wire/requests.js';
 import { decodeStatusPayload, encodeStatusPayload } from '#dist/nbd/wire/status.js';
 import { printable } from '#dist/nbd/wire/text.js';
+import { viewOf } from '#dist/util/index.js';
 import { runsOr } from '../support/long-run.js';
 import { Random } from '../unit/bitmap/random.js';
 import { feed } from '../unit/nbd/feed.js';

@@ -10,6 +10,7 @@
  * last word is never of kind 1. A bitmap that is empty or full takes some bytes whatever its size, a
  * lone dirty granule 24, and a dense bitmap hardly more than its serialization.
  */
+import { joinHalves, viewOf, writeU64 } from '../../util/index.js';
 import type { Bitmap } from '../bits/index.js';
 
 const CLEAN = 0;
@@ -47,6 +48,7 @@ export function writeBits(bitmap: Bitmap, sink: (bytes: Uint8Array) => void): vo
 class RunWriter {
   readonly #sink: (bytes: Uint8Array) => void;
   readonly #mixed = Buffer.alloc(8 + BATCH * 8);
+  readonly #view = viewOf(this.#mixed);
   #kind = CLEAN;
   #count = 0;
   /** The word that is being put together: its index, and its two halves. */
@@ -115,8 +117,7 @@ class RunWriter {
   #flush(): void {
     if (this.#count === 0) return;
     const head = this.#count * 4 + this.#kind;
-    this.#mixed.writeUInt32LE(head % 2 ** 32, 0);
-    this.#mixed.writeUInt32LE(Math.floor(head / 2 ** 32), 4);
+    writeU64(this.#view, 0, head, true);
     const words = this.#kind === MIXED ? this.#count : 0;
     this.#sink(this.#mixed.subarray(0, 8 + words * 8));
     this.#count = 0;
@@ -135,7 +136,7 @@ export function readBits(bitmap: Bitmap, source: Source): void {
   const words = Math.ceil(setter.granules / WORD);
   for (let at = 0; at < words; ) {
     const head = source.take(8);
-    const value = head.readUInt32LE(4) * 2 ** 32 + head.readUInt32LE(0);
+    const value = joinHalves(head.readUInt32LE(4), head.readUInt32LE(0));
     const kind = value % 4;
     const count = Math.floor(value / 4);
     if (count < 1 || count > words - at) {

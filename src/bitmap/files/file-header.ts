@@ -27,7 +27,9 @@
  * SHA-256 rather than a CRC: a bit that flips unnoticed is a granule missing from a backup, Node
  * computes it natively at about the speed of a disk, and its older versions have no CRC at all.
  */
+
 import { createHash } from 'node:crypto';
+import { exactText } from '../../util/index.js';
 import { corrupt } from './file-failures.js';
 
 export interface Head {
@@ -189,11 +191,8 @@ class HeadReader {
   }
 
   text(length: number): string {
-    try {
-      return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(this.bytes(length));
-    } catch (error) {
-      if (error instanceof TypeError) throw this.corrupt('a name is not UTF-8');
-      throw error;
-    }
+    const text = exactText(this.bytes(length));
+    if (text === undefined) throw this.corrupt('a name is not UTF-8');
+    return text;
   }
 }

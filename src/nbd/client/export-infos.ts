@@ -1,5 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import { SIZE_LIMIT } from '../../util/index.js';
+import { SIZE_LIMIT, viewOf } from '../../util/index.js';
 import type { Conversation } from '../stream/index.js';
 import {
   type BlockSizes,
@@ -11,7 +11,6 @@ import {
   type ExportInfo,
   Info,
   OptionReply,
-  viewOf,
 } from '../wire/index.js';
 import { violation } from './failures.js';
 import { type OptionAnswer, optionReply } from './option-replies.js';

@@ -1,6 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
+import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
-import { HandshakeFlag, NBD_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC, viewOf } from '../wire/index.js';
+import { HandshakeFlag, NBD_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC } from '../wire/index.js';
 import { violation } from './failures.js';
 
 /** How the server speaks. */

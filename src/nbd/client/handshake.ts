@@ -6,8 +6,10 @@
  *
  * Every step that a server refuses costs only what it would have given, except STARTTLS and GO.
  */
+
 import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
+import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
 import {
   decodeExportInfo,
@@ -18,7 +20,6 @@ import {
   Option,
   OptionError,
   OptionReply,
-  viewOf,
 } from '../wire/index.js';
 import { type Chosen, readInfos, settle } from './export-infos.js';
 import { violation } from './failures.js';

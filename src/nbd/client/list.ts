@@ -1,6 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
+import { viewOf } from '../../util/index.js';
 import { type Conversation, say } from '../stream/index.js';
-import { decodeText, encodeOption, Option, OptionReply, viewOf } from '../wire/index.js';
+import { decodeText, encodeOption, Option, OptionReply } from '../wire/index.js';
 import { violation } from './failures.js';
 import { greet } from './greeting.js';
 import { type OptionAnswer, optionReply, refusal } from './option-replies.js';

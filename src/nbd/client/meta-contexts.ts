@@ -1,11 +1,6 @@
+import { viewOf } from '../../util/index.js';
 import { type Conversation, say } from '../stream/index.js';
-import {
-  decodeText,
-  encodeContextQuery,
-  encodeOption,
-  OptionReply,
-  viewOf,
-} from '../wire/index.js';
+import { decodeText, encodeContextQuery, encodeOption, OptionReply } from '../wire/index.js';
 import { MAX_REPLIES } from './export-infos.js';
 import { violation } from './failures.js';
 import { type OptionAnswer, optionReply } from './option-replies.js';

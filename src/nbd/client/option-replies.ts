@@ -1,4 +1,5 @@
 import { type ErrorCode, LacunaError } from '../../errors/index.js';
+import { viewOf } from '../../util/index.js';
 import { type Conversation, take } from '../stream/index.js';
 import {
   decodeText,
@@ -8,7 +9,6 @@ import {
   OPTION_REPLY_MAGIC,
   OptionError,
   printable,
-  viewOf,
 } from '../wire/index.js';
 import { violation } from './failures.js';
 

@@ -14,6 +14,7 @@
  *
  * With extended headers every reply is a chunk, its header longer, its status wider; all else is the same.
  */
+import { readU64 } from '../../util/index.js';
 import { Inbox } from '../stream/index.js';
 import {
   CHUNK_BYTES,
@@ -26,7 +27,6 @@ import {
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
-  readU64,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
   STATUS_HEAD_BYTES,

@@ -1,5 +1,6 @@
 import { Context, type ExtentList, Status } from '../../extent/index.js';
-import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES, readU64 } from '../wire/index.js';
+import { readU64 } from '../../util/index.js';
+import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../wire/index.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 

@@ -8,15 +8,9 @@
  * What is agreed lives in one object that is made anew for TLS, so nothing that was said in plain text
  * survives STARTTLS ("NBD_OPT_STARTTLS": all state is reset).
  */
+import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
-import {
-  decodeText,
-  HandshakeFlag,
-  NBD_MAGIC,
-  OPTION_MAGIC,
-  Option,
-  viewOf,
-} from '../wire/index.js';
+import { decodeText, HandshakeFlag, NBD_MAGIC, OPTION_MAGIC, Option } from '../wire/index.js';
 import {
   type Agreed,
   enterExport,

@@ -1,12 +1,6 @@
 /** What a server says about options and exports, as bytes. */
-import {
-  encodeOptionReply,
-  Info,
-  OptionError,
-  OptionReply,
-  viewOf,
-  writeU64,
-} from '../wire/index.js';
+import { viewOf, writeU64 } from '../../util/index.js';
+import { encodeOptionReply, Info, OptionError, OptionReply } from '../wire/index.js';
 import type { ServedContext, ServedExport } from './served-export.js';
 
 const encoder = new TextEncoder();

@@ -1,5 +1,6 @@
 /** Payloads of the options that a client sends, taken apart. What does not fit exactly is undefined. */
-import { decodeText, MAX_STRING_BYTES, viewOf } from '../wire/index.js';
+import { viewOf } from '../../util/index.js';
+import { decodeText, MAX_STRING_BYTES } from '../wire/index.js';
 
 export interface InfoQuery {
   readonly exportName: string;

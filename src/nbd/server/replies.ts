@@ -2,7 +2,9 @@
  * Answers in the form that was agreed on: simple, structured, or with extended headers. A read is answered in
  * chunks wherever they were agreed on, even when it fails; other commands answer with one short message.
  */
+
 import type { ExtentList } from '../../extent/index.js';
+import { writeU64 } from '../../util/index.js';
 import type { Outbox } from '../stream/index.js';
 import {
   CHUNK_BYTES,
@@ -16,7 +18,6 @@ import {
   writeChunkHeader,
   writeExtendedChunkHeader,
   writeSimpleReply,
-  writeU64,
 } from '../wire/index.js';
 import type { ServerRequest } from './request.js';
 import { encodeStatus } from './status-body.js';

@@ -1,11 +1,10 @@
 import type { ExtentList } from '../../extent/index.js';
+import { viewOf, writeU64 } from '../../util/index.js';
 import {
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
   STATUS_HEAD_BYTES,
-  viewOf,
-  writeU64,
 } from '../wire/index.js';
 
 /**

@@ -35,7 +35,6 @@ export {
   encodeOption,
   encodeOptionReply,
   OPTION_REPLY_BYTES,
-  viewOf,
 } from './options.js';
 export {
   CHUNK_BYTES,
@@ -67,4 +66,3 @@ export {
   STATUS_HEAD_BYTES,
 } from './status.js';
 export { decodeText, encodeText, printable } from './text.js';
-export { readU64, writeU64 } from './u64.js';

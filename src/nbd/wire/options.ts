@@ -1,6 +1,6 @@
+import { readU64, viewOf } from '../../util/index.js';
 import { OPTION_MAGIC, OPTION_REPLY_MAGIC } from './constants.js';
 import { encodeText } from './text.js';
-import { readU64 } from './u64.js';
 
 /** Magic, option, type, length: what precedes every option reply's payload. */
 export const OPTION_REPLY_BYTES = 20;
@@ -93,10 +93,6 @@ export interface ExportInfo {
 
 export function decodeExportInfo(view: DataView, at: number): ExportInfo {
   return { size: readU64(view, at), flags: view.getUint16(at + 8) };
-}
-
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function isPowerOfTwo(value: number): boolean {

@@ -1,6 +1,6 @@
+import { readU64, writeU64 } from '../../util/index.js';
 import { CHUNK_MAGIC, EXTENDED_CHUNK_MAGIC, SIMPLE_REPLY_MAGIC } from './constants.js';
 import type { ExactOffset } from './requests.js';
-import { readU64, writeU64 } from './u64.js';
 
 /** A simple reply: magic, error, cookie, and for a successful read the bytes. */
 export const SIMPLE_REPLY_BYTES = 16;

@@ -1,5 +1,5 @@
+import { readU64, writeU64 } from '../../util/index.js';
 import { EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC } from './constants.js';
-import { readU64, writeU64 } from './u64.js';
 
 /** A compact request: magic, flags, command, cookie, offset, length ("Request message"). */
 export const REQUEST_BYTES = 28;

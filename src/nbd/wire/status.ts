@@ -2,8 +2,8 @@
  * Block status in both widths. A compact extent has 32 bits of length and of flags; an extended one
  * ("NBD_REPLY_TYPE_BLOCK_STATUS_EXT") 64 of each, behind a count that must fit the chunk.
  */
-import { viewOf } from './options.js';
-import { readU64, writeU64 } from './u64.js';
+
+import { readU64, viewOf, writeU64 } from '../../util/index.js';
 
 /** The id of the context, before the extents. */
 export const STATUS_HEAD_BYTES = 4;

@@ -8,7 +8,7 @@ import {
 } from '#dist/nbd/wire/options.js';
 import { REQUEST_BYTES, readRequest, writeRequest } from '#dist/nbd/wire/requests.js';
 import { decodeText, encodeText, printable } from '#dist/nbd/wire/text.js';
-import { readU64, writeU64 } from '#dist/nbd/wire/u64.js';
+import { readU64, writeU64 } from '#dist/util/index.js';
 import fc from '../../support/fast-check.js';
 import { numbers } from '../../support/hostile-nbd-wire.js';
 

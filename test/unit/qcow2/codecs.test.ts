@@ -12,11 +12,11 @@ import {
   parseSnapshots,
   readL2Entry,
   readSubclusters,
-  viewOf,
   writeCompressedEntry,
   writeL2Entry,
   writeSubclusters,
 } from '#dist/qcow2/index.js';
+import { viewOf } from '#dist/util/index.js';
 
 const HEADER: Header = {
   version: 3,

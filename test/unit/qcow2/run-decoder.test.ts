@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { RunDecoder } from '#dist/block/drivers/qcow2/read/run-decoder.js';
-import { findRun, geometryOf, type Run, RunKind, viewOf } from '#dist/qcow2/index.js';
+import { findRun, geometryOf, type Run, RunKind } from '#dist/qcow2/index.js';
+import { viewOf } from '#dist/util/index.js';
 import { Random } from '../bitmap/random.js';
 
 const SEED = Random.seed();

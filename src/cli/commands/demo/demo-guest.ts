@@ -1,5 +1,6 @@
 import type { Bitmap } from '../../../bitmap/index.js';
 import type { BlockDevice } from '../../../block/index.js';
+import { viewOf } from '../../../util/index.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -72,7 +73,7 @@ export class Guest {
   async #write(offset: number, length: number): Promise<void> {
     const bytes = this.#content.subarray(0, length);
     // A stamp makes every block unlike all others, so that a block in the wrong place is found out.
-    const view = new DataView(bytes.buffer, bytes.byteOffset, length);
+    const view = viewOf(bytes);
     this.#writes++;
     for (let at = 0; at < length; at += BLOCK) {
       view.setFloat64(at, offset + at);

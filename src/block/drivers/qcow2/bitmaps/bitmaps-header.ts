@@ -6,10 +6,8 @@ import {
   putBitmapsBody,
   putBitmapsHead,
   unsupported,
-  viewOf,
-  writeU64,
 } from '../../../../qcow2/index.js';
-import { alignUp } from '../../../../util/index.js';
+import { alignUp, viewOf, writeU64 } from '../../../../util/index.js';
 import type { HostFile, LiveHeader, Span } from '../io/index.js';
 
 /** A write of bytes inside one of these happens whole or not at all. */

@@ -19,12 +19,11 @@ import {
   newLayout,
   RefcountCodec,
   UNMAPPED,
-  viewOf,
   writeL1Entry,
   writeMapped,
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
-import { alignUp, checkGiven, Turns } from '../../../../util/index.js';
+import { alignUp, checkGiven, Turns, viewOf } from '../../../../util/index.js';
 import { A_PATH, type BlockDevice, Device } from '../../../contract/index.js';
 import { createRawFile, FileDriver } from '../../file/index.js';
 import { filesBelow, GatheredWrites, identityOf } from '../io/index.js';

@@ -1,11 +1,5 @@
-import {
-  type Geometry,
-  geometryOf,
-  type Header,
-  viewOf,
-  writeU64,
-} from '../../../../qcow2/index.js';
-import { alignDown, Serial } from '../../../../util/index.js';
+import { type Geometry, geometryOf, type Header } from '../../../../qcow2/index.js';
+import { alignDown, Serial, viewOf, writeU64 } from '../../../../util/index.js';
 import type { HostFile } from './host-file.js';
 
 /**

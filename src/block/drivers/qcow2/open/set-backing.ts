@@ -1,11 +1,5 @@
-import {
-  type Extensions,
-  encodeHeader,
-  findExtensions,
-  viewOf,
-  writeU64,
-} from '../../../../qcow2/index.js';
-import { alignUp } from '../../../../util/index.js';
+import { type Extensions, encodeHeader, findExtensions } from '../../../../qcow2/index.js';
+import { alignUp, viewOf, writeU64 } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { type BackingName, HostFile, readHeader } from '../io/index.js';
 import { repairRefcounts } from '../repair/index.js';

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { type ExtentList, Status } from '../../../../extent/index.js';
-import { countReferenced, readRefcountTableEntry, viewOf } from '../../../../qcow2/index.js';
+import { countReferenced, readRefcountTableEntry } from '../../../../qcow2/index.js';
+import { viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded } from '../io/index.js';
 import type { Image } from './image.js';

@@ -11,9 +11,8 @@ import {
   type Run,
   RunKind,
   type Snapshot,
-  viewOf,
 } from '../../../../qcow2/index.js';
-import { alignDown } from '../../../../util/index.js';
+import { alignDown, viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded, tableCache } from '../io/index.js';
 import { type Decompress, decompressorFor } from './decompress.js';

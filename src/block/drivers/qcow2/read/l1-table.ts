@@ -1,4 +1,5 @@
-import { corrupt, cutShort, type Geometry, readL1Entry, viewOf } from '../../../../qcow2/index.js';
+import { corrupt, cutShort, type Geometry, readL1Entry } from '../../../../qcow2/index.js';
+import { viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { readPadded } from '../io/index.js';
 

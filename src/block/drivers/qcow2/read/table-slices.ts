@@ -1,11 +1,5 @@
-import {
-  cutShort,
-  findRun,
-  type L2Table,
-  type Run,
-  RunKind,
-  viewOf,
-} from '../../../../qcow2/index.js';
+import { cutShort, findRun, type L2Table, type Run, RunKind } from '../../../../qcow2/index.js';
+import { viewOf } from '../../../../util/index.js';
 import type { Image } from './image.js';
 
 /** Who looks up one cluster here and one there reads this much of a table, not all of it. */

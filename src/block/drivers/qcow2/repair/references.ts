@@ -14,9 +14,8 @@ import {
   readRefcountTableEntry,
   type Snapshot,
   validBitmaps,
-  viewOf,
 } from '../../../../qcow2/index.js';
-import { Turns } from '../../../../util/index.js';
+import { Turns, viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { type BitmapSection, readBitmapSections } from '../bitmaps/index.js';
 import { readerOf, readSnapshotTable } from '../io/index.js';

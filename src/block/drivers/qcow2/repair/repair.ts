@@ -16,12 +16,11 @@ import {
   readMapped,
   readRefcountTableEntry,
   unsupported,
-  viewOf,
   writeL1Entry,
   writeMapped,
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
-import { Turns } from '../../../../util/index.js';
+import { Turns, viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { HostFile, joinSpans, LiveHeader, type Span } from '../io/index.js';
 import { References, Use } from './references.js';

@@ -1,4 +1,5 @@
-import { corrupt, cutShort, viewOf } from '../../../../qcow2/index.js';
+import { corrupt, cutShort } from '../../../../qcow2/index.js';
+import { viewOf } from '../../../../util/index.js';
 import { type HostFile, joinSpans, type LiveHeader, type Span } from '../io/index.js';
 
 /** L2 tables are kept up to this many bytes, and sixteen of them whatever they take. */

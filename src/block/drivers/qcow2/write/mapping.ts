@@ -6,11 +6,10 @@ import {
   readL1Entry,
   readMapped,
   UNMAPPED,
-  viewOf,
   writeL1Entry,
   writeMapped,
 } from '../../../../qcow2/index.js';
-import { Serial } from '../../../../util/index.js';
+import { Serial, viewOf } from '../../../../util/index.js';
 import { type HostFile, joinSpans, type LiveHeader } from '../io/index.js';
 import type { Allocator, Run } from './allocator.js';
 import { type L2Table, L2Tables, type SpanChange, type TableChange } from './l2-tables.js';

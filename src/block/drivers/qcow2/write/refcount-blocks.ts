@@ -11,9 +11,9 @@ import {
   planTableGrowth,
   RefcountCodec,
   readRefcountTableEntry,
-  viewOf,
   writeRefcountTableEntry,
 } from '../../../../qcow2/index.js';
+import { viewOf } from '../../../../util/index.js';
 import { type HostFile, joinSpans, type LiveHeader, type Span } from '../io/index.js';
 
 /** Refcount blocks are kept up to this many bytes, and eight of them whatever they take. */
