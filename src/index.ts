@@ -57,5 +57,17 @@ export {
   readsAsZero,
   Status,
 } from './extent/index.js';
+export {
+  Job,
+  type JobControl,
+  type JobCounts,
+  type JobEvents,
+  type JobOptions,
+  type JobProgress,
+  type JobState,
+  type JobWork,
+  type PartJob,
+  type Steered,
+} from './job/index.js';
 export type { Compression } from './qcow2/index.js';
 export { createServer, type ServedDevice, type ServeOptions } from './serve/index.js';

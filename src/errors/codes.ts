@@ -69,8 +69,8 @@ export type ErrorCode =
   | 'ERR_COPY_EMPTY'
   /** A copy is whole, and could not get its name. */
   | 'ERR_COPY_UNNAMED'
-  /** A copy was asked to stop and has: what was in flight is finished, and the target is not whole. */
-  | 'ERR_COPY_STOPPED'
+  /** Long work was asked to stop, and has: what was in flight is finished, and what it makes is not whole. */
+  | 'ERR_JOB_STOPPED'
   /** A resume file belongs to another copy: of another source or target, or of other changes. */
   | 'ERR_RESUME_MISMATCH'
   /** A resume file is damaged, or none at all. */

@@ -15,6 +15,11 @@ const SIZE = 4096;
 const GOOD = { source: { driver: 'null', size: SIZE }, target: { driver: 'null', size: SIZE } };
 const ADDRESS = { type: 'unix', path: '/nowhere/nbd.sock' };
 const EXPORTS = { exports: [{ name: '', device: fakeDevice(SIZE) }] };
+const WORK = {
+  what: 'a test',
+  work: async () => {},
+  counted: () => ({ totalBytes: 0, doneBytes: 0 }),
+};
 
 type Call = (options: object) => unknown;
 
@@ -57,6 +62,7 @@ const WITH_OPTIONS: Record<string, Call | null> = {
     testing.deviceContract({ open: async () => ({}) as never, ...options } as never),
   bitmapContract: (options) =>
     testing.bitmapContract({ create: () => ({}) as never, ...options } as never),
+  Job: (options) => new lacuna.Job({ ...WORK, ...options } as never),
   resizeQcow2: null,
   cleanTarget: null,
 };
@@ -70,6 +76,7 @@ const WITHOUT: Record<string, () => unknown> = {
   Arena: () => (bitmap.Arena.attach as never as () => unknown)(),
   Bitmap: () => new (bitmap.Bitmap as never as new () => unknown)(),
   BitmapFile: () => (bitmap.BitmapFile.open as never as () => unknown)(),
+  Job: () => new (lacuna.Job as never as new () => unknown)(),
   DirtyBitmaps: () => new (bitmap.DirtyBitmaps as never as new () => unknown)(),
 };
 

@@ -1,3 +1,2 @@
 export { Control, type Counters } from './control.js';
 export { FirstDifference } from './first-difference.js';
-export { checkRate } from './rate-limit.js';

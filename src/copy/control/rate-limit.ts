@@ -98,11 +98,3 @@ export class RateLimit {
     Atomics.add(this.#words, EPOCH, 1);
   }
 }
-
-/** @throws RangeError for a rate that is none; undefined stands for no limit. */
-export function checkRate(rate: number | undefined): void {
-  if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
-  throw new RangeError(
-    `a rate must be a number of bytes per second from 1 to ${Number.MAX_SAFE_INTEGER}, not ${rate}`,
-  );
-}

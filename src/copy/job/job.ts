@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { checkRate } from '../../job/index.js';
 import { checkKnown } from '../../util/index.js';
-import { checkRate } from '../control/index.js';
 import {
   type CopyOptions,
   type CopyProgress,
@@ -49,7 +49,7 @@ const PROGRESS_MS = 100;
  * the target reads as zero there already. An incremental copy does the same with what is dirty alone.
  *
  * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job:
- *   ERR_COPY_STOPPED after `stop()`, ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and
+ *   ERR_JOB_STOPPED after `stop()`, ERR_DEVICE_OPEN, ERR_COPY_MISMATCH, ERR_CONTEXT_UNKNOWN, ERR_DEVICE_IO and
  *   ERR_NBD_*, ERR_WORKER_LOST, with `resume` ERR_RESUME_*, and ERR_ABORTED when `signal` fires.
  */
 export function copy(options: CopyOptions): CopyJob {
@@ -160,7 +160,7 @@ export class CopyJob implements Promise<CopyReport>, AsyncIterable<CopyProgress>
 
   /**
    * Ends the copy early: requests in flight are finished and made durable, and the job rejects with
-   * ERR_COPY_STOPPED. To end it at once, fire the signal. A copy that is done meanwhile is done.
+   * ERR_JOB_STOPPED. To end it at once, fire the signal. A copy that is done meanwhile is done.
    */
   stop(): void {
     this.#run.stop();

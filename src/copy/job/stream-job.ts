@@ -1,6 +1,7 @@
 import type { Range } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
-import { Control, checkRate } from '../control/index.js';
+import { checkRate } from '../../job/index.js';
+import { Control } from '../control/index.js';
 
 /** Of a limited stream no shorter piece is made. */
 const SHORTEST_PIECE = 4096;

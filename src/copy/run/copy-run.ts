@@ -2,6 +2,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { isAborted, LacunaError, throwIfAborted } from '../../errors/index.js';
+import { RateSeries, SAMPLE_MS, stoppedError } from '../../job/index.js';
 import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { Control } from '../control/index.js';
@@ -32,9 +33,7 @@ import {
 import { type Plan, planDevice, planGranularity } from '../plan/index.js';
 import { Resumption } from '../resume/index.js';
 import { freeArena, takeArena } from '../threads/index.js';
-import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
-import { stoppedError } from './stopped.js';
 import { THREADS } from './transfer.js';
 import { Verification } from './verification.js';
 

@@ -9,6 +9,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import { shareDevice } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
+import { stoppedError } from '../../job/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { Control } from '../control/index.js';
 import { reconnects, type Source, type Target } from '../ends/index.js';
@@ -34,7 +35,6 @@ import {
 import type { Plan } from '../plan/index.js';
 import type { Remains, Resumption } from '../resume/index.js';
 import { type CrewOutcome, chooseThreads } from '../threads/index.js';
-import { stoppedError } from './stopped.js';
 import { chooseTransfer } from './transfer.js';
 
 /** A plan, or what an earlier run has left of one. */

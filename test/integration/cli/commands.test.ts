@@ -256,7 +256,7 @@ describe('an interrupted command', () => {
         expect.stringMatching(new RegExp(`^lacuna: finishing .*; ${again} stops at once$`)),
         expect.stringContaining(`${target}.partial`),
         expect.stringContaining('--resume FILE'),
-        expect.stringMatching(/^lacuna: Stopped before it was done: .*\(ERR_COPY_STOPPED\)$/),
+        expect.stringMatching(/^lacuna: Stopped before it was done: .*\(ERR_JOB_STOPPED\)$/),
       ]);
       expect(existsSync(target)).toBe(false);
       expect(await readdir(place)).toContainEqual(expect.stringMatching(/^copy\.raw\.partial-/));

@@ -83,7 +83,7 @@ describe('a bar', () => {
     terminal.press('fg\n');
     await terminal.shows(/Stopped[\s\S]*Copying \[/);
     terminal.press(CTRL_C);
-    await terminal.shows(/ERR_COPY_STOPPED\)\n/);
+    await terminal.shows(/ERR_JOB_STOPPED\)\n/);
     terminal.press('echo "code $?"\n');
     // What is typed before the prompt is there stands before it.
     await terminal.shows(/^(ready> )?code 130$/m);

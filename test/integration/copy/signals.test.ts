@@ -57,7 +57,7 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
       },
     });
     expect(first.code).toBe(130);
-    expect(first.stderr).toContain('(ERR_COPY_STOPPED)');
+    expect(first.stderr).toContain('(ERR_JOB_STOPPED)');
     expect(first.stderr).toMatch(/remain .*run the same command again/);
     expect(existsSync(target)).toBe(false);
 

@@ -189,7 +189,7 @@ describe('a copy with bitmaps that dies', () => {
     const moved = (async () => {
       for await (const { movedBytes } of job) if (movedBytes > 0) job.stop();
     })();
-    await expect(moved).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    await expect(moved).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
     const folder = dirname(target);
     const found = readdirSync(folder).find((name) =>
       name.startsWith(`${basename(target)}.partial-`),

@@ -29,6 +29,6 @@ test('a target that holds a part of the copy is named, and what would let the ne
   const job = { unfinished: undefined, partlyWritten: 'disk.raw' };
   noteUnfinished(job, new LacunaError('ERR_DEVICE_IO', 'no'), shell);
   expect(notes).toEqual([expect.stringContaining('disk.raw was written in place')]);
-  noteUnfinished(job, new LacunaError('ERR_COPY_STOPPED', 'no'), shell);
+  noteUnfinished(job, new LacunaError('ERR_JOB_STOPPED', 'no'), shell);
   expect(notes[2]).toContain('--resume FILE');
 });

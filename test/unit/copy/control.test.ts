@@ -150,7 +150,7 @@ describe('a copy', () => {
     const job = copy({ source, target, requestSize: PAGE, requests: 4 });
     while (count() < 10) await turn();
     job.stop();
-    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED', name: 'LacunaError' });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED', name: 'LacunaError' });
     expect(flushed).toBe(true);
     expect(job.progress().doneBytes).toBe(count() * PAGE);
     expect(count()).toBeLessThan(SIZE / PAGE);
@@ -168,7 +168,7 @@ describe('a copy', () => {
     };
     const job = copy({ source, target, requestSize: PAGE, threads: 0 });
     const error = (await job.catch((failure) => failure)) as LacunaError;
-    expect(error).toMatchObject({ code: 'ERR_COPY_STOPPED', cause: { code: 'ERR_DEVICE_IO' } });
+    expect(error).toMatchObject({ code: 'ERR_JOB_STOPPED', cause: { code: 'ERR_DEVICE_IO' } });
     expect(error.message).toMatch(/something had failed: .*the cable was pulled/);
     expect(error.message).not.toContain('has been finished');
   });
@@ -183,7 +183,7 @@ describe('a copy', () => {
       await new Promise((resolve) => setTimeout(resolve, 20));
       if (end === 'stop') job.stop();
       else abort.abort();
-      const code = end === 'stop' ? 'ERR_COPY_STOPPED' : 'ERR_ABORTED';
+      const code = end === 'stop' ? 'ERR_JOB_STOPPED' : 'ERR_ABORTED';
       await expect(job).rejects.toMatchObject({ code });
     }
   });
@@ -192,7 +192,7 @@ describe('a copy', () => {
     const { source, target, count } = await devices();
     const job = copy({ source, target });
     job.stop();
-    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
     expect(count()).toBe(0);
   });
 
@@ -203,7 +203,7 @@ describe('a copy', () => {
     const job = copy({ source: `nbd://127.0.0.1:${port}`, target: fakeDevice(SIZE) });
     const [peer] = (await once(server, 'connection')) as [Socket];
     job.stop();
-    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
     peer.destroy();
     server.close();
   });
@@ -243,7 +243,7 @@ describe('a copy', () => {
         }
         if (how === 'stop') job.stop();
         else abort.abort();
-        const code = how === 'stop' ? 'ERR_COPY_STOPPED' : 'ERR_ABORTED';
+        const code = how === 'stop' ? 'ERR_JOB_STOPPED' : 'ERR_ABORTED';
         await expect(job).rejects.toMatchObject({ code });
       }
       await content.close();

@@ -313,7 +313,7 @@ describe('a failure that stops the copy', () => {
     if (how === 'stop') job.stop();
     else abort.abort();
     const cause = how === 'stop' ? { errno: 'EIO' } : {};
-    const code = how === 'stop' ? 'ERR_COPY_STOPPED' : 'ERR_ABORTED';
+    const code = how === 'stop' ? 'ERR_JOB_STOPPED' : 'ERR_ABORTED';
     await expect(job).rejects.toMatchObject({ code, cause });
   });
 
@@ -475,7 +475,7 @@ describe('with a resume file', () => {
     const job = copy({ ...options, onReadError: 'ignore', rate: SIZE });
     while (job.progress().doneBytes < 20 * PAGE) await turn();
     job.stop();
-    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
     reads.clear();
     const report = await copy(options);
     expect(report.resumedBytes).toBeGreaterThan(0);
@@ -493,7 +493,7 @@ describe('with a resume file', () => {
       if (!writes.delete(20)) job.stop();
       else job.resume();
     });
-    await expect(job).rejects.toMatchObject({ code: 'ERR_COPY_STOPPED' });
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
     reads.clear();
     writes.clear();
     await copy(options);

@@ -58,7 +58,7 @@ export function noteUnfinished(
   if (unfinished !== undefined) {
     shell.note(`lacuna: what was written until then is in ${unfinished}, which is not whole\n`);
   }
-  const isStop = error instanceof LacunaError && error.code === 'ERR_COPY_STOPPED';
+  const isStop = error instanceof LacunaError && error.code === 'ERR_JOB_STOPPED';
   if ((unfinished ?? partlyWritten) === undefined || !isStop) return;
   shell.note('lacuna: a copy that is begun with --resume FILE goes on where it was stopped\n');
 }

@@ -1,5 +1,5 @@
 /** How fast a copy went, second by second, in a bounded number of steps. */
-export interface Rates {
+interface Rates {
   stepMs: number;
   bytesPerSecond: number[];
 }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { RateSeries } from '#dist/copy/run/rate-series.js';
+import { RateSeries } from '#dist/job/rate-series.js';
 
 it('tells the rate of each second', () => {
   const series = new RateSeries();

@@ -1,0 +1,325 @@
+import { EventEmitter } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isAborted, throwIfAborted } from '../errors/index.js';
+import { checkKnown, optionCheck } from '../util/index.js';
+import { JobControl } from './control.js';
+import { checkRate, type JobOptions, type JobProgress, type JobState } from './progress.js';
+import { RateSeries, SAMPLE_MS } from './rate-series.js';
+import { isStopped } from './stopped.js';
+
+/** What `Job.on` tells of, and with what. */
+export interface JobEvents<Report, Progress extends JobProgress = JobProgress> {
+  /** About ten times a second, and at the end. */
+  progress: [progress: Progress];
+  /**
+   * The job is paused; what is in flight may still complete. With an error it waits for a human: `resume()` tries again,
+   * `stop()` gives up.
+   */
+  paused: [error?: Error];
+  /** The job goes on. */
+  resumed: [];
+  /** The job is done. */
+  done: [report: Report];
+  /** The job has failed, or was stopped. Who listens to this is told, as one who awaits the job. */
+  failed: [error: unknown];
+}
+
+const EVENTS = Object.keys({
+  progress: true,
+  paused: true,
+  resumed: true,
+  done: true,
+  failed: true,
+} satisfies Record<keyof JobEvents<unknown>, true>);
+
+/** What work tells of a moment; the job adds the rest. */
+export type JobCounts<Progress extends JobProgress = JobProgress> = Omit<
+  Progress,
+  'state' | 'bytesPerSecond' | 'remainingMs' | 'elapsedMs' | 'error'
+>;
+
+/** What a job does. */
+export interface JobWork<Report, Progress extends JobProgress = JobProgress> extends JobOptions {
+  /** What it is, for messages: `a copy`. */
+  readonly what: string;
+  /** Does it, and returns the report. It asks `control` before each piece, or has it steer what does the pieces. */
+  work(control: JobControl): Promise<Report>;
+  /** How far it is now. */
+  counted(): JobCounts<Progress>;
+}
+
+const checkWork = optionCheck<JobWork<unknown>>({
+  what: { needed: 'what it is, for messages' },
+  work: { needed: 'a function that does it' },
+  counted: { needed: 'a function that tells how far it is' },
+  rate: 'any',
+  signal: 'signal',
+});
+
+/** Between two moments of progress. */
+const PROGRESS_MS = 100;
+
+/**
+ * Long work with progress and control: await it for the report, iterate it for progress, or listen to its events. Only
+ * `stop()` and the signal that it was begun with end it early.
+ *
+ * A failure that nobody hears of is an unhandled rejection, as of any promise: of a job that is neither awaited, nor
+ * iterated to its end, nor listened to for `failed`, nor registered.
+ */
+export class Job<Report, Progress extends JobProgress = JobProgress>
+  implements Promise<Report>, AsyncIterable<Progress>
+{
+  readonly [Symbol.toStringTag] = 'Job';
+  readonly #what: string;
+  readonly #counted: () => JobCounts<Progress>;
+  readonly #events = new EventEmitter();
+  readonly #control: JobControl;
+  readonly #started = performance.now();
+  readonly #rates = new RateSeries();
+  /** Set at the end. */
+  #end: { state: JobState; elapsedMs: number; error?: Error } | undefined;
+  #ticker: NodeJS.Timeout | undefined;
+  /** Ends as the work does. */
+  readonly #ended: Promise<Report>;
+  /** The same for the caller: it counts as unhandled until the caller, or who acts for him, handles it. */
+  readonly #report: Promise<Report>;
+  #isAwaited = false;
+
+  /**
+   * Begins the work.
+   *
+   * @throws TypeError for options that are not known or missing; RangeError for a rate that is not 1 or more.
+   */
+  constructor(options: JobWork<Report, Progress>) {
+    checkWork('Job', options as never);
+    const { what, rate, signal, work, counted } = options;
+    checkRate(rate);
+    this.#what = what;
+    this.#counted = counted;
+    this.#control = new JobControl(signal, { paused: (error) => this.#tell('paused', error) });
+    this.#control.setRate(rate);
+    this.#ended = this.#run(work);
+    this.#report = this.#ended.then((report) => report);
+    this.#ended.then(
+      (report) => this.#tellEnd(() => this.#tell('done', report)),
+      (error) => this.#tellEnd(() => this.#tellFailure(error)),
+    );
+  }
+
+  /** The report, or why there is none. */
+  // biome-ignore lint/suspicious/noThenProperty: a job stands for its report, so that it can be awaited.
+  then<Done = Report, Failed = never>(
+    done?: ((report: Report) => Done | PromiseLike<Done>) | null,
+    failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
+  ): Promise<Done | Failed> {
+    return this.#await().then(done, failed);
+  }
+
+  /** Handles the failure, as of any promise. */
+  catch<Failed = never>(
+    failed?: ((error: unknown) => Failed | PromiseLike<Failed>) | null,
+  ): Promise<Report | Failed> {
+    return this.#await().catch(failed);
+  }
+
+  /** Calls `settled` when the job has ended, well or not. */
+  finally(settled?: (() => void) | null): Promise<Report> {
+    return this.#await().finally(settled);
+  }
+
+  /**
+   * Says that somebody keeps the job in a list and looks at its state: a failure that nobody awaits is told there, and no
+   * unhandled rejection.
+   */
+  register(): this {
+    this.#await().catch(() => {});
+    return this;
+  }
+
+  /** Running, paused, or how it has ended. */
+  get state(): JobState {
+    return this.#end?.state ?? (this.#control.isPaused ? 'paused' : 'running');
+  }
+
+  /**
+   * Begins nothing more that moves bytes until {@link resume}; what is in flight is finished. Pausing what is paused, or
+   * has ended, does nothing.
+   */
+  pause(): void {
+    if (this.state !== 'running') return;
+    this.#control.pause();
+    this.#events.emit('paused');
+  }
+
+  /** Goes on, also where a failure waits for a human: then what failed is tried again. */
+  resume(): void {
+    if (this.state !== 'paused') return;
+    this.#control.resume();
+    this.#events.emit('resumed');
+  }
+
+  /**
+   * Bytes per second from now on; undefined for as fast as it goes. See {@link JobOptions} for what counts; work that
+   * moves no bytes keeps to every rate.
+   *
+   * @throws RangeError when it is not 1 or more.
+   */
+  setRate(bytesPerSecond: number | undefined): void {
+    checkRate(bytesPerSecond);
+    this.#control.setRate(bytesPerSecond);
+  }
+
+  /**
+   * Ends the job early: requests in flight are finished, and what was written is made durable. The job rejects with
+   * ERR_JOB_STOPPED. To end it at once, fire the signal. A job that is done meanwhile is done.
+   */
+  stop(): void {
+    this.#control.stop();
+  }
+
+  /**
+   * Calls `listener` whenever `event` happens. What a listener throws is an exception that nobody caught, as of any
+   * emitter: it does not become the job's failure. Where the process outlives it, the job goes on.
+   *
+   * @throws TypeError for an event that there is not.
+   */
+  on<Name extends keyof JobEvents<Report, Progress>>(
+    event: Name,
+    listener: (...args: JobEvents<Report, Progress>[Name]) => void,
+  ): this {
+    checkKnown(this.#what, 'event', event, EVENTS);
+    this.#events.on(event, listener as never);
+    if (event === 'progress' && this.#end === undefined) this.#tick();
+    return this;
+  }
+
+  /** Calls `listener` no more. */
+  off<Name extends keyof JobEvents<Report, Progress>>(
+    event: Name,
+    listener: (...args: JobEvents<Report, Progress>[Name]) => void,
+  ): this {
+    checkKnown(this.#what, 'event', event, EVENTS);
+    this.#events.off(event, listener as never);
+    return this;
+  }
+
+  /** How far the job is now. */
+  progress(): Progress {
+    const counted = this.#counted();
+    const { totalBytes, doneBytes } = counted as unknown as JobProgress;
+    const elapsedMs = this.#end?.elapsedMs ?? this.#elapsed();
+    const bytesPerSecond = this.#rates.now(this.#doneHere(), elapsedMs);
+    const remainingMs = ((totalBytes - doneBytes) / bytesPerSecond) * 1000;
+    const error = this.#end?.error ?? this.#control.error;
+    return {
+      ...counted,
+      state: this.state,
+      bytesPerSecond,
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      elapsedMs,
+      ...(error && { error }),
+    } as Progress;
+  }
+
+  /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
+  async *[Symbol.asyncIterator](): AsyncIterator<Progress> {
+    // The loop is told at its end; what fails before that must not count as unhandled meanwhile.
+    this.#report.catch(() => {});
+    let isTold = false;
+    try {
+      yield* this.#moments();
+      isTold = true;
+      await this.#ended;
+    } finally {
+      if (!isTold) this.#leaveUntold();
+    }
+  }
+
+  async *#moments(): AsyncGenerator<Progress> {
+    const ended = new AbortController();
+    const end = () => ended.abort();
+    this.#ended.then(end, end);
+    while (!ended.signal.aborted) {
+      yield this.progress();
+      await sleep(PROGRESS_MS, undefined, { signal: ended.signal }).catch(() => {});
+    }
+    yield this.progress();
+  }
+
+  async #run(work: (control: JobControl) => Promise<Report>): Promise<Report> {
+    const control = this.#control;
+    const sample = () => this.#rates.sample(this.#doneHere(), this.#elapsed());
+    const sampler = setInterval(sample, SAMPLE_MS);
+    sampler.unref();
+    try {
+      throwIfAborted(control.signal);
+      const report = await work(control);
+      this.#end = { state: 'done', elapsedMs: this.#elapsed() };
+      return report;
+    } catch (thrown) {
+      const error = control.outcomeOf(thrown);
+      const isEarly = control.ending.aborted && (isAborted(error) || isStopped(error));
+      this.#end = {
+        state: isEarly ? 'stopped' : 'failed',
+        elapsedMs: this.#elapsed(),
+        error: error instanceof Error ? error : new Error(String(error)),
+      };
+      throw error;
+    } finally {
+      clearInterval(sampler);
+    }
+  }
+
+  /** Bytes that this run has done. */
+  #doneHere(): number {
+    const { doneBytes, resumedBytes = 0 } = this.#counted() as unknown as JobProgress;
+    return doneBytes - resumedBytes;
+  }
+
+  #elapsed(): number {
+    return performance.now() - this.#started;
+  }
+
+  #await(): Promise<Report> {
+    this.#isAwaited = true;
+    return this.#report;
+  }
+
+  /** A loop was left early: the failure is nobody's again, unless somebody awaits the job by the time it happens. */
+  #leaveUntold(): void {
+    void this.#ended.catch((error) => {
+      if (!this.#isAwaited && this.#events.listenerCount('failed') === 0) throw error;
+    });
+  }
+
+  #tick(): void {
+    this.#ticker ??= setInterval(() => this.#tell('progress', this.progress()), PROGRESS_MS);
+  }
+
+  /** Tells the last moment of progress, then how the job has ended. */
+  #tellEnd(tell: () => void): void {
+    clearInterval(this.#ticker);
+    this.#tell('progress', this.progress());
+    tell();
+  }
+
+  #tellFailure(error: unknown): void {
+    if (this.#events.listenerCount('failed') === 0) return;
+    this.#report.catch(() => {});
+    this.#tell('failed', error);
+  }
+
+  /** Tells of what the work did by itself, where no caller could catch what a listener throws. */
+  #tell<Name extends keyof JobEvents<Report, Progress>>(
+    event: Name,
+    ...args: JobEvents<Report, Progress>[Name]
+  ): void {
+    try {
+      this.#events.emit(event, ...args);
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
+    }
+  }
+}
