@@ -14,6 +14,8 @@ const PACKAGES = {
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-system-common',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'qemu-ga': 'qemu-guest-agent',
   nbdkit: 'nbdkit',
   'nbd-server': 'nbd-server',
   nbdinfo: 'libnbd-bin',
@@ -92,7 +94,7 @@ The tests cannot run without ${left.map(([name]) => name).join(', ')}. On Debian
 
     sudo apt-get update && sudo apt-get install --no-install-recommends ${wanted}
 
-Elsewhere the packages are those of QEMU (its tools and its storage daemon), nbdkit, nbd, libnbd and its Python
+Elsewhere the packages are those of QEMU (its tools, its storage daemon, its x86 emulator and its guest agent), nbdkit, nbd, libnbd and its Python
 module, fio, openssl, spin, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
   return 1;
 }

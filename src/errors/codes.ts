@@ -63,6 +63,20 @@ export type ErrorCode =
   | 'ERR_NBD_TLS'
   /** The peer lacks something that this call needs. */
   | 'ERR_NBD_UNSUPPORTED'
+  /** A monitor or guest agent said something that its protocol does not allow; the connection is closed. */
+  | 'ERR_QMP_PROTOCOL'
+  /** QEMU, or a guest agent, refused a command; `errno` is the class of the error, `description` its words. */
+  | 'ERR_QMP_COMMAND'
+  /** The connection to a monitor was lost, or could not be made; nothing was sent over it that may still be done. */
+  | 'ERR_QMP_DISCONNECTED'
+  /** A command was sent and not answered: it may have been carried out, or may still be. */
+  | 'ERR_QMP_UNANSWERED'
+  /** Another client uses the monitor. */
+  | 'ERR_QMP_BUSY'
+  /** This QEMU does not have what is needed. */
+  | 'ERR_QMP_UNSUPPORTED'
+  /** No guest agent is there, or it does not answer. */
+  | 'ERR_AGENT_ABSENT'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
   /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */

@@ -10,6 +10,8 @@ export interface ErrorContext {
   length?: number;
   /** The system's or the wire's name of the error, such as `ENOSPC`. */
   errno?: string;
+  /** What the peer said of it, word for word, where it said something. */
+  description?: string;
   /** Whether the same request may succeed when it is made again. */
   retryable?: boolean;
   /** The error underneath. */
@@ -34,6 +36,8 @@ export class LacunaError extends Error {
   declare readonly length?: number;
   /** The system's or the wire's name of the error, such as `ENOSPC`. */
   declare readonly errno?: string;
+  /** What the peer said of it, word for word. */
+  declare readonly description?: string;
 
   constructor(code: ErrorCode, message: string, context: ErrorContext = {}) {
     super(message, context.cause === undefined ? undefined : { cause: context.cause });
@@ -44,6 +48,7 @@ export class LacunaError extends Error {
     if (context.offset !== undefined) this.offset = context.offset;
     if (context.length !== undefined) this.length = context.length;
     if (context.errno !== undefined) this.errno = context.errno;
+    if (context.description !== undefined) this.description = context.description;
   }
 }
 

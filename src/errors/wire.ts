@@ -24,6 +24,8 @@ export interface WireError {
   length?: number;
   /** Such as `ENOSPC`. */
   errno?: string;
+  /** What the peer said, word for word. */
+  description?: string;
   /** The error underneath, to a depth of 8. */
   cause?: WireError;
 }
@@ -44,6 +46,7 @@ export function toWire(error: unknown, depth = 0): WireError {
     if (error.device !== undefined) wire.device = error.device;
     if (error.offset !== undefined) wire.offset = error.offset;
     if (error.length !== undefined) wire.length = error.length;
+    if (error.description !== undefined) wire.description = error.description;
   }
   if (error.cause !== undefined && depth < MAX_CAUSES) wire.cause = toWire(error.cause, depth + 1);
   return wire;

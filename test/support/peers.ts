@@ -14,10 +14,12 @@ const PACKAGES: Readonly<Record<string, string>> = {
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
   openssl: 'openssl',
+  'qemu-ga': 'qemu-guest-agent',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-system-common',
+  'qemu-system-x86_64': 'qemu-system-x86',
 };
 
 /** Longer than a busy machine takes. */
@@ -86,6 +88,35 @@ export class Peers {
     const path = await this.#socketPath();
     const server = ['--nbd-server', `addr.type=unix,addr.path=${path}`];
     return this.#start('qemu-storage-daemon', [...server, ...args], path);
+  }
+
+  /** `qemu-storage-daemon [ARGUMENTS]` with a monitor on its socket, and no NBD server. */
+  async monitoredDaemon(args: readonly string[] = [], monitor = ''): Promise<Peer> {
+    const path = await this.#socketPath();
+    const chardev = `socket,id=monitor,path=${path},server=on,wait=off`;
+    const fixed = ['--chardev', chardev, '--monitor', `chardev=monitor${monitor}`];
+    return this.#start('qemu-storage-daemon', [...args, ...fixed], path);
+  }
+
+  /** A machine whose processors stand still, with a monitor on its socket. */
+  async machine(args: readonly string[] = []): Promise<Peer> {
+    const path = await this.#socketPath();
+    const fixed = ['-nodefaults', '-no-user-config', '-display', 'none', '-S', '-accel', 'tcg'];
+    const monitor = ['-qmp', `unix:${path},server=on,wait=off`];
+    return this.#start('qemu-system-x86_64', [...fixed, ...monitor, ...args], path);
+  }
+
+  /** The guest agent, running here and so never allowed to do anything to this machine. */
+  async guestAgent(): Promise<Peer> {
+    const path = await this.#socketPath();
+    const folder = await this.folder();
+    const forbidden = [
+      ...['fsfreeze-freeze', 'fsfreeze-freeze-list', 'fsfreeze-thaw', 'shutdown', 'fstrim', 'exec'],
+      ...['suspend-disk', 'suspend-ram', 'suspend-hybrid', 'set-time', 'set-user-password'],
+      ...['file-open', 'set-vcpus', 'set-memory-blocks', 'ssh-add-authorized-keys'],
+    ].map((name) => `guest-${name}`);
+    const place = ['-m', 'unix-listen', '-p', path, '-t', folder, '-f', `${path}.pid`];
+    return this.#start('qemu-ga', [...place, '-b', forbidden.join(',')], path);
   }
 
   /**

@@ -6,11 +6,12 @@ import * as lacuna from 'lacuna';
 import * as bitmap from 'lacuna/bitmap';
 import * as errors from 'lacuna/errors';
 import * as nbd from 'lacuna/nbd';
+import * as qmp from 'lacuna/qmp';
 import * as testing from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { fakeDevice } from '../support/fake-device.js';
 
-const MODULES = { lacuna, bitmap, errors, nbd, testing };
+const MODULES = { lacuna, bitmap, errors, nbd, qmp, testing };
 const SIZE = 4096;
 const GOOD = { source: { driver: 'null', size: SIZE }, target: { driver: 'null', size: SIZE } };
 const ADDRESS = { type: 'unix', path: '/nowhere/nbd.sock' };
@@ -54,6 +55,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   connectPatiently: (options) => nbd.connectPatiently({ server: ADDRESS as never, ...options }, 0),
   parseNbdUri: (options) => nbd.parseNbdUri('nbd://localhost', options),
   formatNbdUri: (options) => nbd.formatNbdUri({ ...ADDRESS, ...options } as never),
+  Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),
+  GuestAgent: (options) => qmp.GuestAgent.connect({ path: '/nowhere' }, options),
   Arena: (options) => bitmap.Arena.create(options),
   Bitmap: (options) => new bitmap.Bitmap({ size: SIZE, granularity: SIZE, ...options }),
   BitmapFile: (options) => bitmap.BitmapFile.open('/nowhere', { size: SIZE, ...options }),
@@ -73,6 +76,8 @@ const WITHOUT: Record<string, () => unknown> = {
   NbdServer: () => new (nbd.NbdServer as never as new () => unknown)(),
   NbdClient: () => (nbd.NbdClient.connect as never as () => unknown)(),
   ReconnectingClient: () => (nbd.ReconnectingClient.connect as never as () => unknown)(),
+  Monitor: () => (qmp.Monitor.connect as never as () => unknown)(),
+  GuestAgent: () => (qmp.GuestAgent.connect as never as () => unknown)(),
   Arena: () => (bitmap.Arena.attach as never as () => unknown)(),
   Bitmap: () => new (bitmap.Bitmap as never as new () => unknown)(),
   BitmapFile: () => (bitmap.BitmapFile.open as never as () => unknown)(),
@@ -84,7 +89,7 @@ const WITHOUT: Record<string, () => unknown> = {
 const EXEMPT = new Set([
   ...['CopyJob', 'BitmapImage', 'DirtyBitmap', 'ExtentList', 'Random', 'LacunaError'],
   ...['isDirtyContext', 'readsAsZero', 'abortedError', 'isAborted', 'throwIfAborted'],
-  ...['fromWire', 'toWire', 'withLog'],
+  ...['fromWire', 'toWire', 'withLog', 'EventStream', 'QmpSchema'],
 ]);
 
 const exported = Object.values(MODULES).flatMap((module) =>

@@ -14,7 +14,13 @@ describe('what the package exports', () => {
   test('is read from every import', () => {
     const subpaths = new Set(names.map(({ subpath }) => subpath));
     expect([...subpaths]).toEqual(
-      expect.arrayContaining(['lacuna', 'lacuna/bitmap', 'lacuna/nbd', 'lacuna/errors']),
+      expect.arrayContaining([
+        'lacuna',
+        'lacuna/bitmap',
+        'lacuna/nbd',
+        'lacuna/qmp',
+        'lacuna/errors',
+      ]),
     );
     expect(names.length).toBeGreaterThan(100);
   });

@@ -31,6 +31,7 @@ const PURE_ROOMS_KNOW = ['errors', 'util', 'extent'];
 const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   bitmap: [['bits'], ['named'], ['files']],
   nbd: [['wire', 'address'], ['stream'], ['client', 'server']],
+  qmp: [['wire'], ['client']],
   block: [['contract'], ['filters'], ['drivers'], ['describe'], ['open'], ['images']],
   'block/drivers': [['file', 'memory', 'nbd', 'null'], ['qcow2']],
   'block/drivers/qcow2': [

@@ -7,6 +7,7 @@ const PUBLIC = [
   'index.ts',
   'bitmap/index.ts',
   'nbd/index.ts',
+  'qmp/index.ts',
   'errors/index.ts',
   'testing/index.ts',
 ];

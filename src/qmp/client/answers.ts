@@ -1,0 +1,189 @@
+/** What is read of QEMU's answers. See qapi/block-core.json, job.json, char.json and run-state.json of QEMU. */
+import {
+  anything,
+  flag,
+  integer,
+  list,
+  members,
+  optional,
+  type Reader,
+  text,
+} from '../wire/index.js';
+
+/** A dirty bitmap of a node (BlockDirtyInfo). */
+export interface DirtyBitmapInfo {
+  /** Absent for those that belong to a job. */
+  readonly name?: string | undefined;
+  /** Dirty bytes, in whole granules. */
+  readonly count: number;
+  /** Bytes. */
+  readonly granularity: number;
+  /** It marks what is written. */
+  readonly recording: boolean;
+  /** A job, an export or a migration uses it. */
+  readonly busy: boolean;
+  /** It is stored in the image when that is closed. */
+  readonly persistent: boolean;
+  /** It may lack writes: nothing can be done with it but remove it. */
+  readonly inconsistent?: boolean | undefined;
+}
+
+/** What a node says of the image that it opened (ImageInfo). */
+export interface NodeImage {
+  /** Its file, or a description of it. */
+  readonly filename: string;
+  /** Bytes of the disk. */
+  readonly 'virtual-size': number;
+  /** Bytes of a cluster, where it has any. */
+  readonly 'cluster-size'?: number | undefined;
+}
+
+/** A node of the block graph (BlockDeviceInfo). */
+export interface NodeInfo {
+  /** Its name; absent or generated where nobody gave it one. */
+  readonly 'node-name'?: string | undefined;
+  /** Its driver. */
+  readonly drv: string;
+  /** Its file, or a description of it. */
+  readonly file: string;
+  /** It is not written. */
+  readonly ro: boolean;
+  /** What it says of its image. */
+  readonly image: NodeImage;
+  /** Its dirty bitmaps. */
+  readonly 'dirty-bitmaps'?: DirtyBitmapInfo[] | undefined;
+}
+
+/** A disk drive of a machine (BlockInfo). */
+export interface DriveInfo {
+  /** The name of `-drive`; may be empty. */
+  readonly device: string;
+  /** The id, or the path in the machine's tree of objects, of the device that the guest sees. */
+  readonly qdev?: string | undefined;
+  /** The top node of what is in it. */
+  readonly inserted?: NodeInfo | undefined;
+}
+
+/** A job (JobInfo). */
+export interface JobInfo {
+  /** Its name. */
+  readonly id: string;
+  /** Such as `backup`. */
+  readonly type: string;
+  /** Such as `running` or `concluded`. */
+  readonly status: string;
+  /** What it failed with. */
+  readonly error?: string | undefined;
+}
+
+/** A block job, with the nodes that it uses (BlockJobInfo). */
+export interface BlockJobInfo {
+  /** The name of the job. */
+  readonly device: string;
+  /** Such as `backup`. */
+  readonly type: string;
+}
+
+/** An export (BlockExportInfo). */
+export interface ExportInfo {
+  /** Its name in QMP. */
+  readonly id: string;
+  /** Such as `nbd`. */
+  readonly type: string;
+  /** The node that is exported. */
+  readonly 'node-name': string;
+  /** It is about to end. */
+  readonly 'shutting-down': boolean;
+}
+
+/** A character device (ChardevInfo). */
+export interface ChardevInfo {
+  /** Its id. */
+  readonly label: string;
+  /** Where it leads, such as `unix:PATH,server=on`. */
+  readonly filename: string;
+  /** Whether somebody in the guest has its other end open. */
+  readonly 'frontend-open': boolean;
+}
+
+/** What the machine is doing (StatusInfo). */
+export interface RunStatus {
+  /** Its processors run. */
+  readonly running: boolean;
+  /** Such as `running` or `paused`. */
+  readonly status: string;
+}
+
+/** Commands whose answers are checked, with the types of these. All others answer `unknown`. */
+export interface QmpAnswers {
+  /** The disk drives of the machine. */
+  'query-block': DriveInfo[];
+  /** The nodes of the block graph. */
+  'query-named-block-nodes': NodeInfo[];
+  /** All jobs. */
+  'query-jobs': JobInfo[];
+  /** The block jobs. */
+  'query-block-jobs': BlockJobInfo[];
+  /** The exports. */
+  'query-block-exports': ExportInfo[];
+  /** The character devices. */
+  'query-chardev': ChardevInfo[];
+  /** Whether the machine runs. */
+  'query-status': RunStatus;
+  /** QEMU's description of its commands. */
+  'query-qmp-schema': unknown[];
+}
+
+const BITMAP = members<DirtyBitmapInfo>({
+  name: optional(text),
+  count: integer,
+  granularity: integer,
+  recording: flag,
+  busy: flag,
+  persistent: flag,
+  inconsistent: optional(flag),
+});
+
+const IMAGE = members<NodeImage>({
+  filename: text,
+  'virtual-size': integer,
+  'cluster-size': optional(integer),
+});
+
+const NODE = members<NodeInfo>({
+  'node-name': optional(text),
+  drv: text,
+  file: text,
+  ro: flag,
+  image: IMAGE,
+  'dirty-bitmaps': optional(list(BITMAP)),
+});
+
+const READERS: { readonly [K in keyof QmpAnswers]: Reader<QmpAnswers[K]> } = {
+  'query-block': list(
+    members<DriveInfo>({ device: text, qdev: optional(text), inserted: optional(NODE) }),
+  ),
+  'query-named-block-nodes': list(NODE),
+  'query-jobs': list(
+    members<JobInfo>({ id: text, type: text, status: text, error: optional(text) }),
+  ),
+  'query-block-jobs': list(members<BlockJobInfo>({ device: text, type: text })),
+  'query-block-exports': list(
+    members<ExportInfo>({ id: text, type: text, 'node-name': text, 'shutting-down': flag }),
+  ),
+  'query-chardev': list(
+    members<ChardevInfo>({ label: text, filename: text, 'frontend-open': flag }),
+  ),
+  'query-status': members<RunStatus>({ running: flag, status: text }),
+  'query-qmp-schema': list(anything),
+};
+
+/**
+ * Reads the answer to a command.
+ *
+ * @throws LacunaError ERR_QMP_PROTOCOL
+ */
+export function readAnswer(command: string, value: unknown): unknown {
+  if (!Object.hasOwn(READERS, command)) return value;
+  return READERS[command as keyof QmpAnswers](value, command);
+}

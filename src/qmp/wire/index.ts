@@ -1,0 +1,9 @@
+export { protocolError, shown } from './failures.js';
+export { type JsonObject, JsonStream } from './json-stream.js';
+export {
+  commandText,
+  messageOf,
+  type QmpEvent,
+  type QmpVersion,
+} from './messages.js';
+export { anything, flag, integer, list, members, optional, type Reader, text } from './readers.js';
