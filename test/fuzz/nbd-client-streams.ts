@@ -1,6 +1,7 @@
 /** What a server may say to a client, right and then damaged. */
+
 import { CHUNK_DONE, Chunk, NBD_MAGIC, OPTION_MAGIC, Option } from '#dist/nbd/wire/constants.js';
-import { encodeOptionReply } from '#dist/nbd/wire/options.js';
+import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import {
   type Cookie,
   EXTENDED_CHUNK_BYTES,

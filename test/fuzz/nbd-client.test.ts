@@ -11,13 +11,13 @@ import { askInfo } from '#dist/nbd/client/information.js';
 import { listExports } from '#dist/nbd/client/list.js';
 import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Command } from '#dist/nbd/wire/constants.js';
-import { decodeBlockSizes } from '#dist/nbd/wire/options.js';
-import { readExtendedChunkHeader } from '#dist/nbd/wire/replies.js';
-import { readExtendedRequest, readRequest, writeExtendedRequest } from '#dist/nbd/wire/requests.js';
+import { decodeBlockSizes } from '#dist/nbd/wire/infos.js';
+import { writeExtendedRequest } from '#dist/nbd/wire/requests.js';
 import { decodeStatusPayload, encodeStatusPayload } from '#dist/nbd/wire/status.js';
 import { printable } from '#dist/nbd/wire/text.js';
 import { viewOf } from '#dist/util/index.js';
 import { runsOr } from '../support/long-run.js';
+import { extendedChunkAt, extendedRequestAt, requestAt } from '../support/read-wire.js';
 import { Random } from '../unit/bitmap/random.js';
 import { feed } from '../unit/nbd/feed.js';
 import { ALLOCATION, DIRTY, Harness } from '../unit/nbd/session-harness.js';
@@ -152,10 +152,10 @@ it('no bytes crash a codec, and what was written is read back', async () => {
   await eachSeed((random) => {
     const bytes = Uint8Array.from({ length: 40 }, () => random.between(0, 255));
     const view = viewOf(bytes);
-    readRequest(view, 0);
-    readExtendedRequest(view, 0);
-    readExtendedChunkHeader(view, 0);
-    const sizes = decodeBlockSizes(viewOf(bytes.subarray(0, random.between(0, 40))));
+    requestAt(view, 0);
+    extendedRequestAt(view, 0);
+    extendedChunkAt(view, 0);
+    const sizes = decodeBlockSizes(bytes.subarray(0, random.between(0, 40)));
     if (sizes !== undefined) expect(sizes.maximum).toBeGreaterThanOrEqual(sizes.minimum);
     decodeStatusPayload(bytes.subarray(0, random.between(0, 40)));
     const number = () => Math.floor(2 ** random.between(0, 53) * random.fraction());
@@ -168,7 +168,7 @@ it('no bytes crash a codec, and what was written is read back', async () => {
       ...{ offset: number(), length: number() },
     };
     writeExtendedRequest(view, 8, request);
-    expect(readExtendedRequest(view, 8)).toEqual(request);
+    expect(extendedRequestAt(view, 8)).toEqual(request);
     const status = { effectLength: number(), contextIds: [request.cookieHigh] };
     expect(decodeStatusPayload(encodeStatusPayload(status))).toEqual(status);
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not be left

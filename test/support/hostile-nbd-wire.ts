@@ -1,4 +1,5 @@
 /** A server's messages, byte by byte, right or wrong: the tests say every field themselves. */
+
 import {
   CHUNK_DONE,
   Chunk,
@@ -8,7 +9,7 @@ import {
   Option,
   OptionReply,
 } from '#dist/nbd/wire/constants.js';
-import { encodeOptionReply } from '#dist/nbd/wire/options.js';
+import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import {
   CHUNK_BYTES,
   type Cookie,

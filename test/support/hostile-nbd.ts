@@ -9,10 +9,9 @@ import {
   EXTENDED_REQUEST_BYTES,
   REQUEST_BYTES,
   type RequestHeader,
-  readExtendedRequest,
-  readRequest,
 } from '#dist/nbd/wire/requests.js';
 import * as wire from './hostile-nbd-wire.js';
+import { extendedRequestAt, requestAt } from './read-wire.js';
 
 export interface ScriptedExport {
   size?: number | bigint;
@@ -101,7 +100,7 @@ export class HostileConnection {
   /** Next request's header; a write's payload is taken and dropped. */
   async request(): Promise<RequestHeader> {
     const size = this.#extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES;
-    const read = this.#extended ? readExtendedRequest : readRequest;
+    const read = this.#extended ? extendedRequestAt : requestAt;
     const header = read(new DataView((await this.take(size)).buffer), 0);
     if (header === undefined) throw new Error('the client sent no request magic');
     if (header.command === 1) await this.take(header.length);

@@ -235,6 +235,12 @@ describe('the rules find', () => {
       "import { W } from 'node:worker_threads';",
       /threads exist/,
     ],
+    [
+      'an end of NBD that reads bytes by itself',
+      'nbd/server/a.ts',
+      'view.getUint32(0);',
+      /messages are read where they are written/,
+    ],
     ['atomics outside their rooms', 'copy/move/a.ts', 'Atomics.load(a, 0);', /threads exist/],
   ])('%s', (_what, file, text, message) => {
     const violations = forbidden(file, text);

@@ -2,10 +2,14 @@ import {
   CHUNK_ERROR,
   Chunk,
   Command,
+  DATA_HEAD_BYTES,
+  ERROR_HEAD_BYTES,
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
   extendedExtentCount,
+  extentCount,
+  HOLE_BYTES,
   MAX_EXTENTS,
   MAX_STRING_BYTES,
   STATUS_HEAD_BYTES,
@@ -13,10 +17,8 @@ import {
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 
-/** Every error chunk begins with a u32 error and the u16 length of a text. */
-export const ERROR_FIELDS_BYTES = 6;
 /** The longest error chunk: its fields, a text, and the offset of NBD_REPLY_TYPE_ERROR_OFFSET. */
-const MAX_ERROR_BYTES = ERROR_FIELDS_BYTES + MAX_STRING_BYTES + 8;
+const MAX_ERROR_BYTES = ERROR_HEAD_BYTES + MAX_STRING_BYTES + 8;
 const MAX_STATUS_BYTES = STATUS_HEAD_BYTES + EXTENT_BYTES * MAX_EXTENTS;
 const MAX_EXTENDED_STATUS_BYTES = EXTENDED_STATUS_HEAD_BYTES + EXTENDED_EXTENT_BYTES * MAX_EXTENTS;
 
@@ -57,14 +59,14 @@ function fitsType(requested: number, { type, length, last }: ChunkClaim): boolea
     case Chunk.none:
       return last && length === 0;
     case Chunk.offsetData:
-      return length > 8 && length - 8 <= requested;
+      return length > DATA_HEAD_BYTES && length - DATA_HEAD_BYTES <= requested;
     case Chunk.offsetHole:
-      return length === 12;
+      return length === HOLE_BYTES;
     case Chunk.blockStatus:
-      return length >= 12 && length <= MAX_STATUS_BYTES && (length - 4) % 8 === 0;
+      return length <= MAX_STATUS_BYTES && extentCount(length) !== undefined;
     case Chunk.blockStatusExtended:
       return length <= MAX_EXTENDED_STATUS_BYTES && extendedExtentCount(length) !== undefined;
     default:
-      return length >= ERROR_FIELDS_BYTES && length <= MAX_ERROR_BYTES;
+      return length >= ERROR_HEAD_BYTES && length <= MAX_ERROR_BYTES;
   }
 }

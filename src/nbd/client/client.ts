@@ -7,7 +7,7 @@ import {
   formatNbdUri,
   type NbdServerAddress,
 } from '../address/index.js';
-import { Command, CommandFlag, encodeText } from '../wire/index.js';
+import { Command, CommandFlag, encodeText, type ListedExport } from '../wire/index.js';
 import type {
   NbdConnectOptions,
   NbdQueryOptions,
@@ -25,7 +25,7 @@ import { disconnected } from './failures.js';
 import { GrantedContexts } from './granted-contexts.js';
 import { type Agreement, handshake } from './handshake.js';
 import { askInfo, ExportInformation } from './information.js';
-import { type ListedExport, listExports } from './list.js';
+import { listExports } from './list.js';
 import type { RequestSpec } from './pending-request.js';
 import { checkRange } from './ranges.js';
 import { Session } from './session.js';

@@ -1,15 +1,16 @@
 import { LacunaError } from '../../errors/index.js';
-import { SIZE_LIMIT, viewOf } from '../../util/index.js';
+import { SIZE_LIMIT } from '../../util/index.js';
 import type { Conversation } from '../stream/index.js';
 import {
   type BlockSizes,
   DEFAULT_MAX_PAYLOAD,
   decodeBlockSizes,
   decodeExportInfo,
-  decodeText,
+  decodeTextInfo,
   ExportFlag,
   type ExportInfo,
   Info,
+  infoType,
   OptionReply,
 } from '../wire/index.js';
 import { violation } from './failures.js';
@@ -46,13 +47,13 @@ export function* readInfos(option: number): Conversation<(Chosen & Words) | Opti
       if (info === undefined) throw violation(`no NBD_INFO_EXPORT before the end of ${option}`);
       return { ...settle(info, sizes), ...words };
     }
-    const view = infoView(answer, option);
-    const type = view.getUint16(0);
+    const { payload } = answer;
+    const type = typeOf(answer, option);
     // Others are to be ignored: they were not asked for, or are not invented yet.
-    if (type === Info.export) info = exportInfo(view);
-    if (type === Info.blockSize) sizes = blockSizes(view);
-    if (type === Info.name) words.name = decodeText(answer.payload.subarray(2));
-    if (type === Info.description) words.description = decodeText(answer.payload.subarray(2));
+    if (type === Info.export) info = exportInfo(payload);
+    if (type === Info.blockSize) sizes = blockSizes(payload);
+    if (type === Info.name) words.name = decodeTextInfo(payload);
+    if (type === Info.description) words.description = decodeTextInfo(payload);
   }
   throw violation(`more than ${MAX_REPLIES} replies to option ${option}`);
 }
@@ -80,20 +81,20 @@ function assumedSizes(size: number): BlockSizes {
   return { minimum, preferred: 4096, maximum: DEFAULT_MAX_PAYLOAD };
 }
 
-function infoView(answer: OptionAnswer, option: number): DataView {
-  if (answer.type !== OptionReply.info || answer.payload.length < 2) {
-    throw violation(`reply ${answer.type} to option ${option}`);
-  }
-  return viewOf(answer.payload);
+function typeOf({ type, payload }: OptionAnswer, option: number): number {
+  const info = type === OptionReply.info ? infoType(payload) : undefined;
+  if (info === undefined) throw violation(`reply ${type} to option ${option}`);
+  return info;
 }
 
-function exportInfo(view: DataView): ExportInfo {
-  if (view.byteLength !== 12) throw violation(`NBD_INFO_EXPORT of ${view.byteLength} bytes`);
-  return decodeExportInfo(view, 2);
+function exportInfo(payload: Uint8Array): ExportInfo {
+  const info = decodeExportInfo(payload);
+  if (info === undefined) throw violation(`NBD_INFO_EXPORT of ${payload.length} bytes`);
+  return info;
 }
 
-function blockSizes(view: DataView): BlockSizes {
-  const sizes = decodeBlockSizes(view);
+function blockSizes(payload: Uint8Array): BlockSizes {
+  const sizes = decodeBlockSizes(payload);
   if (sizes === undefined) throw violation('NBD_INFO_BLOCK_SIZE with sizes that break its rules');
   return sizes;
 }

@@ -1,8 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
 import type { ExtentList, Range } from '../../extent/index.js';
-import { encodeStatusPayload } from '../wire/index.js';
+import { encodeStatusPayload, type MetaContext } from '../wire/index.js';
 import { locate } from './failures.js';
-import type { GrantedContext } from './meta-contexts.js';
 import type { RequestResult } from './pending-request.js';
 
 /** The metadata contexts of a connection, by the names that callers have for them. */
@@ -12,7 +11,7 @@ export class GrantedContexts {
   /** The server lets each request choose its contexts. */
   readonly #choosable: boolean;
 
-  constructor(name: string, contexts: readonly GrantedContext[], choosable: boolean) {
+  constructor(name: string, contexts: readonly MetaContext[], choosable: boolean) {
     this.#name = name;
     this.#ids = new Map(contexts.map((context) => [context.name, context.id]));
     this.#choosable = choosable;

@@ -1,7 +1,14 @@
 import { LacunaError } from '../../errors/index.js';
-import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
-import { HandshakeFlag, NBD_MAGIC, OLDSTYLE_MAGIC, OPTION_MAGIC } from '../wire/index.js';
+import {
+  decodeHandshakeFlags,
+  decodeStyle,
+  encodeClientFlags,
+  HANDSHAKE_FLAGS_BYTES,
+  HandshakeFlag,
+  isNbdMagic,
+  MAGIC_BYTES,
+} from '../wire/index.js';
 import { violation } from './failures.js';
 
 /** How the server speaks. */
@@ -17,23 +24,21 @@ export interface Greeting {
  * ignores those that it does not know ("Newstyle negotiation").
  */
 export function* greet(): Conversation<Greeting> {
-  if (viewOf(yield* take(8)).getBigUint64(0) !== NBD_MAGIC) {
+  if (!isNbdMagic(yield* take(MAGIC_BYTES))) {
     throw violation('it does not begin with NBDMAGIC; is this an NBD server?');
   }
-  const magic = viewOf(yield* take(8)).getBigUint64(0);
-  if (magic === OLDSTYLE_MAGIC) {
+  const style = decodeStyle(yield* take(MAGIC_BYTES));
+  if (style === 'oldstyle') {
     throw new LacunaError(
       'ERR_NBD_UNSUPPORTED',
       'the server speaks the oldstyle handshake, which has no export names and no options; ' +
         'start it in newstyle mode',
     );
   }
-  if (magic !== OPTION_MAGIC) throw violation('an unknown magic number in its greeting');
-  const offered = viewOf(yield* take(2)).getUint16(0);
+  if (style !== 'newstyle') throw violation('an unknown magic number in its greeting');
+  const offered = decodeHandshakeFlags(yield* take(HANDSHAKE_FLAGS_BYTES));
   const flags = offered & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes);
-  const answer = new Uint8Array(4);
-  viewOf(answer).setUint32(0, flags);
-  yield* say(answer);
+  yield* say(encodeClientFlags(flags));
   return {
     fixed: (flags & HandshakeFlag.fixedNewstyle) !== 0,
     noZeroes: (flags & HandshakeFlag.noZeroes) !== 0,

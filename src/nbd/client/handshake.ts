@@ -9,14 +9,16 @@
 
 import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
-import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
 import {
-  decodeExportInfo,
+  decodeExportNameAnswer,
+  EXPORT_NAME_BYTES,
+  EXPORT_NAME_ZEROES,
   encodeInfoQuery,
   encodeOption,
   encodeText,
   Info,
+  type MetaContext,
   Option,
   OptionError,
   OptionReply,
@@ -25,7 +27,7 @@ import { type Chosen, readInfos, settle } from './export-infos.js';
 import { violation } from './failures.js';
 import { type Greeting, greet } from './greeting.js';
 import { exportsThereAre } from './list.js';
-import { askContexts, checkDistinct, type GrantedContext } from './meta-contexts.js';
+import { askContexts, checkDistinct } from './meta-contexts.js';
 import { namesOf, optionReply, refusal } from './option-replies.js';
 import { startTls } from './start-tls.js';
 
@@ -46,7 +48,7 @@ export interface Agreement extends Chosen {
   readonly structured: boolean;
   /** Lengths have 64 bits; comes with structured replies. */
   readonly extended: boolean;
-  readonly contexts: readonly GrantedContext[];
+  readonly contexts: readonly MetaContext[];
 }
 
 export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
@@ -105,7 +107,7 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
   yield* say(encodeOption(Option.exportName, encodeText(name, 'the export name')));
   let bytes: Uint8Array;
   try {
-    bytes = yield* take(10);
+    bytes = yield* take(EXPORT_NAME_BYTES);
   } catch (cause) {
     // A caller who gives up, and a limit of time, say nothing of the export.
     if ((cause as LacunaError).code !== 'ERR_NBD_DISCONNECTED') throw cause;
@@ -115,15 +117,15 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
       { cause },
     );
   }
-  if (!greeting.noZeroes) yield* take(124);
-  return settle(decodeExportInfo(viewOf(bytes), 0), undefined);
+  if (!greeting.noZeroes) yield* take(EXPORT_NAME_ZEROES);
+  return settle(decodeExportNameAnswer(bytes), undefined);
 }
 
 /** @param there what the server has; false where it cannot have any */
 function contextUnknown(
   name: string,
   exportName: string,
-  there: readonly GrantedContext[] | false,
+  there: readonly MetaContext[] | false,
 ): LacunaError {
   const why = there
     ? `it has: ${namesOf(there.map((one) => one.name))}`

@@ -1,3 +1,4 @@
+export type { ListedExport } from '../wire/index.js';
 export { NbdClient } from './client.js';
 export type {
   NbdConnectOptions,
@@ -12,5 +13,4 @@ export type {
 export { connectPatiently } from './connect-patiently.js';
 export type { ExportProperties } from './export-properties.js';
 export type { ExportInformation } from './information.js';
-export type { ListedExport } from './list.js';
 export { type NbdReconnectOptions, ReconnectingClient } from './reconnecting-client.js';

@@ -1,12 +1,19 @@
 import { LacunaError } from '../../errors/index.js';
 import { type Conversation, say } from '../stream/index.js';
-import { encodeInfoQuery, encodeOption, Info, Option, OptionError } from '../wire/index.js';
+import {
+  encodeInfoQuery,
+  encodeOption,
+  Info,
+  type MetaContext,
+  Option,
+  OptionError,
+} from '../wire/index.js';
 import { type Chosen, readInfos, type Words } from './export-infos.js';
 import { ExportProperties } from './export-properties.js';
 import { greet } from './greeting.js';
 import { ask } from './handshake.js';
 import { exportsThereAre } from './list.js';
-import { askContexts, type GrantedContext } from './meta-contexts.js';
+import { askContexts } from './meta-contexts.js';
 import { refusal } from './option-replies.js';
 import { startTls } from './start-tls.js';
 
@@ -15,7 +22,7 @@ export interface Told extends Chosen, Words {
   readonly structured: boolean;
   readonly extended: boolean;
   /** All contexts that there are. */
-  readonly contexts: readonly GrantedContext[];
+  readonly contexts: readonly MetaContext[];
 }
 
 /** What a server tells of an export; `contexts` are all that there are. */

@@ -1,19 +1,16 @@
 import { LacunaError } from '../../errors/index.js';
-import { viewOf } from '../../util/index.js';
 import { type Conversation, say } from '../stream/index.js';
-import { decodeText, encodeOption, Option, OptionReply } from '../wire/index.js';
+import {
+  decodeListed,
+  encodeOption,
+  type ListedExport,
+  Option,
+  OptionReply,
+} from '../wire/index.js';
 import { violation } from './failures.js';
 import { greet } from './greeting.js';
 import { type OptionAnswer, optionReply, refusal } from './option-replies.js';
 import { startTls } from './start-tls.js';
-
-/** An export that a server offers. */
-export interface ListedExport {
-  /** What to ask for; empty for the default export. */
-  readonly name: string;
-  /** The server's words about it; empty where it has none. */
-  readonly description: string;
-}
 
 const MAX_EXPORTS = 65536;
 /** Of all replies together, which are kept: a server with so many exports has short names. */
@@ -53,19 +50,14 @@ function* askExports(): Conversation<ListedExport[]> {
     bytes += answer.payload.length;
     if (answer.error) throw refusal(answer, 'to list its exports');
     if (answer.type === OptionReply.ack) return found;
-    found.push(decodeListed(answer));
+    found.push(listed(answer));
   }
   throw violation(`more than ${MAX_EXPORTS} exports, or ${MAX_LIST_BYTES} bytes of them`);
 }
 
-function decodeListed({ type, payload }: OptionAnswer): ListedExport {
-  if (type !== OptionReply.server || payload.length < 4) {
-    throw violation(`reply ${type} to NBD_OPT_LIST`);
-  }
-  const length = viewOf(payload).getUint32(0);
-  if (length > payload.length - 4) throw violation('an export name longer than its reply');
-  return {
-    name: decodeText(payload.subarray(4, 4 + length)),
-    description: decodeText(payload.subarray(4 + length)),
-  };
+function listed({ type, payload }: OptionAnswer): ListedExport {
+  if (type !== OptionReply.server) throw violation(`reply ${type} to NBD_OPT_LIST`);
+  const found = decodeListed(payload);
+  if (found === undefined) throw violation('an export name longer than its reply');
+  return found;
 }

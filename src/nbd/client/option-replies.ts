@@ -1,12 +1,11 @@
 import { type ErrorCode, LacunaError } from '../../errors/index.js';
-import { viewOf } from '../../util/index.js';
 import { type Conversation, take } from '../stream/index.js';
 import {
+  decodeOptionReplyHeader,
   decodeText,
+  isOptionError,
   MAX_STRING_BYTES,
-  OPTION_ERROR,
   OPTION_REPLY_BYTES,
-  OPTION_REPLY_MAGIC,
   OptionError,
   printable,
 } from '../wire/index.js';
@@ -25,16 +24,12 @@ const MAX_REPLY_BYTES = 4 * MAX_STRING_BYTES;
 
 /** Reads one reply to `option`, the only one that is outstanding. */
 export function* optionReply(option: number): Conversation<OptionAnswer> {
-  const header = viewOf(yield* take(OPTION_REPLY_BYTES));
-  if (header.getBigUint64(0) !== OPTION_REPLY_MAGIC) {
-    throw violation('an option reply without its magic number');
-  }
-  const echoed = header.getUint32(8);
+  const header = decodeOptionReplyHeader(yield* take(OPTION_REPLY_BYTES));
+  if (header === undefined) throw violation('an option reply without its magic number');
+  const { option: echoed, type, length } = header;
   if (echoed !== option) throw violation(`a reply to option ${echoed} when ${option} was asked`);
-  const type = header.getUint32(12);
-  const length = header.getUint32(16);
   if (length > MAX_REPLY_BYTES) throw violation(`an option reply of ${length} bytes`);
-  return { type, error: type >= OPTION_ERROR, payload: yield* take(length) };
+  return { type, error: isOptionError(type), payload: yield* take(length) };
 }
 
 /** What each refusal means to us: an error code, and words for people. */

@@ -21,14 +21,6 @@ export interface RequestSpec {
   readonly signal?: AbortSignal;
 }
 
-/** What a request reports to its owner. */
-export interface RequestOwner {
-  /** The signal fired while the request is under way. */
-  aborted(request: PendingRequest): void;
-  /** Node holds the bytes of a write no longer. */
-  released(request: PendingRequest): void;
-}
-
 /** A status request's lists by context id, empty where the server told nothing. */
 export type RequestResult = ReadonlyMap<number, ExtentList>;
 
@@ -63,21 +55,17 @@ export class PendingRequest implements RequestHeader {
   readonly coverage = new Coverage();
   /** The lists of the contexts that were asked, by id; each is filled by one chunk. */
   lists: Map<number, ExtentList> | undefined;
-  /** Called by Node when it has sent a write's bytes; bound once, not per request. */
-  readonly onReleased: () => void;
+  /** Called by the signal when it fires; set once by whoever made the slot, not for each request. */
+  onAbort: () => void = nothing;
+  /** Called by Node when it has sent a write's bytes; set once as well. */
+  onSent: () => void = nothing;
 
-  readonly #onAbort: () => void;
   #signal: AbortSignal | undefined;
   #resolve: ((result: RequestResult) => void) | undefined;
   #reject: ((error: unknown) => void) | undefined;
 
-  constructor(index: number, owner: RequestOwner) {
+  constructor(index: number) {
     this.cookieLow = index;
-    this.#onAbort = () => owner.aborted(this);
-    this.onReleased = () => {
-      this.released = true;
-      owner.released(this);
-    };
   }
 
   get active(): boolean {
@@ -130,11 +118,11 @@ export class PendingRequest implements RequestHeader {
   #listenTo(signal: AbortSignal | undefined): void {
     this.#signal = signal;
     if (signal === undefined) return;
-    onAbort(signal, this.#onAbort);
+    onAbort(signal, this.onAbort);
   }
 
   #clear(): void {
-    this.#signal?.removeEventListener('abort', this.#onAbort);
+    this.#signal?.removeEventListener('abort', this.onAbort);
     this.#signal = undefined;
     this.#resolve = undefined;
     this.#reject = undefined;
@@ -146,3 +134,5 @@ export class PendingRequest implements RequestHeader {
 function emptyLists(contexts: readonly number[], offset: number): Map<number, ExtentList> {
   return new Map(contexts.map((id) => [id, new ExtentList(offset)]));
 }
+
+function nothing(): void {}

@@ -14,7 +14,6 @@
  *
  * With extended headers every reply is a chunk, its header longer, its status wider; all else is the same.
  */
-import { readU64 } from '../../util/index.js';
 import { Inbox } from '../stream/index.js';
 import {
   CHUNK_BYTES,
@@ -22,27 +21,31 @@ import {
   CHUNK_MAGIC,
   Chunk,
   Command,
+  DATA_HEAD_BYTES,
+  decodeError,
   EXTENDED_CHUNK_BYTES,
-  EXTENDED_CHUNK_MAGIC,
   EXTENDED_EXTENT_BYTES,
   EXTENDED_STATUS_HEAD_BYTES,
   EXTENT_BYTES,
+  HOLE_BYTES,
+  ReplyFields,
+  readChunkHeader,
+  readContextId,
+  readDataOffset,
+  readExtendedChunkHeader,
+  readExtentCount,
+  readHoleLength,
+  readHoleOffset,
+  readSimpleReply,
+  replyMagic,
   SIMPLE_REPLY_BYTES,
-  SIMPLE_REPLY_MAGIC,
   STATUS_HEAD_BYTES,
 } from '../wire/index.js';
-import { checkChunk, ERROR_FIELDS_BYTES } from './chunk-rules.js';
+import { checkChunk } from './chunk-rules.js';
 import { remoteError, violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 import type { RequestTable } from './request-table.js';
 import { type StatusContexts, StatusReader } from './status-reader.js';
-
-export interface ReplyEvents {
-  /** The whole reply has arrived; a failure that the server told is in the request. */
-  replied(request: PendingRequest): void;
-  /** The socket will not write into the request's target any more, and its caller gave up. */
-  memoryReturned(request: PendingRequest): void;
-}
 
 export interface ReplyRules extends StatusContexts {
   /** Whether structured replies were agreed on. */
@@ -51,11 +54,12 @@ export interface ReplyRules extends StatusContexts {
   readonly extended: boolean;
 }
 
+/** The requests whose replies are awaited. */
+export type AwaitedRequests = Pick<RequestTable, 'find' | 'expectsLargeRead'>;
+
 const INBOX_BYTES = 64 * 1024;
 /** A payload's rest of this size is worth a system call of its own. */
 const DIRECT_BYTES = 32 * 1024;
-/** The offset in a data chunk's body; so much behind a header can be asked for without touching payload. */
-const DATA_OFFSET_BYTES = 8;
 
 /** Takes what nobody wants any more. What is in it is never looked at, so all connections share it. */
 const scratch = new Uint8Array(INBOX_BYTES);
@@ -70,12 +74,23 @@ const State = {
   error: 6,
 } as const;
 
+/** What a step came to. */
+const Step = {
+  /** More bytes are needed. */
+  wait: 0,
+  /** Go on with the next step. */
+  more: 1,
+  /** The current request's reply is complete. */
+  replied: 2,
+} as const;
+
 export class ReplyParser {
-  readonly #table: RequestTable;
+  readonly #requests: AwaitedRequests;
   readonly #rules: ReplyRules;
-  readonly #events: ReplyEvents;
   readonly #inbox = new Inbox(INBOX_BYTES);
   readonly #status: StatusReader;
+  /** The header that was read last; one object for all of them. */
+  readonly #header = new ReplyFields();
   #state: number = State.header;
   /** Bytes that the state needs at once. */
   #needed: number;
@@ -90,27 +105,47 @@ export class ReplyParser {
   /** The buffer that was given last is payload memory, not the inbox. */
   #direct = false;
 
-  constructor(table: RequestTable, rules: ReplyRules, events: ReplyEvents) {
-    this.#table = table;
+  constructor(requests: AwaitedRequests, rules: ReplyRules) {
+    this.#requests = requests;
     this.#rules = rules;
-    this.#events = events;
     this.#needed = this.#shortestHeader;
     this.#status = new StatusReader(rules);
   }
 
   /** See ByteSink. */
   buffer(): Uint8Array {
-    const lean = this.#table.expectsLargeRead;
+    const lean = this.#requests.expectsLargeRead;
     this.#direct = this.#state === State.payload && (lean || this.#remaining >= DIRECT_BYTES);
     if (this.#direct) return this.#payloadRoom();
     return this.#inbox.room(lean ? this.#leanLimit() : INBOX_BYTES);
   }
 
-  /** See ByteSink. */
-  received(count: number): void {
-    if (this.#direct) this.#payloadReceived(count);
-    else this.#inbox.filled(count);
-    while (this.#advance());
+  /**
+   * Takes bytes that landed in the buffer that was given last; {@link next} says what they came to. Returns the request
+   * whose target that was, if it was one: the socket will not write there any more.
+   */
+  filled(count: number): PendingRequest | undefined {
+    if (!this.#direct) {
+      this.#inbox.filled(count);
+      return undefined;
+    }
+    this.#skip(count);
+    this.#request.receiving = false;
+    return this.#request;
+  }
+
+  /**
+   * The next request whose reply has arrived in full; a failure that the server told is in the request. Undefined when
+   * more bytes are needed.
+   *
+   * @throws LacunaError ERR_NBD_PROTOCOL
+   */
+  next(): PendingRequest | undefined {
+    for (;;) {
+      const step = this.#advance();
+      if (step === Step.wait) return undefined;
+      if (step === Step.replied) return this.#request;
+    }
   }
 
   /** What a reply has at least. */
@@ -125,7 +160,7 @@ export class ReplyParser {
   /** As much as can be read without running into a payload. */
   #leanLimit(): number {
     if (this.#state === State.header && this.#rules.structured) {
-      return this.#chunkBytes + DATA_OFFSET_BYTES;
+      return this.#chunkBytes + DATA_HEAD_BYTES;
     }
     return this.#state === State.extents ? this.#remaining : this.#needed;
   }
@@ -138,20 +173,12 @@ export class ReplyParser {
     return target.subarray(this.#position, this.#position + this.#remaining);
   }
 
-  #payloadReceived(count: number): void {
-    const request = this.#request;
-    request.receiving = false;
-    if (request.giveUp) this.#events.memoryReturned(request);
-    this.#skip(count);
-  }
-
-  /** One step; false when it needs more bytes. */
-  #advance(): boolean {
+  #advance(): number {
     if (this.#state === State.payload) return this.#drainPayload();
-    if (this.#inbox.length < this.#needed) return false;
+    if (this.#inbox.length < this.#needed) return Step.wait;
     switch (this.#state) {
       case State.header:
-        return this.#header();
+        return this.#replyHeader();
       case State.dataOffset:
         return this.#dataOffset();
       case State.hole:
@@ -165,35 +192,38 @@ export class ReplyParser {
     }
   }
 
-  #enter(state: number, needed: number): true {
+  #enter(state: number, needed: number): number {
     this.#state = state;
     this.#needed = needed;
-    return true;
+    return Step.more;
   }
 
-  #header(): boolean {
+  #replyHeader(): number {
     const { view, start } = this.#inbox;
-    const magic = view.getUint32(start);
     if (this.#rules.extended) {
-      if (magic === EXTENDED_CHUNK_MAGIC) return this.#extendedChunk();
-      throw violation(`a reply with the magic number 0x${magic.toString(16)}`);
+      return readExtendedChunkHeader(view, start, this.#header)
+        ? this.#extendedChunk()
+        : this.#strange();
     }
-    if (magic === SIMPLE_REPLY_MAGIC) return this.#simpleReply();
-    if (magic !== CHUNK_MAGIC || !this.#rules.structured) {
-      throw violation(`a reply with the magic number 0x${magic.toString(16)}`);
-    }
+    if (readSimpleReply(view, start, this.#header)) return this.#simpleReply();
+    if (!this.#rules.structured || replyMagic(view, start) !== CHUNK_MAGIC) return this.#strange();
     if (this.#inbox.length < CHUNK_BYTES) {
       this.#needed = CHUNK_BYTES;
-      return false;
+      return Step.wait;
     }
+    readChunkHeader(view, start, this.#header);
     return this.#chunk();
   }
 
-  #simpleReply(): boolean {
-    const { view } = this.#inbox;
-    const at = this.#inbox.consume(SIMPLE_REPLY_BYTES);
-    const error = view.getUint32(at + 4);
-    const request = this.#find(at + 8);
+  #strange(): never {
+    const { view, start } = this.#inbox;
+    throw violation(`a reply with the magic number 0x${replyMagic(view, start).toString(16)}`);
+  }
+
+  #simpleReply(): number {
+    this.#inbox.consume(SIMPLE_REPLY_BYTES);
+    const { error } = this.#header;
+    const request = this.#find();
     this.#last = true;
     if (error !== 0) request.failure ??= remoteError(request, error);
     else if (request.command === Command.read) {
@@ -205,73 +235,67 @@ export class ReplyParser {
     return this.#endChunk();
   }
 
-  #chunk(): boolean {
-    const { view } = this.#inbox;
-    const at = this.#inbox.consume(CHUNK_BYTES);
-    this.#remaining = view.getUint32(at + 16);
-    return this.#body(at, this.#find(at + 8));
+  #chunk(): number {
+    this.#inbox.consume(CHUNK_BYTES);
+    return this.#body(this.#find());
   }
 
   /** "Extended reply header": it says the request's offset again, so that a mix-up is noticed. */
-  #extendedChunk(): boolean {
-    const { view } = this.#inbox;
-    const at = this.#inbox.consume(EXTENDED_CHUNK_BYTES);
-    const request = this.#find(at + 8);
-    const offset = readU64(view, at + 16);
+  #extendedChunk(): number {
+    this.#inbox.consume(EXTENDED_CHUNK_BYTES);
+    const { offset } = this.#header;
+    const request = this.#find();
     if (offset !== request.offset) {
       throw violation(`a reply for offset ${offset} to a request for ${request.offset}`);
     }
-    this.#remaining = readU64(view, at + 24);
-    return this.#body(at, request);
+    return this.#body(request);
   }
 
-  /** What follows the header at `at`, whose length is known. */
-  #body(at: number, request: PendingRequest): boolean {
-    const flags = this.#inbox.view.getUint16(at + 4);
-    const type = this.#inbox.view.getUint16(at + 6);
+  /** What follows the header that was read last. */
+  #body(request: PendingRequest): number {
+    const { flags, type, length } = this.#header;
     const { extended } = this.#rules;
+    this.#remaining = length;
     this.#last = (flags & CHUNK_DONE) !== 0;
-    checkChunk(request, { type, length: this.#remaining, last: this.#last, extended });
+    checkChunk(request, { type, length, last: this.#last, extended });
     switch (type) {
       case Chunk.none:
         return this.#endChunk();
       case Chunk.offsetData:
-        return this.#enter(State.dataOffset, 8);
+        return this.#enter(State.dataOffset, DATA_HEAD_BYTES);
       case Chunk.offsetHole:
-        return this.#enter(State.hole, 12);
+        return this.#enter(State.hole, HOLE_BYTES);
       case Chunk.blockStatus:
         return this.#enter(State.statusHead, STATUS_HEAD_BYTES);
       case Chunk.blockStatusExtended:
         return this.#enter(State.statusHead, EXTENDED_STATUS_HEAD_BYTES);
       default:
-        return this.#enter(State.error, this.#remaining);
+        return this.#enter(State.error, length);
     }
   }
 
-  #find(cookieAt: number): PendingRequest {
-    const { view } = this.#inbox;
-    const high = view.getUint32(cookieAt);
-    const low = view.getUint32(cookieAt + 4);
-    const request = this.#table.find(high, low);
+  #find(): PendingRequest {
+    const { cookieHigh, cookieLow } = this.#header;
+    const request = this.#requests.find(cookieHigh, cookieLow);
     if (request === undefined) {
-      throw violation(`a reply to no request that is pending (cookie ${high}:${low})`);
+      throw violation(`a reply to no request that is pending (cookie ${cookieHigh}:${cookieLow})`);
     }
     this.#request = request;
     return request;
   }
 
-  #dataOffset(): boolean {
-    const offset = readU64(this.#inbox.view, this.#inbox.consume(8));
-    const length = this.#remaining - 8;
+  #dataOffset(): number {
+    const offset = readDataOffset(this.#inbox.view, this.#inbox.consume(DATA_HEAD_BYTES));
+    const length = this.#remaining - DATA_HEAD_BYTES;
     return this.#payload(this.#cover(offset, length), length);
   }
 
-  #hole(): boolean {
+  #hole(): number {
     const { view } = this.#inbox;
-    const at = this.#inbox.consume(12);
-    const length = view.getUint32(at + 8);
+    const at = this.#inbox.consume(HOLE_BYTES);
+    const length = readHoleLength(view, at);
     if (length === 0) throw violation('a hole of no bytes');
-    const position = this.#cover(readU64(view, at), length);
+    const position = this.#cover(readHoleOffset(view, at), length);
     this.#request.target?.fill(0, position, position + length);
     return this.#endChunk();
   }
@@ -289,23 +313,23 @@ export class ReplyParser {
     return position;
   }
 
-  #payload(position: number, length: number): boolean {
+  #payload(position: number, length: number): number {
     this.#position = position;
     this.#remaining = length;
     return this.#enter(State.payload, 1);
   }
 
   /** Copies what of the payload lies in the inbox. */
-  #drainPayload(): boolean {
+  #drainPayload(): number {
     const inbox = this.#inbox;
     if (this.#remaining > 0) {
       const count = Math.min(inbox.length, this.#remaining);
-      if (count === 0) return false;
+      if (count === 0) return Step.wait;
       const at = inbox.consume(count);
       this.#request.target?.set(inbox.bytes.subarray(at, at + count), this.#position);
       this.#skip(count);
     }
-    return this.#remaining === 0 && this.#endChunk();
+    return this.#remaining === 0 ? this.#endChunk() : Step.wait;
   }
 
   #skip(count: number): void {
@@ -313,47 +337,43 @@ export class ReplyParser {
     this.#remaining -= count;
   }
 
-  #statusHead(): boolean {
+  #statusHead(): number {
     const { view } = this.#inbox;
     const { extended } = this.#rules;
     const headBytes = extended ? EXTENDED_STATUS_HEAD_BYTES : STATUS_HEAD_BYTES;
     const at = this.#inbox.consume(headBytes);
-    this.#status.begin(this.#request, view.getUint32(at));
+    this.#status.begin(this.#request, readContextId(view, at));
     this.#remaining -= headBytes;
     if (!extended) return this.#enter(State.extents, EXTENT_BYTES);
-    const count = view.getUint32(at + 4);
+    const count = readExtentCount(view, at);
     if (count * EXTENDED_EXTENT_BYTES !== this.#remaining) {
       throw violation(`${count} extents in ${this.#remaining} bytes`);
     }
     return this.#enter(State.extents, EXTENDED_EXTENT_BYTES);
   }
 
-  #extents(): boolean {
+  #extents(): number {
     const inbox = this.#inbox;
     const count = Math.floor(Math.min(inbox.length, this.#remaining) / this.#needed);
     const at = inbox.consume(count * this.#needed);
     if (this.#rules.extended) this.#status.addExtended(inbox.view, at, count);
     else this.#status.add(inbox.view, at, count);
     this.#remaining -= count * this.#needed;
-    return this.#remaining > 0 || this.#endChunk();
+    return this.#remaining > 0 ? Step.more : this.#endChunk();
   }
 
-  #error(): boolean {
-    const { view, bytes } = this.#inbox;
-    const length = this.#remaining;
-    const at = this.#inbox.consume(length);
-    const textLength = view.getUint16(at + 4);
-    if (textLength > length - ERROR_FIELDS_BYTES) throw violation('an error text of wrong length');
-    const textAt = at + ERROR_FIELDS_BYTES;
-    const text = bytes.subarray(textAt, textAt + textLength);
-    this.#request.failure ??= remoteError(this.#request, view.getUint32(at), text);
+  #error(): number {
+    const at = this.#inbox.consume(this.#remaining);
+    const told = decodeError(this.#inbox.bytes.subarray(at, at + this.#remaining));
+    if (told === undefined) throw violation('an error text of wrong length');
+    this.#request.failure ??= remoteError(this.#request, told.error, told.text);
     return this.#endChunk();
   }
 
-  #endChunk(): true {
+  #endChunk(): number {
     const request = this.#request;
     this.#enter(State.header, this.#shortestHeader);
-    if (!this.#last) return true;
+    if (!this.#last) return Step.more;
     const { contiguous } = request.coverage;
     const structuredRead = request.command === Command.read && this.#rules.structured;
     if (structuredRead && request.failure === undefined && contiguous !== request.length) {
@@ -361,8 +381,6 @@ export class ReplyParser {
         `a read's reply that ended without the byte at ${request.offset + contiguous}`,
       );
     }
-    this.#table.replied(request);
-    this.#events.replied(request);
-    return true;
+    return Step.replied;
   }
 }

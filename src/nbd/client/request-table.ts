@@ -1,5 +1,5 @@
 import { Command } from '../wire/index.js';
-import { PendingRequest, type RequestOwner } from './pending-request.js';
+import { PendingRequest } from './pending-request.js';
 
 /**
  * From here on a reply's payload is received straight into its target: see ReplyParser. Measured with
@@ -9,14 +9,9 @@ const LARGE_READ_BYTES = 32 * 1024;
 
 /** The slots of a connection's requests; a cookie is a slot's index and how often it was used. */
 export class RequestTable implements Iterable<PendingRequest> {
-  readonly #owner: RequestOwner;
   readonly #slots: PendingRequest[] = [];
   readonly #free: PendingRequest[] = [];
   #largeReads = 0;
-
-  constructor(owner: RequestOwner) {
-    this.#owner = owner;
-  }
 
   /** Slots in use. */
   get count(): number {
@@ -28,10 +23,14 @@ export class RequestTable implements Iterable<PendingRequest> {
     return this.#largeReads > 0;
   }
 
-  take(): PendingRequest {
-    const free = this.#free.pop();
-    if (free !== undefined) return free;
-    const slot = new PendingRequest(this.#slots.length, this.#owner);
+  /** A free slot; undefined where all are in use. */
+  take(): PendingRequest | undefined {
+    return this.#free.pop();
+  }
+
+  /** One slot more, to be used at once. */
+  grow(): PendingRequest {
+    const slot = new PendingRequest(this.#slots.length);
     this.#slots.push(slot);
     return slot;
   }

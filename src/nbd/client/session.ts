@@ -2,6 +2,9 @@
  * The transmission phase: requests out, replies in, in any order and any number at a time. It knows no
  * socket: bytes come through ByteSink and leave through a Sender, and `destroy` ends the connection.
  *
+ * Calls go one way: the session asks the parser which reply is complete, and settles the request; the parser looks
+ * into the table and fills the request; neither of them calls the session.
+ *
  * A promise is settled exactly once, and not before the caller's memory is free: for a read, no late
  * byte lands in its target; for a write, Node holds no part of its source.
  */
@@ -10,12 +13,7 @@ import { afterWaiting, Watchdog } from '../../util/index.js';
 import type { ByteSink, Sender } from '../stream/index.js';
 import { Command, CommandFlag } from '../wire/index.js';
 import { describeRequest, disconnected, locate } from './failures.js';
-import type {
-  PendingRequest,
-  RequestOwner,
-  RequestResult,
-  RequestSpec,
-} from './pending-request.js';
+import type { PendingRequest, RequestResult, RequestSpec } from './pending-request.js';
 import { ReplyParser, type ReplyRules } from './reply-parser.js';
 import { RequestOutbox } from './request-outbox.js';
 import { RequestTable } from './request-table.js';
@@ -38,10 +36,10 @@ export interface Connection extends Sender {
 /** A caller that gave up waits so long for a peer that stalls in the middle of its bytes. */
 const GIVE_UP_MS = 1000;
 
-export class Session implements ByteSink, RequestOwner {
+export class Session implements ByteSink {
   readonly #connection: Connection;
   readonly #options: SessionOptions;
-  readonly #table = new RequestTable(this);
+  readonly #table = new RequestTable();
   readonly #parser: ReplyParser;
   readonly #outbox: RequestOutbox;
   readonly #watchdog: Watchdog;
@@ -55,10 +53,7 @@ export class Session implements ByteSink, RequestOwner {
     this.#connection = connection;
     this.#options = options;
     this.#outbox = new RequestOutbox(connection, options.extended);
-    this.#parser = new ReplyParser(this.#table, options, {
-      replied: (request) => this.#replied(request),
-      memoryReturned: (request) => this.#abort(request),
-    });
+    this.#parser = new ReplyParser(this.#table, options);
     this.#watchdog = new Watchdog(options.requestTimeoutMs, () => this.#expired());
   }
 
@@ -83,16 +78,23 @@ export class Session implements ByteSink, RequestOwner {
       throw this.#located(disconnected('the server is shutting down; connect anew'), spec);
     }
     if (this.#failure !== undefined) throw this.#located(this.#failure, spec);
-    const request = this.#table.take();
+    const request = this.#table.take() ?? this.#newSlot();
     const promise = request.begin(spec);
     this.#table.sent(request);
     this.#watchdog.watch();
     if (spec.statusPayload === undefined) {
-      this.#outbox.push(request, spec.source, request.onReleased);
+      this.#outbox.push(request, spec.source, request.onSent);
     } else {
       this.#pushStatus(request, spec.statusPayload);
     }
     return promise;
+  }
+
+  #newSlot(): PendingRequest {
+    const request = this.#table.grow();
+    request.onAbort = () => this.#aborted(request);
+    request.onSent = () => this.#sent(request);
+    return request;
   }
 
   /** A status request whose length and contexts stand in a payload; it is ours, so nobody waits for it. */
@@ -128,7 +130,11 @@ export class Session implements ByteSink, RequestOwner {
 
   received(count: number): void {
     this.#watchdog.progress();
-    this.#parser.received(count);
+    const lent = this.#parser.filled(count);
+    if (lent?.giveUp) this.#abort(lent);
+    for (let request = this.#parser.next(); request; request = this.#parser.next()) {
+      this.#replied(request);
+    }
   }
 
   /** Fails all that is pending. The socket is closed already, so no memory is lent out any more. */
@@ -144,7 +150,8 @@ export class Session implements ByteSink, RequestOwner {
     this.#onDrained?.();
   }
 
-  aborted(request: PendingRequest): void {
+  /** The signal fired while the request is under way. */
+  #aborted(request: PendingRequest): void {
     if (!request.receiving && request.released) {
       this.#abort(request);
       return;
@@ -159,7 +166,9 @@ export class Session implements ByteSink, RequestOwner {
     afterWaiting(GIVE_UP_MS, stalled, { keepsProcess: false });
   }
 
-  released(request: PendingRequest): void {
+  /** Node holds the bytes of a write no longer. */
+  #sent(request: PendingRequest): void {
+    request.released = true;
     if (this.#failure !== undefined) return;
     this.#watchdog.progress();
     if (request.giveUp) this.#abort(request);
@@ -167,6 +176,7 @@ export class Session implements ByteSink, RequestOwner {
   }
 
   #replied(request: PendingRequest): void {
+    this.#table.replied(request);
     if (request.failure?.errno === 'ESHUTDOWN') this.#announced();
     if (request.released) this.#finish(request);
   }

@@ -1,6 +1,13 @@
 import { Context, type ExtentList, Status } from '../../extent/index.js';
-import { readU64 } from '../../util/index.js';
-import { EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../wire/index.js';
+import {
+  EXTENDED_EXTENT_BYTES,
+  EXTENT_BYTES,
+  readExtendedExtentFlags,
+  readExtendedExtentLength,
+  readExtendedExtentLowFlags,
+  readExtentFlags,
+  readExtentLength,
+} from '../wire/index.js';
 import { violation } from './failures.js';
 import type { PendingRequest } from './pending-request.js';
 
@@ -44,8 +51,8 @@ export class StatusReader {
     const list = this.#list;
     if (list === undefined) return;
     for (let i = at; i < at + count * EXTENT_BYTES; i += EXTENT_BYTES) {
-      const flags = view.getUint32(i + 4);
-      this.#push(list, view.getUint32(i), this.#allocation ? STATUS[flags & 3] : flags);
+      const flags = readExtentFlags(view, i);
+      this.#push(list, readExtentLength(view, i), this.#allocation ? STATUS[flags & 3] : flags);
     }
   }
 
@@ -55,8 +62,10 @@ export class StatusReader {
     if (list === undefined) return;
     for (let i = at; i < at + count * EXTENDED_EXTENT_BYTES; i += EXTENDED_EXTENT_BYTES) {
       // The low half alone: as one number, flags of 64 bits lose their lowest.
-      const flags = this.#allocation ? STATUS[view.getUint32(i + 12) & 3] : readU64(view, i + 8);
-      this.#push(list, readU64(view, i), flags);
+      const flags = this.#allocation
+        ? STATUS[readExtendedExtentLowFlags(view, i) & 3]
+        : readExtendedExtentFlags(view, i);
+      this.#push(list, readExtendedExtentLength(view, i), flags);
     }
   }
 

@@ -8,9 +8,18 @@
  * What is agreed lives in one object that is made anew for TLS, so nothing that was said in plain text
  * survives STARTTLS ("NBD_OPT_STARTTLS": all state is reset).
  */
-import { viewOf } from '../../util/index.js';
 import { type Conversation, say, take } from '../stream/index.js';
-import { decodeText, HandshakeFlag, NBD_MAGIC, OPTION_MAGIC, Option } from '../wire/index.js';
+import {
+  CLIENT_FLAGS_BYTES,
+  decodeClientFlags,
+  decodeOptionHeader,
+  decodeText,
+  encodeExportNameAnswer,
+  encodeGreeting,
+  HandshakeFlag,
+  OPTION_BYTES,
+  Option,
+} from '../wire/index.js';
 import {
   type Agreed,
   enterExport,
@@ -20,7 +29,7 @@ import {
 } from './agreement.js';
 import { violation } from './failures.js';
 import { MAX_DRAINED_BYTES, MAX_OPTION_BYTES, MAX_OPTIONS, OPTIONS_PER_EXPORT } from './limits.js';
-import { ack, exportNameAnswer, refuse } from './option-answers.js';
+import { ack, refuse } from './option-answers.js';
 import { answerOption } from './options.js';
 
 /** From the first byte on. */
@@ -39,13 +48,8 @@ function fresh(offer: Offer, secure: boolean, zeroes: boolean): Agreed {
 }
 
 function* greet(): Conversation<boolean> {
-  const greeting = new Uint8Array(18);
-  const view = viewOf(greeting);
-  view.setBigUint64(0, NBD_MAGIC);
-  view.setBigUint64(8, OPTION_MAGIC);
-  view.setUint16(16, HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes);
-  yield* say(greeting);
-  const flags = viewOf(yield* take(4)).getUint32(0);
+  yield* say(encodeGreeting(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes));
+  const flags = decodeClientFlags(yield* take(CLIENT_FLAGS_BYTES));
   // A flag that is not known could change the meaning of all that follows ("Client flags").
   if (flags > (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes)) {
     throw violation(`client flags 0x${flags.toString(16)}`);
@@ -56,10 +60,9 @@ function* greet(): Conversation<boolean> {
 function* options(agreed: Agreed): Conversation<Outcome> {
   const most = MAX_OPTIONS + OPTIONS_PER_EXPORT * agreed.offer.exports.size;
   for (let count = 0; count < most; count++) {
-    const header = viewOf(yield* take(16));
-    if (header.getBigUint64(0) !== OPTION_MAGIC)
-      throw violation('an option without its magic number');
-    const { answer, outcome } = yield* option(agreed, header.getUint32(8), header.getUint32(12));
+    const header = decodeOptionHeader(yield* take(OPTION_BYTES));
+    if (header === undefined) throw violation('an option without its magic number');
+    const { answer, outcome } = yield* option(agreed, header.option, header.length);
     if (answer.length > 0) yield* say(answer);
     if (outcome !== undefined) return outcome;
   }
@@ -102,6 +105,8 @@ function exportName(agreed: Agreed, payload: Uint8Array): OptionResult {
   const name = decodeText(payload);
   const found = agreed.offer.exports.get(name);
   if (found === undefined) throw violation('NBD_OPT_EXPORT_NAME for an export that does not exist');
-  const answer = exportNameAnswer(found.size, found.flags(agreed.structured, false), agreed.zeroes);
+  const { structured, zeroes } = agreed;
+  const info = { size: found.size, flags: found.flags(structured, false) };
+  const answer = encodeExportNameAnswer(info, zeroes);
   return enterExport(agreed, found, answer);
 }

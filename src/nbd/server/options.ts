@@ -1,9 +1,8 @@
 /** What the server answers to each option, given what was agreed before. */
 import { Context } from '../../extent/index.js';
-import { Option } from '../wire/index.js';
+import { decodeContextQuery, decodeInfoQuery, Option } from '../wire/index.js';
 import { type Agreed, enterExport, type OptionResult } from './agreement.js';
 import { ack, infos, listed, metaContext, refuse } from './option-answers.js';
-import { decodeContextQuery, decodeInfoQuery } from './option-payloads.js';
 import type { ServedContext, ServedExport } from './served-export.js';
 
 type Answer = (agreed: Agreed, option: number, payload: Uint8Array) => OptionResult;

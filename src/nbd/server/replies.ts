@@ -4,23 +4,28 @@
  */
 
 import type { ExtentList } from '../../extent/index.js';
-import { writeU64 } from '../../util/index.js';
 import type { Outbox } from '../stream/index.js';
 import {
   CHUNK_BYTES,
   CHUNK_DONE,
   Chunk,
+  DATA_HEAD_BYTES,
   Errno,
   type ErrnoName,
   EXTENDED_CHUNK_BYTES,
-  echoOffset,
+  encodeError,
+  encodeExtendedStatus,
+  encodeStatus,
+  HOLE_BYTES,
   SIMPLE_REPLY_BYTES,
   writeChunkHeader,
+  writeDataOffset,
+  writeExactOffset,
   writeExtendedChunkHeader,
+  writeHole,
   writeSimpleReply,
 } from '../wire/index.js';
 import type { ServerRequest } from './request.js';
-import { encodeStatus } from './status-body.js';
 
 export interface ReplyForm {
   readonly structured: boolean;
@@ -66,10 +71,9 @@ export class Replies {
       return;
     }
     const words = encoder.encode(text).subarray(0, MAX_TEXT_BYTES);
-    const at = this.#chunk(request, Chunk.error, 6 + words.length, true);
-    this.#outbox.view.setUint32(at, Errno[errno]);
-    this.#outbox.view.setUint16(at + 4, words.length);
-    this.#outbox.bytes.set(words, at + 6);
+    const body = encodeError({ error: Errno[errno], text: words });
+    const at = this.#chunk(request, Chunk.error, body.length, true);
+    this.#outbox.bytes.set(body, at);
   }
 
   /**
@@ -105,16 +109,16 @@ export class Replies {
 
   /** A part of a read that is known to be zero. */
   hole(request: ServerRequest, offset: number, length: number, last: boolean): void {
-    const at = this.#chunk(request, Chunk.offsetHole, 12, last);
-    writeU64(this.#outbox.view, at, offset);
-    this.#outbox.view.setUint32(at + 8, length);
+    const at = this.#chunk(request, Chunk.offsetHole, HOLE_BYTES, last);
+    writeHole(this.#outbox.view, at, offset, length);
   }
 
   /** The extents of one context. */
   status(request: ServerRequest, contextId: number, list: ExtentList, last: boolean): void {
     // What it counts for is its answer.
     request.hold();
-    const body = encodeStatus(contextId, list, this.#extended);
+    const encode = this.#extended ? encodeExtendedStatus : encodeStatus;
+    const body = encode(contextId, list);
     const type = this.#extended ? Chunk.blockStatusExtended : Chunk.blockStatus;
     this.#head(request, { type, length: body.length, last }, 0);
     this.#outbox.append(body, request.release);
@@ -131,10 +135,10 @@ export class Replies {
       writeSimpleReply(this.#outbox.view, at, request, 0);
       return at + SIMPLE_REPLY_BYTES;
     }
-    const chunk = { type: Chunk.offsetData, length: 8 + length, last };
-    const at = this.#head(request, chunk, 8 + inline);
-    writeU64(this.#outbox.view, at, offset);
-    return at + 8;
+    const chunk = { type: Chunk.offsetData, length: DATA_HEAD_BYTES + length, last };
+    const at = this.#head(request, chunk, DATA_HEAD_BYTES + inline);
+    writeDataOffset(this.#outbox.view, at, offset);
+    return at + DATA_HEAD_BYTES;
   }
 
   #simple(request: ServerRequest, error: number): void {
@@ -164,7 +168,7 @@ export class Replies {
     const { view } = this.#outbox;
     if (this.#extended) {
       writeExtendedChunkHeader(view, at, header);
-      echoOffset(view, at, request);
+      writeExactOffset(view, at, request);
     } else writeChunkHeader(view, at, header);
     return at + bytes;
   }

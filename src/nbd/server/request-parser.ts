@@ -15,10 +15,10 @@ import {
   Command,
   CommandFlag,
   EXTENDED_REQUEST_BYTES,
-  parseExactOffset,
-  parseExtendedRequest,
-  parseRequest,
   REQUEST_BYTES,
+  readExactOffset,
+  readExtendedRequest,
+  readRequest,
 } from '../wire/index.js';
 import { violation } from './failures.js';
 import type { ServerRequest } from './request.js';
@@ -117,10 +117,10 @@ export class RequestParser {
     const inbox = this.#inbox;
     if (inbox.length < this.#headerBytes) return false;
     const request = this.#handler.blank();
-    const parse = this.#extended ? parseExtendedRequest : parseRequest;
-    if (!parse(inbox.view, inbox.start, request))
+    const read = this.#extended ? readExtendedRequest : readRequest;
+    if (!read(inbox.view, inbox.start, request))
       throw violation('a request without its magic number');
-    if (this.#extended) parseExactOffset(inbox.view, inbox.start, request);
+    if (this.#extended) readExactOffset(inbox.view, inbox.start, request);
     inbox.consume(this.#headerBytes);
     request.payloadLength = payloadLength(request, this.#extended);
     if (request.payloadLength > LONGEST_PAYLOAD) {

@@ -9,7 +9,7 @@
 import { LacunaError } from '../../errors/index.js';
 import { Watchdog } from '../../util/index.js';
 import { type ByteSink, Outbox, type Sender } from '../stream/index.js';
-import { Command, CommandFlag } from '../wire/index.js';
+import { Command, CommandFlag, EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../wire/index.js';
 import type { Entered } from './agreement.js';
 import { type BufferPool, bufferBytes } from './buffer-pool.js';
 import { execute, type Workplace, writePiece } from './commands.js';
@@ -189,7 +189,9 @@ export class ServerSession implements ByteSink {
 
   /** Bytes of one extent in each context. */
   get #extentBytes(): number {
-    return (this.#rules.extended ? 16 : 8) * this.#work.contexts.length;
+    return (
+      (this.#rules.extended ? EXTENDED_EXTENT_BYTES : EXTENT_BYTES) * this.#work.contexts.length
+    );
   }
 
   /** Makes do with the memory that this client always has. */

@@ -1,68 +1,11 @@
-export {
-  Allocation,
-  CHUNK_DONE,
-  CHUNK_ERROR,
-  CHUNK_MAGIC,
-  Chunk,
-  Command,
-  CommandFlag,
-  DEFAULT_MAX_PAYLOAD,
-  EXTENDED_CHUNK_MAGIC,
-  ExportFlag,
-  HandshakeFlag,
-  Info,
-  MAX_EXTENTS,
-  MAX_LENGTH,
-  MAX_STRING_BYTES,
-  NBD_MAGIC,
-  OLDSTYLE_MAGIC,
-  OPTION_ERROR,
-  OPTION_MAGIC,
-  OPTION_REPLY_MAGIC,
-  Option,
-  OptionError,
-  OptionReply,
-  SIMPLE_REPLY_MAGIC,
-} from './constants.js';
+export * from './chunks.js';
+export * from './constants.js';
 export { Errno, type ErrnoName, errnoName } from './errno.js';
-export {
-  type BlockSizes,
-  decodeBlockSizes,
-  decodeExportInfo,
-  type ExportInfo,
-  encodeContextQuery,
-  encodeInfoQuery,
-  encodeOption,
-  encodeOptionReply,
-  OPTION_REPLY_BYTES,
-} from './options.js';
-export {
-  CHUNK_BYTES,
-  EXTENDED_CHUNK_BYTES,
-  echoOffset,
-  SIMPLE_REPLY_BYTES,
-  writeChunkHeader,
-  writeExtendedChunkHeader,
-  writeSimpleReply,
-} from './replies.js';
-export {
-  EXTENDED_REQUEST_BYTES,
-  type ExactOffset,
-  parseExactOffset,
-  parseExtendedRequest,
-  parseRequest,
-  REQUEST_BYTES,
-  type RequestHeader,
-  writeExtendedRequest,
-  writeRequest,
-} from './requests.js';
-export {
-  decodeStatusPayload,
-  EXTENDED_EXTENT_BYTES,
-  EXTENDED_STATUS_HEAD_BYTES,
-  EXTENT_BYTES,
-  encodeStatusPayload,
-  extendedExtentCount,
-  STATUS_HEAD_BYTES,
-} from './status.js';
+export * from './greeting.js';
+export * from './infos.js';
+export * from './option-replies.js';
+export * from './options.js';
+export * from './replies.js';
+export * from './requests.js';
+export * from './status.js';
 export { decodeText, encodeText, printable } from './text.js';

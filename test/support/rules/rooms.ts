@@ -70,6 +70,8 @@ const DOORS: Readonly<Record<string, string>> = {
 
 interface Mention {
   readonly pattern: RegExp;
+  /** Where it is looked for; everywhere unless said. */
+  readonly within?: string;
   readonly places: readonly string[];
   readonly reason: string;
 }
@@ -85,6 +87,12 @@ const MENTIONS: readonly Mention[] = [
     pattern: /\bworker_threads\b|\bpiscina\b|\bAtomics\b/,
     places: ['wasm/', 'copy/control/', 'copy/threads/', 'serve/'],
     reason: 'only these places know that threads exist, so that all else may ignore them',
+  },
+  {
+    pattern: /\b[gs]et(Big)?(Uint|Int)(8|16|32|64)\b|\b(read|write)U64\b/,
+    within: 'nbd/',
+    places: ['nbd/wire/'],
+    reason: 'messages are read where they are written, so that both ends mean the same by them',
   },
 ];
 
@@ -163,7 +171,8 @@ function lineOf(lines: readonly (readonly string[])[], name: string): number {
 
 function mentionsIn(file: string, text: string): string[] {
   const code = withoutComments(text);
-  return MENTIONS.flatMap(({ pattern, places, reason }) => {
+  return MENTIONS.flatMap(({ pattern, within = '', places, reason }) => {
+    if (!file.startsWith(within)) return [];
     const found = pattern.exec(code);
     if (found === null || places.some((place) => file.startsWith(place))) return [];
     return [`${file} mentions ${found[0]}: ${reason}`];

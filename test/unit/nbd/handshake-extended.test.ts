@@ -3,7 +3,7 @@ import { handshake } from '#dist/nbd/client/handshake.js';
 import { askInfo, ExportInformation, type Told } from '#dist/nbd/client/information.js';
 import type { Conversation } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
-import { encodeOptionReply } from '#dist/nbd/wire/options.js';
+import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
 import { talk as converse } from './conversation-harness.js';
 

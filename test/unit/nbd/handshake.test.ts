@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { type Agreement, handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
-import { encodeOptionReply } from '#dist/nbd/wire/options.js';
+import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
 import { talk } from './conversation-harness.js';
 import { feed } from './feed.js';

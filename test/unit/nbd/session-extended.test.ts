@@ -7,13 +7,10 @@ import {
   EXTENDED_CHUNK_BYTES,
   writeExtendedChunkHeader,
 } from '#dist/nbd/wire/replies.js';
-import {
-  EXTENDED_REQUEST_BYTES,
-  type RequestHeader,
-  readExtendedRequest,
-} from '#dist/nbd/wire/requests.js';
+import { EXTENDED_REQUEST_BYTES, type RequestHeader } from '#dist/nbd/wire/requests.js';
 import { encodeStatusPayload } from '#dist/nbd/wire/status.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
+import { extendedRequestAt } from '../../support/read-wire.js';
 import { ALLOCATION, DIRTY, Harness } from './session-harness.js';
 
 const TIB = 2 ** 40;
@@ -29,7 +26,7 @@ async function submit(spec: Partial<RequestSpec>, options: Partial<SessionOption
   promise.catch(() => {});
   await new Promise((resolve) => setImmediate(resolve));
   const view = new DataView(harness.written[0].buffer);
-  const header = readExtendedRequest(view, 0) as RequestHeader;
+  const header = extendedRequestAt(view, 0) as RequestHeader;
   return { harness, promise, header };
 }
 
@@ -143,7 +140,7 @@ describe('with extended headers', () => {
     expect(sent.length).toBe(700 * EXTENDED_REQUEST_BYTES);
     const view = new DataView(sent.buffer);
     for (const [i, promise] of work.entries()) {
-      const header = readExtendedRequest(view, i * EXTENDED_REQUEST_BYTES) as RequestHeader;
+      const header = extendedRequestAt(view, i * EXTENDED_REQUEST_BYTES) as RequestHeader;
       expect(header.offset).toBe(i);
       harness.deliver(chunk(header, Chunk.none, new Uint8Array(0)));
       await promise;

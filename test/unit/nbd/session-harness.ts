@@ -1,7 +1,8 @@
 import { LacunaError } from 'lacuna/errors';
 import { type Connection, Session, type SessionOptions } from '#dist/nbd/client/session.js';
 import { CommandFlag } from '#dist/nbd/wire/constants.js';
-import { REQUEST_BYTES, type RequestHeader, readRequest } from '#dist/nbd/wire/requests.js';
+import { REQUEST_BYTES, type RequestHeader } from '#dist/nbd/wire/requests.js';
+import { requestAt } from '../../support/read-wire.js';
 import { feed } from './feed.js';
 
 export const SIZE = 2 ** 20;
@@ -86,7 +87,7 @@ export class Harness implements Connection {
     promise.catch(() => {});
     await new Promise((resolve) => setImmediate(resolve));
     const bytes = this.written[before];
-    const cookie = readRequest(new DataView(bytes.buffer), bytes.length - REQUEST_BYTES);
+    const cookie = requestAt(new DataView(bytes.buffer), bytes.length - REQUEST_BYTES);
     return { promise, cookie: cookie as RequestHeader };
   }
 }

@@ -4,7 +4,7 @@ import { handshake } from '#dist/nbd/client/handshake.js';
 import { listExports } from '#dist/nbd/client/list.js';
 import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
-import { encodeOptionReply } from '#dist/nbd/wire/options.js';
+import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import * as wire from '../../support/hostile-nbd-wire.js';
 import { feed } from './feed.js';
 

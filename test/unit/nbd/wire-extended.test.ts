@@ -1,20 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import {
-  EXTENDED_CHUNK_BYTES,
-  readExtendedChunkHeader,
-  writeExtendedChunkHeader,
-} from '#dist/nbd/wire/replies.js';
-import {
-  EXTENDED_REQUEST_BYTES,
-  readExtendedRequest,
-  writeExtendedRequest,
-} from '#dist/nbd/wire/requests.js';
+import { EXTENDED_CHUNK_BYTES, writeExtendedChunkHeader } from '#dist/nbd/wire/replies.js';
+import { EXTENDED_REQUEST_BYTES, writeExtendedRequest } from '#dist/nbd/wire/requests.js';
 import {
   decodeStatusPayload,
   encodeStatusPayload,
   extendedExtentCount,
 } from '#dist/nbd/wire/status.js';
 import fc from '../../support/fast-check.js';
+import { extendedChunkAt, extendedRequestAt } from '../../support/read-wire.js';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 const u32 = fc.integer({ min: 0, max: 0xffffffff });
@@ -37,7 +30,7 @@ describe('extended headers', () => {
     fc.assert(
       fc.property(fc.record({ ...message, command: u16 }), (request) => {
         writeExtendedRequest(view, 3, request);
-        expect(readExtendedRequest(view, 3)).toEqual(request);
+        expect(extendedRequestAt(view, 3)).toEqual(request);
       }),
     );
   });
@@ -56,7 +49,7 @@ describe('extended headers', () => {
     fc.assert(
       fc.property(fc.record({ ...message, type: u16 }), (chunk) => {
         writeExtendedChunkHeader(view, 3, chunk);
-        expect(readExtendedChunkHeader(view, 3)).toEqual(chunk);
+        expect(extendedChunkAt(view, 3)).toEqual(chunk);
       }),
     );
   });
@@ -64,9 +57,9 @@ describe('extended headers', () => {
   test('what has the magic number of the compact form is not read', () => {
     const view = new DataView(new ArrayBuffer(EXTENDED_CHUNK_BYTES));
     view.setUint32(0, 0x25609513);
-    expect(readExtendedRequest(view, 0)).toBeUndefined();
+    expect(extendedRequestAt(view, 0)).toBeUndefined();
     view.setUint32(0, 0x668e33ef);
-    expect(readExtendedChunkHeader(view, 0)).toBeUndefined();
+    expect(extendedChunkAt(view, 0)).toBeUndefined();
   });
 });
 

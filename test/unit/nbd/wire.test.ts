@@ -1,16 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { errnoName } from '#dist/nbd/wire/errno.js';
-import {
-  decodeBlockSizes,
-  encodeContextQuery,
-  encodeInfoQuery,
-  encodeOption,
-} from '#dist/nbd/wire/options.js';
-import { REQUEST_BYTES, readRequest, writeRequest } from '#dist/nbd/wire/requests.js';
+import { decodeBlockSizes } from '#dist/nbd/wire/infos.js';
+import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wire/options.js';
+import { REQUEST_BYTES, writeRequest } from '#dist/nbd/wire/requests.js';
 import { decodeText, encodeText, printable } from '#dist/nbd/wire/text.js';
 import { readU64, writeU64 } from '#dist/util/index.js';
 import fc from '../../support/fast-check.js';
 import { numbers } from '../../support/hostile-nbd-wire.js';
+import { requestAt } from '../../support/read-wire.js';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 const u32 = fc.integer({ min: 0, max: 0xffffffff });
@@ -40,10 +37,10 @@ describe('the wire', () => {
     fc.assert(
       fc.property(fc.record(header), (request) => {
         writeRequest(view, 3, request);
-        expect(readRequest(view, 3)).toEqual(request);
+        expect(requestAt(view, 3)).toEqual(request);
       }),
     );
-    expect(readRequest(view, 0)).toBeUndefined();
+    expect(requestAt(view, 0)).toBeUndefined();
   });
 
   test('a 64-bit number above 2^53 stays above every size', () => {
@@ -85,7 +82,7 @@ describe('the wire', () => {
     [4096, 4096, 512, false],
   ])('block sizes %i, %i, %i: %s', (minimum, preferred, maximum, valid) => {
     const bytes = numbers([2, 3], [4, minimum], [4, preferred], [4, maximum]);
-    const sizes = decodeBlockSizes(new DataView(bytes.buffer));
+    const sizes = decodeBlockSizes(bytes);
     expect(sizes).toEqual(valid ? { minimum, preferred, maximum } : undefined);
   });
 
