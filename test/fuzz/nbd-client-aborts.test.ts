@@ -4,7 +4,7 @@
  */
 import { LacunaError } from 'lacuna/errors';
 import { expect, it } from 'vitest';
-import { type Connection, Session } from '#dist/nbd/client/session.js';
+import { type Connection, Session } from '#dist/nbd/client/session/session.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { runsOr } from '../support/long-run.js';
 import { Random } from '../unit/bitmap/random.js';

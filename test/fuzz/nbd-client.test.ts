@@ -6,9 +6,9 @@
 import { LacunaError } from 'lacuna/errors';
 import { parseNbdUri } from 'lacuna/nbd';
 import { expect, it } from 'vitest';
-import { handshake } from '#dist/nbd/client/handshake.js';
-import { askInfo } from '#dist/nbd/client/information.js';
-import { listExports } from '#dist/nbd/client/list.js';
+import { handshake } from '#dist/nbd/client/handshake/handshake.js';
+import { askInfo } from '#dist/nbd/client/handshake/information.js';
+import { listExports } from '#dist/nbd/client/handshake/list.js';
 import { type Conversation, Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { decodeBlockSizes } from '#dist/nbd/wire/infos.js';

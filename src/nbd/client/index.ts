@@ -1,5 +1,4 @@
 export type { ListedExport } from '../wire/index.js';
-export { NbdClient } from './client.js';
 export type {
   NbdConnectOptions,
   NbdQueryOptions,
@@ -9,8 +8,11 @@ export type {
   NbdStatusOptions,
   NbdWriteOptions,
   NbdZeroOptions,
-} from './client-options.js';
-export { connectPatiently } from './connect-patiently.js';
-export type { ExportProperties } from './export-properties.js';
-export type { ExportInformation } from './information.js';
-export { type NbdReconnectOptions, ReconnectingClient } from './reconnecting-client.js';
+} from './export/index.js';
+export { NbdClient } from './export/index.js';
+export type { ExportInformation, ExportProperties } from './handshake/index.js';
+export {
+  connectPatiently,
+  type NbdReconnectOptions,
+  ReconnectingClient,
+} from './reconnect/index.js';

@@ -6,16 +6,16 @@ export {
   type NbdExportLimits,
   type NbdExportOptions,
   type NbdExportZeroOptions,
-} from './export.js';
-export type { ClientEvents, NbdConnection, NbdHost } from './host.js';
-export { checkCount, type NbdServerLimits } from './limits.js';
+} from './export/index.js';
 export {
   type BudgetCounter,
   type BudgetCounters,
   type BudgetPlan,
+  checkCount,
   MemoryBudget,
-} from './memory-budget.js';
+  type NbdServerLimits,
+} from './limits/index.js';
 export { NbdServer, type NbdServerCloseOptions, type NbdServerOptions } from './server.js';
-export { guarded, NbdService, type NbdServiceOptions } from './service.js';
-export { descriptorOf } from './socket-handle.js';
-export { type OfferedTls, offeredTls, type ServerKeys } from './start-tls.js';
+export type { ClientEvents, NbdConnection, NbdHost } from './service/index.js';
+export { guarded, NbdService, type NbdServiceOptions } from './service/index.js';
+export { descriptorOf, type OfferedTls, offeredTls, type ServerKeys } from './socket/index.js';

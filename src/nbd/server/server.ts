@@ -13,13 +13,18 @@ import {
   type NbdServerAddress,
   type NbdServerTls,
 } from '../address/index.js';
-import { ended } from './failures.js';
-import type { ClientEvents, NbdConnection, NbdHost } from './host.js';
-import { checkCount, checkWait } from './limits.js';
-import { type BudgetCounters, type BudgetPlan, MemoryBudget, planBudget } from './memory-budget.js';
-import { guarded, NbdService, type NbdServiceOptions } from './service.js';
-import { socketPathOf } from './socket-path.js';
-import { offeredTls, readKeys } from './start-tls.js';
+import { ended } from './failures/index.js';
+import {
+  type BudgetCounters,
+  type BudgetPlan,
+  checkCount,
+  checkWait,
+  MemoryBudget,
+  planBudget,
+} from './limits/index.js';
+import type { ClientEvents, NbdConnection, NbdHost } from './service/index.js';
+import { guarded, NbdService, type NbdServiceOptions } from './service/index.js';
+import { offeredTls, readKeys, socketPathOf } from './socket/index.js';
 
 /** What a server serves, to whom, and what it puts up with. */
 export interface NbdServerOptions extends NbdServiceOptions {

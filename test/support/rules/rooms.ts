@@ -31,6 +31,14 @@ const PURE_ROOMS_KNOW = ['errors', 'util', 'extent'];
 const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   bitmap: [['bits'], ['named'], ['files']],
   nbd: [['wire', 'address'], ['stream'], ['client', 'server']],
+  'nbd/client': [['failures'], ['handshake', 'session', 'connection'], ['export'], ['reconnect']],
+  'nbd/server': [
+    ['failures', 'limits'],
+    ['socket', 'export'],
+    ['handshake'],
+    ['session'],
+    ['service'],
+  ],
   qmp: [['wire'], ['client']],
   block: [['contract'], ['filters'], ['drivers'], ['describe'], ['open'], ['images']],
   'block/drivers': [['file', 'memory', 'nbd', 'null'], ['qcow2']],

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { Coverage } from '#dist/nbd/client/coverage.js';
+import { Coverage } from '#dist/nbd/client/session/coverage.js';
 import fc from '../../support/fast-check.js';
 
 const LENGTH = 64;

@@ -1,6 +1,6 @@
 import { LacunaError } from 'lacuna/errors';
 import { expect, test } from 'vitest';
-import { handshake } from '#dist/nbd/client/handshake.js';
+import { handshake } from '#dist/nbd/client/handshake/handshake.js';
 import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import fc from '../../support/fast-check.js';
 import * as wire from '../../support/hostile-nbd-wire.js';

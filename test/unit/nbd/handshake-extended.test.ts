@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
-import { handshake } from '#dist/nbd/client/handshake.js';
-import { askInfo, ExportInformation, type Told } from '#dist/nbd/client/information.js';
+import { handshake } from '#dist/nbd/client/handshake/handshake.js';
+import { askInfo, ExportInformation, type Told } from '#dist/nbd/client/handshake/information.js';
 import type { Conversation } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';

@@ -1,7 +1,7 @@
 import { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
-import { type Agreement, handshake } from '#dist/nbd/client/handshake.js';
-import { listExports } from '#dist/nbd/client/list.js';
+import { type Agreement, handshake } from '#dist/nbd/client/handshake/handshake.js';
+import { listExports } from '#dist/nbd/client/handshake/list.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';
 import * as wire from '../../support/hostile-nbd-wire.js';

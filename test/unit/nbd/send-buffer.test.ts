@@ -3,7 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { enlargeSendBuffer } from '#dist/nbd/server/send-buffer.js';
+import { enlargeSendBuffer } from '#dist/nbd/server/socket/send-buffer.js';
 import { loadKoffi } from '#dist/util/index.js';
 
 // The tests run where it can be installed, and fail where it was not.

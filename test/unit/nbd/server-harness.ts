@@ -1,12 +1,12 @@
 import type { LacunaError } from 'lacuna/errors';
 import type { NbdExportOptions } from 'lacuna/nbd';
-import type { Entered, Offer, Outcome } from '#dist/nbd/server/agreement.js';
-import { BufferPool } from '#dist/nbd/server/buffer-pool.js';
-import { resolveLimits } from '#dist/nbd/server/limits.js';
-import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
-import { negotiate, negotiateInTls } from '#dist/nbd/server/negotiation.js';
-import { ServedExport } from '#dist/nbd/server/served-export.js';
-import { ServerSession, type SessionConnection } from '#dist/nbd/server/session.js';
+import { ServedExport } from '#dist/nbd/server/export/served-export.js';
+import type { Entered, Offer, Outcome } from '#dist/nbd/server/handshake/agreement.js';
+import { negotiate, negotiateInTls } from '#dist/nbd/server/handshake/negotiation.js';
+import { BufferPool } from '#dist/nbd/server/limits/buffer-pool.js';
+import { resolveLimits } from '#dist/nbd/server/limits/limits.js';
+import { MemoryBudget, planBudget } from '#dist/nbd/server/limits/memory-budget.js';
+import { ServerSession, type SessionConnection } from '#dist/nbd/server/session/session.js';
 import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { OptionReply } from '#dist/nbd/wire/constants.js';
 import {

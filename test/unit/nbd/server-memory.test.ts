@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { ExtentList } from '#dist/extent/index.js';
-import { MemoryBudget, planBudget } from '#dist/nbd/server/memory-budget.js';
+import { MemoryBudget, planBudget } from '#dist/nbd/server/limits/memory-budget.js';
 import { Command } from '#dist/nbd/wire/constants.js';
 import { counterCells, countersOf, removeThread } from '#dist/serve/shared-counters.js';
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';

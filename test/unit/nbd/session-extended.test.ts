@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import type { RequestSpec } from '#dist/nbd/client/pending-request.js';
-import type { SessionOptions } from '#dist/nbd/client/session.js';
+import type { RequestSpec } from '#dist/nbd/client/session/pending-request.js';
+import type { SessionOptions } from '#dist/nbd/client/session/session.js';
 import { CHUNK_DONE, Chunk, Command, CommandFlag } from '#dist/nbd/wire/constants.js';
 import {
   type Cookie,

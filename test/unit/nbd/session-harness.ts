@@ -1,5 +1,5 @@
 import { LacunaError } from 'lacuna/errors';
-import { type Connection, Session, type SessionOptions } from '#dist/nbd/client/session.js';
+import { type Connection, Session, type SessionOptions } from '#dist/nbd/client/session/session.js';
 import { CommandFlag } from '#dist/nbd/wire/constants.js';
 import { REQUEST_BYTES, type RequestHeader } from '#dist/nbd/wire/requests.js';
 import { requestAt } from '../../support/read-wire.js';

@@ -1,7 +1,7 @@
 import type { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
-import { handshake } from '#dist/nbd/client/handshake.js';
-import { listExports } from '#dist/nbd/client/list.js';
+import { handshake } from '#dist/nbd/client/handshake/handshake.js';
+import { listExports } from '#dist/nbd/client/handshake/list.js';
 import { Dialogue } from '#dist/nbd/stream/dialogue.js';
 import { Option, OptionError } from '#dist/nbd/wire/constants.js';
 import { encodeOptionReply } from '#dist/nbd/wire/option-replies.js';

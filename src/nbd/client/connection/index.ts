@@ -1,0 +1,3 @@
+export { converse } from './converse.js';
+export { checkTimeLimit } from './time-limits.js';
+export type { Transport } from './transport.js';

@@ -1,0 +1,1 @@
+export { describeRequest, disconnected, locate, remoteError, violation } from './failures.js';

@@ -1,0 +1,2 @@
+export { connectPatiently } from './connect-patiently.js';
+export { type NbdReconnectOptions, ReconnectingClient } from './reconnecting-client.js';

@@ -1,0 +1,1 @@
+export { ended, violation, wireErrno } from './failures.js';

@@ -1,0 +1,2 @@
+export type { ClientEvents, NbdConnection, NbdHost } from './host.js';
+export { guarded, NbdService, type NbdServiceOptions } from './service.js';

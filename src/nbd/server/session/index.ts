@@ -1,0 +1,1 @@
+export { ServerSession, type SessionOptions } from './session.js';
