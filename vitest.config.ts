@@ -17,6 +17,7 @@ function limitMs(runs: string): number {
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    setupFiles: ['./test/support/equal-bytes.ts'],
     pool: 'forks',
     // Many wait for programs of others most of the time.
     maxWorkers: Math.max(4, availableParallelism() - 1),

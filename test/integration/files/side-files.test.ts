@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
 import { runCli } from '../../support/run-cli.js';
+import { runHere } from '../../support/run-here.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const SIZE = 256 * 1024;
@@ -13,12 +14,13 @@ const top = temporaryFolder();
 let folder: string;
 beforeEach(() => {
   folder = fs.mkdtempSync(join(top, 'test-'));
+  process.chdir(folder);
 });
 
 const at = (name: string) => join(folder, name);
 const names = () => fs.readdirSync(folder).sort();
 const read = (name: string) => fs.readFileSync(at(name));
-const lacuna = (...args: string[]) => runCli(args, { cwd: folder });
+const lacuna = (...args: string[]) => runHere(args);
 
 function makeDisk(name: string, seed = 1): Uint8Array {
   const content = pattern(SIZE, seed);
@@ -224,14 +226,16 @@ async function stopCopy(signal: NodeJS.Signals, ...args: string[]) {
   const started = async (child: ChildProcess) => {
     const begun = () =>
       names().some(
-        (name) => !before.has(name) && fs.statSync(at(name), { throwIfNoEntry: false })?.blocks,
+        (name) =>
+          name.startsWith('t.raw.partial-') &&
+          !before.has(name) &&
+          fs.statSync(at(name), { throwIfNoEntry: false })?.blocks,
       );
     while (!begun() && child.exitCode === null) await sleep(10);
-    await sleep(300);
     child.kill(signal);
   };
   // Slow enough to be stopped, whatever else the machine does.
-  return runCli(['copy', '--rate', '64K', '--threads', '0', ...args], {
+  return runCli(['copy', '--rate', '4K', '--threads', '0', ...args], {
     cwd: folder,
     started: (child) => void started(child),
   });
