@@ -1,16 +1,20 @@
 import assert from 'node:assert/strict';
 import { Arena } from 'lacuna/bitmap';
 import { describe, expect, it } from 'vitest';
+import { stepsOr } from '../../../support/long-run.js';
 import { Random } from '../random.js';
 import { arenaOf, compile, type Patch } from './broken.js';
 import { stress } from './stress.js';
 
 /** How long the kernels that ship must hold out, and how long broken ones may. */
-const STEADY_MS = 1500;
+const STEADY_MS = stepsOr(500);
 const HEAT_MS = 300;
 const BUDGET_MS = 300_000;
 /** What a thread of the kernels that ship may take longer than it was told to, on a busy machine. */
-const GRACE_MS = 60_000;
+const GRACE_MS = 300_000;
+
+/** Sleeps where the others have to come in for something to go wrong: without it they may miss it for minutes. */
+const LINGER = 'atomic.wait<i32>(4, 0, 20_000);';
 
 const UNLOCK = 'unlock(h + BITMAP_LOCK);';
 const LOCK = 'lock(h + BITMAP_LOCK);';
@@ -24,7 +28,7 @@ const BROKEN: Record<string, Patch[]> = {
     [
       'lock.ts',
       'if (atomic.cmpxchg<u32>(word, 0, 1) != 0) lockContended(word);',
-      'if (load<u32>(word) != 0) lockContended(word); else store<u32>(word, 1);',
+      `if (load<u32>(word) != 0) lockContended(word); else { ${LINGER} store<u32>(word, 1); }`,
     ],
   ],
   'a lock that wakes nobody': [
@@ -46,14 +50,14 @@ const BROKEN: Record<string, Patch[]> = {
     [
       'mark.ts',
       '  addToPath(h, height, granule, dirty ? 1 : -1);',
-      `  ${UNLOCK}\n  addToPath(h, height, granule, dirty ? 1 : -1);\n  ${LOCK}`,
+      `  ${UNLOCK}\n  ${LINGER}\n  addToPath(h, height, granule, dirty ? 1 : -1);\n  ${LOCK}`,
     ],
   ],
   'a claim that looks and clears in two steps': [
     [
       'query.ts',
       '  paintRoot(h, low, high, false);',
-      '  unlockBitmap(h);\n  lockBitmap(h);\n  paintRoot(h, low, high, false);',
+      `  unlockBitmap(h);\n  ${LINGER}\n  lockBitmap(h);\n  paintRoot(h, low, high, false);`,
     ],
   ],
   'an allocator without a lock': [
@@ -63,6 +67,11 @@ const BROKEN: Record<string, Patch[]> = {
       '  const before = load<u32>(h, BITMAP_SPARES);',
     ],
     ['nodes.ts', '  unlock(ARENA_LOCK);\n  return unit != 0;', '  return unit != 0;'],
+    [
+      'nodes.ts',
+      '  const entry = load<u32>(entryOf(unit));\n  store<u32>(ARENA_PENDING',
+      `  const entry = load<u32>(entryOf(unit));\n  ${LINGER}\n  store<u32>(ARENA_PENDING`,
+    ],
   ],
 };
 

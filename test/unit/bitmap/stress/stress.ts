@@ -29,14 +29,20 @@ export async function stress(
       workerData: { ...task, shared: arena.shared, handle: bitmap.handle },
     });
   });
-  const answers = await Promise.all(
-    workers.map((worker) => answer(worker, milliseconds + graceMs)),
-  );
+  const answers = workers.map((worker) => answer(worker, milliseconds + graceMs));
+  const wrong = await firstWrong(answers);
   await Promise.all(workers.map((worker) => worker.terminate()));
-  const wrong = answers.find((text) => text !== '') ?? inspect(bitmap, sets, claims);
   if (wrong !== '') return wrong;
+  const left = inspect(bitmap, sets, claims);
+  if (left !== '') return left;
   bitmap.free();
   return arena.usedBytes === idle ? '' : 'memory was lost';
+}
+
+/** The first answer that is not empty, for which the others may wait in vain; empty where all are. */
+function firstWrong(answers: Promise<string>[]): Promise<string> {
+  const wrong = answers.map((each) => each.then((text) => text || Promise.reject(new Error())));
+  return Promise.any(wrong).catch(() => '');
 }
 
 function answer(worker: Worker, limitMs: number): Promise<string> {
