@@ -16,6 +16,9 @@ export interface CheckedImage {
 const COPIED = 1n << 63n;
 const COMPRESSED = 1n << 62n;
 const OFFSET = 0x00ff_ffff_ffff_fe00n;
+/** The same bits in the upper half of an entry. */
+const COPIED_HIGH = 0x8000_0000;
+const COMPRESSED_HIGH = 0x4000_0000;
 
 interface Shape {
   readonly bytes: Buffer;
@@ -83,7 +86,8 @@ export function checkImage(file: Uint8Array): CheckedImage {
     const bit = (index % perBlock) * 2 ** order;
     const at = block + (bit >> 3);
     if (at >= bytes.length) return 0;
-    if (order >= 3) return Number(BigInt(`0x${bytes.toString('hex', at, at + 2 ** (order - 3))}`));
+    if (order === 6) return Number(bytes.readBigUInt64BE(at));
+    if (order >= 3) return bytes.readUIntBE(at, 2 ** (order - 3));
     return (bytes[at] >> (bit & 7)) & (2 ** (2 ** order) - 1);
   };
 
@@ -159,21 +163,28 @@ function walkTable(shape: Shape, table: number, visit: Visit, corruptions: strin
   const { bytes, cluster, extended, bits } = shape;
   const step = extended ? 16 : 8;
   for (let at = table; at < Math.min(table + cluster, bytes.length); at += step) {
-    const entry = bytes.readBigUInt64BE(at);
-    if ((entry & COMPRESSED) !== 0n) {
-      const { offset, length } = compressedPlace(entry, bits);
+    const high = bytes.readUInt32BE(at);
+    if ((high & COMPRESSED_HIGH) !== 0) {
+      const { offset, length } = compressedPlace(bytes.readBigUInt64BE(at), bits);
       visit(`compressed cluster of entry ${at}`, offset, length);
       continue;
     }
-    const offset = Number(entry & OFFSET);
+    const offset = offsetIn(bytes, at);
     if (extended) {
       const [zero, allocated] = [bytes.readUInt32BE(at + 8), bytes.readUInt32BE(at + 12)];
       if ((zero & allocated) !== 0) corruptions.push(`entry ${at} has subclusters in two states`);
       if (allocated !== 0 && offset === 0 && !shape.dataFile)
         corruptions.push(`entry ${at} has no place`);
     }
-    if (offset !== 0) visit(`the cluster of entry ${at}`, offset, cluster, (entry & COPIED) !== 0n);
+    if (offset !== 0)
+      visit(`the cluster of entry ${at}`, offset, cluster, (high & COPIED_HIGH) !== 0);
   }
+}
+
+/** Bits 9 to 55 of an entry, without a BigInt for each of the many entries. */
+function offsetIn(bytes: Buffer, at: number): number {
+  const low = bytes.readUInt32BE(at + 4);
+  return (bytes.readUInt32BE(at) & 0x00ff_ffff) * 2 ** 32 + (low - (low % 512));
 }
 
 function compressedPlace(entry: bigint, bits: number): { offset: number; length: number } {
@@ -202,14 +213,12 @@ function readDisk(
     if (source !== undefined) disk.set(source.subarray(0, end - at), at);
   };
   for (let index = 0; index * cluster < size; index++) {
-    const l1Entry = bytes.readBigUInt64BE(l1.offset + Math.floor(index / entries) * 8);
-    const table = Number(l1Entry & OFFSET);
+    const table = offsetIn(bytes, l1.offset + Math.floor(index / entries) * 8);
     if (table === 0) continue;
     const at = table + (index % entries) * step;
-    const entry = bytes.readBigUInt64BE(at);
     const guest = index * cluster;
-    if ((entry & COMPRESSED) !== 0n) {
-      const { offset, length } = compressedPlace(entry, bits);
+    if ((bytes.readUInt32BE(at) & COMPRESSED_HIGH) !== 0) {
+      const { offset, length } = compressedPlace(bytes.readBigUInt64BE(at), bits);
       put(
         guest,
         inflateRawSync(bytes.subarray(offset, offset + length), { maxOutputLength: cluster }),
@@ -217,9 +226,9 @@ function readDisk(
       );
       continue;
     }
-    const offset = Number(entry & OFFSET);
+    const offset = offsetIn(bytes, at);
     for (let i = 0; i < units; i++) {
-      const zero = extended ? (bytes.readUInt32BE(at + 8) >>> i) & 1 : Number(entry & 1n);
+      const zero = extended ? (bytes.readUInt32BE(at + 8) >>> i) & 1 : bytes[at + 7] & 1;
       const has = extended ? (bytes.readUInt32BE(at + 12) >>> i) & 1 : offset !== 0;
       const from = offset + i * unit;
       if (zero) put(guest + i * unit, undefined, unit);
