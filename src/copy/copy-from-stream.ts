@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { BlockDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
-import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
+import { checkGiven, closeAfter, Lanes, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { isWholeAfter, openStreamTarget, type StreamTarget } from './ends/index.js';
 import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/index.js';
@@ -98,10 +98,9 @@ class Intake {
   readonly #brake: Brake;
   readonly #arena: Arena;
   readonly #free: ArenaBlock[] = [];
-  readonly #inFlight = new Set<Promise<void>>();
+  readonly #lanes = new Lanes();
   readonly #counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };
   #doneBytes = 0;
-  #failure: { error: unknown } | undefined;
 
   constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions, brake: Brake) {
     this.#readable = readable;
@@ -129,9 +128,9 @@ class Intake {
       return { size, ...this.#counted, missing: [], durationMs, warnings };
     } catch (error) {
       this.#readable.destroy();
-      await this.#idle().catch(() => {});
+      await this.#lanes.idle().catch(() => {});
       if (!isWholeAfter(error)) await this.#keepOrRemove();
-      throw signal?.aborted ? abortedError(signal) : (this.#failure?.error ?? error);
+      throw signal?.aborted ? abortedError(signal) : (this.#lanes.failure?.error ?? error);
     } finally {
       signal?.removeEventListener('abort', abort);
       for (const slot of slots) slot.free();
@@ -173,47 +172,38 @@ class Intake {
       }
     }
     if (filled > 0) await this.#begin(slot, offset, filled);
-    await this.#idle();
+    await this.#lanes.idle();
     return offset + filled;
   }
 
   async #nextSlot(): Promise<ArenaBlock> {
-    for (;;) {
-      if (this.#failure) throw this.#failure.error;
-      const slot = this.#free.pop();
-      if (slot !== undefined) return slot;
-      await Promise.race(this.#inFlight);
-    }
+    const { requests = REQUESTS } = this.#options;
+    await this.#lanes.room(requests);
+    return this.#free.pop()!;
   }
 
   async #begin(slot: ArenaBlock, offset: number, length: number): Promise<void> {
     await this.#brake.mayMove(length);
-    const device = await this.#target.upTo(offset + length, () => this.#idle());
-    const work = this.#write(device, slot, offset, length)
-      .then(() => this.#tell(length))
-      .catch((error) => {
-        this.#failure ??= { error };
+    const device = await this.#target.upTo(offset + length, () => this.#lanes.idle());
+    this.#lanes.start(async () => {
+      try {
+        await this.#write(device, slot, offset, length);
+        this.#tell(length);
+      } catch (error) {
         // It may be long until more of the stream comes, or may go.
         this.#readable.destroy();
         this.#brake.stop();
-      })
-      .finally(() => {
-        this.#inFlight.delete(work);
+        throw error;
+      } finally {
         this.#free.push(slot);
-      });
-    this.#inFlight.add(work);
+      }
+    });
   }
 
   /** Pieces may be written in another order than they came in. */
   #tell(length: number): void {
     this.#doneBytes += length;
     this.#options.onProgress?.({ doneBytes: this.#doneBytes });
-  }
-
-  /** Waits for all requests in flight. */
-  async #idle(): Promise<void> {
-    await Promise.all(this.#inFlight);
-    if (this.#failure) throw this.#failure.error;
   }
 
   async #write(

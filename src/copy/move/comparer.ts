@@ -5,7 +5,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
-import { settleAll, Turns } from '../../util/index.js';
+import { Lanes, settleAll } from '../../util/index.js';
 import type { Arena, ArenaBlock } from '../../wasm/index.js';
 import type { Control, Counters, FirstDifference } from '../control/index.js';
 
@@ -42,35 +42,52 @@ const WINDOW_RUNS = 1024;
 
 /** Compares until the plan is empty, a difference is found before all that is left, or a request fails. */
 export async function compareShare(options: ComparerOptions): Promise<void> {
+  const { requests, control, signal } = options;
   const todo = pieces(options);
-  const lanes = Array.from({ length: options.requests }, () => lane(options, todo));
-  await settleAll(lanes);
-  throwIfAborted(options.signal);
-}
-
-/** Compares one piece after another, through two slots of the arena. */
-async function lane(
-  options: ComparerOptions,
-  todo: Generator<[offset: number, length: number]>,
-): Promise<void> {
-  const { arena, requestSize, first, control, signal } = options;
-  const turns = new Turns();
-  const slots: ArenaBlock[] = [];
   try {
-    for (let i = 0; i < 2; i++) slots.push(arena.allocate(requestSize));
-    for (const [offset, length] of todo) {
-      await turns.next();
-      if (control.paused) await control.mayGo();
-      // Windows are claimed in order: behind a difference there is nothing earlier to find.
-      if (control.stopped || offset > first.offset) return;
-      await comparePiece(options, slots, offset, length);
-    }
+    await new Lanes().run({
+      count: requests,
+      open: () => twoSlots(options),
+      close: (slots) => slots.forEach((slot) => void slot.free()),
+      step: (slots) => compareNext(options, todo, slots),
+    });
   } catch (error) {
     control.stop();
     throw signal.aborted ? abortedError(signal) : error;
-  } finally {
-    for (const slot of slots) slot.free();
   }
+  throwIfAborted(signal);
+}
+
+/** Where a lane reads the two sides. */
+function twoSlots({ arena, requestSize }: Pick<ComparerOptions, 'arena' | 'requestSize'>) {
+  const left = arena.allocate(requestSize);
+  try {
+    return [left, arena.allocate(requestSize)];
+  } catch (error) {
+    left.free();
+    throw error;
+  }
+}
+
+/** Compares the next piece; false where there is none that matters. */
+async function compareNext(
+  options: ComparerOptions,
+  todo: Generator<[offset: number, length: number], undefined>,
+  slots: readonly ArenaBlock[],
+): Promise<boolean> {
+  const { first, control } = options;
+  if (control.paused) await control.mayGo();
+  const next = control.stopped ? undefined : todo.next().value;
+  // Windows are claimed in order: behind a difference there is nothing earlier to find.
+  if (next === undefined || next[0] > first.offset) return false;
+  try {
+    await comparePiece(options, slots, ...next);
+  } catch (error) {
+    // Other threads must not go on for long.
+    control.stop();
+    throw error;
+  }
+  return true;
 }
 
 /** Claims windows and cuts them into pieces, at multiples of their size. */
@@ -78,7 +95,7 @@ function* pieces({
   plan,
   windowSize,
   requestSize,
-}: ComparerOptions): Generator<[offset: number, length: number]> {
+}: ComparerOptions): Generator<[offset: number, length: number], undefined> {
   const window = new Float64Array(2 * WINDOW_RUNS);
   for (;;) {
     const runs = plan.claim(window, { maxBytes: windowSize });

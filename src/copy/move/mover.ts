@@ -8,7 +8,7 @@
  */
 import type { Bitmap } from '../../bitmap/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
-import { Turns } from '../../util/index.js';
+import { Lanes } from '../../util/index.js';
 import type { ArenaBlock } from '../../wasm/index.js';
 import { type DetectZeroes, type ErrorRules, isLost, onSide, SideError } from '../options/index.js';
 import { Pace, type PaceRange } from './pace.js';
@@ -48,6 +48,11 @@ export interface MoveOutcome {
   flushed: boolean;
 }
 
+/** A request after the other, through one slot of the arena. */
+interface Lane {
+  slot: ArenaBlock;
+}
+
 const NOTHING: Settled = { bytes: 0 };
 
 /** One request of an offloaded copy: long enough to be cheap, short enough to be stopped. */
@@ -83,16 +88,12 @@ class Mover {
   readonly #copier: PieceCopier;
   readonly #pace: Pace;
   readonly #order: WriteOrder | undefined;
-  readonly #turns = new Turns();
   /** The smallest piece that a limited rate cuts. */
   readonly #smallest: number;
   /** The shortest piece that is zeroed, if nothing of it is read, rather than written. */
   readonly #shortestZero: number;
-  readonly #lanes: Promise<void>[] = [];
-  #running = 0;
   #offload: boolean;
   #failed = false;
-  #failure: { readonly error: unknown } | undefined;
 
   constructor(options: MoverOptions) {
     this.#options = options;
@@ -111,74 +112,37 @@ class Mover {
   }
 
   async run(): Promise<void> {
-    const slots = this.#allocate(this.#pace.requests);
-    for (const slot of slots) this.#start(slot);
-    // A lane may start others while it runs, so that this goes on until the last one has ended.
-    for (const lane of this.#lanes) await lane;
+    const { arena, signal } = this.#options;
+    const pace = this.#pace;
+    const lanes = new Lanes();
+    const failure = await failureOf(
+      lanes.run<Lane>({
+        count: () => pace.requests,
+        open: () => ({ slot: arena.allocate(pace.requestSize) }),
+        close: ({ slot }) => slot.free(),
+        step: (lane) => {
+          this.#fit(lane, lanes.running);
+          return this.#next(lane.slot);
+        },
+        // Does as well as it can: where there is no memory for more requests, those in flight go on.
+        crowded: (running) => pace.stay(running, pace.requestSize),
+      }),
+    );
     this.#window.putBack();
-    if (this.#failure) throw this.#failure.error;
-    throwIfAborted(this.#options.signal);
+    if (failure !== undefined) throw failure;
+    throwIfAborted(signal);
   }
 
-  /** A slot for each request in flight, before anything is claimed. */
-  #allocate(count: number): ArenaBlock[] {
-    const { arena } = this.#options;
-    const slots: ArenaBlock[] = [];
-    try {
-      while (slots.length < count) slots.push(arena.allocate(this.#pace.requestSize));
-    } catch (error) {
-      for (const slot of slots) slot.free();
-      throw error;
-    }
-    return slots;
-  }
-
-  #start(slot: ArenaBlock): void {
-    this.#running++;
-    this.#lanes.push(this.#lane(slot));
-  }
-
-  /**
-   * One request after another, through one slot of the arena. Never throws. A lane counts until the moment when it
-   * decides to end, or all of them might find that they are too many.
-   */
-  async #lane(first: ArenaBlock): Promise<void> {
-    let slot = first;
-    try {
-      while (this.#running <= this.#pace.requests) {
-        await this.#turns.next();
-        slot = this.#fitting(slot);
-        if (!(await this.#next(slot))) return;
-        if (this.#running < this.#pace.requests) this.#startMore();
-      }
-    } catch (error) {
-      this.#failure ??= { error };
-    } finally {
-      this.#running--;
-      slot.free();
-    }
-  }
-
-  /** A slot of the size that requests have now, in exchange for this one. */
-  #fitting(slot: ArenaBlock): ArenaBlock {
+  /** Exchanges the slot of a lane for one of the size that requests have now. */
+  #fit(lane: Lane, running: number): void {
+    const { slot } = lane;
     const { requestSize } = this.#pace;
-    if (slot.length === requestSize) return slot;
+    if (slot.length === requestSize) return;
     try {
-      const fitting = this.#options.arena.allocate(requestSize);
+      lane.slot = this.#options.arena.allocate(requestSize);
       slot.free();
-      return fitting;
     } catch {
-      if (slot.length < requestSize) this.#pace.stay(this.#running, slot.length);
-      return slot;
-    }
-  }
-
-  /** Does as well as it can: where there is no memory for more requests, those in flight go on. */
-  #startMore(): void {
-    try {
-      for (const slot of this.#allocate(this.#pace.requests - this.#running)) this.#start(slot);
-    } catch {
-      this.#pace.stay(this.#running, this.#pace.requestSize);
+      if (slot.length < requestSize) this.#pace.stay(running, slot.length);
     }
   }
 

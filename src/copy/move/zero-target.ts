@@ -3,7 +3,7 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
-import { alignDown, alignUp, settleAll, Turns } from '../../util/index.js';
+import { alignDown, alignUp, Lanes } from '../../util/index.js';
 import { onSide } from '../options/index.js';
 import { walkStatus } from '../plan/index.js';
 import { Repeater, type RepeaterOptions } from './repeater.js';
@@ -54,7 +54,6 @@ export interface ZeroOptions extends RepeaterOptions {
  */
 export async function writeZeroes(options: ZeroOptions): Promise<void> {
   const { target, zero, unmap, remains, control, counters, signal } = options;
-  const turns = new Turns();
   const repeater = new Repeater(options);
   const request = async (offset: number, length: number) => {
     await onSide('target', target.zero(offset, length, { unmap, signal }));
@@ -62,19 +61,15 @@ export async function writeZeroes(options: ZeroOptions): Promise<void> {
     counters.requests += 1;
     counters.zeroedBytes += length;
   };
-  const lane = async () => {
-    const piece = new Float64Array(2);
-    for (;;) {
-      await turns.next();
-      if (!(await control.mayGo())) return;
-      if (zero.claim(piece, { maxBytes: CLAIM_BYTES }) === 0) return;
-      const { bytes, error } = await repeater.run(piece[0], piece[1], request);
-      if (bytes < piece[1]) zero.set(piece[0] + bytes, piece[1] - bytes);
-      if (error === undefined) continue;
-      control.stop();
-      throw error;
-    }
+  const step = async (piece: Float64Array) => {
+    if (!(await control.mayGo())) return false;
+    if (zero.claim(piece, { maxBytes: CLAIM_BYTES }) === 0) return false;
+    const { bytes, error } = await repeater.run(piece[0], piece[1], request);
+    if (bytes < piece[1]) zero.set(piece[0] + bytes, piece[1] - bytes);
+    if (error === undefined) return true;
+    control.stop();
+    throw error;
   };
-  await settleAll(Array.from({ length: REQUESTS }, lane));
+  await new Lanes().run({ count: REQUESTS, open: () => new Float64Array(2), step });
   throwIfAborted(signal);
 }

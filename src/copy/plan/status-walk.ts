@@ -16,7 +16,7 @@ import {
   Status,
   visitTogether,
 } from '../../extent/index.js';
-import { settleAll, Turns } from '../../util/index.js';
+import { Lanes } from '../../util/index.js';
 
 /** Status queries in flight. */
 const QUERIES = 16;
@@ -51,9 +51,7 @@ export interface StatusWalk {
 /** Visits every byte of the ranges exactly once. */
 export async function walkStatus(walk: StatusWalk): Promise<void> {
   const queries = new Queries(walk.ranges);
-  const turns = new Turns();
-  const ask = async () => {
-    await turns.next();
+  const step = async () => {
     const query = queries.take();
     if (query === undefined) return false;
     const lists = queries.gaveUp ? undefined : await answer(walk, query);
@@ -64,11 +62,7 @@ export async function walkStatus(walk: StatusWalk): Promise<void> {
     return true;
   };
   // The first answer shows how far one query reaches, and so whether there is anything to share out.
-  if (!(await ask())) return;
-  const walkers = Array.from({ length: QUERIES }, async () => {
-    while (await ask());
-  });
-  await settleAll(walkers);
+  if (await step()) await new Lanes().run({ count: QUERIES, step });
 }
 
 /** Cuts the ranges into queries as long as the device answers whole. */
