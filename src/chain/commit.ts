@@ -15,29 +15,24 @@ import {
   takesKey,
 } from '../block/index.js';
 import { carryBitmap, statIfThere } from '../copy/ends/index.js';
-import type { CopyProgress, CopyReport } from '../copy/index.js';
-import { copy, follow } from '../copy/job/index.js';
+import { type CopyJob, type CopyReport, copy } from '../copy/index.js';
 import { LacunaError } from '../errors/index.js';
+import { JOB_OPTIONS, Job, type JobControl, type JobOptions } from '../job/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import { refuseSnapshot, refuseToChangeSnapshots } from './kept-snapshots.js';
 
-/** What `commit` works on. */
-export interface CommitOptions {
+/** What `commit` works on. One that was ended early goes on when it is run again. */
+export interface CommitOptions extends JobOptions {
   /** The image on top: a qcow2 file with a backing file. Nobody else may use it meanwhile. */
   top: string | DeviceDescription;
   /** The format inside a path. Default: from the path's ending. */
   format?: ImageFormat | undefined;
-  /** Fires to end the work; it fails with ERR_ABORTED. A commit that was begun goes on when it is run again. */
-  signal?: AbortSignal | undefined;
-  /** Told about ten times a second. What it throws fails the commit. */
-  onProgress?(progress: CopyProgress): void;
 }
 
 const checkCommitOptions = optionCheck<CommitOptions>({
+  ...JOB_OPTIONS,
   top: { needed: 'the path or the description of a qcow2 file' },
   format: 'any',
-  signal: 'signal',
-  onProgress: 'callback',
 });
 
 /** The report of a commit: that of its copy, and where everything is now. */
@@ -70,20 +65,43 @@ interface Layers {
  * Internal snapshots of the top that show something of the backing file must stay the same: it is refused where what is
  * put there would change them. Those of the backing file keep what they have.
  *
- * It can be repeated after a failure or a crash: the top still has everything.
+ * It can be repeated after a failure or a crash: the top still has everything. `doneBytes` of its progress are those of
+ * its copy.
  *
- * @throws LacunaError ERR_IMAGE_CHAIN where there is no backing file, or a snapshot of the top would change,
+ * @throws TypeError for options that make no sense. Everything else rejects the job: LacunaError ERR_IMAGE_CHAIN where there is no backing file, or a snapshot of the top would change,
  * ERR_DEVICE_LOCKED where somebody uses one of the two, ERR_DEVICE_UNSUPPORTED for a top that is opened at a snapshot, and
  * what `copy` throws.
  */
-export async function commit(options: CommitOptions): Promise<CommitReport> {
+export function commit(options: CommitOptions): Job<CommitReport> {
   checkCommitOptions('commit', options);
-  const layers = await layersOf(options);
+  const { rate, signal } = options;
+  let copying: CopyJob | undefined;
+  return new Job<CommitReport>({
+    what: 'a commit',
+    rate,
+    signal,
+    work: (job) =>
+      commitImage(options, job, (begun) => {
+        copying = begun;
+      }),
+    counted: () => {
+      const { totalBytes = 0, doneBytes = 0 } = copying?.progress() ?? {};
+      return { totalBytes, doneBytes };
+    },
+  });
+}
+
+async function commitImage(
+  options: CommitOptions,
+  job: JobControl,
+  begun: (copying: CopyJob) => void,
+): Promise<CommitReport> {
+  const layers = await layersOf(options, job.ending);
   const unguard = await guardImage(layers.file.filename);
   try {
-    await keepSnapshots(layers, options);
+    await keepSnapshots(layers, job);
     await growBase(layers);
-    const { report, base } = await move(layers, options);
+    const { report, base } = await move(layers, job, begun);
     const { bitmaps, warnings } = await carryBitmaps(layers);
     return { ...report, base, bitmaps, warnings: [...report.warnings, ...warnings] };
   } finally {
@@ -91,7 +109,7 @@ export async function commit(options: CommitOptions): Promise<CommitReport> {
   }
 }
 
-async function layersOf({ top, format, signal }: CommitOptions): Promise<Layers> {
+async function layersOf({ top, format }: CommitOptions, signal: AbortSignal): Promise<Layers> {
   const device = await openDevice(top, { format, signal });
   const { description, size, name } = device;
   await device.close();
@@ -126,10 +144,10 @@ function writable(description: DeviceDescription): DeviceDescription {
 }
 
 /** What the top holds is what the backing file will show. */
-async function keepSnapshots({ image }: Layers, { signal }: CommitOptions): Promise<void> {
-  await using shown = await openDevice(image, { signal });
+async function keepSnapshots({ image }: Layers, job: JobControl): Promise<void> {
+  await using shown = await openDevice(image, { signal: job.ending });
   if ((shown.details?.snapshots.length ?? 0) === 0) return;
-  await refuseToChangeSnapshots(image, shown, { signal, topOnly: true });
+  await refuseToChangeSnapshots(image, shown, { job, topOnly: true });
 }
 
 async function growBase({ base, size }: Layers): Promise<void> {
@@ -149,20 +167,23 @@ async function growBase({ base, size }: Layers): Promise<void> {
 
 async function move(
   { top, base }: Layers,
-  { signal, onProgress }: CommitOptions,
+  job: JobControl,
+  begun: (copying: CopyJob) => void,
 ): Promise<{ report: CopyReport; base: string }> {
-  const target = await openDevice(base, { writable: true, signal });
+  await job.next();
+  const target = await openDevice(base, { writable: true, signal: job.ending });
   return await closeAfter(
     async () => {
       // Over the base as it is open here, whose locks stand for both.
       const over = changeUnfiltered(top, (own) =>
         takesKey(own, 'backing') ? { ...own, backing: target.description } : own,
       );
-      const source = await openDevice(over, { signal });
+      const source = await openDevice(over, { signal: job.ending });
       return await closeAfter(
         async () => {
-          const job = copy({ source, target, mode: 'top', signal });
-          const report = await follow(job, (progress) => onProgress?.(progress));
+          const copying = copy({ source, target, mode: 'top', signal: job.signal });
+          begun(copying);
+          const report = await job.run(copying);
           return { report, base: target.name };
         },
         () => source.close(),

@@ -1,8 +1,7 @@
 /** Where a disk would show something else if another device lay below it. */
 import type { BlockDevice } from '../block/index.js';
-import { throwIfAborted } from '../errors/index.js';
 import { Context, type ExtentList, Status, visitTogether } from '../extent/index.js';
-import { Turns } from '../util/index.js';
+import type { JobControl } from '../job/index.js';
 
 /** What differs: bytes as the disk shows them, lent until the loop goes on. */
 export interface Difference {
@@ -11,9 +10,10 @@ export interface Difference {
 }
 
 export interface DifferencesOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** Told about ten times a second up to which byte of the disk all is known. */
-  readonly onProgress?: (doneBytes: number) => void;
+  /** Steers the search. */
+  readonly job: Pick<JobControl, 'next' | 'signal'>;
+  /** Told up to which byte of the disk all is known. */
+  readonly told?: (doneBytes: number) => void;
   /** Only what the device below holds in its own top layer: all else that it shows is below the disk already. */
   readonly topOnly?: boolean;
 }
@@ -21,8 +21,6 @@ export interface DifferencesOptions {
 /** Bytes compared at once, and the unit in which what differs is told. */
 const PIECE = 1024 * 1024;
 const UNIT = 64 * 1024;
-/** Between two moments of progress. */
-const PROGRESS_MS = 100;
 /** How much of the disk's status is asked for at once. */
 const WINDOW = 2 ** 34;
 
@@ -35,29 +33,22 @@ const WINDOW = 2 ** 34;
 export async function* differences(
   image: BlockDevice,
   below: BlockDevice | undefined,
-  options: DifferencesOptions = {},
+  options: DifferencesOptions,
 ): AsyncGenerator<Difference> {
-  const { signal, onProgress } = options;
-  const turns = new Turns();
-  let told = performance.now();
-  const tell = (doneBytes: number) => {
-    if (performance.now() - told < PROGRESS_MS) return;
-    told = performance.now();
-    onProgress?.(doneBytes);
-  };
+  const { job, told } = options;
   const buffers = { old: Buffer.alloc(PIECE), fresh: Buffer.alloc(PIECE) };
   for (let start = 0; start < image.size; start += WINDOW) {
     const end = Math.min(image.size, start + WINDOW);
+    await job.next();
     for (const { offset, length } of await shownRanges(image, below, { start, end }, options)) {
       for (let at = offset; at < offset + length; at += PIECE) {
-        await turns.next();
-        throwIfAborted(signal);
-        tell(at);
+        told?.(at);
         const range = { at, length: Math.min(PIECE, offset + length - at) };
+        await job.next(range.length);
         yield* differencesIn(image, below, range, buffers);
       }
     }
-    tell(end);
+    told?.(end);
   }
 }
 
@@ -66,7 +57,7 @@ async function shownRanges(
   image: BlockDevice,
   below: BlockDevice | undefined,
   { start, end }: { start: number; end: number },
-  { signal, topOnly = false }: DifferencesOptions,
+  { job: { signal }, topOnly = false }: DifferencesOptions,
 ) {
   const contexts = [Context.allocation, Context.depth];
   const lists = await image.extents(start, end - start, { contexts, signal });

@@ -1,2 +1,2 @@
 export { type CommitOptions, type CommitReport, commit } from './commit.js';
-export { type RebaseOptions, type RebaseProgress, type RebaseReport, rebase } from './rebase.js';
+export { type RebaseOptions, type RebaseReport, rebase } from './rebase.js';

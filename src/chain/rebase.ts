@@ -18,6 +18,7 @@ import {
 } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import { samePlaceAmong } from '../files/index.js';
+import { JOB_OPTIONS, Job, type JobControl, type JobOptions } from '../job/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import { differences } from './differences.js';
 import {
@@ -26,8 +27,8 @@ import {
   refuseToUncoverSnapshots,
 } from './kept-snapshots.js';
 
-/** Which image gets which backing file. */
-export interface RebaseOptions {
+/** Which image gets which backing file. Where it is ended early, the image keeps its old one. */
+export interface RebaseOptions extends JobOptions {
   /** The image whose backing file changes: a qcow2 file. Nobody else may use it meanwhile. */
   image: string | DeviceDescription;
   /** The format of `image`, which must be qcow2; to be said where the name does not end so. */
@@ -41,34 +42,21 @@ export interface RebaseOptions {
    * image with snapshots that show anything of what lies below is refused.
    */
   snapshotsToo?: boolean | undefined;
-  /** Fires to end the work; it fails with ERR_ABORTED. The image keeps its old backing file then. */
-  signal?: AbortSignal | undefined;
-  /** Told about ten times a second how much of the disk has been gone through. */
-  onProgress?(progress: RebaseProgress): void;
 }
 
 const checkAllOfRebase = optionCheck<RebaseOptions>({
+  ...JOB_OPTIONS,
   image: { needed: 'the path or the description of a qcow2 file' },
   backing: { needed: 'its filename and format, or null for none' },
   format: 'any',
   unsafe: 'flag',
   snapshotsToo: 'flag',
-  signal: 'signal',
-  onProgress: 'callback',
 });
 
 function checkRebaseOptions(owner: string, options: RebaseOptions): void {
   checkAllOfRebase(owner, options);
   const { backing } = options;
   if (backing !== null) checkBacking(`${owner}: backing`, backing);
-}
-
-/** How far a rebase is. */
-export interface RebaseProgress {
-  /** Bytes of the disk that are as the new backing file needs them. */
-  doneBytes: number;
-  /** Bytes of the disk. */
-  totalBytes: number;
 }
 
 /** The report of a rebase. */
@@ -84,19 +72,41 @@ export interface RebaseReport {
  * Its internal snapshots cannot be written, so what they show must stay the same over the new backing file: it is refused
  * where they would show something else.
  *
- * It can be repeated after a failure or a crash.
+ * It can be repeated after a failure or a crash. `doneBytes` of its progress are bytes of the disk that are as the new
+ * backing file needs them.
  *
- * @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_FORMAT, ERR_DEVICE_LOCKED,
+ * @throws TypeError for options that contradict each other. Everything else rejects the job: LacunaError ERR_DEVICE_FORMAT, ERR_DEVICE_LOCKED,
  * ERR_IMAGE_CHAIN where a snapshot would change, or the chain would go in a circle, ERR_QCOW2_UNSUPPORTED where the name
  * does not fit, ERR_DEVICE_UNSUPPORTED for an image that is opened at a snapshot, and what opening, reading and writing
  * throw.
  */
-export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
+export function rebase(options: RebaseOptions): Job<RebaseReport> {
   checkRebaseOptions('rebase', options);
-  const { image, format, backing, unsafe = false, snapshotsToo = false, signal } = options;
+  const { unsafe = false, snapshotsToo = false, rate, signal } = options;
   if (snapshotsToo && !unsafe) {
     throw new TypeError('snapshotsToo is for unsafe: without it, snapshots are looked at anyway');
   }
+  let progress = { totalBytes: 0, doneBytes: 0 };
+  const told = (doneBytes: number, totalBytes: number) => {
+    progress = { totalBytes, doneBytes };
+  };
+  return new Job<RebaseReport>({
+    what: 'a rebase',
+    rate,
+    signal,
+    work: (job) => rebaseImage(options, job, told),
+    counted: () => progress,
+  });
+}
+
+/** Told how much of the disk has been gone through. */
+type Told = (doneBytes: number, totalBytes: number) => void;
+
+async function rebaseImage(
+  { image, format, backing, unsafe = false, snapshotsToo = false }: RebaseOptions,
+  job: JobControl,
+  told: Told,
+): Promise<RebaseReport> {
   const description = typeof image === 'string' ? parseDescription(image, { format }) : image;
   const own = imageOf(description);
   if (own === undefined || fileOf(own.file) === undefined) {
@@ -106,22 +116,28 @@ export async function rebase(options: RebaseOptions): Promise<RebaseReport> {
   }
   refuseSnapshot(own, 'a snapshot has the backing file of its image');
   if (backing !== null) await refuseCircle(own, backing);
-  if (unsafe && !snapshotsToo) await refuseToUncoverSnapshots(own, signal);
-  const writtenBytes = unsafe ? 0 : await keepContent(own, options);
+  if (unsafe && !snapshotsToo) await refuseToUncoverSnapshots(own, job.signal);
+  const writtenBytes = unsafe ? 0 : await keepContent(own, backing, job, told);
+  // The last moment to keep the old one.
+  await job.next();
   await setBackingName(own, backing);
   return { writtenBytes };
 }
 
-async function keepContent(description: Qcow2Description, options: RebaseOptions): Promise<number> {
-  const { backing, signal } = options;
-  const below = backing === null ? undefined : await openBacking(description, backing, signal);
+async function keepContent(
+  description: Qcow2Description,
+  backing: BackingName | null,
+  job: JobControl,
+  told: Told,
+): Promise<number> {
+  const below = backing === null ? undefined : await openBacking(description, backing, job.ending);
   return await closeAfter(
     async () => {
-      await refuseToChangeSnapshots(description, below, { signal });
+      await refuseToChangeSnapshots(description, below, { job });
       const device = await openUnrecorded(description);
       return await closeAfter(
         async () => {
-          const written = await writeDifferences(device, below, options);
+          const written = await writeDifferences(device, below, job, told);
           await device.flush();
           return written;
         },
@@ -181,12 +197,13 @@ function openBacking(
 export async function writeDifferences(
   image: BlockDevice,
   below: BlockDevice | undefined,
-  { signal, onProgress }: Pick<RebaseOptions, 'signal' | 'onProgress'>,
+  job: Pick<JobControl, 'next' | 'signal'>,
+  told: Told,
 ): Promise<number> {
   const totalBytes = image.size;
-  const tell = (doneBytes: number) => onProgress?.({ doneBytes, totalBytes });
+  const tell = (doneBytes: number) => told(doneBytes, totalBytes);
   let written = 0;
-  for await (const { offset, bytes } of differences(image, below, { signal, onProgress: tell })) {
+  for await (const { offset, bytes } of differences(image, below, { job, told: tell })) {
     await image.write(offset, bytes);
     written += bytes.length;
   }

@@ -1,4 +1,5 @@
 import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
+import { JOB_OPTIONS, Job, type JobControl, type JobOptions } from '../job/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
 import { refuseSideFiles } from './ends/index.js';
@@ -8,7 +9,7 @@ import { Comparison, checkTransfer } from './run/index.js';
 import { freeArena, takeArena } from './threads/index.js';
 
 /** What `compare` compares, and how hard it drives both sides. */
-export interface CompareOptions extends TransferOptions {
+export interface CompareOptions extends TransferOptions, JobOptions {
   /** One device. Those that the caller has opened stay open. */
   a: DeviceSource;
   /** The other one. */
@@ -21,22 +22,17 @@ export interface CompareOptions extends TransferOptions {
   strict?: boolean;
   /** Read both although others may be writing; see OpenOptions. */
   forceShare?: boolean;
-  /** Fires to end the work; it fails with ERR_ABORTED. */
-  signal?: AbortSignal;
-  /** Told about ten times a second. What it throws fails the comparison. */
-  onProgress?(progress: { comparedBytes: number; totalBytes: number }): void;
 }
 
 const checkCompareOptions = optionCheck<CompareOptions>({
   ...TRANSFER,
+  ...JOB_OPTIONS,
   a: DEVICE,
   b: DEVICE,
   aFormat: 'any',
   bFormat: 'any',
   strict: 'flag',
   forceShare: 'flag',
-  signal: 'signal',
-  onProgress: 'callback',
 });
 
 /** What a comparison found. */
@@ -59,14 +55,41 @@ export interface CompareReport {
   warnings: string[];
 }
 
-/** Between two moments of progress. */
-const PROGRESS_MS = 100;
-
-/** Compares two devices by content; what reads as zero on both sides by their own status is not read. */
-export async function compare(options: CompareOptions): Promise<CompareReport> {
+/**
+ * Compares two devices by content; what reads as zero on both sides by their own status is not read. `doneBytes` of its
+ * progress are bytes read from at least one side.
+ *
+ * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: what opening and
+ *   reading throw, ERR_JOB_STOPPED after `stop()`, and ERR_ABORTED when `signal` fires.
+ */
+export function compare(options: CompareOptions): Job<CompareReport> {
   checkCompareOptions('compare', options);
   checkTransfer(options);
-  const { a: first, aFormat, b: second, bFormat, forceShare, signal } = options;
+  const { rate, signal } = options;
+  let comparison: Comparison | undefined;
+  return new Job<CompareReport>({
+    what: 'a comparison',
+    rate,
+    signal,
+    work: (job) =>
+      withBoth(options, job.ending, (...sides) =>
+        compareDevices(sides, options, job, (begun) => {
+          comparison = begun;
+        }),
+      ),
+    counted: () => {
+      const { totalBytes = 0, comparedBytes: doneBytes = 0 } = comparison ?? {};
+      return { totalBytes, doneBytes };
+    },
+  });
+}
+
+/** Opens both sides for some work, and closes those that it has opened. */
+async function withBoth(
+  { a: first, aFormat, b: second, bFormat, forceShare }: CompareOptions,
+  signal: AbortSignal,
+  work: (a: BlockDevice, b: BlockDevice) => Promise<CompareReport>,
+): Promise<CompareReport> {
   refuseSideFiles([
     [first, aFormat],
     [second, bFormat],
@@ -76,57 +99,36 @@ export async function compare(options: CompareOptions): Promise<CompareReport> {
   const close = async (device: BlockDevice, given: DeviceSource) => {
     if (device !== given) await device.close();
   };
-  const a = await open(options.a, options.aFormat);
+  const a = await open(first, aFormat);
   return closeAfter(
     async () => {
-      const b = await open(options.b, options.bFormat);
+      const b = await open(second, bFormat);
       return closeAfter(
-        () => compareDevices(a, b, options),
-        () => close(b, options.b),
+        () => work(a, b),
+        () => close(b, second),
       );
     },
-    () => close(a, options.a),
+    () => close(a, first),
   );
 }
 
 async function compareDevices(
-  a: BlockDevice,
-  b: BlockDevice,
-  options: CompareOptions,
+  sides: readonly [BlockDevice, BlockDevice],
+  options: TransferOptions & Pick<CompareOptions, 'strict'>,
+  job: JobControl,
+  begun: (comparison: Comparison) => void,
 ): Promise<CompareReport> {
   const started = performance.now();
+  const [a, b] = sides;
   const size = Math.max(a.size, b.size);
-  const warnings: string[] = [];
-  if (a.size !== b.size) {
-    const told = `${a.name} has ${a.size} bytes, ${b.name} ${b.size}`;
-    if (options.strict) {
-      const durationMs = performance.now() - started;
-      const nothing = { comparedBytes: 0, skippedBytes: 0, threads: 0, durationMs };
-      return { equal: false, size, ...nothing, warnings: [told] };
-    }
-    warnings.push(`${told}: the rest of the larger one must read as zero`);
+  const told = a.size === b.size ? [] : [`${a.name} has ${a.size} bytes, ${b.name} ${b.size}`];
+  if (options.strict && told.length > 0) {
+    const durationMs = performance.now() - started;
+    const nothing = { comparedBytes: 0, skippedBytes: 0, threads: 0, durationMs };
+    return { equal: false, size, ...nothing, warnings: told };
   }
-  const arena = takeArena();
-  const plans = await Promise.all([a, b].map((device) => planSide(device, size, arena, options)));
-  const either = plans[0].data.snapshot();
-  either.merge(plans[1].data);
-  const stop = new AbortController();
-  const comparison = new Comparison({
-    ...options,
-    a: { device: a, data: plans[0].data },
-    b: { device: b, data: plans[1].data },
-    plan: either,
-    arena,
-    signal: AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]),
-  });
-  const found = await tellingProgress(comparison, options, stop);
-  for (const { data, zero } of plans) {
-    data.free();
-    zero.free();
-  }
-  either.free();
-  // After a failure it is dropped instead: a worker that had to be ended may hold one of its locks.
-  freeArena(arena);
+  const warnings = told.map((what) => `${what}: the rest of the larger one must read as zero`);
+  const { found, comparison } = await compareContent(sides, options, job, begun);
   const { offset } = found;
   const { totalBytes, comparedBytes, threads } = comparison;
   return {
@@ -137,8 +139,42 @@ async function compareDevices(
     skippedBytes: size - totalBytes,
     threads,
     durationMs: performance.now() - started,
-    warnings: [...warnings, ...plans.flatMap((made) => made.warnings), ...found.warnings],
+    warnings: [...warnings, ...found.warnings],
   };
+}
+
+async function compareContent(
+  [a, b]: readonly [BlockDevice, BlockDevice],
+  transfer: TransferOptions,
+  job: JobControl,
+  begun: (comparison: Comparison) => void,
+) {
+  const size = Math.max(a.size, b.size);
+  const arena = takeArena();
+  const plans = await Promise.all(
+    [a, b].map((device) => planSide(device, size, arena, job.ending)),
+  );
+  const either = plans[0].data.snapshot();
+  either.merge(plans[1].data);
+  const comparison = new Comparison({
+    transfer,
+    a: { device: a, data: plans[0].data },
+    b: { device: b, data: plans[1].data },
+    plan: either,
+    arena,
+    job,
+  });
+  begun(comparison);
+  const { offset, warnings } = await comparison.run();
+  for (const { data, zero } of plans) {
+    data.free();
+    zero.free();
+  }
+  either.free();
+  // After a failure it is dropped instead: a worker that had to be ended may hold one of its locks.
+  freeArena(arena);
+  const told = plans.flatMap((made) => made.warnings);
+  return { comparison, found: { offset, warnings: [...told, ...warnings] } };
 }
 
 /** What a device has to be read for; behind its end, up to the size of the larger one, it reads as zero. */
@@ -146,38 +182,9 @@ async function planSide(
   source: BlockDevice,
   size: number,
   arena: Arena,
-  { signal }: CompareOptions,
+  signal: AbortSignal,
 ): Promise<Plan> {
   const made = await plan({ source, granularity: planGranularity(size), arena, signal });
   made.data.resize(size);
   return made;
-}
-
-/** Runs a comparison, and ends it where the listener throws. */
-async function tellingProgress(
-  comparison: Comparison,
-  { onProgress }: CompareOptions,
-  stop: AbortController,
-) {
-  const failures: unknown[] = [];
-  const tell = () => {
-    const { comparedBytes, totalBytes } = comparison;
-    try {
-      onProgress?.({ comparedBytes, totalBytes });
-    } catch (error) {
-      failures.push(error);
-      stop.abort();
-    }
-  };
-  const timer = setInterval(tell, PROGRESS_MS);
-  try {
-    const found = await comparison.run();
-    tell();
-    if (failures.length === 0) return found;
-  } catch (error) {
-    failures.push(error);
-  } finally {
-    clearInterval(timer);
-  }
-  throw failures[0];
 }

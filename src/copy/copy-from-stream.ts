@@ -1,10 +1,11 @@
 import type { Readable } from 'node:stream';
 import type { BlockDevice } from '../block/index.js';
 import { abortedError, LacunaError, throwIfAborted } from '../errors/index.js';
+import { JOB_OPTIONS, type JobControl, type JobOptions, stoppedError } from '../job/index.js';
 import { checkGiven, closeAfter, Lanes, optionCheck } from '../util/index.js';
 import type { Arena, ArenaBlock } from '../wasm/index.js';
 import { isWholeAfter, openStreamTarget, type StreamTarget } from './ends/index.js';
-import { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './job/index.js';
+import { StreamJob, type StreamReport, type StreamState } from './job/index.js';
 import { nextRun, shortestZero, zeroStep } from './move/index.js';
 import { A_DEVICE, type CopyOptions, type DeviceSource } from './options/index.js';
 import { checkTransfer } from './run/index.js';
@@ -16,14 +17,12 @@ export interface FromStreamOptions
       CopyOptions,
       'targetFormat' | 'targetIsZero' | 'detectZeroes' | 'requests' | 'requestSize' | 'flush'
     >,
-    StreamJobOptions {
+    JobOptions {
   /**
    * Let a stream that ends without a byte replace a file that holds something; else it is refused with ERR_COPY_EMPTY.
    * Default true; the command says false.
    */
   allowEmpty?: boolean;
-  /** Told of every piece that was written. What it throws fails the copy. */
-  onProgress?(progress: { doneBytes: number }): void;
 }
 
 const checkFromStreamOptions = optionCheck<FromStreamOptions>({
@@ -34,9 +33,7 @@ const checkFromStreamOptions = optionCheck<FromStreamOptions>({
   requests: 'any',
   requestSize: 'any',
   flush: 'flag',
-  rate: 'any',
-  signal: 'signal',
-  onProgress: 'callback',
+  ...JOB_OPTIONS,
 });
 
 const REQUESTS = 8;
@@ -47,8 +44,9 @@ const REQUEST_SIZE = 512 * 1024;
  * or written as such. A file gets the size of the stream, and appears under its name when it is whole; a device or
  * an export must have room for all of it. The stream is read no faster than its bytes are written.
  *
- * @throws TypeError or RangeError for options that make no sense; ERR_COPY_MISMATCH where there is no more room,
- *   ERR_ABORTED when `signal` fires, and what the stream and the target fail with.
+ * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: ERR_COPY_MISMATCH where
+ *   there is no more room, ERR_JOB_STOPPED after `stop()`, ERR_ABORTED when `signal` fires, and what the stream and the
+ *   target fail with.
  */
 export function copyFromStream(
   readable: Readable,
@@ -58,23 +56,23 @@ export function copyFromStream(
   checkGiven('copyFromStream', 'readable', readable, 'a stream of Node to read from');
   checkGiven('copyFromStream', 'target', target, A_DEVICE);
   checkFromStreamOptions('copyFromStream', options);
-  return Brake.steer(options, (brake) => run(readable, target, options, brake));
+  checkTransfer(options);
+  return new StreamJob(options, (job, state) => run(readable, target, options, job, state));
 }
 
 async function run(
   readable: Readable,
   target: DeviceSource,
   options: FromStreamOptions,
-  brake: Brake,
+  job: JobControl,
+  state: StreamState,
 ): Promise<StreamReport> {
-  checkTransfer(options);
   // A stream may fail while nobody reads it yet, or not any more; whoever reads it is told.
   readable.on('error', ignore);
   try {
-    throwIfAborted(options.signal);
-    const opened = await openStreamTarget({ ...options, target });
+    const opened = await openStreamTarget({ ...options, target, signal: job.ending });
     return await closeAfter(
-      () => new Intake(readable, opened, options, brake).run(),
+      () => new Intake(readable, opened, options, job, state).run(),
       () => opened.close(),
     );
   } finally {
@@ -95,53 +93,84 @@ class Intake {
   readonly #readable: Readable;
   readonly #target: StreamTarget;
   readonly #options: FromStreamOptions;
-  readonly #brake: Brake;
+  readonly #job: JobControl;
+  readonly #state: StreamState;
   readonly #arena: Arena;
   readonly #free: ArenaBlock[] = [];
   readonly #lanes = new Lanes();
-  readonly #counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };
-  #doneBytes = 0;
+  /** Rejects with the first failure; it may be long until more of the stream comes, or may go. */
+  readonly #failed: Promise<never>;
+  #fail: (error: unknown) => void = () => {};
 
-  constructor(readable: Readable, target: StreamTarget, options: FromStreamOptions, brake: Brake) {
+  constructor(
+    readable: Readable,
+    target: StreamTarget,
+    options: FromStreamOptions,
+    job: JobControl,
+    state: StreamState,
+  ) {
     this.#readable = readable;
     this.#target = target;
     this.#options = options;
-    this.#brake = brake;
+    this.#job = job;
+    this.#state = state;
     this.#arena = takeArena();
+    this.#failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.#failed.catch(() => {});
   }
 
   async run(): Promise<StreamReport> {
     const started = performance.now();
-    const { signal, flush = true } = this.#options;
-    const abort = () => this.#readable.destroy(abortedError(signal));
-    signal?.addEventListener('abort', abort, { once: true });
+    const { flush = true } = this.#options;
+    const { ending } = this.#job;
+    const end = () => this.#readable.destroy(abortedError(ending));
+    ending.addEventListener('abort', end, { once: true });
     const slots: ArenaBlock[] = [];
     try {
       // One that has fired while the target was opened is not heard any more.
-      throwIfAborted(signal);
+      this.#job.throwIfEnding();
       this.#allocate(slots);
       const size = await this.#takeAll();
-      throwIfAborted(signal);
+      throwIfAborted(this.#job.signal);
       if (size === 0 && this.#options.allowEmpty === false) refuseNothing(this.#target);
       const warnings = await this.#target.finish(size, flush);
       const durationMs = performance.now() - started;
-      return { size, ...this.#counted, missing: [], durationMs, warnings };
+      return { size, ...this.#state.counted, missing: [], durationMs, warnings };
     } catch (error) {
       this.#readable.destroy();
       await this.#lanes.idle().catch(() => {});
+      const reason = await this.#reasonOf(error);
       if (!isWholeAfter(error)) await this.#keepOrRemove();
-      throw signal?.aborted ? abortedError(signal) : (this.#lanes.failure?.error ?? error);
+      throw reason;
     } finally {
-      signal?.removeEventListener('abort', abort);
+      ending.removeEventListener('abort', end);
       for (const slot of slots) slot.free();
       freeArena(this.#arena);
     }
   }
 
+  /** Why it has ended; where that is a stop, what was written is made durable. */
+  async #reasonOf(error: unknown): Promise<unknown> {
+    const { signal, ending } = this.#job;
+    if (signal.aborted) return abortedError(signal);
+    const failure = this.#lanes.failure?.error;
+    if (!ending.aborted) return failure ?? error;
+    if (failure !== undefined) return stoppedError(failure);
+    try {
+      const device = await this.#target.upTo(0, () => this.#lanes.idle());
+      if (this.#options.flush !== false) await device.flush();
+      return stoppedError();
+    } catch (cause) {
+      return stoppedError(cause);
+    }
+  }
+
   /** Leaves what was written, and nothing where nothing was. */
   async #keepOrRemove(): Promise<void> {
-    const { movedBytes, zeroedBytes } = this.#counted;
-    if (movedBytes + zeroedBytes > 0) this.#brake.unfinished = await this.#target.keepUnfinished();
+    const { movedBytes, zeroedBytes } = this.#state.counted;
+    if (movedBytes + zeroedBytes > 0) this.#state.unfinished = await this.#target.keepUnfinished();
     else await this.#target.removeUnfinished();
   }
 
@@ -159,7 +188,7 @@ class Intake {
     for await (const chunk of this.#readable) {
       if (!(chunk instanceof Uint8Array)) throw new TypeError('the stream must be one of bytes');
       for (let at = 0; at < chunk.length; ) {
-        const room = Math.min(slot.length, this.#brake.pieceSize);
+        const room = Math.min(slot.length, this.#job.pieceSize);
         const part = chunk.subarray(at, at + Math.max(0, room - filled));
         slot.bytes.set(part, filled);
         at += part.length;
@@ -183,27 +212,21 @@ class Intake {
   }
 
   async #begin(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    await this.#brake.mayMove(length);
+    await Promise.race([this.#job.next(length), this.#failed]);
     const device = await this.#target.upTo(offset + length, () => this.#lanes.idle());
     this.#lanes.start(async () => {
       try {
         await this.#write(device, slot, offset, length);
-        this.#tell(length);
+        // Pieces may be written in another order than they came in.
+        this.#state.doneBytes += length;
       } catch (error) {
-        // It may be long until more of the stream comes, or may go.
         this.#readable.destroy();
-        this.#brake.stop();
+        this.#fail(error);
         throw error;
       } finally {
         this.#free.push(slot);
       }
     });
-  }
-
-  /** Pieces may be written in another order than they came in. */
-  #tell(length: number): void {
-    this.#doneBytes += length;
-    this.#options.onProgress?.({ doneBytes: this.#doneBytes });
   }
 
   async #write(
@@ -212,9 +235,10 @@ class Intake {
     offset: number,
     length: number,
   ): Promise<void> {
-    const { detectZeroes = 'unmap', signal } = this.#options;
+    const { detectZeroes = 'unmap' } = this.#options;
+    const { signal } = this.#job;
     const { isZero: targetIsZero } = this.#target;
-    const counted = this.#counted;
+    const { counted } = this.#state;
     const shortest = shortestZero(device, targetIsZero);
     const step = zeroStep(device.limits);
     const scan = { arena: this.#arena, block: slot, end: length, step, shortest };

@@ -1,26 +1,29 @@
 import type { ImageFormat, Range } from '../block/index.js';
+import { JOB_OPTIONS, Job, type JobOptions } from '../job/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
-import { copy, follow } from './job/index.js';
-import { A_DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
+import { type CopyJob, copy } from './job/index.js';
+import {
+  A_DEVICE,
+  type CopyReport,
+  type DeviceSource,
+  TRANSFER,
+  type TransferOptions,
+} from './options/index.js';
+import { checkTransfer } from './run/index.js';
 
 /** How a digest is taken, and how hard the source is driven. */
-export interface DigestOptions extends TransferOptions {
+export interface DigestOptions extends TransferOptions, JobOptions {
   /** The format inside a path. Default: from the path's ending. */
   sourceFormat?: ImageFormat;
   /** Read although others may be writing; see OpenOptions. */
   forceShare?: boolean;
-  /** Fires to end the work; it fails with ERR_ABORTED. */
-  signal?: AbortSignal;
-  /** Told about ten times a second. What it throws fails the digest. */
-  onProgress?(progress: { readBytes: number; totalBytes: number }): void;
 }
 
 const checkDigestOptions = optionCheck<DigestOptions>({
   ...TRANSFER,
+  ...JOB_OPTIONS,
   sourceFormat: 'any',
   forceShare: 'flag',
-  signal: 'signal',
-  onProgress: 'callback',
 });
 
 /** The digest of a disk, and what it took. */
@@ -49,19 +52,32 @@ export interface DigestReport {
  *
  * @throws what `copy` throws: this is a copy to nowhere.
  */
-export async function digest(
-  source: DeviceSource,
-  options: DigestOptions = {},
-): Promise<DigestReport> {
+export function digest(source: DeviceSource, options: DigestOptions = {}): Job<DigestReport> {
   checkGiven('digest', 'source', source, A_DEVICE);
   checkDigestOptions('digest', options);
-  const { onProgress, ...rest } = options;
+  checkTransfer(options);
+  const { rate, signal, ...rest } = options;
   const nowhere = { target: { driver: 'null' } as const, detectZeroes: 'off' as const };
-  const job = copy({ ...rest, ...nowhere, source, digest: true, flush: false });
-  const { digest, size, movedBytes, missing, threads, durationMs, warnings } = await follow(
-    job,
-    ({ movedBytes: readBytes, totalBytes }) => onProgress?.({ readBytes, totalBytes }),
-  );
+  let job: CopyJob | undefined;
+  return new Job<DigestReport>({
+    what: 'a digest',
+    rate,
+    signal,
+    work: async (control) => {
+      // It makes nothing that would be left unfinished: to stop is to end at once.
+      const how = { ...rest, ...nowhere, digest: true, flush: false, signal: control.ending };
+      job = copy({ ...how, source });
+      return reportOf(await control.run(job));
+    },
+    counted: () => {
+      const { totalBytes = 0, doneBytes = 0 } = job?.progress() ?? {};
+      return { totalBytes, doneBytes };
+    },
+  });
+}
+
+function reportOf(report: CopyReport): DigestReport {
+  const { digest, size, movedBytes, missing, threads, durationMs, warnings } = report;
   const read = { readBytes: movedBytes, skippedBytes: size - movedBytes };
   return { digest: digest!, size, ...read, missing, threads, durationMs, warnings };
 }

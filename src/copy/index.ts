@@ -8,11 +8,10 @@ export { copyToStream, type ToStreamOptions } from './copy-to-stream.js';
 export { type DigestOptions, type DigestReport, digest } from './digest.js';
 export { type CleanReport, cleanTarget } from './ends/index.js';
 export {
-  type CopyEvents,
   CopyJob,
   copy,
-  type StreamJob,
-  type StreamJobOptions,
+  StreamJob,
+  type StreamProgress,
   type StreamReport,
 } from './job/index.js';
 export type {
@@ -23,7 +22,6 @@ export type {
   DetectZeroes,
   DeviceSource,
   ErrorPolicy,
-  JobState,
   LeftOutRange,
   NewImageOptions,
   PlanMode,

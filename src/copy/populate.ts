@@ -1,6 +1,7 @@
 import type { Bitmap } from '../bitmap/index.js';
 import { type BlockDevice, type ImageFormat, isBlockDevice } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
+import { Job, type JobControl } from '../job/index.js';
 import { closeAfter, optionCheck } from '../util/index.js';
 import { Arena } from '../wasm/index.js';
 import { A_DEVICE, checkScope, type DeviceSource } from './options/index.js';
@@ -23,8 +24,6 @@ export interface PopulateOptions {
   mode?: 'full' | 'top' | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   signal?: AbortSignal | undefined;
-  /** Told about ten times a second, of the bytes of all sources whose status is known. */
-  onProgress?(progress: { doneBytes: number; totalBytes: number }): void;
 }
 
 const checkPopulateOptions = optionCheck<PopulateOptions>({
@@ -34,70 +33,73 @@ const checkPopulateOptions = optionCheck<PopulateOptions>({
   forceShare: 'flag',
   mode: 'any',
   signal: 'signal',
-  onProgress: 'callback',
 });
-
-/** Between two moments of progress. */
-const PROGRESS_MS = 100;
 
 /**
  * Makes dirty in every target what is allocated in any of the sources, rounded outward to granules. It asks
- * for status as {@link plan} does, and never reads data. When it fails, what was found until then is dirty.
+ * for status as {@link plan} does, and never reads data, so that it keeps to every rate. `doneBytes` of its progress are the
+ * bytes of all sources whose status is known. When it fails, what was found until then is dirty.
  *
- * @returns warnings: those of the sources, and that status was refused and taken for data.
- * @throws TypeError or RangeError for options that make no sense; LacunaError ERR_BITMAP_MISMATCH where a
- *   bitmap is not of the size of a source; else as {@link plan}.
+ * @returns a job whose report are warnings: those of the sources, and that status was refused and taken for data.
+ * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: ERR_BITMAP_MISMATCH
+ *   where a bitmap is not of the size of a source; ERR_JOB_STOPPED after `stop()`; else as {@link plan}.
  */
-export async function populate(options: PopulateOptions): Promise<string[]> {
+export function populate(options: PopulateOptions): Job<string[]> {
   checkPopulateOptions('populate', options);
-  const { sources, sourceFormat, forceShare, targets, mode = 'full', signal } = options;
+  const { sources, targets, mode = 'full', signal } = options;
   if (mode !== 'full' && mode !== 'top') {
     throw new TypeError(`a bitmap is populated in mode full or top, not ${mode}`);
   }
   if (sources.length === 0) throw new TypeError('sources must name one device or more');
   if (targets.length === 0) throw new TypeError('targets must hold one bitmap or more');
-  const scope = checkScope({ mode });
-  const warnings: string[] = [];
   const totalBytes = targets[0].size * sources.length;
+  let doneBytes = 0;
+  const told = (bytes: number) => {
+    doneBytes = Math.max(doneBytes, bytes);
+  };
+  return new Job<string[]>({
+    what: 'a populate',
+    signal,
+    work: (job) => populateAll(options, job, told),
+    counted: () => ({ totalBytes, doneBytes }),
+  });
+}
+
+async function populateAll(
+  { sources, sourceFormat: format, forceShare, targets, mode = 'full' }: PopulateOptions,
+  job: JobControl,
+  told: (doneBytes: number) => void,
+): Promise<string[]> {
+  const warnings: string[] = [];
   for (const [i, source] of sources.entries()) {
-    const told = teller(totalBytes, i * targets[0].size, options);
+    const before = i * targets[0].size;
+    const work = { targets, mode, job, told: (doneBytes: number) => told(before + doneBytes) };
     if (isBlockDevice(source)) {
-      warnings.push(...(await populateFrom(source, targets, { mode, signal, told })));
+      warnings.push(...(await populateFrom(source, work)));
       continue;
     }
-    const how = { format: sourceFormat, forceShare, signal };
-    const device = await openForPlan(source, scope, how);
+    const how = { format, forceShare, signal: job.ending };
+    const device = await openForPlan(source, checkScope({ mode }), how);
     const found = await closeAfter(
-      () => populateFrom(device, targets, { mode, signal, told }),
+      () => populateFrom(device, work),
       () => device.close(),
     );
     warnings.push(...found);
   }
-  options.onProgress?.({ doneBytes: totalBytes, totalBytes });
   return warnings;
 }
 
 interface Populating {
+  targets: readonly Bitmap[];
   mode: 'full' | 'top';
-  signal: AbortSignal | undefined;
+  job: JobControl;
   /** Told how far the source is known. */
   told(doneBytes: number): void;
 }
 
-function teller(totalBytes: number, before: number, { onProgress }: PopulateOptions) {
-  let last = performance.now();
-  return (doneBytes: number) => {
-    const now = performance.now();
-    if (now - last < PROGRESS_MS) return;
-    last = now;
-    onProgress?.({ doneBytes: before + doneBytes, totalBytes });
-  };
-}
-
 async function populateFrom(
   source: BlockDevice,
-  targets: readonly Bitmap[],
-  { mode, signal, told }: Populating,
+  { targets, mode, job, told }: Populating,
 ): Promise<string[]> {
   const other = targets.find(({ size }) => size !== source.size);
   if (other !== undefined) {
@@ -110,6 +112,14 @@ async function populateFrom(
     for (const target of targets) target.set(offset, length);
   };
   const scope = checkScope({ mode });
-  const refusals = await walkPlan({ ...scope, source, arena: Arena.default, signal, visit });
+  const refusals = await walkPlan({
+    ...scope,
+    source,
+    arena: Arena.default,
+    signal: job.ending,
+    mayAsk: () => job.next(),
+    visit,
+  });
+  told(source.size);
   return [...source.warnings, ...refusals];
 }

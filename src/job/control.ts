@@ -41,6 +41,7 @@ export class JobControl {
   readonly #waiting = new Set<() => void>();
   #rate: number | undefined;
   #isPaused = false;
+  #isOver = false;
   #error: Error | undefined;
 
   /** @internal A {@link Job} makes it. */
@@ -81,6 +82,7 @@ export class JobControl {
     const ticket = this.#clock.draw(bytes, performance.now());
     for (;;) {
       this.throwIfEnding();
+      if (this.#isOver) throw abortedError();
       const leftMs = this.#clock.wait(ticket, performance.now());
       if (this.#isPaused) await this.#change();
       else if (leftMs > 0) await this.#change(leftMs);
@@ -171,6 +173,12 @@ export class JobControl {
   /** @internal */
   stop(): void {
     this.#stop.abort();
+  }
+
+  /** @internal The work has ended: what still waits for its turn fails. */
+  close(): void {
+    this.#isOver = true;
+    this.#ring();
   }
 
   /** @internal What a failure of the work means for its caller: who asked for the end is told of that. */

@@ -1,5 +1,11 @@
 export type { JobControl, PartJob, Steered } from './control.js';
 export { Job, type JobCounts, type JobEvents, type JobWork } from './job.js';
-export { checkRate, type JobOptions, type JobProgress, type JobState } from './progress.js';
+export {
+  checkRate,
+  JOB_OPTIONS,
+  type JobOptions,
+  type JobProgress,
+  type JobState,
+} from './progress.js';
 export { RateSeries, SAMPLE_MS } from './rate-series.js';
 export { stoppedError } from './stopped.js';

@@ -205,20 +205,21 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
 
   /** How far the job is now. */
   progress(): Progress {
-    const counted = this.#counted();
-    const { totalBytes, doneBytes } = counted as unknown as JobProgress;
+    // What a part of it has measured holds for the part.
+    const { remainingMs: _, error: __, ...counted } = this.#counted() as unknown as JobProgress;
+    const { totalBytes, doneBytes } = counted;
     const elapsedMs = this.#end?.elapsedMs ?? this.#elapsed();
     const bytesPerSecond = this.#rates.now(this.#doneHere(), elapsedMs);
-    const remainingMs = ((totalBytes - doneBytes) / bytesPerSecond) * 1000;
+    const leftMs = ((totalBytes - doneBytes) / bytesPerSecond) * 1000;
     const error = this.#end?.error ?? this.#control.error;
     return {
       ...counted,
       state: this.state,
       bytesPerSecond,
-      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
+      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs: leftMs }),
       elapsedMs,
       ...(error && { error }),
-    } as Progress;
+    } as unknown as Progress;
   }
 
   /** A moment of progress about ten times a second, a last one at the end, then the failure, if any. */
@@ -267,6 +268,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
       throw error;
     } finally {
       clearInterval(sampler);
+      control.close();
     }
   }
 

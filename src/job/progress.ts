@@ -35,6 +35,9 @@ export interface JobOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** The same for the check of options. */
+export const JOB_OPTIONS = { rate: 'any', signal: 'signal' } as const;
+
 /** @throws RangeError for a rate that is none; undefined stands for no limit. */
 export function checkRate(rate: number | undefined): void {
   if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;

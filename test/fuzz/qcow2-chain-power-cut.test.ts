@@ -93,11 +93,12 @@ describe.each(KINDS)('a cut at any moment, %j', (options) => {
         const image = await openOver(disk, old, true);
         const below = fresh === null ? undefined : await openDevice(fresh);
         let told = 0;
-        const onProgress = ({ doneBytes }: { doneBytes: number }) => {
+        const tell = (doneBytes: number) => {
           expect(doneBytes).toBeGreaterThanOrEqual(told);
           told = doneBytes;
         };
-        await writeDifferences(image, below, { onProgress });
+        const job = { next: async () => {}, signal: new AbortController().signal };
+        await writeDifferences(image, below, job, tell);
         expect(told).toBe(SIZE);
         await image.flush();
         await image.close();

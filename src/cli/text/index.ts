@@ -1,5 +1,5 @@
 export { Cells } from './cells.js';
-export { ProgressBar, withBar } from './progress.js';
+export { ProgressBar } from './progress.js';
 export { readText } from './read-text.js';
 export {
   formatBytes,

@@ -63,29 +63,6 @@ function progressText(moment: Moment, bytesPerMs: number): string {
   return `${phase} ${parts.join('  ')}`;
 }
 
-/** How far some work is; a stream has no total. */
-export interface Progress {
-  readonly doneBytes: number;
-  readonly totalBytes?: number;
-}
-
-/** Shows a bar while some work tells how far it is. */
-export async function withBar<T>(
-  phase: string,
-  shell: Shell,
-  work: (show: (progress: Progress) => void) => Promise<T>,
-): Promise<T> {
-  const bar = new ProgressBar(phase, shell);
-  const started = performance.now();
-  try {
-    return await work(({ doneBytes, totalBytes = 0 }) => {
-      bar.show({ phase, doneBytes, totalBytes, elapsedMs: performance.now() - started });
-    });
-  } finally {
-    bar.stop();
-  }
-}
-
 /** Between two drawings of a bar. */
 const DRAW_EVERY_MS = 100;
 

@@ -1,7 +1,8 @@
 /** What the command says of a copy while it runs, and when it has ended. */
 import type { CopyJob, CopyProgress, CopyReport } from '../../copy/index.js';
 import type { Shell } from '../shell/index.js';
-import { formatBytes, formatDuration, formatRate, ProgressBar } from '../text/index.js';
+import { formatBytes, formatDuration, formatRate } from '../text/index.js';
+import { showJob } from './show-job.js';
 
 const PHASES: Record<CopyProgress['phase'], string> = {
   plan: 'Planning',
@@ -12,27 +13,13 @@ const PHASES: Record<CopyProgress['phase'], string> = {
   done: 'Done',
 };
 
-function nameOf({ phase, state }: CopyProgress): string {
-  if (state === 'running') return PHASES[phase];
-  return state === 'paused' ? 'Paused' : 'Stopped';
-}
-
-/** Follows a job with a bar, where there is a terminal for one and calls `tell` each time; returns its report. */
-export async function showProgress(
+/** Follows a copy with a bar, where there is a terminal for one and calls `tell` each time; returns its report. */
+export function showCopy(
   job: CopyJob,
   shell: Shell,
   tell?: (progress: CopyProgress) => Promise<void>,
 ): Promise<CopyReport> {
-  const bar = new ProgressBar(PHASES.plan, shell);
-  try {
-    for await (const progress of job) {
-      bar.show({ ...progress, phase: nameOf(progress) });
-      await tell?.(progress);
-    }
-    return await job;
-  } finally {
-    bar.stop();
-  }
+  return showJob(job, shell, ({ phase }) => PHASES[phase], tell);
 }
 
 /** What a copy did, in one sentence. */

@@ -1,3 +1,7 @@
-export { follow } from './follow.js';
-export { type CopyEvents, CopyJob, copy } from './job.js';
-export { Brake, type StreamJob, type StreamJobOptions, type StreamReport } from './stream-job.js';
+export { CopyJob, copy } from './job.js';
+export {
+  StreamJob,
+  type StreamProgress,
+  type StreamReport,
+  type StreamState,
+} from './stream-job.js';

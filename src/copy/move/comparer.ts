@@ -37,6 +37,9 @@ export interface ComparerOptions extends ComparePace {
   signal: AbortSignal;
 }
 
+/** Of a limited comparison no shorter piece is made. */
+const SHORTEST_PIECE = 4096;
+
 /** Runs of a window. */
 const WINDOW_RUNS = 1024;
 
@@ -80,6 +83,7 @@ async function compareNext(
   const next = control.stopped ? undefined : todo.next().value;
   // Windows are claimed in order: behind a difference there is nothing earlier to find.
   if (next === undefined || next[0] > first.offset) return false;
+  if (control.isLimited && !(await control.mayMove(next[1]))) return false;
   try {
     await comparePiece(options, slots, ...next);
   } catch (error) {
@@ -90,11 +94,12 @@ async function compareNext(
   return true;
 }
 
-/** Claims windows and cuts them into pieces, at multiples of their size. */
+/** Claims windows and cuts them into pieces, at multiples of their size, which suits the rate. */
 function* pieces({
   plan,
   windowSize,
   requestSize,
+  control,
 }: ComparerOptions): Generator<[offset: number, length: number], undefined> {
   const window = new Float64Array(2 * WINDOW_RUNS);
   for (;;) {
@@ -103,7 +108,8 @@ function* pieces({
     for (let i = 0; i < 2 * runs; i += 2) {
       const end = window[i] + window[i + 1];
       for (let at = window[i]; at < end; ) {
-        const next = Math.min(end, at - (at % requestSize) + requestSize);
+        const size = Math.min(requestSize, Math.max(SHORTEST_PIECE, control.pieceSize));
+        const next = Math.min(end, at - (at % size) + size);
         yield [at, next - at];
         at = next;
       }

@@ -24,7 +24,6 @@ export {
   type DetectZeroes,
   type DeviceSource,
   type ErrorPolicy,
-  type JobState,
   type LeftOutRange,
   type NewImageOptions,
   type RetryOptions,

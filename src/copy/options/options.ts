@@ -7,6 +7,7 @@ import {
   type Qcow2Options,
   type Range,
 } from '../../block/index.js';
+import type { JobProgress } from '../../job/index.js';
 import { optionCheck } from '../../util/index.js';
 import type { PlanScope, PlanTotals } from './scope.js';
 
@@ -44,8 +45,8 @@ export type Side = 'source' | 'target';
  *
  * - `report`: the copy fails. The default.
  * - `retry`: it is made again, in smaller pieces, then as `report`. See {@link RetryOptions}.
- * - `stop`: the copy finishes what is in flight, keeps what remains, and waits in the state `stopped`. `resume()`
- *   tries again, over new connections where they were lost; `stop()` or the signal ends it.
+ * - `stop`: the copy finishes what is in flight, keeps what remains, and waits in the state `paused`, with the failure as
+ *   its `error`. `resume()` tries again, over new connections where they were lost; `stop()` or the signal ends it.
  * - `ignore`: it is made again in ever smaller pieces, down to 4 KiB, and what fails at last is left out and listed
  *   in the report. What cannot be read is zeroed in the target; what cannot be written holds there whatever it
  *   held, or a part of what it should. A device that is gone altogether still ends the copy.
@@ -149,8 +150,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    */
   flush?: boolean;
   /**
-   * Bytes per second that may be read as data, all threads together. Zero requests and what is left out by its
-   * status cost nothing. Default: as fast as it goes. `setRate` changes it.
+   * Bytes per second that may be read as data, all threads together, and read back with `verify`. Zero requests and what is
+   * left out by its status cost nothing. Default: as fast as it goes. `setRate` changes it.
    */
   rate?: number;
   /** Default `report`. */
@@ -251,41 +252,27 @@ export interface LeftOutRange {
   error: { code: string; message: string; errno?: string };
 }
 
-/** `paused` by the caller; `stopped` by a failure whose policy says so. Both end with `resume()`. */
-export type JobState = 'running' | 'paused' | 'stopped';
-
 /**
  * What a copy is doing: finding out what must move, zeroing the target as a whole, moving, making it durable, reading
  * it back, or nothing any more.
  */
 export type CopyPhase = 'plan' | 'zero' | 'move' | 'flush' | 'verify' | 'done';
 
-/** A moment of a running copy. Only completed bytes count. */
-export interface CopyProgress {
+/**
+ * A moment of a copy. `totalBytes` is what must be moved or zeroed, or what is read back when the phase is `verify`; `error`
+ * is what a copy waits for whose policy is `stop`.
+ */
+export interface CopyProgress extends JobProgress {
   /** What the copy is doing. */
   phase: CopyPhase;
-  /** Whether it goes on by itself. */
-  state: JobState;
-  /** Bytes that must be moved or zeroed, or read back when the phase is `verify`; 0 until that is known. */
-  totalBytes: number;
-  /** Bytes of those that are done. */
-  doneBytes: number;
   /** Bytes written as data. */
   movedBytes: number;
   /** Bytes written as zeroes, without moving data. */
   zeroedBytes: number;
   /** Requests that were made again after they had failed. */
   retries: number;
-  /** Bytes done in each of the last seconds, on average. */
-  bytesPerSecond: number;
-  /** Time left at that rate; absent while nothing can be said. */
-  remainingMs?: number;
   /** Bytes of `doneBytes` that earlier runs had done; see `resume`. */
   resumedBytes: number;
-  /** Milliseconds since the copy began, pauses included. */
-  elapsedMs: number;
-  /** What the copy has stopped for, in the state `stopped`. */
-  error?: Error;
 }
 
 /** The report of a copy. Bytes, requests and retries are those of all threads together. */

@@ -32,12 +32,13 @@ export interface DirtyQuestion {
   contexts: readonly string[];
   arena: Arena;
   signal: AbortSignal | undefined;
+  mayAsk: (() => Promise<void>) | undefined;
   refused(error: LacunaError): void;
 }
 
 /** What any of these contexts of the source calls dirty. The caller frees it. */
 export async function askDirty(question: DirtyQuestion): Promise<Bitmap> {
-  const { source, contexts, arena, signal, refused } = question;
+  const { source, contexts, arena, signal, mayAsk, refused } = question;
   const { size } = source;
   const dirty = new Bitmap({ size, granularity: planGranularity(size), arena });
   try {
@@ -46,6 +47,7 @@ export async function askDirty(question: DirtyQuestion): Promise<Bitmap> {
       ranges: size === 0 ? [] : [{ offset: 0, length: size }],
       contexts,
       signal,
+      mayAsk,
       refused,
       visit: (offset, length, flags) => {
         if (flags.some(isDirty)) dirty.set(offset, length);

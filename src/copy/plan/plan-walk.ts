@@ -37,6 +37,8 @@ export interface PlanWalk extends CheckedScope {
   readonly source: BlockDevice;
   readonly arena: Arena;
   readonly signal: AbortSignal | undefined;
+  /** Waits before each question, as long as none may be asked. */
+  readonly mayAsk?: (() => Promise<void>) | undefined;
   /**
    * Whoever moves the data looks for zeroes in it: then a short dirty range is taken for data unasked, because
    * reading it costs as much as asking, and tells the same.
@@ -64,13 +66,14 @@ export async function walkPlan(walk: PlanWalk): Promise<string[]> {
 }
 
 async function walkAll(walk: PlanWalk): Promise<string[]> {
-  const { source, signal } = walk;
+  const { source, signal, mayAsk } = walk;
   const refusals = new Refusals(source, HOLES_AS_DATA);
   await walkStatus({
     device: source,
     ranges: wholeOf(source),
     contexts: [Context.allocation],
     signal,
+    mayAsk,
     refused: refusals.add,
     visit: (offset, length, [status]) => visit(walk, offset, length, status),
   });
@@ -82,7 +85,7 @@ async function walkAll(walk: PlanWalk): Promise<string[]> {
  * hole may be zeroes of the top layer that hide data below.
  */
 async function walkTop(walk: PlanWalk): Promise<string[]> {
-  const { source, signal } = walk;
+  const { source, signal, mayAsk } = walk;
   if (!source.capabilities.contexts.includes(Context.depth)) {
     const guess = `${source.name} does not tell which layer holds what (${Context.depth}), so everything was taken for its top layer`;
     return [guess, ...(await walkAll(walk))];
@@ -93,6 +96,7 @@ async function walkTop(walk: PlanWalk): Promise<string[]> {
     ranges: wholeOf(source),
     contexts: [Context.allocation, Context.depth],
     signal,
+    mayAsk,
     refused: refusals.add,
     visit: (offset, length, [status, depth]) => {
       const isBelow = depth === 0 || depth > 1;
@@ -145,21 +149,22 @@ async function openForDirt({
  * allocation may cost a look at the disk for every extent.
  */
 async function walkDirtFirst(walk: PlanWalk, source: BlockDevice): Promise<string[]> {
-  const { contexts, arena, signal } = walk;
+  const { contexts, arena, signal, mayAsk } = walk;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
-  const dirty = await askDirty({ source, contexts, arena, signal, refused: refusals.add });
+  const dirty = await askDirty({ source, contexts, arena, signal, mayAsk, refused: refusals.add });
   return [...refusals.warnings, ...(await walkInside(walk, dirty))];
 }
 
 /** Where an answer about dirt includes allocation anyway, it is not asked for twice. */
 async function walkTogether(walk: PlanWalk): Promise<string[]> {
-  const { source, contexts, signal } = walk;
+  const { source, contexts, signal, mayAsk } = walk;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
   await walkStatus({
     device: source,
     ranges: wholeOf(source),
     contexts: [Context.allocation, ...contexts],
     signal,
+    mayAsk,
     refused: refusals.add,
     visit: (offset, length, flags) => {
       if (flags.some((value, i) => i > 0 && isDirty(value))) visit(walk, offset, length, flags[0]);
@@ -170,7 +175,7 @@ async function walkTogether(walk: PlanWalk): Promise<string[]> {
 
 /** Asks for allocation inside what is dirty; frees that at the end. */
 async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
-  const { source, signal } = walk;
+  const { source, signal, mayAsk } = walk;
   const refusals = new Refusals(source, HOLES_AS_DATA);
   const spans = new Spans(dirty);
   // A span may hold clean gaps.
@@ -190,6 +195,7 @@ async function walkInside(walk: PlanWalk, dirty: Bitmap): Promise<string[]> {
       ranges: walk.seesZeroes ? longOnes(spans, unasked) : spans,
       contexts: [Context.allocation],
       signal,
+      mayAsk,
       refused: refusals.add,
       visit: (offset, length, [status]) => {
         spans.seen(offset, length);

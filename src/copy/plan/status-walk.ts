@@ -39,6 +39,8 @@ export interface StatusWalk {
   ranges: Iterable<Range>;
   contexts: readonly string[];
   signal?: AbortSignal | undefined;
+  /** Waits before each question, as long as none may be asked. */
+  mayAsk?: (() => Promise<void>) | undefined;
   /**
    * Takes one extent: its range and the flags of each context, in the order asked. Extents do not come in
    * order, and the array is used again for the next one.
@@ -52,6 +54,7 @@ export interface StatusWalk {
 export async function walkStatus(walk: StatusWalk): Promise<void> {
   const queries = new Queries(walk.ranges);
   const step = async () => {
+    await walk.mayAsk?.();
     const query = queries.take();
     if (query === undefined) return false;
     const lists = queries.gaveUp ? undefined : await answer(walk, query);

@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { isShareable, plainFile, shareDevice } from '../../block/index.js';
+import type { JobControl } from '../../job/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { Control, FirstDifference } from '../control/index.js';
 import { type ComparedSide, type ComparePace, compareShare } from '../move/index.js';
@@ -21,13 +22,15 @@ const WINDOWS = { least: 4 * MiB, most: 128 * MiB, perThread: 16 };
 const FILES = { requests: 1, requestSize: 512 * KiB, worthAThread: 2048 * MiB };
 const OTHERS = { requests: 8, requestSize: 1024 * KiB, worthAThread: 128 * MiB };
 
-export interface ComparisonOptions extends TransferOptions {
+export interface ComparisonOptions {
+  transfer: TransferOptions;
   a: ComparedSide;
   b: ComparedSide;
   /** Where either side may be anything but zero, in the arena of both sides' bitmaps. Empty afterwards. */
   plan: Bitmap;
   arena: Arena;
-  signal: AbortSignal;
+  /** Steers it. It ends at once where the job is to stop: it makes nothing that would be left unfinished. */
+  job: JobControl;
 }
 
 export class Comparison {
@@ -49,39 +52,28 @@ export class Comparison {
     return this.#control.total().movedBytes;
   }
 
-  /** Lets every thread finish the requests in flight and begin no other until {@link resume}. */
-  pause(): void {
-    this.#control.pause();
-  }
-
-  resume(): void {
-    this.#control.resume();
-  }
-
   /** Finds the first byte that differs; returns it, if there is one, and warnings. */
   async run(): Promise<{ offset?: number; warnings: string[] }> {
     const first = new FirstDifference();
-    const warnings = await (this.threads === 0 ? this.#here(first) : this.#inThreads(first));
-    return { ...(first.found && { offset: first.offset }), warnings };
+    const letGo = this.#options.job.steer(this.#control);
+    try {
+      const warnings = await (this.threads === 0 ? this.#here(first) : this.#inThreads(first));
+      return { ...(first.found && { offset: first.offset }), warnings };
+    } finally {
+      letGo();
+    }
   }
 
   async #here(first: FirstDifference): Promise<string[]> {
+    const { a, b, plan, arena, job } = this.#options;
     const control = this.#control;
-    const { signal } = this.#options;
-    // Who waits for the end of a pause does not hear the signal.
-    const stop = () => control.stop();
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-      const counters = control.row(0);
-      await compareShare({ ...this.#options, ...this.#pace, first, control, counters });
-    } finally {
-      signal.removeEventListener('abort', stop);
-    }
+    const shared = { plan, arena, first, control, counters: control.row(0), signal: job.ending };
+    await compareShare({ a, b, ...this.#pace, ...shared });
     return [];
   }
 
   async #inThreads(first: FirstDifference): Promise<string[]> {
-    const { a, b, plan, arena, signal } = this.#options;
+    const { a, b, plan, arena, job } = this.#options;
     // Loaded when it is needed: the pool takes longer to load than a small comparison takes.
     const { workInThreads } = await import('../threads/crew.js');
     const { error, warnings } = await workInThreads({
@@ -91,7 +83,7 @@ export class Comparison {
       control: this.#control,
       shared: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
       compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
-      signal,
+      signal: job.ending,
     });
     if (error !== undefined) throw withoutSide(error);
     return warnings;
@@ -104,7 +96,7 @@ export class Comparison {
 
 /** How each of `threads` threads goes about its share of so many bytes; each request takes a slot for either side. */
 export function choosePace(
-  { a, b, requests, requestSize }: Pick<ComparisonOptions, 'a' | 'b' | keyof TransferOptions>,
+  { a, b, transfer: { requests, requestSize } }: Pick<ComparisonOptions, 'a' | 'b' | 'transfer'>,
   threads: number,
   bytes: number,
 ): ComparePace {
@@ -118,7 +110,7 @@ export function choosePace(
   };
 }
 
-function chooseThreads({ a, b, threads }: ComparisonOptions, bytes: number): number {
+function chooseThreads({ a, b, transfer: { threads } }: ComparisonOptions, bytes: number): number {
   if (!isShareable(a.device) || !isShareable(b.device)) return 0;
   if (threads !== undefined) return threads;
   const { worthAThread } = defaultsFor(a, b);

@@ -1,8 +1,8 @@
 /** The steps of one copy, in order: open, plan, carry out, report. The control plane; it runs on the caller's thread. */
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
-import { isAborted, LacunaError, throwIfAborted } from '../../errors/index.js';
-import { RateSeries, SAMPLE_MS, stoppedError } from '../../job/index.js';
+import { LacunaError, throwIfAborted } from '../../errors/index.js';
+import { type JobControl, type JobCounts, RateSeries, SAMPLE_MS } from '../../job/index.js';
 import { closeAfter } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
 import { Control } from '../control/index.js';
@@ -25,7 +25,6 @@ import {
   type CopyProgress,
   type CopyReport,
   checkScope,
-  type JobState,
   type PlanTotals,
   reconnectSeconds,
   rulesOf,
@@ -40,22 +39,9 @@ import { Verification } from './verification.js';
 /** Bytes; what no request of a mover is shorter than, and a multiple of. */
 const SHORTEST_REQUEST = 4096;
 
-/** What a copy tells while it runs, as it happens. */
-export interface CopyListener {
-  paused(): void;
-  resumed(): void;
-  /** A failure has stopped the copy until it is resumed. */
-  stopped(error: Error): void;
-}
-
 export class CopyRun {
   readonly #options: CopyOptions;
-  readonly #listener: CopyListener;
-  readonly #signal: AbortSignal;
-  /** Ends what the control does not reach: the plan. */
-  readonly #stop = new AbortController();
-  /** Fires when the copy is to end, whether at once or when it can. */
-  readonly #ending: AbortSignal;
+  readonly #job: JobControl;
   /** Bitmaps as they were when the copy was asked for, whatever happens to the caller's meanwhile. */
   readonly #scope: CheckedScope;
   readonly #started = performance.now();
@@ -70,17 +56,12 @@ export class CopyRun {
   #verification: Verification | undefined;
   #unfinished: string | undefined;
   #partlyWritten: string | undefined;
-  /** Why the copy has stopped until it is resumed. */
-  #failure: Error | undefined;
 
-  constructor(options: CopyOptions, listener: CopyListener) {
+  constructor(options: CopyOptions, job: JobControl) {
     this.#options = options;
-    this.#listener = listener;
+    this.#job = job;
     const scope = checkScope(options);
     this.#scope = { ...scope, bitmaps: scope.bitmaps.map((bitmap) => bitmap.snapshot()) };
-    this.#signal = options.signal ?? new AbortController().signal;
-    this.#ending = AbortSignal.any([this.#signal, this.#stop.signal]);
-    this.#control.setRate(options.rate);
   }
 
   /** What a later run can go on from; see CopyJob. */
@@ -98,74 +79,32 @@ export class CopyRun {
     return this.#partlyWritten;
   }
 
-  progress(): CopyProgress {
-    const moment = this.#moment();
-    if (this.#phase !== 'verify' || this.#verification === undefined) return moment;
-    const { totalBytes, doneBytes } = this.#verification;
-    return { ...moment, totalBytes, doneBytes };
-  }
-
-  #moment(): CopyProgress {
+  /** How far the copy is. */
+  counted(): JobCounts<CopyProgress> {
     const { movedBytes, zeroedBytes, retries } = this.#control.total();
-    const elapsedMs = this.#elapsed();
-    const done = this.#resumedBytes + doneBytes(this.#control);
-    const totalBytes = this.#rounds?.totalBytes ?? 0;
-    const bytesPerSecond = this.#rates.now(done - this.#resumedBytes, elapsedMs);
-    const remainingMs = ((totalBytes - done) / bytesPerSecond) * 1000;
-    return {
+    const counted = {
       phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
-      state: this.#state,
-      totalBytes,
-      doneBytes: done,
+      totalBytes: this.#rounds?.totalBytes ?? 0,
+      doneBytes: this.#resumedBytes + doneBytes(this.#control),
       movedBytes,
       zeroedBytes,
       resumedBytes: this.#resumedBytes,
       retries,
-      bytesPerSecond,
-      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs }),
-      elapsedMs,
-      ...(this.#failure && { error: this.#failure }),
     };
-  }
-
-  pause(): void {
-    if (this.#state !== 'running' || this.#phase === 'done') return;
-    this.#control.pause();
-    this.#verification?.pause();
-    this.#listener.paused();
-  }
-
-  resume(): void {
-    if (this.#state === 'running') return;
-    this.#control.resume();
-    this.#verification?.resume();
-    this.#listener.resumed();
-  }
-
-  stop(): void {
-    this.#stop.abort();
-    this.#control.stop();
-  }
-
-  setRate(rate: number | undefined): void {
-    this.#control.setRate(rate);
+    if (this.#phase !== 'verify' || this.#verification === undefined) return counted;
+    const { totalBytes, doneBytes: readBack } = this.#verification;
+    return { ...counted, totalBytes, doneBytes: readBack };
   }
 
   async start(): Promise<CopyReport> {
-    const stop = () => this.#control.stop();
-    this.#signal.addEventListener('abort', stop);
     const sample = () => this.#rates.sample(doneBytes(this.#control), this.#elapsed());
     const sampler = setInterval(sample, SAMPLE_MS);
     sampler.unref();
     try {
       return await this.#open();
-    } catch (error) {
-      const isStop = isAborted(error) && this.#stop.signal.aborted && !this.#signal.aborted;
-      throw isStop ? stoppedError() : error;
     } finally {
       clearInterval(sampler);
       for (const frozen of this.#scope.bitmaps) frozen.free();
-      this.#signal.removeEventListener('abort', stop);
     }
   }
 
@@ -173,7 +112,7 @@ export class CopyRun {
     this.#refuseSideFiles();
     const source = await openSource({
       ...this.#options,
-      signal: this.#ending,
+      signal: this.#job.ending,
       scope: this.#scope,
       reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
     });
@@ -215,7 +154,7 @@ export class CopyRun {
   }
 
   async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
-    const options = { ...this.#options, signal: this.#ending };
+    const options = { ...this.#options, signal: this.#job.ending };
     const target = await prepareTarget(options, source.device, this.#resumption);
     return await closeAfter(
       () => this.#copy(source, target, arena),
@@ -231,8 +170,8 @@ export class CopyRun {
     const { asPlanned, tree, rounds } = await this.#prepare(made, source, target, arena);
     this.#rounds = rounds;
     try {
-      warnings.push(...(await rounds.run()));
-      throwIfAborted(this.#signal);
+      warnings.push(...(await this.#carryOut(rounds)));
+      throwIfAborted(this.#job.signal);
       if (this.#options.verify)
         warnings.push(...(await this.#verify(source, target, rounds, arena)));
       warnings.push(...(await target.finish()));
@@ -282,6 +221,15 @@ export class CopyRun {
     };
   }
 
+  async #carryOut(rounds: Rounds): Promise<string[]> {
+    const letGo = this.#job.steer(this.#control);
+    try {
+      return await rounds.run();
+    } finally {
+      letGo();
+    }
+  }
+
   /** All that takes memory beside the plan, before anything is written. */
   async #prepare(made: WorkToDo, source: Source, target: Target, arena: Arena) {
     try {
@@ -300,9 +248,7 @@ export class CopyRun {
         arena,
         control: this.#control,
         digest: tree && onlyOnce(tree, asPlanned),
-        signal: this.#signal,
-        ending: this.#ending,
-        onStopped: (error) => this.#stopped(error),
+        job: this.#job,
       });
       return { asPlanned, tree, rounds };
     } catch (error) {
@@ -358,7 +304,7 @@ export class CopyRun {
     );
     const { detectZeroes } = this.#options;
     const seesZeroes = detectZeroes !== 'off' && !source.capabilities.exactStatus;
-    const how = { granularity, arena, seesZeroes, signal: this.#ending };
+    const how = { granularity, arena, seesZeroes, signal: this.#job.ending };
     try {
       const made = await planDevice(source, this.#scope, how);
       const { data, zero } = made;
@@ -379,26 +325,15 @@ export class CopyRun {
   ): Promise<string[]> {
     this.#phase = 'verify';
     this.#verification = new Verification({
-      ...this.#options,
+      transfer: this.#options,
       source: source.device,
       target: target.device,
       scope: this.#scope,
       leftOut,
       arena,
-      signal: this.#ending,
+      job: this.#job,
     });
-    if (this.#control.paused) this.#verification.pause();
     return await this.#verification.run();
-  }
-
-  get #state(): JobState {
-    if (this.#failure !== undefined) return 'stopped';
-    return this.#control.paused ? 'paused' : 'running';
-  }
-
-  #stopped(error: Error | undefined): void {
-    this.#failure = error;
-    if (error !== undefined) this.#listener.stopped(error);
   }
 
   #elapsed(): number {

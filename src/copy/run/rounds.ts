@@ -9,7 +9,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import { shareDevice } from '../../block/index.js';
 import { abortedError } from '../../errors/index.js';
-import { stoppedError } from '../../job/index.js';
+import { type JobControl, stoppedError } from '../../job/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { Control } from '../control/index.js';
 import { reconnects, type Source, type Target } from '../ends/index.js';
@@ -55,11 +55,7 @@ export interface RoundsOptions {
   control: Control;
   /** Takes the digests of what is moved; a block that is moved twice comes twice. */
   digest: BlockDigests | undefined;
-  signal: AbortSignal;
-  /** Fires with the signal, and when the caller wants the copy to end as soon as what is in flight is finished. */
-  ending: AbortSignal;
-  /** Told that a failure has stopped the copy until the caller resumes it; then told so with nothing. */
-  onStopped(error: Error | undefined): void;
+  job: JobControl;
 }
 
 export class Rounds {
@@ -104,7 +100,7 @@ export class Rounds {
       // What nobody has asked to be made durable can be lost at any time.
       else if (this.#given.options.flush ?? true) this.#confirm();
       control.start();
-      if (this.#given.ending.aborted) control.stop();
+      if (this.#given.job.ending.aborted) control.stop();
       this.#round++;
     }
   }
@@ -116,13 +112,13 @@ export class Rounds {
   }
 
   async #attempt(): Promise<CrewOutcome> {
-    const { resumption, signal } = this.#given;
+    const { resumption, job } = this.#given;
     const outcome = await this.#zeroAndMove();
     try {
       // Fails where a flush has failed meanwhile: the next one may succeed without what that one has lost.
       if (resumption) await onSide('target', resumption.end());
       // What did not flush there will not here; and nothing is promised to somebody who cancels.
-      if (!outcome.flushed || signal.aborted) return { ...outcome, flushed: false };
+      if (!outcome.flushed || job.signal.aborted) return { ...outcome, flushed: false };
       return { ...outcome, warnings: [...outcome.warnings, ...(await this.#flush())] };
     } catch (error) {
       return { ...outcome, error: outcome.error ?? error, flushed: false };
@@ -151,14 +147,14 @@ export class Rounds {
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
   async #zero(): Promise<boolean> {
-    const { options, target, plan, ending, control } = this.#given;
+    const { options, target, plan, job, control } = this.#given;
     const { data, zero } = plan;
     const { resumption, resumedBytes, plannedBytes } = this.#given;
     const { unmap = true } = this.#given.options;
     this.phase = 'zero';
     const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
     if (isZero) zero.resetAll();
-    else await onSide('target', dropKnownZero(target.device, zero, ending));
+    else await onSide('target', dropKnownZero(target.device, zero, job.ending));
     const totalBytes = data.dirtyBytes + zero.dirtyBytes + resumedBytes;
     this.totalBytes = doneBytes(control) + totalBytes;
     if (options.sequential) {
@@ -187,7 +183,7 @@ export class Rounds {
   }
 
   async #move(targetIsZero: boolean): Promise<CrewOutcome> {
-    const { options, source, target, plan, arena, control, digest, signal } = this.#given;
+    const { options, source, target, plan, arena, control, digest, job } = this.#given;
     const { resumption } = this.#given;
     const devices = { source: source.device, target: target.device };
     const load = { threads: this.threads, bytes: plan.data.dirtyBytes };
@@ -222,33 +218,34 @@ export class Rounds {
       lost: () => resumption?.abort(),
       leftOut: this.leftOut,
       digest,
-      signal,
+      signal: job.signal,
     });
   }
 
   /** Makes durable what was written; returns warnings. */
   async #flush(): Promise<string[]> {
-    const { options, target, control, signal } = this.#given;
+    const { options, target, control, job } = this.#given;
     const { device } = target;
     const wanted = options.flush ?? true;
     if (!wanted && !reconnects(device)) return [];
     this.phase = 'flush';
-    await onSide('target', control.flush(device, signal));
+    await onSide('target', control.flush(device, job.signal));
     if (device.capabilities.flush || !wanted) return [];
     return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
 
   /** What the calling thread needs to write, count, and give up. */
   #side() {
-    const { rules, control, signal } = this.#given;
+    const { rules, control, job } = this.#given;
     const { leftOut, leftOutMap } = this;
     // The first row is this thread's.
-    return { rules, control, counters: control.row(0), leftOut, leftOutMap, signal };
+    return { rules, control, counters: control.row(0), leftOut, leftOutMap, signal: job.signal };
   }
 
   /** Waits until it makes sense to go on, or throws where it does not. */
   async #recover(error: unknown, flushed: boolean): Promise<void> {
-    const { control, rules, signal, ending } = this.#given;
+    const { control, rules, job } = this.#given;
+    const { signal, ending } = job;
     if (signal.aborted) throw abortedError(signal);
     if (error === undefined || ending.aborted) throw stoppedError(withoutSide(error));
     if (!(error instanceof SideError)) throw error;
@@ -258,21 +255,11 @@ export class Rounds {
     const startsOver = (isGone || !flushed) && this.#restarts < rule.attempts;
     if (!startsOver && rule.policy !== 'stop') throw cause;
     control.start();
-    const goesOn = startsOver
-      ? await control.delay(backoffOf(rule, this.#restarts++))
-      : await this.#resumed(cause);
-    if (signal.aborted) throw abortedError(signal);
-    if (!goesOn) throw stoppedError(cause);
+    if (!startsOver) await job.waitAbout(cause);
+    else if (!(await control.delay(backoffOf(rule, this.#restarts++)))) {
+      throw signal.aborted ? abortedError(signal) : stoppedError(cause);
+    }
     if (isGone) this.#lost = side;
-  }
-
-  async #resumed(cause: Error): Promise<boolean> {
-    const { control, onStopped } = this.#given;
-    control.pause();
-    onStopped(cause);
-    const goesOn = await control.mayGo();
-    onStopped(undefined);
-    return goesOn;
   }
 
   /** What the plan holds, and what was left out of it: whoever begins again from here tries that again. */

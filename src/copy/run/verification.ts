@@ -2,12 +2,14 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import type { JobControl } from '../../job/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { CheckedScope, TransferOptions } from '../options/index.js';
 import { plan } from '../plan/index.js';
 import { Comparison } from './comparison.js';
 
-export interface VerificationOptions extends TransferOptions {
+export interface VerificationOptions {
+  transfer: TransferOptions;
   source: BlockDevice;
   target: BlockDevice;
   /** What was copied ... */
@@ -15,13 +17,12 @@ export interface VerificationOptions extends TransferOptions {
   /** ... but for this. */
   leftOut: Bitmap;
   arena: Arena;
-  signal: AbortSignal;
+  job: JobControl;
 }
 
 export class Verification {
   readonly #options: VerificationOptions;
   #comparison: Comparison | undefined;
-  #paused = false;
 
   constructor(options: VerificationOptions) {
     this.#options = options;
@@ -36,17 +37,6 @@ export class Verification {
     return this.#comparison?.comparedBytes ?? 0;
   }
 
-  /** Begins no request until {@link resume}; what there is to read is still found out meanwhile. */
-  pause(): void {
-    this.#paused = true;
-    this.#comparison?.pause();
-  }
-
-  resume(): void {
-    this.#paused = false;
-    this.#comparison?.resume();
-  }
-
   /**
    * Compares all that the copy claims to be equal, what both sides call zero by their status included. Both are asked
    * for their status anew, so that nothing is taken from what the copy itself believed. Returns warnings.
@@ -54,7 +44,8 @@ export class Verification {
    * @throws LacunaError ERR_COPY_VERIFY, with the first byte that differs.
    */
   async run(): Promise<string[]> {
-    const { source, target, scope, leftOut, arena, signal } = this.#options;
+    const { transfer, source, target, scope, leftOut, arena, job } = this.#options;
+    const signal = job.ending;
     const { mode, contexts: context, bitmaps: bitmap } = scope;
     const a = await plan({ source, mode, context, bitmap, arena, signal });
     const covered = a.data.snapshot();
@@ -67,18 +58,14 @@ export class Verification {
     const either = a.data.snapshot();
     either.merge(b.data);
     either.intersect(covered);
-    const { threads, requests, requestSize } = this.#options;
     this.#comparison = new Comparison({
-      ...(threads !== undefined && { threads }),
-      ...(requests !== undefined && { requests }),
-      ...(requestSize !== undefined && { requestSize }),
+      transfer,
       a: { device: source, data: a.data },
       b: { device: target, data: b.data },
       plan: either,
       arena,
-      signal,
+      job,
     });
-    if (this.#paused) this.#comparison.pause();
     const { offset, warnings } = await this.#comparison.run();
     const bitmaps = [covered, claimed, either, a.data, a.zero, b.data, b.zero];
     for (const made of bitmaps) made.free();

@@ -179,7 +179,7 @@ describe('a copy whose policy is to go on', () => {
     process.on('worker', note);
     const job = copy({ source: source.uri, target, threads: 2, onReadError: 'stop' });
     let kill: Promise<unknown> | undefined;
-    job.on('stopped', () => {
+    job.on('paused', () => {
       // The other thread waits for its read.
       kill ??= sleep(500).then(() => Promise.all(workers.map((worker) => worker.terminate())));
       job.resume();

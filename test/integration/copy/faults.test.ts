@@ -119,7 +119,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
         onWriteError: 'stop',
         retry: { attempts: 3, backoffMs: 1, reconnectSeconds: 0 },
       });
-      job.on('stopped', () => job.resume());
+      job.on('paused', () => job.resume());
       await job;
       expectCopied();
     });
@@ -227,7 +227,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
         await source.stop();
         source = await peers.nbdkit(['file', disk], source);
       };
-      job.on('stopped', () => void comesBack().then(() => job.resume()));
+      job.on('paused', () => void comesBack().then(() => job.resume()));
       await movedSome(job);
       await source.stop('SIGKILL');
       if (policy === 'retry') await comesBack();
@@ -254,7 +254,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
           await served.stop();
           served = await peers.nbdkit(memory, served);
         };
-        job.on('stopped', () => void comesBack().then(() => job.resume()));
+        job.on('paused', () => void comesBack().then(() => job.resume()));
         await movedSome(job);
         await served.stop('SIGKILL');
         if (policy === 'retry') await comesBack();
@@ -283,7 +283,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
       target = join(mount, 'target.raw');
       const retry = { attempts: policy === 'retry' ? 2 : 0, backoffMs: 1 };
       const job = copy({ source: disk, target, threads, onWriteError: policy, retry });
-      job.on('stopped', (error) => {
+      job.on('paused', (error) => {
         expect(error).toMatchObject({ errno: 'ENOSPC' });
         execFileSync('mount', ['-o', 'remount,size=32m', mount]);
         job.resume();
@@ -322,7 +322,7 @@ test('a flush that fails is not made again into a success', async () => {
     writeFileSync(trigger, '');
     const retry = { backoffMs: 1, ...(onWriteError !== 'retry' && { attempts: 0 }) };
     const job = copy({ source: disk, target: uri, onWriteError, retry });
-    job.on('stopped', () => job.resume());
+    job.on('paused', () => job.resume());
     if (onWriteError === 'report' || onWriteError === 'ignore') {
       await expect(job).rejects.toMatchObject({ code: 'ERR_NBD_REMOTE', errno: 'EIO' });
     } else {

@@ -111,7 +111,7 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
     });
     expect(code).toBe(0);
     expect(moved.size).toBe(1);
-    expect(states).toEqual(['running', 'paused', 'running']);
+    expect(states).toEqual(['running', 'paused', 'running', 'done']);
     expect(stderr).toMatch(/paused; "kill -USR2 \d+" makes it go on\nlacuna: goes on\n/);
   });
 
@@ -171,7 +171,7 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
     const { code, stderr } = await runCli(args, {
       started: (child) =>
         follow(child, ({ state, error }) => {
-          if (state !== 'stopped') return false;
+          if (state !== 'paused') return false;
           errors.push(error);
           rmSync(trigger);
           return child.kill('SIGUSR2');
@@ -179,6 +179,6 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
     });
     expect(code).toBe(0);
     expect(errors).toMatchObject([{ code: 'ERR_NBD_REMOTE' }]);
-    expect(stderr).toMatch(/stopped: .*EIO.* tries again, Ctrl-C gives up\nlacuna: goes on/);
+    expect(stderr).toMatch(/paused: .*EIO.* tries again, Ctrl-C gives up\nlacuna: goes on/);
   });
 });

@@ -70,8 +70,6 @@ const DOORS: Readonly<Record<string, string>> = {
   'bitmap/files':
     'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',
-  'copy/job':
-    'how the progress of a job is followed is for src/chain, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
 };

@@ -151,7 +151,7 @@ it('makes the target equal, whatever is asked for together, and however often it
 async function copyAtLast(wanted: CopyOptions) {
   for (let run = 0; ; run++) {
     const job = copy(wanted);
-    job.on('stopped', () => job.resume());
+    job.on('paused', () => job.resume());
     if (run === 0) job.pause();
     setTimeout(() => (run === 0 ? job.resume() : undefined), 1);
     if (run % 2 === 1) setTimeout(() => job.stop(), 2);

@@ -144,7 +144,7 @@ describe('compare', () => {
   it('tells how far it has come, and fails as a read fails', async () => {
     const moments: number[] = [];
     const a = makeFile('full', 4 * MIB, [{ at: 0, length: 4 * MIB, seed: 1 }]);
-    await compare({ a, b: a, onProgress: ({ comparedBytes }) => moments.push(comparedBytes) });
+    for await (const { doneBytes } of compare({ a, b: a })) moments.push(doneBytes);
     expect(moments.at(-1)).toBe(4 * MIB);
     const broken = fakeDevice(4 * MIB, {
       extents: undefined,
@@ -167,14 +167,50 @@ describe('compare', () => {
       [2, { requests: 16, requestSize: 32 * MIB }],
     ] as const) {
       checkTransfer({ threads, ...given });
-      const pace = choosePace({ a: side, b: side, ...given }, threads, 2 ** 40);
+      const pace = choosePace({ a: side, b: side, transfer: given }, threads, 2 ** 40);
       const bytes = 2 * Math.max(1, threads) * pace.requests * pace.requestSize;
       expect(bytes).toBeLessThanOrEqual(2 ** 31);
     }
     side.data.free();
   });
 
-  it('ends and fails where its listener throws', async () => {
+  it('is paused between pieces, and compares the rest when it is resumed', async () => {
+    const a = fakeDevice(MIB, { extents: undefined });
+    let reads = 0;
+    const b = fakeDevice(MIB, {
+      extents: undefined,
+      read: async (_offset, target) => {
+        target.fill(0);
+        // By the third piece, so that some are left.
+        if (++reads === 3) job.pause();
+      },
+    });
+    const job = compare({ a, b, threads: 0, requests: 1, requestSize: 64 * KIB });
+    await expect.poll(() => job.state).toBe('paused');
+    await expect.poll(() => job.progress().doneBytes).toBe(3 * 64 * KIB);
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+    expect(reads).toBe(3);
+    job.resume();
+    expect(await job).toMatchObject({ equal: true, comparedBytes: MIB });
+  });
+
+  it('keeps to a rate, in pieces that suit it', async () => {
+    const a = fakeDevice(MIB, { extents: undefined });
+    const lengths = new Set<number>();
+    const b = fakeDevice(MIB, {
+      extents: undefined,
+      read: async (_offset, target) => void lengths.add(target.fill(0).length),
+    });
+    const job = compare({ a, b, threads: 0, requests: 1, rate: 1 });
+    // The first piece has nobody before it.
+    await expect.poll(() => job.progress().doneBytes).toBe(4096);
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+    expect([...lengths]).toEqual([4096]);
+    job.setRate(undefined);
+    expect(await job).toMatchObject({ equal: true });
+  });
+
+  it.each(['stop', 'abort'])('ends at once with %s: it leaves nothing unfinished', async (how) => {
     const endless = fakeDevice(MIB, {
       extents: undefined,
       read: (_offset, _target, signal) =>
@@ -182,10 +218,13 @@ describe('compare', () => {
           signal?.addEventListener('abort', () => reject(new Error('given up')));
         }),
     });
-    const onProgress = () => {
-      throw new Error('a bug of the caller');
-    };
-    const compared = compare({ a: endless, b: fakeDevice(MIB), onProgress });
-    await expect(compared).rejects.toThrow('a bug of the caller');
+    const abort = new AbortController();
+    const job = compare({ a: endless, b: fakeDevice(MIB), signal: abort.signal });
+    await expect.poll(() => job.progress().totalBytes).toBe(MIB);
+    if (how === 'stop') job.stop();
+    else abort.abort();
+    const code = how === 'stop' ? 'ERR_JOB_STOPPED' : 'ERR_ABORTED';
+    await expect(job).rejects.toMatchObject({ code });
+    expect(job.state).toBe('stopped');
   });
 });

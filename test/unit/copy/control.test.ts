@@ -295,7 +295,7 @@ describe('a copy', () => {
     await job;
     await turn();
     job.off('progress', seen);
-    expect(states.at(-1)).toMatchObject({ phase: 'done', state: 'running', doneBytes: SIZE });
+    expect(states.at(-1)).toMatchObject({ phase: 'done', state: 'done', doneBytes: SIZE });
   });
 
   it('reports how it went', async () => {

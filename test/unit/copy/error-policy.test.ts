@@ -273,10 +273,10 @@ describe('a failure that stops the copy', () => {
       onWriteError: 'stop',
     });
     const stops: string[] = [];
-    job.on('stopped', (error) => {
-      stops.push(error.message);
+    job.on('paused', (error) => {
+      stops.push(error!.message);
       const { state, error: shown } = job.progress();
-      expect(state).toBe('stopped');
+      expect(state).toBe('paused');
       expect(shown).toBe(error);
       // Somebody mends one thing at a time; the first time nobody does.
       if (stops.length === 2) reads.delete(9);
@@ -296,7 +296,7 @@ describe('a failure that stops the copy', () => {
     const { source, target, content, memory } = await devices({ reads });
     const limits = { rate: 2 * SIZE, requestSize: PAGE, requests: 8 };
     const job = copy({ source, target, ...limits, onReadError: 'stop' });
-    job.on('stopped', () => {
+    job.on('paused', () => {
       reads.clear();
       job.resume();
     });
@@ -309,7 +309,7 @@ describe('a failure that stops the copy', () => {
     const { source, target } = await devices({ reads: new Set([9]) });
     const abort = new AbortController();
     const job = copy({ source, target, onReadError: 'stop', signal: abort.signal });
-    await new Promise<void>((resolve) => job.on('stopped', () => resolve()));
+    await new Promise<void>((resolve) => job.on('paused', () => resolve()));
     if (how === 'stop') job.stop();
     else abort.abort();
     const cause = how === 'stop' ? { errno: 'EIO' } : {};
@@ -321,7 +321,7 @@ describe('a failure that stops the copy', () => {
     const zeroes = new Set([9]);
     const { target, memory } = await devices({ zeroes });
     const job = copy({ source: fakeDevice(SIZE), target, onWriteError: 'stop' });
-    job.on('stopped', () => {
+    job.on('paused', () => {
       zeroes.clear();
       job.resume();
     });
@@ -367,7 +367,7 @@ describe('writes that were answered but never flushed', () => {
         await source.write(3 * PAGE, pattern(20 * PAGE));
         const target = forgetful(memory, crash);
         const job = copy({ source, target, onWriteError, retry: { backoffMs: 0 } });
-        job.on('stopped', () => job.resume());
+        job.on('paused', () => job.resume());
         if (onWriteError === 'report' || onWriteError === 'ignore') {
           await expect(job).rejects.toBeInstanceOf(LacunaError);
           return;
@@ -390,7 +390,7 @@ describe('writes that were answered but never flushed', () => {
     };
     const options = { source, target, requestSize: PAGE, requests: 1 };
     const job = copy({ ...options, onReadError: 'ignore', onWriteError: 'stop' });
-    job.on('stopped', () => {
+    job.on('paused', () => {
       writes.clear();
       job.resume();
     });
@@ -455,7 +455,7 @@ describe('with a resume file', () => {
       const resume = newFile();
       const options = { source, target, resume, requestSize: PAGE, requests: 1, onWriteError };
       const job = copy({ ...options, rate: SIZE, retry: { backoffMs: 1 } });
-      job.on('stopped', () => job.resume());
+      job.on('paused', () => job.resume());
       if (onWriteError === 'report') {
         await expect(job).rejects.toMatchObject({ errno: 'EIO' });
         expect(existsSync(resume)).toBe(true);
@@ -488,7 +488,7 @@ describe('with a resume file', () => {
     const resume = newFile();
     const options = { source, target, resume, requestSize: PAGE, requests: 1 };
     const job = copy({ ...options, onReadError: 'ignore', onWriteError: 'stop' });
-    job.on('stopped', () => {
+    job.on('paused', () => {
       // The first failure is mended, the second ends this run.
       if (!writes.delete(20)) job.stop();
       else job.resume();

@@ -76,8 +76,38 @@ describe('populate', () => {
     });
     const mode = 'incremental' as 'full';
     const targets = [new Bitmap({ size: 4096, granularity: 512 })];
-    await expect(populate({ sources, targets, mode })).rejects.toThrow(TypeError);
-    await expect(populate({ sources, targets: [] })).rejects.toThrow(/targets/);
-    await expect(populate({ sources: [], targets })).rejects.toThrow(/sources/);
+    expect(() => populate({ sources, targets, mode })).toThrow(TypeError);
+    expect(() => populate({ sources, targets: [] })).toThrow(/targets/);
+    expect(() => populate({ sources: [], targets })).toThrow(/sources/);
+  });
+
+  it('asks nothing while it is paused, and ends when it is stopped', async () => {
+    const SIZE = 64 * 1024 * 1024;
+    let asked = 0;
+    const source = fakeDevice(SIZE, {
+      // So that every question is followed by another one.
+      extents: async (offset) => {
+        asked++;
+        if (asked === 3) jobs[0].pause();
+        const list = new ExtentList(offset);
+        list.push(SECTOR, Status.data);
+        return [list];
+      },
+    });
+    const targets = [new Bitmap({ size: SIZE, granularity: 65536 })];
+    const jobs = [populate({ sources: [source], targets })];
+    const [job] = jobs;
+    job.setRate(1);
+    await expect.poll(() => job.state).toBe('paused');
+    const { doneBytes } = job.progress();
+    expect(doneBytes).toBeGreaterThan(0);
+    for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+    expect(asked).toBe(3);
+    job.resume();
+    await expect.poll(() => asked).toBeGreaterThan(3);
+    job.pause();
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(job.progress()).toMatchObject({ state: 'stopped', totalBytes: SIZE });
   });
 });

@@ -9,8 +9,7 @@ import {
   printable,
   type Shell,
 } from '../../shell/index.js';
-import { withBar } from '../../text/index.js';
-import { describeCopy } from '../../view/index.js';
+import { describeCopy, showWriting } from '../../view/index.js';
 
 interface CommitFlags {
   format?: CommitOptions['format'];
@@ -43,10 +42,7 @@ export function registerCommit(program: Command, shell: Shell): void {
 async function commitCommand(name: string, flags: CommitFlags, shell: Shell): Promise<void> {
   const { format, backingFolder } = flags;
   const top = withFolders(name, format, backingFolder);
-  const options = { top, format, signal: shell.signal };
-  const report = await withBar('Committing', shell, (onProgress) =>
-    commit({ ...options, onProgress }),
-  );
+  const report = await showWriting(commit({ top, format }), 'Committing', shell);
   noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeCommit(report));
 }

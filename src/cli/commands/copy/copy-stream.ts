@@ -5,18 +5,16 @@ import {
   copy,
   copyFromStream,
   copyToStream,
-  type StreamJob,
   type StreamReport,
 } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { describeRefusal } from '../../../util/index.js';
 import { noteMissing } from '../../device/index.js';
 import { noteWarnings, type Shell } from '../../shell/index.js';
-import { formatBytes, formatDuration, formatRate, withBar } from '../../text/index.js';
-import { showProgress } from '../../view/index.js';
+import { formatBytes, formatDuration, formatRate } from '../../text/index.js';
+import { showCopy, showWriting, steerBySignals } from '../../view/index.js';
 import type { CopyFlags } from './copy-flags.js';
 import { noteUnfinished } from './copy-notes.js';
-import { pauseBySignal, steerBySignals } from './copy-signals.js';
 
 /** What a path means a stream by. */
 export const STREAM = '-';
@@ -92,22 +90,22 @@ export async function copyStream(
   await shell.print(json ? jsonReport(report) : `${describe(report)}\n`);
 }
 
-function copyAsStream(
-  { source, target, signal, flush, allowEmpty = false, ...options }: StreamOptions,
+async function copyAsStream(
+  { source, target, signal: _, flush, allowEmpty = false, ...options }: StreamOptions,
   shell: Shell,
 ): Promise<StreamReport> {
-  return withBar('Copying', shell, (onProgress) => {
-    const how = { ...options, signal, onProgress };
-    const job =
-      source === STREAM
-        ? copyFromStream(shell.input(), target, {
-            ...how,
-            allowEmpty,
-            ...(flush !== undefined && { flush }),
-          })
-        : copyToStream(source, shell.output(), how);
-    return steered(job, shell);
-  });
+  const job =
+    source === STREAM
+      ? copyFromStream(shell.input(), target, { ...options, allowEmpty, flush })
+      : copyToStream(source, shell.output(), options);
+  try {
+    return await showWriting(job, 'Copying', shell);
+  } catch (error) {
+    const told = withCode(error);
+    noteUnfinished(job, told, shell);
+    if (shell.failureDocument) shell.failureDocument = { unfinished: job.unfinished };
+    throw told;
+  }
 }
 
 /** Where standard input is a file: what it does not hold need not be read. */
@@ -153,7 +151,7 @@ async function followed(options: CopyOptions, shell: Shell): Promise<StreamRepor
   const job = copy(options);
   const stopSteering = steerBySignals(job, shell);
   try {
-    const report = await showProgress(job, shell);
+    const report = await showCopy(job, shell);
     const { size, movedBytes, zeroedBytes, skippedBytes, durationMs, missing, warnings } = report;
     return { size, movedBytes, zeroedBytes, skippedBytes, durationMs, missing, warnings };
   } catch (error) {
@@ -177,21 +175,6 @@ function withCode(error: unknown): unknown {
   if (error instanceof LacunaError || syscall !== 'read' || errno === undefined) return error;
   const message = describeRefusal('Cannot read standard input', errno);
   return new LacunaError('ERR_DEVICE_IO', message, { cause: error, errno });
-}
-
-async function steered(job: StreamJob, shell: Shell): Promise<StreamReport> {
-  const stopPausing = pauseBySignal(job, shell);
-  try {
-    return await job.catch((error) => {
-      throw withCode(error);
-    });
-  } catch (error) {
-    noteUnfinished(job, error, shell);
-    if (shell.failureDocument) shell.failureDocument = { unfinished: job.unfinished };
-    throw error;
-  } finally {
-    stopPausing();
-  }
 }
 
 function jsonReport(report: StreamReport): string {

@@ -19,11 +19,10 @@ import {
 } from '../../device/index.js';
 import { noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
-import { describeCopy, describeEffort, showProgress } from '../../view/index.js';
+import { describeCopy, describeEffort, showCopy, steerBySignals } from '../../view/index.js';
 import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
-import { steerBySignals } from './copy-signals.js';
 import { checkStream, copyStream, STREAM } from './copy-stream.js';
 import { dryRun } from './dry-run.js';
 import { followRateFile, readRate } from './rate-file.js';
@@ -191,7 +190,7 @@ function leftBy({ resumable, unfinished, partlyWritten }: CopyJob) {
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  const report = await showProgress(job, shell, (progress) =>
+  const report = await showCopy(job, shell, (progress) =>
     shell.print(jsonLine('progress', plain(progress))),
   );
   await shell.print(jsonLine('report', report));
@@ -210,7 +209,7 @@ function jsonLine(type: string, content: object): string {
 }
 
 async function copyWithBar(job: CopyJob, shell: Shell): Promise<CopyReport> {
-  const report = await showProgress(job, shell);
+  const report = await showCopy(job, shell);
   await shell.print(`${describeCopy(report)}\n${describeEffort(report)}`);
   if (report.verifiedBytes !== undefined) {
     await shell.print(`Verified: ${formatBytes(report.verifiedBytes)} were read back.\n`);

@@ -11,7 +11,7 @@ import {
   describeCopy,
   type PictureRow,
   renderPicture,
-  showProgress,
+  showCopy,
 } from '../../view/index.js';
 import { makeDemoFolder } from './demo-folder.js';
 import { Guest } from './demo-guest.js';
@@ -127,7 +127,7 @@ class Demo {
   async #copyAll(source: BlockDevice): Promise<number> {
     await this.#title('Copy it: ask where the data is, and read only that');
     const job = copy({ source, target: this.#target, signal: this.#shell.signal });
-    const report = await showProgress(job, this.#shell);
+    const report = await showCopy(job, this.#shell);
     await this.#say(describeCopy(report));
     return report.movedBytes;
   }
@@ -159,7 +159,7 @@ class Demo {
     await this.#title('Bring the copy up to date: move what is dirty, zero what became zero');
     const { signal } = this.#shell;
     const job = copy({ source, target: this.#target, bitmap, signal });
-    const report = await showProgress(job, this.#shell);
+    const report = await showCopy(job, this.#shell);
     await this.#say(
       describeCopy(report),
       'Of the range that the machine zeroed, only what still held data in the copy had to be zeroed.',

@@ -1,10 +1,5 @@
 import type { Command } from 'commander';
-import {
-  type DeviceSource,
-  type DigestOptions,
-  type DigestReport,
-  digest,
-} from '../../../copy/index.js';
+import { type DigestReport, digest } from '../../../copy/index.js';
 import {
   addRescueFlag,
   addSourceFlags,
@@ -15,7 +10,8 @@ import {
   sourceOf,
 } from '../../device/index.js';
 import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { parseCount, withBar } from '../../text/index.js';
+import { parseCount } from '../../text/index.js';
+import { showReading } from '../../view/index.js';
 
 interface DigestFlags extends SourceFlags {
   threads?: number;
@@ -53,16 +49,9 @@ async function digestCommand(source: string, flags: DigestFlags, shell: Shell): 
   // 1 is the answer "different" here, as it is of compare.
   if (check !== undefined) shell.failureCode = Exit.misuse;
   const wanted = check === undefined ? undefined : await readDigest(check);
-  const report = await digestWithBar(
-    sourceOf(source, flags),
-    {
-      signal: shell.signal,
-      forceShare,
-      ...(sourceFormat !== undefined && { sourceFormat }),
-      ...(threads !== undefined && { threads }),
-    },
-    shell,
-  );
+  const options = { signal: shell.signal, forceShare, sourceFormat, threads };
+  const job = digest(sourceOf(source, flags), options);
+  const report = await showReading(job, 'Reading', shell);
   noteWarnings(report.warnings, shell);
   noteMissing(report, shell);
   if (wanted !== undefined) return await tellWhether(wanted, report, flags, shell);
@@ -83,17 +72,4 @@ async function tellWhether(
     : `Different: it is ${report.digest}${sizes}, and ${printable(check ?? '')} says ${wanted.digest}\n`;
   await shell.print(json ? `${JSON.stringify({ ...report, same, wanted })}\n` : told);
   shell.exitCode = same ? Exit.done : Exit.failed;
-}
-
-function digestWithBar(
-  source: DeviceSource,
-  options: DigestOptions,
-  shell: Shell,
-): Promise<DigestReport> {
-  return withBar('Reading', shell, (show) =>
-    digest(source, {
-      ...options,
-      onProgress: ({ readBytes, totalBytes }) => show({ doneBytes: readBytes, totalBytes }),
-    }),
-  );
 }

@@ -5,7 +5,8 @@ import { type PopulateOptions, populate } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { addSourceFlags, openSource, type SourceFlags, withFolders } from '../../device/index.js';
 import { noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, formatShare, parseBytes, withBar } from '../../text/index.js';
+import { formatBytes, formatShare, parseBytes } from '../../text/index.js';
+import { showReading } from '../../view/index.js';
 
 interface PopulateFlags extends SourceFlags {
   output: string;
@@ -64,9 +65,8 @@ async function populateCommand(names: string[], flags: PopulateFlags, shell: She
       throw otherGranularity(granularity, flags);
     const found = new Bitmap({ size, granularity });
     const how = { sourceFormat: format, forceShare, mode, signal };
-    const warnings = await withBar('Looking', shell, (onProgress) =>
-      populate({ ...how, sources, targets: [found], onProgress }),
-    );
+    const job = populate({ ...how, sources, targets: [found] });
+    const warnings = await showReading(job, 'Looking', shell);
     if (!bitmaps.has(name)) bitmaps.add({ name, granularity, persistent: true, disabled: true });
     bitmaps.merge(name, [found]);
     const { dirtyBytes } = bitmaps.get(name);

@@ -2,7 +2,8 @@ import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../../../chain/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT, type Shell } from '../../shell/index.js';
-import { formatBytes, withBar } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
+import { showWriting } from '../../view/index.js';
 
 interface RebaseFlags {
   format?: RebaseOptions['format'];
@@ -61,10 +62,8 @@ async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Pr
     );
   }
   const backing = backingOf(flags);
-  const options = { image, format, unsafe, snapshotsToo, backing, signal: shell.signal };
-  const report = await withBar('Rebasing', shell, (onProgress) =>
-    rebase({ ...options, onProgress }),
-  );
+  const options = { image, format, unsafe, snapshotsToo, backing };
+  const report = await showWriting(rebase(options), 'Rebasing', shell);
   const told = unsafe
     ? 'Changed the name of the backing file, and nothing else.\n'
     : `Wrote ${formatBytes(report.writtenBytes)} that only the old backing file showed.\n`;
