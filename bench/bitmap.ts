@@ -91,7 +91,12 @@ async function measure(prepared: Prepared, { runs }: BenchOptions) {
   // What it returned and what it left must be the same for all.
   const answer = JSON.stringify([returned, subject.count(), subject.runs()]);
   const bytes = subject.bytes();
-  const timing = new Timing({ iterations: runs, time: 0, warmup: false, retainSamples: true });
+  const timing = new Timing({
+    iterations: Math.max(1, runs),
+    time: 0,
+    warmup: false,
+    retainSamples: true,
+  });
   timing.add('', () => void run(), { beforeEach: () => void before?.() });
   const [task] = await timing.run();
   const { result } = task;

@@ -33,6 +33,6 @@ if (bench === undefined) {
 await bench({
   smoke: values.smoke,
   json: values.json,
-  runs: values.smoke ? 1 : Number(values.runs),
+  runs: values.smoke ? 0 : Number(values.runs),
   only: values.only,
 });

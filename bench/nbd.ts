@@ -46,7 +46,7 @@ const SERVED = [dense(4), dense(1), RANDOM];
 async function serveFile(folder: string, options: BenchOptions): Promise<Result[]> {
   if (!SERVED.some((name) => wanted(name, options))) return [];
   const path = join(folder, 'dense.raw');
-  await makeDense(path, options.smoke ? 64 * MiB : 4 * GiB);
+  await makeDense(path, options.smoke ? 8 * MiB : 4 * GiB);
   const servers = [
     { name: 'lacuna serve', program: process.execPath, args: [LACUNA, 'serve', path, '--socket'] },
     {
@@ -105,7 +105,7 @@ async function serveFile(folder: string, options: BenchOptions): Promise<Result[
 
 function fio(uri: string, { smoke }: BenchOptions): [string, ...string[]] {
   const job = ['--name=r', '--ioengine=nbd', `--uri=${uri}`, '--rw=randread', '--bs=4k'];
-  const amount = smoke ? ['--size=64M', '--io_size=4M'] : ['--size=4G', '--io_size=1G'];
+  const amount = smoke ? ['--size=8M', '--io_size=512K'] : ['--size=4G', '--io_size=1G'];
   return ['fio', ...job, '--iodepth=64', ...amount];
 }
 
@@ -115,7 +115,7 @@ async function readAll(_folder: string, options: BenchOptions): Promise<Result[]
   for (const plugin of ['null', 'pattern']) {
     const name = `client reads nbdkit ${plugin}, 1 connection`;
     if (!wanted(name, options)) continue;
-    const size = options.smoke ? 64 * MiB : 8 * GiB;
+    const size = options.smoke ? 8 * MiB : 8 * GiB;
     const server = await serve(['--filter=noextents', plugin, String(size)]);
     const nbdcopy = ['--no-extents', '--connections=1', server.uri, 'null:'];
     try {

@@ -41,7 +41,7 @@ const DISKS: readonly Disk[] = [
     name: 'dense',
     dense: true,
     make: (path, { smoke, compressed }) =>
-      makeDense(path, smoke ? 32 * MiB : compressed ? GiB : 4 * GiB, compressed),
+      makeDense(path, smoke ? 4 * MiB : compressed ? GiB : 4 * GiB, compressed),
   },
 ];
 

@@ -8,7 +8,7 @@ import type { Workload } from './workload.js';
 export const denseNbdToNbd: Workload = {
   name: 'dense NBD to NBD: 8 GiB, nbdkit pattern to nbdkit null',
   run: async ({ smoke, race }) => {
-    const size = String(smoke ? 64 * MiB : 8 * GiB);
+    const size = String(smoke ? 8 * MiB : 8 * GiB);
     const source = await serve(['pattern', size]);
     const target = await serve(['null', size]);
     const uris = [source.uri, target.uri] as const;
@@ -26,13 +26,13 @@ export const denseNbdToNbd: Workload = {
 
 export const denseNbdToNull: Workload = {
   name: 'dense NBD to null: 8 GiB, nbdkit pattern',
-  run: ({ smoke, race }) => readPattern(smoke ? 64 * MiB : 8 * GiB, [], race),
+  run: ({ smoke, race }) => readPattern(smoke ? 8 * MiB : 8 * GiB, [], race),
 };
 
 export const slowServer: Workload = {
   name: 'latency: 2 GiB, nbdkit pattern that answers after 5 ms, to null',
   run: ({ smoke, race }) =>
-    readPattern(smoke ? 16 * MiB : 2 * GiB, ['--filter=delay', 'rdelay=5ms'], race),
+    readPattern(smoke ? 4 * MiB : 2 * GiB, ['--filter=delay', 'rdelay=5ms'], race),
 };
 
 async function readPattern(
@@ -57,7 +57,7 @@ export const denseFileToFile: Workload = {
   name: 'dense file to file: 4 GiB',
   run: async ({ smoke, folder, race }) => {
     const source = join(folder, 'dense.raw');
-    await makeDense(source, smoke ? 64 * MiB : 4 * GiB);
+    await makeDense(source, smoke ? 8 * MiB : 4 * GiB);
     const disk = { folder, source };
     await race([
       makesFile('lacuna copy --no-flush', disk, (to) => lacuna('--no-flush', source, to)),

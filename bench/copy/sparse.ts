@@ -62,7 +62,7 @@ export const sparseServedEightTebibytes = sparseServed(8 * TiB);
 export const sparseRandom: Workload = {
   name: 'sparse-random: 100 GiB, 10 % data, nbdkit sparse-random onto itself',
   run: async ({ smoke, race }) => {
-    const size = smoke ? '1G' : '100G';
+    const size = smoke ? '64M' : '100G';
     const { uri, stop } = await serve(['sparse-random', size, 'percent=10', 'seed=1']);
     try {
       await race([

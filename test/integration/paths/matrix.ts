@@ -1,5 +1,5 @@
 /** Runs every role with every kind of path, and tells each outcome. */
-import { mkdirSync, renameSync, rmSync } from 'node:fs';
+import { lstatSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KINDS, type Kind, type Made } from './kinds.js';
 import type { Materials } from './materials.js';
@@ -110,9 +110,17 @@ async function runOne(
 
 /** What a command made of a device's name must not meet the next one. */
 function restoreDevice({ path, device }: Made): void {
-  if (device === undefined) return;
+  if (device === undefined || isDevice(path, device)) return;
   sh('mknod', '-m', '666', `${path}.again`, ...device);
   renameSync(`${path}.again`, path);
+}
+
+function isDevice(path: string, [type, major, minor]: NonNullable<Made['device']>): boolean {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined || stats.uid !== 0 || (stats.mode & 0o7777) !== 0o666) return false;
+  const isType = type === 'b' ? stats.isBlockDevice() : stats.isCharacterDevice();
+  // As Linux has them where both are below 256.
+  return isType && stats.rdev === Number(major) * 256 + Number(minor);
 }
 
 async function runMade(

@@ -44,8 +44,12 @@ export function attachLoop(
   // While it is open this is only a promise.
   sh('losetup', '--detach', path);
   // What somebody made read-only once stays so for the next one.
-  if (!options.includes('--read-only')) sh('blockdev', '--setrw', path);
+  if (!options.includes('--read-only') && isReadOnly(path)) sh('blockdev', '--setrw', path);
   return { path, fd };
+}
+
+function isReadOnly(device: string): boolean {
+  return readFileSync(device.replace('/dev/', '/sys/block/').concat('/ro'), 'utf8').trim() !== '0';
 }
 
 /** Stands for the byte 0xff, which no text in UTF-8 has. */

@@ -1,5 +1,15 @@
 /** What files a run finds and what it leaves, so that a table can tell what became of them. */
-import { lstatSync, readdirSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  type Stats,
+} from 'node:fs';
 import { join } from 'node:path';
 import { digestOf, type Materials } from './materials.js';
 import { NOBODY, sh, textOf } from './place.js';
@@ -68,8 +78,22 @@ function typeOf(stats: Stats): string {
 }
 
 function contentOf(name: Buffer, stats: Stats): string {
-  if (stats.isFile()) return digestOf(readFileSync(name));
+  if (stats.isFile()) return digestOfFile(name);
   return stats.isSymbolicLink() ? readlinkSync(name) : '';
+}
+
+/** As large as most files here: what thousands of files are read into is made once. */
+const buffer = Buffer.allocUnsafe(2 * 1024 * 1024);
+
+function digestOfFile(name: Buffer): string {
+  const fd = openSync(name, 'r');
+  try {
+    const { size } = fstatSync(fd);
+    if (size > buffer.length) return digestOf(readFileSync(fd));
+    return digestOf(buffer.subarray(0, readSync(fd, buffer, 0, size, 0)));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 export interface DiffOptions {
