@@ -49,11 +49,7 @@ export class JobControl {
     this.signal = signal ?? new AbortController().signal;
     this.#listener = listener;
     this.ending = AbortSignal.any([this.signal, this.#stop.signal]);
-    const end = () => {
-      for (const part of this.#parts) part.stop();
-      this.#ring();
-    };
-    onAbort(this.ending, end);
+    onAbort(this.ending, this.#end);
   }
 
   /** Whether nothing is to be begun now. */
@@ -178,6 +174,8 @@ export class JobControl {
   /** @internal The work has ended: what still waits for its turn fails. */
   close(): void {
     this.#isOver = true;
+    // A signal may outlive many jobs.
+    this.ending.removeEventListener('abort', this.#end);
     this.#ring();
   }
 
@@ -186,6 +184,11 @@ export class JobControl {
     if (this.signal.aborted) return isStopped(error) ? abortedError(this.signal) : error;
     return isAborted(error) && this.ending.aborted ? stoppedError(this.#error) : error;
   }
+
+  readonly #end = (): void => {
+    for (const part of this.#parts) part.stop();
+    this.#ring();
+  };
 
   #pauseAbout(error: Error): void {
     if (this.ending.aborted) return;

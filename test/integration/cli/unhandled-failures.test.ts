@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 function run(body: string): { status: number | null; stderr: string; stdout: string } {
   const program = `
     import { compare, copy, copyFromStream, copyToStream, digest, plan, populate, rebase, commit } from 'lacuna';
+    import { Bitmap } from 'lacuna/bitmap';
     import { setTimeout as sleep } from 'node:timers/promises';
     const bad = { source: '/nowhere/disk.raw', target: '/nowhere/copy.raw' };
     process.exitCode = 99;
@@ -29,6 +30,14 @@ describe('a failure that nobody hears of', () => {
     ['digest', "digest('/nowhere/disk.raw');"],
     ['commit', "commit({ top: '/nowhere/disk.qcow2' });"],
     ['rebase', "rebase({ image: '/nowhere/disk.qcow2', backing: null });"],
+    [
+      'populate',
+      "populate({ sources: ['/nowhere/disk.raw'], targets: [new Bitmap({ size: 4096, granularity: 512 })] });",
+    ],
+    [
+      'a digest that was left by a loop',
+      "for await (const _ of digest('/nowhere/disk.raw')) break; await sleep(500);",
+    ],
   ])('ends the process: %s', (_title, body) => {
     const { status, stderr } = run(body);
     expect(stderr).toContain('/nowhere/');
@@ -40,6 +49,11 @@ describe('a failure that somebody hears of', () => {
   it.each([
     ['who awaits', 'await copy(bad).catch(() => {});'],
     ['who awaits by then', 'copy(bad).then(() => {}, () => {});'],
+    ['who keeps it in a list', 'copy(bad).register(); await sleep(500);'],
+    [
+      'who listens to a comparison',
+      "compare({ a: '/nowhere/a', b: '/nowhere/b' }).on('failed', () => {}); await sleep(500);",
+    ],
     ['who listens', "copy(bad).on('failed', ({ code }) => console.log(code)); await sleep(500);"],
     ['who iterates', 'try { for await (const _ of copy(bad)) await sleep(300); } catch {}'],
     [
