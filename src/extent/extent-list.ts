@@ -8,7 +8,8 @@ export interface Extent {
   readonly flags: number;
 }
 
-const FIRST_CAPACITY = 16;
+/** So few that V8 holds them in its own heap: longer ones have memory of their own, which costs more than most answers. */
+const FIRST_CAPACITY = 8;
 
 /**
  * A run of adjoining extents, in order and without a gap, held as two columns: a server may send a
