@@ -1,7 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
 import type { NbdTls } from './tls.js';
-import { decodeUriText, invalidUri, readParameters, type UriParameters } from './uri-parameters.js';
+import { decodeUriText, invalidUri, readParameters } from './uri-parameters.js';
 
 /** Where an NBD server listens, in the words of QEMU's SocketAddress. */
 export type NbdServerAddress =
@@ -58,14 +58,17 @@ export function parseNbdUri(uri: string, options: NbdUriOptions = {}): NbdLocati
   }
   const at = whole.lastIndexOf('@');
   const user = at === -1 ? undefined : decodeUriText(uri, whole.slice(0, at));
-  const parameters = readParameters(uri, query ?? '', { user, secure: secure !== '', ...options });
+  const { socket, tls } = readParameters(uri, query ?? '', {
+    user,
+    secure: secure !== '',
+    ...options,
+  });
   const authority = whole.slice(at + 1);
   const server =
     transport === 'unix'
-      ? unixAddress(uri, authority, parameters)
-      : inetAddress(uri, authority, parameters);
+      ? unixAddress(uri, authority, socket)
+      : inetAddress(uri, authority, socket);
   const exportName = decodeUriText(uri, path.replace(/^\//, ''));
-  const { tls } = parameters;
   return { server, export: exportName, ...(tls !== undefined && { tls }) };
 }
 
@@ -101,13 +104,13 @@ function encode(text: string, slash = '/'): string {
   return encodeURIComponent(sendable).replaceAll('%2F', slash);
 }
 
-function unixAddress(uri: string, host: string, { socket }: UriParameters): NbdServerAddress {
+function unixAddress(uri: string, host: string, socket: string | undefined): NbdServerAddress {
   if (host !== '') throw invalidUri(uri, 'a Unix socket has no host: write nbd+unix:///');
   if (!socket) throw invalidUri(uri, 'an nbd+unix URI needs ?socket=PATH');
   return { type: 'unix', path: socket };
 }
 
-function inetAddress(uri: string, authority: string, { socket }: UriParameters): NbdServerAddress {
+function inetAddress(uri: string, authority: string, socket: string | undefined): NbdServerAddress {
   if (socket !== undefined) throw invalidUri(uri, '"socket" belongs to nbd+unix URIs only');
   const match = /^(?:\[([0-9a-f:.]+(?:%25[^\]]+)?)\]|([^:[\]]*))(?::(\d*))?$/i.exec(authority);
   if (match === null) {

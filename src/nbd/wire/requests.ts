@@ -20,6 +20,9 @@ export interface RequestHeader {
   readonly length: number;
 }
 
+/** What of a request its reply is about. */
+export type Asked = Pick<RequestHeader, 'command' | 'offset' | 'length'>;
+
 /** A request that is read into. */
 export type RequestFields = { -readonly [Key in keyof RequestHeader]: RequestHeader[Key] };
 

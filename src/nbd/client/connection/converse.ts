@@ -39,23 +39,32 @@ export async function converse<T, R>(
 ): Promise<R> {
   const { signal, server, tls } = options;
   checkServerAddress(server);
-  checkTimeLimit('connectTimeoutMs', options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+  const { connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
+  const limitMs = Math.min(checkTimeLimit('connectTimeoutMs', connectTimeoutMs), LONGEST_TIMER_MS);
   if (signal?.aborted) throw abortedError(signal);
   const name = options.name ?? formatNbdUri(server, '', tls);
   try {
     const securer = tls && (await prepareTls(tls, server));
-    return await hold(conversation, { ...options, securer }, proceed);
+    return await hold(conversation, { server, securer, limitMs, signal }, proceed);
   } catch (failure) {
     throw isAborted(failure) ? failure : locate(failure, name);
   }
 }
 
+/** How the conversation is held. */
+interface Line {
+  readonly server: NbdServerAddress;
+  /** Absent: in plain. */
+  readonly securer: Securer | undefined;
+  readonly limitMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
 function hold<T, R>(
   conversation: Conversation<T>,
-  options: ConverseOptions & { securer?: Securer },
+  { server, securer, limitMs, signal }: Line,
   proceed: (transport: Transport, result: T) => R,
 ): Promise<R> {
-  const { signal, server, securer, connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
   if (signal?.aborted) throw abortedError(signal);
   return new Promise((resolve, reject) => {
     const giveUp = () => transport.destroy(abortedError(signal));
@@ -79,7 +88,6 @@ function hold<T, R>(
     // First, because a new socket asks at once where its first bytes go. The server speaks first.
     dialogue.start();
     const transport = new Transport(server, dialogue, securer);
-    const limitMs = Math.min(connectTimeoutMs, LONGEST_TIMER_MS);
     const stopWaiting = afterWaiting(limitMs, () => transport.destroy(timedOut(limitMs)));
     if (signal !== undefined) onAbort(signal, giveUp);
   });

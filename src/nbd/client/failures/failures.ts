@@ -1,6 +1,6 @@
 import { LacunaError } from '../../../errors/index.js';
 import type { Range } from '../../../extent/index.js';
-import { Command, decodeText, errnoName, printable, type RequestHeader } from '../../wire/index.js';
+import { type Asked, Command, decodeText, errnoName, printable } from '../../wire/index.js';
 
 /** The peer said something that the protocol forbids; the stream cannot be trusted any further. */
 export function violation(what: string): LacunaError {
@@ -31,7 +31,7 @@ const VERBS: Readonly<Record<number, string>> = {
 const PASSING = new Set(['EIO', 'ENOMEM', 'ESHUTDOWN']);
 
 /** The server answered a request with an error. */
-export function remoteError(request: RequestHeader, value: number, text?: Uint8Array): LacunaError {
+export function remoteError(request: Asked, value: number, text?: Uint8Array): LacunaError {
   const errno = errnoName(value);
   const words = text === undefined ? '' : printable(decodeText(text));
   const quoted = words === '' ? '' : ` ("${words}")`;
@@ -43,7 +43,7 @@ export function remoteError(request: RequestHeader, value: number, text?: Uint8A
 }
 
 /** A request in words, to stand behind "to". */
-export function describeRequest({ command, offset, length }: RequestHeader): string {
+export function describeRequest({ command, offset, length }: Asked): string {
   const verb = VERBS[command] ?? `run command ${command} on`;
   return command === Command.flush ? verb : `${verb} ${length} bytes at ${offset}`;
 }

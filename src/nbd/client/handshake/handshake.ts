@@ -68,7 +68,7 @@ export function* handshake(options: HandshakeOptions): Conversation<Agreement> {
   // Now, for once an export is entered, nothing can be asked about it.
   const there =
     missing !== undefined && structured ? yield* askContexts(Option.listMetaContext, name, []) : [];
-  const chosen = yield* enterExport(options, extended, greeting);
+  const chosen = yield* enterExport(name, greeting, options.tls === true || extended);
   if (missing !== undefined) throw contextUnknown(missing, name, structured && there);
   return { structured, extended, contexts, ...chosen };
 }
@@ -82,28 +82,25 @@ export function* ask(option: number): Conversation<boolean> {
   throw violation(`reply ${answer.type} to option ${option}`);
 }
 
-function* enterExport(
-  { export: name, tls = false }: HandshakeOptions,
-  extended: boolean,
-  greeting: Greeting,
-): Conversation<Chosen> {
-  if (!greeting.fixed) return yield* exportName(name, greeting);
+/** @param knowsGo with TLS and with extended headers no server is too old for GO; the latter forbid EXPORT_NAME. */
+function* enterExport(name: string, greeting: Greeting, knowsGo: boolean): Conversation<Chosen> {
+  const { fixed, noZeroes } = greeting;
+  if (!fixed) return yield* exportName(name, noZeroes);
   yield* say(encodeOption(Option.go, encodeInfoQuery(name, [Info.blockSize])));
   const told = yield* readInfos(Option.go);
   if ('size' in told) {
     const { size, flags, blockSizes, blockSizesTold } = told;
     return { size, flags, blockSizes, blockSizesTold };
   }
-  // Who speaks TLS or extended headers knows GO; with the latter EXPORT_NAME is forbidden.
-  const mayBeOld = told.type === OptionError.unsupported && !tls && !extended;
-  if (mayBeOld) return yield* exportName(name, greeting);
+  const mayBeOld = told.type === OptionError.unsupported && !knowsGo;
+  if (mayBeOld) return yield* exportName(name, noZeroes);
   const isUnknown = told.type === OptionError.unknown;
   const there = isUnknown ? yield* exportsThereAre() : [];
   throw refusal(told, `the export ${JSON.stringify(name)}`, there);
 }
 
 /** The oldest way in; it has no error reply, a server that refuses just hangs up. */
-function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
+function* exportName(name: string, noZeroes: boolean): Conversation<Chosen> {
   yield* say(encodeOption(Option.exportName, encodeText(name, 'the export name')));
   let bytes: Uint8Array;
   try {
@@ -117,7 +114,7 @@ function* exportName(name: string, greeting: Greeting): Conversation<Chosen> {
       { cause },
     );
   }
-  if (!greeting.noZeroes) yield* take(EXPORT_NAME_ZEROES);
+  if (!noZeroes) yield* take(EXPORT_NAME_ZEROES);
   return settle(decodeExportNameAnswer(bytes), undefined);
 }
 

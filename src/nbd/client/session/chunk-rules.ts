@@ -1,4 +1,5 @@
 import {
+  type Asked,
   CHUNK_ERROR,
   Chunk,
   Command,
@@ -15,7 +16,6 @@ import {
   STATUS_HEAD_BYTES,
 } from '../../wire/index.js';
 import { violation } from '../failures/index.js';
-import type { PendingRequest } from './pending-request.js';
 
 /** The longest error chunk: its fields, a text, and the offset of NBD_REPLY_TYPE_ERROR_OFFSET. */
 const MAX_ERROR_BYTES = ERROR_HEAD_BYTES + MAX_STRING_BYTES + 8;
@@ -38,7 +38,7 @@ export interface ChunkClaim {
  *
  * @throws LacunaError ERR_NBD_PROTOCOL
  */
-export function checkChunk(request: PendingRequest, claim: ChunkClaim): void {
+export function checkChunk(request: Asked, claim: ChunkClaim): void {
   if (!fitsRequest(request.command, claim)) {
     throw violation(`a chunk of type ${claim.type} in the reply to command ${request.command}`);
   }

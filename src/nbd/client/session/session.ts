@@ -11,7 +11,7 @@
 import { abortedError, LacunaError } from '../../../errors/index.js';
 import { afterWaiting, Watchdog } from '../../../util/index.js';
 import type { ByteSink, Sender } from '../../stream/index.js';
-import { Command, CommandFlag } from '../../wire/index.js';
+import { type Asked, Command, CommandFlag } from '../../wire/index.js';
 import { describeRequest, disconnected, locate } from '../failures/index.js';
 import type { PendingRequest, RequestResult, RequestSpec } from './pending-request.js';
 import { ReplyParser, type ReplyRules } from './reply-parser.js';
@@ -222,7 +222,7 @@ export class Session implements ByteSink {
     );
   }
 
-  #located(failure: LacunaError, { command, offset, length }: RequestSpec): LacunaError {
+  #located(failure: LacunaError, { command, offset, length }: Asked): LacunaError {
     const range = command === Command.flush ? undefined : { offset, length };
     return locate(failure, this.#options.name, range);
   }

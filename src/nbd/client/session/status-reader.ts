@@ -21,6 +21,9 @@ export interface StatusContexts {
 /** The flags of `base:allocation` (hole 1, zero 2) as {@link Status}. */
 const STATUS = [Status.data, Status.hole, Status.zero, Status.hole | Status.zero] as const;
 
+/** Where the extents belong. */
+type AskedStatus = Pick<PendingRequest, 'offset' | 'length' | 'lists'>;
+
 /** Turns the extents of status chunks into lists, as they arrive: a chunk may be 8 MiB long. */
 export class StatusReader {
   readonly #contexts: StatusContexts;
@@ -35,7 +38,7 @@ export class StatusReader {
   }
 
   /** Begins the chunk of one context. */
-  begin(request: PendingRequest, id: number): void {
+  begin(request: AskedStatus, id: number): void {
     const name = this.#contexts.contexts.get(id);
     if (name === undefined) throw violation(`extents of the metadata context ${id}, never granted`);
     this.#list = request.lists?.get(id);

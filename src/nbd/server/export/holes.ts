@@ -8,18 +8,21 @@ const MAX_AHEAD = 64 * MiB;
 
 const CONTEXTS = { contexts: [Context.allocation], signal: new AbortController().signal };
 
+/** What is asked about holes. */
+type AskedDevice = Pick<NbdExportDevice, 'size' | 'someExtents'>;
+
 /**
  * Tells reads what need not be read because it is zero. The last run of data is remembered, so that a dense disk
  * costs one question for many reads; by each connection for itself, since each has its own place on the disk. Only
  * data is remembered: to take for data what has become zero since is harmless, the other way round would not be.
  */
 export class Holes {
-  readonly #device: NbdExportDevice;
+  readonly #device: AskedDevice;
   #dataFrom = 0;
   #dataEnd = 0;
   #ahead = 0;
 
-  constructor(device: NbdExportDevice) {
+  constructor(device: AskedDevice) {
     this.#device = device;
   }
 

@@ -64,7 +64,7 @@ export class ServedExport {
 }
 
 function contextsOf(
-  device: NbdExportDevice,
+  device: Pick<NbdExportDevice, 'size' | 'capabilities'>,
   bitmaps: Readonly<Record<string, NbdExportBitmap>>,
 ): ServedContext[] {
   const fromDevice = device.capabilities.contexts.filter((name) => name !== Context.allocation);
@@ -93,7 +93,10 @@ function contextsOf(
  * The device takes requests of any alignment, so the sizes are advice. A size that is no multiple of the minimum
  * would make its tail unreachable for clients that obey.
  */
-function blockSizesOf({ size, limits }: NbdExportDevice, maximum: number): BlockSizes {
+function blockSizesOf(
+  { size, limits }: Pick<NbdExportDevice, 'size' | 'limits'>,
+  maximum: number,
+): BlockSizes {
   const wanted = Math.min(limits.minimum, LARGEST_MINIMUM);
   const minimum = isPowerOfTwo(wanted) && size % wanted === 0 ? wanted : 1;
   const largest = 2 ** Math.floor(Math.log2(maximum));

@@ -16,7 +16,7 @@ export interface StatusQuestion {
 
 /** One list for each context, with the wire's flags, none of them empty or longer than the range. */
 export async function statusOf(
-  device: NbdExportDevice,
+  device: Pick<NbdExportDevice, 'someExtents'>,
   question: StatusQuestion,
 ): Promise<ExtentList[]> {
   const asked = question.contexts.filter(({ bitmap }) => bitmap === undefined);
@@ -30,7 +30,7 @@ export async function statusOf(
 
 /** What the device says, where that can be answered: a list that is empty or begins elsewhere says nothing. */
 async function askDevice(
-  device: NbdExportDevice,
+  device: Pick<NbdExportDevice, 'someExtents'>,
   contexts: readonly ServedContext[],
   { offset, length, signal }: StatusQuestion,
 ): Promise<ExtentList[]> {

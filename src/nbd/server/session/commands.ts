@@ -2,7 +2,7 @@
 import { LacunaError } from '../../../errors/index.js';
 import { type ExtentList, Status } from '../../../extent/index.js';
 import { Command, CommandFlag, decodeStatusPayload } from '../../wire/index.js';
-import type { Holes, ServedContext, ServedExport } from '../export/index.js';
+import type { Holes, NbdExportDevice, ServedContext, ServedExport } from '../export/index.js';
 import { statusOf } from '../export/index.js';
 import type { Replies } from './replies.js';
 import { SMALL_BYTES } from './replies.js';
@@ -142,16 +142,19 @@ function piecesOf({ offset, length }: ServerRequest, list: ExtentList): Piece[] 
 }
 
 async function write(request: ServerRequest, work: Workplace): Promise<void> {
-  if (request.length > 0) await writePiece(request, work);
+  if (request.length > 0) await writePiece(request, work.served.device);
   if (request.failure !== undefined) throw request.failure;
   work.replies.done(request);
 }
 
 /** Writes what lies in the buffer: all of the payload, or a piece of it. Behind one that failed, none is written. */
-export async function writePiece(request: ServerRequest, { served }: Workplace): Promise<void> {
+export async function writePiece(
+  request: ServerRequest,
+  device: Pick<NbdExportDevice, 'write'>,
+): Promise<void> {
   if (request.failure !== undefined) return;
   const options = has(request, CommandFlag.fua) ? FUA : NO_FUA;
-  await served.device.write(request.offset + request.bufferStart, request.payload, options);
+  await device.write(request.offset + request.bufferStart, request.payload, options);
 }
 
 const FUA = { fua: true };

@@ -9,14 +9,17 @@ import {
   CHUNK_BYTES,
   CHUNK_DONE,
   Chunk,
+  type Cookie,
   DATA_HEAD_BYTES,
   Errno,
   type ErrnoName,
   EXTENDED_CHUNK_BYTES,
+  type ExactOffset,
   encodeError,
   encodeExtendedStatus,
   encodeStatus,
   HOLE_BYTES,
+  type RequestHeader,
   SIMPLE_REPLY_BYTES,
   writeChunkHeader,
   writeDataOffset,
@@ -26,6 +29,12 @@ import {
   writeSimpleReply,
 } from '../../wire/index.js';
 import type { ServerRequest } from './request.js';
+
+/** What of a request its answer says again. */
+type Answered = Cookie & Readonly<ExactOffset> & Pick<RequestHeader, 'offset'>;
+
+/** Whose memory counts until it is let go. */
+type Held = Pick<ServerRequest, 'hold' | 'release'>;
 
 export interface ReplyForm {
   readonly structured: boolean;
@@ -54,18 +63,18 @@ export class Replies {
   }
 
   /** Success of anything but a read or a block status. */
-  done(request: ServerRequest): void {
+  done(request: Answered): void {
     if (this.#extended) this.#chunk(request, Chunk.none, 0, true);
     else this.#simple(request, 0);
   }
 
   /** Success of a read of no bytes, which has no chunk of data: those are never empty. */
-  empty(request: ServerRequest): void {
+  empty(request: Answered): void {
     if (this.#chunked) this.#chunk(request, Chunk.none, 0, true);
     else this.#simple(request, 0);
   }
 
-  fail(request: ServerRequest, errno: ErrnoName, text: string): void {
+  fail(request: Answered, errno: ErrnoName, text: string): void {
     if (!this.#chunked) {
       this.#simple(request, Errno[errno]);
       return;
@@ -81,7 +90,7 @@ export class Replies {
    * copied.
    */
   data(
-    request: ServerRequest,
+    request: Answered,
     piece: { bytes: Uint8Array; offset: number; last: boolean },
     sent: () => void,
   ): void {
@@ -97,7 +106,7 @@ export class Replies {
   }
 
   /** The head of a read's answer in one piece, whose bytes follow through {@link bytes}, and nothing between them. */
-  begin(request: ServerRequest): void {
+  begin(request: Answered & Pick<RequestHeader, 'length'>): void {
     const { offset, length } = request;
     this.#dataHeader(request, { offset, length, last: true }, 0);
   }
@@ -108,13 +117,13 @@ export class Replies {
   }
 
   /** A part of a read that is known to be zero. */
-  hole(request: ServerRequest, offset: number, length: number, last: boolean): void {
+  hole(request: Answered, offset: number, length: number, last: boolean): void {
     const at = this.#chunk(request, Chunk.offsetHole, HOLE_BYTES, last);
     writeHole(this.#outbox.view, at, offset, length);
   }
 
   /** The extents of one context. */
-  status(request: ServerRequest, contextId: number, list: ExtentList, last: boolean): void {
+  status(request: Answered & Held, contextId: number, list: ExtentList, last: boolean): void {
     // What it counts for is its answer.
     request.hold();
     const encode = this.#extended ? encodeExtendedStatus : encodeStatus;
@@ -126,7 +135,7 @@ export class Replies {
 
   /** Reserves a data chunk's header (or a simple reply's) and `inline` bytes behind it; returns where those begin. */
   #dataHeader(
-    request: ServerRequest,
+    request: Answered,
     { offset, length, last }: { offset: number; length: number; last: boolean },
     inline: number,
   ): number {
@@ -141,18 +150,18 @@ export class Replies {
     return at + DATA_HEAD_BYTES;
   }
 
-  #simple(request: ServerRequest, error: number): void {
+  #simple(request: Answered, error: number): void {
     const at = this.#outbox.reserve(SIMPLE_REPLY_BYTES);
     writeSimpleReply(this.#outbox.view, at, request, error);
   }
 
   /** A chunk with its whole body reserved; returns where the body begins. */
-  #chunk(request: ServerRequest, type: number, length: number, last: boolean): number {
+  #chunk(request: Answered, type: number, length: number, last: boolean): number {
     return this.#head(request, { type, length, last }, length);
   }
 
   #head(
-    request: ServerRequest,
+    request: Answered,
     { type, length, last }: { type: number; length: number; last: boolean },
     reserved: number,
   ): number {

@@ -181,7 +181,10 @@ export class RequestParser {
  * A write always has a payload; with extended headers any request has one that says so ("Extended headers": the
  * server must read what it does not understand, to stay in step).
  */
-function payloadLength({ command, flags, length }: ServerRequest, extended: boolean): number {
+function payloadLength(
+  { command, flags, length }: Pick<ServerRequest, 'command' | 'flags' | 'length'>,
+  extended: boolean,
+): number {
   if (command === Command.write) return length;
   return extended && (flags & CommandFlag.payloadLength) !== 0 ? length : 0;
 }

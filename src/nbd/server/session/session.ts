@@ -213,7 +213,7 @@ export class ServerSession implements ByteSink {
     if (request.emptying) return false;
     request.emptying = true;
     request.hold();
-    new Promise<void>((resolve) => resolve(writePiece(request, this.#work)))
+    new Promise<void>((resolve) => resolve(writePiece(request, this.#work.served.device)))
       .catch((error) => {
         request.failure ??= error;
       })
@@ -334,8 +334,11 @@ export class ServerSession implements ByteSink {
   }
 }
 
+/** What tells how much memory a request needs. */
+type Assessed = Pick<ServerRequest, 'command' | 'length' | 'payloadLength' | 'refusal'>;
+
 /** Memory of the pool that a request needs, from the moment on when it is admitted. */
-function memoryOf({ command, length, payloadLength, refusal }: ServerRequest): number {
+function memoryOf({ command, length, payloadLength, refusal }: Assessed): number {
   if (refusal !== undefined) return 0;
   if (command === Command.blockStatus)
     return payloadLength <= STATUS_PAYLOAD_BYTES ? payloadLength : 0;
