@@ -77,6 +77,18 @@ export type ErrorCode =
   | 'ERR_QMP_UNSUPPORTED'
   /** No guest agent is there, or it does not answer. */
   | 'ERR_AGENT_ABSENT'
+  /** A machine has no such disk, or one that cannot be backed up. */
+  | 'ERR_MACHINE_DISK'
+  /** Something in a machine is in the way: a job, an NBD server, a bitmap that is in use. */
+  | 'ERR_MACHINE_BUSY'
+  /** The guest was frozen and could not be told to thaw: it may still be frozen. */
+  | 'ERR_MACHINE_FROZEN'
+  /** Something of a backup is left in a machine, and could not be removed. */
+  | 'ERR_MACHINE_LEFTOVERS'
+  /** The view of a backup's point in time was lost: what was read of it does not count. */
+  | 'ERR_VIEW_LOST'
+  /** The scratch space of a backup was used up, and the backup was given up in favour of the guest. */
+  | 'ERR_SCRATCH_FULL'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
   /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */

@@ -36,6 +36,19 @@ export interface NodeImage {
   readonly 'virtual-size': number;
   /** Bytes of a cluster, where it has any. */
   readonly 'cluster-size'?: number | undefined;
+  /** What only images of its format have. */
+  readonly 'format-specific'?: FormatDetails | undefined;
+}
+
+/** What only images of one format have (ImageInfoSpecific); of qcow2 alone more is read than the type. */
+export interface FormatDetails {
+  /** Such as `qcow2`. */
+  readonly type: string;
+  /** What belongs to it. */
+  readonly data: {
+    /** The version of qcow2: `0.10` for 2, `1.1` for 3. */
+    readonly compat?: string | undefined;
+  };
 }
 
 /** A node of the block graph (BlockDeviceInfo). */
@@ -62,6 +75,34 @@ export interface DriveInfo {
   readonly qdev?: string | undefined;
   /** The top node of what is in it. */
   readonly inserted?: NodeInfo | undefined;
+}
+
+/** The nodes of the block graph with their edges (XDbgBlockGraph). */
+export interface BlockGraph {
+  /** What edges lead from and to. */
+  readonly nodes: BlockGraphNode[];
+  /** Who uses whom. */
+  readonly edges: BlockGraphEdge[];
+}
+
+/** A node, a job or a device as a part of the graph. */
+export interface BlockGraphNode {
+  /** What edges call it. */
+  readonly id: number;
+  /** `block-driver`, `block-job` or `block-backend`. */
+  readonly type: string;
+  /** The name of the node or job; may be empty. */
+  readonly name: string;
+}
+
+/** That one uses another. */
+export interface BlockGraphEdge {
+  /** Who uses it. */
+  readonly parent: number;
+  /** Who is used. */
+  readonly child: number;
+  /** As what, such as `file` or `backing`. */
+  readonly name: string;
 }
 
 /** A job (JobInfo). */
@@ -120,6 +161,8 @@ export interface QmpAnswers {
   'query-block': DriveInfo[];
   /** The nodes of the block graph. */
   'query-named-block-nodes': NodeInfo[];
+  /** The block graph. The command is for debugging: QEMU makes no promise to keep it. */
+  'x-debug-query-block-graph': BlockGraph;
   /** All jobs. */
   'query-jobs': JobInfo[];
   /** The block jobs. */
@@ -148,6 +191,14 @@ const IMAGE = members<NodeImage>({
   filename: text,
   'virtual-size': integer,
   'cluster-size': optional(integer),
+  'format-specific': optional(
+    members<FormatDetails>({ type: text, data: members({ compat: optional(text) }) }),
+  ),
+});
+
+const GRAPH = members<BlockGraph>({
+  nodes: list(members<BlockGraphNode>({ id: integer, type: text, name: text })),
+  edges: list(members<BlockGraphEdge>({ parent: integer, child: integer, name: text })),
 });
 
 const NODE = members<NodeInfo>({
@@ -164,6 +215,7 @@ const READERS: { readonly [K in keyof QmpAnswers]: Reader<QmpAnswers[K]> } = {
     members<DriveInfo>({ device: text, qdev: optional(text), inserted: optional(NODE) }),
   ),
   'query-named-block-nodes': list(NODE),
+  'x-debug-query-block-graph': GRAPH,
   'query-jobs': list(
     members<JobInfo>({ id: text, type: text, status: text, error: optional(text) }),
   ),

@@ -1,10 +1,14 @@
 export type { QmpAddress, QmpTcpAddress, QmpUnixAddress } from './address.js';
 export type {
+  BlockGraph,
+  BlockGraphEdge,
+  BlockGraphNode,
   BlockJobInfo,
   ChardevInfo,
   DirtyBitmapInfo,
   DriveInfo,
   ExportInfo,
+  FormatDetails,
   JobInfo,
   NodeImage,
   NodeInfo,

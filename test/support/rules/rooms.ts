@@ -61,6 +61,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
+  qemu: [['state'], ['inspect'], ['view'], ['session']],
   cli: [['shell'], ['text'], ['device'], ['view'], ['commands']],
   testing: [['shared'], ['device']],
 };

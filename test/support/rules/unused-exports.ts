@@ -8,6 +8,7 @@ const PUBLIC = [
   'bitmap/index.ts',
   'nbd/index.ts',
   'qmp/index.ts',
+  'qemu/index.ts',
   'errors/index.ts',
   'testing/index.ts',
 ];

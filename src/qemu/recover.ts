@@ -1,0 +1,157 @@
+/** Takes away what sessions have left in a machine whose processes have died, or whose own cleaning has failed. */
+import { resolve } from 'node:path';
+import { LacunaError } from '../errors/index.js';
+import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
+import { type Target, thawFor } from './session/index.js';
+import {
+  bitmapOf,
+  type Journal,
+  prefixOf,
+  readJournal,
+  SessionFolder,
+  SessionNames,
+} from './state/index.js';
+import { Teardown } from './view/index.js';
+
+/** What recovering has to know. */
+export interface RecoverOptions {
+  /**
+   * The generation in the newest manifest, null where there is no backup. A session whose process has died has succeeded
+   * if this is its generation; then the bitmaps that it began from are removed, else those that it added.
+   */
+  readonly generation: string | null;
+  /**
+   * Take away as well what sessions have left whose folders are not in this folder, because it was lost or is elsewhere.
+   * Only for when no other backup of the machine is running. Default false.
+   */
+  readonly unknown?: boolean | undefined;
+}
+
+/** What was found and done. */
+export interface RecoverReport {
+  /** Prefixes of the sessions that were cleaned up. */
+  readonly recovered: readonly string[];
+  /** Bitmaps that were removed, where they were there. */
+  readonly removedBitmaps: readonly string[];
+  /** Prefixes of sessions that have something in the machine and no folder here. */
+  readonly unknown: readonly string[];
+  /** Prefixes of sessions that are running. */
+  readonly running: readonly string[];
+  /** What could not be done. */
+  readonly warnings: readonly string[];
+}
+
+export async function recoverTarget(
+  target: Target,
+  { generation, unknown: takeUnknown = false }: RecoverOptions,
+): Promise<RecoverReport> {
+  const recovery = new Recovery(target, generation);
+  const sessions = SessionFolder.left(target.folder);
+  for (const { prefix, folder } of sessions) {
+    if (folder === undefined) recovery.running.push(prefix);
+    else await recovery.take(folder);
+  }
+  const known = new Set(sessions.map(({ prefix }) => prefix));
+  const unknown = (await prefixesIn(target.monitor)).filter((prefix) => !known.has(prefix));
+  if (!takeUnknown) return recovery.report(unknown);
+  for (const prefix of unknown) {
+    await new Teardown(target.monitor, new SessionNames(prefix)).run();
+    recovery.recovered.push(prefix);
+  }
+  return recovery.report([]);
+}
+
+class Recovery {
+  readonly running: string[] = [];
+  readonly recovered: string[] = [];
+  readonly #removed: string[] = [];
+  readonly #warnings: string[] = [];
+  readonly #target: Target;
+  readonly #generation: string | null;
+
+  constructor(target: Target, generation: string | null) {
+    this.#target = target;
+    this.#generation = generation;
+  }
+
+  report(unknown: readonly string[]): RecoverReport {
+    return {
+      recovered: this.recovered,
+      removedBitmaps: this.#removed,
+      unknown,
+      running: this.running,
+      warnings: this.#warnings,
+    };
+  }
+
+  async take(folder: SessionFolder): Promise<void> {
+    let isTaken = false;
+    try {
+      const journal = readJournal(folder.path);
+      if (journal !== undefined && !isSameAddress(journal.monitor, this.#target.address)) return;
+      if (journal !== undefined) {
+        await this.#undo(journal);
+        this.recovered.push(journal.prefix);
+      }
+      folder.remove();
+      isTaken = true;
+    } finally {
+      if (!isTaken) folder.leave();
+    }
+  }
+
+  async #undo(journal: Journal): Promise<void> {
+    if (journal.frozen !== undefined) await this.#thaw(journal.frozen);
+    const teardown = new Teardown(this.#target.monitor, new SessionNames(journal.prefix));
+    await teardown.run();
+    if (journal.nbd.isOurs) {
+      const warning = await teardown.stopServer(journal.nbd.server);
+      if (warning !== undefined) this.#warnings.push(warning);
+    }
+    const obsolete = obsoleteOf(journal, this.#generation);
+    if (obsolete === undefined) return;
+    const name = bitmapOf(obsolete);
+    await teardown.removeBitmap(name);
+    this.#removed.push(name);
+  }
+
+  async #thaw(address: QmpAddress): Promise<void> {
+    try {
+      await using agent = await GuestAgent.connect(address, { monitor: this.#target.monitor });
+      await thawFor(agent, THAW_MS);
+    } catch (error) {
+      if (!(error instanceof LacunaError)) throw error;
+      this.#warnings.push(`the guest may be frozen: ${error.message}`);
+    }
+  }
+}
+
+const THAW_MS = 10_000;
+
+/** The generation whose bitmaps are not needed any more, however far the session has come. */
+function obsoleteOf(journal: Journal, newest: string | null): string | undefined {
+  const { generation, base, keepsBase, phase } = journal;
+  if (generation === undefined) return undefined;
+  if (generation !== newest && phase !== 'accepted') return generation;
+  return keepsBase || base === newest ? undefined : base;
+}
+
+/** Sessions that have something in the machine. */
+async function prefixesIn(monitor: Monitor): Promise<string[]> {
+  const [exports, jobs, nodes] = await Promise.all([
+    monitor.execute('query-block-exports'),
+    monitor.execute('query-jobs'),
+    monitor.execute('query-named-block-nodes'),
+  ]);
+  const names = [
+    ...exports.map(({ id }) => id),
+    ...jobs.map(({ id }) => id),
+    ...nodes.map((node) => node['node-name']),
+  ];
+  return [...new Set(names.flatMap((name) => prefixOf(name) ?? []))];
+}
+
+function isSameAddress(a: QmpAddress, b: QmpAddress): boolean {
+  if ('path' in a) return 'path' in b && resolve(a.path) === resolve(b.path);
+  return 'port' in b && a.port === b.port;
+}

@@ -1,0 +1,105 @@
+import { statfs } from 'node:fs/promises';
+import { LacunaError } from '../../errors/index.js';
+import {
+  busyBitmaps,
+  type DiskPlan,
+  type MachineDisk,
+  planDisks,
+  takeInventory,
+} from '../inspect/index.js';
+import { bitmapOf } from '../state/index.js';
+import { type ViewKind, viewKindOf } from '../view/index.js';
+import type { BackupOptions, BackupPlanOptions } from './options.js';
+import type { Target } from './target.js';
+
+/** What a backup of a machine would do. */
+export interface BackupPlan {
+  /** What it does with each disk, and why. */
+  readonly disks: readonly DiskPlan[];
+  /** How the point in time is held. */
+  readonly view: ViewKind;
+  /** What is in the way; with any of these a backup fails before it changes anything. */
+  readonly obstacles: readonly string[];
+  /** Bytes that are free in the folder of scratch images. */
+  readonly scratchFreeBytes: number;
+}
+
+/** Looks at the machine, and changes nothing. */
+export async function planBackup(
+  target: Target,
+  options: BackupPlanOptions & Pick<BackupOptions, 'generation'>,
+): Promise<BackupPlan> {
+  const { monitor } = target;
+  const { signal, base, mode = 'auto', generation } = options;
+  const best = await viewKindOf(monitor, signal);
+  const { disks, nodes } = await takeInventory(monitor, options.disks, signal);
+  if (disks.length === 0) {
+    throw new LacunaError(
+      'ERR_MACHINE_DISK',
+      `${monitor.name}: the machine has no disk that it can write; choose one by its node: disks: [{ node: "NAME" }]`,
+      { device: monitor.name },
+    );
+  }
+  const plans = mode === 'auto' ? planDisks(disks, nodes, base) : asked(disks, mode);
+  const isTaken = (disk: MachineDisk) =>
+    generation !== undefined && disk.bitmaps.some(({ name }) => name === bitmapOf(generation));
+  return {
+    disks: plans,
+    view: viewFrom(options.view, best, monitor.name),
+    obstacles: [
+      ...disks.flatMap(({ obstacles }) => obstacles),
+      ...disks.filter(isTaken).map(({ name }) => `${name} has a bitmap of this generation already`),
+      ...busyBitmaps(plans),
+      ...(await serverInTheWay(target, signal)),
+    ],
+    scratchFreeBytes: await freeBytes(target.folder),
+  };
+}
+
+/** @throws LacunaError ERR_MACHINE_BUSY */
+export function refuseObstacles({ obstacles }: BackupPlan, device: string): void {
+  if (obstacles.length === 0) return;
+  throw new LacunaError('ERR_MACHINE_BUSY', `${device}: ${obstacles.join('; ')}`, {
+    device,
+    retryable: true,
+  });
+}
+
+function asked(disks: readonly MachineDisk[], mode: 'full' | 'copy'): DiskPlan[] {
+  const reason = mode === 'full' ? 'a full backup is asked for' : 'a copy is asked for';
+  return disks.map((disk) => ({ disk, mode: 'full', reason }));
+}
+
+function viewFrom(wanted: ViewKind | undefined, best: ViewKind, device: string): ViewKind {
+  if (wanted !== 'access' || best === 'access') return wanted ?? best;
+  throw new LacunaError(
+    'ERR_QMP_UNSUPPORTED',
+    `${device}: snapshot-access can be relied on from QEMU 8.0 only: leave out view`,
+    { device },
+  );
+}
+
+/** QEMU has one NBD server, and does not say where it listens. */
+async function serverInTheWay(target: Target, signal?: AbortSignal): Promise<string[]> {
+  if (target.nbd !== undefined) return [];
+  const exports = await target.monitor.execute('query-block-exports', undefined, { signal });
+  const ids = exports.filter(({ type }) => type === 'nbd').map(({ id }) => id);
+  if (ids.length === 0) return [];
+  return [
+    `QEMU runs an NBD server already, with the exports ${ids.join(', ')}: say where it listens (nbd)`,
+  ];
+}
+
+async function freeBytes(folder: string): Promise<number> {
+  try {
+    const { bavail, bsize } = await statfs(folder);
+    return bavail * bsize;
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new LacunaError(
+      'ERR_DEVICE_OPEN',
+      `Cannot use the folder ${folder} for scratch images (${code}): make it, or choose another`,
+      { device: folder, cause, ...(code !== undefined && { errno: code }) },
+    );
+  }
+}

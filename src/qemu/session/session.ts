@@ -1,0 +1,258 @@
+import { LacunaError } from '../../errors/index.js';
+import {
+  bitmapOf,
+  type Journal,
+  type SessionFolder,
+  type SessionNames,
+  writeJournal,
+} from '../state/index.js';
+import { Teardown, type ViewKind } from '../view/index.js';
+import type { SessionDisk } from './session-disk.js';
+import type { Target } from './target.js';
+import type { ViewWatch } from './view-watch.js';
+
+/** What a manifest must keep of a backup. */
+export interface PointInTime {
+  /** What the next increment begins from; absent for a copy, from which none can begin. */
+  readonly generation?: string | undefined;
+  /** The generation that the increments in this backup begin from. */
+  readonly base?: string | undefined;
+  /** By the clock of this host, ISO 8601. */
+  readonly time: string;
+  /** Whether the file systems of the guest were frozen at that moment. */
+  readonly frozen: boolean;
+  /** The disks, and of what kind the backup of each is. */
+  readonly disks: readonly PointDisk[];
+}
+
+/** A disk in a manifest. */
+export interface PointDisk {
+  /** Its name. */
+  readonly name: string;
+  /** The device that the guest sees. */
+  readonly qdev?: string | undefined;
+  /** The file of its top layer. */
+  readonly file: string;
+  /** Bytes. */
+  readonly size: number;
+  /** All of it, or what has changed since the base. */
+  readonly mode: 'full' | 'incremental';
+  /** Why, in words. */
+  readonly reason: string;
+}
+
+/** What a session leaves behind when it has succeeded. */
+export interface FinishReport {
+  /** What the manifest keeps. */
+  readonly point: PointInTime;
+  /** What a person should know although the backup is good: what could not be removed, say. */
+  readonly warnings: readonly string[];
+}
+
+/** @internal What {@link BackupSession} is made of. */
+export interface SessionParts {
+  readonly target: Target;
+  readonly names: SessionNames;
+  readonly folder: SessionFolder;
+  readonly journal: Journal;
+  readonly view: ViewKind;
+  readonly point: PointInTime;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * A backup of a running machine: its disks at one point in time, from its start until it has been finished, or given up.
+ *
+ *     const session = await machine.backup({ base });
+ *     for (const disk of session.disks) {
+ *       for await (const { offset, length, status, data } of disk.extents()) ...
+ *     }
+ *     await session.finish(async (point) => writeManifestDurably(point));
+ *
+ * Old bitmaps go on recording until the manifest is durable; only then they are removed. So whatever dies in between, the
+ * generation in the newest manifest says which bitmap the next backup begins from, and nothing is lost.
+ */
+export class BackupSession implements AsyncDisposable {
+  /** The disks. */
+  readonly disks: readonly SessionDisk[];
+  /** What the manifest keeps. */
+  readonly point: PointInTime;
+  /** How the point in time is held. */
+  readonly view: ViewKind;
+  /** What a person should know, such as a freeze that failed. */
+  readonly warnings: readonly string[];
+  readonly #parts: SessionParts;
+  readonly #control: AbortController;
+  readonly #watch: ViewWatch;
+  readonly #teardown: Teardown;
+  #lost: LacunaError | undefined;
+  #viewEnd: Promise<void> | undefined;
+  #isEnded = false;
+
+  /** @internal */
+  constructor(
+    parts: SessionParts,
+    disks: readonly SessionDisk[],
+    running: { control: AbortController; watch: ViewWatch },
+  ) {
+    this.disks = disks;
+    this.point = parts.point;
+    this.view = parts.view;
+    this.warnings = parts.warnings;
+    this.#parts = parts;
+    this.#control = running.control;
+    this.#watch = running.watch;
+    this.#teardown = new Teardown(parts.target.monitor, parts.names);
+  }
+
+  /** Fires when the view is lost, with the reason, and when the session is given up. */
+  get signal(): AbortSignal {
+    return this.#control.signal;
+  }
+
+  /** Why the view is lost, as far as is known; undefined while it is sound. */
+  get lost(): LacunaError | undefined {
+    return this.#lost;
+  }
+
+  /**
+   * A disk by its name.
+   *
+   * @throws TypeError where the session has none of that name.
+   */
+  disk(name: string): SessionDisk {
+    const found = this.disks.find((disk) => disk.name === name);
+    if (found !== undefined) return found;
+    const names = this.disks.map((disk) => disk.name).join(', ');
+    throw new TypeError(`the backup has no disk ${JSON.stringify(name)}: it has ${names}`);
+  }
+
+  /**
+   * Throws unless everything that was read until now was of the point in time.
+   *
+   * @throws LacunaError ERR_VIEW_LOST, ERR_SCRATCH_FULL
+   */
+  async check(): Promise<void> {
+    if (this.#lost !== undefined) throw this.#lost;
+    await this.#watch.check();
+    // It may have been heard of meanwhile.
+    if (this.#lost !== undefined) throw this.#lost;
+  }
+
+  /**
+   * Ends a backup whose data has been read and stored. The view is checked after the last read; then it is ended; then
+   * `record` must make the point in time durable, as a manifest; then the bitmaps that the backup began from are removed.
+   *
+   * When the check fails, or `record` does, the session is not ended: call {@link fail}. What could not be removed is in the
+   * warnings, and left to `Machine.recover`.
+   *
+   * @throws TypeError while a disk is being read, or after the end. LacunaError ERR_VIEW_LOST, ERR_SCRATCH_FULL: nothing that was
+   *   read counts. What `record` throws.
+   */
+  async finish(record: (point: PointInTime) => Promise<void> | void): Promise<FinishReport> {
+    this.#checkOpen('finish');
+    if (typeof record !== 'function') {
+      throw new TypeError('finish needs a record: a function that makes the manifest durable');
+    }
+    const reading = this.disks.find(({ loops }) => loops > 0);
+    if (reading !== undefined) {
+      throw new TypeError(`${reading.name} is still being read: end the loop before finish`);
+    }
+    // Once the view has ended, only the manifest is missing.
+    if (this.#viewEnd === undefined) await this.check();
+    const warnings: string[] = [];
+    const note = (error: unknown) => void warnings.push((error as Error).message);
+    await this.#endView().catch(note);
+    await record(this.point);
+    this.#isEnded = true;
+    const { folder, journal } = this.#parts;
+    await writeJournal(folder.path, { ...journal, phase: 'accepted' }).catch(note);
+    const { base, keepsBase, generation } = journal;
+    if (base !== undefined && generation !== undefined && !keepsBase) {
+      await this.#teardown.removeBitmap(bitmapOf(base)).catch(note);
+    }
+    if (warnings.length > 0) folder.leave();
+    else folder.remove();
+    return { point: this.point, warnings };
+  }
+
+  /**
+   * Gives the backup up: the view is ended and the new bitmaps are removed. The old ones have marked everything, so the next
+   * backup begins from where this one began. Harmless after the end.
+   *
+   * @throws LacunaError ERR_MACHINE_LEFTOVERS, or what the monitor throws, where something could not be removed:
+   *   `Machine.recover` does it later.
+   */
+  async fail(): Promise<void> {
+    if (this.#isEnded) return;
+    const { generation } = this.#parts.journal;
+    await this.#giveUp(generation === undefined ? [] : [generation]);
+  }
+
+  /**
+   * Gives the backup up, and removes the old bitmaps too: for when backups of this machine end, or begin anew. The next backup
+   * is full.
+   *
+   * @throws as {@link fail}
+   */
+  async forget(): Promise<void> {
+    this.#checkOpen('forget');
+    const { generation, base } = this.#parts.journal;
+    await this.#giveUp([generation, base].filter((one) => one !== undefined));
+  }
+
+  /** As {@link fail}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.fail();
+  }
+
+  /** @internal The view is lost: the guest must not pay for it any longer. */
+  lose(failure: LacunaError): void {
+    if (this.#lost !== undefined || this.#viewEnd !== undefined || this.#isEnded) return;
+    this.#lost = failure;
+    this.#control.abort(failure);
+    // Told by fail(), which does what is left.
+    this.#endView().catch(() => {});
+  }
+
+  async #giveUp(generations: readonly string[]): Promise<void> {
+    this.#isEnded = true;
+    this.#control.abort(new LacunaError('ERR_ABORTED', 'Aborted: the backup was given up'));
+    const { folder } = this.#parts;
+    try {
+      await this.#endView();
+      for (const generation of generations) {
+        await this.#teardown.removeBitmap(bitmapOf(generation));
+      }
+    } catch (error) {
+      folder.leave();
+      throw error;
+    }
+    folder.remove();
+  }
+
+  #endView(): Promise<void> {
+    this.#viewEnd ??= this.#takeDown().catch((error) => {
+      // Another call tries again.
+      this.#viewEnd = undefined;
+      throw error;
+    });
+    return this.#viewEnd;
+  }
+
+  async #takeDown(): Promise<void> {
+    this.#watch.stop();
+    // Own connections first: a QEMU below 8.0 cannot stop its server while somebody connects.
+    await Promise.all(this.disks.map((disk) => disk.close()));
+    await this.#teardown.run();
+    const { nbd } = this.#parts.journal;
+    const warning = nbd.isOurs ? await this.#teardown.stopServer(nbd.server) : undefined;
+    if (warning !== undefined) {
+      throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+    }
+  }
+
+  #checkOpen(what: string): void {
+    if (this.#isEnded) throw new TypeError(`the backup has ended: ${what} comes too late`);
+  }
+}

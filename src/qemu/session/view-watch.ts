@@ -1,0 +1,127 @@
+import { LacunaError } from '../../errors/index.js';
+import type { EventStream, Monitor, QmpEventData, TypedEvent } from '../../qmp/index.js';
+import type { SessionNames } from '../state/index.js';
+
+/** Events that tell of the end of a view. */
+const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_WRITE_THRESHOLD'] as const;
+/** A job in one of these holds its view; others are on the way out of it. Draining pauses a job for a moment. */
+const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
+
+type WatchedEvent = TypedEvent<(typeof EVENTS)[number] & keyof QmpEventData>;
+
+/** Looks whether the jobs that hold a view still run, and learns of their end by events. */
+export class ViewWatch {
+  readonly #monitor: Monitor;
+  readonly #names: SessionNames;
+  readonly #disks: number;
+  readonly #lost: (failure: LacunaError) => void;
+  #events: EventStream<WatchedEvent> | undefined;
+  #isStopped = false;
+
+  constructor(
+    monitor: Monitor,
+    names: SessionNames,
+    disks: number,
+    lost: (failure: LacunaError) => void,
+  ) {
+    this.#monitor = monitor;
+    this.#names = names;
+    this.#disks = disks;
+    this.#lost = lost;
+  }
+
+  /** Listens from now on, before there is anything to hear. */
+  start(): void {
+    void this.#listen();
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#events?.close();
+  }
+
+  /**
+   * Asks QEMU; over a new connection where the old one is lost.
+   *
+   * @throws LacunaError ERR_VIEW_LOST
+   */
+  async check(): Promise<void> {
+    const jobs = await this.#jobs();
+    for (let disk = 0; disk < this.#disks; disk++) {
+      const job = jobs.find(({ id }) => id === this.#names.job(disk));
+      if (job !== undefined && SOUND.has(job.status)) continue;
+      const how = job === undefined ? 'is gone' : `is ${job.status}`;
+      throw viewLost(this.#monitor.name, `its job "${this.#names.job(disk)}" ${how}`);
+    }
+  }
+
+  async #jobs() {
+    for (;;) {
+      try {
+        return await this.#monitor.execute('query-jobs');
+      } catch (cause) {
+        if (!(cause instanceof LacunaError) || this.#monitor.isConnected) throw cause;
+        try {
+          await this.#monitor.reconnect();
+        } catch (failure) {
+          throw viewLost(this.#monitor.name, 'QEMU does not answer any more', failure);
+        }
+      }
+    }
+  }
+
+  async #listen(): Promise<void> {
+    while (!this.#isStopped) {
+      const events = this.#monitor.events(EVENTS);
+      this.#events = events;
+      try {
+        for await (const event of events) this.#hear(event);
+      } catch {
+        // Nothing was heard for a while: QEMU is asked instead.
+        if (!this.#isStopped) await this.#recover();
+      }
+    }
+  }
+
+  async #recover(): Promise<void> {
+    try {
+      await this.#monitor.reconnect();
+      await this.check();
+    } catch (error) {
+      if (this.#isStopped) return;
+      this.#isStopped = true;
+      this.#lost(
+        error instanceof LacunaError && error.code === 'ERR_VIEW_LOST'
+          ? error
+          : viewLost(this.#monitor.name, 'QEMU does not answer any more', error),
+      );
+    }
+  }
+
+  #hear(event: WatchedEvent): void {
+    if (event.event === 'BLOCK_WRITE_THRESHOLD') {
+      if (!this.#names.owns(event.data['node-name'])) return;
+      this.#lost(scratchFull(this.#monitor.name));
+      return;
+    }
+    const { id, status } = event.data;
+    if (!this.#names.owns(id) || SOUND.has(status)) return;
+    this.#lost(viewLost(this.#monitor.name, `its job "${id}" is ${status}`));
+  }
+}
+
+function viewLost(device: string, why: string, cause?: unknown): LacunaError {
+  return new LacunaError(
+    'ERR_VIEW_LOST',
+    `${device}: the view of the backup's point in time was lost: ${why}; nothing that was read of it counts, so call fail() and begin again`,
+    { device, cause, retryable: true },
+  );
+}
+
+function scratchFull(device: string): LacunaError {
+  return new LacunaError(
+    'ERR_SCRATCH_FULL',
+    `${device}: the guest overwrites more than the scratch images may hold, so the backup was given up; allow more (scratchBytes), or read faster`,
+    { device, retryable: true },
+  );
+}

@@ -1,0 +1,3 @@
+export { type Journal, readJournal, writeJournal } from './journal.js';
+export { bitmapOf, checkGeneration, newGeneration, prefixOf, SessionNames } from './names.js';
+export { SessionFolder } from './session-folder.js';

@@ -1,0 +1,94 @@
+/** What a session has in a machine, written before it is there, so that another process can take it away. */
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { fileOperations, Replacement, syncFolder } from '../../files/index.js';
+import type { NbdServerAddress } from '../../nbd/index.js';
+import type { QmpAddress } from '../../qmp/index.js';
+
+/** A disk as a journal keeps it. */
+export interface JournalDisk {
+  readonly name: string;
+  readonly qdev?: string | undefined;
+  readonly file: string;
+  readonly node: string;
+}
+
+export interface Journal {
+  readonly format: 'lacuna backup session';
+  readonly version: 1;
+  readonly prefix: string;
+  readonly monitor: QmpAddress;
+  /** The agent that was told to freeze, and was not seen to thaw. */
+  readonly frozen?: QmpAddress | undefined;
+  /** The NBD server, and whether the session starts it. */
+  readonly nbd: { readonly server: NbdServerAddress; readonly isOurs: boolean };
+  /** The bitmaps that the session adds count from here; absent where it adds none. */
+  readonly generation?: string | undefined;
+  /** What it began from. */
+  readonly base?: string | undefined;
+  /** The bitmaps that it began from stay when it succeeds. */
+  readonly keepsBase: boolean;
+  readonly disks: readonly JournalDisk[];
+  /** `accepted`: the caller has made the new point in time durable. */
+  readonly phase: 'begun' | 'accepted';
+}
+
+const NAME = 'journal.json';
+
+/** Writes a journal over the last one; it is durable when this returns. */
+export async function writeJournal(folder: string, journal: Journal): Promise<void> {
+  const replacement = Replacement.create(join(folder, NAME));
+  try {
+    const text = `${JSON.stringify(journal, null, 2)}\n`;
+    fileOperations.write(replacement.fd, Buffer.from(text), 0);
+    fileOperations.sync(replacement.fd);
+    replacement.finish();
+  } catch (error) {
+    replacement.removeUnfinished();
+    throw error;
+  }
+  replacement.close();
+  await syncFolder(replacement.name);
+}
+
+/**
+ * Reads the journal of a session; undefined where there is none yet, and so nothing was done.
+ *
+ * @throws LacunaError ERR_MACHINE_LEFTOVERS where it is none of ours.
+ */
+export function readJournal(folder: string): Journal | undefined {
+  const path = join(folder, NAME);
+  let text: string;
+  try {
+    text = fs.readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unreadable(path, error);
+  }
+  try {
+    const journal = JSON.parse(text) as Journal;
+    if (isJournal(journal)) return journal;
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  throw unreadable(path);
+}
+
+function isJournal(value: Journal): boolean {
+  return (
+    value?.format === 'lacuna backup session' &&
+    value.version === 1 &&
+    typeof value.prefix === 'string' &&
+    typeof value.nbd?.isOurs === 'boolean' &&
+    Array.isArray(value.disks)
+  );
+}
+
+function unreadable(path: string, cause?: unknown): LacunaError {
+  return new LacunaError(
+    'ERR_MACHINE_LEFTOVERS',
+    `${path} cannot be read as the journal of a backup, so what that backup has left in a machine is not known: look for names that begin like its folder's`,
+    { device: path, cause },
+  );
+}

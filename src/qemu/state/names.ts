@@ -1,0 +1,81 @@
+/**
+ * The names of what a session makes in QEMU. All begin with the session's prefix, which is how leftovers are found; names of
+ * nodes have at most 31 characters there.
+ */
+import { randomBytes } from 'node:crypto';
+
+const PREFIX = /^(lacuna-[0-9a-f]{8})-/;
+const GENERATION = /^[A-Za-z0-9._-]{1,64}$/;
+const BITMAP = 'lacuna.';
+
+export class SessionNames {
+  /** `lacuna-` and eight characters that nobody can foresee. */
+  readonly prefix: string;
+  /** The copy of an old bitmap that says what an increment has to read. */
+  readonly dirty: string;
+
+  static random(): SessionNames {
+    return new SessionNames(`lacuna-${randomBytes(4).toString('hex')}`);
+  }
+
+  constructor(prefix: string) {
+    this.prefix = prefix;
+    this.dirty = `${prefix}-x`;
+  }
+
+  /** The node of a scratch image; others are below. */
+  scratch(disk: number): string {
+    return `${this.prefix}-s${disk}`;
+  }
+
+  scratchFile(disk: number): string {
+    return `${this.prefix}-sf${disk}`;
+  }
+
+  /** The filter that keeps old data before the guest overwrites it. */
+  filter(disk: number): string {
+    return `${this.prefix}-f${disk}`;
+  }
+
+  /** The node that shows the old data, where QEMU has one. */
+  access(disk: number): string {
+    return `${this.prefix}-a${disk}`;
+  }
+
+  job(disk: number): string {
+    return `${this.prefix}-j${disk}`;
+  }
+
+  /** The export, in QMP and in NBD. */
+  export(disk: number): string {
+    return `${this.prefix}-e${disk}`;
+  }
+
+  /** Whether something is named by this session. */
+  owns(name: string | undefined): boolean {
+    return name?.startsWith(`${this.prefix}-`) ?? false;
+  }
+}
+
+/** The prefix of the session that has given something its name; undefined where none has. */
+export function prefixOf(name: string | undefined): string | undefined {
+  return PREFIX.exec(name ?? '')?.[1];
+}
+
+/** A name for a point in time that no other one has. */
+export function newGeneration(): string {
+  return randomBytes(8).toString('hex');
+}
+
+/** @throws TypeError for what cannot be part of a bitmap's name. */
+export function checkGeneration(owner: string, generation: unknown): void {
+  if (typeof generation === 'string' && GENERATION.test(generation)) return;
+  throw new TypeError(
+    `${owner}: a generation has 1 to 64 letters, digits and . _ -, not ${JSON.stringify(generation)}`,
+  );
+}
+
+/** The bitmap that counts from a generation. */
+export function bitmapOf(generation: string): string {
+  return `${BITMAP}${generation}`;
+}

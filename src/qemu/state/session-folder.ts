@@ -1,0 +1,111 @@
+/**
+ * The folder of a session: its journal, its scratch images, and the socket of its NBD server. Only its owner may enter.
+ *
+ *     FOLDER/lacuna-1a2b3c4d/lock            locked while the session lives
+ *                            journal.json
+ *                            0.qcow2, 1.qcow2 ...
+ *                            nbd.sock
+ */
+import fs from 'node:fs';
+import { join, resolve } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { lockFile, syncFolder } from '../../files/index.js';
+import { describeRefusal } from '../../util/index.js';
+
+const NAME = /^lacuna-[0-9a-f]{8}$/;
+const LONGEST_SOCKET_PATH = 107;
+const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
+
+export class SessionFolder {
+  readonly path: string;
+  readonly #lock: number;
+
+  /**
+   * Makes the folder of a new session.
+   *
+   * @throws RangeError where a socket in it would have too long a path; LacunaError ERR_DEVICE_OPEN
+   */
+  static async create(base: string, prefix: string): Promise<SessionFolder> {
+    const path = resolve(base, prefix);
+    checkSocketPath(join(path, 'nbd.sock'));
+    try {
+      fs.mkdirSync(path, { mode: 0o700 });
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException;
+      const what = describeRefusal(`Cannot make the folder ${path}`, code, { making: true });
+      throw new LacunaError('ERR_DEVICE_OPEN', what, { device: path, errno: code, cause: error });
+    }
+    await syncFolder(path);
+    return new SessionFolder(path, openLock(path));
+  }
+
+  /** The folders of sessions that are not alive, each locked; undefined in the place of one that is. */
+  static left(base: string): { prefix: string; folder: SessionFolder | undefined }[] {
+    return sessionsIn(base).map((prefix) => {
+      const path = resolve(base, prefix);
+      const lock = openLock(path);
+      if (lockFile(lock)) return { prefix, folder: new SessionFolder(path, lock) };
+      fs.closeSync(lock);
+      return { prefix, folder: undefined };
+    });
+  }
+
+  private constructor(path: string, lock: number) {
+    this.path = path;
+    this.#lock = lock;
+    lockFile(lock);
+  }
+
+  get socket(): string {
+    return join(this.path, 'nbd.sock');
+  }
+
+  scratch(disk: number): string {
+    return join(this.path, `${disk}.qcow2`);
+  }
+
+  /** Removes the folder with what is in it. */
+  remove(): void {
+    // The journal last: until then another process can go on where this one dies.
+    for (const name of fs.readdirSync(this.path)) {
+      if (name !== 'journal.json' && name !== 'lock') fs.rmSync(join(this.path, name));
+    }
+    fs.rmSync(join(this.path, 'journal.json'), { force: true });
+    fs.rmSync(join(this.path, 'lock'), { force: true });
+    fs.rmdirSync(this.path);
+    this.leave();
+  }
+
+  /** Unlocks it, and leaves it to whoever recovers. */
+  leave(): void {
+    fs.closeSync(this.#lock);
+  }
+}
+
+function openLock(path: string): number {
+  return fs.openSync(join(path, 'lock'), O_RDWR | O_CREAT | (O_NOFOLLOW ?? 0), 0o600);
+}
+
+/** Folders of this user alone: nobody else can have put a journal into them. */
+function sessionsIn(base: string): string[] {
+  let names: string[];
+  try {
+    names = fs.readdirSync(base);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+  return names.filter((name) => {
+    if (!NAME.test(name)) return false;
+    const stat = fs.lstatSync(join(base, name), { throwIfNoEntry: false });
+    return stat?.isDirectory() === true && stat.uid === process.getuid?.();
+  });
+}
+
+function checkSocketPath(path: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= LONGEST_SOCKET_PATH) return;
+  throw new RangeError(
+    `the socket ${path} would have a path of ${bytes} bytes, and ${LONGEST_SOCKET_PATH} are the most: choose a folder with a shorter path`,
+  );
+}
