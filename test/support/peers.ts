@@ -95,7 +95,8 @@ export class Peers {
     const path = await this.#socketPath();
     const chardev = `socket,id=monitor,path=${path},server=on,wait=off`;
     const fixed = ['--chardev', chardev, '--monitor', `chardev=monitor${monitor}`];
-    return this.#start('qemu-storage-daemon', [...args, ...fixed], path);
+    const { LACUNA_STORAGE_DAEMON: program = 'qemu-storage-daemon' } = process.env;
+    return this.#start(program, [...args, ...fixed], path);
   }
 
   /** A machine whose processors stand still, with a monitor on its socket. */

@@ -11,7 +11,9 @@ import { socketUse } from './sockets.js';
 
 /** For each kind of thing to be gone. */
 const LIMIT_MS = 30_000;
-const PAUSE_MS = 20;
+/** Between two looks: short first, as most things go at once. */
+const SHORTEST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 100;
 /** In this version and later, a server may be stopped while somebody connects. */
 const SAFE_STOP_FROM = 8;
 
@@ -115,11 +117,11 @@ export class Teardown {
   async #until(what: string, step: () => Promise<string[]>): Promise<void> {
     const end = performance.now() + LIMIT_MS;
     this.#refusal = undefined;
-    for (;;) {
+    for (let pauseMs = SHORTEST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
       const left = await this.#look(step);
       if (left?.length === 0) return;
       if (performance.now() > end) throw this.#leftovers(`${what} ${left?.join(', ') ?? ''}`);
-      await sleep(PAUSE_MS);
+      await sleep(pauseMs);
     }
   }
 
@@ -151,7 +153,7 @@ export class Teardown {
       const use = socketUse(path);
       if (use === undefined) return false;
       if (use.connections === 0) return true;
-      await sleep(PAUSE_MS);
+      await sleep(LONGEST_PAUSE_MS / 4);
     }
     return false;
   }

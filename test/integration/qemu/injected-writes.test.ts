@@ -1,0 +1,169 @@
+/**
+ * A guest writes between every two commands of a backup, and while its data is read: what is restored must be what its
+ * disks held at the one moment of the transaction, byte for byte, and the next increment must have all that came later. The
+ * tools that were tried lose such writes without a word.
+ */
+import type { BackupOptions, BackupSession, Machine } from 'lacuna/qemu';
+import { Random } from 'lacuna/testing';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { type Guest, LiveMachine, Restored } from '../../support/live-machine.js';
+import { firstSeed, runsOr } from '../../support/long-run.js';
+import { usePeers } from '../../support/peers.js';
+
+const peers = usePeers('suite');
+
+let live: LiveMachine;
+let machine: Machine;
+let restored: Restored;
+let random: Random;
+/** Commands of the last backup. */
+let commands = 0;
+
+/** Where the guest writes: at one position, or everywhere. */
+type Inject = (position: number) => boolean;
+
+const everywhere: Inject = () => true;
+const nowhere: Inject = () => false;
+
+async function setUp(disks: number): Promise<void> {
+  live = await LiveMachine.start(peers, { disks });
+  machine = await live.connect();
+  restored = new Restored(live.names);
+  random = new Random(firstSeed());
+  for (const guest of live.guests) await guest.scribble(random, 8);
+}
+
+async function tearDown(): Promise<void> {
+  await machine.close();
+  await live.stop();
+}
+
+/** Lets the guest write at every place that is chosen; the content at the point in time is what it gives back. */
+function watchTransaction(inject: Inject): () => Buffer[] {
+  let content: Buffer[] = [];
+  const scribble = async (position: number) => {
+    if (!inject(position)) return;
+    for (const guest of live.guests) await guest.scribble(random);
+  };
+  live.proxy.reset({
+    before: async ({ name, index }) => {
+      await scribble(2 * index);
+      if (name === 'transaction') content = live.guests.map((guest) => Buffer.from(guest.content));
+    },
+    after: ({ index }) => scribble(2 * index + 1),
+  });
+  return () => content;
+}
+
+/** Reads all extents into copies of what was restored last, with the guest writing between any two. */
+async function readAll(session: BackupSession, duringReads: boolean): Promise<Map<string, Buffer>> {
+  const images = new Map<string, Buffer>();
+  restored.movedBytes = 0;
+  for (const disk of session.disks) {
+    const image = Buffer.from(restored.disks.get(disk.name)!);
+    for await (const { offset, length, data } of disk.extents({
+      requestSize: 65536,
+      requests: 2,
+    })) {
+      if (data === undefined) image.fill(0, offset, offset + length);
+      else {
+        image.set(data, offset);
+        restored.movedBytes += length;
+      }
+      if (duringReads) for (const guest of live.guests) await guest.scribble(random, 1);
+    }
+    images.set(disk.name, image);
+  }
+  return images;
+}
+
+async function backUp(options: BackupOptions, inject: Inject, duringReads = false): Promise<void> {
+  const contentAt = watchTransaction(inject);
+  const session = await machine.backup({
+    ...{ disks: live.choices, base: restored.generation },
+    ...options,
+  });
+  const images = await readAll(session, duringReads);
+  const { warnings } = await session.finish(({ generation, base }) => {
+    // An increment is of use only over what it was made from.
+    if (session.disks.some(({ mode }) => mode === 'incremental')) {
+      expect(base).toBe(restored.generation);
+    }
+    if (generation !== undefined) restored.generation = generation;
+  });
+  commands = live.proxy.passed.length;
+  live.proxy.reset();
+  expect(warnings).toEqual([]);
+  for (const [index, name] of live.names.entries()) {
+    const [is, must] = [images.get(name)!, contentAt()[index]];
+    expect(firstDifference(is, must), `${name} of ${JSON.stringify(options)}`).toBe(-1);
+    if (session.point.generation !== undefined) restored.disks.set(name, is);
+  }
+  expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
+}
+
+/** The next increment must equal the disks, now that nobody writes. */
+async function expectNothingLost(): Promise<void> {
+  await backUp({}, nowhere);
+  const contents = live.guests.map(({ content }: Guest) => content);
+  for (const [index, name] of live.names.entries()) {
+    expect(firstDifference(restored.disks.get(name)!, contents[index]), name).toBe(-1);
+  }
+}
+
+function firstDifference(a: Buffer, b: Buffer): number {
+  return a.equals(b) ? -1 : a.findIndex((byte, at) => byte !== b[at]);
+}
+
+describe.each([1, 3])('backups of %i disks that are written meanwhile', (disks) => {
+  beforeEach(() => setUp(disks));
+  afterEach(tearDown);
+
+  test('are right wherever between two commands a write falls', async () => {
+    await backUp({ mode: 'full' }, nowhere);
+    for (const mode of disks === 1 ? (['full', 'auto'] as const) : (['auto'] as const)) {
+      await backUp({ mode }, nowhere);
+      const positions = 2 * commands;
+      expect(positions).toBeGreaterThan(40);
+      for (let position = 0; position < positions; position++) {
+        await backUp({ mode }, (at) => at === position);
+      }
+    }
+    await expectNothingLost();
+  });
+
+  test('are right when writes fall everywhere, whatever kinds and failures come one after another', async () => {
+    await backUp({ mode: 'full' }, everywhere, true);
+    for (let round = 0; round < runsOr(8); round++) {
+      const kind = random.pick(['auto', 'auto', 'auto', 'full', 'copy', 'failed', 'cancelled']);
+      if (kind === 'failed') await failHalfway();
+      else if (kind === 'cancelled') await cancelHalfway();
+      else await backUp({ mode: kind as 'auto' }, everywhere, true);
+    }
+    await expectNothingLost();
+  });
+});
+
+async function failHalfway(): Promise<void> {
+  watchTransaction(everywhere);
+  const session = await machine.backup({ disks: live.choices, base: restored.generation });
+  for await (const _ of session.disks[0].extents()) break;
+  await session.fail();
+  live.proxy.reset();
+  expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
+}
+
+/** Somebody else cancels the job: the view shows what is now there, so nothing of it may count. */
+async function cancelHalfway(): Promise<void> {
+  watchTransaction(everywhere);
+  const session = await machine.backup({ disks: live.choices, base: restored.generation });
+  const jobs = await live.other.execute('query-jobs');
+  await live.other.execute('job-cancel', { id: jobs[0].id });
+  const record = () => expect.unreachable();
+  await expect(readAll(session, true).then(() => session.finish(record))).rejects.toMatchObject({
+    code: 'ERR_VIEW_LOST',
+  });
+  await session.fail();
+  live.proxy.reset();
+  expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
+}

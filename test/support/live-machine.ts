@@ -1,0 +1,217 @@
+import { mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type BlockDevice, createQcow2, createRawFile, openDevice } from 'lacuna';
+import { Machine, type MachineOptions } from 'lacuna/qemu';
+import { Monitor } from 'lacuna/qmp';
+import type { Random } from 'lacuna/testing';
+import type { Peer, Peers } from './peers.js';
+import { QmpProxy } from './qmp-proxy.js';
+
+export const DISK_BYTES = 2 ** 20;
+const GRANULE = 65536;
+
+export interface LiveOptions {
+  /** Default 1. */
+  readonly disks?: number;
+  /** Bytes of each disk. */
+  readonly size?: number;
+  readonly format?: 'qcow2' | 'raw';
+}
+
+/**
+ * qemu-storage-daemon as a machine: its disks are nodes, and the test is the guest, which writes through exports. Its disks
+ * outlive it: `start` begins it again.
+ */
+export class LiveMachine {
+  /** Where sessions keep what they need. */
+  readonly folder: string;
+  readonly names: readonly string[];
+  readonly guests: Guest[] = [];
+  daemon!: Peer;
+  proxy!: QmpProxy;
+  /** Another monitor, for what somebody else does. */
+  other!: Monitor;
+  readonly #peers: Peers;
+  readonly #folder: string;
+  readonly #format: string;
+  readonly #size: number;
+  #starts = 0;
+
+  static async start(peers: Peers, options: LiveOptions = {}): Promise<LiveMachine> {
+    const { disks = 1, size = DISK_BYTES, format = 'qcow2' } = options;
+    const folder = join(await peers.folder(), `m${machines++}`);
+    mkdirSync(folder);
+    const machine = new LiveMachine(peers, { folder, disks, size, format });
+    for (const name of machine.names) {
+      if (format === 'qcow2') await createQcow2(machine.file(name), { size });
+      else await createRawFile(machine.file(name), size);
+    }
+    await machine.start();
+    return machine;
+  }
+
+  private constructor(
+    peers: Peers,
+    made: { folder: string; disks: number; size: number; format: string },
+  ) {
+    this.#peers = peers;
+    this.#folder = made.folder;
+    this.#format = made.format;
+    this.#size = made.size;
+    this.folder = join(made.folder, 'sessions');
+    mkdirSync(this.folder);
+    this.names = Array.from({ length: made.disks }, (_, index) => `vd${'abc'[index]}`);
+  }
+
+  file(name: string): string {
+    return join(this.#folder, `${name}.${this.#format}`);
+  }
+
+  get nbd(): { type: 'unix'; path: string } {
+    return { type: 'unix', path: join(this.#folder, 'nbd.sock') };
+  }
+
+  /** How a process reaches it, through the proxy. */
+  get options(): MachineOptions {
+    return { monitor: { path: this.proxy.path }, nbd: this.nbd, folder: this.folder };
+  }
+
+  get choices(): { node: string; name: string }[] {
+    return this.names.map((name) => ({ node: name, name }));
+  }
+
+  async start(): Promise<void> {
+    const other = join(this.#folder, `other${this.#starts++}.sock`);
+    const args = this.names.flatMap((name) => [
+      ...['--blockdev', `file,filename=${this.file(name)},node-name=${name}-file,discard=unmap`],
+      ...['--blockdev', `${this.#format},file=${name}-file,node-name=${name},discard=unmap`],
+      ...['--export', `nbd,id=guest-${name},node-name=${name},name=${name},writable=on`],
+    ]);
+    this.daemon = await this.#peers.monitoredDaemon([
+      ...['--nbd-server', `addr.type=unix,addr.path=${this.nbd.path}`],
+      ...['--chardev', `socket,id=other,path=${other},server=on,wait=off`],
+      ...['--monitor', 'chardev=other'],
+      ...args,
+    ]);
+    this.proxy = await QmpProxy.start(this.daemon.server.path);
+    this.other = await Monitor.connect({ path: other });
+    for (const [index, name] of this.names.entries()) {
+      const description = { driver: 'nbd' as const, server: this.nbd, export: name };
+      const device = await openDevice(description, { writable: true });
+      const before = this.guests[index];
+      this.guests[index] = new Guest(device, before?.content ?? Buffer.alloc(this.#size));
+    }
+  }
+
+  /** Ends QEMU, well or badly; everything that the guest has written reaches the disk before. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    for (const guest of this.guests) await guest.flush();
+    await this.other.close();
+    await this.proxy.stop();
+    await this.daemon.stop(signal);
+    for (const guest of this.guests) await guest.close();
+  }
+
+  connect(options: Partial<MachineOptions> = {}): Promise<Machine> {
+    return Machine.connect({ ...this.options, ...options });
+  }
+
+  /** Everything in QEMU and on the host that a backup could have left, bitmaps by their nodes. */
+  async leftovers(): Promise<string[]> {
+    const [exports, jobs, nodes] = await Promise.all([
+      this.other.execute('query-block-exports'),
+      this.other.execute('query-jobs'),
+      this.other.execute('query-named-block-nodes'),
+    ]);
+    const bitmaps = nodes.flatMap((node) =>
+      (node['dirty-bitmaps'] ?? []).map(({ name }) => `bitmap ${node['node-name']}/${name}`),
+    );
+    return [
+      ...exports.filter(({ id }) => !id.startsWith('guest-')).map(({ id }) => `export ${id}`),
+      ...jobs.map(({ id, status }) => `job ${id} ${status}`),
+      ...nodes
+        .map((node) => node['node-name'] ?? '')
+        .filter((name) => !this.names.some((disk) => name === disk || name === `${disk}-file`))
+        .map((name) => `node ${name}`),
+      ...bitmaps.sort(),
+      ...readdirSync(this.folder).map((name) => `file ${name}`),
+    ];
+  }
+
+  /** What must be there when the backup of this generation was the last one. */
+  bitmapsOf(generation: string | undefined): string[] {
+    if (generation === undefined) return [];
+    return this.names.map((name) => `bitmap ${name}/lacuna.${generation}`);
+  }
+}
+
+let machines = 0;
+
+/** Writes to a disk as a guest does, and knows what it then holds. */
+export class Guest {
+  readonly content: Buffer;
+  readonly #device: BlockDevice;
+
+  constructor(device: BlockDevice, content: Buffer) {
+    this.#device = device;
+    this.content = content;
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    await this.#device.write(offset, bytes);
+    this.content.set(bytes, offset);
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    await this.#device.zero(offset, length);
+    this.content.fill(0, offset, offset + length);
+  }
+
+  /** What is discarded may read as anything from then on, but always as the same. */
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#device.discard(offset, length);
+    await this.#device.read(offset, this.content.subarray(offset, offset + length));
+  }
+
+  /** A few writes, zeroes and discards: whole granules, parts of them, and across their borders. */
+  async scribble(random: Random, count = 3): Promise<void> {
+    for (let n = 0; n < count; n++) {
+      const granule = random.below(this.content.length / GRANULE) * GRANULE;
+      const [shift, length] = random.pick([
+        [0, GRANULE],
+        [0, 3 * GRANULE],
+        [0, 4096],
+        [512, 512],
+        [1 + random.below(5000), 1 + random.below(9000)],
+        [GRANULE - 1, 2],
+        [GRANULE - 4096, 8192],
+      ] as const);
+      const offset = granule + shift;
+      const bytes = Math.min(length, this.content.length - offset);
+      const kind = random.below(4);
+      if (kind < 2) await this.write(offset, random.bytes(bytes));
+      else if (kind === 2) await this.zero(offset, bytes);
+      else await this.discard(offset, bytes);
+    }
+  }
+
+  async flush(): Promise<void> {
+    await this.#device.flush();
+  }
+
+  async close(): Promise<void> {
+    await this.#device.close().catch(() => {});
+  }
+}
+
+/** What backups hold of the disks of a machine: what was restored last, of each. */
+export class Restored {
+  readonly disks: Map<string, Buffer>;
+  generation: string | undefined;
+  /** Bytes that the last backup has read as data. */
+  movedBytes = 0;
+
+  constructor(names: readonly string[], size = DISK_BYTES) {
+    this.disks = new Map(names.map((name) => [name, Buffer.alloc(size, 0xee)]));
+  }
+}
