@@ -8,7 +8,7 @@ import type { Peer, Peers } from './peers.js';
 import { QmpProxy } from './qmp-proxy.js';
 
 export const DISK_BYTES = 2 ** 20;
-const GRANULE = 65536;
+export const GRANULE = 65536;
 
 export interface LiveOptions {
   /** Default 1. */
@@ -150,6 +150,8 @@ let machines = 0;
 /** Writes to a disk as a guest does, and knows what it then holds. */
 export class Guest {
   readonly content: Buffer;
+  /** Offsets of the granules that it has written since somebody cleared this. */
+  readonly written = new Set<number>();
   readonly #device: BlockDevice;
 
   constructor(device: BlockDevice, content: Buffer) {
@@ -160,17 +162,20 @@ export class Guest {
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     await this.#device.write(offset, bytes);
     this.content.set(bytes, offset);
+    this.#note(offset, bytes.length);
   }
 
   async zero(offset: number, length: number): Promise<void> {
     await this.#device.zero(offset, length);
     this.content.fill(0, offset, offset + length);
+    this.#note(offset, length);
   }
 
   /** What is discarded may read as anything from then on, but always as the same. */
   async discard(offset: number, length: number): Promise<void> {
     await this.#device.discard(offset, length);
     await this.#device.read(offset, this.content.subarray(offset, offset + length));
+    this.#note(offset, length);
   }
 
   /** A few writes, zeroes and discards: whole granules, parts of them, and across their borders. */
@@ -193,6 +198,11 @@ export class Guest {
       else if (kind === 2) await this.zero(offset, bytes);
       else await this.discard(offset, bytes);
     }
+  }
+
+  #note(offset: number, length: number): void {
+    const first = offset - (offset % GRANULE);
+    for (let at = first; at < offset + length; at += GRANULE) this.written.add(at);
   }
 
   async flush(): Promise<void> {

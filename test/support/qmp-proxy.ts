@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
-import { createInterface } from 'node:readline';
+import { createInterface, type Interface } from 'node:readline';
 
 /** A command on its way to QEMU. */
 export interface PassingCommand {
@@ -78,7 +78,7 @@ export class QmpProxy {
         cut();
       });
     }
-    createInterface({ input: qemu }).on('line', (text) => {
+    linesOf(qemu).on('line', (text) => {
       const { id } = JSON.parse(text) as { id?: unknown };
       const answered = answers.get(id);
       answers.delete(id);
@@ -86,7 +86,7 @@ export class QmpProxy {
       else answered(text);
     });
     let last: Promise<void> = Promise.resolve();
-    createInterface({ input: client }).on('line', (text) => {
+    linesOf(client).on('line', (text) => {
       const { execute: name, id } = JSON.parse(text) as { execute: string; id: unknown };
       const answer = () =>
         new Promise<string>((resolve) => {
@@ -109,4 +109,9 @@ export class QmpProxy {
     if (isStep) await this.hooks.after?.(command);
     client.write(`${text}\n`);
   }
+}
+
+/** A socket's own errors are told by the socket. */
+function linesOf(socket: Socket): Interface {
+  return createInterface({ input: socket }).on('error', () => {});
 }

@@ -69,7 +69,7 @@ function whyMissing(name: string, disk: MachineDisk, nodes: readonly NodeInfo[])
     return `the bitmap "${name}" is on the node "${elsewhere['node-name']}" and not on the top layer: a snapshot was made since, or it is another disk's`;
   }
   const lost = disk.canPersist
-    ? 'the disk was exchanged, or somebody has removed the bitmap'
+    ? 'the disk was exchanged, QEMU was killed before it had stored the bitmap, or somebody has removed it'
     : `bitmaps of ${disk.format} disks end with the process, or the disk was exchanged`;
   return `there is no bitmap "${name}": ${lost}`;
 }

@@ -87,6 +87,8 @@ export class BackupSession implements AsyncDisposable {
   readonly #teardown: Teardown;
   #lost: LacunaError | undefined;
   #viewEnd: Promise<void> | undefined;
+  /** Everything was read, and all of it counts. */
+  #wasSound = false;
   #isEnded = false;
 
   /** @internal */
@@ -158,8 +160,9 @@ export class BackupSession implements AsyncDisposable {
     if (reading !== undefined) {
       throw new TypeError(`${reading.name} is still being read: end the loop before finish`);
     }
-    // Once the view has ended, only the manifest is missing.
-    if (this.#viewEnd === undefined) await this.check();
+    // Once it was sound behind the last read, only the manifest is missing.
+    if (!this.#wasSound) await this.check();
+    this.#wasSound = true;
     const warnings: string[] = [];
     const note = (error: unknown) => void warnings.push((error as Error).message);
     await this.#endView().catch(note);
@@ -208,7 +211,7 @@ export class BackupSession implements AsyncDisposable {
 
   /** @internal The view is lost: the guest must not pay for it any longer. */
   lose(failure: LacunaError): void {
-    if (this.#lost !== undefined || this.#viewEnd !== undefined || this.#isEnded) return;
+    if (this.#lost !== undefined || this.#wasSound || this.#isEnded) return;
     this.#lost = failure;
     this.#control.abort(failure);
     // Told by fail(), which does what is left.
