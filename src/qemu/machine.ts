@@ -65,7 +65,11 @@ export class Machine implements AsyncDisposable {
   readonly monitor: Monitor;
   readonly #target: Target;
 
-  /** @throws TypeError for options that make no sense; what `Monitor.connect` throws. */
+  /**
+   * Connects to its monitor; nothing is changed.
+   *
+   * @throws TypeError for options that make no sense; what `Monitor.connect` throws.
+   */
   static async connect(options: MachineOptions): Promise<Machine> {
     checkOptions('Machine.connect', options);
     const { monitor: address, agent, nbd, folder, timeoutMs, signal } = options;

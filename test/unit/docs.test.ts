@@ -43,6 +43,7 @@ describe('docs', () => {
     'docs/digest.md',
     'docs/extending.md',
     'docs/terms.md',
+    'docs/live-backup.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const missing = links.filter((link) => !existsSync(new URL(`../../${link}`, import.meta.url)));

@@ -6,12 +6,13 @@ import * as lacuna from 'lacuna';
 import * as bitmap from 'lacuna/bitmap';
 import * as errors from 'lacuna/errors';
 import * as nbd from 'lacuna/nbd';
+import * as qemu from 'lacuna/qemu';
 import * as qmp from 'lacuna/qmp';
 import * as testing from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { fakeDevice } from '../support/fake-device.js';
 
-const MODULES = { lacuna, bitmap, errors, nbd, qmp, testing };
+const MODULES = { lacuna, bitmap, errors, nbd, qemu, qmp, testing };
 const SIZE = 4096;
 const GOOD = { source: { driver: 'null', size: SIZE }, target: { driver: 'null', size: SIZE } };
 const ADDRESS = { type: 'unix', path: '/nowhere/nbd.sock' };
@@ -55,6 +56,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   connectPatiently: (options) => nbd.connectPatiently({ server: ADDRESS as never, ...options }, 0),
   parseNbdUri: (options) => nbd.parseNbdUri('nbd://localhost', options),
   formatNbdUri: (options) => nbd.formatNbdUri({ ...ADDRESS, ...options } as never),
+  Machine: (options) =>
+    qemu.Machine.connect({ monitor: { path: '/nowhere' }, folder: '/nowhere', ...options }),
   Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),
   GuestAgent: (options) => qmp.GuestAgent.connect({ path: '/nowhere' }, options),
   Arena: (options) => bitmap.Arena.create(options),
@@ -76,6 +79,7 @@ const WITHOUT: Record<string, () => unknown> = {
   NbdServer: () => new (nbd.NbdServer as never as new () => unknown)(),
   NbdClient: () => (nbd.NbdClient.connect as never as () => unknown)(),
   ReconnectingClient: () => (nbd.ReconnectingClient.connect as never as () => unknown)(),
+  Machine: () => (qemu.Machine.connect as never as () => unknown)(),
   Monitor: () => (qmp.Monitor.connect as never as () => unknown)(),
   GuestAgent: () => (qmp.GuestAgent.connect as never as () => unknown)(),
   Arena: () => (bitmap.Arena.attach as never as () => unknown)(),
@@ -89,7 +93,7 @@ const WITHOUT: Record<string, () => unknown> = {
 const EXEMPT = new Set([
   ...['CopyJob', 'StreamJob', 'BitmapImage', 'DirtyBitmap', 'ExtentList', 'Random', 'LacunaError'],
   ...['isDirtyContext', 'readsAsZero', 'abortedError', 'isAborted', 'throwIfAborted'],
-  ...['fromWire', 'toWire', 'withLog', 'EventStream', 'QmpSchema'],
+  ...['fromWire', 'toWire', 'withLog', 'EventStream', 'QmpSchema', 'BackupSession', 'SessionDisk'],
 ]);
 
 const exported = Object.values(MODULES).flatMap((module) =>

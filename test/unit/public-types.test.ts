@@ -19,6 +19,7 @@ describe('what the package exports', () => {
         'lacuna/bitmap',
         'lacuna/nbd',
         'lacuna/qmp',
+        'lacuna/qemu',
         'lacuna/errors',
       ]),
     );

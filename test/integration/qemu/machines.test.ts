@@ -1,0 +1,273 @@
+/** Machines of qemu-system: disks by the devices that the guest sees, a server of the session's own, and the guest's agent. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { createQcow2 } from 'lacuna';
+import { type BackupOptions, type BackupSession, Machine } from 'lacuna/qemu';
+import { beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { usePeers } from '../../support/peers.js';
+import { QmpProxy } from '../../support/qmp-proxy.js';
+import { returned, ScriptedPeer } from '../../support/scripted-peer.js';
+
+const SIZE = 2 ** 20;
+const CHILD = fileURLToPath(new URL('backup-child.mjs', import.meta.url));
+
+const peers = usePeers('suite');
+let folder: string;
+let proxy: QmpProxy;
+
+/** A machine with two disks, one of them behind a filter, and a read-only one, whose processors stand still. */
+beforeAll(async () => {
+  const base = await peers.folder();
+  folder = join(base, 'sessions');
+  mkdirSync(folder);
+  for (const name of ['vda', 'vdb', 'cd']) {
+    await createQcow2(join(base, `${name}.qcow2`), { size: SIZE });
+  }
+  const blockdev = (name: string, more = '') => [
+    '-blockdev',
+    `qcow2,node-name=${name},file.driver=file,file.filename=${base}/${name}.qcow2${more}`,
+  ];
+  const { server } = await peers.machine([
+    ...[...blockdev('vda'), ...blockdev('vdb'), ...blockdev('cd', ',read-only=on')],
+    ...['-object', 'throttle-group,id=limits,x-iops-total=100000'],
+    ...['-blockdev', 'throttle,node-name=top-b,throttle-group=limits,file=vdb'],
+    ...['-device', 'virtio-blk-pci,id=system,drive=vda'],
+    ...['-device', 'virtio-blk-pci,id=data,drive=top-b'],
+    ...['-device', 'virtio-blk-pci,id=cd,drive=cd'],
+  ]);
+  proxy = await QmpProxy.start(server.path);
+});
+
+beforeEach(() => proxy.reset());
+
+async function connected(agent?: { path: string }): Promise<Machine> {
+  const machine = await Machine.connect({ monitor: { path: proxy.path }, folder, agent });
+  onTestFinished(() => machine.close());
+  return machine;
+}
+
+/** Writes as the guest's device would. */
+async function write(machine: Machine, id: string, byte: number, offset: number): Promise<void> {
+  const device = `/machine/peripheral/${id}/virtio-backend`;
+  await machine.monitor.execute('human-monitor-command', {
+    'command-line': `qemu-io -d ${device} "write -P ${byte} ${offset} 65536"`,
+  });
+}
+
+async function read(session: BackupSession, name: string, image = Buffer.alloc(SIZE)) {
+  for await (const { offset, length, data } of session.disk(name).extents()) {
+    image.set(data ?? Buffer.alloc(length), offset);
+  }
+  return image;
+}
+
+async function left(machine: Machine): Promise<unknown[]> {
+  return [
+    ...(await machine.monitor.execute('query-block-exports')),
+    ...(await machine.monitor.execute('query-jobs')),
+    ...readdirSync(folder),
+  ];
+}
+
+describe('a machine', () => {
+  test('tells its disks by their devices, with the nodes that have data and bitmaps', async () => {
+    const machine = await connected();
+    expect(await machine.inspect()).toMatchObject([
+      { name: 'system', top: 'vda', node: 'vda', format: 'qcow2', size: SIZE, canPersist: true },
+      { name: 'data', top: 'top-b', node: 'vdb', format: 'qcow2', canPersist: true },
+    ]);
+    expect(await machine.inspect(['cd'])).toMatchObject([{ readOnly: true, canPersist: false }]);
+    const failure = await machine.inspect(['sda']).catch((error) => error);
+    expect(failure.message).toContain('its disks are system, data, cd');
+  });
+
+  test('is backed up over a server of the session, also where a filter lies above a disk', async () => {
+    const machine = await connected();
+    let base: string | undefined;
+    const images = [Buffer.alloc(SIZE), Buffer.alloc(SIZE)];
+    for (let round = 1; round < 4; round++) {
+      await write(machine, 'system', round, round * 65536);
+      await write(machine, 'data', 16 + round, 0);
+      const session = await machine.backup({ base });
+      await write(machine, 'system', 99, round * 65536);
+      await write(machine, 'data', 99, 0);
+      await read(session, 'system', images[0]);
+      await read(session, 'data', images[1]);
+      base = (await session.finish(() => {})).point.generation;
+      expect(images[0][round * 65536]).toBe(round);
+      expect(images[0][(round - 1) * 65536]).toBe(round === 1 ? 0 : 99);
+      expect(images[1][0]).toBe(16 + round);
+      expect(await left(machine)).toEqual([]);
+    }
+    await machine.forget(base!);
+  });
+});
+
+describe('a process that is killed with a server of its own', () => {
+  test.each(['nbd-server-start', 'block-export-add', 'begun', 'view ended'])(
+    'at %s leaves one that is stopped by recovering, and the next backup has its own',
+    async (place) => {
+      const given = {
+        machine: { monitor: { path: proxy.path }, folder },
+        disks: ['system', 'data'],
+        store: await peers.folder(),
+        size: SIZE,
+      };
+      const child = spawn(process.execPath, [CHILD, JSON.stringify(given)], {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      const exited = once(child, 'exit');
+      const kill = (here: string) => {
+        if (here !== place) return;
+        child.kill('SIGKILL');
+        throw new Error('the child is dead');
+      };
+      proxy.reset({ after: ({ name }) => kill(name) });
+      goOn(child, kill);
+      expect((await exited)[0]).toBeNull();
+      proxy.reset();
+      const machine = await connected();
+      const report = await machine.recover({ generation: null });
+      expect(report).toMatchObject({ warnings: [], unknown: [], running: [] });
+      expect(report.recovered).toHaveLength(1);
+      expect(await left(machine)).toEqual([]);
+      const session = await machine.backup();
+      await session.forget();
+      expect(await left(machine)).toEqual([]);
+    },
+  );
+});
+
+function goOn(child: ChildProcess, kill: (phase: string) => void): void {
+  createInterface({ input: child.stdout! }).on('line', (phase) => {
+    try {
+      kill(phase);
+      child.stdin!.write('\n');
+    } catch {
+      // It gets no word any more.
+    }
+  });
+  child.stdin!.on('error', () => {});
+}
+
+describe('the guest', () => {
+  /** What was asked of the agent and of QEMU, in order. */
+  let asked: string[];
+
+  /** An agent that answers what it is told to; commands that are not there are never answered. */
+  function agentThat(answers: Record<string, unknown>): Promise<ScriptedPeer> {
+    asked = [];
+    proxy.reset({ before: ({ name }) => void asked.push(name) });
+    return ScriptedPeer.start((socket, peer) =>
+      peer.converse(socket, (command) => {
+        const name = command.execute!;
+        if (name === 'guest-sync-delimited') {
+          return Buffer.concat([
+            Buffer.from([0xff]),
+            Buffer.from(returned(command, command.arguments!.id)),
+          ]);
+        }
+        asked.push(name);
+        return answers[name] === undefined ? undefined : returned(command, answers[name]);
+      }),
+    );
+  }
+
+  const GOOD = { 'guest-fsfreeze-freeze': 2, 'guest-fsfreeze-thaw': 2 };
+
+  async function backUp(agent: ScriptedPeer, options: BackupOptions = {}) {
+    const machine = await connected(agent.address);
+    const session = await machine.backup({ freezeTimeoutMs: 100, ...options });
+    await session.forget();
+    return session;
+  }
+
+  test('is frozen for the transaction alone', async () => {
+    const { point, warnings } = await backUp(await agentThat(GOOD), { freeze: 'require' });
+    expect(point.frozen).toBe(true);
+    expect(warnings).toEqual([]);
+    const from = asked.indexOf('guest-fsfreeze-freeze');
+    expect(asked.slice(from, from + 3)).toEqual([
+      'guest-fsfreeze-freeze',
+      'transaction',
+      'guest-fsfreeze-thaw',
+    ]);
+  });
+
+  test('is thawed when the transaction fails', async () => {
+    const agent = await agentThat(GOOD);
+    const machine = await connected(agent.address);
+    proxy.reset({
+      before: ({ name }) => {
+        asked.push(name);
+        if (name === 'transaction') proxy.cut();
+      },
+    });
+    await expect(machine.backup()).rejects.toMatchObject({ code: 'ERR_QMP_UNANSWERED' });
+    expect(asked).toContain('guest-fsfreeze-thaw');
+    expect(await left(machine)).toEqual([]);
+  });
+
+  test('that does not freeze in time is thawed, and is backed up with a warning', async () => {
+    const agent = await agentThat({ 'guest-fsfreeze-thaw': 0 });
+    const { point, warnings } = await backUp(agent);
+    expect(point.frozen).toBe(false);
+    expect(warnings).toEqual([expect.stringContaining('as after a power cut')]);
+    expect(asked.indexOf('guest-fsfreeze-thaw')).toBeLessThan(asked.indexOf('transaction'));
+  });
+
+  test('that does not freeze in time is not backed up where that is required', async () => {
+    const agent = await agentThat({ 'guest-fsfreeze-thaw': 0 });
+    const machine = await connected(agent.address);
+    await expect(machine.backup({ freeze: 'require', freezeTimeoutMs: 100 })).rejects.toMatchObject(
+      { code: 'ERR_QMP_UNANSWERED' },
+    );
+    expect(asked).not.toContain('transaction');
+    expect(asked).toContain('guest-fsfreeze-thaw');
+    expect(await left(machine)).toEqual([]);
+  });
+
+  test('without an agent that answers is known before anything is changed', async () => {
+    const agent = await ScriptedPeer.start((socket) => socket.destroy());
+    asked = [];
+    proxy.reset({ before: ({ name }) => void asked.push(name) });
+    const machine = await connected(agent.address);
+    await expect(machine.backup({ freeze: 'require' })).rejects.toMatchObject({
+      code: 'ERR_AGENT_ABSENT',
+    });
+    expect(asked.filter((name) => !name.includes('query'))).toEqual([]);
+  });
+
+  test('that may still be frozen when a process dies is thawed by recovering', async () => {
+    const agent = await agentThat(GOOD);
+    const given = {
+      machine: { monitor: { path: proxy.path }, folder, agent: agent.address },
+      disks: ['system'],
+      store: await peers.folder(),
+      size: SIZE,
+    };
+    const child = spawn(process.execPath, [CHILD, JSON.stringify(given)], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const exited = once(child, 'exit');
+    proxy.reset({
+      before: ({ name }) => {
+        if (name !== 'transaction') return;
+        child.kill('SIGKILL');
+        throw new Error('the child is dead');
+      },
+    });
+    goOn(child, () => {});
+    await exited;
+    proxy.reset();
+    expect(asked).not.toContain('guest-fsfreeze-thaw');
+    const machine = await connected(agent.address);
+    expect((await machine.recover({ generation: null })).warnings).toEqual([]);
+    expect(asked).toContain('guest-fsfreeze-thaw');
+    expect(await left(machine)).toEqual([]);
+  });
+});
