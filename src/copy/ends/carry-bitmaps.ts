@@ -34,7 +34,11 @@ export interface CarriedBitmaps {
  * ERR_DEVICE_UNSUPPORTED where the source is a snapshot, and what opening its bitmaps throws.
  */
 export async function bitmapsToCarry(
-  { carryBitmaps = false, skipBrokenBitmaps = false, signal }: CopyOptions,
+  {
+    carryBitmaps = false,
+    skipBrokenBitmaps = false,
+    signal,
+  }: Pick<CopyOptions, 'carryBitmaps' | 'skipBrokenBitmaps' | 'signal'>,
   source: BlockDevice,
 ): Promise<CarriedBitmaps | undefined> {
   if (skipBrokenBitmaps && !carryBitmaps) {

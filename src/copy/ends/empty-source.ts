@@ -1,13 +1,13 @@
 import { type BlockDevice, type FileDescription, isRemote } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { statIfThere } from '../../files/index.js';
-import { type CopyOptions, isPartial } from '../options/index.js';
+import { type CopyOptions, isPartial, type PlanScope } from '../options/index.js';
 
 /** An export that is not ready yet may say that it has no bytes, and a file that holds none replaces a good copy. */
 export function refuseNothing(
   source: BlockDevice,
   file: FileDescription | undefined,
-  { allowEmpty = false, ...scope }: CopyOptions,
+  { allowEmpty = false, ...scope }: PlanScope & Pick<CopyOptions, 'allowEmpty'>,
 ): void {
   if (source.size > 0 || allowEmpty || isPartial(scope)) return;
   const replaced = file === undefined ? undefined : statIfThere(file.filename);

@@ -8,13 +8,13 @@ import {
   resizeRawFile,
 } from '../../block/index.js';
 import { statIfThere } from '../../files/index.js';
-import { type CopyOptions, isPartial } from '../options/index.js';
+import { type CopyOptions, isPartial, type PlanScope } from '../options/index.js';
 import { mismatch } from './resume-binding.js';
 
 /** The file of a target that is to be fitted; undefined where the target keeps its size. */
 export function fileToFit(
   description: DeviceDescription,
-  options: CopyOptions,
+  options: PlanScope & Pick<CopyOptions, 'inPlace'>,
 ): FileDescription | undefined {
   if (!options.inPlace || isPartial(options)) return undefined;
   const file = fileOf(description);
@@ -57,7 +57,7 @@ export function cutLater(
   target: InPlace,
   { filename }: FileDescription,
   source: BlockDevice,
-  { flush = true }: CopyOptions,
+  { flush = true }: Pick<CopyOptions, 'flush'>,
 ): void {
   const { size } = target.device;
   if (size <= source.size) return;

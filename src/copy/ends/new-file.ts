@@ -15,10 +15,14 @@ import {
   takesKey,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { type CopyOptions, isPartial } from '../options/index.js';
+import { type CopyOptions, isPartial, type PlanScope } from '../options/index.js';
 import { type CarriedBitmaps, type MadeImage, removeBitmaps } from './carry-bitmaps.js';
 import { type Increment, layOutIncrement } from './increment-layout.js';
 import type { HowMade, UnfinishedFile } from './unfinished-file.js';
+
+/** What of the options of a copy says how a new image is made. */
+export type NewImageChoices = PlanScope &
+  Pick<CopyOptions, 'image' | 'compress' | 'preallocation' | 'carryBitmaps' | 'resume' | 'signal'>;
 
 /** Where a file is, and which it is, should that be known. */
 type Made = Pick<FileDescription, 'inode'> & { readonly path: string };
@@ -53,7 +57,7 @@ export function newRawFile(
   description: DeviceDescription,
   { filename }: FileDescription,
   size: number,
-  { preallocation, signal }: CopyOptions,
+  { preallocation, signal }: Pick<CopyOptions, 'preallocation' | 'signal'>,
 ): NewFile {
   return {
     filename,
@@ -88,7 +92,7 @@ export function newImage(
   description: Qcow2Description,
   file: FileDescription,
   size: number,
-  options: CopyOptions,
+  options: NewImageChoices,
   bitmaps?: CarriedBitmaps,
 ): NewFile {
   checkImage(options);
@@ -171,7 +175,7 @@ function describeImage(
   }));
 }
 
-function checkImage(options: CopyOptions): void {
+function checkImage(options: NewImageChoices): void {
   const { image: { backing, dataFile, version } = {}, compress, preallocation = 'off' } = options;
   if (options.carryBitmaps && version === 2) {
     throw new TypeError('an image of version 2 keeps no bitmaps: make it one of version 3');
@@ -195,7 +199,10 @@ function checkImage(options: CopyOptions): void {
 }
 
 /** What an earlier run has left can only be gone on with where every write had its place from the start. */
-function refuseResume(filename: string, { image = {}, compress, resume }: CopyOptions): void {
+function refuseResume(
+  filename: string,
+  { image = {}, compress, resume }: Pick<NewImageChoices, 'image' | 'compress' | 'resume'>,
+): void {
   const why =
     (compress && 'is compressed') ||
     (image.backing && 'has a backing file') ||

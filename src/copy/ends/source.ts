@@ -23,15 +23,13 @@ export interface Source {
   close(): Promise<void>;
 }
 
-export interface SourceOptions
-  extends Pick<CopyOptions, 'source' | 'sourceFormat' | 'forceShare' | 'signal'> {
-  scope: CheckedScope;
-  /** How long a lost connection may take to come back; see {@link patient}. */
-  reconnectSeconds: number;
-}
-
-export async function openSource(options: SourceOptions): Promise<Source> {
-  const { source, sourceFormat, forceShare, scope, reconnectSeconds, signal } = options;
+/** @param reconnectSeconds how long a lost connection may take to come back; see {@link patient}. */
+export async function openSource(
+  { source, sourceFormat, forceShare }: Pick<CopyOptions, 'source' | 'sourceFormat' | 'forceShare'>,
+  scope: CheckedScope,
+  reconnectSeconds: number,
+  signal: AbortSignal,
+): Promise<Source> {
   if (isBlockDevice(source)) {
     return { device: source, reopen: async () => {}, close: async () => {} };
   }

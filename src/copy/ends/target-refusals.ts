@@ -15,7 +15,7 @@ import type { CopyOptions } from '../options/index.js';
 /** A file that others are made of must stay. */
 export async function refuseSameFile(
   target: DeviceDescription | undefined,
-  { image }: CopyOptions,
+  { image }: Pick<CopyOptions, 'image'>,
   source: BlockDevice,
 ) {
   const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
@@ -51,7 +51,11 @@ function filesUnder(target: DeviceDescription, backing: BackingName): string[] {
 
 /** Only a file that is made here can be given its space before, or be told how it shall be. */
 export function refuseMaking(
-  { preallocation = 'off', image, carryBitmaps }: CopyOptions,
+  {
+    preallocation = 'off',
+    image,
+    carryBitmaps,
+  }: Pick<CopyOptions, 'preallocation' | 'image' | 'carryBitmaps'>,
   target?: DeviceDescription,
 ): void {
   const name = filesOf(target)[0] ?? 'The target';

@@ -17,13 +17,19 @@ import {
 } from '../../block/index.js';
 import { LacunaError, throwIfAborted } from '../../errors/index.js';
 import { followed, samePlaceAmong, statIfThere } from '../../files/index.js';
-import { type CopyOptions, isPartial, reconnectSeconds, rulesOf } from '../options/index.js';
+import {
+  type CopyOptions,
+  isPartial,
+  type PlanScope,
+  reconnectSeconds,
+  rulesOf,
+} from '../options/index.js';
 import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
-import { asItIs, type NewFile, newImage, newRawFile } from './new-file.js';
+import { asItIs, type NewFile, type NewImageChoices, newImage, newRawFile } from './new-file.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
@@ -156,7 +162,7 @@ function toBeMadeOn(description: DeviceDescription | undefined, error: unknown):
 /** The file that a copy makes or replaces; undefined where it writes into what is there. */
 async function fileToMake(
   description: DeviceDescription | undefined,
-  options: CopyOptions,
+  options: PlanScope & Pick<CopyOptions, 'image' | 'inPlace'>,
 ): Promise<FileDescription | undefined> {
   if (isPartial(options) && options.image?.backing === undefined) return undefined;
   const file = fileOf(imageOf(description)?.file ?? description);
@@ -168,7 +174,7 @@ function newFile(
   description: DeviceDescription,
   file: FileDescription,
   size: number,
-  options: CopyOptions,
+  options: NewImageChoices,
   bitmaps: CarriedBitmaps | undefined,
 ): NewFile {
   const image = imageOf(description);
@@ -180,7 +186,10 @@ function newFile(
 
 /** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
 export function describeTarget(
-  options: CopyOptions,
+  options: Pick<
+    CopyOptions,
+    'target' | 'targetFormat' | 'compress' | 'onReadError' | 'onWriteError' | 'retry'
+  >,
   source: BlockDevice,
 ): DeviceDescription | undefined {
   const { target } = options;
@@ -191,7 +200,10 @@ export function describeTarget(
 }
 
 /** Whether nothing but its name says that the target is raw. */
-function isNamedRaw(description: DeviceDescription | undefined, options: CopyOptions): boolean {
+function isNamedRaw(
+  description: DeviceDescription | undefined,
+  options: Pick<CopyOptions, 'target' | 'targetFormat'>,
+): boolean {
   const { target, targetFormat } = options;
   return plainFile(description)?.filename === target && targetFormat === undefined;
 }
@@ -284,7 +296,7 @@ function refuseMissing(error: unknown): void {
 async function make(
   made: NewFile,
   source: BlockDevice,
-  options: CopyOptions,
+  options: Pick<CopyOptions, 'flush' | 'signal'>,
   resumption: Planner | undefined,
 ): Promise<Target> {
   const how = { sources: filesOf(source.description) };
@@ -320,7 +332,7 @@ interface Files {
 async function openMade(
   kind: NewFile,
   { file, data }: Files,
-  { flush = true, signal }: CopyOptions,
+  { flush = true, signal }: Pick<CopyOptions, 'flush' | 'signal'>,
 ): Promise<Target> {
   const description = kind.describe(file, data);
   const made = file.made();
@@ -376,7 +388,7 @@ async function openMade(
 async function goOn(
   kind: NewFile,
   source: BlockDevice,
-  options: CopyOptions,
+  options: Pick<CopyOptions, 'resume' | 'flush' | 'signal'>,
   { made, binding }: CopyState,
 ): Promise<Target> {
   const { filename } = kind;
@@ -420,7 +432,7 @@ async function openUnfinished(
   kind: NewFile,
   file: UnfinishedFile,
   source: BlockDevice,
-  options: CopyOptions,
+  options: Pick<CopyOptions, 'resume' | 'flush' | 'signal'>,
 ): Promise<Target> {
   let opened: Target;
   try {

@@ -6,8 +6,9 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
 import { Lanes, settleAll } from '../../util/index.js';
-import type { Arena, ArenaBlock } from '../../wasm/index.js';
-import type { Control, Counters, FirstDifference } from '../control/index.js';
+import type { ArenaBlock } from '../../wasm/index.js';
+import type { FirstDifference } from '../control/index.js';
+import type { Shared } from './parts.js';
 
 /** One of the two devices. Outside of `data`, and behind its end, it reads as zero. */
 export interface ComparedSide {
@@ -25,16 +26,14 @@ export interface ComparePace {
   windowSize: number;
 }
 
-export interface ComparerOptions extends ComparePace {
+export interface ComparerOptions {
   a: ComparedSide;
   b: ComparedSide;
+  pace: ComparePace;
   /** What has to be compared; empty at the end. */
   plan: Bitmap;
   first: FirstDifference;
-  arena: Arena;
-  control: Control;
-  counters: Counters;
-  signal: AbortSignal;
+  shared: Shared;
 }
 
 /** Of a limited comparison no shorter piece is made. */
@@ -45,11 +44,12 @@ const WINDOW_RUNS = 1024;
 
 /** Compares until the plan is empty, a difference is found before all that is left, or a request fails. */
 export async function compareShare(options: ComparerOptions): Promise<void> {
-  const { requests, control, signal } = options;
+  const { pace, shared } = options;
+  const { control, signal } = shared;
   const todo = pieces(options);
   try {
     await new Lanes().run({
-      count: requests,
+      count: pace.requests,
       open: () => twoSlots(options),
       close: (slots) => slots.forEach((slot) => void slot.free()),
       step: (slots) => compareNext(options, todo, slots),
@@ -62,7 +62,10 @@ export async function compareShare(options: ComparerOptions): Promise<void> {
 }
 
 /** Where a lane reads the two sides. */
-function twoSlots({ arena, requestSize }: Pick<ComparerOptions, 'arena' | 'requestSize'>) {
+function twoSlots({
+  pace: { requestSize },
+  shared: { arena },
+}: Pick<ComparerOptions, 'pace' | 'shared'>) {
   const left = arena.allocate(requestSize);
   try {
     return [left, arena.allocate(requestSize)];
@@ -78,7 +81,8 @@ async function compareNext(
   todo: Generator<[offset: number, length: number], undefined>,
   slots: readonly ArenaBlock[],
 ): Promise<boolean> {
-  const { first, control } = options;
+  const { first, shared } = options;
+  const { control } = shared;
   if (control.paused) await control.mayGo();
   const next = control.stopped ? undefined : todo.next().value;
   // Windows are claimed in order: behind a difference there is nothing earlier to find.
@@ -97,10 +101,12 @@ async function compareNext(
 /** Claims windows and cuts them into pieces, at multiples of their size, which suits the rate. */
 function* pieces({
   plan,
-  windowSize,
-  requestSize,
-  control,
-}: ComparerOptions): Generator<[offset: number, length: number], undefined> {
+  pace: { windowSize, requestSize },
+  shared: { control },
+}: Pick<ComparerOptions, 'plan' | 'pace' | 'shared'>): Generator<
+  [offset: number, length: number],
+  undefined
+> {
   const window = new Float64Array(2 * WINDOW_RUNS);
   for (;;) {
     const runs = plan.claim(window, { maxBytes: windowSize });
@@ -118,7 +124,7 @@ function* pieces({
 }
 
 async function comparePiece(
-  { a, b, arena, first, counters, signal }: ComparerOptions,
+  { a, b, first, shared: { arena, counters, signal } }: Omit<ComparerOptions, 'plan' | 'pace'>,
   [left, right]: readonly ArenaBlock[],
   offset: number,
   length: number,

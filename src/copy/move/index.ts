@@ -1,11 +1,11 @@
 export {
   type ComparedSide,
   type ComparePace,
-  type ComparerOptions,
   compareShare,
 } from './comparer.js';
 export { type BlockDigests, DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
 export { LeftOut } from './left-out.js';
-export { type MoveOutcome, move, type Transfer } from './mover.js';
+export { type MoveOutcome, move } from './mover.js';
+export type { Ends, Shared, Transfer } from './parts.js';
 export { nextRun, shortestZero, zeroStep } from './zero-runs.js';
 export { dropKnownZero, writeZeroes } from './zero-target.js';

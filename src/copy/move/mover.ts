@@ -6,39 +6,24 @@
  * any moment what is not yet moved is what the plan holds plus what is in flight, and after a failure the
  * plan alone is exact, but for what was left out on purpose.
  */
-import type { Bitmap } from '../../bitmap/index.js';
 import { abortedError, throwIfAborted } from '../../errors/index.js';
 import { Lanes } from '../../util/index.js';
 import type { ArenaBlock } from '../../wasm/index.js';
-import { type DetectZeroes, type ErrorRules, isLost, onSide, SideError } from '../options/index.js';
-import { Pace, type PaceRange } from './pace.js';
-import { PieceCopier, type PieceOptions } from './piece-copier.js';
+import { isLost, onSide, SideError } from '../options/index.js';
+import { Pace } from './pace.js';
+import type { Ends, Shared, Transfer, Work } from './parts.js';
+import { PieceCopier } from './piece-copier.js';
 import type { Settled } from './repeater.js';
 import { withoutReading } from './unread-zeroes.js';
 import { Window } from './window.js';
 import { type Turn, WriteOrder } from './write-order.js';
 import { shortestZero, ZERO_STEP } from './zero-runs.js';
 
-/** How one thread drives its two devices; plain data, so that it can be posted to a worker. */
-export interface Transfer extends PaceRange {
-  /** Bytes of the plan that are claimed at once. */
-  windowSize: number;
-  detectZeroes: DetectZeroes;
-  /** Whether zeroing what could not be read may make holes. */
-  unmap: boolean;
-  /** Every byte of the target that the plan holds reads as zero now. */
-  targetIsZero: boolean;
-  /** Write in the order of offsets; for one thread alone. */
-  sequential: boolean;
-  /** Flush the target when this thread has moved its share. */
-  flush: boolean;
-  rules: ErrorRules;
-}
-
-export interface MoverOptions extends Transfer, PieceOptions {
-  plan: Bitmap;
-  /** What of the plan is known to read as zero, and is not read. */
-  unread?: Bitmap | undefined;
+export interface MoverOptions {
+  ends: Ends;
+  work: Work;
+  transfer: Transfer;
+  shared: Shared;
 }
 
 export interface MoveOutcome {
@@ -63,12 +48,13 @@ const OFFLOAD_SIZE = 16 * 1024 * 1024;
  * throws: what was moved before a failure counts, and is flushed.
  */
 export async function move(options: MoverOptions): Promise<MoveOutcome> {
-  const { target, control, flush, signal } = options;
+  const { ends, transfer, shared } = options;
+  const { control, signal } = shared;
   const error = await failureOf(new Mover(options).run());
   const isTargetLost = error instanceof SideError && error.side === 'target' && isLost(error.cause);
   if (isTargetLost || signal.aborted) return { error, flushed: false };
-  if (!flush) return { error, flushed: true };
-  const unflushed = await failureOf(onSide('target', control.flush(target, signal)));
+  if (!transfer.flush) return { error, flushed: true };
+  const unflushed = await failureOf(onSide('target', control.flush(ends.target, signal)));
   return { error: error ?? unflushed, flushed: unflushed === undefined };
 }
 
@@ -83,7 +69,8 @@ async function failureOf(work: Promise<void>): Promise<unknown> {
 }
 
 class Mover {
-  readonly #options: MoverOptions;
+  readonly #work: Work;
+  readonly #shared: Shared;
   readonly #window: Window;
   readonly #copier: PieceCopier;
   readonly #pace: Pace;
@@ -95,24 +82,27 @@ class Mover {
   #offload: boolean;
   #failed = false;
 
-  constructor(options: MoverOptions) {
-    this.#options = options;
-    this.#window = new Window(options.plan, options.windowSize);
-    const { source, target, unread, detectZeroes, targetIsZero } = options;
+  constructor({ ends, work, transfer, shared }: MoverOptions) {
+    this.#work = work;
+    this.#shared = shared;
+    const { plan, unread, moved } = work;
+    const { source, target } = ends;
+    const { detectZeroes, targetIsZero } = transfer.policy;
+    this.#window = new Window(plan, transfer.windowSize);
     const hasUnread = unread !== undefined && unread.count > 0;
-    const asked = hasUnread ? withoutReading(source, unread) : source;
-    this.#copier = new PieceCopier({ ...options, source: asked });
-    this.#pace = new Pace(options);
-    this.#order = options.sequential ? new WriteOrder() : undefined;
+    const asked = hasUnread ? { source: withoutReading(source, unread), target } : ends;
+    this.#copier = new PieceCopier(asked, work, transfer.policy, shared);
+    this.#pace = new Pace(transfer.pace);
+    this.#order = transfer.sequential ? new WriteOrder() : undefined;
     this.#shortestZero = detectZeroes === 'off' ? Infinity : shortestZero(target, targetIsZero);
     const least = hasUnread && detectZeroes !== 'off' ? this.#shortestZero : ZERO_STEP;
-    this.#smallest = Math.max(least, options.plan.granularity);
+    this.#smallest = Math.max(least, plan.granularity);
     // What the system copies inside itself is seen by nobody.
-    this.#offload = detectZeroes === 'off' && options.moved === undefined;
+    this.#offload = detectZeroes === 'off' && moved === undefined;
   }
 
   async run(): Promise<void> {
-    const { arena, signal } = this.#options;
+    const { arena, signal } = this.#shared;
     const pace = this.#pace;
     const lanes = new Lanes();
     const failure = await failureOf(
@@ -139,7 +129,7 @@ class Mover {
     const { requestSize } = this.#pace;
     if (slot.length === requestSize) return;
     try {
-      lane.slot = this.#options.arena.allocate(requestSize);
+      lane.slot = this.#shared.arena.allocate(requestSize);
       slot.free();
     } catch {
       if (slot.length < requestSize) this.#pace.stay(running, slot.length);
@@ -148,7 +138,7 @@ class Mover {
 
   /** Deals with the next piece; false where there is none, or the copy must not go on. */
   async #next(slot: ArenaBlock): Promise<boolean> {
-    const { control } = this.#options;
+    const { control } = this.#shared;
     if (control.paused) {
       await control.mayGo();
       this.#pace.interrupted();
@@ -161,7 +151,7 @@ class Mover {
     const { bytes, error } = mayMove ? await this.#move(slot, offset, length, turn) : NOTHING;
     if (bytes < length) {
       this.#failed = true;
-      this.#options.plan.set(offset + bytes, length - bytes);
+      this.#work.plan.set(offset + bytes, length - bytes);
     }
     turn?.end(bytes === length);
     if (error !== undefined) this.#giveUp(error);
@@ -173,7 +163,8 @@ class Mover {
 
   /** Waits until the rate allows a piece; what is zeroed without being read costs nothing. */
   #mayMove(offset: number, length: number): Promise<boolean> {
-    const { control, unread } = this.#options;
+    const { control } = this.#shared;
+    const { unread } = this.#work;
     const isZeroed =
       length >= this.#shortestZero && unread?.nextZero(offset, offset + length) === -1;
     return isZeroed ? control.mayGo() : control.mayMove(length);
@@ -181,7 +172,7 @@ class Mover {
 
   /** Cuts the next piece off the window; its length, 0 when there is no more. */
   #take(): number {
-    const { control } = this.#options;
+    const { control } = this.#shared;
     if (this.#failed || control.stopped) return 0;
     const { requestSize } = this.#pace;
     const most = this.#offload ? Math.max(OFFLOAD_SIZE, requestSize) : requestSize;
@@ -211,7 +202,7 @@ class Mover {
     length: number,
     turn: Turn | undefined,
   ): Promise<Settled> {
-    const { control } = this.#options;
+    const { control } = this.#shared;
     for (let at = 0; at < length; at += slot.length) {
       if (at > 0 && !(await control.mayGo())) return { bytes: at };
       const size = Math.min(slot.length, length - at);
@@ -222,7 +213,7 @@ class Mover {
   }
 
   #giveUp(error: unknown): never {
-    const { control, signal } = this.#options;
+    const { control, signal } = this.#shared;
     // Whoever waits for its turn, in this thread or another, must not go on for long.
     control.stop();
     throw signal.aborted ? abortedError(signal) : error;

@@ -1,39 +1,33 @@
 /** Copies one piece of a disk: read, test for zero, write, and again where that fails, as the policies say. */
 
-import type { Bitmap } from '../../bitmap/index.js';
-import type { BlockDevice } from '../../block/index.js';
-import type { Arena, ArenaBlock } from '../../wasm/index.js';
-import { type DetectZeroes, type Side, withSide } from '../options/index.js';
-import { Repeater, type RepeaterOptions, type Settled } from './repeater.js';
+import type { ArenaBlock } from '../../wasm/index.js';
+import { type Side, withSide } from '../options/index.js';
+import type { Ends, Policy, Shared, Work } from './parts.js';
+import { Repeater, type Settled } from './repeater.js';
 import type { Turn } from './write-order.js';
 import { nextRun, shortestZero, zeroStep } from './zero-runs.js';
-
-export interface PieceOptions extends RepeaterOptions {
-  source: BlockDevice;
-  arena: Arena;
-  detectZeroes: DetectZeroes;
-  /** Every byte of the target that is going to be written reads as zero now. */
-  targetIsZero: boolean;
-  /** Beside the plan: what is not known to have reached the target, what is in flight included. */
-  remains?: Bitmap | undefined;
-  /** Told of every piece that reached the target, once; the bytes are its own only during the call. */
-  moved?: ((offset: number, bytes: Uint8Array) => void) | undefined;
-}
 
 /** An earlier piece was not written, so those behind it must not be. */
 const NOT_REACHED = Symbol('not reached');
 
 export class PieceCopier {
-  readonly #options: PieceOptions;
+  readonly #ends: Ends;
+  readonly #work: Omit<Work, 'plan' | 'unread'>;
+  readonly #policy: Policy;
+  readonly #shared: Shared;
   readonly #repeater: Repeater;
   readonly #zeroStep: number;
   readonly #shortestZero: number;
 
-  constructor(options: PieceOptions) {
-    this.#options = options;
-    this.#repeater = new Repeater(options);
-    this.#zeroStep = zeroStep(options.target.limits);
-    this.#shortestZero = shortestZero(options.target, options.targetIsZero);
+  constructor(ends: Ends, work: Omit<Work, 'plan' | 'unread'>, policy: Policy, shared: Shared) {
+    const { target } = ends;
+    this.#ends = ends;
+    this.#work = work;
+    this.#policy = policy;
+    this.#shared = shared;
+    this.#repeater = new Repeater(target, work, policy, shared);
+    this.#zeroStep = zeroStep(target.limits);
+    this.#shortestZero = shortestZero(target, policy.targetIsZero);
   }
 
   /** Copies a piece that fits the slot, again and again where it fails. Never throws. */
@@ -59,13 +53,14 @@ export class PieceCopier {
    * reading and writing tells which side it was.
    */
   async copyInside(offset: number, length: number): Promise<boolean> {
-    const { source, target, counters, remains, signal } = this.#options;
+    const { source, target } = this.#ends;
+    const { counters, signal } = this.#shared;
     const range = { sourceOffset: offset, targetOffset: offset, length };
     const copied = target.copyFrom?.(source, range, { signal }).catch(() => false);
     if (!(await copied)) return false;
     counters.requests += 1;
     counters.movedBytes += length;
-    remains?.reset(offset, length);
+    this.#work.remains?.reset(offset, length);
     return true;
   }
 
@@ -75,7 +70,9 @@ export class PieceCopier {
     length: number,
     turn: Turn | undefined,
   ): Promise<void> {
-    const { source, counters, detectZeroes, moved, remains, signal } = this.#options;
+    const { source } = this.#ends;
+    const { moved, remains } = this.#work;
+    const { counters, signal } = this.#shared;
     const bytes = length === slot.length ? slot.bytes : slot.bytes.subarray(0, length);
     let side: Side = 'source';
     try {
@@ -83,7 +80,7 @@ export class PieceCopier {
       counters.requests += 1;
       if (turn !== undefined && !(await turn.come)) throw NOT_REACHED;
       side = 'target';
-      if (detectZeroes === 'off') await this.#write(offset, bytes);
+      if (this.#policy.detectZeroes === 'off') await this.#write(offset, bytes);
       else await this.#writeSparsely(slot, offset, length);
     } catch (error) {
       throw withSide(side, error);
@@ -93,7 +90,7 @@ export class PieceCopier {
   }
 
   async #writeSparsely(slot: ArenaBlock, offset: number, length: number): Promise<void> {
-    const { arena } = this.#options;
+    const { arena } = this.#shared;
     const step = this.#zeroStep;
     const scan = { arena, block: slot, end: length, step, shortest: this.#shortestZero };
     // Steps begin where the target's blocks do, not where the piece does.
@@ -108,19 +105,20 @@ export class PieceCopier {
   }
 
   async #write(offset: number, bytes: Uint8Array): Promise<void> {
-    const { target, counters, signal } = this.#options;
-    await target.write(offset, bytes, { signal });
+    const { counters, signal } = this.#shared;
+    await this.#ends.target.write(offset, bytes, { signal });
     counters.requests += 1;
     counters.movedBytes += bytes.length;
   }
 
   async #zero(offset: number, length: number): Promise<void> {
-    const { target, counters, detectZeroes, targetIsZero, signal } = this.#options;
+    const { detectZeroes, targetIsZero } = this.#policy;
+    const { counters, signal } = this.#shared;
     if (targetIsZero) {
       counters.skippedBytes += length;
       return;
     }
-    await target.zero(offset, length, { unmap: detectZeroes === 'unmap', signal });
+    await this.#ends.target.zero(offset, length, { unmap: detectZeroes === 'unmap', signal });
     counters.requests += 1;
     counters.zeroedBytes += length;
   }

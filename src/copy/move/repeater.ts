@@ -1,12 +1,9 @@
 /** Makes requests again that failed, in smaller pieces, and leaves out what fails at last, as the policies say. */
-import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import { alignUp } from '../../util/index.js';
-import type { Control, Counters } from '../control/index.js';
 import {
   backoffOf,
-  type ErrorRules,
   isRefusal,
   mayRepeat,
   maySplit,
@@ -14,24 +11,10 @@ import {
   type Side,
   SideError,
 } from '../options/index.js';
-import type { LeftOut } from './left-out.js';
+import type { FailurePolicy, Losses, Shared } from './parts.js';
 
 /** Nothing smaller is left out: what memory and most disks read and write at once. */
 const SMALLEST = 4096;
-
-export interface RepeaterOptions {
-  target: BlockDevice;
-  rules: ErrorRules;
-  control: Control;
-  counters: Counters;
-  signal: AbortSignal;
-  /** Whether zeroing may make holes. */
-  unmap: boolean;
-  /** Takes the ranges that are left out. */
-  leftOut: LeftOut;
-  /** Marks them too, for whoever tries them again; as fine as the plan. */
-  leftOutMap: Bitmap;
-}
 
 /** How far a range has come, from its beginning: less than all of it after a failure, or when the copy was stopped. */
 export interface Settled {
@@ -42,12 +25,23 @@ export interface Settled {
 type Request = (offset: number, length: number) => Promise<void>;
 
 export class Repeater {
-  readonly #options: RepeaterOptions;
+  readonly #target: BlockDevice;
+  readonly #losses: Losses;
+  readonly #policy: FailurePolicy;
+  readonly #shared: Omit<Shared, 'arena'>;
   readonly #smallest: number;
 
-  constructor(options: RepeaterOptions) {
-    this.#options = options;
-    this.#smallest = Math.max(SMALLEST, options.leftOutMap.granularity);
+  constructor(
+    target: BlockDevice,
+    losses: Losses,
+    policy: FailurePolicy,
+    shared: Omit<Shared, 'arena'>,
+  ) {
+    this.#target = target;
+    this.#losses = losses;
+    this.#policy = policy;
+    this.#shared = shared;
+    this.#smallest = Math.max(SMALLEST, losses.leftOutMap.granularity);
   }
 
   /** Makes a request, and what is needed after it should it fail. Never throws. */
@@ -64,8 +58,8 @@ export class Repeater {
     tried = 0,
   ): Promise<Settled> {
     if (!(error instanceof SideError)) return { bytes: 0, error };
-    const { control, counters, rules } = this.#options;
-    const rule = rules[error.side];
+    const { control, counters } = this.#shared;
+    const rule = this.#policy.rules[error.side];
     const again = tried < rule.attempts && mayRepeat(error.cause);
     if (!again && !(rule.policy === 'ignore' && isRefusal(error.cause))) return { bytes: 0, error };
     const goesOn = await (again ? control.delay(backoffOf(rule, tried)) : control.mayGo());
@@ -107,14 +101,14 @@ export class Repeater {
 
   /** Whatever the target held where the source cannot be read must not look like the source's. */
   readonly #zero: Request = (offset, length) => {
-    const { target, unmap, signal } = this.#options;
-    return onSide('target', target.zero(offset, length, { unmap, signal }));
+    const how = { unmap: this.#policy.unmap, signal: this.#shared.signal };
+    return onSide('target', this.#target.zero(offset, length, how));
   };
 
   #note(side: Side, offset: number, length: number, error: LacunaError): void {
-    const { leftOut, leftOutMap, counters } = this.#options;
+    const { leftOut, leftOutMap } = this.#losses;
     leftOut.add(side, offset, length, error);
     leftOutMap.set(offset, length);
-    counters.leftOutBytes += length;
+    this.#shared.counters.leftOutBytes += length;
   }
 }

@@ -6,7 +6,8 @@ import { Context, readsAsZero } from '../../extent/index.js';
 import { alignDown, alignUp, Lanes } from '../../util/index.js';
 import { onSide } from '../options/index.js';
 import { walkStatus } from '../plan/index.js';
-import { Repeater, type RepeaterOptions } from './repeater.js';
+import type { FailurePolicy, Losses, Shared, Work } from './parts.js';
+import { Repeater } from './repeater.js';
 
 /** Zero requests in flight: there are many short ones where a disk holds much in little pieces. */
 const REQUESTS = 64;
@@ -42,19 +43,25 @@ export async function dropKnownZero(
   }
 }
 
-export interface ZeroOptions extends RepeaterOptions {
+/** What is to be zeroed; `remains` is cleared like `zero`, but only when a piece is done. */
+export interface ZeroWork extends Losses, Pick<Work, 'remains'> {
   zero: Bitmap;
-  /** Cleared like `zero`, but only when a piece is done. */
-  remains?: Bitmap | undefined;
 }
 
 /**
  * Writes zeroes where `zero` says, in the largest pieces, and clears it as they are done; until the control says
  * stop, or a request fails for good.
  */
-export async function writeZeroes(options: ZeroOptions): Promise<void> {
-  const { target, zero, unmap, remains, control, counters, signal } = options;
-  const repeater = new Repeater(options);
+export async function writeZeroes(
+  target: BlockDevice,
+  work: ZeroWork,
+  policy: FailurePolicy,
+  shared: Omit<Shared, 'arena'>,
+): Promise<void> {
+  const { zero, remains } = work;
+  const { unmap } = policy;
+  const { control, counters, signal } = shared;
+  const repeater = new Repeater(target, work, policy, shared);
   const request = async (offset: number, length: number) => {
     await onSide('target', target.zero(offset, length, { unmap, signal }));
     remains?.reset(offset, length);

@@ -13,6 +13,9 @@ export interface ErrorRule {
 
 export type ErrorRules = Record<Side, ErrorRule>;
 
+/** What a caller says of failures. */
+type Policies = Pick<CopyOptions, 'onReadError' | 'onWriteError' | 'retry'>;
+
 const POLICIES: readonly ErrorPolicy[] = ['report', 'retry', 'stop', 'ignore'];
 const ATTEMPTS = { default: 5, most: 1000 };
 const BACKOFF_MS = { default: 100, most: 3_600_000 };
@@ -56,7 +59,12 @@ export function withoutSide(error: unknown): unknown {
 }
 
 /** Refuses policies that make no sense. */
-export function checkPolicies({ onReadError, onWriteError, retry, digest }: CopyOptions): void {
+export function checkPolicies({
+  onReadError,
+  onWriteError,
+  retry,
+  digest,
+}: Policies & Pick<CopyOptions, 'digest'>): void {
   for (const policy of [onReadError, onWriteError]) {
     if (policy !== undefined && !POLICIES.includes(policy)) {
       throw new TypeError(`an error policy must be one of ${POLICIES.join(', ')}, not ${policy}`);
@@ -75,7 +83,7 @@ function checkNumber(name: string, value: number | undefined, most: number): voi
   throw new RangeError(`${name} must be a whole number from 0 to ${most}, not ${value}`);
 }
 
-export function rulesOf({ onReadError, onWriteError, retry }: CopyOptions): ErrorRules {
+export function rulesOf({ onReadError, onWriteError, retry }: Policies): ErrorRules {
   const rule = (policy: ErrorPolicy = 'report'): ErrorRule => ({
     policy,
     attempts: retry?.attempts ?? (policy === 'retry' ? ATTEMPTS.default : 0),
@@ -85,7 +93,10 @@ export function rulesOf({ onReadError, onWriteError, retry }: CopyOptions): Erro
 }
 
 /** Seconds that a lost connection of this side may take to come back; 0 where nobody asked for it. */
-export function reconnectSeconds({ attempts }: ErrorRule, { retry }: CopyOptions): number {
+export function reconnectSeconds(
+  { attempts }: ErrorRule,
+  { retry }: Pick<CopyOptions, 'retry'>,
+): number {
   return retry?.reconnectSeconds ?? (attempts > 0 ? RECONNECT_SECONDS : 0);
 }
 

@@ -67,8 +67,8 @@ export class Comparison {
   async #here(first: FirstDifference): Promise<string[]> {
     const { a, b, plan, arena, job } = this.#options;
     const control = this.#control;
-    const shared = { plan, arena, first, control, counters: control.row(0), signal: job.ending };
-    await compareShare({ a, b, ...this.#pace, ...shared });
+    const shared = { arena, control, counters: control.row(0), signal: job.ending };
+    await compareShare({ a, b, pace: this.#pace, plan, first, shared });
     return [];
   }
 
@@ -78,11 +78,12 @@ export class Comparison {
     const { workInThreads } = await import('../threads/crew.js');
     const { error, warnings } = await workInThreads({
       threads: this.threads,
-      source: shareDevice(a.device),
-      target: shareDevice(b.device),
+      ends: { source: shareDevice(a.device), target: shareDevice(b.device) },
+      task: {
+        compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
+      },
+      memory: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
       control: this.#control,
-      shared: { arena: arena.shared, plan: plan.handle, control: this.#control.memory },
-      compare: { pace: this.#pace, a: a.data.handle, b: b.data.handle, first: first.memory },
       signal: job.ending,
     });
     if (error !== undefined) throw withoutSide(error);

@@ -110,12 +110,9 @@ export class CopyRun {
 
   async #open(): Promise<CopyReport> {
     this.#refuseSideFiles();
-    const source = await openSource({
-      ...this.#options,
-      signal: this.#job.ending,
-      scope: this.#scope,
-      reconnectSeconds: reconnectSeconds(rulesOf(this.#options).source, this.#options),
-    });
+    const options = this.#options;
+    const seconds = reconnectSeconds(rulesOf(options).source, options);
+    const source = await openSource(options, this.#scope, seconds, this.#job.ending);
     return await closeAfter(
       () => this.#copyFrom(source),
       () => source.close(),
@@ -238,16 +235,16 @@ export class CopyRun {
       const tree = wanted ? new DigestTree(source.device.size, asPlanned) : undefined;
       const rounds = new Rounds({
         options: this.#options,
-        rules: rulesOf(this.#options),
-        source,
-        target,
-        plan: made,
-        resumption: this.#resumption,
-        plannedBytes: this.#plannedBytes,
-        resumedBytes: this.#resumedBytes,
+        ends: { source, target },
+        work: {
+          plan: made,
+          plannedBytes: this.#plannedBytes,
+          resumedBytes: this.#resumedBytes,
+          resumption: this.#resumption,
+          digest: tree && onlyOnce(tree, asPlanned),
+        },
         arena,
         control: this.#control,
-        digest: tree && onlyOnce(tree, asPlanned),
         job: this.#job,
       });
       return { asPlanned, tree, rounds };

@@ -17,8 +17,11 @@ import {
   type BlockDigests,
   digestBlocks,
   dropKnownZero,
+  type Ends,
   LeftOut,
   move,
+  type Shared,
+  type Transfer,
   writeZeroes,
 } from '../move/index.js';
 import {
@@ -28,6 +31,7 @@ import {
   type ErrorRules,
   isLost,
   onSide,
+  rulesOf,
   type Side,
   SideError,
   withoutSide,
@@ -42,20 +46,29 @@ export type WorkToDo = Pick<Plan, 'data' | 'zero' | 'warnings'> & Partial<Pick<P
 
 export interface RoundsOptions {
   options: CopyOptions;
-  rules: ErrorRules;
+  ends: CopyEnds;
+  work: CopyWork;
+  arena: Arena;
+  control: Control;
+  job: JobControl;
+}
+
+/** The two sides of a copy, which may be opened anew. */
+export interface CopyEnds {
   source: Source;
   target: Target;
+}
+
+/** What a copy has to do, and who is told of what was done. */
+export interface CopyWork {
   plan: WorkToDo;
-  /** Keeps what remains for a later run, if that was asked for. */
-  resumption: Resumption | undefined;
   /** Bytes of the plan, and those that earlier runs had done. */
   plannedBytes: number;
   resumedBytes: number;
-  arena: Arena;
-  control: Control;
+  /** Keeps what remains for a later run, if that was asked for. */
+  resumption: Resumption | undefined;
   /** Takes the digests of what is moved; a block that is moved twice comes twice. */
   digest: BlockDigests | undefined;
-  job: JobControl;
 }
 
 export class Rounds {
@@ -68,6 +81,7 @@ export class Rounds {
   totalBytes = 0;
   threads = 0;
   readonly #given: RoundsOptions;
+  readonly #rules: ErrorRules;
   /** What is not yet known to be durable, or was left out; the plan itself says what was not even written. */
   #unconfirmed: Remains;
   #restarts = 0;
@@ -80,7 +94,8 @@ export class Rounds {
 
   constructor(given: RoundsOptions) {
     this.#given = given;
-    const { plan } = given;
+    this.#rules = rulesOf(given.options);
+    const { plan } = given.work;
     this.leftOutMap = plan.data.snapshot();
     this.leftOutMap.resetAll();
     this.#unconfirmed = this.#remaining();
@@ -88,9 +103,9 @@ export class Rounds {
 
   /** Returns warnings. Throws when the copy cannot go on; what remains to be done is in the plan then. */
   async run(): Promise<string[]> {
-    const { options, plan, source, target, control } = this.#given;
-    const devices = { source: source.device, target: target.device };
-    this.threads = await chooseThreads(options, { ...devices, data: plan.data });
+    const { options, work, control } = this.#given;
+    const { plan } = work;
+    this.threads = await chooseThreads(options, this.#devices, plan.data);
     for (;;) {
       const { error, flushed, warnings } = await this.#attempt();
       // After a failure the plan may be locked by a thread that was lost.
@@ -112,7 +127,8 @@ export class Rounds {
   }
 
   async #attempt(): Promise<CrewOutcome> {
-    const { resumption, job } = this.#given;
+    const { job } = this.#given;
+    const { resumption } = this.#given.work;
     const outcome = await this.#zeroAndMove();
     try {
       // Fails where a flush has failed meanwhile: the next one may succeed without what that one has lost.
@@ -139,7 +155,7 @@ export class Rounds {
   }
 
   async #reopen(): Promise<void> {
-    const { source, target } = this.#given;
+    const { source, target } = this.#given.ends;
     if (this.#lost === 'source') await onSide('source', source.reopen());
     if (this.#lost === 'target') await onSide('target', target.reopen());
     this.#lost = undefined;
@@ -147,10 +163,10 @@ export class Rounds {
 
   /** Makes the target zero where it must be; returns whether all of it is known to read as zero then. */
   async #zero(): Promise<boolean> {
-    const { options, target, plan, job, control } = this.#given;
-    const { data, zero } = plan;
-    const { resumption, resumedBytes, plannedBytes } = this.#given;
-    const { unmap = true } = this.#given.options;
+    const { options, ends, work, job, control } = this.#given;
+    const { target } = ends;
+    const { resumption, resumedBytes, plannedBytes } = work;
+    const { data, zero } = work.plan;
     this.phase = 'zero';
     const isZero = resumption?.saved?.state.targetIsZero ?? target.isZero;
     if (isZero) zero.resetAll();
@@ -176,38 +192,50 @@ export class Rounds {
     if (begun) await onSide('target', begun);
     if (zero.count === 0) return isZero;
 
-    const remains = resumption?.remains?.zero;
+    const zeroes = { zero, remains: resumption?.remains?.zero, ...this.#losses };
+    const policy = { rules: this.#rules, unmap: options.unmap ?? true };
     // Range by range: what lies between may have to be read first, from this very disk under another name.
-    await writeZeroes({ ...this.#side(), target: target.device, zero, unmap, remains });
+    await writeZeroes(target.device, zeroes, policy, this.#shared());
     return false;
   }
 
   async #move(targetIsZero: boolean): Promise<CrewOutcome> {
-    const { options, source, target, plan, arena, control, digest, job } = this.#given;
-    const { resumption } = this.#given;
-    const devices = { source: source.device, target: target.device };
-    const load = { threads: this.threads, bytes: plan.data.dirtyBytes };
-    const transfer = chooseTransfer(options, { ...devices, targetIsZero }, load);
-    if (this.threads === 0) {
-      const moved =
-        digest && ((offset: number, bytes: Uint8Array) => digestBlocks(offset, bytes, digest));
-      const remains = resumption?.remains?.data;
+    const { options, work } = this.#given;
+    const load = { threads: this.threads, bytes: work.plan.data.dirtyBytes };
+    const transfer = chooseTransfer(options, this.#devices, targetIsZero, load);
+    return await (this.threads === 0 ? this.#moveHere(transfer) : this.#moveInThreads(transfer));
+  }
+
+  async #moveHere(transfer: Transfer): Promise<CrewOutcome> {
+    const { plan, digest, resumption } = this.#given.work;
+    const outcome = await move({
+      ends: this.#devices,
+      work: {
+        plan: plan.data,
+        unread: this.#unread,
+        remains: resumption?.remains?.data,
+        moved: digest && ((offset, bytes) => digestBlocks(offset, bytes, digest)),
+        ...this.#losses,
+      },
       // The flush of this thread's device is the last step of every round.
-      const unread = this.#unread;
-      const how = { ...transfer, ...this.#side(), moved, remains, unread, flush: false };
-      const outcome = await move({ ...how, ...devices, plan: plan.data, arena });
-      return { ...outcome, warnings: [] };
-    }
+      transfer: { ...transfer, flush: false },
+      shared: this.#shared(),
+    });
+    return { ...outcome, warnings: [] };
+  }
+
+  async #moveInThreads(transfer: Transfer): Promise<CrewOutcome> {
+    const { work, arena, control, job } = this.#given;
+    const { plan, digest, resumption } = work;
+    const { source, target } = this.#devices;
     // Loaded when it is needed: the pool takes longer to load than a small copy takes.
     const { workInThreads } = await import('../threads/crew.js');
-    target.device.changedElsewhere();
+    target.changedElsewhere();
     return await workInThreads({
       threads: this.threads,
-      source: shareDevice(source.device),
-      target: shareDevice(target.device),
-      transfer,
-      control,
-      shared: {
+      ends: { source: shareDevice(source), target: shareDevice(target) },
+      task: { transfer },
+      memory: {
         arena: arena.shared,
         plan: plan.data.handle,
         remains: resumption?.remains?.data.handle,
@@ -215,17 +243,16 @@ export class Rounds {
         leftOutMap: this.leftOutMap.handle,
         control: control.memory,
       },
-      lost: () => resumption?.abort(),
-      leftOut: this.leftOut,
-      digest,
+      control,
+      results: { leftOut: this.leftOut, digest, lost: () => resumption?.abort() },
       signal: job.signal,
     });
   }
 
   /** Makes durable what was written; returns warnings. */
   async #flush(): Promise<string[]> {
-    const { options, target, control, job } = this.#given;
-    const { device } = target;
+    const { options, ends, control, job } = this.#given;
+    const { device } = ends.target;
     const wanted = options.flush ?? true;
     if (!wanted && !reconnects(device)) return [];
     this.phase = 'flush';
@@ -234,23 +261,32 @@ export class Rounds {
     return [`${device.name} cannot flush, so nobody knows when the copy will be durable there`];
   }
 
-  /** What the calling thread needs to write, count, and give up. */
-  #side() {
-    const { rules, control, job } = this.#given;
+  /** The devices as they are open now. */
+  get #devices(): Ends {
+    const { source, target } = this.#given.ends;
+    return { source: source.device, target: target.device };
+  }
+
+  get #losses() {
     const { leftOut, leftOutMap } = this;
-    // The first row is this thread's.
-    return { rules, control, counters: control.row(0), leftOut, leftOutMap, signal: job.signal };
+    return { leftOut, leftOutMap };
+  }
+
+  /** For the calling thread, whose row is the first. */
+  #shared(): Shared {
+    const { arena, control, job } = this.#given;
+    return { arena, control, counters: control.row(0), signal: job.signal };
   }
 
   /** Waits until it makes sense to go on, or throws where it does not. */
   async #recover(error: unknown, flushed: boolean): Promise<void> {
-    const { control, rules, job } = this.#given;
+    const { control, job } = this.#given;
     const { signal, ending } = job;
     if (signal.aborted) throw abortedError(signal);
     if (error === undefined || ending.aborted) throw stoppedError(withoutSide(error));
     if (!(error instanceof SideError)) throw error;
     const { side, cause } = error;
-    const rule = rules[side];
+    const rule = this.#rules[side];
     const isGone = isLost(cause);
     const startsOver = (isGone || !flushed) && this.#restarts < rule.attempts;
     if (!startsOver && rule.policy !== 'stop') throw cause;
@@ -264,7 +300,7 @@ export class Rounds {
 
   /** What the plan holds, and what was left out of it: whoever begins again from here tries that again. */
   #remaining(): Remains {
-    const { data, zero } = this.#given.plan;
+    const { data, zero } = this.#given.work.plan;
     const remaining = { data: data.snapshot(), zero: zero.snapshot() };
     remaining.data.merge(this.leftOutMap);
     return remaining;
@@ -278,7 +314,8 @@ export class Rounds {
   }
 
   #takeBack(): void {
-    const { plan, control } = this.#given;
+    const { work, control } = this.#given;
+    const { plan } = work;
     control.forgetUnflushed();
     plan.data.merge(this.#unconfirmed.data);
     plan.zero.merge(this.#unconfirmed.zero);

@@ -1,7 +1,7 @@
 /** Chooses how a copy drives its two devices, from what they say of themselves and what the caller wants. */
 import type { BlockDevice } from '../../block/index.js';
 import { reconnects } from '../ends/index.js';
-import { DIGEST_BLOCK, type Transfer } from '../move/index.js';
+import { DIGEST_BLOCK, type Ends, type Transfer } from '../move/index.js';
 import {
   type CopyOptions,
   type DetectZeroes,
@@ -71,13 +71,27 @@ function checkRange(
   }
 }
 
+/** What of the options of a copy has a say in how it moves. */
+type ChosenBy = TransferOptions &
+  Pick<
+    CopyOptions,
+    | 'detectZeroes'
+    | 'digest'
+    | 'flush'
+    | 'onReadError'
+    | 'onWriteError'
+    | 'retry'
+    | 'sequential'
+    | 'unmap'
+  >;
+
 /** What each of `threads` threads does; `bytes` is what they have to move together. */
 export function chooseTransfer(
-  options: CopyOptions,
-  devices: { source: BlockDevice; target: BlockDevice; targetIsZero: boolean },
+  options: ChosenBy,
+  { source, target }: Ends,
+  targetIsZero: boolean,
   { threads, bytes }: { threads: number; bytes: number },
 ): Transfer {
-  const { source, target, targetIsZero } = devices;
   const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
   const requests = options.requests ?? REQUESTS.default;
   const affordable = powerBelow(MOST_IN_FLIGHT / (Math.max(1, threads) * requests));
@@ -89,20 +103,25 @@ export function chooseTransfer(
   const hasZeroes = options.digest || options.sequential;
   const isExact = source.capabilities.exactStatus && !hasZeroes;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
+  const largest = options.requestSize ? requestSize : largestRequest(source, target, requestSize);
   return {
-    requests,
-    mostRequests: options.requests ?? Math.max(requests, REQUESTS.onTrial),
-    requestSize,
-    largestRequest: options.requestSize ? requestSize : largestRequest(source, target, requestSize),
-    mostBytes: Math.max(requests * requestSize, MOST_ON_TRIAL / Math.max(1, threads)),
+    pace: {
+      requests,
+      mostRequests: options.requests ?? Math.max(requests, REQUESTS.onTrial),
+      requestSize,
+      largestRequest: largest,
+      mostBytes: Math.max(requests * requestSize, MOST_ON_TRIAL / Math.max(1, threads)),
+    },
+    policy: {
+      detectZeroes:
+        options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
+      targetIsZero,
+      unmap: options.unmap ?? true,
+      rules: rulesOf(options),
+    },
     windowSize: Math.max(requestSize, Math.min(WINDOWS.most, Math.max(WINDOWS.least, share))),
-    detectZeroes:
-      options.detectZeroes ?? (isExact ? 'off' : options.unmap === false ? 'on' : 'unmap'),
-    targetIsZero,
     sequential: options.sequential ?? false,
     flush: (options.flush ?? true) || reconnects(target),
-    unmap: options.unmap ?? true,
-    rules: rulesOf(options),
   };
 }
 

@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, isServedHere, isShareable, plainFile } from '../../block/index.js';
+import type { Ends } from '../move/index.js';
 import type { CopyOptions, TransferOptions } from '../options/index.js';
 
 const GiB = 2 ** 30;
@@ -24,7 +25,8 @@ const MOST_THREADS = 4;
  */
 export async function chooseThreads(
   options: TransferOptions & Pick<CopyOptions, 'sequential' | 'digest'>,
-  { source, target, data }: { source: BlockDevice; target: BlockDevice; data: Bitmap },
+  { source, target }: Ends,
+  data: Bitmap,
 ): Promise<number> {
   const { threads, sequential, digest } = options;
   const bytes = data.dirtyBytes;

@@ -2,14 +2,20 @@
 import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import type { SharedDevice } from '../../block/index.js';
 import { abortedError, fromWire, LacunaError } from '../../errors/index.js';
 import { afterWaiting } from '../../util/index.js';
 import type { Control } from '../control/index.js';
-import type { BlockDigests, LeftOut, MoveOutcome, Transfer } from '../move/index.js';
+import type { BlockDigests, LeftOut, MoveOutcome } from '../move/index.js';
 import { withoutSide, withSide } from '../options/index.js';
 import { addBatch, type DigestBatch } from './digest-sender.js';
-import type { CompareTask, WorkerResult, WorkerSignal, WorkerTask } from './worker.js';
+import type {
+  SharedEnds,
+  SharedMemory,
+  ShareOfWork,
+  WorkerResult,
+  WorkerSignal,
+  WorkerTask,
+} from './worker.js';
 
 /** After a failure the other workers may finish what they have in flight, and flush it, for so long. */
 const FINISH_GRACE_MS = 3000;
@@ -19,21 +25,23 @@ const STOP_GRACE_MS = 3000;
 
 export interface CrewOptions {
   threads: number;
-  source: SharedDevice;
-  target: SharedDevice;
-  /** What they do with their share: move, or compare. */
-  transfer?: Transfer;
-  compare?: CompareTask;
+  ends: SharedEnds;
+  /** What they do with their share. */
+  task: ShareOfWork;
+  memory: SharedMemory;
   control: Control;
-  /** The shared part of every worker's task. */
-  shared: Pick<WorkerTask, 'arena' | 'plan' | 'remains' | 'unread' | 'leftOutMap' | 'control'>;
-  /** Takes what the workers have left out. */
+  results?: CrewResults;
+  signal: AbortSignal;
+}
+
+/** Who takes what the workers find. */
+export interface CrewResults {
+  /** Takes what they have left out. */
   leftOut?: LeftOut;
-  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
-  lost?(): void;
   /** Takes the digests of all blocks that are moved. */
   digest?: BlockDigests | undefined;
-  signal: AbortSignal;
+  /** Told when a thread ends without giving back what it holds: the shared memory is not sound any more. */
+  lost?(): void;
 }
 
 export interface CrewOutcome extends MoveOutcome {
@@ -109,7 +117,7 @@ class Crew {
   }
 
   #kill(): void {
-    this.#options.lost?.();
+    this.#options.results?.lost?.();
     void this.#pool.destroy();
   }
 
@@ -147,7 +155,13 @@ class Crew {
   }
 
   async #work(thread: number): Promise<Outcome> {
-    const { shared, source, target, transfer, compare, threads, leftOut, digest } = this.#options;
+    const {
+      memory,
+      ends,
+      task: share,
+      threads,
+      results: { leftOut, digest, lost } = {},
+    } = this.#options;
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#ports.push(port1);
@@ -155,8 +169,8 @@ class Crew {
     if (digest) port1.on('message', (batch: DigestBatch) => addBatch(digest, batch));
     // The first row is the calling thread's.
     const row = thread + 1;
-    const side = { row, source, target, transfer, compare, digest: digest !== undefined };
-    const task: WorkerTask = { ...shared, ...side, port: port2 };
+    const sends = { digest: digest !== undefined, port: port2 };
+    const task: WorkerTask = { ...share, memory, ends, row, ...sends };
     try {
       const result: WorkerResult = await this.#pool.run(task, { transferList: [port2] });
       // The result takes another way than the digests; the port is closed behind the last of them.
@@ -164,7 +178,7 @@ class Crew {
       leftOut?.merge(result.leftOut.ranges, result.leftOut.more);
       return { opened: result.opened, flushed: result.flushed, error: errorOf(result) };
     } catch (cause) {
-      this.#options.lost?.();
+      lost?.();
       const message = `Worker thread ${thread + 1} of ${threads} ended before its work was done; try again`;
       this.#lost = new LacunaError('ERR_WORKER_LOST', message, { cause });
       return { opened: true, flushed: false, error: this.#lost };

@@ -7,11 +7,12 @@ import { Arena, type SharedArena } from '../../wasm/index.js';
 import { Control, FirstDifference } from '../control/index.js';
 import {
   type ComparePace,
-  type ComparerOptions,
   compareShare,
+  type Ends,
   LeftOut,
   type MoveOutcome,
   move,
+  type Shared,
   type Transfer,
 } from '../move/index.js';
 import {
@@ -36,23 +37,37 @@ export interface CompareTask {
  * What a worker is told when it starts. Nothing else is sent to it but a {@link WorkerSignal}, and nothing is sent
  * by it but its result and, if asked, digests.
  */
-export interface WorkerTask {
+export interface WorkerTask extends ShareOfWork {
+  memory: SharedMemory;
+  ends: SharedEnds;
+  /** Its row of counters. */
+  row: number;
+  /** Send the digests of the blocks that were moved. */
+  digest: boolean;
+  port: MessagePort;
+}
+
+/** What the workers do with what each of them claims: one of the two. */
+export interface ShareOfWork {
+  /** How to move. */
+  transfer?: Transfer | undefined;
+  compare?: CompareTask | undefined;
+}
+
+/** Where all threads find what they share. */
+export interface SharedMemory {
   arena: SharedArena;
   plan: BitmapHandle;
   remains?: BitmapHandle | undefined;
   unread?: BitmapHandle | undefined;
   leftOutMap?: BitmapHandle | undefined;
   control: SharedArrayBuffer;
-  /** Its row of counters. */
-  row: number;
+}
+
+/** The two devices, for each thread to open. */
+export interface SharedEnds {
   source: SharedDevice;
   target: SharedDevice;
-  /** How to move. */
-  transfer?: Transfer | undefined;
-  /** Send the digests of the blocks that were moved. */
-  digest: boolean;
-  compare?: CompareTask | undefined;
-  port: MessagePort;
 }
 
 /** `stop`: end now. `drained`: the plan is empty, so a connection that is still being made is not needed. */
@@ -82,14 +97,19 @@ export default async function work(task: WorkerTask): Promise<WorkerResult> {
   });
   const devices: BlockDevice[] = [];
   try {
-    devices.push(await openShared(task.source, { signal: abort.signal }));
+    devices.push(await openShared(task.ends.source, { signal: abort.signal }));
     const writable = task.compare === undefined;
-    devices.push(await openShared(task.target, { writable, signal: abort.signal }));
+    devices.push(await openShared(task.ends.target, { writable, signal: abort.signal }));
     // A connection may come up at the very moment when it is not needed any more.
     if (drained) return { opened, ...UNUSED };
     opened = true;
     const leftOut = new LeftOut();
-    const outcome = await workShare(task, devices[0], devices[1], leftOut, abort.signal);
+    const outcome = await workShare(
+      task,
+      { source: devices[0], target: devices[1] },
+      leftOut,
+      abort.signal,
+    );
     const { ranges, more } = leftOut;
     return { opened, leftOut: { ranges, more }, ...tell(outcome) };
   } catch (error) {
@@ -110,27 +130,25 @@ function tell({ flushed, error }: MoveOutcome): Pick<WorkerResult, 'flushed' | '
 }
 
 async function workShare(
-  task: WorkerTask,
-  source: BlockDevice,
-  target: BlockDevice,
+  { memory, row, transfer, compare, digest, port }: Omit<WorkerTask, 'ends'>,
+  ends: Ends,
   leftOut: LeftOut,
   signal: AbortSignal,
 ): Promise<MoveOutcome> {
-  const arena = Arena.attach(task.arena);
-  const control = new Control(task.control);
-  const counters = control.row(task.row);
-  const plan = Bitmap.attach(arena, task.plan);
-  const remains = task.remains && Bitmap.attach(arena, task.remains);
-  const unread = task.unread && Bitmap.attach(arena, task.unread);
-  const leftOutMap = task.leftOutMap && Bitmap.attach(arena, task.leftOutMap);
-  const side = { plan, arena, control, counters, signal };
+  const arena = Arena.attach(memory.arena);
+  const control = new Control(memory.control);
+  const shared = { arena, control, counters: control.row(row), signal };
+  const attach = (handle?: BitmapHandle) => handle && Bitmap.attach(arena, handle);
+  const plan = Bitmap.attach(arena, memory.plan);
+  const remains = attach(memory.remains);
+  const unread = attach(memory.unread);
+  const leftOutMap = attach(memory.leftOutMap);
   try {
-    if (task.compare !== undefined) await compareBoth(task.compare, { ...side, source, target });
-    if (task.transfer === undefined || leftOutMap === undefined) return { flushed: true };
-    const sender = task.digest ? new DigestSender(task.port) : undefined;
-    const { moved } = sender ?? {};
-    const marks = { remains, unread, leftOut, leftOutMap };
-    const outcome = await move({ ...task.transfer, ...side, ...marks, source, target, moved });
+    if (compare !== undefined) await compareBoth(compare, ends, plan, shared);
+    if (transfer === undefined || leftOutMap === undefined) return { flushed: true };
+    const sender = digest ? new DigestSender(port) : undefined;
+    const work = { plan, remains, unread, leftOut, leftOutMap, moved: sender?.moved };
+    const outcome = await move({ ends, work, transfer, shared });
     sender?.flush();
     return outcome;
   } finally {
@@ -144,20 +162,15 @@ async function workShare(
 
 async function compareBoth(
   task: CompareTask,
-  {
-    source,
-    target,
-    ...side
-  }: Pick<ComparerOptions, 'plan' | 'arena' | 'control' | 'counters' | 'signal'> & {
-    source: BlockDevice;
-    target: BlockDevice;
-  },
+  { source, target }: Ends,
+  plan: Bitmap,
+  shared: Shared,
 ): Promise<void> {
-  const a = { device: source, data: Bitmap.attach(side.arena, task.a) };
-  const b = { device: target, data: Bitmap.attach(side.arena, task.b) };
+  const a = { device: source, data: Bitmap.attach(shared.arena, task.a) };
+  const b = { device: target, data: Bitmap.attach(shared.arena, task.b) };
   const first = new FirstDifference(task.first);
   try {
-    await compareShare({ ...task.pace, ...side, a, b, first });
+    await compareShare({ a, b, pace: task.pace, plan, first, shared });
   } finally {
     a.data.free();
     b.data.free();

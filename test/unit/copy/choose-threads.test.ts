@@ -23,8 +23,8 @@ const MOST = Math.min(4, availableParallelism());
 function threads(from: DeviceDescription, bytes: number, options = {}) {
   const data = new Bitmap({ size: bytes, granularity: 65536 });
   data.setAll();
-  const devices = { source: device(from), target: device(FAR), data };
-  return chooseThreads(options, devices);
+  const devices = { source: device(from), target: device(FAR) };
+  return chooseThreads(options, devices, data);
 }
 
 describe('chooseThreads', () => {

@@ -133,10 +133,15 @@ describe('compare', () => {
     await compareShare({
       a: { device: a, data: whole },
       b: { device: b, data: whole },
+      pace: { requests: 1, requestSize: 64 * KIB, windowSize: 128 * KIB },
       plan: whole.snapshot(),
-      ...{ requests: 1, requestSize: 64 * KIB, windowSize: 128 * KIB },
-      ...{ first, arena, control, counters: control.row(0) },
-      signal: new AbortController().signal,
+      first,
+      shared: {
+        arena,
+        control,
+        counters: control.row(0),
+        signal: new AbortController().signal,
+      },
     });
     expect(first.offset).toBe(300 * KIB);
   });

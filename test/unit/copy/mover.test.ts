@@ -2,7 +2,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { Bitmap } from '#dist/bitmap/index.js';
 import { Control } from '#dist/copy/control/control.js';
 import { LeftOut } from '#dist/copy/move/left-out.js';
-import { move } from '#dist/copy/move/mover.js';
+import { type MoverOptions, move } from '#dist/copy/move/mover.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { contentOf, fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
@@ -16,28 +16,37 @@ const rule = { policy: 'report' as const, attempts: 0, backoffMs: 1 };
 function setUp(plan: Bitmap, target = fakeDevice(SIZE)) {
   const control = Control.create(1);
   const source = fakeDevice(SIZE);
-  const options = {
-    source,
-    target,
-    plan,
-    arena: Arena.default,
-    control,
-    counters: control.row(0),
-    requests: 4,
-    mostRequests: 4,
-    largestRequest: PAGE,
-    mostBytes: SIZE,
-    requestSize: PAGE,
-    windowSize: 8 * PAGE,
-    detectZeroes: 'off' as const,
-    unmap: true,
-    targetIsZero: false,
-    sequential: false,
-    flush: true,
-    rules: { source: rule, target: rule },
-    leftOut: new LeftOut(),
-    leftOutMap: new Bitmap({ size: SIZE, granularity: 512 }),
-    signal: new AbortController().signal,
+  const options: MoverOptions = {
+    ends: { source, target },
+    work: {
+      plan,
+      leftOut: new LeftOut(),
+      leftOutMap: new Bitmap({ size: target.size, granularity: 512 }),
+    },
+    transfer: {
+      pace: {
+        requests: 4,
+        mostRequests: 4,
+        largestRequest: PAGE,
+        mostBytes: SIZE,
+        requestSize: PAGE,
+      },
+      policy: {
+        detectZeroes: 'off',
+        unmap: true,
+        targetIsZero: false,
+        rules: { source: rule, target: rule },
+      },
+      windowSize: 8 * PAGE,
+      sequential: false,
+      flush: true,
+    },
+    shared: {
+      arena: Arena.default,
+      control,
+      counters: control.row(0),
+      signal: new AbortController().signal,
+    },
   };
   return { source, target, control, options };
 }
@@ -67,7 +76,8 @@ describe('move', () => {
           const plan = wholePlan();
           const { source, options } = setUp(plan, target);
           await source.write(0, pattern(SIZE));
-          const { error, flushed } = await move({ ...options, requests });
+          options.transfer.pace.requests = requests;
+          const { error, flushed } = await move(options);
           expect(error).toMatchObject({ side: 'target', cause: { errno: 'ENOSPC' } });
           expect(flushed).toBe(true);
 
@@ -105,7 +115,8 @@ describe('move', () => {
       },
     });
     const { options } = setUp(wholePlan(), target);
-    await move({ ...options, requests: 3 });
+    options.transfer.pace.requests = 3;
+    await move(options);
     expect(most).toBe(3);
     expect(largest).toBe(PAGE);
   });
@@ -123,9 +134,13 @@ describe('move', () => {
     const { source, options, target } = setUp(wholePlan(), fakeDevice(SIZE, { limits }));
     await source.write(5 * PAGE + 100, pattern(10));
     await source.write(9 * PAGE, pattern(3 * PAGE));
-    await move({ ...options, requestSize: 16 * PAGE, detectZeroes: 'on', targetIsZero: true });
-    expect(options.counters.movedBytes).toBe(4 * PAGE);
-    expect(options.counters.skippedBytes).toBe(SIZE - 4 * PAGE);
+    const { pace, policy } = options.transfer;
+    pace.requestSize = 16 * PAGE;
+    Object.assign(policy, { detectZeroes: 'on', targetIsZero: true });
+    await move(options);
+    const { counters } = options.shared;
+    expect(counters.movedBytes).toBe(4 * PAGE);
+    expect(counters.skippedBytes).toBe(SIZE - 4 * PAGE);
     expect(await firstDifference(target, source)).toBe(-1);
   });
 
@@ -152,13 +167,13 @@ describe('move', () => {
     });
     const plan = new Bitmap({ size, granularity: PAGE });
     plan.setAll();
-    const leftOutMap = new Bitmap({ size, granularity: PAGE });
     const { control, options } = setUp(plan, target);
     const source = fakeDevice(size);
     await source.write(0, pattern(size));
-    const detectZeroes = 'on' as const;
-    const many = { ...options, source, leftOutMap, detectZeroes, mostRequests: 64 };
-    const { error } = await move(many);
+    options.ends.source = source;
+    options.transfer.policy.detectZeroes = 'on';
+    options.transfer.pace.mostRequests = 64;
+    const { error } = await move(options);
     expect(error).toBeUndefined();
     expect(plan.count).toBe(0);
     expect(control.total().movedBytes).toBe(size);
@@ -189,13 +204,14 @@ describe('move', () => {
       });
       const plan = new Bitmap({ size, granularity: PAGE });
       plan.setAll();
-      const leftOutMap = new Bitmap({ size, granularity: PAGE });
       const { options, target } = setUp(plan, fakeDevice(size));
       const usedBefore = arena.usedBytes;
-      const windowSize = 64 * PAGE;
-      const how = { ...options, ...range, source, leftOutMap, arena, windowSize, ...change };
+      options.ends.source = source;
+      options.shared.arena = arena;
+      options.transfer.windowSize = 64 * PAGE;
+      Object.assign(options.transfer.pace, range, change);
       try {
-        expect(await move(how)).toEqual({ flushed: true });
+        expect(await move(options)).toEqual({ flushed: true });
       } finally {
         far.stop();
       }
