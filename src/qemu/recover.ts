@@ -2,7 +2,8 @@
 import { resolve } from 'node:path';
 import { LacunaError } from '../errors/index.js';
 import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
-import { type Target, thawFor } from './session/index.js';
+import { thawFor } from './guard/index.js';
+import type { Target } from './session/index.js';
 import {
   bitmapOf,
   type Journal,

@@ -1,29 +1,27 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
-import { GuestAgent, type Monitor, type QmpAddress } from '../../qmp/index.js';
+import type { Monitor, QmpAddress } from '../../qmp/index.js';
+import { AgentGuard } from '../guard/index.js';
 import type { FreezePolicy } from './options.js';
 
 const FREEZE_MS = 10_000;
-/** Tries to thaw go on for so long. */
-const THAW_MS = 60_000;
-const THAW_TRY_MS = 5000;
-const PAUSE_MS = 200;
+const DEADLINE_MS = 10_000;
 
 export interface FreezerOptions {
   readonly policy: FreezePolicy;
   readonly timeoutMs?: number | undefined;
+  readonly deadlineMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called before the guest is told to freeze, and when it has thawed. */
   readonly note: (mayBeFrozen: boolean) => Promise<void>;
 }
 
-/** Freezes the guest for one moment, and thaws it on every path out. */
+/** Freezes the guest for one moment, and thaws it on every path out, that of our own death included. */
 export class Freezer {
   readonly warnings: string[] = [];
   /** Whether the moment was one with frozen file systems. */
   hasFrozen = false;
   readonly #options: FreezerOptions;
-  #agent: GuestAgent | undefined;
+  #agent: AgentGuard | undefined;
 
   /**
    * Connects the agent, before anything is done for which an absent one would be too late.
@@ -42,8 +40,7 @@ export class Freezer {
       throw new TypeError('a freeze is required, and the machine was connected without an agent');
     }
     try {
-      const { signal } = options;
-      freezer.#agent = await GuestAgent.connect(address, { monitor, signal });
+      freezer.#agent = await AgentGuard.start(address, monitor, options.signal);
     } catch (error) {
       freezer.#warn(error);
     }
@@ -68,7 +65,8 @@ export class Freezer {
       await this.#thaw(agent);
       throw error;
     }
-    await this.#thaw(agent);
+    const wasInTime = await this.#thaw(agent);
+    if (this.hasFrozen && !wasInTime) this.#warn(tooLate());
     return result;
   }
 
@@ -76,10 +74,10 @@ export class Freezer {
     await this.#agent?.close();
   }
 
-  async #freeze(agent: GuestAgent): Promise<void> {
-    const { timeoutMs = FREEZE_MS, signal } = this.#options;
+  async #freeze(agent: AgentGuard): Promise<void> {
+    const { timeoutMs = FREEZE_MS, deadlineMs = DEADLINE_MS } = this.#options;
     try {
-      await agent.freeze({ timeoutMs, signal });
+      await agent.freeze(timeoutMs, deadlineMs);
       this.hasFrozen = true;
     } catch (error) {
       this.#warn(error);
@@ -90,40 +88,22 @@ export class Freezer {
     const isRequired = this.#options.policy === 'require';
     const isOurs = error instanceof LacunaError && error.code !== 'ERR_ABORTED';
     if (isRequired || !isOurs) throw error;
+    this.hasFrozen = false;
     this.warnings.push(
       `the file systems of the guest were not frozen, so this is a backup as after a power cut: ${error.message}`,
     );
   }
 
-  async #thaw(agent: GuestAgent): Promise<void> {
-    await thawFor(agent, THAW_MS);
+  async #thaw(agent: AgentGuard): Promise<boolean> {
+    const wasInTime = await agent.thaw();
     await this.#options.note(false);
+    return wasInTime;
   }
 }
 
-/**
- * Tells an agent to thaw until it does.
- *
- * @throws LacunaError ERR_MACHINE_FROZEN
- */
-export async function thawFor(agent: GuestAgent, limitMs: number): Promise<void> {
-  const end = performance.now() + limitMs;
-  for (;;) {
-    try {
-      await agent.thaw({ timeoutMs: THAW_TRY_MS });
-      return;
-    } catch (cause) {
-      // An agent that may not freeze may not thaw either, and has nothing to.
-      if ((cause as LacunaError).errno === 'CommandNotFound') return;
-      if (performance.now() < end && (cause as LacunaError).code !== 'ERR_QMP_DISCONNECTED') {
-        await sleep(PAUSE_MS);
-        continue;
-      }
-      throw new LacunaError(
-        'ERR_MACHINE_FROZEN',
-        `${agent.name}: the guest was told to freeze, and does not confirm that it has thawed: look into the guest at once`,
-        { device: agent.name, cause },
-      );
-    }
-  }
+function tooLate(): LacunaError {
+  return new LacunaError(
+    'ERR_TIMEOUT',
+    'QEMU took longer than the guest may be frozen (freezeDeadlineMs), so it was thawed before, or while, the point in time was made',
+  );
 }

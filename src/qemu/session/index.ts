@@ -1,4 +1,3 @@
-export { thawFor } from './freezer.js';
 export {
   type BackupOptions,
   type BackupPlanOptions,

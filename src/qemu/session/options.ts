@@ -41,6 +41,11 @@ export interface BackupOptions extends BackupPlanOptions {
   /** Milliseconds that the agent may take to freeze. Default 10,000. */
   readonly freezeTimeoutMs?: number | undefined;
   /**
+   * Milliseconds that the guest may stay frozen. Then it is thawed, whatever this process does: a process of its own sees to
+   * it. Default 10,000.
+   */
+  readonly freezeDeadlineMs?: number | undefined;
+  /**
    * Bytes that the scratch image of a disk may have. When one has more, the backup is given up in favour of the guest.
    * Default: the disks share 80 % of what is free in the folder.
    */
@@ -56,11 +61,13 @@ const checkBackup = optionCheck<BackupOptions>({
   keepBase: 'flag',
   freeze: 'any',
   freezeTimeoutMs: 'any',
+  freezeDeadlineMs: 'any',
   scratchBytes: 'any',
 });
 
 /** A scratch image that holds nothing has some 200 KiB. */
 const LEAST_SCRATCH = 2 ** 20;
+const LONGEST_FREEZE_MS = 600_000;
 
 export function checkPlanOptions(options: BackupPlanOptions): void {
   checkPlan('Machine.plan', options);
@@ -77,6 +84,14 @@ export function checkBackupOptions(options: BackupOptions): void {
     throw new TypeError(
       `${owner}: generation and base are the same: a new point in time needs a new name`,
     );
+  }
+  for (const name of ['freezeTimeoutMs', 'freezeDeadlineMs'] as const) {
+    const value = options[name] ?? 1;
+    if (!(value > 0 && value <= LONGEST_FREEZE_MS)) {
+      throw new RangeError(
+        `${owner}: ${name} must be from 1 to ${LONGEST_FREEZE_MS}, not ${value}`,
+      );
+    }
   }
   if (freeze !== undefined) checkKnown(owner, 'freeze', freeze, ['require', 'try', 'off']);
   if (scratchBytes === undefined || scratchBytes >= LEAST_SCRATCH) return;

@@ -65,10 +65,12 @@ class Start {
   /** Nothing is made yet; the guest is only told that somebody is there. */
   freezer(): Promise<Freezer> {
     const { agent, monitor } = this.#target;
-    const { freeze = agent === undefined ? 'off' : 'try', freezeTimeoutMs, signal } = this.#options;
+    const { freezeTimeoutMs, freezeDeadlineMs, signal } = this.#options;
+    const { freeze = agent === undefined ? 'off' : 'try' } = this.#options;
     return Freezer.prepare(agent, monitor, {
       policy: freeze,
       timeoutMs: freezeTimeoutMs,
+      deadlineMs: freezeDeadlineMs,
       signal,
       note: (mayBeFrozen) => this.#write(mayBeFrozen ? { frozen: agent } : { frozen: undefined }),
     });

@@ -72,7 +72,7 @@ export class GuestAgent implements AsyncDisposable {
     checkAddress('GuestAgent.connect', address);
     checkOptions('GuestAgent.connect', options);
     const { monitor, timeoutMs = SYNC_MS, signal } = options;
-    if (monitor !== undefined) await checkPresence(monitor, address, signal);
+    if (monitor !== undefined) await GuestAgent.checkPresence(address, monitor, signal);
     const line = await AgentLine.open(address, { timeoutMs, signal });
     try {
       await line.sync({ timeoutMs, signal });
@@ -81,6 +81,28 @@ export class GuestAgent implements AsyncDisposable {
       throw error;
     }
     return new GuestAgent(line, timeoutMs);
+  }
+
+  /**
+   * Asks QEMU, which offers an agent's socket, whether anybody in the guest has the other end open. Sockets that it does not
+   * know are taken to be open.
+   *
+   * @throws LacunaError ERR_AGENT_ABSENT; what the monitor throws.
+   */
+  static async checkPresence(
+    address: QmpAddress,
+    monitor: Monitor,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    checkAddress('GuestAgent.checkPresence', address);
+    const devices = await monitor.execute('query-chardev', undefined, { signal });
+    const ours = devices.filter(({ filename }) => leadsTo(filename, address));
+    if (ours.length === 0 || ours.some((device) => device['frontend-open'])) return;
+    throw new LacunaError(
+      'ERR_AGENT_ABSENT',
+      `${monitor.name}: nobody in the guest has opened the port of the agent ("${ours[0].label}"); start qemu-guest-agent in the guest`,
+      { device: monitor.name, retryable: true },
+    );
   }
 
   private constructor(line: AgentLine, syncMs: number) {
@@ -181,22 +203,6 @@ export class GuestAgent implements AsyncDisposable {
     if (Number.isSafeInteger(value)) return value as number;
     throw locate(protocolError(`it answered "${command}" without a number`), this.name);
   }
-}
-
-/** QEMU knows whether the other end of the agent's port is open, and under which path it offers this one. */
-async function checkPresence(
-  monitor: Monitor,
-  address: QmpAddress,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const devices = await monitor.execute('query-chardev', undefined, { signal });
-  const ours = devices.filter(({ filename }) => leadsTo(filename, address));
-  if (ours.length === 0 || ours.some((device) => device['frontend-open'])) return;
-  throw new LacunaError(
-    'ERR_AGENT_ABSENT',
-    `${monitor.name}: nobody in the guest has opened the port of the agent ("${ours[0].label}"); start qemu-guest-agent in the guest`,
-    { device: monitor.name, retryable: true },
-  );
 }
 
 /** As QEMU names a socket: `unix:PATH,server=on`, behind `disconnected:` while nobody is connected. */

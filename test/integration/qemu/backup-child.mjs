@@ -1,5 +1,5 @@
 // One backup in a process of its own, which a test may kill at any step. Its argument is JSON: how the machine is
-// reached, its disks, and a folder for images and the manifest. At each phase it waits until it is told to go on.
+// reached, its disks, a folder for images and the manifest, and options of the backup. At each phase it waits until it is told to go on.
 import {
   copyFileSync,
   existsSync,
@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Machine } from 'lacuna/qemu';
 
-const { machine: options, disks, store, size } = JSON.parse(process.argv[2]);
+const { machine: options, disks, store, size, backup } = JSON.parse(process.argv[2]);
 const manifestPath = join(store, 'manifest.json');
 const told = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
@@ -27,7 +27,7 @@ const manifest = existsSync(manifestPath)
   : undefined;
 await phase('loaded');
 const machine = await Machine.connect(options);
-const session = await machine.backup({ disks, base: manifest?.generation });
+const session = await machine.backup({ disks, base: manifest?.generation, ...backup });
 await phase('begun');
 const images = {};
 for (const disk of session.disks) {

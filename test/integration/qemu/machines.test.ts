@@ -1,7 +1,7 @@
 /** Machines of qemu-system: disks by the devices that the guest sees, a server of the session's own, and the guest's agent. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -242,32 +242,92 @@ describe('the guest', () => {
     expect(asked.filter((name) => !name.includes('query'))).toEqual([]);
   });
 
-  test('that may still be frozen when a process dies is thawed by recovering', async () => {
-    const agent = await agentThat(GOOD);
+  /** A backup in a process of its own, which stands before the transaction, with the guest frozen. */
+  async function frozenChild(agent: ScriptedPeer, freezeDeadlineMs: number) {
     const given = {
       machine: { monitor: { path: proxy.path }, folder, agent: agent.address },
       disks: ['system'],
       store: await peers.folder(),
       size: SIZE,
+      backup: { freezeDeadlineMs, freeze: 'require' },
     };
     const child = spawn(process.execPath, [CHILD, JSON.stringify(given)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
+      stdio: ['pipe', 'pipe', 'ignore'],
     });
     const exited = once(child, 'exit');
-    proxy.reset({
-      before: ({ name }) => {
-        if (name !== 'transaction') return;
-        child.kill('SIGKILL');
-        throw new Error('the child is dead');
-      },
-    });
     goOn(child, () => {});
-    await exited;
-    proxy.reset();
+    let goOnWithTransaction = () => {};
+    await new Promise<void>((resolve) => {
+      proxy.reset({
+        before: ({ name }) => {
+          asked.push(name);
+          if (name !== 'transaction') return;
+          resolve();
+          return new Promise((release) => {
+            goOnWithTransaction = release;
+          });
+        },
+      });
+    });
+    expect(asked).toContain('guest-fsfreeze-freeze');
     expect(asked).not.toContain('guest-fsfreeze-thaw');
+    return { child, exited, goOn: () => goOnWithTransaction() };
+  }
+
+  async function thawed(): Promise<void> {
+    await expect.poll(() => asked).toContain('guest-fsfreeze-thaw');
+  }
+
+  async function recovered(agent: ScriptedPeer): Promise<void> {
+    proxy.cut();
+    proxy.reset();
     const machine = await connected(agent.address);
     expect((await machine.recover({ generation: null })).warnings).toEqual([]);
-    expect(asked).toContain('guest-fsfreeze-thaw');
     expect(await left(machine)).toEqual([]);
+  }
+
+  test('is thawed at once when the process that froze it is killed', async () => {
+    const agent = await agentThat(GOOD);
+    const { child, exited } = await frozenChild(agent, 600_000);
+    child.kill('SIGKILL');
+    await exited;
+    await thawed();
+    await recovered(agent);
+  });
+
+  test('is thawed at its deadline when the process that froze it is stopped', async () => {
+    const agent = await agentThat(GOOD);
+    const { child, exited, goOn: release } = await frozenChild(agent, 100);
+    child.kill('SIGSTOP');
+    await thawed();
+    release();
+    child.kill('SIGCONT');
+    // It finds out that the moment was not one of frozen file systems, which were required.
+    expect((await exited)[0]).toBe(1);
+    await recovered(agent);
+  });
+
+  test('is thawed at its deadline when QEMU takes too long, and that is told', async () => {
+    const agent = await agentThat(GOOD);
+    const machine = await connected(agent.address);
+    proxy.reset({ before: ({ name }) => (name === 'transaction' ? thawed() : undefined) });
+    const session = await machine.backup({ freezeDeadlineMs: 100, freezeTimeoutMs: 100 });
+    expect(session.point.frozen).toBe(false);
+    expect(session.warnings).toEqual([expect.stringContaining('longer than the guest may be')]);
+    await session.forget();
+  });
+
+  test('that is still frozen because everybody has died is thawed by recovering', async () => {
+    const agent = await agentThat(GOOD);
+    const { child, exited } = await frozenChild(agent, 600_000);
+    const tasks = `/proc/${child.pid}/task/${child.pid}/children`;
+    for (const pid of readFileSync(tasks, 'utf8').trim().split(' ')) {
+      process.kill(Number(pid), 'SIGKILL');
+    }
+    child.kill('SIGKILL');
+    await exited;
+    expect(asked).not.toContain('guest-fsfreeze-thaw');
+    await recovered(agent);
+    expect(asked).toContain('guest-fsfreeze-thaw');
   });
 });

@@ -61,7 +61,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
-  qemu: [['state'], ['inspect'], ['view'], ['session']],
+  qemu: [['state'], ['inspect'], ['view', 'guard'], ['session']],
   cli: [['shell'], ['text'], ['device'], ['view'], ['commands']],
   testing: [['shared'], ['device']],
 };

@@ -1,0 +1,91 @@
+/**
+ * The process that freezes a guest and thaws it again. It has the only connection to the agent, so nobody else could thaw: when
+ * the process that began it is killed, stopped or hangs, this one thaws all the same, at the latest after a deadline. It
+ * ends by itself.
+ */
+import { toWire } from '../../errors/index.js';
+import { GuestAgent } from '../../qmp/index.js';
+import { Serial } from '../../util/index.js';
+import type { Answer, Order } from './messages.js';
+import { thawFor } from './thaw.js';
+
+/** Tries to thaw go on for so long. */
+const THAW_MS = 60_000;
+
+class Guard {
+  readonly #turn = new Serial();
+  #agent: GuestAgent | undefined;
+  #isFrozen = false;
+  #wasLate = false;
+  #deadline: NodeJS.Timeout | undefined;
+
+  /** Orders are carried out one after another; that the deadline has passed is one of them. */
+  take(order: Order): Promise<Answer> {
+    return this.#turn.run(async () => {
+      try {
+        return await this.#carryOut(order);
+      } catch (error) {
+        return { failure: toWire(error) };
+      }
+    });
+  }
+
+  /** Whoever gave the orders is gone. */
+  end(): Promise<void> {
+    return this.#turn.run(() => this.#thaw());
+  }
+
+  async #carryOut(order: Order): Promise<Answer> {
+    if (order.order === 'connect') {
+      this.#agent = await GuestAgent.connect(order.address);
+      return {};
+    }
+    if (order.order === 'freeze') {
+      await this.#freeze(order.timeoutMs, order.deadlineMs);
+      return {};
+    }
+    await this.#thaw();
+    return { wasLate: this.#wasLate };
+  }
+
+  async #freeze(timeoutMs: number, deadlineMs: number): Promise<void> {
+    this.#isFrozen = true;
+    // Until it has frozen, the limit of the agent holds, and what fails is thawed at once.
+    await this.#agent!.freeze({ timeoutMs });
+    this.#deadline = setTimeout(() => this.#late(), deadlineMs);
+  }
+
+  #late(): void {
+    void this.#turn.run(async () => {
+      if (!this.#isFrozen) return;
+      this.#wasLate = true;
+      // A failure is told to who asks to thaw.
+      await this.#thaw().catch(() => {});
+    });
+  }
+
+  async #thaw(): Promise<void> {
+    clearTimeout(this.#deadline);
+    if (!this.#isFrozen || this.#agent === undefined) return;
+    await thawFor(this.#agent, THAW_MS);
+    this.#isFrozen = false;
+  }
+}
+
+const guard = new Guard();
+
+process.on('message', (order: Order) => {
+  void guard.take(order).then((answer) => {
+    if (process.connected) process.send!(answer);
+  });
+});
+
+process.once('disconnect', () => {
+  guard.end().then(
+    () => process.exit(0),
+    () => process.exit(1),
+  );
+});
+
+// What ends the process that began this one must not end this one before the guest has thawed.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});

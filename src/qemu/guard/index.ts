@@ -1,0 +1,2 @@
+export { AgentGuard } from './agent-guard.js';
+export { thawFor } from './thaw.js';

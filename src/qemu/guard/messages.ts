@@ -1,0 +1,16 @@
+import type { WireError } from '../../errors/index.js';
+import type { QmpAddress } from '../../qmp/index.js';
+
+/** What a guard is told, one thing at a time. */
+export type Order =
+  | { readonly order: 'connect'; readonly address: QmpAddress }
+  | { readonly order: 'freeze'; readonly timeoutMs: number; readonly deadlineMs: number }
+  | { readonly order: 'thaw' };
+
+/** What it answers. */
+export interface Answer {
+  /** Absent where it went well. */
+  readonly failure?: WireError;
+  /** To `thaw`: the deadline had passed before, and the guest was thawed then. */
+  readonly wasLate?: boolean;
+}
