@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const MINUTE_MS = 60_000;
@@ -10,13 +11,22 @@ function limitMs(runs: string): number {
   return runs.endsWith('x') ? Number.parseInt(runs, 10) * 10 * MINUTE_MS : 24 * 60 * MINUTE_MS;
 }
 
+const UNIT = 'test/unit/**/*.test.ts';
+const SOURCES = fileURLToPath(new URL('./src/', import.meta.url));
+
+/** What is built, and where its source is. */
+const BUILT = [
+  { find: /^#dist\/(.*)\.js$/, replacement: `${SOURCES}$1.ts` },
+  { find: /^lacuna\/(.*)$/, replacement: `${SOURCES}$1/index.ts` },
+  { find: /^lacuna$/, replacement: `${SOURCES}index.ts` },
+];
+
 /**
- * Tests run against the built package (`dist`), the very files that ship: worker threads and WASM
- * are loaded by path, so a transformed copy of the sources would not be the thing that users run.
+ * Unit tests run the sources, so that they need no build. All others run against the built package (`dist`), the very
+ * files that ship: worker threads are loaded by path, so the sources would not be the thing that users run.
  */
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
     setupFiles: ['./test/support/equal-bytes.ts'],
     pool: 'forks',
     // Many wait for programs of others most of the time.
@@ -24,7 +34,26 @@ export default defineConfig({
     testTimeout: LIMIT_MS,
     hookTimeout: LIMIT_MS,
     expect: { poll: { timeout: MINUTE_MS, interval: 20 } },
-    server: { deps: { external: [/\/dist\//] } },
     reporters: ['default', './test/support/summary-reporter.ts'],
+    projects: [
+      {
+        extends: true,
+        resolve: { alias: BUILT },
+        test: {
+          name: 'unit',
+          include: [UNIT],
+          globalSetup: ['./test/support/compile-kernels.ts'],
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'built',
+          include: ['test/**/*.test.ts'],
+          exclude: [UNIT],
+          server: { deps: { external: [/\/dist\//] } },
+        },
+      },
+    ],
   },
 });

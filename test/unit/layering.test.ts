@@ -107,6 +107,13 @@ describe('the tests', () => {
     const found = units.filter((file) => FOREIGN.test(readFileSync(join(tests, file), 'utf8')));
     expect(found).toEqual([]);
   });
+
+  test('of units need no build: nothing that Node loads by itself, in threads or processes', () => {
+    const LOADED = /node:worker_threads|process\.execPath|support\/run-cli\.js'/;
+    const units = files.filter((file) => file.startsWith('unit/'));
+    const found = units.filter((file) => LOADED.test(readFileSync(join(tests, file), 'utf8')));
+    expect(found).toEqual([]);
+  });
 });
 
 /** What the rules of rooms find in one file. */

@@ -269,7 +269,7 @@ function extentsIn(json: string): { offset: number; length: number; type: number
   const merged: { offset: number; length: number; type: number }[] = [];
   for (const { offset, length, type } of JSON.parse(json)) {
     const last = merged.at(-1);
-    if (last?.type === type) last.length += length;
+    if (last !== undefined && last.type === type) last.length += length;
     else merged.push({ offset, length, type });
   }
   return merged;

@@ -1,6 +1,5 @@
 import { execFileSync } from 'node:child_process';
 import {
-  chmodSync,
   linkSync,
   readFileSync,
   renameSync,
@@ -70,20 +69,6 @@ describe('opening', () => {
         });
       }
     }
-  });
-
-  it('tells that the user may not', async () => {
-    const path = newPath();
-    await createRawFile(path, 512);
-    chmodSync(path, 0o400);
-    const script = `
-      import { openDevice } from ${JSON.stringify(import.meta.resolve('#dist/block/index.js'))};
-      if (process.getuid() === 0) process.setuid(65534);
-      const error = await openDevice(${JSON.stringify(path)}, { writable: true }).catch((error) => error);
-      console.log(error.code, error.errno);`;
-    chmodSync(folder, 0o755);
-    const output = execFileSync(process.execPath, ['--input-type=module', '-e', script]);
-    expect(output.toString()).toBe('ERR_DEVICE_OPEN EACCES\n');
   });
 
   it('is read-only unless it is asked to write', async () => {

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
-import { createRawFile, type DeviceDescription, openDevice } from '#dist/block/index.js';
+import { createRawFile, openDevice } from '#dist/block/index.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
@@ -44,31 +43,3 @@ it('takes a description for what it says, whatever the ending of its file', asyn
   await using again = await openDevice(raw.description!);
   expect(again.size).toBe(512);
 });
-
-it('opens the same file again in a worker, foreign calls included', async () => {
-  const filename = join(folder, 'shared.raw');
-  await createRawFile(filename, 1024 * 1024);
-  await using device = await openDevice(filename, { writable: true });
-  await device.write(65_536, new Uint8Array(4096).fill(7));
-  const found = await inWorker(device.description!);
-  expect(found).toEqual({ exactStatus: true, count: 3, byte: 7 });
-});
-
-function inWorker(description: DeviceDescription): Promise<unknown> {
-  const script = `
-    const { parentPort, workerData } = require('node:worker_threads');
-    import(${JSON.stringify(import.meta.resolve('#dist/block/index.js'))}).then(async ({ openDevice }) => {
-      const device = await openDevice(workerData);
-      const target = new Uint8Array(1);
-      await device.read(65_536, target);
-      const [list] = await device.extents(0, device.size);
-      const { exactStatus } = device.capabilities;
-      parentPort.postMessage({ exactStatus, count: list.count, byte: target[0] });
-      await device.close();
-    });`;
-  return new Promise((resolve, reject) => {
-    const worker = new Worker(script, { eval: true, workerData: description });
-    worker.once('message', resolve);
-    worker.once('error', reject);
-  });
-}

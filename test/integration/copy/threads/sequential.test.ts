@@ -6,10 +6,10 @@ import { Bitmap } from '#dist/bitmap/index.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Random } from '#dist/testing/index.js';
-import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
-import fc from '../../support/fast-check.js';
-import { firstSeed } from '../../support/long-run.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, firstDifference, pattern } from '../../../support/fake-device.js';
+import fc from '../../../support/fast-check.js';
+import { firstSeed } from '../../../support/long-run.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

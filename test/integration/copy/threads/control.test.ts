@@ -8,8 +8,8 @@ import { openDevice } from '#dist/block/index.js';
 import { Control } from '#dist/copy/control/control.js';
 import { copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
-import { fakeDevice, firstDifference, pattern } from '../../support/fake-device.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, firstDifference, pattern } from '../../../support/fake-device.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const PAGE = 4096;
 const SIZE = 256 * PAGE;

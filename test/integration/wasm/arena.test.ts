@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Worker } from 'node:worker_threads';
 import { Arena } from 'lacuna/bitmap';
 import { describe, it } from 'vitest';
-import { Random } from '../bitmap/random.js';
+import { Random } from '../../unit/bitmap/random.js';
 
 type Block = ReturnType<Arena['allocate']>;
 

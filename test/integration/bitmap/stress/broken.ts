@@ -1,10 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import asc from 'assemblyscript/asc';
 import { Arena, type SharedArena } from 'lacuna/bitmap';
 
 const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
+
+/** The compiler, without its types: they declare a console of their own for the whole project. */
+interface Compiler {
+  main(
+    args: readonly string[],
+    files: {
+      readFile(name: string, folder: string): string | null;
+      writeFile(name: string, contents: Uint8Array): void;
+      listFiles(): null;
+    },
+  ): Promise<{ error: Error | null; stderr: object }>;
+}
+
+const COMPILER: string = 'assemblyscript/asc';
 
 /** A change to the kernels' sources: in a file of assembly/, one text in the place of another. */
 export type Patch = readonly [file: string, before: string, after: string];
@@ -23,13 +36,14 @@ interface Engine {
  * must the patch.
  */
 export async function compile(patches: readonly Patch[]): Promise<Uint8Array> {
+  const { default: asc } = (await import(COMPILER)) as { default: Compiler };
   let binary: Uint8Array | undefined;
   const { error, stderr } = await asc.main(
     ['assembly/index.ts', '--config', 'asconfig.json', '--outFile', 'kernels.wasm', '-O0'],
     {
       readFile: (name, folder) => read(name, folder, patches),
       writeFile: (_, contents) => {
-        binary = contents as Uint8Array;
+        binary = contents;
       },
       listFiles: () => null,
     },

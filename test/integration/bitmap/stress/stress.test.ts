@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Arena } from 'lacuna/bitmap';
 import { describe, expect, it } from 'vitest';
 import { stepsOr } from '../../../support/long-run.js';
-import { Random } from '../random.js';
+import { Random } from '../../../unit/bitmap/random.js';
 import { arenaOf, compile, type Patch } from './broken.js';
 import { stress } from './stress.js';
 

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type PublicName, readPublicNames } from '../support/public-types.js';
+import { type PublicName, readPublicNames } from '../../support/public-types.js';
 
 /** Every member of it is documented where `Bitmap` has it. */
 const DOCUMENTED_ELSEWHERE = ['BitmapUnderTest'];

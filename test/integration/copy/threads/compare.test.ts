@@ -10,9 +10,9 @@ import { compareShare } from '#dist/copy/move/comparer.js';
 import { choosePace } from '#dist/copy/run/comparison.js';
 import { checkTransfer } from '#dist/copy/run/transfer.js';
 import { Arena } from '#dist/wasm/index.js';
-import { fakeDevice, pattern } from '../../support/fake-device.js';
-import fc from '../../support/fast-check.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, pattern } from '../../../support/fake-device.js';
+import fc from '../../../support/fast-check.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

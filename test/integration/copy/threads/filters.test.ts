@@ -5,8 +5,8 @@ import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { type DeviceDescription, openDevice } from '#dist/block/index.js';
 import { compare, copy, copyFromStream } from '#dist/copy/index.js';
-import { contentOf, pattern } from '../../support/fake-device.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { contentOf, pattern } from '../../../support/fake-device.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const SIZE = 4 * 1024 * 1024;
 const folder = temporaryFolder();

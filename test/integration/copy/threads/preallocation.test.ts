@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createRawFile } from '#dist/block/index.js';
 import { copy } from '#dist/copy/index.js';
-import { fakeDevice, pattern } from '../../support/fake-device.js';
-import { runCli } from '../../support/run-cli.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, pattern } from '../../../support/fake-device.js';
+import { runCli } from '../../../support/run-cli.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const MIB = 2 ** 20;
 const folder = temporaryFolder();

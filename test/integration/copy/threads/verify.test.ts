@@ -5,10 +5,10 @@ import { Bitmap } from '#dist/bitmap/index.js';
 import type { Device, Driver } from '#dist/block/index.js';
 import { type CopyOptions, copy } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
-import { fakeDevice, pattern } from '../../support/fake-device.js';
-import fc from '../../support/fast-check.js';
-import { runCli } from '../../support/run-cli.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { fakeDevice, pattern } from '../../../support/fake-device.js';
+import fc from '../../../support/fast-check.js';
+import { runCli } from '../../../support/run-cli.js';
+import { temporaryFolder } from '../../../support/temporary-folder.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
