@@ -108,4 +108,16 @@ export type ErrorCode =
   /** What a copy has written reads back as something else. */
   | 'ERR_COPY_VERIFY'
   /** A worker thread ended before its work was done. */
-  | 'ERR_WORKER_LOST';
+  | 'ERR_WORKER_LOST'
+  /** A folder is no repository, or one of a version that is not known here. */
+  | 'ERR_REPOSITORY_FORMAT'
+  /** A file of a repository could not be read or written; `errno` says why. */
+  | 'ERR_REPOSITORY_FILE'
+  /** Something in a repository is not what it was when it was written, or is not there. */
+  | 'ERR_REPOSITORY_DAMAGED'
+  /** Somebody uses the machine's restore points in a way that does not go with this one. */
+  | 'ERR_REPOSITORY_LOCKED'
+  /** Somebody changed the machine's restore points meanwhile. */
+  | 'ERR_REPOSITORY_CHANGED'
+  /** A repository has no such machine, restore point or disk. */
+  | 'ERR_POINT_UNKNOWN';

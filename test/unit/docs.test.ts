@@ -42,6 +42,7 @@ describe('docs', () => {
     'docs/errors.md',
     'docs/digest.md',
     'docs/extending.md',
+    'docs/repository.md',
     'docs/terms.md',
     'docs/live-backup.md',
   ])('%s links only to files that are there', (page) => {

@@ -12,7 +12,8 @@ import type { Bitmap } from '../../bitmap/index.js';
 /** Bytes of a block, the leaf of the tree. */
 export const DIGEST_BLOCK = 64 * 1024;
 
-const DIGEST_BYTES = 32;
+/** Bytes of a digest. */
+export const DIGEST_BYTES = 32;
 const LABEL = Buffer.from('lacuna digest 1\n', 'latin1');
 const PREFIX = 'lacuna1:';
 const ZERO_BLOCK = Buffer.alloc(DIGEST_BLOCK);
@@ -69,9 +70,7 @@ export class DigestTree implements BlockDigests {
   /** The digest of the disk as text; undefined while blocks are missing. */
   root(): string | undefined {
     if (this.#top === undefined || this.#missing !== 0) return undefined;
-    const size = Buffer.alloc(8);
-    size.writeBigUInt64LE(BigInt(this.#size));
-    return `${PREFIX}${sha256(Buffer.concat([LABEL, size, this.#top])).toString('hex')}`;
+    return digestText(this.#size, this.#top);
   }
 
   #take(height: number, index: number): Uint8Array | undefined {
@@ -88,6 +87,13 @@ export class DigestTree implements BlockDigests {
   }
 }
 
+/** The digest of a disk as text, from the topmost node of its tree. */
+export function digestText(size: number, top: Uint8Array): string {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(size));
+  return `${PREFIX}${sha256(Buffer.concat([LABEL, bytes, top])).toString('hex')}`;
+}
+
 /** Who takes the digests of blocks. */
 export interface BlockDigests {
   add(block: number, digest: Uint8Array): void;
@@ -101,7 +107,7 @@ export function digestBlocks(offset: number, bytes: Uint8Array, taker: BlockDige
 }
 
 /** The digest of a block; behind the end of the disk it is zero. */
-function digestOf(block: Uint8Array): Uint8Array {
+export function digestOf(block: Uint8Array): Uint8Array {
   if (block.length < DIGEST_BLOCK) {
     const rest = ZERO_BLOCK.subarray(block.length);
     return createHash('sha256').update(block).update(rest).digest();
@@ -110,12 +116,14 @@ function digestOf(block: Uint8Array): Uint8Array {
   return ZERO_BLOCK.equals(block) ? zeroes[0] : sha256(block);
 }
 
-function zeroDigest(height: number): Buffer {
+/** The digest of a node below which all is zero. */
+export function zeroDigest(height: number): Buffer {
   while (zeroes.length <= height) zeroes.push(parentOf(zeroes.at(-1)!, zeroes.at(-1)!));
   return zeroes[height];
 }
 
-function parentOf(left: Uint8Array, right: Uint8Array): Buffer {
+/** The digest of a node, from those of its children. */
+export function parentOf(left: Uint8Array, right: Uint8Array): Buffer {
   const pair = Buffer.allocUnsafe(2 * DIGEST_BYTES);
   pair.set(left);
   pair.set(right, DIGEST_BYTES);

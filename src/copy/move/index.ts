@@ -3,7 +3,17 @@ export {
   type ComparePace,
   compareShare,
 } from './comparer.js';
-export { type BlockDigests, DIGEST_BLOCK, DigestTree, digestBlocks } from './digest-tree.js';
+export {
+  type BlockDigests,
+  DIGEST_BLOCK,
+  DIGEST_BYTES,
+  DigestTree,
+  digestBlocks,
+  digestOf,
+  digestText,
+  parentOf,
+  zeroDigest,
+} from './digest-tree.js';
 export { LeftOut } from './left-out.js';
 export { type MoveOutcome, move } from './mover.js';
 export type { Ends, Shared, Transfer } from './parts.js';

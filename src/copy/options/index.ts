@@ -24,6 +24,7 @@ export {
   type DetectZeroes,
   type DeviceSource,
   type ErrorPolicy,
+  isHashed,
   type LeftOutRange,
   type NewImageOptions,
   type RetryOptions,

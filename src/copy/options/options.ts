@@ -129,6 +129,12 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    */
   digest?: boolean;
   /**
+   * Told the SHA-256 of every block of 64 KiB of the source that is moved, as docs/digest.md defines it, in any order; a block
+   * that is moved again after a failure comes again. What is left out or zeroed by its status does not come. What it throws
+   * ends the copy and fails it, before the target is finished.
+   */
+  onBlock?(block: number, digest: Uint8Array): void;
+  /**
    * Write in the order of offsets, for targets that want it: tapes, rotating disks, whatever only appends. Data is read
    * ahead as usual. One thread does it all, and what has to become zero is zeroed in its turn, in requests as long as
    * those for data. Default false.
@@ -218,6 +224,7 @@ const checkAllOfCopy = optionCheck<CopyOptions>({
   inPlace: 'flag',
   detectZeroes: 'any',
   digest: 'flag',
+  onBlock: 'callback',
   sequential: 'flag',
   verify: 'flag',
   preallocation: 'any',
@@ -238,6 +245,11 @@ export function checkCopyOptions(owner: string, options: CopyOptions): void {
   if (image === undefined) return;
   checkImage(`${owner}: image`, image);
   if (image.backing !== undefined) checkBacking(`${owner}: image.backing`, image.backing);
+}
+
+/** Whether what is moved is hashed, in whole blocks. */
+export function isHashed({ digest, onBlock }: Pick<CopyOptions, 'digest' | 'onBlock'>): boolean {
+  return digest === true || onBlock !== undefined;
 }
 
 /** A range that was left out because it failed and the policy was to ignore that. */

@@ -25,6 +25,7 @@ import {
   type CopyProgress,
   type CopyReport,
   checkScope,
+  isHashed,
   type PlanTotals,
   reconnectSeconds,
   rulesOf,
@@ -56,6 +57,8 @@ export class CopyRun {
   #verification: Verification | undefined;
   #unfinished: string | undefined;
   #partlyWritten: string | undefined;
+  /** What the caller's `onBlock` has thrown. */
+  #refusal: { readonly error: unknown } | undefined;
 
   constructor(options: CopyOptions, job: JobControl) {
     this.#options = options;
@@ -102,6 +105,8 @@ export class CopyRun {
     sampler.unref();
     try {
       return await this.#open();
+    } catch (error) {
+      throw this.#refusal === undefined ? error : this.#refusal.error;
     } finally {
       clearInterval(sampler);
       for (const frozen of this.#scope.bitmaps) frozen.free();
@@ -168,7 +173,7 @@ export class CopyRun {
     this.#rounds = rounds;
     try {
       warnings.push(...(await this.#carryOut(rounds)));
-      throwIfAborted(this.#job.signal);
+      this.#throwIfEnded();
       if (this.#options.verify)
         warnings.push(...(await this.#verify(source, target, rounds, arena)));
       warnings.push(...(await target.finish()));
@@ -241,7 +246,7 @@ export class CopyRun {
           plannedBytes: this.#plannedBytes,
           resumedBytes: this.#resumedBytes,
           resumption: this.#resumption,
-          digest: tree && onlyOnce(tree, asPlanned),
+          digest: this.#takerOf(tree && onlyOnce(tree, asPlanned)),
         },
         arena,
         control: this.#control,
@@ -252,6 +257,30 @@ export class CopyRun {
       await this.#keepOrRemove(target, error);
       throw error;
     }
+  }
+
+  #throwIfEnded(): void {
+    throwIfAborted(this.#job.signal);
+    if (this.#refusal !== undefined) throw this.#refusal.error;
+  }
+
+  /** Who is told of the digests of blocks: the tree, and the caller. */
+  #takerOf(tree: BlockDigests | undefined): BlockDigests | undefined {
+    const { onBlock } = this.#options;
+    if (onBlock === undefined) return tree;
+    return {
+      add: (block, digest) => {
+        tree?.add(block, digest);
+        if (this.#refusal !== undefined) return;
+        try {
+          onBlock(block, digest);
+        } catch (error) {
+          // Blocks come from worker threads as well, where nobody could catch it.
+          this.#refusal = { error };
+          this.#job.stop();
+        }
+      },
+    };
   }
 
   /** What an earlier run has left to be done. */
@@ -297,7 +326,7 @@ export class CopyRun {
       source.limits.minimum,
       target.device.limits.minimum,
       // So every piece that moves is made of whole blocks.
-      this.#options.digest ? DIGEST_BLOCK : 1,
+      isHashed(this.#options) ? DIGEST_BLOCK : 1,
     );
     const { detectZeroes } = this.#options;
     const seesZeroes = detectZeroes !== 'off' && !source.capabilities.exactStatus;

@@ -5,6 +5,7 @@ import { DIGEST_BLOCK, type Ends, type Transfer } from '../move/index.js';
 import {
   type CopyOptions,
   type DetectZeroes,
+  isHashed,
   rulesOf,
   type TransferOptions,
 } from '../options/index.js';
@@ -32,7 +33,8 @@ export function checkTransfer({
   requestSize,
   detectZeroes,
   digest,
-}: TransferOptions & Pick<CopyOptions, 'detectZeroes' | 'digest'>): void {
+  onBlock,
+}: TransferOptions & Pick<CopyOptions, 'detectZeroes' | 'digest' | 'onBlock'>): void {
   if (detectZeroes !== undefined && !DETECT_ZEROES.includes(detectZeroes)) {
     throw new TypeError(
       `detectZeroes must be one of ${DETECT_ZEROES.join(', ')}, not ${detectZeroes}`,
@@ -44,7 +46,7 @@ export function checkTransfer({
   if (requestSize !== undefined && !Number.isInteger(Math.log2(requestSize))) {
     throw new RangeError(`requestSize must be a power of two, not ${requestSize}`);
   }
-  if (digest && requestSize !== undefined && requestSize < DIGEST_BLOCK) {
+  if (isHashed({ digest, onBlock }) && requestSize !== undefined && requestSize < DIGEST_BLOCK) {
     throw new RangeError(
       `for a digest requestSize must be ${DIGEST_BLOCK} or more, not ${requestSize}`,
     );
@@ -78,6 +80,7 @@ type ChosenBy = TransferOptions &
     | 'detectZeroes'
     | 'digest'
     | 'flush'
+    | 'onBlock'
     | 'onReadError'
     | 'onWriteError'
     | 'retry'
@@ -92,7 +95,7 @@ export function chooseTransfer(
   targetIsZero: boolean,
   { threads, bytes }: { threads: number; bytes: number },
 ): Transfer {
-  const least = options.digest ? DIGEST_BLOCK : REQUEST_SIZES.least;
+  const least = isHashed(options) ? DIGEST_BLOCK : REQUEST_SIZES.least;
   const requests = options.requests ?? REQUESTS.default;
   const affordable = powerBelow(MOST_IN_FLIGHT / (Math.max(1, threads) * requests));
   const suitable = Math.min(affordable, defaultRequestSize(source, target, least));
@@ -100,7 +103,7 @@ export function chooseTransfer(
   // Granules are no smaller than what either side takes, and each is moved as a whole.
   const requestSize = Math.max(wanted, source.limits.minimum, target.limits.minimum);
   // With a digest whole blocks are read, and in order all that must be zero, so that there are zeroes in the data.
-  const hasZeroes = options.digest || options.sequential;
+  const hasZeroes = isHashed(options) || options.sequential;
   const isExact = source.capabilities.exactStatus && !hasZeroes;
   const share = Math.ceil(bytes / (Math.max(1, threads) * WINDOWS.perThread));
   const largest = options.requestSize ? requestSize : largestRequest(source, target, requestSize);

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, isServedHere, isShareable, plainFile } from '../../block/index.js';
 import type { Ends } from '../move/index.js';
-import type { CopyOptions, TransferOptions } from '../options/index.js';
+import { type CopyOptions, isHashed, type TransferOptions } from '../options/index.js';
 
 const GiB = 2 ** 30;
 
@@ -24,11 +24,11 @@ const MOST_THREADS = 4;
  * opened several times and shows the same bytes each time.
  */
 export async function chooseThreads(
-  options: TransferOptions & Pick<CopyOptions, 'sequential' | 'digest'>,
+  options: TransferOptions & Pick<CopyOptions, 'sequential' | 'digest' | 'onBlock'>,
   { source, target }: Ends,
   data: Bitmap,
 ): Promise<number> {
-  const { threads, sequential, digest } = options;
+  const { threads, sequential } = options;
   const bytes = data.dirtyBytes;
   if (!isShareable(source) || !isShareable(target)) return 0;
   if (sequential) return Math.min(1, threads ?? (bytes < WORTH_A_THREAD ? 0 : 1));
@@ -37,7 +37,8 @@ export async function chooseThreads(
   // Between files it is the kernel that copies, at memory speed, and one thread after another.
   if ((await isInFiles(source, data)) && (await isInFiles(target, data))) return 1;
   // A digest is work of the copy alone.
-  const isShared = !digest && [source, target].some((side) => isServedHere(side.description));
+  const isShared =
+    !isHashed(options) && [source, target].some((side) => isServedHere(side.description));
   if (isShared && bytes < WORTH_A_THREAD_BESIDE_A_SERVER) return 0;
   return Math.min(MOST_THREADS, availableParallelism());
 }

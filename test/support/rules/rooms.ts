@@ -62,6 +62,16 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['job'],
   ],
   qemu: [['state'], ['inspect'], ['view', 'guard'], ['session']],
+  repository: [
+    ['layout', 'work'],
+    ['manifest', 'lock'],
+    ['leaves'],
+    ['disks'],
+    ['store'],
+    ['points'],
+    ['backup', 'restore', 'verify'],
+    ['prune', 'serve', 'diff'],
+  ],
   cli: [['shell'], ['text'], ['device'], ['view'], ['commands']],
   testing: [['shared'], ['device']],
 };
@@ -71,6 +81,7 @@ const DOORS: Readonly<Record<string, string>> = {
   'bitmap/files':
     'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',
+  'copy/move': 'how a digest is put together is for src/repository, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
 };

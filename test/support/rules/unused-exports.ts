@@ -9,6 +9,7 @@ const PUBLIC = [
   'nbd/index.ts',
   'qmp/index.ts',
   'qemu/index.ts',
+  'repository/index.ts',
   'errors/index.ts',
   'testing/index.ts',
 ];

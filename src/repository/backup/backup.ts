@@ -1,0 +1,321 @@
+/** The course of a backup: lock, decide, store, commit, renew the bitmaps. */
+import { randomBytes } from 'node:crypto';
+import { createRequire } from 'node:module';
+import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { Job, type JobControl } from '../../job/index.js';
+import { type MachinePoints, removeUnnamed, settleReplacements } from '../disks/index.js';
+import { makeFolder, namesIn, numberOf } from '../layout/index.js';
+import { Lock } from '../lock/index.js';
+import {
+  bitmapName,
+  commitManifest,
+  type DiskManifest,
+  type Manifest,
+  readManifest,
+} from '../manifest/index.js';
+import type { Store } from '../store/index.js';
+import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
+import { addHiddenZeroes, type Decision, decide } from './decide.js';
+import {
+  type BackupDisk,
+  type BackupOptions,
+  type BackupReport,
+  checkBackupOptions,
+  type DiskPlan,
+  type DiskReport,
+} from './options.js';
+import { bitmapImageOf, fileStamp, renewBitmap } from './source-bitmaps.js';
+import { type Drive, findChanged, type StoredImage, storeImage } from './store-disk.js';
+
+/** A source that is open, and what is decided of it. */
+interface Prepared {
+  readonly disk: BackupDisk;
+  readonly device: BlockDevice;
+  readonly isOwn: boolean;
+  readonly decision: Decision;
+  /** Of an image whose bitmaps count, as it was when it was opened. */
+  readonly stamp: string | undefined;
+}
+
+/** @throws what {@link Repository.backup} says. */
+export function backup(
+  store: Store,
+  options: BackupOptions,
+): Job<BackupReport, RepositoryProgress> {
+  checkBackupOptions(options);
+  const { rate, signal } = options;
+  const tally = new Tally();
+  const work = (control: JobControl) => backUp(store, options, { control, tally });
+  return new Job({ what: 'a backup', rate, signal, work, counted: tally.counted });
+}
+
+async function backUp(
+  store: Store,
+  options: BackupOptions,
+  workshop: Workshop,
+): Promise<BackupReport> {
+  const { machine } = options;
+  workshop.tally.begin('prepare', { machine });
+  const places = store.places(machine);
+  for (const folder of [places.points, places.disks]) makeFolder(folder, store.operations);
+  const lock = Lock.take(places, 'add', 'backup', store.operations);
+  try {
+    let points = store.points(machine);
+    if (await settleReplacements(points, store.operations)) points = store.points(machine);
+    const removed = removeUnnamed(points, store.operations);
+    return await new Backup(store, points, options, workshop).run(removed);
+  } finally {
+    lock.release();
+  }
+}
+
+/** What a backup would do. */
+export async function planBackup(store: Store, options: BackupOptions): Promise<DiskPlan[]> {
+  checkBackupOptions(options);
+  const points = store.points(options.machine);
+  const prepared = await prepareAll(store, points, options);
+  try {
+    return prepared.map(planOf);
+  } finally {
+    await closeAll(prepared);
+  }
+}
+
+class Backup {
+  readonly #store: Store;
+  readonly #points: MachinePoints;
+  readonly #options: BackupOptions;
+  readonly #drive: Drive;
+  readonly #id: string;
+  readonly #number: number;
+  readonly #started = performance.now();
+  readonly #time = new Date().toISOString();
+  readonly #warnings: string[] = [];
+
+  constructor(store: Store, points: MachinePoints, options: BackupOptions, workshop: Workshop) {
+    this.#store = store;
+    this.#points = points;
+    this.#options = options;
+    this.#drive = { ...workshop, threads: options.threads, compress: options.compress };
+    this.#id = options.id ?? randomBytes(8).toString('hex');
+    // Damaged manifests have numbers too.
+    const numbers = namesIn(points.places.points).map((name) => numberOf(name) ?? 0);
+    this.#number = Math.max(0, ...numbers) + 1;
+  }
+
+  async run(removed: readonly string[]): Promise<BackupReport> {
+    const prepared = await prepareAll(this.#store, this.#points, this.#options);
+    let stored: StoredDisk[];
+    let point: Manifest;
+    try {
+      this.#warnings.push(...prepared.flatMap(({ device }) => device.warnings));
+      stored = [];
+      for (const one of prepared) stored.push(await this.#storeDisk(one));
+      this.#drive.control.throwIfEnding();
+      this.#drive.tally.begin('commit');
+      point = this.#commit(stored);
+    } catch (error) {
+      await closeAll(prepared);
+      this.#removeOwn();
+      throw error;
+    }
+    await closeAll(prepared);
+    const bitmaps = await this.#renewBitmaps(prepared);
+    const disks = stored.map(({ report }, i) => ({ ...report, bitmap: bitmaps[i] }));
+    const durationMs = performance.now() - this.#started;
+    return { point, disks, removed, durationMs, warnings: [...new Set(this.#warnings)] };
+  }
+
+  async #storeDisk(prepared: Prepared): Promise<StoredDisk> {
+    const { disk, device, decision } = prepared;
+    const drive = this.#drive;
+    const { parent } = decision;
+    const { places } = this.#points;
+    makeFolder(places.disk(disk.name), this.#store.operations);
+    let { dirty } = decision;
+    let comparedBytes = 0;
+    if (parent !== undefined && dirty === undefined) {
+      ({ dirty, readBytes: comparedBytes } = await findChanged(device, parent, drive));
+    }
+    try {
+      if (parent !== undefined && dirty !== undefined) {
+        await addHiddenZeroes(dirty, device, parent, drive.control.ending);
+      }
+      drive.tally.begin('copy', { disk: disk.name, point: this.#number });
+      const base = `${this.#number}-${this.#id.slice(0, 8)}`;
+      const names = { filename: `${base}.qcow2`, leavesName: `${base}.leaves` };
+      const image = { places, disk: disk.name, ...names, source: device, parent, dirty };
+      const stored = await storeImage(image, drive, this.#store.operations);
+      return this.#describe(prepared, stored, comparedBytes);
+    } finally {
+      if (dirty !== decision.dirty) dirty?.free();
+    }
+  }
+
+  #describe(prepared: Prepared, stored: StoredImage, comparedBytes: number): StoredDisk {
+    const plan = planOf(prepared);
+    const { file, digest, report, zeroedBytes, storedBytes } = stored;
+    const { movedBytes } = report;
+    this.#warnings.push(...report.warnings);
+    const { name, size, source, mode, reason } = plan;
+    const bitmap = bitmapName(this.#store.id, this.#id);
+    const manifest = { name, size, digest, source, mode, reason, movedBytes, bitmap, file };
+    const readBytes = comparedBytes + movedBytes;
+    return {
+      manifest,
+      report: { ...plan, readBytes, movedBytes, zeroedBytes, storedBytes, bitmap: null },
+    };
+  }
+
+  #commit(stored: readonly StoredDisk[]): Manifest {
+    this.#checkUnchanged(stored);
+    const { machine, tags = [], configuration = null } = this.#options;
+    const manifest: Manifest = {
+      format: 'lacuna-point',
+      version: 1,
+      repository: this.#store.id,
+      machine,
+      number: this.#number,
+      id: this.#id,
+      time: this.#time,
+      durationMs: Math.round(performance.now() - this.#started),
+      tags: [...new Set(tags)],
+      writer: { lacuna: ownVersion(), node: process.version },
+      configuration,
+      disks: stored.map((disk) => disk.manifest),
+    };
+    commitManifest(this.#points.places, manifest, this.#store.operations);
+    try {
+      // A prune that did not see the lock may have come in between.
+      this.#checkUnchanged(stored);
+    } catch (error) {
+      this.#store.operations.remove(this.#points.places.manifest(this.#number));
+      throw error;
+    }
+    return manifest;
+  }
+
+  /** What the new point needs must be there, whatever became of the lock. */
+  #checkUnchanged(stored: readonly StoredDisk[]): void {
+    const { places } = this.#points;
+    for (const { manifest } of stored) {
+      const { parent, name, leaves } = manifest.file;
+      if (parent !== null) {
+        const now = readManifest(places, parent, this.#store.id);
+        if (now?.id !== this.#points.get(parent).id) {
+          throw changed(`point ${parent}, which the new one lies over, was removed meanwhile`);
+        }
+      }
+      const files = namesIn(places.disk(manifest.name));
+      const missing = [name, leaves.name].find((file) => !files.includes(file));
+      if (missing !== undefined) throw changed(`${missing} was removed while the backup ran`);
+    }
+  }
+
+  /** After a failure; the next run would do it as well. */
+  #removeOwn(): void {
+    try {
+      removeUnnamed(this.#store.points(this.#options.machine), this.#store.operations);
+    } catch {
+      // The failure of the backup matters more.
+    }
+  }
+
+  /** The point exists, so that a failure here only makes the next increment read more. */
+  async #renewBitmaps(prepared: readonly Prepared[]): Promise<(string | null)[]> {
+    const names: (string | null)[] = [];
+    for (const { disk, device, stamp } of prepared) {
+      const image = stamp === undefined ? undefined : bitmapImageOf(device);
+      if (image === undefined) {
+        names.push(null);
+        continue;
+      }
+      try {
+        await renewBitmap(image, { repository: this.#store.id, id: this.#id, stamp });
+        names.push(bitmapName(this.#store.id, this.#id));
+      } catch (error) {
+        names.push(null);
+        const why = error instanceof Error ? error.message : String(error);
+        this.#warnings.push(
+          `Disk ${disk.name}: no bitmap counts from this point, so the next backup reads more: ${why}`,
+        );
+      }
+    }
+    return names;
+  }
+}
+
+interface StoredDisk {
+  readonly manifest: DiskManifest;
+  readonly report: DiskReport;
+}
+
+function changed(what: string): LacunaError {
+  return new LacunaError(
+    'ERR_REPOSITORY_CHANGED',
+    `The backup was not kept: ${what}. Run it again`,
+  );
+}
+
+async function prepareAll(
+  store: Store,
+  points: MachinePoints,
+  options: BackupOptions,
+): Promise<Prepared[]> {
+  const prepared: Prepared[] = [];
+  try {
+    for (const disk of options.disks) prepared.push(await prepare(store, points, disk, options));
+    return prepared;
+  } catch (error) {
+    await closeAll(prepared);
+    throw error;
+  }
+}
+
+async function prepare(
+  { id: repository }: Store,
+  points: MachinePoints,
+  disk: BackupDisk,
+  options: BackupOptions,
+): Promise<Prepared> {
+  const { source, format } = disk;
+  const { forceShare, bitmaps = true, signal } = options;
+  const isOwn = !isBlockDevice(source);
+  const device = isOwn ? await openDevice(source, { format, forceShare, signal }) : source;
+  try {
+    const image = isOwn && bitmaps && !forceShare ? bitmapImageOf(device) : undefined;
+    const stamp = fileStamp(image);
+    const decision = await decide({ points, repository, disk, device, options });
+    return { disk, device, isOwn, decision, stamp };
+  } catch (error) {
+    if (isOwn) await device.close();
+    throw error;
+  }
+}
+
+async function closeAll(prepared: readonly Prepared[]): Promise<void> {
+  for (const { device, isOwn, decision } of prepared) {
+    decision.dirty?.free();
+    await decision.parent?.close();
+    if (isOwn) await device.close();
+  }
+}
+
+function planOf({ disk, device, decision }: Prepared): DiskPlan {
+  const { mode, reason, parent, dirty } = decision;
+  return {
+    name: disk.name,
+    source: device.name.slice(0, 4096),
+    size: device.size,
+    mode,
+    reason: reason.slice(0, 4096),
+    parent: parent?.number ?? null,
+    dirtyBytes: dirty?.dirtyBytes ?? null,
+  };
+}
+
+function ownVersion(): string {
+  // By the name of the package, because the command is bundled into files of other folders.
+  return (createRequire(import.meta.url)('lacuna/package.json') as { version: string }).version;
+}

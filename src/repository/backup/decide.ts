@@ -1,0 +1,157 @@
+/** How a disk is backed up, and why: all of it, what a bitmap or the caller says, or what has other digests. */
+import { Bitmap } from '../../bitmap/index.js';
+import type { BlockDevice } from '../../block/index.js';
+import { plan } from '../../copy/index.js';
+import { type MachinePoints, OpenDisk } from '../disks/index.js';
+import { DIGEST_BLOCK, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
+import type { BackupMode } from '../manifest/index.js';
+import { isDamage } from '../manifest/index.js';
+import type { BackupDisk, BackupOptions, ParentPoint } from './options.js';
+import { findBitmap } from './source-bitmaps.js';
+
+/** Images of a chain at most. */
+const LONGEST_CHAIN = 100;
+
+export interface Decision {
+  readonly mode: BackupMode;
+  readonly reason: string;
+  /** What the increment is taken over; the caller closes it. */
+  readonly parent: OpenDisk | undefined;
+  /** Blocks that may have changed; undefined where they must be found by reading. The caller frees it. */
+  readonly dirty: Bitmap | undefined;
+}
+
+export interface Question {
+  readonly points: MachinePoints;
+  readonly repository: string;
+  readonly disk: BackupDisk;
+  readonly device: BlockDevice;
+  readonly options: Pick<BackupOptions, 'full' | 'longestChain' | 'signal'>;
+}
+
+export async function decide(question: Question): Promise<Decision> {
+  const parent = await parentFor(question);
+  if (typeof parent === 'string') {
+    return { mode: 'full', reason: parent, parent: undefined, dirty: undefined };
+  }
+  try {
+    return { ...(await increment(question, parent)), parent };
+  } catch (error) {
+    await parent.close();
+    throw error;
+  }
+}
+
+/** The point that an increment can be taken over, or why there is none. */
+async function parentFor({ points, disk, options }: Question): Promise<OpenDisk | string> {
+  const { full = false, longestChain = LONGEST_CHAIN, signal } = options;
+  if (full) return 'all of it was asked for';
+  const { newest } = points;
+  if (newest === undefined) return 'there is no earlier point';
+  if (points.problems.length > 0) return `a manifest is damaged: ${points.problems[0].message}`;
+  const { number, disks } = newest;
+  if (!disks.some(({ name }) => name === disk.name)) return `point ${number} has no such disk`;
+  let parent: OpenDisk;
+  try {
+    parent = await OpenDisk.open(points, number, disk.name, signal);
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    return `point ${number} is damaged: ${error.message}`;
+  }
+  const { length } = parent.layers;
+  if (length < longestChain) return parent;
+  await parent.close();
+  return `the chain of point ${number} has ${length} images, and ${longestChain} at most are allowed`;
+}
+
+async function increment(
+  { points, repository, disk, device }: Question,
+  parent: OpenDisk,
+): Promise<Omit<Decision, 'parent'>> {
+  const over = `over point ${parent.number}`;
+  const generations = parent.layers.map(({ number }) => points.get(number).id);
+  const asked = { number: parent.number, id: generations[0], generations, size: parent.size };
+  const given = await givenChanges(disk, asked, device);
+  if (given !== undefined) {
+    return { mode: 'given', reason: `${over}, by what the caller says has changed`, dirty: given };
+  }
+  if (device.size < parent.size) {
+    const reason = `${over}, by comparing digests: the disk has become smaller`;
+    return { mode: 'digests', reason, dirty: undefined };
+  }
+  const found = await findBitmap(device, repository, generations);
+  if ('why' in found) {
+    return {
+      mode: 'digests',
+      reason: `${over}, by comparing digests: ${found.why}`,
+      dirty: undefined,
+    };
+  }
+  const dirty = blocksIn(found.bitmap, device.size);
+  found.bitmap.free();
+  return { mode: 'bitmap', reason: `${over}, by bitmap ${found.name}`, dirty };
+}
+
+async function givenChanges(
+  { changes }: BackupDisk,
+  parent: ParentPoint,
+  { size }: BlockDevice,
+): Promise<Bitmap | undefined> {
+  const given = await changes?.(parent);
+  if (given === undefined) return undefined;
+  if (given instanceof Bitmap) return blocksIn(given, size);
+  const dirty = new Bitmap({ size, granularity: DIGEST_BLOCK });
+  for (const { offset, length } of given) dirty.set(offset, length);
+  return dirty;
+}
+
+/** The blocks that are dirty in a bitmap. */
+function blocksIn(bitmap: Bitmap, size: number): Bitmap {
+  const dirty = new Bitmap({ size, granularity: DIGEST_BLOCK, arena: bitmap.arena });
+  const bits = bitmap.snapshot();
+  try {
+    // The bitmap of an image counts up to the next 512 bytes.
+    bits.resize(size);
+    dirty.merge(bits);
+    return dirty;
+  } finally {
+    bits.free();
+  }
+}
+
+/**
+ * Adds what reads as zero by its status, and was something else at the parent point, to what is dirty. A bitmap says nothing of
+ * it where the disk was made smaller and larger again: QEMU adds the new end as clean. And it adds what is cut off inside the last
+ * block.
+ */
+export async function addHiddenZeroes(
+  dirty: Bitmap,
+  device: BlockDevice,
+  parent: OpenDisk,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (device.size < parent.size && device.size % DIGEST_BLOCK !== 0) dirty.set(device.size - 1, 1);
+  const { data, zero } = await plan({ source: device, granularity: DIGEST_BLOCK, signal });
+  try {
+    zero.subtract(dirty);
+    const parts = parent.leaves.parts();
+    for (const { offset, length } of zero.ranges()) {
+      const end = Math.ceil((offset + length) / DIGEST_BLOCK);
+      for (let block = offset / DIGEST_BLOCK; block < end; ) {
+        const part = Math.floor(block / PART_BLOCKS);
+        const next = Math.min(end, (part + 1) * PART_BLOCKS);
+        for (; parts.has(part) && block < next; block++) {
+          if (parent.leaves.digestOf(block).equals(ZERO_LEAF)) continue;
+          dirty.set(
+            block * DIGEST_BLOCK,
+            Math.min(DIGEST_BLOCK, device.size - block * DIGEST_BLOCK),
+          );
+        }
+        block = next;
+      }
+    }
+  } finally {
+    data.free();
+    zero.free();
+  }
+}

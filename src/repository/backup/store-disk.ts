@@ -1,0 +1,186 @@
+/** Stores what a point holds of a disk: an image, and the leaves of its digests. */
+import fs from 'node:fs';
+import { Bitmap } from '../../bitmap/index.js';
+import type { BlockDevice } from '../../block/index.js';
+import { type CopyReport, copy } from '../../copy/index.js';
+import { syncFolder } from '../../files/index.js';
+import type { OpenDisk } from '../disks/index.js';
+import { attempt, type MachinePlaces, type RepositoryOperations } from '../layout/index.js';
+import {
+  DIGEST_BLOCK,
+  GatheredDigests,
+  LeafChain,
+  LeafFile,
+  PART_BLOCKS,
+  writeLeaves,
+  ZERO_LEAF,
+} from '../leaves/index.js';
+import type { ImageState } from '../manifest/index.js';
+import { runCopy, type Workshop } from '../work/index.js';
+
+/** What drives the copies. */
+export interface Drive extends Workshop {
+  readonly compress?: 'deflate' | 'zstd' | undefined;
+}
+
+const NOWHERE = { target: { driver: 'null' }, detectZeroes: 'off', flush: false } as const;
+
+/** Finds the blocks that have other digests than at the parent point, by reading all that the source calls data. */
+export async function findChanged(
+  device: BlockDevice,
+  parent: OpenDisk,
+  drive: Drive,
+): Promise<{ dirty: Bitmap; readBytes: number }> {
+  const dirty = blocksWithData(device, parent);
+  try {
+    const { size } = device;
+    const onBlock = (block: number, digest: Uint8Array) => {
+      const offset = block * DIGEST_BLOCK;
+      const length = Math.min(DIGEST_BLOCK, size - offset);
+      if (parent.leaves.digestOf(block).equals(digest)) dirty.reset(offset, length);
+      else dirty.set(offset, length);
+    };
+    const job = copy({ ...NOWHERE, ...driveOf(drive), source: device, onBlock, allowEmpty: true });
+    drive.tally.begin('compare', { disk: parent.name });
+    const { movedBytes } = await runCopy(drive, job);
+    return { dirty, readBytes: movedBytes };
+  } catch (error) {
+    dirty.free();
+    throw error;
+  }
+}
+
+/** What was something at the parent point, and is changed unless it is read as the same. */
+function blocksWithData({ size }: BlockDevice, { leaves }: OpenDisk): Bitmap {
+  const dirty = new Bitmap({ size, granularity: DIGEST_BLOCK });
+  for (const part of leaves.parts().keys()) {
+    for (let block = part * PART_BLOCKS; block < (part + 1) * PART_BLOCKS; block++) {
+      const offset = block * DIGEST_BLOCK;
+      if (offset >= size) break;
+      if (leaves.digestOf(block).equals(ZERO_LEAF)) continue;
+      dirty.set(offset, Math.min(DIGEST_BLOCK, size - offset));
+    }
+  }
+  return dirty;
+}
+
+function driveOf({ threads, control }: Drive) {
+  return { signal: control.signal, ...(threads !== undefined && { threads }) };
+}
+
+/** What is stored. */
+export interface NewImage {
+  readonly places: MachinePlaces;
+  readonly disk: string;
+  /** Of the image, without a folder. */
+  readonly filename: string;
+  /** Of its leaves. */
+  readonly leavesName: string;
+  readonly source: BlockDevice;
+  /** What the image lies over. */
+  readonly parent: OpenDisk | undefined;
+  /** The blocks that it takes in; undefined for all data of the source. */
+  readonly dirty: Bitmap | undefined;
+  /** Told of each block that is stored; what it throws ends it. */
+  check?(block: number, digest: Uint8Array): void;
+}
+
+/** An image that is stored, and durable. */
+export interface StoredImage {
+  readonly file: ImageState;
+  /** Of the disk. */
+  readonly digest: string;
+  readonly report: CopyReport;
+  /** Bytes that the image says are zero, where what lies below may hold something else. */
+  readonly zeroedBytes: number;
+  /** Bytes that the files take. */
+  readonly storedBytes: number;
+}
+
+/** Stores an image and its leaves. */
+export async function storeImage(
+  image: NewImage,
+  drive: Drive,
+  operations: RepositoryOperations,
+): Promise<StoredImage> {
+  const { places, disk, filename, leavesName, source, parent, dirty } = image;
+  const path = places.file(disk, filename);
+  const digests = new GatheredDigests(source.size, path);
+  try {
+    const report = await copyImage(image, path, digests, drive);
+    await syncFolder(path);
+    const held = dirty ?? digests.data;
+    const leavesPath = places.file(disk, leavesName);
+    const { file, digest: fileDigest } = await hashFile(path, drive);
+    try {
+      const below = parent?.leaves;
+      const leaves = writeLeaves({ path: leavesPath, held, digests, below, file }, operations);
+      const own = LeafFile.open(leavesPath, leaves);
+      const digest = rootOver(own, parent);
+      const state = { name: filename, parent: parent?.number ?? null, size: file.size };
+      const { blocks } = fs.statSync(path);
+      const storedBytes = blocks * 512 + leaves.size;
+      const zeroedBytes = held.dirtyBytes - digests.data.dirtyBytes;
+      const compression = drive.compress ?? null;
+      const stored = { ...state, digest: fileDigest, compression, leaves };
+      return { file: stored, digest, report, zeroedBytes, storedBytes };
+    } finally {
+      file.free();
+    }
+  } finally {
+    digests.free();
+  }
+}
+
+function rootOver(own: LeafFile, parent: OpenDisk | undefined): string {
+  try {
+    return new LeafChain([own, ...(parent?.files ?? [])]).root();
+  } finally {
+    own.close();
+  }
+}
+
+function copyImage(
+  { source, parent, dirty, check }: NewImage,
+  filename: string,
+  digests: GatheredDigests,
+  drive: Drive,
+): Promise<CopyReport> {
+  const { compress } = drive;
+  const backing = parent && { filename: parent.layers[0].state.name, format: 'qcow2' };
+  const job = copy({
+    ...driveOf(drive),
+    source,
+    target: { driver: 'qcow2', file: { driver: 'file', filename } },
+    image: { ...(compress && { compressionType: compress }), ...(backing && { backing }) },
+    ...(compress && { compress: true }),
+    ...(dirty && { bitmap: dirty }),
+    allowEmpty: true,
+    onBlock: (block, digest) => {
+      check?.(block, digest);
+      digests.add(block, digest);
+    },
+  });
+  return runCopy(drive, job);
+}
+
+/** The digests of the bytes of a file. */
+async function hashFile(filename: string, drive: Drive) {
+  const { size } = attempt('open', filename, () => fs.statSync(filename));
+  const file = new GatheredDigests(size, filename);
+  try {
+    const job = copy({
+      ...NOWHERE,
+      ...driveOf(drive),
+      source: { driver: 'file', filename },
+      digest: true,
+      onBlock: (block, digest) => file.add(block, digest),
+    });
+    drive.tally.begin('hash');
+    const { digest } = await runCopy(drive, job);
+    return { file, digest: digest! };
+  } catch (error) {
+    file.free();
+    throw error;
+  }
+}

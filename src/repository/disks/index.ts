@@ -1,0 +1,6 @@
+export { checkedDevice } from './checked-device.js';
+export { layersOf } from './layers.js';
+export { OpenDisk, withDisk } from './open-disk.js';
+export { MachinePoints } from './points.js';
+export { settleReplacements } from './replacements.js';
+export { NEW, removeUnnamed, unnamedFiles } from './unnamed.js';

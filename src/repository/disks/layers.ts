@@ -1,0 +1,89 @@
+/** The images that make up a disk at a point: its own, that of its parent, and so on. */
+import { existsSync } from 'node:fs';
+import { openDevice, type Qcow2Description } from '../../block/index.js';
+import { type ImageState, isDamage } from '../manifest/index.js';
+import type { MachinePoints } from './points.js';
+
+/** An image of a disk at a point. */
+export interface Layer {
+  readonly number: number;
+  readonly disk: string;
+  /** The state that the file is in; one of two while it is being replaced. */
+  readonly state: ImageState;
+  /** The image. */
+  readonly path: string;
+  readonly leaves: string;
+}
+
+/**
+ * The images of a disk, that of the point first.
+ *
+ * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED where one is not there.
+ */
+export async function layersOf(
+  points: MachinePoints,
+  number: number,
+  disk: string,
+): Promise<Layer[]> {
+  const layers: Layer[] = [];
+  for (let at: number | null = number; at !== null; ) {
+    if (layers.length > 0 && !points.has(at)) throw parentGone(points, layers.at(-1)!, at);
+    if (layers.some((layer) => layer.number <= at!)) {
+      throw points.damaged(layers.at(-1)!.number, `the parent of its disk ${disk} is not older`);
+    }
+    const layer = await layerOf(points, at, disk);
+    layers.push(layer);
+    at = layer.state.parent;
+  }
+  return layers;
+}
+
+async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
+  const { places } = points;
+  const disk = points.diskOf(number, name);
+  const path = places.file(name, disk.file.name);
+  if (!existsSync(path)) throw points.damaged(number, `${path} is not there`, path);
+  const isReplaced = disk.replacement !== undefined && (await isNew(points, number, name));
+  const state = isReplaced ? disk.replacement! : disk.file;
+  return { number, disk: name, state, path, leaves: places.file(name, state.leaves.name) };
+}
+
+/** Whether an image that was being replaced is the new one; the two differ in what lies below. */
+async function isNew(points: MachinePoints, number: number, name: string): Promise<boolean> {
+  const { file, replacement } = points.diskOf(number, name);
+  const path = points.places.file(name, file.name);
+  const found = await backingNameOf(path);
+  const [old, fresh] = [file, replacement!].map(({ parent }) =>
+    parent === null || !points.has(parent) ? undefined : points.diskOf(parent, name).file.name,
+  );
+  if (found === fresh) return true;
+  if (found === old) return false;
+  throw points.damaged(number, `${path} lies over ${found}, and not over ${old} or ${fresh}`, path);
+}
+
+async function backingNameOf(path: string): Promise<string | undefined> {
+  await using device = await openDevice(describe(path, null));
+  return device.details?.backingFile;
+}
+
+function parentGone(points: MachinePoints, { number, disk }: Layer, parent: number) {
+  try {
+    points.get(parent);
+  } catch (error) {
+    if (isDamage(error)) return error;
+  }
+  const what = `its disk ${disk} lies over point ${parent}, which is not there`;
+  return points.damaged(number, what, points.places.manifest(parent));
+}
+
+/** How the disk is opened, by what manifests say, and not by the names in the images. */
+export function describeLayers(layers: readonly Layer[]): Qcow2Description {
+  return layers.reduceRight<Qcow2Description | null>(
+    (backing, { path }) => describe(path, backing),
+    null,
+  )!;
+}
+
+function describe(filename: string, backing: Qcow2Description | null): Qcow2Description {
+  return { driver: 'qcow2', file: { driver: 'file', filename }, backing };
+}

@@ -1,0 +1,51 @@
+/** Files of a machine that belong to no point: what a run that died has left, or what a point that is gone had. */
+import { join } from 'node:path';
+import { sweep } from '../../files/index.js';
+import { namesIn, type RepositoryOperations, removeFiles } from '../layout/index.js';
+import type { MachinePoints } from './points.js';
+
+const MAKING = '.partial-';
+/** What an image is called that is going to replace another one. */
+export const NEW = '.new';
+
+/**
+ * Removes what no manifest names. With a manifest that cannot be read nothing is removed, since nobody knows what it names.
+ * Only for who holds a lock by which nobody adds to the machine.
+ *
+ * @returns the files that were removed.
+ */
+export function removeUnnamed(points: MachinePoints, operations: RepositoryOperations): string[] {
+  if (points.problems.length > 0) return [];
+  const { places } = points;
+  const found = [...unnamedFiles(points), ...unfinishedManifests(points)];
+  removeFiles(found, operations);
+  for (const name of namesIn(places.locks)) {
+    const [made, rest] = name.split(MAKING);
+    // Who is about to take a lock makes such a file as well.
+    if (rest !== undefined) sweep(join(places.locks, made));
+  }
+  sweep(places.verified);
+  return found;
+}
+
+function unfinishedManifests({ places }: MachinePoints): string[] {
+  return namesIn(places.points)
+    .filter((name) => name.includes(MAKING))
+    .map((name) => join(places.points, name));
+}
+
+/** Files of disks that no manifest names. */
+export function unnamedFiles({ places, points }: MachinePoints): string[] {
+  const named = new Set<string>();
+  for (const { disks } of points) {
+    for (const { name, file, replacement } of disks) {
+      named.add(places.file(name, file.name)).add(places.file(name, file.leaves.name));
+      if (replacement === undefined) continue;
+      named.add(places.file(name, file.name + NEW));
+      named.add(places.file(name, replacement.leaves.name));
+    }
+  }
+  return namesIn(places.disks)
+    .flatMap((disk) => namesIn(places.disk(disk)).map((name) => places.file(disk, name)))
+    .filter((path) => !named.has(path));
+}

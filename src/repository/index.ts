@@ -1,0 +1,34 @@
+export type {
+  BackupDisk,
+  BackupOptions,
+  BackupReport,
+  DiskPlan,
+  DiskReport,
+  ParentPoint,
+} from './backup/index.js';
+export type { FoundLock, Holder, LockFile, LockKind } from './lock/index.js';
+export type {
+  BackupMode,
+  DiskManifest,
+  ImageState,
+  LeavesState,
+  Manifest,
+} from './manifest/index.js';
+export type { PointName } from './points/index.js';
+export type {
+  KeepRules,
+  MergedDisk,
+  PrunedMachine,
+  PruneOptions,
+  PruneReport,
+} from './prune/index.js';
+export { type MachineList, type OpenRepositoryOptions, Repository } from './repository.js';
+export type { RestoreOptions, RestoreReport, RestoreTarget } from './restore/index.js';
+export type {
+  Problem,
+  VerifiedPoint,
+  VerifiedTimes,
+  VerifyOptions,
+  VerifyReport,
+} from './verify/index.js';
+export type { RepositoryProgress, RepositoryStep } from './work/index.js';

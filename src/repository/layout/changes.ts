@@ -1,0 +1,115 @@
+/** Files of a repository that are made, replaced and removed: each whole or not there, whatever happens. */
+import fs from 'node:fs';
+import { dirname } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { type FileOperations, fileError, fileOperations, Replacement } from '../../files/index.js';
+
+/** Everything that changes names in a repository, one step each, so that a test can stop between any two. */
+export interface RepositoryOperations extends FileOperations {
+  /** Gives a file a second name; fails where there is something of that name. */
+  link(from: string, to: string): void;
+}
+
+export const repositoryOperations: RepositoryOperations = {
+  ...fileOperations,
+  link: (from, to) => fs.linkSync(from, to),
+};
+
+/** Makes folders where they are not there, and their names durable. */
+export function makeFolder(path: string, { syncFolder }: RepositoryOperations): void {
+  if (fs.existsSync(path)) return;
+  makeFolder(dirname(path), { ...repositoryOperations, syncFolder });
+  attempt('create', path, () => {
+    fs.mkdirSync(path, { recursive: true });
+    syncFolder(path);
+  });
+}
+
+/** Writes a file, which takes the place of one of this name when it is durable. */
+export function replaceFile(path: string, bytes: Uint8Array, operations: RepositoryOperations) {
+  attempt('write', path, () => {
+    const made = Replacement.create(path, { operations });
+    try {
+      operations.write(made.fd, bytes, 0);
+      operations.sync(made.fd);
+      made.finish();
+      operations.syncFolder(made.name);
+    } finally {
+      made.removeUnfinished();
+      made.close();
+    }
+  });
+}
+
+/**
+ * Writes a file under a name that nothing has: when two do so at once, one of them fails.
+ *
+ * @returns false where there is something of that name.
+ */
+export function createFile(
+  path: string,
+  bytes: Uint8Array,
+  operations: RepositoryOperations,
+): boolean {
+  return attempt('create', path, () => {
+    const made = Replacement.create(path, { operations });
+    try {
+      operations.write(made.fd, bytes, 0);
+      operations.sync(made.fd);
+      operations.link(made.path, path);
+      operations.syncFolder(path);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+      throw error;
+    } finally {
+      made.removeUnfinished();
+      made.close();
+    }
+  });
+}
+
+/** Removes files, and makes it durable that they are gone. */
+export function removeFiles(paths: readonly string[], operations: RepositoryOperations): void {
+  for (const path of paths) attempt('remove', path, () => operations.remove(path));
+  const folders = new Map(paths.map((path) => [dirname(path), path]));
+  for (const path of folders.values()) attempt('sync', path, () => operations.syncFolder(path));
+}
+
+/** All of a file; undefined where there is none. */
+export function readIfThere(path: string): Buffer | undefined {
+  return attempt('read', path, () => {
+    try {
+      return fs.readFileSync(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    }
+  });
+}
+
+/** The names in a folder, in order; none where there is no such folder. */
+export function namesIn(folder: string): string[] {
+  return attempt('read', folder, () => {
+    try {
+      return fs.readdirSync(folder).sort();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+  });
+}
+
+/** Does something with a file; what the system says becomes an error that names it. */
+export function attempt<T>(action: string, device: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof LacunaError || !isOfSystem(error)) throw error;
+    throw fileError('ERR_REPOSITORY_FILE', { action, device }, error);
+  }
+}
+
+function isOfSystem(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error;
+}

@@ -1,0 +1,12 @@
+export {
+  type BackupMode,
+  bitmapName,
+  bitmapPrefix,
+  type DiskManifest,
+  type ImageState,
+  type LeavesState,
+  type Manifest,
+} from './manifest.js';
+export { faultOf, isDamage, type Manifests, newer, readManifest, readManifests } from './read.js';
+export { schemaText } from './schema.js';
+export { commitManifest, replaceManifest } from './write.js';

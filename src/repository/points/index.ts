@@ -1,0 +1,1 @@
+export { type PointName, selectPoint } from './select.js';

@@ -1,0 +1,280 @@
+/** Removes points, and gives those that stay what they need of them. docs/repository.md has the steps. */
+import fs from 'node:fs';
+import { LacunaError } from '../../errors/index.js';
+import { Job, type JobControl, type JobOptions } from '../../job/index.js';
+import { optionCheck } from '../../util/index.js';
+import {
+  layersOf,
+  type MachinePoints,
+  NEW,
+  OpenDisk,
+  removeUnnamed,
+  settleReplacements,
+  withDisk,
+} from '../disks/index.js';
+import { namesIn, removeFiles } from '../layout/index.js';
+import { Lock } from '../lock/index.js';
+import { type ImageState, type Manifest, replaceManifest } from '../manifest/index.js';
+import type { Store } from '../store/index.js';
+import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
+import { checkKeepRules, chooseKept, type KeepRules } from './keep.js';
+import { estimate, type Merge, storeMerged } from './merge.js';
+
+/** What is removed, and what stays. */
+export interface PruneOptions extends JobOptions {
+  /** Only this machine. Default: each, by itself. */
+  readonly machine?: string | undefined;
+  /** What stays. */
+  readonly keep: KeepRules;
+  /** Change nothing, and tell what would be done. Default false. */
+  readonly dryRun?: boolean;
+  /** Worker threads. Default: as `copy` chooses them. */
+  readonly threads?: number;
+}
+
+/** A disk of a point that stays, and lies over another point from now on. */
+export interface MergedDisk {
+  /** The number of the point. */
+  readonly point: number;
+  /** The name of the disk. */
+  readonly disk: string;
+  /** Null where nothing lies below any more. */
+  readonly over: number | null;
+}
+
+/** What became of a machine's points. */
+export interface PrunedMachine {
+  /** Its name. */
+  readonly machine: string;
+  /** Points that stay, with the rules that keep each. */
+  readonly kept: readonly { readonly number: number; readonly rules: readonly string[] }[];
+  /** Points that are gone, by number; with `dryRun` those that would be. */
+  readonly removed: readonly number[];
+  /** Disks whose images were merged. */
+  readonly merged: readonly MergedDisk[];
+  /** Bytes on disk that are free now; with `dryRun` about as many as would be, below 0 where merging takes more. */
+  readonly freedBytes: number;
+}
+
+/** What came of a prune. */
+export interface PruneReport {
+  /** What became of the points of each machine. */
+  readonly machines: readonly PrunedMachine[];
+  /** Whether nothing was changed. */
+  readonly dryRun: boolean;
+  /** Milliseconds from the call to the report. */
+  readonly durationMs: number;
+}
+
+const check = optionCheck<PruneOptions>({
+  machine: 'any',
+  keep: { needed: 'rules such as { last: 7 }' },
+  dryRun: 'flag',
+  threads: 'any',
+  rate: 'any',
+  signal: 'signal',
+});
+
+/** @throws what {@link Repository.prune} says. */
+export function prune(store: Store, options: PruneOptions): Job<PruneReport, RepositoryProgress> {
+  check('prune', options);
+  checkKeepRules(options.keep);
+  const { rate, signal } = options;
+  const tally = new Tally();
+  const work = (control: JobControl) => pruneAll(store, options, { control, tally });
+  return new Job({ what: 'a prune', rate, signal, work, counted: tally.counted });
+}
+
+async function pruneAll(
+  store: Store,
+  options: PruneOptions,
+  workshop: Workshop,
+): Promise<PruneReport> {
+  const { machine, dryRun = false, threads } = options;
+  if (machine !== undefined) store.checkMachine(machine);
+  const started = performance.now();
+  const machines: PrunedMachine[] = [];
+  for (const name of machine === undefined ? store.machines() : [machine]) {
+    machines.push(await pruneMachine(store, name, options, { ...workshop, threads }));
+  }
+  return { machines, dryRun, durationMs: performance.now() - started };
+}
+
+async function pruneMachine(
+  store: Store,
+  machine: string,
+  options: PruneOptions,
+  workshop: Workshop,
+): Promise<PrunedMachine> {
+  const { dryRun = false } = options;
+  const places = store.places(machine);
+  const lock = Lock.take(places, dryRun ? 'read' : 'change', 'prune', store.operations);
+  try {
+    let points = store.points(machine);
+    if (points.problems.length > 0) {
+      const { message, device } = points.problems[0];
+      const text = `Nothing of ${machine} is pruned while a manifest is damaged, since it says what other points need: ${message}`;
+      throw new LacunaError('ERR_REPOSITORY_DAMAGED', text, { device });
+    }
+    if (!dryRun && (await settleReplacements(points, store.operations))) {
+      points = store.points(machine);
+    }
+    return await new MachinePrune(store, points, options, workshop).run();
+  } finally {
+    lock.release();
+  }
+}
+
+class MachinePrune {
+  readonly #store: Store;
+  readonly #points: MachinePoints;
+  readonly #options: PruneOptions;
+  readonly #workshop: Workshop;
+  readonly #kept: Map<number, string[]>;
+
+  constructor(store: Store, points: MachinePoints, options: PruneOptions, workshop: Workshop) {
+    this.#store = store;
+    this.#workshop = workshop;
+    this.#points = points;
+    this.#options = options;
+    this.#kept = chooseKept(points.points, options.keep);
+  }
+
+  async run(): Promise<PrunedMachine> {
+    const { machine, points: all } = this.#points;
+    const staying = all.filter(({ number }) => this.#kept.has(number));
+    const going = all.filter(({ number }) => !this.#kept.has(number));
+    const merged: MergedDisk[] = [];
+    for (const point of staying) merged.push(...(await this.#mergesOf(point)));
+    const freedBytes = this.#options.dryRun
+      ? await this.#estimate(merged, going)
+      : await this.#carryOut(merged, going);
+    const kept = staying.map(({ number }) => ({ number, rules: this.#kept.get(number)! }));
+    return { machine, kept, removed: going.map(({ number }) => number), merged, freedBytes };
+  }
+
+  /** The disks of a point that lie over a point that goes, and what they will lie over. */
+  async #mergesOf({ number, disks }: Manifest): Promise<MergedDisk[]> {
+    const merges: MergedDisk[] = [];
+    for (const { name } of disks) {
+      const [{ state }, ...below] = await layersOf(this.#points, number, name);
+      const over = below.find((layer) => this.#kept.has(layer.number))?.number ?? null;
+      if (over !== state.parent) merges.push({ point: number, disk: name, over });
+    }
+    return merges;
+  }
+
+  async #carryOut(merged: readonly MergedDisk[], going: readonly Manifest[]): Promise<number> {
+    const { operations } = this.#store;
+    const before = spaceOf(this.#points);
+    for (const [point, disks] of byPoint(merged)) {
+      // One whole point after another: what is done stays done.
+      await this.#replace(point, disks);
+    }
+    this.#workshop.control.throwIfEnding();
+    // Newest first, so that no point is there whose parent is gone.
+    const manifests = going.map(({ number }) => this.#points.places.manifest(number)).reverse();
+    for (const path of manifests) removeFiles([path], operations);
+    const left = this.#store.points(this.#points.machine);
+    removeUnnamed(left, operations);
+    return before - spaceOf(left);
+  }
+
+  async #replace(number: number, merges: readonly MergedDisk[]): Promise<void> {
+    const { operations } = this.#store;
+    const { places } = this.#points;
+    // As it is by now: its manifest may have been replaced for another reason.
+    const manifest = this.#store.points(this.#points.machine).get(number);
+    const states = new Map<string, ImageState>();
+    for (const { disk, over } of merges) {
+      this.#workshop.control.throwIfEnding();
+      states.set(disk, await this.#merge(number, disk, over));
+    }
+    const disks = manifest.disks.map((disk) => {
+      const replacement = states.get(disk.name);
+      return replacement === undefined ? disk : { ...disk, replacement };
+    });
+    replaceManifest(places, { ...manifest, disks }, operations);
+    for (const [disk, { name }] of states) {
+      const path = places.file(disk, name);
+      operations.rename(path + NEW, path);
+      operations.syncFolder(path);
+    }
+    const done = manifest.disks.map((disk) => ({
+      ...disk,
+      file: states.get(disk.name) ?? disk.file,
+    }));
+    replaceManifest(places, { ...manifest, disks: done }, operations);
+  }
+
+  async #merge(number: number, name: string, over: number | null): Promise<ImageState> {
+    this.#workshop.tally.begin('merge', {
+      machine: this.#points.machine,
+      point: number,
+      disk: name,
+    });
+    return await this.#withMerge(number, name, over, (merge) =>
+      storeMerged(merge, this.#workshop, this.#store.operations),
+    );
+  }
+
+  /** Opens a disk and what it is going to lie over. */
+  #withMerge<T>(
+    number: number,
+    name: string,
+    over: number | null,
+    work: (merge: Merge) => Promise<T>,
+  ): Promise<T> {
+    const { ending } = this.#workshop.control;
+    // As they are by now: images below may have been replaced.
+    const points = this.#store.points(this.#points.machine);
+    return withDisk(
+      points,
+      number,
+      name,
+      async (disk) => {
+        if (over === null) return await work({ disk, below: undefined });
+        await using below = await OpenDisk.open(points, over, name, ending);
+        return await work({ disk, below });
+      },
+      ending,
+    );
+  }
+
+  async #estimate(merged: readonly MergedDisk[], going: readonly Manifest[]): Promise<number> {
+    const { places } = this.#points;
+    const sizes = (number: number, name: string) => {
+      const { file } = this.#points.diskOf(number, name);
+      return [file.name, file.leaves.name].reduce(
+        (sum, filename) => sum + spaceOfFile(places.file(name, filename)),
+        0,
+      );
+    };
+    let freed = 0;
+    for (const { number, disks } of going) {
+      for (const { name } of disks) freed += sizes(number, name);
+    }
+    for (const { point, disk, over } of merged) {
+      const bytes = await this.#withMerge(point, disk, over, async (merge) => estimate(merge));
+      freed += sizes(point, disk) - bytes;
+    }
+    return freed;
+  }
+}
+
+function byPoint(merged: readonly MergedDisk[]): Map<number, MergedDisk[]> {
+  const points = new Map<number, MergedDisk[]>();
+  for (const merge of merged) points.set(merge.point, [...(points.get(merge.point) ?? []), merge]);
+  return points;
+}
+
+/** Bytes on disk of all files of a machine's disks. */
+function spaceOf({ places }: MachinePoints): number {
+  return namesIn(places.disks)
+    .flatMap((disk) => namesIn(places.disk(disk)).map((name) => places.file(disk, name)))
+    .reduce((sum, path) => sum + spaceOfFile(path), 0);
+}
+
+function spaceOfFile(path: string): number {
+  return (fs.lstatSync(path, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+}

@@ -1,0 +1,1 @@
+export { type RestoreOptions, type RestoreReport, type RestoreTarget, restore } from './restore.js';

@@ -1,0 +1,130 @@
+/** The folder of a repository: how it is made, known again, and read. */
+import { randomUUID } from 'node:crypto';
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { followed } from '../../files/index.js';
+import { MachinePoints } from '../disks/index.js';
+import {
+  attempt,
+  createFile,
+  isName,
+  MachinePlaces,
+  machinesFolder,
+  makeFolder,
+  NOT_SEALED,
+  namesIn,
+  REPOSITORY_FILE,
+  type RepositoryOperations,
+  readIfThere,
+  repositoryOperations,
+  SCHEMA_FILE,
+  seal,
+  sha256,
+  unseal,
+} from '../layout/index.js';
+import { newer, readManifests, schemaText } from '../manifest/index.js';
+
+export interface StoreOptions {
+  /** Make a repository where the folder is not there, or empty. */
+  readonly create?: boolean;
+  readonly operations?: RepositoryOperations;
+}
+
+export class Store {
+  /** The folder, behind all links. */
+  readonly path: string;
+  readonly id: string;
+  readonly operations: RepositoryOperations;
+  /** Of the schema that the repository was made with. */
+  readonly schemaSha256: string;
+
+  /** @throws LacunaError ERR_REPOSITORY_FORMAT, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE */
+  static open(folder: string, { create = false, operations }: StoreOptions = {}): Store {
+    const given = operations ?? repositoryOperations;
+    const path = attempt('open', folder, () => followed(folder.replace(/(?<=.)\/+$/, '')));
+    const file = join(path, REPOSITORY_FILE);
+    let bytes = readIfThere(file);
+    if (bytes === undefined) {
+      if (!create) throw noRepository(path);
+      make(path, given);
+      bytes = readIfThere(file);
+    }
+    const found = bytes && unseal(bytes);
+    if (found === undefined) {
+      const message = `${file}: ${NOT_SEALED}`;
+      throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: file });
+    }
+    if (found.format !== 'lacuna-repository') throw noRepository(path);
+    if (found.version !== 1) throw newer(file, found.version);
+    return new Store(path, String(found.id), String(found.schemaSha256), given);
+  }
+
+  private constructor(
+    path: string,
+    id: string,
+    schemaSha256: string,
+    operations: RepositoryOperations,
+  ) {
+    this.path = path;
+    this.id = id;
+    this.schemaSha256 = schemaSha256;
+    this.operations = operations;
+  }
+
+  /** The machines that have points, or had. */
+  machines(): string[] {
+    return namesIn(machinesFolder(this.path)).filter(isName);
+  }
+
+  places(machine: string): MachinePlaces {
+    return new MachinePlaces(this.path, machine);
+  }
+
+  /** The points of a machine, which may have none. */
+  points(machine: string): MachinePoints {
+    const places = this.places(machine);
+    return new MachinePoints(places, readManifests(places, this.id));
+  }
+
+  /** @throws LacunaError ERR_POINT_UNKNOWN for a machine that is not there. */
+  checkMachine(machine: string): void {
+    const machines = this.machines();
+    if (machines.includes(machine)) return;
+    const message = `${this.path} has no machine ${machine}; it has: ${machines.join(', ') || 'none'}`;
+    throw new LacunaError('ERR_POINT_UNKNOWN', message, { device: this.path });
+  }
+}
+
+function noRepository(path: string): LacunaError {
+  const message = `${path} is not a repository: there is no ${REPOSITORY_FILE} in it. "lacuna backup" makes one in a folder that is new or empty`;
+  return new LacunaError('ERR_REPOSITORY_FORMAT', message, { device: path });
+}
+
+/** The file that says what the folder is comes last. */
+function make(path: string, operations: RepositoryOperations): void {
+  const others = namesIn(path).filter(
+    (name) => name !== SCHEMA_FILE && name !== 'machines' && !name.includes('.partial-'),
+  );
+  if (others.length > 0) {
+    const message = `${path} is not a repository, and not empty (there is ${others[0]}): name a folder that is new or empty`;
+    throw new LacunaError('ERR_REPOSITORY_FORMAT', message, { device: path });
+  }
+  if (namesIn(machinesFolder(path)).length > 0) {
+    const file = join(path, REPOSITORY_FILE);
+    const message = `${file} is not there, and the folder has machines: bring it back from a copy of the repository`;
+    throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: file });
+  }
+  makeFolder(machinesFolder(path), operations);
+  const schema = Buffer.from(schemaText());
+  attempt('remove', path, () => fs.rmSync(join(path, SCHEMA_FILE), { force: true }));
+  createFile(join(path, SCHEMA_FILE), schema, operations);
+  const document = {
+    format: 'lacuna-repository',
+    version: 1,
+    id: randomUUID(),
+    created: new Date().toISOString(),
+    schemaSha256: sha256(schema),
+  };
+  createFile(join(path, REPOSITORY_FILE), seal(document), operations);
+}

@@ -1,0 +1,7 @@
+export {
+  type RepositoryProgress,
+  type RepositoryStep,
+  runCopy,
+  Tally,
+  type Workshop,
+} from './tally.js';

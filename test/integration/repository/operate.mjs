@@ -1,0 +1,10 @@
+/** One operation on a repository, in a process that may be killed. */
+import { Repository } from 'lacuna/repository';
+
+process.once('message', async ({ repository: path, method, options }) => {
+  const repository = Repository.open(path, { create: true });
+  process.send('begun');
+  await repository[method](options);
+  process.send('done');
+  process.disconnect();
+});
