@@ -244,7 +244,7 @@ describe('an interrupted command', () => {
       const target = join(place, 'copy.raw');
       const interrupt = async (child: ChildProcess) => {
         const begun = async () => (await readdir(place)).some((name) => name.includes('.partial-'));
-        while (!(await begun())) await sleep(20);
+        while (!(await begun()) && child.exitCode === null) await sleep(20);
         await sleep(500);
         child.kill(signal);
       };

@@ -11,12 +11,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
 import { usePeers } from '../../support/peers.js';
 import { runCli } from '../../support/run-cli.js';
+import { signalWhen } from '../../support/signal-when.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MIB = 2 ** 20;
@@ -70,7 +70,7 @@ describe('lacuna copy SOURCE -', () => {
         'mkfifo slow',
         `'${process.execPath}' '${MAIN}' copy --rate 20M disk.raw - > slow 2> notes & copy=$!`,
         'exec 3< slow; head -c 1 <&3 > all; kill -USR2 $copy',
-        'until grep -q paused notes; do sleep 0.05; done; kill -USR2 $copy',
+        'until grep -q paused notes || ! kill -0 $copy; do sleep 0.05; done; kill -USR2 $copy',
         'cat <&3 >> all; wait $copy && sha256sum < all && cat notes',
       ].join('\n'),
     );
@@ -151,10 +151,9 @@ describe('lacuna copy - TARGET', () => {
 
   test('ends when it is interrupted while nothing comes', async () => {
     const result = runCli(['copy', '-', join(folder, 'waiting.raw')], {
-      started: async (child) => {
+      started: (child) => {
         const hasBegun = () => readdirSync(folder).some((name) => name.startsWith('waiting.raw'));
-        while (!hasBegun()) await sleep(20);
-        child.kill('SIGINT');
+        void signalWhen(child, 'SIGINT', hasBegun);
       },
     });
     expect(await result).toMatchObject({ code: 130 });

@@ -20,6 +20,7 @@ import { openDevice } from '#dist/block/index.js';
 import { copy } from '#dist/copy/index.js';
 import { usePeers } from '../../support/peers.js';
 import { type CliResult, runCli } from '../../support/run-cli.js';
+import { signalWhen } from '../../support/signal-when.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
@@ -202,12 +203,10 @@ describe('an interrupted copy', () => {
       writeFileSync(target, 'what was there before');
       const result = await runCli(['copy', '--threads', threads, source.uri, target], {
         // Once something was written: without that nothing is left.
-        started: async (child) => {
+        started: (child) => {
           const hasBegun = (name: string) =>
-            name.includes('.partial-') && statSync(join(folder, name)).blocks > 0;
-          while (!readdirSync(folder).some(hasBegun)) await sleep(20);
-          await sleep(500);
-          child.kill('SIGINT');
+            name.startsWith('target.raw.partial-') && statSync(join(folder, name)).blocks > 0;
+          void signalWhen(child, 'SIGINT', () => readdirSync(folder).some(hasBegun));
         },
       });
       expect(result.code).toBe(130);

@@ -2,11 +2,11 @@
 import { type ChildProcess, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
 import { runCli } from '../../support/run-cli.js';
 import { runHere } from '../../support/run-here.js';
+import { signalWhen } from '../../support/signal-when.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const SIZE = 256 * 1024;
@@ -223,7 +223,7 @@ describe('a file that is replaced is open to nobody who could not use it before'
 /** Kills, or interrupts, a copy that has begun to write. */
 async function stopCopy(signal: NodeJS.Signals, ...args: string[]) {
   const before = new Set(names());
-  const started = async (child: ChildProcess) => {
+  const started = (child: ChildProcess) => {
     const begun = () =>
       names().some(
         (name) =>
@@ -231,8 +231,7 @@ async function stopCopy(signal: NodeJS.Signals, ...args: string[]) {
           !before.has(name) &&
           fs.statSync(at(name), { throwIfNoEntry: false })?.blocks,
       );
-    while (!begun() && child.exitCode === null) await sleep(10);
-    child.kill(signal);
+    return signalWhen(child, signal, begun);
   };
   // Slow enough to be stopped, whatever else the machine does.
   return runCli(['copy', '--rate', '4K', '--threads', '0', ...args], {
