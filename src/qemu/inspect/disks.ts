@@ -1,6 +1,7 @@
 /** The disks of a machine: where their data and their bitmaps are. */
 import { LacunaError } from '../../errors/index.js';
 import type { DirtyBitmapInfo, DriveInfo, Monitor, NodeInfo } from '../../qmp/index.js';
+import { prefixOf } from '../state/index.js';
 import { Graph } from './graph.js';
 
 /** A disk of a machine. */
@@ -112,9 +113,7 @@ function describeDisk(
   { name, qdev, top }: { name: string; qdev?: string | undefined; top: NodeInfo },
   world: World,
 ): MachineDisk {
-  const obstacles = world.graph
-    .jobsOn(nameOf(top))
-    .map((job) => `the job "${job}" works on ${name}: wait for it, or cancel it`);
+  const obstacles = world.graph.jobsOn(nameOf(top)).map((job) => obstacleOf(job, name));
   let node = top;
   while (FILTERS.has(node.drv) || FILTERS_OF_JOBS.has(node.drv)) {
     const below = world.nodes.get(world.graph.childOf(nameOf(node), 'file') ?? '');
@@ -139,6 +138,12 @@ function describeDisk(
     bitmaps: (node['dirty-bitmaps'] ?? []).filter((bitmap) => bitmap.name !== undefined),
     obstacles,
   };
+}
+
+function obstacleOf(job: string, disk: string): string {
+  return prefixOf(job) === undefined
+    ? `the job "${job}" works on ${disk}: wait for it, or cancel it`
+    : `a backup of ${disk} is running, or has left its job "${job}": wait for it, or call recover()`;
 }
 
 /** Two disks of one name, or one node taken twice, would get the same bitmap twice. */

@@ -70,6 +70,8 @@ async function readAll(session: BackupSession, duringReads: boolean): Promise<Ma
         image.set(data, offset);
         restored.movedBytes += length;
       }
+      // Where QEMU can, what is stored is given back, and the guest overwrites it without a copy.
+      if (duringReads && random.below(2) === 0) await disk.release(offset, length);
       if (duringReads) for (const guest of live.guests) await guest.scribble(random, 1);
     }
     images.set(disk.name, image);
@@ -121,20 +123,20 @@ describe.each([1, 3])('backups of %i disks that are written meanwhile', (disks) 
 
   test('are right wherever between two commands a write falls', async () => {
     await backUp({ mode: 'full' }, nowhere);
-    for (const mode of disks === 1 ? (['full', 'auto'] as const) : (['auto'] as const)) {
-      await backUp({ mode }, nowhere);
-      const positions = 2 * commands;
-      expect(positions).toBeGreaterThan(40);
-      for (let position = 0; position < positions; position++) {
-        await backUp({ mode }, (at) => at === position);
-      }
+    await backUp({}, nowhere);
+    const positions = 2 * commands;
+    expect(positions).toBeGreaterThan(40);
+    for (let position = 0; position < positions; position++) {
+      await backUp({}, (at) => at === position);
+      // Of a full backup, only the bitmaps that it adds can miss a write.
+      if (position % 4 === 0) await backUp({ mode: 'full' }, (at) => at === position);
     }
     await expectNothingLost();
   });
 
   test('are right when writes fall everywhere, whatever kinds and failures come one after another', async () => {
     await backUp({ mode: 'full' }, everywhere, true);
-    for (let round = 0; round < runsOr(8); round++) {
+    for (let round = 0; round < runsOr(6); round++) {
       const kind = random.pick(['auto', 'auto', 'auto', 'full', 'copy', 'failed', 'cancelled']);
       if (kind === 'failed') await failHalfway();
       else if (kind === 'cancelled') await cancelHalfway();

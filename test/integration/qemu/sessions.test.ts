@@ -140,6 +140,29 @@ describe('a backup does not begin, and changes nothing,', () => {
     await live.other.execute('block-job-cancel', { device: 'theirs' });
   });
 
+  test('where a backup is running already', async () => {
+    const { live, machine } = await started();
+    const session = await begin(live, machine);
+    const failure = await begin(live, machine).catch((error) => error);
+    expect(failure).toMatchObject({ code: 'ERR_MACHINE_BUSY' });
+    expect(failure.message).toContain('a backup of vda is running, or has left its job');
+    await session.fail();
+  });
+
+  test('where somebody uses the bitmap that it would begin from', async () => {
+    const { live, machine } = await started();
+    const base = await backedUp(live, machine);
+    const name = `lacuna.${base}`;
+    const bitmap = { node: 'vda', name };
+    await live.other.execute('block-export-add', {
+      ...{ type: 'nbd', id: 'guest-theirs', 'node-name': 'vda', name: 'theirs', bitmaps: [bitmap] },
+    });
+    const failure = await begin(live, machine, { base }).catch((error) => error);
+    expect(failure).toMatchObject({ code: 'ERR_MACHINE_BUSY' });
+    expect(failure.message).toContain(`another operation uses the bitmap "${name}" of vda`);
+    expect(await live.leftovers()).toEqual(live.bitmapsOf(base));
+  });
+
   test('where QEMU runs an NBD server of which nobody said where it listens', async () => {
     const { live } = await started();
     await live.proxy.cut();
