@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { findCircles } from '../support/rules/circles.js';
 import { findLong, functionsOf, type LongFunctions } from '../support/rules/lengths.js';
+import { findStarters } from '../support/rules/programs.js';
 import { findForbidden } from '../support/rules/rooms.js';
 import { importsOf } from '../support/rules/source-tree.js';
 import { findUnused } from '../support/rules/unused-exports.js';
@@ -93,19 +94,17 @@ describe('the tests', () => {
   const files = readdirSync(tests, { recursive: true, encoding: 'utf8' }).filter(
     (file) => /\.m?ts$|\.mjs$/.test(file) && !file.endsWith('layering.test.ts'),
   );
-  const CHANCE = /Math\.random|\brandomBytes\b|\brandomUUID\b|getRandomValues|from 'fast-check'/;
+  const CHANCE =
+    /Math\.random|\brandom(Bytes|UUID|Int|Fill|FillSync)\b|getRandomValues|from 'fast-check'/;
 
   test('take their chance from a seed: Random, noise(), and test/support/fast-check.ts', () => {
     const found = files.filter((file) => CHANCE.test(readFileSync(join(tests, file), 'utf8')));
     expect(found).toEqual(['support/fast-check.ts']);
   });
 
-  test('of units need no programs of others, and are in test/integration where they do', () => {
-    const FOREIGN =
-      /support\/(peers|qemu-images|qcow2-images|scribble|certificates|qmp)\.js'|'(qemu-\w+|nbd(kit|info|copy|-server)|python3?|spin|gcc|openssl|fio)'/;
-    const units = files.filter((file) => file.startsWith('unit/'));
-    const found = units.filter((file) => FOREIGN.test(readFileSync(join(tests, file), 'utf8')));
-    expect(found).toEqual([]);
+  test('of units start no programs, which the tests in test/integration may', () => {
+    // This file shows the rule what it finds.
+    expect(findStarters(readTree('test', /(?<!unit\/layering\.test)\.m?ts$|\.mjs$/))).toEqual([]);
   });
 
   test('of units need no build: nothing that Node loads by itself, in threads or processes', () => {
@@ -293,6 +292,22 @@ describe('the rules find', () => {
   test('a reason for a function that is gone', () => {
     expect(findLong(new Map(), { 'util/a.ts f': { lines: 50, why: '' } })).toEqual([
       expect.stringMatching(/is not there/),
+    ]);
+  });
+
+  test('a unit test that starts a program, by itself or however far around', () => {
+    const starter = "import { execFileSync } from 'node:child_process';";
+    const tree = new Map([
+      ['unit/a.test.ts', starter],
+      ['unit/b.test.ts', "import { b } from '../support/b.js';"],
+      ['support/b.ts', "import { c } from './c.js';"],
+      ['support/c.ts', starter],
+      ['unit/d.test.ts', "import type { ChildProcess } from 'node:child_process';"],
+      ['integration/e.test.ts', starter],
+    ]);
+    expect(findStarters(tree)).toEqual([
+      expect.stringMatching(/unit\/a\.test\.ts starts programs, by itself/),
+      expect.stringMatching(/unit\/b\.test\.ts starts programs, through support\/c\.ts/),
     ]);
   });
 

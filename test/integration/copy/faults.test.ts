@@ -3,13 +3,13 @@
  * and outside of what its report lists the target holds what the source holds. Nothing is silently wrong.
  */
 import { execFileSync } from 'node:child_process';
-import { randomFillSync } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type CopyOptions, type CopyReport, copy, type LeftOutRange } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
+import { noise } from '../../support/noise.js';
 import { usePeers } from '../../support/peers.js';
 import { runCli } from '../../support/run-cli.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -27,7 +27,7 @@ let target: string;
 beforeAll(() => {
   const bytes = Buffer.alloc(SIZE);
   for (let at = 0; at < SIZE; at += 256 * KiB) {
-    if (at < MiB || at % (512 * KiB) === 0) randomFillSync(bytes, at, 256 * KiB);
+    if (at < MiB || at % (512 * KiB) === 0) noise(256 * KiB).copy(bytes, at);
   }
   writeFileSync(disk, bytes);
   execFileSync('fallocate', ['--dig-holes', disk]);
@@ -37,7 +37,7 @@ beforeEach(() => {
   folder = mkdtempSync(join(top, 'test-'));
   target = join(folder, 'target.raw');
   // What a target held before must be gone afterwards, wherever the source reads as zero.
-  writeFileSync(target, randomFillSync(Buffer.alloc(SIZE)));
+  writeFileSync(target, noise(SIZE));
 });
 
 const serve = (args: readonly string[], file: string) =>

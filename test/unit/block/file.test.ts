@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import {
   linkSync,
   readFileSync,
@@ -15,6 +14,7 @@ import { createQcow2, createRawFile, type Device, openDevice } from '#dist/block
 import { Status } from '#dist/extent/index.js';
 import { syncFolder } from '#dist/files/index.js';
 import { Random } from '#dist/testing/index.js';
+import { makeFifo } from '../../support/fifo.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MIB = 1024 * 1024;
@@ -55,7 +55,7 @@ describe('opening', () => {
 
   it('refuses a FIFO without waiting for its other end, and a character device', async () => {
     const fifo = join(folder, 'fifo');
-    execFileSync('mkfifo', [fifo]);
+    makeFifo(fifo);
     const reasons = {
       [fifo]: 'it is a stream, not a disk',
       '/dev/zero': 'it is not a disk; null: is one',

@@ -1,5 +1,4 @@
 /** A file that is made beside its name, among files that somebody else put there beforehand, or puts there meanwhile. */
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { basename, join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -10,6 +9,7 @@ import {
   isSamePlace,
   Replacement,
 } from '#dist/files/index.js';
+import { makeFifo } from '../../support/fifo.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const top = temporaryFolder();
@@ -50,7 +50,7 @@ describe('a file that is made', () => {
   it.each<[string, () => void]>([
     ['a symbolic link', () => fs.symlinkSync(join(folder, 'victim'), `${name}.new`)],
     ['a hard link', () => fs.linkSync(join(folder, 'victim'), `${name}.new`)],
-    ['a FIFO', () => execFileSync('mkfifo', [`${name}.new`])],
+    ['a FIFO', () => makeFifo(`${name}.new`)],
     ['a folder', () => fs.mkdirSync(`${name}.new`)],
   ])('leaves %s alone that has a name which it might have had', (_, make) => {
     fs.writeFileSync(join(folder, 'victim'), 'precious');
@@ -75,7 +75,7 @@ describe('a file that is made', () => {
 
   it.each<[string, () => void, RegExp]>([
     ['a folder', () => fs.mkdirSync(name), /is a folder/],
-    ['a FIFO', () => execFileSync('mkfifo', [name]), /is a named pipe/],
+    ['a FIFO', () => makeFifo(name), /is a named pipe/],
     ['a device', () => fs.symlinkSync('/dev/null', name), /is a device/],
   ])('does not replace %s', (_, make, message) => {
     make();

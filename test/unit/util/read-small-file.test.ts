@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   openSync,
@@ -12,6 +11,7 @@ import {
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { readSmallFile } from '#dist/util/index.js';
+import { makeFifo } from '../../support/fifo.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = realpathSync(temporaryFolder());
@@ -22,7 +22,7 @@ function read(path: string): Promise<Buffer> {
 
 function fifo(name: string): string {
   const path = join(folder, name);
-  execFileSync('mkfifo', [path]);
+  makeFifo(path);
   return path;
 }
 
