@@ -56,6 +56,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   connectPatiently: (options) => nbd.connectPatiently({ server: ADDRESS as never, ...options }, 0),
   parseNbdUri: (options) => nbd.parseNbdUri('nbd://localhost', options),
   formatNbdUri: (options) => nbd.formatNbdUri({ ...ADDRESS, ...options } as never),
+  backupMachine: (options) =>
+    qemu.backupMachine({} as never, {} as never, { machine: 'web', ...options }),
   Machine: (options) =>
     qemu.Machine.connect({ monitor: { path: '/nowhere' }, folder: '/nowhere', ...options }),
   Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),

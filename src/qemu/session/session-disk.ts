@@ -118,6 +118,15 @@ export class SessionDisk {
     return { ...(await this.#planned()).totals };
   }
 
+  /** What an increment has to take, as a bitmap, which the caller frees; undefined for a full backup, which takes all. */
+  async changes(): Promise<Bitmap | undefined> {
+    if (this.mode === 'full') return undefined;
+    const { data, zero } = await this.#planned();
+    const changes = data.snapshot();
+    changes.merge(zero);
+    return changes;
+  }
+
   /**
    * What must be moved, in order of offset: data with its bytes, which are lent until the loop goes on, and zeroes of any
    * length. What is not in it is as the base has it; of a full backup, everything is in it.
@@ -132,7 +141,7 @@ export class SessionDisk {
     this.#loops++;
     try {
       const planned = await this.#planned();
-      await this.#releaseClean(planned);
+      await this.#releaseClean();
       yield* readExtents(this.device, planned, { ...options, signal });
     } catch (error) {
       // What is behind a read that failed, or was ended, may be that the view is lost.
@@ -206,14 +215,14 @@ export class SessionDisk {
     }
   }
 
-  async #releaseClean({ data, zero }: Plan): Promise<void> {
-    if (!this.#canRelease || this.#hasReleased || this.mode === 'full') return;
-    const needed = data.snapshot();
+  async #releaseClean(): Promise<void> {
+    if (!this.#canRelease || this.#hasReleased) return;
+    const changes = await this.changes();
+    if (changes === undefined) return;
     try {
-      needed.merge(zero);
-      for (const { offset, length } of cleanRuns(needed)) await this.release(offset, length);
+      for (const { offset, length } of cleanRuns(changes)) await this.release(offset, length);
     } finally {
-      needed.free();
+      changes.free();
     }
   }
 

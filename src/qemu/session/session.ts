@@ -142,6 +142,29 @@ export class BackupSession implements AsyncDisposable {
   }
 
   /**
+   * Checks that everything that was read was of the point in time, and ends the view: nothing can be read any more, and the guest
+   * writes as before. What is left is to make a manifest durable, and then {@link finish}, which calls this where it was not
+   * called.
+   *
+   * @returns warnings: what could not be taken down yet.
+   * @throws TypeError while a disk is being read, or after the end. LacunaError ERR_VIEW_LOST, ERR_SCRATCH_FULL: nothing that was
+   *   read counts.
+   */
+  async accept(): Promise<readonly string[]> {
+    this.#checkOpen('accept');
+    const reading = this.disks.find(({ loops }) => loops > 0);
+    if (reading !== undefined) {
+      throw new TypeError(`${reading.name} is still being read: end the loop first`);
+    }
+    // Once it was sound behind the last read, only the manifest is missing.
+    if (!this.#wasSound) await this.check();
+    this.#wasSound = true;
+    const warnings: string[] = [];
+    await this.#endView().catch((error: Error) => warnings.push(error.message));
+    return warnings;
+  }
+
+  /**
    * Ends a backup whose data has been read and stored. The view is checked after the last read; then it is ended; then
    * `record` must make the point in time durable, as a manifest; then the bitmaps that the backup began from are removed.
    *
@@ -156,16 +179,8 @@ export class BackupSession implements AsyncDisposable {
     if (typeof record !== 'function') {
       throw new TypeError('finish needs a record: a function that makes the manifest durable');
     }
-    const reading = this.disks.find(({ loops }) => loops > 0);
-    if (reading !== undefined) {
-      throw new TypeError(`${reading.name} is still being read: end the loop before finish`);
-    }
-    // Once it was sound behind the last read, only the manifest is missing.
-    if (!this.#wasSound) await this.check();
-    this.#wasSound = true;
-    const warnings: string[] = [];
+    const warnings = [...(await this.accept())];
     const note = (error: unknown) => void warnings.push((error as Error).message);
-    await this.#endView().catch(note);
     await record(this.point);
     this.#isEnded = true;
     const { folder, journal } = this.#parts;

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 
 const PREFIX = /^(lacuna-[0-9a-f]{8})-/;
 const GENERATION = /^[A-Za-z0-9._-]{1,64}$/;
-const BITMAP = 'lacuna.';
+const BITMAP = 'lacuna-';
 
 export class SessionNames {
   /** `lacuna-` and eight characters that nobody can foresee. */

@@ -114,6 +114,7 @@ class Backup {
       for (const one of prepared) stored.push(await this.#storeDisk(one));
       this.#drive.control.throwIfEnding();
       this.#drive.tally.begin('commit');
+      await this.#options.beforeCommit?.();
       point = this.#commit(stored);
     } catch (error) {
       await closeAll(prepared);

@@ -53,6 +53,11 @@ export interface BackupOptions extends JobOptions {
   /** Compress what is stored: `deflate`, or `zstd`, which takes QEMU 5.1 to read. Default: not at all. */
   readonly compress?: 'deflate' | 'zstd';
   /**
+   * Called when everything is stored and nothing is read any more, before the point exists: what it throws ends the backup,
+   * and there is no point.
+   */
+  readonly beforeCommit?: () => Promise<void> | void;
+  /**
    * Begin a bitmap in every qcow2 image that is backed up, so that the next increment knows what to read; older ones of
    * this repository are taken out. Default true. An image that cannot be written is left alone, with a warning.
    */
@@ -119,6 +124,7 @@ const checkAll = optionCheck<BackupOptions>({
   configuration: 'any',
   id: 'any',
   compress: 'any',
+  beforeCommit: 'callback',
   bitmaps: 'flag',
   longestChain: 'any',
   forceShare: 'flag',

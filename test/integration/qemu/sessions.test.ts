@@ -63,7 +63,7 @@ describe('a plan', () => {
     const { disks: planned } = await machine.plan({ disks, base });
     expect(planned).toMatchObject([{ mode: 'incremental', dirtyBytes: 65536 }]);
     expect(planned[0].reason).toContain('has marked every write since');
-    const bitmap = { node: 'vda', name: `lacuna.${base}` };
+    const bitmap = { node: 'vda', name: `lacuna-${base}` };
     await live.other.execute('block-dirty-bitmap-disable', bitmap);
     expect(await whyFull(live, machine, base)).toContain('somebody has disabled it');
     await live.other.execute('block-dirty-bitmap-remove', bitmap);
@@ -152,7 +152,7 @@ describe('a backup does not begin, and changes nothing,', () => {
   test('where somebody uses the bitmap that it would begin from', async () => {
     const { live, machine } = await started();
     const base = await backedUp(live, machine);
-    const name = `lacuna.${base}`;
+    const name = `lacuna-${base}`;
     const bitmap = { node: 'vda', name };
     await live.other.execute('block-export-add', {
       ...{ type: 'nbd', id: 'guest-theirs', 'node-name': 'vda', name: 'theirs', bitmaps: [bitmap] },
@@ -178,7 +178,7 @@ describe('a backup does not begin, and changes nothing,', () => {
     live.proxy.reset({
       before: async ({ name }) => {
         if (name !== 'transaction') return;
-        await live.other.execute('block-dirty-bitmap-add', { node: 'vdb', name: 'lacuna.g1' });
+        await live.other.execute('block-dirty-bitmap-add', { node: 'vdb', name: 'lacuna-g1' });
       },
     });
     await expect(begin(live, machine, { generation: 'g1' })).rejects.toMatchObject({
@@ -287,7 +287,7 @@ describe('a backup', () => {
       await session.finish(() => {});
     }
     expect(await live.leftovers()).toEqual(
-      [base, 'd1', 'd2'].map((name) => `bitmap vda/lacuna.${name}`).sort(),
+      [base, 'd1', 'd2'].map((name) => `bitmap vda/lacuna-${name}`).sort(),
     );
   });
 
@@ -329,7 +329,7 @@ describe('a backup', () => {
     const { live, machine } = await started();
     const base = await backedUp(live, machine);
     const session = await begin(live, machine, { base });
-    await live.other.execute('block-dirty-bitmap-remove', { node: 'vda', name: `lacuna.${base}` });
+    await live.other.execute('block-dirty-bitmap-remove', { node: 'vda', name: `lacuna-${base}` });
     await readAll(session);
     const { warnings, point } = await session.finish(() => {});
     expect(warnings).toEqual([]);

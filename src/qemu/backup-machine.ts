@@ -1,0 +1,193 @@
+/** Backs up a running machine into a repository. */
+import { randomBytes } from 'node:crypto';
+import type { Bitmap } from '../bitmap/index.js';
+import { Job, type JobControl, type JobCounts } from '../job/index.js';
+import type {
+  BackupReport,
+  Manifest,
+  BackupOptions as PointOptions,
+  Repository,
+  RepositoryProgress,
+} from '../repository/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
+import type { Machine } from './machine.js';
+import type { BackupOptions, BackupSession } from './session/index.js';
+
+/** How a running machine is backed up into a repository. */
+export interface MachineBackupOptions
+  extends Pick<
+      PointOptions,
+      | 'machine'
+      | 'tags'
+      | 'configuration'
+      | 'compress'
+      | 'longestChain'
+      | 'threads'
+      | 'rate'
+      | 'signal'
+    >,
+    Pick<
+      BackupOptions,
+      'disks' | 'freeze' | 'freezeTimeoutMs' | 'freezeDeadlineMs' | 'scratchBytes' | 'view'
+    > {
+  /** Take all of every disk, even where an increment could be taken. Default false. */
+  readonly full?: boolean;
+}
+
+const checkOptions = optionCheck<MachineBackupOptions>({
+  machine: { needed: 'what the machine is called in the repository' },
+  tags: 'any',
+  configuration: 'any',
+  compress: 'any',
+  longestChain: 'any',
+  threads: 'any',
+  rate: 'any',
+  signal: 'signal',
+  disks: 'any',
+  freeze: 'any',
+  freezeTimeoutMs: 'any',
+  freezeDeadlineMs: 'any',
+  scratchBytes: 'any',
+  view: 'any',
+  full: 'flag',
+});
+
+/**
+ * Makes a restore point of a running machine: its disks at one moment, as an increment over the newest point where the bitmaps of
+ * the machine know what has changed, else by comparing digests, else in full. What earlier backups have left in the machine
+ * is taken away first. The point exists when this resolves; when it rejects there is none, and the next backup begins
+ * from where this one began.
+ *
+ * @throws TypeError for options that make no sense. The job rejects with what `Machine.backup` and `Repository.backup` throw;
+ *   ERR_VIEW_LOST and ERR_SCRATCH_FULL where what was read does not count.
+ */
+export function backupMachine(
+  repository: Repository,
+  machine: Machine,
+  options: MachineBackupOptions,
+): Job<BackupReport, RepositoryProgress> {
+  checkGiven('backupMachine', 'repository', repository, 'an open Repository');
+  checkGiven('backupMachine', 'machine', machine, 'a connected Machine');
+  checkOptions('backupMachine', options);
+  const backup = new MachineBackup(repository, machine, options);
+  const { rate, signal } = options;
+  return new Job({
+    what: 'a backup of a running machine',
+    ...{ rate, signal },
+    work: (control) => backup.run(control),
+    counted: () => backup.counted(),
+  });
+}
+
+/** The generation of a point, as the names of bitmaps have it, in images at rest as well. */
+function generationOf(repository: string, id: string): string {
+  return `${repository.slice(0, 8)}-${id}`;
+}
+
+class MachineBackup {
+  readonly #repository: Repository;
+  readonly #machine: Machine;
+  readonly #options: MachineBackupOptions;
+  readonly #changes: Bitmap[] = [];
+  #storing: Job<BackupReport, RepositoryProgress> | undefined;
+
+  constructor(repository: Repository, machine: Machine, options: MachineBackupOptions) {
+    this.#repository = repository;
+    this.#machine = machine;
+    this.#options = options;
+  }
+
+  counted(): JobCounts<RepositoryProgress> {
+    const { machine } = this.#options;
+    const none = { step: 'prepare', machine, point: 0, disk: '', doneBytes: 0, totalBytes: 0 };
+    return this.#storing?.progress() ?? (none as JobCounts<RepositoryProgress>);
+  }
+
+  async run(control: JobControl): Promise<BackupReport> {
+    const newest = this.#newest();
+    const base = newest === undefined ? undefined : generationOf(this.#repository.id, newest.id);
+    const recovered = await this.#machine.recover({ generation: base ?? null });
+    const id = randomBytes(8).toString('hex');
+    control.throwIfEnding();
+    const session = await this.#begin(id, base, control.ending);
+    let report: BackupReport;
+    try {
+      report = await this.#store(session, id, control);
+    } catch (error) {
+      // Why the view was lost says more than that it was read in vain.
+      const why = (session.lost ?? error) as Error;
+      await session.fail().catch((left: Error) => {
+        why.message += ` (and something is left in the machine: ${left.message})`;
+      });
+      throw why;
+    } finally {
+      for (const changes of this.#changes) changes.free();
+    }
+    // The manifest is durable.
+    const finished = await session.finish(() => {});
+    const all = [
+      ...recovered.warnings,
+      ...session.warnings,
+      ...report.warnings,
+      ...finished.warnings,
+    ];
+    return { ...report, warnings: [...new Set(all)] };
+  }
+
+  #newest(): Manifest | undefined {
+    const { machine } = this.#options;
+    if (!this.#repository.machines().includes(machine)) return undefined;
+    return this.#repository.points(machine)[0].points.at(-1);
+  }
+
+  #begin(id: string, base: string | undefined, signal: AbortSignal): Promise<BackupSession> {
+    const { disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, full } =
+      this.#options;
+    return this.#machine.backup({
+      ...{ disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, base, signal },
+      generation: generationOf(this.#repository.id, id),
+      mode: full ? 'full' : 'auto',
+    });
+  }
+
+  async #store(session: BackupSession, id: string, control: JobControl): Promise<BackupReport> {
+    const { machine, tags, compress, longestChain, threads, full } = this.#options;
+    this.#storing = this.#repository.backup({
+      ...{ machine, id, bitmaps: false },
+      configuration: this.#options.configuration ?? this.#configuration(session),
+      disks: session.disks.map((disk) => ({
+        name: disk.name,
+        source: disk.device,
+        // Known only since the point that the session began from.
+        changes: async ({ id: parent }) => {
+          if (session.point.base !== generationOf(this.#repository.id, parent)) return undefined;
+          const changes = await disk.changes();
+          if (changes !== undefined) this.#changes.push(changes);
+          return changes;
+        },
+      })),
+      ...(full && { full }),
+      ...(tags && { tags }),
+      ...(compress && { compress }),
+      ...(longestChain !== undefined && { longestChain }),
+      ...(threads !== undefined && { threads }),
+      beforeCommit: async () => void (await session.accept()),
+      signal: AbortSignal.any([control.signal, session.signal]),
+    });
+    return await control.run(this.#storing);
+  }
+
+  /** What is known of the machine from here. */
+  #configuration({ point }: BackupSession): object {
+    const { major, minor, micro } = this.#machine.monitor.version;
+    const { time, frozen, disks } = point;
+    return {
+      qemu: `${major}.${minor}.${micro}`,
+      ...{ time, frozen },
+      disks: disks.map(({ name, qdev, file, reason }) => ({
+        ...{ name, file, reason },
+        ...(qdev !== undefined && { qdev }),
+      })),
+    };
+  }
+}

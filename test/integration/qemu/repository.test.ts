@@ -1,0 +1,145 @@
+/** Running machines in a repository: restore points of one moment, each restorable on its own. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { backupMachine, type Machine, type MachineBackupOptions } from 'lacuna/qemu';
+import { Repository } from 'lacuna/repository';
+import { Random } from 'lacuna/testing';
+import { expect, onTestFinished, test } from 'vitest';
+import { LiveMachine } from '../../support/live-machine.js';
+import { run, usePeers } from '../../support/peers.js';
+
+const peers = usePeers();
+const random = new Random(1);
+
+interface Setting {
+  readonly live: LiveMachine;
+  readonly repository: Repository;
+  /** The content of the disks at the last transaction. */
+  content: Buffer[];
+}
+
+async function prepared(disks = 2): Promise<Setting> {
+  const live = await LiveMachine.start(peers, { disks });
+  const folder = join(live.folder, '..', 'repository');
+  const setting = { live, repository: Repository.open(folder, { create: true }), content: [] };
+  for (const guest of live.guests) await guest.scribble(random, 10);
+  return setting;
+}
+
+/** One backup, while the guest writes between every two commands. */
+async function backUp(setting: Setting, options: Partial<MachineBackupOptions> = {}) {
+  const { live, repository } = setting;
+  const machine: Machine = await live.connect();
+  onTestFinished(() => machine.close());
+  live.proxy.reset({
+    before: async ({ name }) => {
+      for (const guest of live.guests) await guest.scribble(random, 1);
+      if (name !== 'transaction') return;
+      setting.content = live.guests.map(({ content }) => Buffer.from(content));
+    },
+  });
+  try {
+    return await backupMachine(repository, machine, {
+      ...{ machine: 'web', disks: live.choices },
+      ...options,
+    });
+  } finally {
+    live.proxy.reset();
+    await machine.close();
+  }
+}
+
+/** Restores the newest point with QEMU's own tool, from the files as they are. */
+async function restored({ live, repository }: Setting): Promise<Buffer[]> {
+  const point = repository.points('web')[0].points.at(-1)!;
+  return await Promise.all(
+    live.names.map(async (name) => {
+      const disk = point.disks.find((one) => one.name === name)!;
+      const image = join(repository.path, 'machines/web/disks', name, disk.file.name);
+      const raw = join(live.folder, '..', `${name}.restored`);
+      await run('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image, raw]);
+      return readFileSync(raw);
+    }),
+  );
+}
+
+async function expectRight(setting: Setting): Promise<void> {
+  const images = await restored(setting);
+  for (const [index, image] of images.entries()) {
+    expect(image.equals(setting.content[index]), setting.live.names[index]).toBe(true);
+  }
+}
+
+test('points of a machine that is written meanwhile are of one moment, and verify', async () => {
+  const setting = await prepared();
+  const { live, repository } = setting;
+  const first = await backUp(setting);
+  expect(first.disks.map(({ mode }) => mode)).toEqual(['full', 'full']);
+  await expectRight(setting);
+  for (let round = 0; round < 3; round++) {
+    for (const guest of live.guests) await guest.scribble(random, 2);
+    const { disks, point, warnings } = await backUp(setting);
+    expect(warnings).toEqual([]);
+    expect(disks.map(({ mode }) => mode)).toEqual(['given', 'given']);
+    expect(point.configuration).toMatchObject({ frozen: false, disks: [{ name: 'vda' }, {}] });
+    await expectRight(setting);
+    // The bitmap has the name that the manifest says.
+    expect(await live.leftovers()).toEqual(
+      point.disks.map(({ name, bitmap }) => `bitmap ${name}/${bitmap}`),
+    );
+  }
+  const { problems } = await repository.verify({ machine: 'web' });
+  expect(problems).toEqual([]);
+});
+
+test('a machine whose bitmaps are lost is compared by digests, and taken in full where that is asked', async () => {
+  const setting = await prepared(1);
+  const { live } = setting;
+  const { point } = await backUp(setting);
+  await live.other.execute('block-dirty-bitmap-remove', {
+    ...{ node: 'vda', name: point.disks[0].bitmap },
+  });
+  await live.guests[0].scribble(random, 2);
+  const { disks } = await backUp(setting);
+  expect(disks[0].mode).toBe('digests');
+  await expectRight(setting);
+  expect((await backUp(setting, { full: true })).disks[0].mode).toBe('full');
+  await expectRight(setting);
+});
+
+test('a view that is lost before the end makes no point, and loses nothing', async () => {
+  const setting = await prepared(1);
+  const { live, repository } = setting;
+  await backUp(setting);
+  const machine = await live.connect();
+  onTestFinished(() => machine.close());
+  const job = backupMachine(repository, machine, { machine: 'web', disks: live.choices });
+  live.proxy.reset({
+    // The check behind the last read: the job was there when it was begun, and is not any more.
+    before: async ({ name, index }) => {
+      if (name !== 'query-jobs' || !live.proxy.passed.slice(0, index).includes('transaction'))
+        return;
+      const [theirs] = await live.other.execute('query-jobs');
+      if (theirs?.status === 'running') await live.other.execute('job-cancel', { id: theirs.id });
+    },
+  });
+  await expect(job).rejects.toMatchObject({ code: 'ERR_VIEW_LOST' });
+  live.proxy.reset();
+  expect(repository.points('web')[0].points).toHaveLength(1);
+  await machine.close();
+  const { disks } = await backUp(setting);
+  expect(disks[0].mode).toBe('given');
+  await expectRight(setting);
+});
+
+test('options that make no sense are refused before anything is done', async () => {
+  const setting = await prepared(1);
+  await using machine = await setting.live.connect();
+  const { repository } = setting;
+  expect(() => backupMachine(repository, machine, { machin: 'web' } as never)).toThrow(
+    /did you mean "machine"/,
+  );
+  expect(() => backupMachine(repository, undefined as never, { machine: 'web' })).toThrow(
+    /needs a machine/,
+  );
+});
