@@ -111,9 +111,8 @@ async function populateFrom(
     if (isZero && mode === 'full') return;
     for (const target of targets) target.set(offset, length);
   };
-  const scope = checkScope({ mode });
   const refusals = await walkPlan({
-    ...scope,
+    scope: checkScope({ mode }),
     source,
     arena: Arena.default,
     signal: job.ending,

@@ -37,9 +37,9 @@ export async function bitmapsToCarry(
   {
     carryBitmaps = false,
     skipBrokenBitmaps = false,
-    signal,
-  }: Pick<CopyOptions, 'carryBitmaps' | 'skipBrokenBitmaps' | 'signal'>,
+  }: Pick<CopyOptions, 'carryBitmaps' | 'skipBrokenBitmaps'>,
   source: BlockDevice,
+  signal: AbortSignal,
 ): Promise<CarriedBitmaps | undefined> {
   if (skipBrokenBitmaps && !carryBitmaps) {
     throw new TypeError('no bitmaps are copied, so none are skipped: ask for the bitmaps as well');

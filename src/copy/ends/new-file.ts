@@ -22,7 +22,13 @@ import type { HowMade, UnfinishedFile } from './unfinished-file.js';
 
 /** What of the options of a copy says how a new image is made. */
 export type NewImageChoices = PlanScope &
-  Pick<CopyOptions, 'image' | 'compress' | 'preallocation' | 'carryBitmaps' | 'resume' | 'signal'>;
+  Pick<CopyOptions, 'image' | 'compress' | 'preallocation' | 'carryBitmaps' | 'resume'>;
+
+/** What a new image is given beside, and what ends its making. */
+export interface Making {
+  readonly bitmaps: CarriedBitmaps | undefined;
+  readonly signal: AbortSignal;
+}
 
 /** Where a file is, and which it is, should that be known. */
 type Made = Pick<FileDescription, 'inode'> & { readonly path: string };
@@ -57,7 +63,8 @@ export function newRawFile(
   description: DeviceDescription,
   { filename }: FileDescription,
   size: number,
-  { preallocation, signal }: Pick<CopyOptions, 'preallocation' | 'signal'>,
+  { preallocation }: Pick<CopyOptions, 'preallocation'>,
+  signal: AbortSignal,
 ): NewFile {
   return {
     filename,
@@ -93,10 +100,10 @@ export function newImage(
   file: FileDescription,
   size: number,
   options: NewImageChoices,
-  bitmaps?: CarriedBitmaps,
+  { bitmaps, signal }: Making,
 ): NewFile {
   checkImage(options);
-  const { image = {}, compress = description.compress, preallocation, signal } = options;
+  const { image = {}, compress = description.compress, preallocation } = options;
   const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
   refuseResume(file.filename, options);
   const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };

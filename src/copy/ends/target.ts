@@ -24,12 +24,19 @@ import {
   reconnectSeconds,
   rulesOf,
 } from '../options/index.js';
-import { bitmapsToCarry, type CarriedBitmaps } from './carry-bitmaps.js';
+import { bitmapsToCarry } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
 import { refuseNothing } from './empty-source.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
-import { asItIs, type NewFile, type NewImageChoices, newImage, newRawFile } from './new-file.js';
+import {
+  asItIs,
+  type Making,
+  type NewFile,
+  type NewImageChoices,
+  newImage,
+  newRawFile,
+} from './new-file.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
@@ -81,12 +88,12 @@ interface Planner {
  * and an incremental copy, is written in place. A copy that is resumed goes on with the target that its state names.
  */
 export async function prepareTarget(
-  options: CopyOptions,
+  options: Omit<CopyOptions, 'signal'>,
   source: BlockDevice,
+  signal: AbortSignal,
   resumption?: Planner,
 ): Promise<Target> {
-  const { target, signal, targetIsZero: told = false } = options;
-  const state = resumption?.saved?.state;
+  const { target, targetIsZero: told = false } = options;
   // What the top layer holds is there for an image below it, which may be larger.
   const sameSize = isPartial(options) && options.mode !== 'top';
   throwIfAborted(signal);
@@ -99,7 +106,7 @@ export async function prepareTarget(
   } else {
     await refuseSameFile(description, options, source);
   }
-  const bitmaps = await bitmapsToCarry(options, source);
+  const bitmaps = await bitmapsToCarry(options, source, signal);
   if (isBlockDevice(target) && options.compress) {
     throw new TypeError('a device that is open compresses or does not: open it with "compress"');
   }
@@ -109,10 +116,10 @@ export async function prepareTarget(
   }
 
   if (file !== undefined) {
-    const made = newFile(description as DeviceDescription, file, source.size, options, bitmaps);
-    const opened = await (state === undefined
-      ? make(made, source, options, resumption)
-      : goOn(made, source, options, state));
+    const making = { bitmaps, signal };
+    const kind = newFile(description as DeviceDescription, file, source.size, options, making);
+    const { resume, flush } = options;
+    const opened = await makeOrGoOn(kind, source, { resume, flush, signal }, resumption);
     if (bitmaps !== undefined) {
       opened.bitmaps = bitmaps.names;
       opened.warnings.push(...bitmaps.warnings);
@@ -120,7 +127,7 @@ export async function prepareTarget(
     return opened;
   }
   const fitted = fileToFit(description as DeviceDescription, options);
-  const how = { signal, resume: state && options.resume };
+  const how = { signal, resume: resumption?.saved && options.resume };
   const open = () =>
     fitted === undefined
       ? openDevice(description as DeviceDescription, { writable: true, signal })
@@ -175,13 +182,13 @@ function newFile(
   file: FileDescription,
   size: number,
   options: NewImageChoices,
-  bitmaps: CarriedBitmaps | undefined,
+  making: Making,
 ): NewFile {
   const image = imageOf(description);
-  if (image !== undefined) return newImage(description, image, file, size, options, bitmaps);
-  if (bitmaps !== undefined) refuseBitmaps(file.filename);
+  if (image !== undefined) return newImage(description, image, file, size, options, making);
+  if (making.bitmaps !== undefined) refuseBitmaps(file.filename);
   if (options.image !== undefined) refuseImage(file.filename);
-  return newRawFile(description, file, size, options);
+  return newRawFile(description, file, size, options, making.signal);
 }
 
 /** How the target is opened; undefined for a device of the caller's that cannot be opened again. */
@@ -293,10 +300,24 @@ function refuseMissing(error: unknown): void {
   });
 }
 
+/** How a file that is made is written. */
+type HowWritten = Pick<CopyOptions, 'resume' | 'flush' | 'signal'>;
+
+async function makeOrGoOn(
+  kind: NewFile,
+  source: BlockDevice,
+  how: HowWritten,
+  resumption: Planner | undefined,
+): Promise<Target> {
+  const state = resumption?.saved?.state;
+  if (state === undefined) return await make(kind, source, how, resumption);
+  return await goOn(kind, source, how, state);
+}
+
 async function make(
   made: NewFile,
   source: BlockDevice,
-  options: Pick<CopyOptions, 'flush' | 'signal'>,
+  options: HowWritten,
   resumption: Planner | undefined,
 ): Promise<Target> {
   const how = { sources: filesOf(source.description) };
@@ -388,7 +409,7 @@ async function openMade(
 async function goOn(
   kind: NewFile,
   source: BlockDevice,
-  options: Pick<CopyOptions, 'resume' | 'flush' | 'signal'>,
+  options: HowWritten,
   { made, binding }: CopyState,
 ): Promise<Target> {
   const { filename } = kind;
@@ -432,7 +453,7 @@ async function openUnfinished(
   kind: NewFile,
   file: UnfinishedFile,
   source: BlockDevice,
-  options: Pick<CopyOptions, 'resume' | 'flush' | 'signal'>,
+  options: HowWritten,
 ): Promise<Target> {
   let opened: Target;
   try {

@@ -33,7 +33,8 @@ export async function openForPlan(
   }
 }
 
-export interface PlanWalk extends CheckedScope {
+export interface PlanWalk {
+  readonly scope: CheckedScope;
   readonly source: BlockDevice;
   readonly arena: Arena;
   readonly signal: AbortSignal | undefined;
@@ -60,8 +61,9 @@ const CLEAN_AS_DIRTY = 'some clean ranges were taken for dirty';
 /** Visits every byte that counts exactly once; what is not visited is clean. Returns warnings. */
 export async function walkPlan(walk: PlanWalk): Promise<string[]> {
   checkSizes(walk);
-  if (walk.mode === 'full') return await walkAll(walk);
-  if (walk.mode === 'top') return await walkTop(walk);
+  const { mode } = walk.scope;
+  if (mode === 'full') return await walkAll(walk);
+  if (mode === 'top') return await walkTop(walk);
   return await walkDirty(walk);
 }
 
@@ -107,7 +109,8 @@ async function walkTop(walk: PlanWalk): Promise<string[]> {
 }
 
 async function walkDirty(walk: PlanWalk): Promise<string[]> {
-  const { source, bitmaps, arena } = walk;
+  const { source, arena } = walk;
+  const { bitmaps } = walk.scope;
   if (bitmaps.length > 0) {
     return await walkInside(walk, dirtyInAny(bitmaps, source.size, arena));
   }
@@ -126,7 +129,7 @@ async function walkDirty(walk: PlanWalk): Promise<string[]> {
  */
 async function openForDirt({
   source,
-  contexts,
+  scope: { contexts },
   signal,
 }: PlanWalk): Promise<BlockDevice | undefined> {
   const { description, capabilities } = source;
@@ -149,7 +152,8 @@ async function openForDirt({
  * allocation may cost a look at the disk for every extent.
  */
 async function walkDirtFirst(walk: PlanWalk, source: BlockDevice): Promise<string[]> {
-  const { contexts, arena, signal, mayAsk } = walk;
+  const { arena, signal, mayAsk } = walk;
+  const { contexts } = walk.scope;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
   const dirty = await askDirty({ source, contexts, arena, signal, mayAsk, refused: refusals.add });
   return [...refusals.warnings, ...(await walkInside(walk, dirty))];
@@ -157,7 +161,8 @@ async function walkDirtFirst(walk: PlanWalk, source: BlockDevice): Promise<strin
 
 /** Where an answer about dirt includes allocation anyway, it is not asked for twice. */
 async function walkTogether(walk: PlanWalk): Promise<string[]> {
-  const { source, contexts, signal, mayAsk } = walk;
+  const { source, signal, mayAsk } = walk;
+  const { contexts } = walk.scope;
   const refusals = new Refusals(source, CLEAN_AS_DIRTY);
   await walkStatus({
     device: source,
@@ -216,7 +221,12 @@ function* longOnes(ranges: Iterable<Range>, unasked: (range: Range) => void): Ge
   }
 }
 
-function visit(walk: PlanWalk, offset: number, length: number, status: number): void {
+function visit(
+  walk: Pick<PlanWalk, 'visit'>,
+  offset: number,
+  length: number,
+  status: number,
+): void {
   walk.visit(offset, length, readsAsZero(status), isHole(status));
 }
 
@@ -229,7 +239,7 @@ function wholeOf({ size }: BlockDevice) {
   return size === 0 ? [] : [{ offset: 0, length: size }];
 }
 
-function checkSizes({ source, bitmaps }: PlanWalk): void {
+function checkSizes({ source, scope: { bitmaps } }: PlanWalk): void {
   const other = bitmaps.find(({ size }) => size !== source.size);
   if (other === undefined) return;
   throw new LacunaError(

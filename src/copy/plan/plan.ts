@@ -89,7 +89,7 @@ export async function planDevice(
   const draft = new Draft(source.size, granularity, arena, scope.mode);
   try {
     const visit = draft.add;
-    const warnings = await walkPlan({ ...scope, source, arena, seesZeroes, signal, visit });
+    const warnings = await walkPlan({ scope, source, arena, seesZeroes, signal, visit });
     return draft.finish([...source.warnings, ...warnings]);
   } catch (error) {
     draft.discard();

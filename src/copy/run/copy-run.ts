@@ -156,8 +156,8 @@ export class CopyRun {
   }
 
   async #copyTo(source: Source, arena: Arena): Promise<CopyReport> {
-    const options = { ...this.#options, signal: this.#job.ending };
-    const target = await prepareTarget(options, source.device, this.#resumption);
+    const { ending } = this.#job;
+    const target = await prepareTarget(this.#options, source.device, ending, this.#resumption);
     return await closeAfter(
       () => this.#copy(source, target, arena),
       () => target.close(),

@@ -2,8 +2,9 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { openDevice } from '#dist/block/index.js';
+import { createQcow2, openDevice } from '#dist/block/index.js';
 import { usePeers } from '../../support/peers.js';
 import { runCli } from '../../support/run-cli.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -181,4 +182,51 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
     expect(errors).toMatchObject([{ code: 'ERR_NBD_REMOTE' }]);
     expect(stderr).toMatch(/paused: .*EIO.* tries again, Ctrl-C gives up\nlacuna: goes on/);
   });
+});
+
+/** Sends a signal once something has happened. */
+async function sendWhen(child: ChildProcess, signal: NodeJS.Signals, happened: () => boolean) {
+  while (!happened()) {
+    if (child.exitCode !== null) throw new Error('it ended before');
+    await sleep(5);
+  }
+  child.kill(signal);
+}
+
+test('a comparison pauses and goes on when it gets SIGUSR2', async () => {
+  const log = join(folder, 'log');
+  const filters = ['--filter=delay', '--filter=log'];
+  const how = ['pattern', '4M', 'rdelay=20ms', `logfile=${log}`];
+  const { uri } = await peers.nbdkit(['-t', '32', ...filters, ...how]);
+  const { code, stderr } = await runCli(['compare', uri, uri], {
+    started: (child) => {
+      void sendWhen(child, 'SIGUSR2', () => / Read id=/.test(readFileSync(log, 'utf8')));
+      child.stderr?.once('data', () => child.kill('SIGUSR2'));
+    },
+  });
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/paused; "kill -USR2 \d+" makes it go on\nlacuna: goes on\n/);
+});
+
+test('a commit finishes what is in flight when it is interrupted, and is gone on with', async () => {
+  const size = 8 * 2 ** 20;
+  const [base, overlay] = [join(folder, 'base.raw'), join(folder, 'overlay.qcow2')];
+  writeFileSync(base, Buffer.alloc(size));
+  await createQcow2(overlay, { size, backing: { filename: base, format: 'raw' } });
+  const data = Buffer.alloc(size, 'data');
+  await using device = await openDevice(overlay, { writable: true });
+  await device.write(0, data);
+  await device.close();
+  const file = { driver: 'file', filename: overlay };
+  const slow = { driver: 'throttle', 'bytes-per-second': 2 ** 20, file };
+  const top = JSON.stringify({ driver: 'qcow2', file: slow });
+  const stopped = await runCli(['commit', top], {
+    started: (child) =>
+      void sendWhen(child, 'SIGINT', () => readFileSync(base).subarray(0, 512).some(Boolean)),
+  });
+  expect(stopped.stderr).toMatch(/finishing .*Ctrl-C again.*\n.*\(ERR_JOB_STOPPED\)\n/);
+  expect(stopped.code).toBe(130);
+  expect(readFileSync(base).equals(data)).toBe(false);
+  expect((await runCli(['commit', overlay])).code).toBe(0);
+  expect(readFileSync(base).equals(data)).toBe(true);
 });
