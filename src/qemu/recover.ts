@@ -86,43 +86,52 @@ class Recovery {
   }
 
   async take(folder: SessionFolder): Promise<void> {
-    let isTaken = false;
+    let isDone = false;
     try {
-      const journal = readJournal(folder.path);
-      if (journal !== undefined && !isSameAddress(journal.monitor, this.#target.address)) return;
-      if (journal !== undefined) {
-        await this.#undo(journal);
-        this.recovered.push(journal.prefix);
-      }
-      folder.remove();
-      isTaken = true;
+      isDone = await this.#takeIn(folder);
     } finally {
-      if (!isTaken) folder.leave();
+      // What is left of it is for the next time.
+      if (!isDone) folder.leave();
     }
   }
 
-  async #undo(journal: Journal): Promise<void> {
-    if (journal.frozen !== undefined) await this.#thaw(journal.frozen);
+  /** Whether everything of the session is gone, its folder too. */
+  async #takeIn(folder: SessionFolder): Promise<boolean> {
+    const journal = readJournal(folder.path);
+    if (journal !== undefined) {
+      if (!isSameAddress(journal.monitor, this.#target.address)) return false;
+      const isUndone = await this.#undo(journal);
+      if (!isUndone) return false;
+      this.recovered.push(journal.prefix);
+    }
+    folder.remove();
+    return true;
+  }
+
+  async #undo(journal: Journal): Promise<boolean> {
     const teardown = new Teardown(this.#target.monitor, new SessionNames(journal.prefix));
+    const isThawed = journal.frozen === undefined || (await this.#thaw(journal.frozen));
     await teardown.run();
-    if (journal.nbd.isOurs) {
-      const warning = await teardown.stopServer(journal.nbd.server);
-      if (warning !== undefined) this.#warnings.push(warning);
-    }
+    const warning = journal.nbd.isOurs && (await teardown.stopServer(journal.nbd.server));
+    if (warning) this.#warnings.push(warning);
     const obsolete = obsoleteOf(journal, this.#generation);
-    if (obsolete === undefined) return;
-    const name = bitmapOf(obsolete);
-    await teardown.removeBitmap(name);
-    this.#removed.push(name);
+    if (obsolete !== undefined) {
+      const name = bitmapOf(obsolete);
+      this.#warnings.push(...(await teardown.removeBitmap(name)));
+      this.#removed.push(name);
+    }
+    return isThawed && !warning;
   }
 
-  async #thaw(address: QmpAddress): Promise<void> {
+  async #thaw(address: QmpAddress): Promise<boolean> {
     try {
       await using agent = await GuestAgent.connect(address, { monitor: this.#target.monitor });
       await thawFor(agent, THAW_MS);
+      return true;
     } catch (error) {
       if (!(error instanceof LacunaError)) throw error;
       this.#warnings.push(`the guest may be frozen: ${error.message}`);
+      return false;
     }
   }
 }

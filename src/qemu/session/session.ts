@@ -180,18 +180,23 @@ export class BackupSession implements AsyncDisposable {
       throw new TypeError('finish needs a record: a function that makes the manifest durable');
     }
     const warnings = [...(await this.accept())];
-    const note = (error: unknown) => void warnings.push((error as Error).message);
+    const kept: string[] = [];
+    const note = (error: unknown): string[] => {
+      warnings.push((error as Error).message);
+      return [];
+    };
     await record(this.point);
     this.#isEnded = true;
     const { folder, journal } = this.#parts;
     await writeJournal(folder.path, { ...journal, phase: 'accepted' }).catch(note);
     const { base, keepsBase, generation } = journal;
     if (base !== undefined && generation !== undefined && !keepsBase) {
-      await this.#teardown.removeBitmap(bitmapOf(base)).catch(note);
+      kept.push(...(await this.#teardown.removeBitmap(bitmapOf(base)).catch(note)));
     }
+    // What will not go by itself is nothing to come back for.
     if (warnings.length > 0) folder.leave();
     else folder.remove();
-    return { point: this.point, warnings };
+    return { point: this.point, warnings: [...warnings, ...kept] };
   }
 
   /**

@@ -59,18 +59,32 @@ export class Teardown {
     return undefined;
   }
 
-  /** Removes a bitmap from every node that has it. */
-  async removeBitmap(name: string): Promise<void> {
+  /**
+   * Removes a bitmap from every node that has it.
+   *
+   * @returns warnings: where it stays, because it is stored in an image that QEMU does not write.
+   */
+  async removeBitmap(name: string): Promise<string[]> {
+    const kept = new Set<string>();
     await this.#until(`bitmap "${name}"`, async () => {
       const nodes = await this.#monitor.execute('query-named-block-nodes');
-      const owners = nodes.filter(({ 'dirty-bitmaps': bitmaps }) =>
-        bitmaps?.some((bitmap) => bitmap.name === name),
-      );
-      for (const owner of owners) {
-        await this.#tolerant('block-dirty-bitmap-remove', { node: owner['node-name'], name });
+      const left: string[] = [];
+      for (const { 'node-name': node = '', ro, 'dirty-bitmaps': bitmaps } of nodes) {
+        const bitmap = bitmaps?.find((one) => one.name === name);
+        if (bitmap === undefined) continue;
+        if (ro && bitmap.persistent) {
+          kept.add(node);
+          continue;
+        }
+        await this.#tolerant('block-dirty-bitmap-remove', { node, name });
+        left.push(node);
       }
-      return owners.map((owner) => owner['node-name'] ?? '');
+      return left;
     });
+    return [...kept].map(
+      (node) =>
+        `the bitmap "${name}" stays in the image of the node "${node}", which is read-only: a snapshot was made over it`,
+    );
   }
 
   async #endExports(): Promise<string[]> {

@@ -81,8 +81,17 @@ describe('a plan', () => {
       file: { driver: 'file', filename: overlay },
     });
     await live.other.execute('blockdev-snapshot', { node: 'vda', overlay: 'overlay' });
-    const { disks } = await machine.plan({ disks: [{ node: 'overlay' }], base });
+    const choice = [{ node: 'overlay' }];
+    const { disks } = await machine.plan({ disks: choice, base });
     expect(disks[0].reason).toContain('on the node "vda" and not on the top layer');
+    // The old bitmap cannot be removed any more, which is told once, and is in nobody's way.
+    const session = await machine.backup({ disks: choice, base });
+    await readAll(session);
+    const { warnings, point } = await session.finish(() => {});
+    expect(warnings).toEqual([expect.stringContaining('stays in the image of the node "vda"')]);
+    expect((await live.leftovers()).filter((text) => text.startsWith('file'))).toEqual([]);
+    const report = await machine.recover({ generation: point.generation! });
+    expect(report).toMatchObject({ recovered: [], warnings: [] });
   });
 
   test('sees that QEMU was killed, after which nothing but a full backup is right', async () => {
