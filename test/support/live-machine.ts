@@ -98,8 +98,11 @@ export class LiveMachine {
     for (const [index, name] of this.names.entries()) {
       const description = { driver: 'nbd' as const, server: this.nbd, export: name };
       const device = await openDevice(description, { writable: true });
-      const before = this.guests[index];
-      this.guests[index] = new Guest(device, before?.content ?? Buffer.alloc(this.#size));
+      const before = this.guests[index]?.content ?? Buffer.alloc(this.#size);
+      // What a disk has gained since reads as zero.
+      const content = Buffer.alloc(device.size);
+      before.copy(content);
+      this.guests[index] = new Guest(device, content);
     }
   }
 
