@@ -9,6 +9,11 @@ function run(body: string): { status: number | null; stderr: string; stdout: str
     import { Bitmap } from 'lacuna/bitmap';
     import { setTimeout as sleep } from 'node:timers/promises';
     const bad = { source: '/nowhere/disk.raw', target: '/nowhere/copy.raw' };
+    /** Waits until a job has failed, and what nobody hears of has ended the process. */
+    const failed = async ({ job }) => {
+      while (job.state !== 'failed') await sleep(1);
+      await sleep(1);
+    };
     process.exitCode = 99;
     ${body}
   `;
@@ -20,8 +25,8 @@ describe('a failure that nobody hears of', () => {
   it.each([
     ['copy', 'copy(bad);'],
     ['copy that only tells progress', "copy(bad).on('progress', () => {});"],
-    ['copy whose loop was left', 'for await (const _ of copy(bad)) break; await sleep(500);'],
-    ['copy that is awaited too late', 'const job = copy(bad); await sleep(500); await job;'],
+    ['copy whose loop was left', 'for await (const _ of copy(bad)) break;'],
+    ['copy that is awaited too late', 'const job = copy(bad); await failed({ job }); await job;'],
     ['copy whose end alone is listened to', "copy(bad).on('done', () => {});"],
     ['copyFromStream', "copyFromStream(process.stdin, '/nowhere/copy.raw');"],
     ['copyToStream', "copyToStream('/nowhere/disk.raw', process.stdout);"],
@@ -36,7 +41,7 @@ describe('a failure that nobody hears of', () => {
     ],
     [
       'a digest that was left by a loop',
-      "for await (const _ of digest('/nowhere/disk.raw')) break; await sleep(500);",
+      "for await (const _ of digest('/nowhere/disk.raw')) break;",
     ],
   ])('ends the process: %s', (_title, body) => {
     const { status, stderr } = run(body);
@@ -49,13 +54,19 @@ describe('a failure that somebody hears of', () => {
   it.each([
     ['who awaits', 'await copy(bad).catch(() => {});'],
     ['who awaits by then', 'copy(bad).then(() => {}, () => {});'],
-    ['who keeps it in a list', 'copy(bad).register(); await sleep(500);'],
+    ['who keeps it in a list', 'const job = copy(bad).register(); await failed({ job });'],
     [
       'who listens to a comparison',
-      "compare({ a: '/nowhere/a', b: '/nowhere/b' }).on('failed', () => {}); await sleep(500);",
+      "const job = compare({ a: '/nowhere/a', b: '/nowhere/b' }).on('failed', () => {}); await failed({ job });",
     ],
-    ['who listens', "copy(bad).on('failed', ({ code }) => console.log(code)); await sleep(500);"],
-    ['who iterates', 'try { for await (const _ of copy(bad)) await sleep(300); } catch {}'],
+    [
+      'who listens',
+      "const job = copy(bad).on('failed', ({ code }) => console.log(code)); await failed({ job });",
+    ],
+    [
+      'who iterates',
+      'const job = copy(bad); try { for await (const _ of job) await failed({ job }); } catch {}',
+    ],
     [
       'who leaves a loop and awaits',
       'const job = copy(bad); for await (const _ of job) break; await job.catch(() => {});',

@@ -63,7 +63,7 @@ describe('what is left of a file', () => {
           return false;
         }
       });
-    while (!isOpen()) await new Promise((resolve) => setTimeout(resolve, 10));
+    await expect.poll(isOpen).toBe(true);
     expect(found()).toEqual([[path, 'target', true]]);
     reader.kill();
     await ended;

@@ -1,4 +1,5 @@
 /** Our server under clients that break every rule, on real sockets, beside one that keeps them. */
+import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import { encodeContextQuery, encodeInfoQuery, encodeOption } from '#dist/nbd/wir
 import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
 import { concat, numbers } from '../../support/hostile-nbd-wire.js';
 import { emptied, RawClient, serveDevice } from '../../support/nbd-server.js';
+import { turns } from '../../support/turns.js';
 import { request } from '../../unit/nbd/server-harness.js';
 
 const MiB = 1024 * 1024;
@@ -80,7 +82,7 @@ describe('in the handshake', () => {
   test('one that says nothing, and one that says a byte now and then, are hung up on in time', async () => {
     const { path, refused, alone, unharmed } = await serve({ handshakeTimeoutMs: 2000 });
     const [silent, slow] = [new RawClient(path), new RawClient(path)];
-    // Twenty bytes, for which it would need twice as long as it has.
+    // Twenty bytes, for which it would need twice as long as it has, or longer on a busy machine.
     for (const byte of concat(FLAGS, encodeOption(Option.list))) {
       if (slow.closed) break;
       slow.send(Uint8Array.of(byte));
@@ -102,7 +104,7 @@ describe('in the handshake', () => {
     const list = encodeOption(Option.list);
     // 400 KiB of answers to each.
     client.send(FLAGS, ...Array.from({ length: 1000 }, () => list));
-    await sleep(500);
+    await turns(2000);
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(32 * MiB);
     expect(server.connectionCount).toBe(1);
     client.socket.destroy();
@@ -198,9 +200,15 @@ describe('in the transmission', () => {
   });
 
   test('a client that has said all it will is still answered', async () => {
-    const read = () => sleep(100);
+    let finished: Promise<unknown> | undefined;
+    // Answered when the server has seen the end of what the client says.
+    const read = async () => {
+      await finished;
+      await turns(20);
+    };
     const { path } = await serveDevice(fakeDevice(MiB, { read, extents: undefined }));
     const client = await entered(path);
+    finished = once(client.socket, 'finish');
     client.send(request(0, { cookie: 2, length: 100 }));
     client.socket.end();
     expect(await client.take(28 + 100)).toHaveLength(128);
@@ -230,7 +238,7 @@ describe('in the transmission', () => {
         ...Array.from({ length: 5000 }, (_, cookie) => request(0, { cookie, length: MiB })),
       );
     }
-    await sleep(500);
+    await turns(500);
     await unharmed();
     // Four times 16 MiB, the pool's own 32 MiB, and room for the collector.
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(160 * MiB);
@@ -242,7 +250,7 @@ describe('in the transmission', () => {
     const { path, unharmed, alone, server } = await serve();
     const client = await entered(path);
     client.send(request(1, { length: 32 * MiB }), new Uint8Array(1000));
-    await sleep(100);
+    await turns(20);
     await unharmed();
     expect(server.connectionCount).toBe(2);
     client.socket.destroy();
@@ -301,10 +309,12 @@ describe('closing', () => {
     const refused = expect(listening).rejects.toThrow('the server was closed');
     await server.close();
     await refused;
-    // A name is looked up by now, too.
-    await sleep(100);
-    const sockets = process.getActiveResourcesInfo().filter((each) => /server/i.test(each));
-    expect([server.address, sockets]).toEqual([undefined, []]);
+    const active = (kind: RegExp) =>
+      process.getActiveResourcesInfo().filter((each) => kind.test(each));
+    // A name that is still looked up could be listened at afterwards.
+    await expect.poll(() => active(/GetAddrInfo/)).toEqual([]);
+    await turns(20);
+    expect([server.address, active(/server/i)]).toEqual([undefined, []]);
   });
 });
 
@@ -345,9 +355,9 @@ describe('plain text around STARTTLS', () => {
   const tls = { type: 'psk', username: 'a', key: '00ff' } as const;
 
   test.each([
-    ['in the same packet', 0],
-    ['behind the acknowledgement', 50],
-  ])('options sent %s are never answered', async (_, wait) => {
+    ['in the same packet', true],
+    ['behind the acknowledgement', false],
+  ])('options sent %s are never answered', async (_, together) => {
     const refused: LacunaError[] = [];
     const device = fakeDevice(MiB);
     const onRefused = (error: LacunaError) => refused.push(error);
@@ -357,10 +367,9 @@ describe('plain text around STARTTLS', () => {
       handshakeTimeoutMs: 60_000,
     });
     const client = new RawClient(path);
-    client.send(FLAGS, encodeOption(Option.startTls), wait === 0 ? go : new Uint8Array(0));
+    client.send(FLAGS, encodeOption(Option.startTls), together ? go : new Uint8Array(0));
     await client.take(18 + 20);
-    await sleep(wait);
-    if (wait > 0) client.send(go);
+    if (!together) client.send(go);
     client.send(new Uint8Array(100));
     await client.ended();
     // A TLS alert at most; nothing of NBD.

@@ -2,7 +2,6 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
@@ -15,6 +14,7 @@ import { makeCertificates } from '../../support/certificates.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { numbers } from '../../support/hostile-nbd-wire.js';
 import { emptied, finish, RawClient, serveDevice } from '../../support/nbd-server.js';
+import { turns } from '../../support/turns.js';
 import { extendedRequest } from '../../unit/nbd/server-harness.js';
 
 const MiB = 1024 * 1024;
@@ -161,7 +161,7 @@ async function entered(path: string): Promise<Secured> {
   tls.write(encodeOption(Option.extendedHeaders));
   tls.write(encodeOption(Option.go, encodeInfoQuery('', [])));
   const answers = 20 + 32 + 34 + 20;
-  while (received() < answers) await new Promise((resolve) => setTimeout(resolve, 5));
+  await expect.poll(received).toBeGreaterThanOrEqual(answers);
   return { tls, received: () => received() - answers };
 }
 
@@ -175,11 +175,11 @@ test('a client that takes no answers waits, and its requests are all answered wh
     extendedRequest(0, { cookie, flags: 4, offset: MiB, length }),
   );
   tls.write(Buffer.concat(requests));
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  tls.resume();
+  await turns(500);
   const whole = count * (32 + 8 + length);
-  while (received() < whole) await new Promise((resolve) => setTimeout(resolve, 20));
-  expect(received()).toBe(whole);
+  expect(received()).toBeLessThan(whole);
+  tls.resume();
+  await expect.poll(received).toBe(whole);
   tls.destroy();
 });
 
@@ -192,7 +192,7 @@ test('a flood of options in one TLS record, whose answers nobody takes, costs bo
   tls.pause();
   const before = process.memoryUsage().arrayBuffers;
   tls.write(Buffer.concat(Array.from({ length: 1000 }, () => encodeOption(Option.list))));
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  await turns(2000);
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(32 * MiB);
   tls.destroy();
 });
@@ -210,12 +210,11 @@ test('a client that vanishes, with or without a goodbye, is forgotten', async ()
 test('what goes wrong in TLS itself ends one connection', async () => {
   const { path, server, refused } = await serveTls(x509(), { handshakeTimeoutMs: 600_000 });
   for (let round = 0; round < 20; round++) {
-    const socket = connect({ path });
-    socket.on('error', () => {});
-    socket.write(Buffer.concat([numbers([4, 3]), encodeOption(Option.startTls)]));
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    socket.write(Buffer.from([0x16, 3, 1, 0, round, ...pattern(round)]));
-    socket.end();
+    const client = new RawClient(path);
+    client.send(numbers([4, 3]), encodeOption(Option.startTls));
+    await client.take(18 + 20);
+    client.send(Buffer.from([0x16, 3, 1, 0, round, ...pattern(round)]));
+    client.socket.end();
   }
   await emptied(server);
   expect((await finish('nbdinfo', [certified(path)])).code).toBe(0);
