@@ -30,6 +30,7 @@ export {
   description,
   flag,
   fraction,
+  type Key,
   type Keys,
   milliseconds,
   oneOf,

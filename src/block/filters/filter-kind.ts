@@ -6,6 +6,7 @@ import {
   type Driver,
   type DriverKind,
   description,
+  type Key,
   type Keys,
 } from '../contract/index.js';
 import { type Around, type FilterDescription, passThrough } from './pass-through.js';
@@ -13,9 +14,12 @@ import { type Around, type FilterDescription, passThrough } from './pass-through
 /** What every description of a filter may say. */
 type Description = CommonDescription & FilterDescription & { driver: string; shared?: unknown };
 
+/** One key for everything that a filter may say beside what all filters may say. */
+type OwnKeys<D> = { readonly [K in Exclude<keyof D, keyof Description>]-?: Key };
+
 interface FilterOptions<D> {
   /** Its own keys, beside `file`. */
-  readonly keys: Keys;
+  readonly keys: OwnKeys<D>;
   /** How many numbers all openings of one filter share, in whatever thread they are. Default 0. */
   readonly counters?: number;
   /** What it does with requests; called once for each opening. */

@@ -176,7 +176,7 @@ function unknownFolders(file: string): string[] {
     if (depth > 0 && parent === 'cli/commands') continue;
     if (lines === undefined || lineOf(lines, folder) === -1) {
       return [
-        `${file}: the rules say nothing of src/${[...folders.slice(0, depth), folder].join('/')}`,
+        `${file}: the rules say nothing of src/${[...folders.slice(0, depth), folder].join('/')}; add it to test/support/rules/rooms.ts`,
       ];
     }
   }
