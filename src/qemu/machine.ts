@@ -15,7 +15,7 @@ import {
   startSession,
   type Target,
 } from './session/index.js';
-import { bitmapOf, checkGeneration, SessionNames } from './state/index.js';
+import { checkGeneration, SessionNames } from './state/index.js';
 import { Teardown } from './view/index.js';
 
 /** How a machine is reached. */
@@ -134,7 +134,7 @@ export class Machine implements AsyncDisposable {
    */
   async forget(generation: string): Promise<void> {
     checkGeneration('Machine.forget', generation);
-    await new Teardown(this.monitor, SessionNames.random()).removeBitmap(bitmapOf(generation));
+    await new Teardown(this.monitor, SessionNames.random()).removeBitmaps(generation);
   }
 
   /** Ends the connection to the monitor. Sessions must have ended before. */

@@ -4,14 +4,7 @@ import { LacunaError } from '../errors/index.js';
 import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
 import { thawFor } from './guard/index.js';
 import type { Target } from './session/index.js';
-import {
-  bitmapOf,
-  type Journal,
-  prefixOf,
-  readJournal,
-  SessionFolder,
-  SessionNames,
-} from './state/index.js';
+import { type Journal, prefixOf, readJournal, SessionFolder, SessionNames } from './state/index.js';
 import { Teardown } from './view/index.js';
 
 /** What recovering has to know. */
@@ -32,8 +25,8 @@ export interface RecoverOptions {
 export interface RecoverReport {
   /** Prefixes of the sessions that were cleaned up. */
   readonly recovered: readonly string[];
-  /** Bitmaps that were removed, where they were there. */
-  readonly removedBitmaps: readonly string[];
+  /** Generations whose bitmaps were removed, where they were there. */
+  readonly removedGenerations: readonly string[];
   /** Prefixes of sessions that have something in the machine and no folder here. */
   readonly unknown: readonly string[];
   /** Prefixes of sessions that are running. */
@@ -78,7 +71,7 @@ class Recovery {
   report(unknown: readonly string[]): RecoverReport {
     return {
       recovered: this.recovered,
-      removedBitmaps: this.#removed,
+      removedGenerations: this.#removed,
       unknown,
       running: this.running,
       warnings: this.#warnings,
@@ -116,9 +109,8 @@ class Recovery {
     if (warning) this.#warnings.push(warning);
     const obsolete = obsoleteOf(journal, this.#generation);
     if (obsolete !== undefined) {
-      const name = bitmapOf(obsolete);
-      this.#warnings.push(...(await teardown.removeBitmap(name)));
-      this.#removed.push(name);
+      this.#warnings.push(...(await teardown.removeBitmaps(obsolete)));
+      this.#removed.push(obsolete);
     }
     return isThawed && !warning;
   }

@@ -144,7 +144,7 @@ export class LiveMachine {
   /** What must be there when the backup of this generation was the last one. */
   bitmapsOf(generation: string | undefined): string[] {
     if (generation === undefined) return [];
-    return this.names.map((name) => `bitmap ${name}/lacuna-${generation}`);
+    return this.names.map((name) => `bitmap ${name}/lacuna-${generation}@${name}`);
   }
 }
 

@@ -1,6 +1,6 @@
 /** What a backup of a machine would do, disk by disk, and why. */
 import type { DirtyBitmapInfo, NodeInfo } from '../../qmp/index.js';
-import { bitmapOf } from '../state/index.js';
+import { bitmapOf, countsFrom } from '../state/index.js';
 import type { MachineDisk } from './disks.js';
 
 /** What a backup does with a disk. */
@@ -29,9 +29,9 @@ export function planDisks(
 ): DiskPlan[] {
   return disks.map((disk) => {
     if (base === undefined) return full(disk, 'no earlier backup is given');
-    const name = bitmapOf(base);
+    const name = bitmapOf(base, disk.name);
     const bitmap = disk.bitmaps.find((one) => one.name === name);
-    if (bitmap === undefined) return full(disk, whyMissing(name, disk, nodes));
+    if (bitmap === undefined) return full(disk, whyMissing(base, disk, nodes));
     const fault = faultOf(bitmap);
     if (fault !== undefined) return full(disk, fault);
     return {
@@ -59,7 +59,12 @@ function full(disk: MachineDisk, reason: string): DiskPlan {
   return { disk, mode: 'full', reason };
 }
 
-function whyMissing(name: string, disk: MachineDisk, nodes: readonly NodeInfo[]): string {
+function whyMissing(base: string, disk: MachineDisk, nodes: readonly NodeInfo[]): string {
+  const name = bitmapOf(base, disk.name);
+  const other = disk.bitmaps.find((bitmap) => countsFrom(base, bitmap.name));
+  if (other !== undefined) {
+    return `there is no bitmap "${name}" but "${other.name}": in that backup the disk had another name, or disks were exchanged since`;
+  }
   const elsewhere = nodes.find((node) =>
     node['dirty-bitmaps']?.some(
       (bitmap) => bitmap.name === name && node['node-name'] !== disk.node,

@@ -7,7 +7,7 @@ import {
   planDisks,
   takeInventory,
 } from '../inspect/index.js';
-import { bitmapOf } from '../state/index.js';
+import { countsFrom } from '../state/index.js';
 import { type ViewKind, viewKindOf } from '../view/index.js';
 import type { BackupOptions, BackupPlanOptions } from './options.js';
 import type { Target } from './target.js';
@@ -42,7 +42,7 @@ export async function planBackup(
   }
   const plans = mode === 'auto' ? planDisks(disks, nodes, base) : asked(disks, mode);
   const isTaken = (disk: MachineDisk) =>
-    generation !== undefined && disk.bitmaps.some(({ name }) => name === bitmapOf(generation));
+    generation !== undefined && disk.bitmaps.some(({ name }) => countsFrom(generation, name));
   return {
     disks: plans,
     view: viewFrom(options.view, best, monitor.name),

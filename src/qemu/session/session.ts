@@ -1,6 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
 import {
-  bitmapOf,
   type Journal,
   type SessionFolder,
   type SessionNames,
@@ -191,7 +190,7 @@ export class BackupSession implements AsyncDisposable {
     await writeJournal(folder.path, { ...journal, phase: 'accepted' }).catch(note);
     const { base, keepsBase, generation } = journal;
     if (base !== undefined && generation !== undefined && !keepsBase) {
-      kept.push(...(await this.#teardown.removeBitmap(bitmapOf(base)).catch(note)));
+      kept.push(...(await this.#teardown.removeBitmaps(base).catch(note)));
     }
     // What will not go by itself is nothing to come back for.
     if (warnings.length > 0) folder.leave();
@@ -245,7 +244,7 @@ export class BackupSession implements AsyncDisposable {
     try {
       await this.#endView();
       for (const generation of generations) {
-        await this.#teardown.removeBitmap(bitmapOf(generation));
+        await this.#teardown.removeBitmaps(generation);
       }
     } catch (error) {
       folder.leave();

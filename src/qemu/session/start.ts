@@ -2,7 +2,6 @@ import { createQcow2 } from '../../block/index.js';
 import { type LacunaError, throwIfAborted } from '../../errors/index.js';
 import type { DiskPlan } from '../inspect/index.js';
 import {
-  bitmapOf,
   type Journal,
   newGeneration,
   SessionFolder,
@@ -122,7 +121,7 @@ class Start {
   async #undoIn({ nbd, generation }: Journal): Promise<void> {
     const teardown = new Teardown(this.#target.monitor, this.#names);
     await teardown.run();
-    if (generation !== undefined) await teardown.removeBitmap(bitmapOf(generation));
+    if (generation !== undefined) await teardown.removeBitmaps(generation);
     if (nbd.isOurs) await teardown.stopServer(nbd.server);
   }
 

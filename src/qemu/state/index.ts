@@ -1,3 +1,10 @@
 export { type Journal, readJournal, writeJournal } from './journal.js';
-export { bitmapOf, checkGeneration, newGeneration, prefixOf, SessionNames } from './names.js';
+export {
+  bitmapOf,
+  checkGeneration,
+  countsFrom,
+  newGeneration,
+  prefixOf,
+  SessionNames,
+} from './names.js';
 export { SessionFolder } from './session-folder.js';

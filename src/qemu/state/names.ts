@@ -75,7 +75,20 @@ export function checkGeneration(owner: string, generation: unknown): void {
   );
 }
 
-/** The bitmap that counts from a generation. */
-export function bitmapOf(generation: string): string {
-  return `${BITMAP}${generation}`;
+/**
+ * The bitmap of a disk that counts from a generation. It names the disk: where images were exchanged between devices, each has
+ * a bitmap of that generation, which says nothing about what the backup holds of the other.
+ */
+export function bitmapOf(generation: string, disk: string): string {
+  return `${beginOf(generation)}${disk}`;
+}
+
+/** Whether a bitmap counts from a generation, of whichever disk. */
+export function countsFrom(generation: string, bitmap: string | undefined): bitmap is string {
+  return bitmap?.startsWith(beginOf(generation)) ?? false;
+}
+
+/** Generations have no `@`, so none begins like another one. */
+function beginOf(generation: string): string {
+  return `${BITMAP}${generation}@`;
 }

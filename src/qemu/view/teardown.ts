@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { Monitor } from '../../qmp/index.js';
-import type { SessionNames } from '../state/index.js';
+import { countsFrom, type SessionNames } from '../state/index.js';
 import { socketUse } from './sockets.js';
 
 /** For each kind of thing to be gone. */
@@ -60,29 +60,30 @@ export class Teardown {
   }
 
   /**
-   * Removes a bitmap from every node that has it.
+   * Removes the bitmaps that count from a generation, from whatever nodes have them.
    *
    * @returns warnings: where it stays, because it is stored in an image that QEMU does not write.
    */
-  async removeBitmap(name: string): Promise<string[]> {
-    const kept = new Set<string>();
-    await this.#until(`bitmap "${name}"`, async () => {
+  async removeBitmaps(generation: string): Promise<string[]> {
+    const kept = new Map<string, string>();
+    await this.#until('bitmaps', async () => {
       const nodes = await this.#monitor.execute('query-named-block-nodes');
       const left: string[] = [];
-      for (const { 'node-name': node = '', ro, 'dirty-bitmaps': bitmaps } of nodes) {
-        const bitmap = bitmaps?.find((one) => one.name === name);
-        if (bitmap === undefined) continue;
-        if (ro && bitmap.persistent) {
-          kept.add(node);
-          continue;
+      for (const { 'node-name': node = '', ro, 'dirty-bitmaps': bitmaps = [] } of nodes) {
+        for (const { name, persistent } of bitmaps) {
+          if (!countsFrom(generation, name)) continue;
+          if (ro && persistent) {
+            kept.set(node, name);
+            continue;
+          }
+          await this.#tolerant('block-dirty-bitmap-remove', { node, name });
+          left.push(`"${name}" of the node "${node}"`);
         }
-        await this.#tolerant('block-dirty-bitmap-remove', { node, name });
-        left.push(node);
       }
       return left;
     });
     return [...kept].map(
-      (node) =>
+      ([node, name]) =>
         `the bitmap "${name}" stays in the image of the node "${node}", which is read-only: a snapshot was made over it`,
     );
   }

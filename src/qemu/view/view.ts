@@ -148,7 +148,7 @@ export class ViewMaker {
     const [node, scratch] = [disk.node, names.scratch(index)];
     const actions: { type: string; data: object }[] = [];
     if (generation !== undefined) {
-      const data = { node, name: bitmapOf(generation), persistent: disk.canPersist };
+      const data = { node, name: bitmapOf(generation, disk.name), persistent: disk.canPersist };
       actions.push({ type: 'block-dirty-bitmap-add', data });
     }
     if (bitmap !== undefined) {

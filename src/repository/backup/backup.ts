@@ -160,7 +160,7 @@ class Backup {
     const { movedBytes } = report;
     this.#warnings.push(...report.warnings);
     const { name, size, source, mode, reason } = plan;
-    const bitmap = bitmapName(this.#store.id, this.#id);
+    const bitmap = bitmapName(this.#store.id, this.#id, name);
     const manifest = { name, size, digest, source, mode, reason, movedBytes, bitmap, file };
     const readBytes = comparedBytes + movedBytes;
     return {
@@ -233,8 +233,9 @@ class Backup {
         continue;
       }
       try {
-        await renewBitmap(image, { repository: this.#store.id, id: this.#id, stamp });
-        names.push(bitmapName(this.#store.id, this.#id));
+        const name = bitmapName(this.#store.id, this.#id, disk.name);
+        await renewBitmap(image, { name, repository: this.#store.id, stamp });
+        names.push(name);
       } catch (error) {
         names.push(null);
         const why = error instanceof Error ? error.message : String(error);

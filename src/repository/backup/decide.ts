@@ -79,7 +79,7 @@ async function increment(
     const reason = `${over}, by comparing digests: the disk has become smaller`;
     return { mode: 'digests', reason, dirty: undefined };
   }
-  const found = await findBitmap(device, repository, generations);
+  const found = await findBitmap(device, repository, disk.name, generations);
   if ('why' in found) {
     return {
       mode: 'digests',

@@ -28,6 +28,7 @@ export type FoundBitmap =
 export async function findBitmap(
   device: BlockDevice,
   repository: string,
+  disk: string,
   generations: readonly string[],
 ): Promise<FoundBitmap> {
   const image = bitmapImageOf(device);
@@ -35,7 +36,7 @@ export async function findBitmap(
     return { why: 'only qcow2 images in files keep bitmaps that can be renewed' };
   await using bitmaps = await openBitmaps(image);
   const all = bitmaps.bitmaps.list();
-  const names = generations.map((id) => bitmapName(repository, id));
+  const names = generations.map((id) => bitmapName(repository, id, disk));
   const found = names.map((name) => all.find((info) => info.name === name)).find(Boolean);
   if (found === undefined)
     return { why: 'the image has no bitmap that counts from one of these points' };
@@ -63,7 +64,7 @@ export function fileStamp(image: Qcow2Description | undefined): string | undefin
  */
 export async function renewBitmap(
   image: Qcow2Description,
-  { repository, id, stamp }: { repository: string; id: string; stamp: string | undefined },
+  { name, repository, stamp }: { name: string; repository: string; stamp: string | undefined },
 ): Promise<void> {
   const file = fileOf(image.file)!;
   const unguard = await guardImage(file.filename);
@@ -75,9 +76,9 @@ export async function renewBitmap(
     const own = { driver: 'file', filename: file.filename, locking: 'off' } as const;
     await using opened = await openBitmaps({ driver: 'qcow2', file: own }, { writable: true });
     const { bitmaps } = opened;
-    const old = bitmaps.list().filter(({ name }) => name.startsWith(bitmapPrefix(repository)));
-    for (const { name } of old) bitmaps.remove(name);
-    bitmaps.add({ name: bitmapName(repository, id), persistent: true });
+    const old = bitmaps.list().filter((one) => one.name.startsWith(bitmapPrefix(repository)));
+    for (const one of old) bitmaps.remove(one.name);
+    bitmaps.add({ name, persistent: true });
     await opened.store();
   } finally {
     unguard();

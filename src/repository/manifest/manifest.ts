@@ -88,7 +88,10 @@ export function bitmapPrefix(repository: string): string {
   return `lacuna-${repository.slice(0, 8)}-`;
 }
 
-/** The name of the bitmap that counts from a point: its generation. */
-export function bitmapName(repository: string, id: string): string {
-  return `${bitmapPrefix(repository)}${id}`;
+/**
+ * The name of the bitmap of a disk that counts from a point: its generation, and the disk, because the bitmap says nothing
+ * about what the point holds of another disk, should images be exchanged.
+ */
+export function bitmapName(repository: string, id: string, disk: string): string {
+  return `${bitmapPrefix(repository)}${id}@${disk}`;
 }

@@ -63,7 +63,7 @@ describe('a plan', () => {
     const { disks: planned } = await machine.plan({ disks, base });
     expect(planned).toMatchObject([{ mode: 'incremental', dirtyBytes: 65536 }]);
     expect(planned[0].reason).toContain('has marked every write since');
-    const bitmap = { node: 'vda', name: `lacuna-${base}` };
+    const bitmap = { node: 'vda', name: `lacuna-${base}@vda` };
     await live.other.execute('block-dirty-bitmap-disable', bitmap);
     expect(await whyFull(live, machine, base)).toContain('somebody has disabled it');
     await live.other.execute('block-dirty-bitmap-remove', bitmap);
@@ -81,7 +81,7 @@ describe('a plan', () => {
       file: { driver: 'file', filename: overlay },
     });
     await live.other.execute('blockdev-snapshot', { node: 'vda', overlay: 'overlay' });
-    const choice = [{ node: 'overlay' }];
+    const choice = [{ node: 'overlay', name: 'vda' }];
     const { disks } = await machine.plan({ disks: choice, base });
     expect(disks[0].reason).toContain('on the node "vda" and not on the top layer');
     // The old bitmap cannot be removed any more, which is told once, and is in nobody's way.
@@ -92,6 +92,18 @@ describe('a plan', () => {
     expect((await live.leftovers()).filter((text) => text.startsWith('file'))).toEqual([]);
     const report = await machine.recover({ generation: point.generation! });
     expect(report).toMatchObject({ recovered: [], warnings: [] });
+  });
+
+  test('sees that two disks were exchanged, each with a bitmap of the base', async () => {
+    const { live, machine } = await started({ disks: 2 });
+    const base = await backedUp(live, machine);
+    const disks = [
+      { node: 'vda', name: 'vdb' },
+      { node: 'vdb', name: 'vda' },
+    ];
+    const { disks: planned } = await machine.plan({ disks, base });
+    expect(planned.map(({ mode }) => mode)).toEqual(['full', 'full']);
+    expect(planned[0].reason).toContain('disks were exchanged since');
   });
 
   test('sees that QEMU was killed, after which nothing but a full backup is right', async () => {
@@ -161,7 +173,7 @@ describe('a backup does not begin, and changes nothing,', () => {
   test('where somebody uses the bitmap that it would begin from', async () => {
     const { live, machine } = await started();
     const base = await backedUp(live, machine);
-    const name = `lacuna-${base}`;
+    const name = `lacuna-${base}@vda`;
     const bitmap = { node: 'vda', name };
     await live.other.execute('block-export-add', {
       ...{ type: 'nbd', id: 'guest-theirs', 'node-name': 'vda', name: 'theirs', bitmaps: [bitmap] },
@@ -187,7 +199,7 @@ describe('a backup does not begin, and changes nothing,', () => {
     live.proxy.reset({
       before: async ({ name }) => {
         if (name !== 'transaction') return;
-        await live.other.execute('block-dirty-bitmap-add', { node: 'vdb', name: 'lacuna-g1' });
+        await live.other.execute('block-dirty-bitmap-add', { node: 'vdb', name: 'lacuna-g1@vdb' });
       },
     });
     await expect(begin(live, machine, { generation: 'g1' })).rejects.toMatchObject({
@@ -296,7 +308,7 @@ describe('a backup', () => {
       await session.finish(() => {});
     }
     expect(await live.leftovers()).toEqual(
-      [base, 'd1', 'd2'].map((name) => `bitmap vda/lacuna-${name}`).sort(),
+      [base, 'd1', 'd2'].map((name) => `bitmap vda/lacuna-${name}@vda`).sort(),
     );
   });
 
@@ -338,7 +350,10 @@ describe('a backup', () => {
     const { live, machine } = await started();
     const base = await backedUp(live, machine);
     const session = await begin(live, machine, { base });
-    await live.other.execute('block-dirty-bitmap-remove', { node: 'vda', name: `lacuna-${base}` });
+    await live.other.execute('block-dirty-bitmap-remove', {
+      node: 'vda',
+      name: `lacuna-${base}@vda`,
+    });
     await readAll(session);
     const { warnings, point } = await session.finish(() => {});
     expect(warnings).toEqual([]);

@@ -281,6 +281,25 @@ test('several disks are one point, and names that begin alike are not mixed up',
   expect(hashOfFile(targets[1].target)).toBe(hashOf(sdaa, folder));
 });
 
+test('images that were exchanged between two disks are not taken for increments of one another', async () => {
+  const { disk, repository } = begin();
+  const other = join(folder, 'other.qcow2');
+  makeImage(other, 20 * MiB);
+  await change(disk, (device) => device.write(0, Buffer.alloc(MiB, 1)));
+  const backedUp = (vda: string, vdb: string) =>
+    repository.backup({
+      machine: 'web',
+      disks: [
+        { name: 'vda', source: vda },
+        { name: 'vdb', source: vdb },
+      ],
+    });
+  await backedUp(disk, other);
+  const { disks } = await backedUp(other, disk);
+  expect(disks.map(({ mode }) => mode)).toEqual(['digests', 'digests']);
+  await expectPoint(repository, 2, hashOf(other, folder));
+});
+
 test('a backup that fails is no point, and leaves nothing', async () => {
   const { disk, repository } = begin();
   await backUp(repository, disk);
