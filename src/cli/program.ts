@@ -1,16 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { registerBackup } from './commands/backup/index.js';
 import { registerBitmap } from './commands/bitmap/index.js';
 import { registerCommit } from './commands/commit/index.js';
 import { registerCompare } from './commands/compare/index.js';
 import { registerCopy } from './commands/copy/index.js';
 import { registerDemo } from './commands/demo/index.js';
+import { registerDiff } from './commands/diff/index.js';
 import { registerDigest } from './commands/digest/index.js';
 import { registerInfo } from './commands/info/index.js';
+import { registerList } from './commands/list/index.js';
 import { registerMap } from './commands/map/index.js';
 import { registerPopulate } from './commands/populate/index.js';
+import { registerPrune } from './commands/prune/index.js';
 import { registerRebase } from './commands/rebase/index.js';
+import { registerRestore } from './commands/restore/index.js';
 import { registerServe } from './commands/serve/index.js';
+import { registerUnlock } from './commands/unlock/index.js';
+import { registerVerify } from './commands/verify/index.js';
 import {
   checkReadable,
   Exit,
@@ -97,6 +104,13 @@ function buildProgram(
   registerBitmap(program, shell);
   registerCommit(program, shell);
   registerRebase(program, shell);
+  registerBackup(program, shell);
+  registerList(program, shell);
+  registerRestore(program, shell);
+  registerVerify(program, shell);
+  registerPrune(program, shell);
+  registerDiff(program, shell);
+  registerUnlock(program, shell);
   registerDemo(program, shell);
   return program;
 }

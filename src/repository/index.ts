@@ -6,6 +6,7 @@ export type {
   DiskReport,
   ParentPoint,
 } from './backup/index.js';
+export type { ChangedRange, DiffOptions, DiffReport, DiskDiff } from './diff/index.js';
 export type { FoundLock, Holder, LockFile, LockKind } from './lock/index.js';
 export type {
   BackupMode,
@@ -24,6 +25,7 @@ export type {
 } from './prune/index.js';
 export { type MachineList, type OpenRepositoryOptions, Repository } from './repository.js';
 export type { RestoreOptions, RestoreReport, RestoreTarget } from './restore/index.js';
+export type { ServedPoint, ServePointOptions } from './serve/index.js';
 export type {
   Problem,
   VerifiedPoint,

@@ -1,4 +1,5 @@
 import type { Job } from '../job/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
 import {
   type BackupOptions,
   type BackupReport,
@@ -6,10 +7,13 @@ import {
   type DiskPlan,
   planBackup,
 } from './backup/index.js';
+import { type DiffOptions, type DiffReport, diff } from './diff/index.js';
 import { type FoundLock, locksOf, unlock } from './lock/index.js';
 import type { Manifest } from './manifest/index.js';
+import { type PointName, selectPoint } from './points/index.js';
 import { type PruneOptions, type PruneReport, prune } from './prune/index.js';
 import { type RestoreOptions, type RestoreReport, restore } from './restore/index.js';
+import { type ServedPoint, type ServePointOptions, serve } from './serve/index.js';
 import { Store, type StoreOptions } from './store/index.js';
 import {
   type VerifiedTimes,
@@ -24,7 +28,11 @@ import type { RepositoryProgress } from './work/index.js';
 export interface OpenRepositoryOptions {
   /** Make one where the folder is not there, or empty. Default false. */
   readonly create?: boolean;
+  /** Where one would be made, take it for one that is empty, and make nothing: for `plan`. Default false. */
+  readonly absent?: boolean;
 }
+
+const checkOpen = optionCheck<OpenRepositoryOptions>({ create: 'flag', absent: 'flag' });
 
 /** A machine and its restore points. */
 export interface MachineList {
@@ -52,8 +60,10 @@ export class Repository {
    * @throws LacunaError ERR_REPOSITORY_FORMAT where the folder is none, or of a newer version; ERR_REPOSITORY_DAMAGED;
    * ERR_REPOSITORY_FILE.
    */
-  static open(path: string, { create = false }: OpenRepositoryOptions = {}): Repository {
-    return new Repository(Store.open(path, { create }));
+  static open(path: string, options: OpenRepositoryOptions = {}): Repository {
+    checkGiven('Repository.open', 'path', path, 'the path of a folder');
+    checkOpen('Repository.open', options);
+    return new Repository(Store.open(path, options));
   }
 
   /** @internal For tests that stop between two changes. */
@@ -92,6 +102,15 @@ export class Repository {
       const { points, problems } = this.#store.points(name);
       return { machine: name, points, problems };
     });
+  }
+
+  /**
+   * Finds a point: by its number, `latest`, or a time, of the only machine, or of one that is named with it as in `web/7`.
+   *
+   * @throws TypeError for what names no point; LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED.
+   */
+  find(point: PointName, machine?: string): Manifest {
+    return selectPoint(this.#store, point, machine).manifest;
   }
 
   /**
@@ -150,6 +169,27 @@ export class Repository {
    */
   prune(options: PruneOptions): Job<PruneReport, RepositoryProgress> {
     return prune(this.#store, options);
+  }
+
+  /**
+   * Makes a server of the disks of a point: read-only, with every block checked, or with an overlay that takes what clients
+   * write. What is read through an overlay is not compared with digests. Close it when it is done.
+   *
+   * @throws TypeError for options that make no sense; LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED,
+   * ERR_REPOSITORY_LOCKED, ERR_IMAGE_CHAIN where an overlay lies over something else; what opening throws.
+   */
+  serve(options: ServePointOptions): Promise<ServedPoint> {
+    return serve(this.#store, options);
+  }
+
+  /**
+   * Tells what changed between two points of a machine, by their digests alone.
+   *
+   * @throws TypeError for points of two machines; LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED,
+   * ERR_REPOSITORY_LOCKED, ERR_ABORTED.
+   */
+  diff(options: DiffOptions): Promise<DiffReport> {
+    return diff(this.#store, options);
   }
 
   /** The locks on the points of a machine. */

@@ -1,4 +1,5 @@
 export { Cells } from './cells.js';
+export { columns } from './columns.js';
 export { ProgressBar } from './progress.js';
 export { readText } from './read-text.js';
 export {

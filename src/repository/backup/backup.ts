@@ -1,6 +1,6 @@
 /** The course of a backup: lock, decide, store, commit, renew the bitmaps. */
 import { randomBytes } from 'node:crypto';
-import { createRequire } from 'node:module';
+import nodeModule from 'node:module';
 import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl } from '../../job/index.js';
@@ -319,5 +319,6 @@ function planOf({ disk, device, decision }: Prepared): DiskPlan {
 
 function ownVersion(): string {
   // By the name of the package, because the command is bundled into files of other folders.
-  return (createRequire(import.meta.url)('lacuna/package.json') as { version: string }).version;
+  return (nodeModule.createRequire(import.meta.url)('lacuna/package.json') as { version: string })
+    .version;
 }

@@ -1,5 +1,6 @@
 export { checkedDevice } from './checked-device.js';
-export { layersOf } from './layers.js';
+export { differences } from './differences.js';
+export { describeLayers, layersOf } from './layers.js';
 export { OpenDisk, withDisk } from './open-disk.js';
 export { MachinePoints } from './points.js';
 export { settleReplacements } from './replacements.js';

@@ -39,6 +39,7 @@ export class MachinePlaces {
   readonly points: string;
   readonly disks: string;
   readonly locks: string;
+  readonly holds: string;
   readonly verified: string;
 
   constructor(root: string, machine: string) {
@@ -47,6 +48,7 @@ export class MachinePlaces {
     this.points = join(this.folder, 'points');
     this.disks = join(this.folder, 'disks');
     this.locks = join(this.folder, 'locks');
+    this.holds = join(this.folder, 'holds');
     this.verified = join(this.folder, 'verified.json');
   }
 

@@ -1,8 +1,7 @@
 /** Makes an image that holds what several ones held, so that those between need not stay. */
 import { randomBytes } from 'node:crypto';
-import { Bitmap } from '../../bitmap/index.js';
 import { type Drive, storeImage } from '../backup/index.js';
-import { checkedDevice, NEW, type OpenDisk } from '../disks/index.js';
+import { checkedDevice, differences, NEW, type OpenDisk } from '../disks/index.js';
 import type { RepositoryOperations } from '../layout/index.js';
 import { DIGEST_BLOCK, DIGEST_BYTES, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
@@ -45,32 +44,6 @@ export async function storeMerged(
   } finally {
     dirty?.free();
   }
-}
-
-/** The blocks that are not what they are below. */
-function differences(disk: OpenDisk, below: OpenDisk): Bitmap {
-  const different = new Bitmap({ size: disk.size, granularity: DIGEST_BLOCK });
-  for (const part of changedParts(disk, below)) {
-    const end = Math.min(disk.leaves.blocks, (part + 1) * PART_BLOCKS);
-    for (let block = part * PART_BLOCKS; block < end; block++) {
-      if (disk.leaves.digestOf(block).equals(below.leaves.digestOf(block))) continue;
-      const offset = block * DIGEST_BLOCK;
-      different.set(offset, Math.min(DIGEST_BLOCK, disk.size - offset));
-    }
-  }
-  return different;
-}
-
-/** The parts that have other digests. */
-function changedParts(disk: OpenDisk, below: OpenDisk): number[] {
-  const [own, old] = [disk.leaves.parts(), below.leaves.parts()];
-  const parts = new Set([...own.keys(), ...old.keys()]);
-  return [...parts]
-    .filter((part) => {
-      const [digest, before] = [own.get(part), old.get(part)];
-      return digest === undefined || before === undefined || !digest.equals(before);
-    })
-    .sort((a, b) => a - b);
 }
 
 /** About how many bytes an image would take that holds so. */

@@ -13,7 +13,7 @@ import {
   withDisk,
 } from '../disks/index.js';
 import { namesIn, removeFiles } from '../layout/index.js';
-import { Lock } from '../lock/index.js';
+import { endHold, holdsOf, Lock } from '../lock/index.js';
 import { type ImageState, type Manifest, replaceManifest } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
@@ -119,10 +119,16 @@ async function pruneMachine(
     if (!dryRun && (await settleReplacements(points, store.operations))) {
       points = store.points(machine);
     }
+    if (!dryRun) dropHolds(points);
     return await new MachinePrune(store, points, options, workshop).run();
   } finally {
     lock.release();
   }
+}
+
+/** Ends holds whose overlays are gone. */
+function dropHolds({ places }: MachinePoints): void {
+  for (const found of holdsOf(places)) if (!found.isThere) endHold(found);
 }
 
 class MachinePrune {
@@ -144,6 +150,7 @@ class MachinePrune {
     const { machine, points: all } = this.#points;
     const staying = all.filter(({ number }) => this.#kept.has(number));
     const going = all.filter(({ number }) => !this.#kept.has(number));
+    this.#checkHolds(going);
     const merged: MergedDisk[] = [];
     for (const point of staying) merged.push(...(await this.#mergesOf(point)));
     const freedBytes = this.#options.dryRun
@@ -151,6 +158,22 @@ class MachinePrune {
       : await this.#carryOut(merged, going);
     const kept = staying.map(({ number }) => ({ number, rules: this.#kept.get(number)! }));
     return { machine, kept, removed: going.map(({ number }) => number), merged, freedBytes };
+  }
+
+  /** A point that an overlay lies over does not go while that is there. */
+  #checkHolds(going: readonly Manifest[]): void {
+    const { machine, places } = this.#points;
+    for (const { number, overlay, path, isThere } of holdsOf(places)) {
+      const isHeld =
+        number === 0 ? going.length > 0 : going.some((point) => point.number === number);
+      if (!isThere || !isHeld) continue;
+      const what =
+        number === 0
+          ? `${path} cannot be read, and may hold any point`
+          : `${overlay} lies over point ${number}`;
+      const message = `Nothing of ${machine} was pruned: ${what}. Remove the overlay, or keep the point; if it is gone with its host, remove ${path}`;
+      throw new LacunaError('ERR_REPOSITORY_LOCKED', message, { device: path });
+    }
   }
 
   /** The disks of a point that lie over a point that goes, and what they will lie over. */

@@ -28,6 +28,8 @@ import { newer, readManifests, schemaText } from '../manifest/index.js';
 export interface StoreOptions {
   /** Make a repository where the folder is not there, or empty. */
   readonly create?: boolean;
+  /** Where one would be made, take it for one that is empty, and make nothing. Default false. */
+  readonly absent?: boolean;
   readonly operations?: RepositoryOperations;
 }
 
@@ -40,13 +42,18 @@ export class Store {
   readonly schemaSha256: string;
 
   /** @throws LacunaError ERR_REPOSITORY_FORMAT, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE */
-  static open(folder: string, { create = false, operations }: StoreOptions = {}): Store {
+  static open(
+    folder: string,
+    { create = false, absent = false, operations }: StoreOptions = {},
+  ): Store {
     const given = operations ?? repositoryOperations;
     const path = attempt('open', folder, () => followed(folder.replace(/(?<=.)\/+$/, '')));
     const file = join(path, REPOSITORY_FILE);
     let bytes = readIfThere(file);
     if (bytes === undefined) {
-      if (!create) throw noRepository(path);
+      if (!create && !absent) throw noRepository(path);
+      checkEmpty(path);
+      if (absent) return new Store(path, randomUUID(), '', given);
       make(path, given);
       bytes = readIfThere(file);
     }
@@ -101,8 +108,8 @@ function noRepository(path: string): LacunaError {
   return new LacunaError('ERR_REPOSITORY_FORMAT', message, { device: path });
 }
 
-/** The file that says what the folder is comes last. */
-function make(path: string, operations: RepositoryOperations): void {
+/** A repository is made in a folder that holds nothing else. */
+function checkEmpty(path: string): void {
   const others = namesIn(path).filter(
     (name) => name !== SCHEMA_FILE && name !== 'machines' && !name.includes('.partial-'),
   );
@@ -115,6 +122,10 @@ function make(path: string, operations: RepositoryOperations): void {
     const message = `${file} is not there, and the folder has machines: bring it back from a copy of the repository`;
     throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: file });
   }
+}
+
+/** The file that says what the folder is comes last. */
+function make(path: string, operations: RepositoryOperations): void {
   makeFolder(machinesFolder(path), operations);
   const schema = Buffer.from(schemaText());
   attempt('remove', path, () => fs.rmSync(join(path, SCHEMA_FILE), { force: true }));

@@ -447,6 +447,16 @@ const FOLDERS: readonly Role[] = [
   },
 ];
 
+/** Every command opens a repository in the same way; test/integration/repository has what is made in one. */
+const REPOSITORIES: readonly Role[] = [
+  {
+    name: 'list REPOSITORY that is a folder of something else',
+    covers: 'list <repository>',
+    good: 'folder',
+    args: (path) => ['list', path],
+  },
+];
+
 export const ROLES: readonly Role[] = [
   ...COPY,
   ...LOOKS,
@@ -454,16 +464,23 @@ export const ROLES: readonly Role[] = [
   ...BITMAPS,
   ...CHAINS,
   ...FOLDERS,
+  ...REPOSITORIES,
 ];
 
 /** Arguments and values of options that are no paths, as the help calls them. */
 export const NOT_PATHS: readonly string[] = [
   ...['<format>', '<mode>', '<n>', '<size>', '<policy>', '<ms>', '<seconds>', '<cells>'],
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
+  ...['<point>', '[point]', '<other>', '<share>', '[type]'],
 ];
 
 /** Names that are paths elsewhere. */
 export const NOT_PATHS_HERE: readonly string[] = [
   'bitmap merge <target>',
   'bitmap merge <sources...>',
+  // A repository is opened as by "list".
+  ...['restore', 'verify', 'prune', 'diff', 'unlock'].map((command) => `${command} <repository>`),
+  'backup <paths...>',
+  'restore <target>',
+  'serve --overlay <folder>',
 ];

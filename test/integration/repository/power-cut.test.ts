@@ -86,6 +86,7 @@ async function check(least: readonly number[], at: string): Promise<void> {
   expect({ at, problems: (await repository.verify()).problems }).toEqual({ at, problems: [] });
   await repository.prune({ keep: { last: 10 } });
   expect(pointsOf(repository, machine).map(({ number }) => number)).toEqual(numbers);
+  expect({ at, problems: (await repository.verify()).problems }).toEqual({ at, problems: [] });
   const target = join(folder, 'out.raw');
   for (const number of numbers) {
     await repository.restore({ point: number, disks: [{ name: 'vda', target }] });

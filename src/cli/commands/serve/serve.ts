@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { BlockDevice } from '../../../block/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { Context } from '../../../extent/index.js';
-import type { NbdListenAddress, NbdServerAddress } from '../../../serve/index.js';
+import type { NbdServerAddress } from '../../../serve/index.js';
 import {
   addRescueFlag,
   addSourceFlags,
@@ -18,10 +18,11 @@ import {
 import { collect, noteWarnings, type Shell } from '../../shell/index.js';
 import { formatDuration, parseCount } from '../../text/index.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
+import { addressOf, interrupted, warner } from './serve-loop.js';
+import { addPointFlags, type PointFlags, refuseForPoint, servePoint } from './serve-point.js';
 import { type TlsFlags, tlsOf } from './serve-tls.js';
-import { takeActivatedSocket } from './socket-activation.js';
 
-interface ServeFlags extends TlsFlags, SourceFlags {
+interface ServeFlags extends TlsFlags, SourceFlags, PointFlags {
   export: string;
   description?: string;
   readOnly?: boolean;
@@ -41,12 +42,14 @@ Examples:
   lacuna serve disk.raw --socket /run/disk.sock --export vda --writable
   lacuna serve disk.raw --bitmap nightly=disk.bitmaps
   lacuna serve disk.raw --bind 0.0.0.0:10809 --tls-cert cert.pem --tls-key key.pem --tls-ca clients.pem
+  lacuna serve /backup web/latest --socket /run/web.sock --overlay /var/tmp/web
   nbdcopy -- [ lacuna serve disk.qcow2 ] copy.raw    # with a socket that is handed over (LISTEN_FDS)
 
 Clients may only read, unless --writable is given; qemu-nbd has it the other way round. Without --socket or
 --bind it listens on the socket that systemd, or a tool such as nbdcopy, has handed to it, else on
 localhost:10809. Clients find a bitmap in the metadata context qemu:dirty-bitmap:NAME. The URI is printed
-once clients may connect, but for a socket that was handed over. Ctrl-C, or a request to
+once clients may connect, but for a socket that was handed over. Of a restore point each disk is an export of its
+name, and a disk alone the default export too. What is read is checked, but through an overlay. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
 /** Adds `lacuna serve`. */
@@ -55,8 +58,9 @@ export function registerServe(program: Command, shell: Shell): void {
     .command('serve')
     .summary('let NBD clients use a device')
     .description('Serves a device over NBD until it is interrupted.')
-    .argument('<source>', 'the device to serve');
-  addRescueFlag(addSourceFlags(command))
+    .argument('<source>', 'the device to serve, or a repository')
+    .argument('[point]', 'a restore point of the repository, such as latest or web/7');
+  addPointFlags(addRescueFlag(addSourceFlags(command)))
     .option('--export <name>', 'name of the export; empty is what clients ask for by default', '')
     .option('--description <text>', 'what lists of exports show beside the name')
     .option('--read-only', 'clients may only read (the default)')
@@ -81,7 +85,11 @@ export function registerServe(program: Command, shell: Shell): void {
     )
     .option('--json', 'print the URI in a JSON document')
     .addHelpText('after', EXAMPLES)
-    .action((source: string, flags: ServeFlags) => serveCommand(source, flags, shell));
+    .action((source: string, point: string | undefined, flags: ServeFlags) => {
+      if (point !== undefined) return servePoint({ path: source, point }, flags, shell);
+      refuseForPoint(flags);
+      return serveCommand(source, flags, shell);
+    });
 }
 
 async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Promise<void> {
@@ -173,19 +181,6 @@ async function whyMissing(device: BlockDevice, context: string): Promise<LacunaE
   return undefined;
 }
 
-function addressOf({ socket, bind }: ServeFlags): NbdListenAddress {
-  if (socket !== undefined && bind !== undefined) {
-    throw new TypeError('--socket and --bind exclude each other');
-  }
-  const fd = takeActivatedSocket();
-  if (fd !== undefined) {
-    if (socket === undefined && bind === undefined) return { type: 'fd', fd };
-    throw new TypeError('a socket was handed over (LISTEN_FDS): leave out --socket and --bind');
-  }
-  if (socket !== undefined) return { type: 'unix', path: socket };
-  return bind ?? { type: 'inet', host: 'localhost', port: 10809 };
-}
-
 async function announce(
   { uri, address }: { uri?: string; address?: NbdServerAddress },
   device: BlockDevice,
@@ -197,30 +192,4 @@ async function announce(
   const where = { uri: uri ?? null, address: address ?? null };
   const document = { ...where, export: flags.export, size, readOnly };
   await shell.print(`${flags.json ? JSON.stringify(document) : uri}\n`);
-}
-
-function interrupted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-/** A client must not be able to fill the log of its server. */
-const WARNING_EVERY_MS = 1000;
-
-function warner(shell: Shell): (error: unknown) => void {
-  let last = Number.NEGATIVE_INFINITY;
-  let unsaid = 0;
-  return (error) => {
-    if (performance.now() - last < WARNING_EVERY_MS) {
-      unsaid++;
-      return;
-    }
-    const text = error instanceof Error ? error.message : String(error);
-    const more = unsaid > 0 ? ` (and ${unsaid} more before)` : '';
-    shell.note(`lacuna: warning: ${text}${more}\n`);
-    last = performance.now();
-    unsaid = 0;
-  };
 }

@@ -1,0 +1,1 @@
+export { registerBackup } from './backup.js';

@@ -1,0 +1,1 @@
+export { registerPrune } from './prune.js';

@@ -1,0 +1,1 @@
+export { registerRestore } from './restore.js';

@@ -1,0 +1,1 @@
+export { registerUnlock } from './unlock.js';

@@ -1,0 +1,7 @@
+export {
+  type ChangedRange,
+  type DiffOptions,
+  type DiffReport,
+  type DiskDiff,
+  diff,
+} from './diff.js';

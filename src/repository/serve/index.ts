@@ -1,0 +1,1 @@
+export { ServedPoint, type ServePointOptions, serve } from './serve.js';
