@@ -166,7 +166,9 @@ const rounding: Cases = {
 };
 
 const questions: Cases = {
-  'nextDirty and nextZero answer the offset itself inside such a granule'(create) {
+  'nextDirty inside a dirty granule, and nextZero inside a clean one, answer the offset itself'(
+    create,
+  ) {
     const bitmap = bitmapWith(create, [[2, 4]]);
     assert.equal(bitmap.nextDirty(0), 2 * G);
     assert.equal(bitmap.nextDirty(2 * G + 5), 2 * G + 5);
@@ -282,7 +284,7 @@ const algebra: Cases = {
 };
 
 const wholes: Cases = {
-  'setAll and resetAll'(create) {
+  'setAll makes every byte dirty, and resetAll every byte clean'(create) {
     const bitmap = create({ size: SIZE, granularity: G });
     bitmap.setAll();
     assert.deepEqual([bitmap.count, bitmap.dirtyBytes], [11, SIZE]);

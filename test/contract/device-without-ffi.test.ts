@@ -6,14 +6,14 @@ import { file, ODD_SIZE, SIZE, suite } from './suites.js';
 // Read when the first file is opened; every test file has a process of its own.
 process.env.LACUNA_FFI = 'off';
 
-it('really runs without foreign calls', async () => {
+it('the tests of this file really run without foreign calls', async () => {
   const { device, dispose } = await file(SIZE, true).open();
   expect(device.capabilities).toMatchObject({ exactStatus: false, fastZero: false });
   await device.close();
   await dispose();
 });
 
-it('knows a file that holds nothing, unless it was cut meanwhile', async () => {
+it('without foreign calls a device knows that its file holds no data, unless that was cut meanwhile', async () => {
   const { device, dispose } = await file(SIZE, true).open();
   const flags = async () => (await device.extents(0, SIZE))[0].flagsAt(0);
   expect(await flags()).toBe(Status.hole | Status.zero);
@@ -26,7 +26,7 @@ it('knows a file that holds nothing, unless it was cut meanwhile', async () => {
   await dispose();
 });
 
-it('zeroes the end of a file, and nothing that was appended since it was opened', async () => {
+it('without foreign calls a device zeroes the end of its file, and nothing that was appended since it was opened', async () => {
   const { device, dispose } = await file(SIZE, true).open();
   await device.write(0, new Uint8Array(SIZE).fill(1));
   appendFileSync(device.name, 'appended');

@@ -11,7 +11,7 @@ const OVERTAKEN = /target\[/;
  * The lock and the claim, in every order that the steps of a few threads can come in. What a model
  * proves it proves of itself only: the stress test holds the compiled kernels to the same.
  */
-describe('the model of', () => {
+describe('spin shows that', () => {
   it('the lock keeps all but one out, and leaves nobody asleep', async () => {
     const { errors, states, reason } = await explore('lock', []);
     expect(reason).toBe('');

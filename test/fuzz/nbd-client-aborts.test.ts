@@ -177,7 +177,7 @@ async function live(random: Random): Promise<void> {
   }
 }
 
-it('memory is given back once, and not touched any more', async () => {
+it('requests whose callers give up give their memory back once, and touch it no more', async () => {
   const first = Random.seed();
   for (let seed = first; seed < first + INPUTS; seed++) {
     try {

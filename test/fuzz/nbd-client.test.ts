@@ -68,7 +68,7 @@ function anyConversation(random: Random): Conversation<unknown> {
   }
 }
 
-it('no bytes crash a conversation, and each ends once', async () => {
+it('no bytes of a server crash a session of the client, and each session ends once', async () => {
   await eachSeed((random) => {
     const ends: unknown[] = [];
     const dialogue: Dialogue<unknown> = new Dialogue(anyConversation(random), {
@@ -118,7 +118,7 @@ function ask(random: Random, mode: Mode) {
   return { harness, targets, asked, promises };
 }
 
-it('no bytes crash the transmission, write outside a target, or leave a request open', async () => {
+it('no bytes of a server crash the client in the transmission, write outside a target, or leave a request open', async () => {
   await eachSeed(async (random) => {
     const mode = random.pick(['simple', 'structured', 'extended'] as const);
     const { harness, targets, asked, promises } = ask(random, mode);
@@ -148,7 +148,7 @@ it('no bytes crash the transmission, write outside a target, or leave a request 
   });
 });
 
-it('no bytes crash a codec, and what was written is read back', async () => {
+it('no bytes crash the readers of messages, and a message that was written is read back', async () => {
   await eachSeed((random) => {
     const bytes = Uint8Array.from({ length: 40 }, () => random.between(0, 255));
     const view = viewOf(bytes);

@@ -119,7 +119,7 @@ it.each([
   [512, 'base.raw'],
   [4096, `${'./'.repeat(200)}base.raw`],
 ])(
-  'storing bitmaps leaves the old ones or the new ones, clusters of %i, case %#',
+  'a power cut while bitmaps are stored leaves the old ones or the new ones, clusters of %i, case %#',
   async (clusterSize, backing) => {
     for (let seed = SEED; seed < SEED + SESSIONS; seed++) {
       const random = new Random(seed);
@@ -157,7 +157,7 @@ it.each([
 );
 
 it.each([512, 4096])(
-  'no cut leaves a bitmap that looks whole and lacks a write, clusters of %i',
+  'no power cut leaves a bitmap that looks whole and lacks a write, clusters of %i',
   async (clusterSize) => {
     for (let seed = SEED; seed < SEED + SESSIONS; seed++) {
       const random = new Random(seed);

@@ -95,7 +95,7 @@ async function readAll(bytes: Buffer): Promise<boolean> {
 }
 
 it.each([512, 4096, 65536])(
-  'whatever stands in directory and tables is read or refused, clusters of %i',
+  'whatever the bitmap directory and tables hold is read or refused, clusters of %i',
   async (clusterSize) => {
     const bytes = await makeImage(clusterSize);
     const places = placesIn(bytes);

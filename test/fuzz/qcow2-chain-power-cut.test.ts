@@ -78,7 +78,7 @@ function cutSome(disk: PowerCutDisk, random: Random, visit: (cut: number, bytes:
   });
 }
 
-describe.each(KINDS)('a cut at any moment, %j', (options) => {
+describe.each(KINDS)('a power cut at any moment, %j', (options) => {
   it.each([['another backing file'], ['a shorter one'], ['none']])(
     'of a rebase to %s leaves the disk as it was',
     async (what) => {

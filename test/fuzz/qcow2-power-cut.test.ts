@@ -320,7 +320,7 @@ async function cutEverywhere(kind: Kind, seed: number): Promise<number> {
 }
 
 it.each(Object.entries(KINDS))(
-  'a cut at any moment loses nothing that was flushed: %s',
+  'a power cut at any moment loses nothing that was flushed: %s',
   async (_name, kind) => {
     const wanted = RUNS / Object.keys(KINDS).length;
     let points = 0;

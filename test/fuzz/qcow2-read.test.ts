@@ -132,7 +132,7 @@ async function readSome(random: Random, bytes: Uint8Array): Promise<void> {
   }
 }
 
-test('no image makes the reader fail in any way but its own', async () => {
+test('a damaged image is read, or refused with a LacunaError, and nothing worse', async () => {
   const first = Random.seed();
   const before = process.memoryUsage().arrayBuffers;
   const outcomes = { read: 0, refused: 0 };

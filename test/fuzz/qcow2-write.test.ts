@@ -193,7 +193,7 @@ async function judge({ model, options }: Subject): Promise<void> {
   }
 }
 
-it('writes images that QEMU reads, checks and writes on', async () => {
+it('QEMU reads and checks the images that we write, and writes on in them', async () => {
   let spoilt = 0;
   for (let seed = SEED; seed < SEED + RUNS; seed++) {
     for (const name of ['backing.raw', 'backing.qcow2', 'data.raw']) {

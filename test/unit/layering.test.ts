@@ -274,7 +274,7 @@ describe('the rules find', () => {
 
   test.each([
     ['a function', `export async function f(\n  a: number,\n): Promise<void> {\n${body(40)}}\n`],
-    ['a short head', `function f(): void {\n${body(40)}}\n`],
+    ['a function with a short head', `function f(): void {\n${body(40)}}\n`],
     ['an arrow function', `const f = (a: number) => {\n${body(40)}};\n`],
     ['a method', `class A {\n  async f(a: number): Promise<void> {\n${body(40)}  }\n}\n`],
     ['a private method', `class A {\n  #f(): void {\n${body(40)}  }\n}\n`],
@@ -329,11 +329,15 @@ describe('the rules allow', () => {
     ['files of one folder', 'nbd/wire/a.ts', "import { b } from './b.js';"],
     ['NBD to use errors', 'nbd/a.ts', "import { b } from '../errors/index.js';"],
     ['an end to use the stream', 'nbd/client/a.ts', "import { b } from '../stream/index.js';"],
-    ['a door', 'block/a.ts', "import { b } from '../nbd/address/index.js';"],
+    [
+      'a folder with a door to be entered',
+      'block/a.ts',
+      "import { b } from '../nbd/address/index.js';",
+    ],
     ['to load one file on demand', 'copy/run/a.ts', "await import('../threads/b.js');"],
     ['the public index to name all rooms', 'index.ts', "export * from './copy/index.js';"],
     ['test suites to use devices', 'testing/a.ts', "import { b } from '../block/index.js';"],
-    ['talking of threads', 'block/a.ts', '/** Unlike Atomics */ // and WebAssembly'],
+    ['comments to talk of threads', 'block/a.ts', '/** Unlike Atomics */ // and WebAssembly'],
     ['threads in the copy loop', 'copy/threads/a.ts', "import { Piscina } from 'piscina';"],
   ])('%s', (_what, file, text) => {
     expect(forbidden(file, text)).toEqual([]);

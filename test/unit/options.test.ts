@@ -192,7 +192,7 @@ describe('an option', () => {
       'copy: image has no option "clustersize": did you mean "clusterSize"?',
     ],
     ['image', { backing: { filename: 'a' } }, 'copy: image.backing needs a format: '],
-  ])('%s is looked at', (key, value, message) => {
+  ])('%s is refused where it is %j', (key, value, message) => {
     expect(() => lacuna.copy({ ...GOOD, [key]: value } as never)).toThrow(message);
   });
 
@@ -203,7 +203,7 @@ describe('an option', () => {
     );
   });
 
-  it('inside another one, of a server or a client, is looked at', async () => {
+  it('inside another one, of a server or a client, is checked', async () => {
     const server = (options: object) => () =>
       new nbd.NbdServer({ ...EXPORTS, ...options } as never);
     expect(server({ limits: { maxRequest: 1 } })).toThrow('did you mean "maxRequests"?');
@@ -223,7 +223,7 @@ describe('an option', () => {
     await expect(lacuna.openDevice('/nowhere', { format })).rejects.toThrow(TypeError);
   });
 
-  it("of a driver of one's own is looked at", () => {
+  it("of a driver of one's own is checked", () => {
     const make = (parts: object) => () => new lacuna.Device({ ...driver(), ...parts } as never);
     expect(make({ capabilities: { fastzero: true } })).toThrow(
       'mine: capabilities has no option "fastzero": did you mean "fastZero"?',
@@ -232,7 +232,7 @@ describe('an option', () => {
     expect(make({ limits: undefined })).toThrow('mine: limits needs a minimum: ');
   });
 
-  it('of a command of dirty bitmaps is looked at', () => {
+  it('of a command of dirty bitmaps is checked', () => {
     const bitmaps = new bitmap.DirtyBitmaps({ size: SIZE });
     expect(() => bitmaps.add({ name: 'a', granularty: 512 } as never)).toThrow('"granularity"');
     expect(() => bitmaps.add(undefined as never)).toThrow('add needs a name: ');
@@ -242,7 +242,7 @@ describe('an option', () => {
     expect(act({ type: 'merge', target: 'a', source: [] })).toThrow('did you mean "sources"?');
   });
 
-  it('of a request is looked at', async () => {
+  it('of a request is checked', async () => {
     const device = fakeDevice(SIZE);
     const bytes = new Uint8Array(SIZE);
     const calls: [(options: never) => Promise<unknown>, string][] = [
@@ -260,7 +260,7 @@ describe('an option', () => {
     }
   });
 
-  it('of an event is looked at', async () => {
+  it('of an event is checked', async () => {
     const job = lacuna.copy(GOOD as never);
     expect(() => job.on('finished' as never, () => {})).toThrow('a copy has no event "finished"');
     await job;

@@ -46,8 +46,8 @@ describe('every command', () => {
     ['an unknown command', ['nope']],
     ['an unknown flag', ['map', '--nope', 'disk.raw']],
     ['a missing argument', ['copy', 'disk.raw']],
-    ['a size that is none', ['copy', 'disk.raw', 'x.raw', '--request-size', '5KB']],
-    ['a request size that no engine takes', ['copy', 'disk.raw', 'x.raw', '--request-size', '3']],
+    ['a size that cannot be read', ['copy', 'disk.raw', 'x.raw', '--request-size', '5KB']],
+    ['an impossible request size', ['copy', 'disk.raw', 'x.raw', '--request-size', '3']],
     ['a description that makes no sense', ['map', 'driver=nope']],
     ['no command at all', []],
   ])('exits with 2 for %s', async (_what, args) => {
@@ -79,7 +79,7 @@ describe('every command', () => {
 });
 
 describe('lacuna digest', () => {
-  test('prints the same as a copy does, and reads only data', async () => {
+  test('prints the same digest as a copy does, and reads only data', async () => {
     const { code, stdout } = await lacuna(['digest', 'disk.raw']);
     expect(code).toBe(0);
     const [digest, name] = stdout.trimEnd().split('  ');
@@ -127,7 +127,7 @@ describe('lacuna map', () => {
     expect([code, stdout.split('\n')[0]]).toEqual([0, '........']);
   });
 
-  test('says which contexts there are when asked for another', async () => {
+  test('names the contexts that there are when it is asked for an unknown one', async () => {
     const { code, stderr } = await lacuna(['map', '--context', 'qemu:dirty-bitmap:b', 'disk.raw']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/base:allocation.*ERR_CONTEXT_UNKNOWN/);
@@ -146,7 +146,7 @@ describe('lacuna info', () => {
     });
   });
 
-  test('tells the same to people', async () => {
+  test('tells size and allocation as text', async () => {
     const { stdout } = await lacuna(['info', 'disk.raw']);
     expect(stdout).toMatch(/^size +64 MiB \(67108864 bytes\)$/m);
     expect(stdout).toMatch(/^data +2 MiB \(3\.13 %\)$/m);

@@ -57,7 +57,7 @@ test.each([
   [/^lacuna: Copying +\d+ % .* of 1 MiB/m, ['--threads', '0']],
   [/^lacuna: Copying +\d+ % .* of 1 MiB/m, ['--threads', '2']],
   [/^lacuna: Copying +\d+ % .* of 1 MiB/m, ['--threads', '2', '--json']],
-])('a copy answers it with how far it is, and goes on (%#)', async (answer, flags) => {
+])('a copy answers SIGUSR1 with how far it is, and goes on (%#)', async (answer, flags) => {
   const slow = ['-t', '16', '--filter=delay', 'pattern', '1M', 'rdelay=100ms'];
   const { uri } = await peers.nbdkit(slow);
   const args = ['copy', '--request-size', '64K', '--requests', '1', ...flags, uri];
@@ -80,7 +80,7 @@ test.each([
   expect(code).toBe(0);
 });
 
-test('a copy of a stream that has not begun yet says what it waits to do', async () => {
+test('a copy of a stream that has not begun yet answers SIGUSR1 with what it waits for', async () => {
   const { code, stderr } = await runCli(['copy', '-', join(folder, 'of-stream.raw')], {
     env: preload(`require('node:fs').writeSync(2, 'loaded\\n')`),
     started(child) {
@@ -97,7 +97,7 @@ test('a copy of a stream that has not begun yet says what it waits to do', async
   expect([code, stderr]).toEqual([0, expect.stringContaining('lacuna: Copying\n')]);
 });
 
-test('every command with a bar has an answer, and none when it is done', async () => {
+test('every command with a progress bar answers SIGUSR1 until it is done', async () => {
   await createImage(join(folder, 'base.qcow2'), MiB);
   const [disk, overlay] = [join(folder, 'd.raw'), join(folder, 'over.qcow2')];
   writeFileSync(disk, pattern(MiB));

@@ -158,7 +158,7 @@ describe('a chain that leads into another folder', () => {
   });
 });
 
-test('how requests are made again reaches the engine', async () => {
+test('--backoff and --reconnect reach the engine', async () => {
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   const tooMuch = '999999999';
   const [wait, reconnect] = await inTurn([
@@ -171,7 +171,7 @@ test('how requests are made again reaches the engine', async () => {
 });
 
 describe('a digest in a file', () => {
-  test('is stored when the copy is whole, and found again or not', async () => {
+  test('is stored when the copy is whole, and tells equal disks from different ones', async () => {
     writeFileSync(join(folder, 'd.raw'), pattern(MiB));
     const copied = await lacuna('copy', '--digest-file', 'd.digest', 'd.raw', 'x.raw');
     expect(copied.code).toBe(0);
@@ -200,7 +200,7 @@ describe('a digest in a file', () => {
     expect(JSON.parse(json.stdout)).toMatchObject({ same: false, wanted: { size: MiB } });
   });
 
-  test('never takes the place of anything else, and what is none is no digest', async () => {
+  test('never replaces a file of another kind, which is not taken for a digest either', async () => {
     const [disk, target] = [join(folder, 'd.raw'), join(folder, 'x.raw')];
     writeFileSync(disk, pattern(MiB));
     const overSource = await lacuna('copy', '--digest-file', 'd.raw', 'd.raw', 'x.raw');
@@ -236,7 +236,9 @@ function spoilBitmap(path: string, name: string): void {
   writeFileSync(path, bytes);
 }
 
-test('what to do next is said, in words of the command', async ({ onTestFinished }) => {
+test('messages say what to do next, by the flags and commands for it', async ({
+  onTestFinished,
+}) => {
   mkdirSync(join(folder, 'dir'));
   writeFileSync(join(folder, 'd.raw'), pattern(4096));
   await createImage(join(folder, 'q.qcow2'), MiB);
@@ -323,7 +325,7 @@ test('what to do next is said, in words of the command', async ({ onTestFinished
   }
 });
 
-test('a bitmap is not missed where it cannot be read, or tells of another disk', async () => {
+test('a bitmap that cannot be read, or is of another disk, is not said to be missing', async () => {
   await createImage(join(folder, 'q.qcow2'), MiB);
   await lacuna('bitmap', 'add', 'q.qcow2', 'b0');
   await run('qemu-img', ['snapshot', '-c', 'before', 'q.qcow2']);
@@ -420,7 +422,7 @@ test.each([
   'rebase no.qcow2 -b d.raw -F raw',
   'copy no x.raw',
   'copy - no/x.raw',
-])('%s --json tells its failure in a document', async (line) => {
+])('lacuna %s --json tells its failure in a JSON document', async (line) => {
   const { code, stdout, stderr } = await lacuna(...line.split(' '), '--json');
   expect([code, stderr]).toEqual([
     line.startsWith('compare') ? 2 : 1,
@@ -432,7 +434,7 @@ test.each([
   expect(plain.stdout).toBe('');
 });
 
-test('an array that was begun is not followed by another document', async () => {
+test('map does not print a second JSON document after an array that it has begun', async () => {
   const { uri } = await peers.nbdkit([
     'eval',
     'get_size=echo 2M',
@@ -445,7 +447,7 @@ test('an array that was begun is not followed by another document', async () => 
   expect(stdout).toMatch(/^\[\{"start":0,[^}]*\}$/);
 });
 
-test('what a copy took is told to people, too', async () => {
+test('a copy tells as text how many requests, how much time and how much memory it took', async () => {
   writeFileSync(join(folder, 'd.raw'), pattern(MiB));
   const { stdout } = await lacuna('copy', '--rate', '700K', 'd.raw', 'x.raw');
   const rates = /from [\d.]+ [KM]iB\/s to [\d.]+ [KM]iB\/s/.source;
@@ -465,7 +467,7 @@ describe('a file of bitmaps', () => {
     await lacuna('populate', '-g', '64K', 'sparse.raw', '-o', 'p.bitmaps');
   }
 
-  test('is listed, dumped, exported and copied by', async () => {
+  test('can be listed, dumped and exported, and tells a copy what to move', async () => {
     await populated();
     writeFileSync(join(folder, 'x.raw'), Buffer.alloc(MiB, 1));
     const [list, dump, named, exported, plan, copied, refused] = await inTurn([

@@ -27,7 +27,7 @@ function shell(line: string, cwd: string | Buffer = folder) {
   return spawnSync('bash', ['-c', script], { encoding: 'utf8' });
 }
 
-describe('a name that is not UTF-8 is refused, although there is a file of the name that Node would make of it,', () => {
+describe('a name that is not UTF-8 is not taken for the name that Node makes of it:', () => {
   beforeEach(() => {
     fs.writeFileSync(bytesAt(Buffer.from([0xff])), pattern(65536));
     fs.writeFileSync(at('\ufffd'), 'another');
@@ -39,7 +39,7 @@ describe('a name that is not UTF-8 is refused, although there is a file of the n
     "copy src $'\\xff'",
     "copy $'\\xff' out",
     "copy --resume $'\\xff' src out",
-  ])('%s', (line) => {
+  ])('refused in %s', (line) => {
     const { status, stderr } = shell(line);
     expect(stderr).toMatch(/^lacuna: argument \d \(.*\) is not valid UTF-8/);
     expect(status).toBe(2);
@@ -47,13 +47,13 @@ describe('a name that is not UTF-8 is refused, although there is a file of the n
     expect(fs.readdirSync(folder)).toHaveLength(3);
   });
 
-  test('and a file that is really called so is used', () => {
+  test('a file that really has the name that Node makes is used', () => {
     fs.writeFileSync(at('\ufffd'), pattern(65536, 3));
     expect(shell('copy \ufffd out').status).toBe(0);
     expect(fs.readFileSync(at('out')).equals(pattern(65536, 3))).toBe(true);
   });
 
-  test('and so is a folder to run in', () => {
+  test('refused for the folder to run in', () => {
     const odd = bytesAt(Buffer.from([0x64, 0xfe]));
     fs.mkdirSync(odd);
     const { status, stderr } = shell('copy /dev/null out', odd);
@@ -64,14 +64,14 @@ describe('a name that is not UTF-8 is refused, although there is a file of the n
     expect(shell('--version', odd).status).toBe(0);
   });
 
-  test('and so is what a link leads to, where it would be replaced', () => {
+  test('refused for the file behind a link that would be replaced', () => {
     fs.symlinkSync(Buffer.from([0xff]), at('link'));
     const { status, stderr } = shell('copy src link');
     expect([status, stderr]).toEqual([1, expect.stringContaining('not valid UTF-8')]);
     expect(fs.readFileSync(bytesAt(Buffer.from([0xff]))).equals(pattern(65536))).toBe(true);
   });
 
-  test('and so are the names of a backing file and of a data file in an image', async () => {
+  test('refused for the backing file and the data file of an image', async () => {
     const backing = { filename: 'abcdefgh', format: 'raw' };
     for (const named of [{ backing }, { dataFile: 'abcdefgh' }]) {
       fs.rmSync(at('abcdefgh'), { force: true });
@@ -87,7 +87,7 @@ describe('a name that is not UTF-8 is refused, although there is a file of the n
     }
   });
 
-  test('and half a character in a program', async () => {
+  test('refused for half a character in the text of a caller', async () => {
     const description = { driver: 'file', filename: at('\ud800') } as const;
     await expect(openDevice(description)).rejects.toThrow(/whole characters/);
     await expect(openDevice(at('\ud800'))).rejects.toThrow(/whole characters/);

@@ -154,7 +154,7 @@ test('what a server says is shown with escapes', async () => {
   expectHarmless(result);
 });
 
-test('the command itself prints so, not only the tests', async () => {
+test('the built command prints names with escapes, and not only the command inside a test', async () => {
   writeFileSync(join(folder, `${EVIL}.raw`), pattern(4096));
   for (const args of [
     ['info', `${EVIL}.raw`],

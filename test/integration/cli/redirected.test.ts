@@ -101,7 +101,7 @@ describe('standard input that is a file', () => {
     expect(bytesOf('x').equals(readFileSync('/proc/version'))).toBe(true);
   });
 
-  test('is a block device', async ({ onTestFinished }) => {
+  test('may be a block device', async ({ onTestFinished }) => {
     const device = attachLoopDevice(4 * MiB, 512);
     if (device === undefined) return;
     onTestFinished(() => device.detach());
@@ -126,7 +126,7 @@ describe('standard input that is a file', () => {
     expect(bytesOf('x.raw').equals(bytes.subarray(7))).toBe(true);
   });
 
-  test('or rather a folder, is an error and not an empty disk', async () => {
+  test('and turns out to be a folder is an error, and not an empty disk', async () => {
     const { code, stderr } = await shell('lacuna copy - x.raw < .');
     expect([code, stderr]).toEqual([
       1,
@@ -144,7 +144,7 @@ describe('standard input that is a file', () => {
 });
 
 describe('standard output that is a file', () => {
-  test('or a block device, is not written where that is in use, however short the disk is', async ({
+  test('is not written where it is in use, nor is a block device, however short the disk is', async ({
     onTestFinished,
   }) => {
     const device = attachLoopDevice(4 * MiB, 512);
@@ -211,7 +211,7 @@ describe('standard output that is a file', () => {
     expect(bytesOf('x').equals(Buffer.concat([Buffer.from('before'), bytes]))).toBe(true);
   });
 
-  test('is not the source, nor a file below it', async () => {
+  test('must not be the source, nor a backing file of it', async () => {
     const bytes = makeSmall('d.raw');
     copyFileSync(join(folder, 'd.raw'), join(folder, 'keep.raw'));
     execFileSync('qemu-img', [

@@ -83,7 +83,7 @@ describe('lacuna copy SOURCE -', () => {
     expect([code, stdout]).toEqual([0, '']);
   });
 
-  test('is misuse with what a stream cannot do', async () => {
+  test('refuses, as misuse, the flags that a stream cannot follow', async () => {
     const named = [
       'disk.raw - --on-read-error retry',
       '- x --allocated',

@@ -52,27 +52,27 @@ describe('a failure that nobody hears of', () => {
 
 describe('a failure that somebody hears of', () => {
   it.each([
-    ['who awaits', 'await copy(bad).catch(() => {});'],
-    ['who awaits by then', 'copy(bad).then(() => {}, () => {});'],
-    ['who keeps it in a list', 'const job = copy(bad).register(); await failed({ job });'],
+    ['a copy that is awaited', 'await copy(bad).catch(() => {});'],
+    ['a copy that is awaited by then()', 'copy(bad).then(() => {}, () => {});'],
+    ['a copy that is registered', 'const job = copy(bad).register(); await failed({ job });'],
     [
-      'who listens to a comparison',
+      'a comparison with a listener',
       "const job = compare({ a: '/nowhere/a', b: '/nowhere/b' }).on('failed', () => {}); await failed({ job });",
     ],
     [
-      'who listens',
+      'a copy with a listener',
       "const job = copy(bad).on('failed', ({ code }) => console.log(code)); await failed({ job });",
     ],
     [
-      'who iterates',
+      'a copy that is iterated',
       'const job = copy(bad); try { for await (const _ of job) await failed({ job }); } catch {}',
     ],
     [
-      'who leaves a loop and awaits',
+      'a copy whose loop was left, and that is then awaited',
       'const job = copy(bad); for await (const _ of job) break; await job.catch(() => {});',
     ],
     [
-      'who iterates and listens to progress',
+      'a copy that is iterated, with a listener for progress',
       "const job = copy(bad); job.on('progress', () => {}); try { for await (const _ of job); } catch {}",
     ],
   ])('does not end the process: %s', (_title, body) => {

@@ -158,7 +158,7 @@ describe('digest', () => {
     expect(found.size).toBe(10);
   });
 
-  it('fails as a read fails', async () => {
+  it('fails with the error of the read that failed', async () => {
     const source = fakeDevice(KIB * KIB, {
       extents: undefined,
       read: async () => {
@@ -235,7 +235,7 @@ describe('copy with a digest', () => {
     expect(report.digest).toBe((await digest(source)).digest);
   });
 
-  it('is refused where it cannot be had', async () => {
+  it('is refused where no digest can be made', async () => {
     const source = fakeDevice(KIB);
     const bitmap = new Bitmap({ size: KIB, granularity: 512 });
     expect(() => copy({ source, target: source, bitmap, digest: true })).toThrow(TypeError);

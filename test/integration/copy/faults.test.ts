@@ -219,22 +219,25 @@ describe.each(THREADS)('with %i threads', (threads) => {
     const slow = ['--filter=delay', 'rdelay=20ms', 'wdelay=20ms'];
     const sizes = { threads, requestSize: 64 * KiB, requests: 2 };
 
-    test.each(['retry', 'stop'] as const)('as the source: %s', async (policy) => {
-      let source = await serve(slow, disk);
-      const options = { source: source.uri, target, ...sizes, onReadError: policy };
-      const job = copy({ ...options, ...(policy === 'retry' && { retry: { backoffMs: 100 } }) });
-      const comesBack = async () => {
-        await source.stop();
-        source = await peers.nbdkit(['file', disk], source);
-      };
-      job.on('paused', () => void comesBack().then(() => job.resume()));
-      await movedSome(job);
-      await source.stop('SIGKILL');
-      if (policy === 'retry') await comesBack();
-      const report = await job;
-      expect(report.errors).toEqual([]);
-      expectCopied();
-    });
+    test.each(['retry', 'stop'] as const)(
+      'as the source costs a copy with the policy %s nothing',
+      async (policy) => {
+        let source = await serve(slow, disk);
+        const options = { source: source.uri, target, ...sizes, onReadError: policy };
+        const job = copy({ ...options, ...(policy === 'retry' && { retry: { backoffMs: 100 } }) });
+        const comesBack = async () => {
+          await source.stop();
+          source = await peers.nbdkit(['file', disk], source);
+        };
+        job.on('paused', () => void comesBack().then(() => job.resume()));
+        await movedSome(job);
+        await source.stop('SIGKILL');
+        if (policy === 'retry') await comesBack();
+        const report = await job;
+        expect(report.errors).toEqual([]);
+        expectCopied();
+      },
+    );
 
     test.each([
       ['retry', true],
@@ -242,7 +245,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
       ['retry', false],
       ['stop', false],
     ] as const)(
-      'as the target, and has forgotten what was not flushed: %s, flush %s',
+      'as the target, without what was not flushed, costs a copy with the policy %s nothing (flush: %s)',
       async (policy, flush) => {
         const source = await serve([], disk);
         const memory = ['memory', `${SIZE}`];
@@ -264,41 +267,47 @@ describe.each(THREADS)('with %i threads', (threads) => {
       },
     );
 
-    test.each(['report', 'ignore'] as const)('ends the copy: %s', async (policy) => {
-      const source = await serve(slow, disk);
-      const job = copy({ source: source.uri, target, ...sizes, onReadError: policy });
-      const before = readFileSync(target);
-      await movedSome(job);
-      await source.stop('SIGKILL');
-      await expect(job).rejects.toMatchObject({ code: 'ERR_NBD_DISCONNECTED' });
-      expect(readFileSync(target).equals(before)).toBe(true);
-    });
+    test.each(['report', 'ignore'] as const)(
+      'as the source ends a copy with the policy %s',
+      async (policy) => {
+        const source = await serve(slow, disk);
+        const job = copy({ source: source.uri, target, ...sizes, onReadError: policy });
+        const before = readFileSync(target);
+        await movedSome(job);
+        await source.stop('SIGKILL');
+        await expect(job).rejects.toMatchObject({ code: 'ERR_NBD_DISCONNECTED' });
+        expect(readFileSync(target).equals(before)).toBe(true);
+      },
+    );
   });
 
-  test.each(['report', 'retry', 'stop', 'ignore'] as const)('a full disk: %s', async (policy) => {
-    const mount = join(folder, 'small');
-    execFileSync('mkdir', [mount]);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', mount]);
-    try {
-      target = join(mount, 'target.raw');
-      const retry = { attempts: policy === 'retry' ? 2 : 0, backoffMs: 1 };
-      const job = copy({ source: disk, target, threads, onWriteError: policy, retry });
-      job.on('paused', (error) => {
-        expect(error).toMatchObject({ errno: 'ENOSPC' });
-        execFileSync('mount', ['-o', 'remount,size=32m', mount]);
-        job.resume();
-      });
-      if (policy === 'report' || policy === 'retry') {
-        await expect(job).rejects.toMatchObject({ code: 'ERR_DEVICE_IO', errno: 'ENOSPC' });
-      } else {
-        const { errors, leftOutBytes } = await job;
-        expect(leftOutBytes > 0).toBe(policy === 'ignore');
-        expectCopied(errors);
+  test.each(['report', 'retry', 'stop', 'ignore'] as const)(
+    'a target disk that is full is met as the policy %s says',
+    async (policy) => {
+      const mount = join(folder, 'small');
+      execFileSync('mkdir', [mount]);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', mount]);
+      try {
+        target = join(mount, 'target.raw');
+        const retry = { attempts: policy === 'retry' ? 2 : 0, backoffMs: 1 };
+        const job = copy({ source: disk, target, threads, onWriteError: policy, retry });
+        job.on('paused', (error) => {
+          expect(error).toMatchObject({ errno: 'ENOSPC' });
+          execFileSync('mount', ['-o', 'remount,size=32m', mount]);
+          job.resume();
+        });
+        if (policy === 'report' || policy === 'retry') {
+          await expect(job).rejects.toMatchObject({ code: 'ERR_DEVICE_IO', errno: 'ENOSPC' });
+        } else {
+          const { errors, leftOutBytes } = await job;
+          expect(leftOutBytes > 0).toBe(policy === 'ignore');
+          expectCopied(errors);
+        }
+      } finally {
+        execFileSync('umount', [mount]);
       }
-    } finally {
-      execFileSync('umount', [mount]);
-    }
-  });
+    },
+  );
 });
 
 test('a flush that fails is not made again into a success', async () => {

@@ -156,7 +156,7 @@ describe.each([{ backing: false }, { backing: true }])(
       }
     });
 
-    test('as extents that a product writes by itself', async () => {
+    test('by extents that a product reads and writes by itself', async () => {
       makeDisk(chain);
       const { uri } = await peers.qemuNbd(['-r', '-f', 'qcow2', '-B', 'b0', image()]);
       const made = await plan({ source: uri, context: CONTEXT });

@@ -49,7 +49,10 @@ describe('a source of 0 bytes', () => {
 });
 
 describe('a target that is misspelt', () => {
-  it.each([[], ['-O', 'qcow2']])('does not become a file in /dev %s', async (...flags) => {
+  it.each([
+    ['raw', []],
+    ['qcow2', ['-O', 'qcow2']],
+  ])('does not become a %s file in /dev', async (_format, flags) => {
     const target = '/dev/lacuna-no-such-disk';
     const { code, stderr } = await runHere(['copy', ...flags, at('backup.raw'), target]);
     expect([code, stderr]).toEqual([

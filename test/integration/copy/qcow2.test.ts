@@ -197,7 +197,7 @@ describe('a full copy to a new image', () => {
     judge(target, source);
   });
 
-  test('takes its digest and its order from the caller', async () => {
+  test('is made in order, and with a digest, where the caller asks for it', async () => {
     const { digest } = await copy({
       source,
       target,
@@ -339,7 +339,7 @@ describe('an increment as an image over its base', () => {
   });
 });
 
-describe('what cannot be', () => {
+describe('a copy with options that exclude each other', () => {
   test.each<[Partial<CopyOptions>, RegExp]>([
     [{ compress: true, preallocation: 'metadata' }, /cannot be compressed/],
     [{ compress: true, image: { dataFile: 'd' } }, /cannot be compressed/],

@@ -35,7 +35,7 @@ function replace(): string[] {
 }
 
 describe('a file that replaces another keeps', () => {
-  it('its list: the group gets none of what the mask shows', () => {
+  it('its access control list: the group does not get what the mask shows', () => {
     setfacl('-m', 'u:nobody:rw', path);
     const before = aclOf(path);
     expect(before).toMatch(/^group::r--$/m);
@@ -43,7 +43,7 @@ describe('a file that replaces another keeps', () => {
     expect(aclOf(path)).toBe(before);
   });
 
-  it('having no list, where the folder gives one to new files', () => {
+  it('having no access control list, where the folder gives one to new files', () => {
     setfacl('-d', '-m', 'u:nobody:rwx', folder);
     expect(replace()).toEqual([]);
     expect(aclOf(path)).not.toMatch(/^user:\d/m);
@@ -119,7 +119,7 @@ describe('what cannot be kept is decided for the narrower right', () => {
     expect(aclOf(path)).toMatch(/^other::---$/m);
   });
 
-  it('where lists cannot be seen, so that the mask is not given to the group', () => {
+  it('where access control lists cannot be read, so that the group does not get what the mask shows', () => {
     setfacl('-m', 'u:nobody:rw', path);
     expect(modeOf(path)).toBe(0o660);
     replacedBy('', { LACUNA_FFI: 'off' });
@@ -133,19 +133,19 @@ describe('what cannot be kept is decided for the narrower right', () => {
 describe('a new file is open to nobody who may not read what it is made from', () => {
   const fresh = () => join(folder, 'copy.raw');
 
-  it('by the mode of that', () => {
+  it('by the mode of its source', () => {
     expect(modeBeside(fresh(), [path])).toBe(0o640);
     expect(modeBeside(fresh(), [])).toBe(0o666);
   });
 
-  it('by its list, whose mask the mode shows', () => {
+  it('by the access control list of its source, whose mask the mode shows', () => {
     fs.chmodSync(path, 0o600);
     setfacl('-m', 'u:nobody:rw', path);
     expect(modeOf(path)).toBe(0o660);
     expect(modeBeside(fresh(), [path])).toBe(0o600);
   });
 
-  it('by the list’s entries that allow less than others have', () => {
+  it('by the entries of that list that allow less than others have', () => {
     fs.chmodSync(path, 0o644);
     setfacl('-m', 'u:nobody:-', path);
     expect(modeBeside(fresh(), [path])).toBe(0o600);
@@ -160,7 +160,7 @@ describe('a new file is open to nobody who may not read what it is made from', (
     expect(modeBeside(fresh(), [path])).toBe(0o600);
   });
 
-  it('where the folder gives new files a list', () => {
+  it('where the folder gives new files an access control list', () => {
     setfacl('-d', '-m', 'u:nobody:rwx', folder);
     expect(modeBeside(fresh(), [path])).toBe(0o600);
   });

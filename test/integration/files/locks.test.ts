@@ -171,7 +171,7 @@ describe('without foreign calls', () => {
   });
 });
 
-it('holds the very bytes that QEMU holds', async () => {
+it('our lock holds the very bytes of a file that QEMU locks', async () => {
   const path = await newDisk();
   const image = `${path}.qcow2`;
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', image, '1M']);

@@ -29,7 +29,7 @@ const FULL = `
   await device.close();
   console.log(JSON.stringify(failures));`;
 
-it('says that a file system is full, and goes on when there is room again', () => {
+it('a device says that its file system is full, and goes on when there is room again', () => {
   // A file system of 1 MiB that only this process and its children see.
   const mount = 'mkdir -p small && mount -t tmpfs -o size=1m tmpfs small && exec "$0" "$@"';
   const failures = runUnder(['unshare', '--map-root-user', '--mount', 'sh', '-c', mount], FULL);
@@ -52,7 +52,7 @@ it('says that a file system is full, and goes on when there is room again', () =
   ]);
 });
 
-it('says that a limit does not allow files this long', () => {
+it('a file that is longer than the limit of the process is refused with EFBIG', () => {
   const script = `
     const error = await createRawFile('disk', 1 << 20).catch((error) => error);
     console.log(JSON.stringify(error));`;

@@ -52,7 +52,7 @@ async function disk(): Promise<{ folder: string; path: string; socket: string }>
   return { folder, path, socket: join(folder, 'serve.sock') };
 }
 
-test('it prints the URI, serves read-only until it is asked to end, and removes its socket', async () => {
+test('serve prints the URI, serves read-only until it is asked to end, and removes its socket', async () => {
   const { path, socket } = await disk();
   const { child, line, ended } = await serve(
     path,
@@ -75,7 +75,7 @@ test('it prints the URI, serves read-only until it is asked to end, and removes 
   expect(existsSync(socket)).toBe(false);
 });
 
-test('--writable lets clients write, --json prints a document, port 0 is chosen by the system', async () => {
+test('serve --writable lets clients write, --json prints a document, port 0 is chosen by the system', async () => {
   const { path } = await disk();
   const { child, line, ended } = await serve(path, '--writable', '--json', '--bind', '127.0.0.1:0');
   const document = JSON.parse(line);
@@ -102,7 +102,7 @@ test('the socket of a server that lives is left alone, that of a dead one is rep
   expect((await finish('nbdinfo', ['--size', third.line])).code).toBe(0);
 });
 
-test('what is no socket is never removed', async () => {
+test('serve never removes a file that is no socket', async () => {
   const { path, folder } = await disk();
   const precious = join(folder, 'precious');
   writeFileSync(precious, 'x');
@@ -114,7 +114,7 @@ test('what is no socket is never removed', async () => {
   }
 });
 
-test('a port that is taken is an error', async () => {
+test('serve fails where its port is taken', async () => {
   const { path } = await disk();
   const other = createServer();
   await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
@@ -124,7 +124,7 @@ test('a port that is taken is an error', async () => {
   expect([code, stderr]).toEqual([1, expect.stringContaining('EADDRINUSE')]);
 });
 
-test('with certificates or a shared secret it requires TLS', async () => {
+test('serve requires TLS where it has certificates or a shared secret', async () => {
   const { path, folder, socket } = await disk();
   await makeCertificates(folder);
   const keys = join(folder, 'keys.psk');
@@ -167,7 +167,7 @@ test.each([
   [['--tls-cert', 'x'], '--tls-key'],
   [['--tls-psk', 'x', '--tls-ca', 'y'], 'excludes'],
   [['--connections', '0'], 'whole number'],
-])('%j is misuse', async (args, words) => {
+])('serve refuses %j as misuse', async (args, words) => {
   const { path } = await disk();
   const { code, stderr } = await runCli(['serve', path, ...args]);
   expect([code, stderr]).toEqual([2, expect.stringContaining(words)]);
@@ -248,15 +248,15 @@ describe('a bitmap that a file keeps', () => {
     [['--bitmap', '=x'], 'NAME=FILE'],
     [['--bitmap', 'a='], 'NAME=FILE'],
     [['--bitmap', 'a', '--bitmap', 'a=x'], 'already'],
-  ])('%j is misuse', async (args, words) => {
+  ])('is refused as misuse with %j', async (args, words) => {
     const { path } = await disk();
     const { code, stderr } = await runCli(['serve', path, ...args]);
     expect([code, stderr]).toEqual([2, expect.stringContaining(words)]);
   });
 });
 
-describe('parts', () => {
-  test('bitmaps, whatever the names of their files', () => {
+describe('the flags of serve', () => {
+  test('name bitmaps, whatever the names of their files', () => {
     const { ofSource, ofFiles } = parseBitmaps(['a', 'b=file', 'c=x=y=', 'd==']);
     expect(ofSource).toEqual(['a']);
     expect([...ofFiles]).toEqual([
@@ -266,7 +266,7 @@ describe('parts', () => {
     ]);
   });
 
-  test('addresses', () => {
+  test('name addresses, and tell which of them are open to others', () => {
     expect(parseBindAddress('host')).toEqual({ type: 'inet', host: 'host', port: 10809 });
     expect(parseBindAddress('[::1]:5')).toEqual({ type: 'inet', host: '::1', port: 5 });
     expect(parseBindAddress('[fe80::1%eth0]').type).toBe('inet');
@@ -355,7 +355,7 @@ os.execv(command[0], command)`;
     expect(existsSync(socket)).toBe(true);
   });
 
-  test('excludes another address, and is one', async () => {
+  test('excludes another address and a second socket', async () => {
     const { folder, path } = await filled();
     const bind = ['--bind', '127.0.0.1:0'];
     const both = handedOver('unix', join(folder, 'a.sock'), [path, ...bind]);
@@ -390,18 +390,18 @@ test('a folder of a socket that is not there is named', async () => {
   expect(stderr).toContain(`there is no folder ${join(folder, 'none')}: make it`);
 });
 
-describe('what cannot be connected to', () => {
+describe('info of a server that cannot be reached', () => {
   test.each([
     ['nbd://no-such-host.invalid/', 'no machine has that name|could not be looked up'],
     ['nbd://localhost:1/', 'is the server running'],
     ['nbd+unix:///?socket=/no/such/socket', 'nothing is at that path: is the server running'],
-  ])('%s is told so', async (uri, words) => {
+  ])('says what may be wrong with %s', async (uri, words) => {
     const { code, stderr } = await runCli(['info', uri]);
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(words));
   });
 
-  test('a socket that is named as a file is told with its URI', async () => {
+  test('tells the URI of a socket that is named as a file', async () => {
     const { path, socket } = await disk();
     await serve(path, '--socket', socket);
     const { stderr } = await runCli(['info', socket]);
@@ -409,7 +409,7 @@ describe('what cannot be connected to', () => {
     expect((await runCli(['info', uri!])).code).toBe(0);
   });
 
-  test('an export and a context that are not there are told with those that are', async () => {
+  test('names the exports and contexts that there are where another one was asked for', async () => {
     const { path, socket } = await disk();
     await serve(path, '--socket', socket, '--export', 'vda');
     const uri = (name: string) => `nbd+unix:///${name}?socket=${socket}`;

@@ -61,16 +61,19 @@ async function entered(path: string): Promise<RawClient> {
   return client;
 }
 
-describe('in the handshake', () => {
+describe('a server in the handshake', () => {
   test.each([
-    ['wrong magic', concat(FLAGS, Buffer.from('GET / HTTP/1.1\r\n\r\n'))],
-    ['unknown client flags', numbers([4, 0xffff])],
+    ['with a wrong magic number', concat(FLAGS, Buffer.from('GET / HTTP/1.1\r\n\r\n'))],
+    ['with unknown client flags', numbers([4, 0xffff])],
     [
-      'an option of 4 GiB',
+      'with an option of 4 GiB',
       concat(FLAGS, encodeOption(7).subarray(0, 12), numbers([4, 2 ** 32 - 1])),
     ],
-    ['an export that is not there, the old way', concat(FLAGS, encodeOption(1, Buffer.from('x')))],
-  ])('%s: hung up on at once', async (_, bytes) => {
+    [
+      'that asks for a missing export by EXPORT_NAME',
+      concat(FLAGS, encodeOption(1, Buffer.from('x'))),
+    ],
+  ])('hangs up at once on a client %s', async (_, bytes) => {
     const { path, refused, alone } = await serve();
     const client = new RawClient(path);
     client.send(bytes);
@@ -79,7 +82,7 @@ describe('in the handshake', () => {
     await alone();
   });
 
-  test('one that says nothing, and one that says a byte now and then, are hung up on in time', async () => {
+  test('hangs up in time on a client that says nothing, and on one that says a byte now and then', async () => {
     const { path, refused, alone, unharmed } = await serve({ handshakeTimeoutMs: 2000 });
     const [silent, slow] = [new RawClient(path), new RawClient(path)];
     // Twenty bytes, for which it would need twice as long as it has, or longer on a busy machine.
@@ -93,7 +96,7 @@ describe('in the handshake', () => {
     await alone();
   });
 
-  test('a flood of options whose answers nobody takes costs bounded memory', async () => {
+  test('takes bounded memory for a flood of options whose answers nobody takes', async () => {
     const device = fakeDevice(MiB);
     const description = 'd'.repeat(4096);
     const exports = Array.from({ length: 100 }, (_, i) => ({ name: `${i}`, description, device }));
@@ -111,7 +114,7 @@ describe('in the handshake', () => {
     await emptied(server);
   });
 
-  test('of many that say nothing the newest are kept, and those who have entered never go', async () => {
+  test('keeps the newest of many silent clients, and all clients that have entered an export', async () => {
     const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 5 });
     const sockets: Socket[] = [];
     // In batches that the system's queue of connections can hold.
@@ -132,7 +135,7 @@ describe('in the handshake', () => {
     await alone();
   });
 
-  test('more clients than there may be are hung up on before they enter', async () => {
+  test('hangs up on clients beyond the limit before they enter an export', async () => {
     const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 3 });
     const waiting = new RawClient(path);
     await waiting.take(18);
@@ -151,11 +154,11 @@ describe('in the handshake', () => {
   });
 });
 
-describe('in the transmission', () => {
+describe('a server in the transmission', () => {
   test.each([
     ['send the beginning of long writes', 1],
     ['ask long reads and take nothing', 0],
-  ])('clients that %s share one budget of memory', async (_, command) => {
+  ])('has one budget of memory for all clients that %s', async (_, command) => {
     const maxMemory = 64 * MiB;
     const device = fakeDevice(64 * MiB, { write: async () => {} });
     const { server, path } = await serveDevice(device, { maxMemory });
@@ -186,7 +189,7 @@ describe('in the transmission', () => {
     await emptied(server);
   });
 
-  test('a session that ends at any byte ends nothing else', async () => {
+  test('goes on where a session ends, at whatever byte', async () => {
     const { path, alone, unharmed } = await serve();
     for (let length = 0; length <= SESSION.length; length += length < 250 ? 1 : 17) {
       const client = new RawClient(path);
@@ -199,7 +202,7 @@ describe('in the transmission', () => {
     await alone();
   });
 
-  test('a client that has said all it will is still answered', async () => {
+  test('still answers a client that has closed its side of the connection', async () => {
     let finished: Promise<unknown> | undefined;
     // Answered when the server has seen the end of what the client says.
     const read = async () => {
@@ -216,9 +219,9 @@ describe('in the transmission', () => {
   });
 
   test.each([
-    ['a wrong magic number', new Uint8Array(28)],
-    ['a payload of 4 GiB', request(1, { length: 2 ** 32 - 1 })],
-  ])('%s: hung up on at once', async (_, bytes) => {
+    ['with a wrong magic number', new Uint8Array(28)],
+    ['with a payload of 4 GiB', request(1, { length: 2 ** 32 - 1 })],
+  ])('hangs up at once on a client %s', async (_, bytes) => {
     const { path, refused, alone } = await serve();
     const client = await entered(path);
     client.send(bytes);
@@ -227,7 +230,7 @@ describe('in the transmission', () => {
     await alone();
   });
 
-  test('one that asks and takes no answers costs bounded memory, and nobody else anything', async () => {
+  test('takes bounded memory for clients that ask and take no answers, and serves the others', async () => {
     const { path, device, unharmed, alone } = await serve();
     await device.write(0, pattern(32 * MiB));
     const before = process.memoryUsage().arrayBuffers;
@@ -246,7 +249,7 @@ describe('in the transmission', () => {
     await alone();
   });
 
-  test('one that announces a payload and sends it never keeps its memory, and no more', async () => {
+  test('serves the others where a client announces a payload and never sends it', async () => {
     const { path, unharmed, alone, server } = await serve();
     const client = await entered(path);
     client.send(request(1, { length: 32 * MiB }), new Uint8Array(1000));
@@ -257,7 +260,7 @@ describe('in the transmission', () => {
     await alone();
   });
 
-  test('a slow device holds up nobody but those who wait for it', async () => {
+  test('answers a flush while a read of the device takes long', async () => {
     const { path } = await serveDevice(
       fakeDevice(MiB, { read: () => new Promise(() => {}), extents: undefined }),
     );
@@ -269,7 +272,7 @@ describe('in the transmission', () => {
   });
 });
 
-describe('closing', () => {
+describe('closing a server', () => {
   test('answers what is in flight, then hangs up', async () => {
     let finish: (() => void) | undefined;
     const read = () => new Promise<void>((resolve) => (finish = resolve));
@@ -325,7 +328,7 @@ test.each<Partial<NbdServerOptions>>([
   { handshakeTimeoutMs: Number.NaN },
   { idleTimeoutMs: -1 },
   { idleTimeoutMs: 2 ** 31 },
-])('a limit that is none is misuse: %o', async (limit) => {
+])('an impossible limit of a server is misuse: %o', async (limit) => {
   const exports = [{ name: '', device: fakeDevice(MiB) }];
   expect(() => new NbdServer({ exports, ...limit })).toThrow(RangeError);
   await expect(new NbdServer({ exports }).close({ timeoutMs: 2 ** 31 })).rejects.toThrow(
@@ -333,7 +336,7 @@ test.each<Partial<NbdServerOptions>>([
   );
 });
 
-test('an address that there cannot be is misuse, and nothing listens at a part of it', async () => {
+test('an impossible address is misuse, and nothing listens at a part of it', async () => {
   const device = fakeDevice(MiB);
   const path = join(tmpdir(), 'x'.repeat(120));
   const server = new NbdServer({ exports: [{ name: '', device }] });

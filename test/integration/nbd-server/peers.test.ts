@@ -170,7 +170,7 @@ describe('nbdinfo', () => {
 
 describe('nbdcopy', () => {
   test.each([4 * 1024, 64 * 1024, MiB, 32 * MiB])(
-    'both ways with requests of %i bytes',
+    'copies in both directions with requests of %i bytes',
     async (size) => {
       const { uri, file, scratch, server } = await serveFile(40 * MiB);
       // As many connections as there are threads, whatever else it is told.

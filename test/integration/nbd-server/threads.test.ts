@@ -332,7 +332,7 @@ describe('a thread that cannot serve', () => {
   });
 });
 
-describe('what one thread tells, every thread does:', () => {
+describe('the server hears from each of its threads of', () => {
   test('requests that the device failed', async () => {
     const served = await serveFile();
     const clients = await connectAll(served, 2);
@@ -351,7 +351,7 @@ describe('what one thread tells, every thread does:', () => {
   test.each([
     ['throws', fail],
     ['throws later', () => sleep(1).then(fail)],
-  ])('whoever listens, though it %s', async (_, fails) => {
+  ])('failures of the device, though a listener %s', async (_, fails) => {
     const heard: unknown[] = [];
     const onDeviceError = (error: unknown) => {
       heard.push(error);
@@ -384,7 +384,7 @@ describe('what one thread tells, every thread does:', () => {
     expect((await readAll(first, 8 * MiB)).equals(served.content)).toBe(true);
   });
 
-  test('clients that are too many', async () => {
+  test('clients beyond the limit', async () => {
     const served = await serveFile({ maxConnections: 3 });
     await connectAll(served, 3);
     await expect(connect(served.uri)).rejects.toMatchObject({ code: 'ERR_NBD_DISCONNECTED' });

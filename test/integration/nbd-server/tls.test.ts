@@ -207,7 +207,7 @@ test('a client that vanishes, with or without a goodbye, is forgotten', async ()
   await emptied(server);
 });
 
-test('what goes wrong in TLS itself ends one connection', async () => {
+test('a failure of TLS itself ends that connection only', async () => {
   const { path, server, refused } = await serveTls(x509(), { handshakeTimeoutMs: 600_000 });
   for (let round = 0; round < 20; round++) {
     const client = new RawClient(path);
@@ -234,12 +234,12 @@ test('options that cannot work are misuse, found at once', () => {
 });
 
 test.each<[string, () => NbdServerTls]>([
-  ['a certificate that is none', () => ({ type: 'x509', cert: 'x', key: 'y' })],
-  ['a folder without them', () => ({ type: 'x509', certificates: '/nowhere' })],
+  ['rubbish for a certificate', () => ({ type: 'x509', cert: 'x', key: 'y' })],
+  ['a folder that is not there', () => ({ type: 'x509', certificates: '/nowhere' })],
   ['a file of keys that is not there', () => ({ type: 'psk', 'psk-file': '/nowhere' })],
-  ['a file of keys without one', () => ({ type: 'psk', 'psk-file': '/dev/null' })],
+  ['a file without a key', () => ({ type: 'psk', 'psk-file': '/dev/null' })],
   ['a key that is no number', () => ({ type: 'psk', username: 'alice', key: 'secret' })],
-])('with %s it does not listen', async (_, tls) => {
+])('a server does not listen with %s', async (_, tls) => {
   const server = new NbdServer({ exports: [{ name: '', device: fakeDevice(MiB) }], tls: tls() });
   const listening = server.listen({ type: 'unix', path: join(folder, 'never') });
   await expect(listening).rejects.toMatchObject({ code: 'ERR_NBD_TLS' });
@@ -247,7 +247,7 @@ test.each<[string, () => NbdServerTls]>([
   await server.close();
 });
 
-test('the folder and the file of keys that a client takes do for a server', async () => {
+test('a server takes the same folder of certificates, and the same file of keys, as a client', async () => {
   const both = await serveTls({ type: 'x509', certificates: folder });
   // The folder has an authority, so a client must show a certificate; its own is in the same folder.
   expect((await finish('nbdinfo', [certified(both.path)])).code).toBe(0);
@@ -335,7 +335,7 @@ describe('a client that leaves is forgotten at once', () => {
     });
   }
 
-  test('a client that has said all it will is still answered in TLS', async () => {
+  test('but answered first in TLS, where it has only closed its side', async () => {
     const { server, path } = await serveTls(x509());
     const { tls, received } = await entered(path);
     tls.end(extendedRequest(0, { offset: MiB, length: MiB }));
@@ -344,7 +344,7 @@ describe('a client that leaves is forgotten at once', () => {
     await emptied(server);
   });
 
-  test('and those who stay in front of TLS keep nobody out', async () => {
+  test('and clients that never start TLS keep nobody out', async () => {
     const { server, path } = await serveTls(x509(), { ...PATIENT, maxConnections: 2 });
     const silent: RawClient[] = [];
     for (let i = 0; i < 150; i++) silent.push(await mayStart(path));

@@ -76,7 +76,7 @@ describe('with a server that has extended headers', () => {
     await client.flush();
   });
 
-  test('they are not used where the caller does not want them', async () => {
+  test('extended headers are not used where the caller does not want them', async () => {
     const client = await connect({ extendedHeaders: false });
     expect(client).toMatchObject({ extended: false, structured: true });
     const [dirty] = await client.blockStatus(0, 2 ** 31, [DIRTY]);

@@ -410,8 +410,12 @@ describe('who connects', () => {
       { server: { type: 'inet', host: 'localhost\0.example.com', port: 1 } },
       /host contains a NUL/,
     ],
-    ['a port that is none', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
-    ['a limit that is none', { server: nobody, connectTimeoutMs: Number.NaN }, /connectTimeoutMs/],
+    ['an impossible port', { server: { type: 'inet', host: 'localhost', port: 65536 } }, /port/],
+    [
+      'a limit that is no number',
+      { server: nobody, connectTimeoutMs: Number.NaN },
+      /connectTimeoutMs/,
+    ],
     ['a limit below 0', { server: nobody, requestTimeoutMs: -1 }, /requestTimeoutMs must be/],
     ['a long name', { server: nobody, export: 'x'.repeat(4097) }, /export name is 4097 bytes/],
     ['a long context', { server: nobody, contexts: ['x'.repeat(4097)] }, /context name is 4097/],
@@ -438,7 +442,7 @@ describe('who connects', () => {
     expect(warnings).toEqual([]);
   });
 
-  test('may do so many times with one signal', async () => {
+  test('may connect many times with one signal', async () => {
     const warnings = await warningsOf(async () => {
       const server = await serveHostile((connection) => connection.negotiate());
       const { signal } = new AbortController();
@@ -569,7 +573,7 @@ describe('a server that agrees to TLS and', () => {
     await expect(within(given)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   });
 
-  test('is not shown to a reader of errors that our key is too long', async () => {
+  test('is not even connected to with a key that is too long, and no message shows the key', async () => {
     const server = { type: 'unix', path: '/nobody' } as const;
     const long = { ...tls, key: 'ab'.repeat(513) };
     const error = await NbdClient.connect({ server, tls: long }).catch((reason) => reason);

@@ -359,7 +359,7 @@ describe('changing', () => {
     expect((await readFile(log, 'utf8')).trim().split('\n')).toEqual([...zeroes, ...trims]);
   });
 
-  test('one that refuses a range of any length is believed in the end', async () => {
+  test('a server that refuses a range of any length is believed in the end', async () => {
     const log = `${await peers.folder()}/log`;
     const client = await open([
       ...['eval', 'get_size=echo 1G', 'can_write=exit 0', 'can_zero=exit 0', 'pread=exit 1'],

@@ -202,7 +202,7 @@ describe('a server that is killed and comes back', () => {
       'minimum block was 512 and is 4096',
     ],
     ['structured replies', ['--no-sr', 'memory', '1M'], 'structured replies was true'],
-  ])('with another %s is refused', async (_, args, words) => {
+  ])('whose %s changed is refused', async (_, args, words) => {
     const peer = await peers.nbdkit(['memory', '1M']);
     const client = await connect(peer);
     await peer.stop('SIGKILL');
@@ -268,7 +268,7 @@ describe('a server that does not come back', () => {
   });
 });
 
-test('a request that costs the connection every time is not made for ever', async () => {
+test('a request that costs the connection every time is given up in the end', async () => {
   const server = await serveHostile(async (connection) => {
     await connection.negotiate();
     await connection.request();
@@ -340,7 +340,7 @@ test('a write that is acknowledged by a server that was left already is in doubt
   await client.close();
 });
 
-test('who closes waits also for what a server answers that was left', async () => {
+test('closing waits also for the answers of a server that was left', async () => {
   let answer: (() => void) | undefined;
   const isClosing = new Promise<void>((resolve) => (answer = resolve));
   const server = await serveHostile(async (connection, index) => {
@@ -422,7 +422,7 @@ describe('opening', () => {
   });
 
   test.each([{ reconnectDelayMs: Number.NaN }, { openTimeoutMs: -1 }])(
-    'with a limit that is none is misuse: %o',
+    'with an impossible limit is misuse: %o',
     async (limits) => {
       const { server } = await peers.nbdkit(['pattern', '1M']);
       const options = { server, reconnectDelayMs: 1000, ...limits };
@@ -430,7 +430,7 @@ describe('opening', () => {
     },
   );
 
-  test('takes the keys as texts and refuses what is no time', async () => {
+  test('reads reconnect-delay and open-timeout as texts, and refuses what is no number of seconds', async () => {
     const peer = await peers.nbdkit(['pattern', '1M']);
     const text = `driver=nbd,server.type=unix,server.path=${peer.server.path}`;
     await using device = await openDevice(`${text},reconnect-delay=5,open-timeout=1.5`);
@@ -438,7 +438,7 @@ describe('opening', () => {
     await expect(openDevice(`${text},reconnect-delay=soon`)).rejects.toThrow('number of seconds');
   });
 
-  test('of a server that is silent are kept, for connecting and for requests', async () => {
+  test('keeps to connect-timeout, and then to request-timeout, where a server is silent', async () => {
     const server = createServer(() => {}).listen(0, '127.0.0.1');
     onTestFinished(() => void server.close());
     await once(server, 'listening');

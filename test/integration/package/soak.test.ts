@@ -41,7 +41,7 @@ const interruptAt = (what: string) => (output: string, child: ChildProcess) => {
   if (output.includes(what) && !child.killed) child.kill('SIGINT');
 };
 
-it('runs a test over and over, from other seeds, and says at Ctrl-C that nothing failed', async () => {
+it('npm run soak runs a test over and over, from other seeds, and says at Ctrl-C that nothing failed', async () => {
   writeTest('good', '');
   let seeds: string[] = [];
   const { code, output } = await soak(['5', 'good'], (text, child) => {
@@ -52,7 +52,7 @@ it('runs a test over and over, from other seeds, and says at Ctrl-C that nothing
   expect(new Set(seeds).size).toBe(seeds.length);
 });
 
-it('names the seed of what failed, and how to repeat it', async () => {
+it('npm run soak names the seed of what failed, and how to repeat it', async () => {
   writeTest('bad', "throw new Error('LACUNA_SEED=4711 finds it');");
   const { code, output } = await soak(['5', 'bad'], interruptAt('Repeat it with'));
   expect(code).toBe(1);
@@ -63,7 +63,7 @@ it('names the seed of what failed, and how to repeat it', async () => {
   expect(output).toMatch(/[1-9] failed\./);
 });
 
-it('ends when its time is over, and tells what hangs', async () => {
+it('npm run soak ends when its time is over, and tells what hangs', async () => {
   writeTest('slow', 'return new Promise(() => setInterval(() => {}, 1000));');
   const { code, output } = await soak(['0.05', 'slow']);
   expect([code, output]).toEqual([
@@ -74,10 +74,10 @@ it('ends when its time is over, and tells what hangs', async () => {
 
 it.each([
   ['no time', []],
-  ['a time that is none', ['soon']],
+  ['a time that is no number', ['soon']],
   ['a time that is too long', ['1e9']],
   ['a name that no test has', ['1', 'nowhere']],
-])('refuses %s', async (_what, args) => {
+])('npm run soak refuses %s', async (_what, args) => {
   const { code, output } = await soak(args);
   expect([code, output]).toEqual([2, expect.stringContaining('usage: npm run soak')]);
 });

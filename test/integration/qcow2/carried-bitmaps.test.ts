@@ -89,7 +89,7 @@ describe('a copy with bitmaps', () => {
     await expectCopy(target, top);
   });
 
-  it('keeps those of the top layer where only that is copied, over the same base', async () => {
+  it('keeps the bitmaps of the top layer where only that is copied, over the same base', async () => {
     const { base, top } = await newOverlay();
     const target = join(dirname(base), `over-${basename(top)}`);
     const image = { backing: { filename: basename(base), format: 'qcow2' } };
@@ -107,7 +107,7 @@ describe('a copy with bitmaps', () => {
     await expectCopy(target, top);
   });
 
-  it('refuses those that are inconsistent, or leaves them out and says so', async () => {
+  it('refuses inconsistent bitmaps, or leaves them out and says so', async () => {
     const top = await newBroken();
     const target = await newPath();
     const refused = copy({ source: top, target, carryBitmaps: true });
@@ -142,7 +142,7 @@ describe('a copy with bitmaps', () => {
     await peer.stop();
   });
 
-  it('makes no sense for other targets, nor of a snapshot', async () => {
+  it('is refused for a target that is no qcow2 image, and of a snapshot', async () => {
     const { top } = await newOverlay();
     await run('qemu-img', ['snapshot', '-c', 's', top]);
     const target = await newPath();

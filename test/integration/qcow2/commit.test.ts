@@ -29,7 +29,7 @@ async function newChain(format: string, sizes: [number, number], random: Random)
   return { base, top };
 }
 
-it('leaves what a larger base has behind the end of the top', async () => {
+it('commit leaves what a larger base has behind the end of the top', async () => {
   const random = new Random(Random.seed());
   const { base, top } = await newChain('qcow2', [16 * MIB, 9 * MIB + 512], random);
   const theirs = { base: `${base}.theirs`, top: `${top}.theirs` };
@@ -62,24 +62,27 @@ it.each([
   ['qcow2', 8 * MIB, 16 * MIB],
   ['raw', 16 * MIB, 16 * MIB],
   ['raw', 8 * MIB, 16 * MIB],
-])('makes the base what the top showed: %s, %i and %i bytes', async (format, below, above) => {
-  const seed = Random.seed();
-  const { base, top } = await newChain(format, [below, above], new Random(seed));
-  const before = `${top}.raw`;
-  await run('qemu-img', ['convert', '-O', 'raw', top, before]);
-  const { code, stderr } = await runCli(['commit', top]);
-  expect([code, stderr], `LACUNA_SEED=${seed}`).toEqual([0, '']);
-  for (const [path, kind] of [
-    [base, format],
-    [top, 'qcow2'],
-  ]) {
-    const compared = await run('qemu-img', ['compare', '-f', kind, '-F', 'raw', path, before]);
-    expect(compared, `LACUNA_SEED=${seed}`).toContain('identical');
-  }
-  if (format === 'qcow2') expect(await run('qemu-img', ['check', base])).toContain('No errors');
-});
+])(
+  'commit makes a %s base of %i bytes what the top of %i bytes showed',
+  async (format, below, above) => {
+    const seed = Random.seed();
+    const { base, top } = await newChain(format, [below, above], new Random(seed));
+    const before = `${top}.raw`;
+    await run('qemu-img', ['convert', '-O', 'raw', top, before]);
+    const { code, stderr } = await runCli(['commit', top]);
+    expect([code, stderr], `LACUNA_SEED=${seed}`).toEqual([0, '']);
+    for (const [path, kind] of [
+      [base, format],
+      [top, 'qcow2'],
+    ]) {
+      const compared = await run('qemu-img', ['compare', '-f', kind, '-F', 'raw', path, before]);
+      expect(compared, `LACUNA_SEED=${seed}`).toContain('identical');
+    }
+    if (format === 'qcow2') expect(await run('qemu-img', ['check', base])).toContain('No errors');
+  },
+);
 
-it('ends where it is stopped, and goes on when it is run again', async () => {
+it('commit ends where it is stopped, and goes on when it is run again', async () => {
   const seed = Random.seed();
   const { base, top } = await newChain('qcow2', [16 * MIB, 16 * MIB], new Random(seed));
   const before = `${top}.raw`;
@@ -94,7 +97,7 @@ it('ends where it is stopped, and goes on when it is run again', async () => {
   expect(compared, `LACUNA_SEED=${seed}`).toContain('identical');
 });
 
-it('is what qemu-img commit makes of the same chain', async () => {
+it('commit makes of a chain what qemu-img commit makes of it', async () => {
   const { base, top } = await newChain('qcow2', [MIB * 16, MIB * 16], new Random(Random.seed()));
   const theirs = { base: `${base}.theirs`, top: `${top}.theirs` };
   cpSync(base, theirs.base);
@@ -116,7 +119,7 @@ it('is what qemu-img commit makes of the same chain', async () => {
   expect(same).toContain('identical');
 });
 
-it('carries bitmaps along', async () => {
+it('commit carries bitmaps along', async () => {
   const random = new Random(Random.seed());
   const { base, top } = await newChain('qcow2', [MIB * 16, MIB * 16], random);
   for (const name of ['both', 'below']) await run('qemu-img', ['bitmap', '--add', base, name]);
@@ -146,7 +149,7 @@ it('carries bitmaps along', async () => {
   expect(await run('qemu-img', ['check', base])).toContain('No errors');
 });
 
-it('leaves bitmaps where they are that the base cannot keep, and says so', async () => {
+it('commit leaves bitmaps that the base cannot keep in the top, and says so', async () => {
   const at = join(folder, 'old');
   const [base, top] = [`${at}-base.qcow2`, `${at}-top.qcow2`];
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', base, `${MIB}`]);
@@ -161,7 +164,7 @@ it('leaves bitmaps where they are that the base cannot keep, and says so', async
   expect((await dirtOf(top, 'b')).size).toBe(2);
 });
 
-it('refuses what is in use, and what has nothing below it', async () => {
+it('commit refuses what is in use, and what has nothing below it', async () => {
   const { base, top } = await newChain('qcow2', [MIB * 16, MIB * 16], new Random(Random.seed()));
   await expect(commit({ top: base })).rejects.toMatchObject({ code: 'ERR_IMAGE_CHAIN' });
   const used = await openDevice(top);
@@ -170,7 +173,7 @@ it('refuses what is in use, and what has nothing below it', async () => {
   await commit({ top });
 });
 
-it('says what to do where the base is too small and cannot grow', async () => {
+it('commit says what to do where the base is too small and cannot grow', async () => {
   const loop = attachLoopDevice(4 * MIB, 512);
   if (loop === undefined) expect.fail('no loop device could be attached: run the tests as root');
   try {

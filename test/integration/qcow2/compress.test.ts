@@ -28,7 +28,7 @@ function check(): string {
   return execFileSync('qemu-img', ['check', '-f', 'qcow2', path], { encoding: 'utf8' });
 }
 
-test('clusters that shrink share clusters of the file', async () => {
+test('compressed clusters share clusters of the file', async () => {
   const device = await make();
   for (let i = 0; i < 40; i++) await device.write(i * CLUSTER, text(String.fromCharCode(65 + i)));
   await device.close();
@@ -36,7 +36,7 @@ test('clusters that shrink share clusters of the file', async () => {
   expect(statSync(path).size).toBeLessThanOrEqual(6 * CLUSTER);
 });
 
-test('what is zero is not stored, and what does not shrink is stored as it is', async () => {
+test('a compressed image stores no zeroes, and stores as it is what does not shrink', async () => {
   const device = await make();
   const random = noise(2 * CLUSTER);
   await device.write(0, Buffer.alloc(4 * CLUSTER));
@@ -73,7 +73,7 @@ test('a part of a compressed cluster is written without losing the rest', async 
   check();
 });
 
-test('nothing is packed into a cluster that was given back, and taken by somebody else', async () => {
+test('no compressed data goes into a cluster that was given back and taken for something else', async () => {
   const device = await make();
   await device.write(0, text('a'));
   await device.flush();
@@ -101,7 +101,7 @@ test('zeroes are written in clusters of any size, where an entry cannot say them
   check();
 });
 
-test('a fixed mapping and a data file have no room for it', async () => {
+test('an image with a fixed mapping or a data file refuses compressed clusters', async () => {
   await (await make()).close();
   const fixed = openDevice({ ...description, mapping: 'fixed' }, { writable: true });
   await expect(fixed).rejects.toThrow(/leave out "mapping" or "compress"/);

@@ -305,7 +305,7 @@ describe('rescue reads what is there', () => {
     ['a part of a cluster', 1000, [[SIZE - 1000, 1000]]],
     ['half of the clusters', 2 * MIB, [[2 * MIB, 2 * MIB]]],
     ['a part of the L2 table', SIZE + CLUSTER - 256, [[0, SIZE]]],
-    ['all of it', SIZE + CLUSTER, [[0, SIZE]]],
+    ['all of the L2 table', SIZE + CLUSTER, [[0, SIZE]]],
     ['the L1 table too', SIZE + 2 * CLUSTER, [[0, SIZE]]],
   ] as [string, number, [number, number][]][])('where %s is missing', async (_what, cut, lost) => {
     await createImage(path, SIZE);
@@ -353,14 +353,14 @@ describe('rescue reads what is there', () => {
     await expectRescued({}, bytes, [[CLUSTER, 2 * CLUSTER]]);
   });
 
-  test('and only that: it is not written', async () => {
+  test('and never lets the image be written', async () => {
     await createImage(path, SIZE);
     await expect(openDevice(described({ rescue: true }), { writable: true })).rejects.toThrow(
       /rescue is for reading only/,
     );
   });
 
-  test('and the command says so, and exits with 3', async () => {
+  test('and makes the command say so, and exit with 3', async () => {
     await createImage(path, SIZE);
     await qemuIo(path, ['write -P 5 0 4M']);
     const bytes = await qemuBytes(path);

@@ -234,10 +234,10 @@ describe('tables that cannot be are refused', () => {
   });
 
   test.each([
-    ['the L1 table itself', (view: DataView) => view.getBigUint64(40)],
+    ['on the L1 table itself', (view: DataView) => view.getBigUint64(40)],
     ['behind the end of the file', () => 2n ** 45n],
     ['inside a cluster', () => 0x10200n],
-  ])('an L2 table at %s', async (_what, place) => {
+  ])('an L2 table that lies %s', async (_what, place) => {
     patch(path, (view) => {
       view.setBigUint64(Number(view.getBigUint64(40)), place(view) | (1n << 63n));
     });

@@ -51,7 +51,7 @@ test.each(FORMATS)(
   },
 );
 
-test('a LUKS disk is, too', async () => {
+test('a LUKS disk with the name of a raw disk is copied as it is, with a warning', async () => {
   writeFileSync('disk.img', Buffer.from('LUKS\xba\xbe\0\x02'.padEnd(MiB, '\0'), 'latin1'));
   const { warnings } = await copy({ source: 'disk.img', target: 'x.raw' });
   expect(warnings).toEqual([

@@ -67,7 +67,7 @@ it('an image is made again where its check finds an error', async () => {
   expect(told).toHaveBeenCalledExactlyOnceWith(expect.stringContaining('OFLAG_COPIED'));
 });
 
-it('it is our fault where QEMU seems to spoil one image after the other', async () => {
+it('a test fails where QEMU seems to spoil one image after the other', async () => {
   let made = 0;
   const making = soundImage(new Random(1), async () => {
     made++;
@@ -77,7 +77,7 @@ it('it is our fault where QEMU seems to spoil one image after the other', async 
   expect(made).toBe(10);
 });
 
-it('what is not about an image is passed on at once', async () => {
+it('an error that is not about an image is passed on at once', async () => {
   const making = soundImage(new Random(1), async () => {
     throw new Error('a bug of the test');
   });

@@ -41,24 +41,27 @@ it.each([
   ['another image', SIZE],
   ['a shorter one', 8 * MIB],
   ['a longer one', 24 * MIB],
-])('shows the same over %s, and its bitmaps are as they were', async (_what, size) => {
-  const seed = Random.seed();
-  const random = new Random(seed);
-  const old = await newImage(random, SIZE);
-  const fresh = await newImage(random, size);
-  const top = await newImage(random, SIZE, '-b', old, '-F', 'qcow2');
-  await run('qemu-img', ['bitmap', '--add', top, 'b0']);
-  await run('qemu-io', ['-f', 'qcow2', '-c', 'write 1M 64k', top]);
-  const before = await shown(top);
-  expect(await runCli(['rebase', top, '-b', fresh, '-F', 'qcow2'])).toMatchObject({ code: 0 });
-  expect(await backingOf(top)).toEqual([fresh, 'qcow2']);
-  await expectShows(top, before, seed);
-  await using image = await openBitmaps(top);
-  using bits = await image.load('b0');
-  expect([...bits.ranges()]).toEqual([{ offset: MIB, length: 65536 }]);
-});
+])(
+  'a rebased image shows the same over %s, and its bitmaps are as they were',
+  async (_what, size) => {
+    const seed = Random.seed();
+    const random = new Random(seed);
+    const old = await newImage(random, SIZE);
+    const fresh = await newImage(random, size);
+    const top = await newImage(random, SIZE, '-b', old, '-F', 'qcow2');
+    await run('qemu-img', ['bitmap', '--add', top, 'b0']);
+    await run('qemu-io', ['-f', 'qcow2', '-c', 'write 1M 64k', top]);
+    const before = await shown(top);
+    expect(await runCli(['rebase', top, '-b', fresh, '-F', 'qcow2'])).toMatchObject({ code: 0 });
+    expect(await backingOf(top)).toEqual([fresh, 'qcow2']);
+    await expectShows(top, before, seed);
+    await using image = await openBitmaps(top);
+    using bits = await image.load('b0');
+    expect([...bits.ranges()]).toEqual([{ offset: MIB, length: 65536 }]);
+  },
+);
 
-it('writes nothing where the grandparent shows the same, and all where nothing is below', async () => {
+it('rebase writes nothing where the grandparent shows the same, and all where nothing is below', async () => {
   const seed = Random.seed();
   const random = new Random(seed);
   const base = await newImage(random, SIZE);
@@ -74,7 +77,7 @@ it('writes nothing where the grandparent shows the same, and all where nothing i
   await expectShows(top, before, seed);
 });
 
-it('only changes the name where that is asked, whatever its length', async () => {
+it('rebase only changes the name where that is asked, whatever its length', async () => {
   const random = new Random(Random.seed());
   const base = await newImage(random, SIZE);
   const top = await newImage(random, SIZE, '-b', base, '-F', 'qcow2');
@@ -88,7 +91,7 @@ it('only changes the name where that is asked, whatever its length', async () =>
   expect(image.bitmaps.count).toBe(1);
 });
 
-it('asks for the format, and refuses one that it cannot read', async () => {
+it('rebase asks for the format of the backing file, and refuses one that it cannot read', async () => {
   const random = new Random(Random.seed());
   const base = await newImage(random, SIZE);
   const top = await newImage(random, SIZE, '-b', base, '-F', 'qcow2');
@@ -101,7 +104,7 @@ it('asks for the format, and refuses one that it cannot read', async () => {
 it.each([
   ['with locks', {}],
   ['without locks', { LACUNA_FFI: 'off' }],
-])('never puts an image below itself, %s', async (_what, env) => {
+])('rebase never puts an image below itself, %s', async (_what, env) => {
   const random = new Random(Random.seed());
   const base = await newImage(random, SIZE);
   const top = await newImage(random, SIZE, '-b', base, '-F', 'qcow2');
@@ -122,7 +125,7 @@ it.each([
   ['a hard link to that', (top: string) => linked(top, linkSync)],
   ['an image over that, by a name in JSON', overJson],
   ['JSON that names that', (top: string) => jsonOf(top)],
-])('-u makes no circle with %s', async (_what, backing) => {
+])('rebase -u makes no circle with %s', async (_what, backing) => {
   const random = new Random(1);
   const base = await newImage(random, MIB);
   const top = await newImage(random, MIB, '-b', base, '-F', 'qcow2');

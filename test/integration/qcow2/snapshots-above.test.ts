@@ -48,7 +48,7 @@ describe('an image with a snapshot that would change is refused, by name', () =>
     expect((await qemuBytes(base)).equals(Buffer.alloc(MIB, 1))).toBe(true);
   });
 
-  it('and those that would not are not named', async () => {
+  it('but snapshots that would stay the same are not named', async () => {
     await qemuIo(top, ['write -P 3 0 1M']);
     await run('qemu-img', ['snapshot', '-c', 'whole', top]);
     await expect(rebase({ image: top, backing: null })).rejects.toThrow(

@@ -60,7 +60,7 @@ describe('an image that is created', () => {
 
   it.each<[string, Partial<Qcow2Options>, RegExp]>([
     ['what version 2 does not know', { version: 2, refcountBits: 8 }, /needs version 3/],
-    ['a raw data file that is none', { dataFileRaw: true }, /needs a dataFile/],
+    ['a raw data file where there is no data file', { dataFileRaw: true }, /needs a dataFile/],
     [
       'a raw data file over a backing file',
       { dataFile: 'd', dataFileRaw: true, backing: { filename: 'b', format: 'raw' } },
@@ -103,7 +103,7 @@ describe('an image that is created', () => {
     expect(await used('full')).toBeGreaterThanOrEqual(SIZE);
   });
 
-  it('takes no place of another file where it must not', async () => {
+  it('does not replace another file where it must not', async () => {
     writeFileSync(path, 'mine');
     await expect(create({ exclusive: true })).rejects.toMatchObject({ errno: 'EEXIST' });
     expect(readFileSync(path, 'utf8')).toBe('mine');

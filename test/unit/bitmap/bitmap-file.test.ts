@@ -226,7 +226,7 @@ describe('marks', () => {
     after.close();
   });
 
-  it('are not written by who only looks', () => {
+  it('are not written by a caller who only reads', () => {
     const path = writeSample();
     const before = readFileSync(path);
     const file = open(path, { readOnly: true });
@@ -376,7 +376,7 @@ describe('a damaged file is refused', () => {
   }
 });
 
-it('any content comes back bit for bit', () => {
+it('a file of bitmaps gives any content back bit for bit', () => {
   const random = new Random(Random.seed());
   for (let round = 0; round < 300; round++) {
     const granularity = random.pick([512, 4096, G, 2 ** 20]);
@@ -403,7 +403,7 @@ it('any content comes back bit for bit', () => {
   }
 });
 
-it('long stretches of mixed words come back', () => {
+it('a file of bitmaps gives long stretches of mixed words back', () => {
   const size = 600_000 * 512;
   const bitmaps = new DirtyBitmaps({ size, granularity: 512 });
   bitmaps.add({ name: 'x', persistent: true });

@@ -10,7 +10,7 @@ for (const variant of ['simd', 'scalar'] as const) {
     const cases = bitmapContract({ create: (options) => new Bitmap({ ...options, arena }) });
     for (const { name, run } of cases) it(name, run);
 
-    it('leaves nothing in the arena', () => {
+    it('bitmaps that were freed leave nothing in the arena', () => {
       assert.equal(arena.usedBytes, idle);
     });
   });

@@ -109,7 +109,7 @@ describe('what is refused', () => {
     bitmaps.add({ name: `ü${'x'.repeat(1021)}` });
   });
 
-  it('granularities that are none', () => {
+  it('impossible granularities', () => {
     for (const granularity of [0, 256, 513, 2 ** 32, Number.NaN]) {
       assert.throws(() => make().add({ name: 'x', granularity }), RangeError);
       assert.throws(() => new DirtyBitmaps({ size: 1, granularity }), RangeError);
@@ -150,7 +150,7 @@ describe('what is refused', () => {
     }
   });
 
-  it('what was removed, to who still looks at it', () => {
+  it('a bitmap that was removed, to those who still hold its view', () => {
     const bitmaps = make();
     const view = bitmaps.add({ name: 'x' });
     bitmaps.remove('x');
@@ -158,14 +158,14 @@ describe('what is refused', () => {
   });
 });
 
-describe('granularity', () => {
+describe('the granularity of a new bitmap', () => {
   it.each([
     [undefined, 65536],
     [512, 4096],
     [4096, 4096],
     [16384, 16384],
     [2 ** 21, 65536],
-  ])('is, with clusters of %s bytes, %i', (clusterSize, granularity) => {
+  ])('with a cluster size of %s is %i', (clusterSize, granularity) => {
     const bitmaps = new DirtyBitmaps({ size: SIZE, clusterSize });
     assert.equal(bitmaps.add({ name: 'x' }).granularity, granularity);
   });
@@ -200,7 +200,7 @@ describe('a successor', () => {
     assert.deepEqual([recording, busy], [true, true]);
   });
 
-  it('abdicated to forgets what was dirty before, and keeps name, states and users of the view', () => {
+  it('replaces what was dirty before when its parent abdicates, and keeps name, states and users of the view', () => {
     const bitmaps = make();
     const view = bitmaps.add({ name: 'x', persistent: true });
     bitmaps.record(0, 1);
@@ -213,7 +213,7 @@ describe('a successor', () => {
     assert.deepEqual([view.info.persistent, view.info.busy], [true, false]);
   });
 
-  it('reclaimed from loses nothing', () => {
+  it('loses nothing when its parent reclaims it', () => {
     const bitmaps = make();
     bitmaps.add({ name: 'x' });
     bitmaps.record(0, 1);
@@ -234,7 +234,7 @@ describe('a successor', () => {
     assert.equal(bitmaps.get('x').count, 0);
   });
 
-  it('must be there to be ended, and does not end what is read-only', () => {
+  it('must exist to be abdicated to or reclaimed, and is not where the parent is read-only', () => {
     const bitmaps = make();
     bitmaps.add({ name: 'x', disabled: true });
     assert.throws(() => bitmaps.abdicate('x'), TypeError);
@@ -281,7 +281,7 @@ describe('a transaction that fails', () => {
     assert.equal(view.count, 2, 'who looked before still sees the same bitmap');
   });
 
-  it('is refused whole when an action is none', () => {
+  it('is refused as a whole when one of its actions is unknown', () => {
     const bitmaps = make();
     const actions = [{ type: 'add', name: 'x' }, { type: 'explode' }] as never;
     assert.throws(() => bitmaps.transaction(actions), TypeError);
@@ -323,7 +323,7 @@ describe('a stored bitmap', () => {
     assert.equal(lazy.loads, 0);
   });
 
-  it('may need to be waited for', async () => {
+  it('that takes time to load is not used before it is loaded', async () => {
     const bitmaps = make();
     const lazy = stored({}, true);
     bitmaps.register(lazy);
@@ -336,7 +336,7 @@ describe('a stored bitmap', () => {
     assert.deepEqual(offsets(bitmaps, 'x'), [7]);
   });
 
-  it('is not wanted any more when it is cleared while it is loaded', async () => {
+  it('that is cleared while it is loaded stays clear', async () => {
     const bitmaps = make();
     bitmaps.register(stored({}, true));
     const loading = bitmaps.load('stored');

@@ -25,7 +25,7 @@ function changed(change: Partial<Driver> = {}): Driver {
   };
 }
 
-describe('capabilities', () => {
+describe('a device by its capabilities', () => {
   it('has no zero, discard or flush without write', () => {
     for (const change of [{ write: undefined }, { capabilities: { write: false } }]) {
       expect(new Device(changed(change)).capabilities).toMatchObject({
@@ -290,7 +290,7 @@ describe('close', () => {
   });
 });
 
-describe('abort', () => {
+describe('an abort', () => {
   it('takes effect before the next piece', async () => {
     const abort = new AbortController();
     const memory = new MemoryDriver({ size: SIZE });

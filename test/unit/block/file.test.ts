@@ -84,7 +84,7 @@ describe('opening', () => {
     expect(again.capabilities.write).toBe(false);
   });
 
-  it('is of the file that it was, or fails', async () => {
+  it('by a description opens the same file again, or fails', async () => {
     const path = newPath();
     await createRawFile(path, 512);
     await using device = await openDevice(path);

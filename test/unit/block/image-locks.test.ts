@@ -8,7 +8,7 @@ import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
 
-it('holds no lock any more when it looks for those who are in the way', async () => {
+it('an opening that is refused holds no lock any more when it looks for the holders', async () => {
   const filename = join(folder, 'disk.raw');
   await createRawFile(filename, 512);
   const held = new Set<number>();

@@ -5,7 +5,7 @@ import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
 
-it('opens a null device of the largest size, which reads as zero', async () => {
+it('openDevice opens a null device of the largest size, which reads as zero', async () => {
   await using device = await openDevice('null:');
   expect(device.size).toBe(2 ** 53 - 512);
   expect(device.capabilities).toMatchObject({ write: false, knownZero: true });
@@ -13,7 +13,7 @@ it('opens a null device of the largest size, which reads as zero', async () => {
   expect(list.count).toBe(1);
 });
 
-it('makes new memory at each opening, and gives no description of it', async () => {
+it('openDevice makes new memory at each opening, and gives no description of it', async () => {
   await using device = await openDevice('driver=memory,size=1P', { writable: true });
   expect(device.size).toBe(2 ** 50);
   expect(device.description).toBeUndefined();
@@ -23,19 +23,19 @@ it('makes new memory at each opening, and gives no description of it', async () 
   expect((await device.extents(0, 2 ** 50))[0].count).toBe(3);
 });
 
-it('checks a description that no compiler has seen', async () => {
+it('openDevice checks a description that no compiler has seen', async () => {
   await expect(openDevice({ driver: 'disk' } as never)).rejects.toThrow(TypeError);
   await expect(openDevice({ driver: 'file', path: '/x' } as never)).rejects.toThrow(
     /path is unknown/,
   );
 });
 
-it('does not open when the signal has fired', async () => {
+it('openDevice opens nothing when the signal has fired', async () => {
   const opening = openDevice('null:', { signal: AbortSignal.abort() });
   await expect(opening).rejects.toMatchObject({ code: 'ERR_ABORTED' });
 });
 
-it('takes a description for what it says, whatever the ending of its file', async () => {
+it('openDevice takes a description for what it says, whatever the ending of its file', async () => {
   const filename = join(folder, 'odd.qcow2');
   await createRawFile(filename, 512);
   await expect(openDevice(filename)).rejects.toMatchObject({ code: 'ERR_QCOW2_CORRUPT' });

@@ -6,20 +6,20 @@ async function isGranted(hold: Hold): Promise<boolean> {
   return Promise.race([hold.ready.then(() => true), new Promise(setImmediate).then(() => false)]);
 }
 
-it('grants at once what nobody else holds', () => {
+it('a range lock grants at once what nobody else holds', () => {
   const lock = new RangeLock();
   lock.acquire(0, 10, true);
   expect(lock.acquire(10, 20, true).ready).toBeUndefined();
   expect(lock.acquire(20, 30, false).ready).toBeUndefined();
 });
 
-it('lets whole writes share a range', () => {
+it('a range lock lets whole writes share a range', () => {
   const lock = new RangeLock();
   lock.acquire(0, 10, false);
   expect(lock.acquire(5, 15, false).ready).toBeUndefined();
 });
 
-it('keeps a range alone from everybody else, in both orders', async () => {
+it('a range lock keeps a range alone from everybody else, in both orders', async () => {
   const lock = new RangeLock();
   const first = lock.acquire(0, 10, true);
   const shared = lock.acquire(9, 20, false);
@@ -32,7 +32,7 @@ it('keeps a range alone from everybody else, in both orders', async () => {
   expect(await isGranted(alone)).toBe(true);
 });
 
-it('grants in the order of arrival, so that nobody starves', async () => {
+it('a range lock grants in the order of arrival, so that nobody starves', async () => {
   const lock = new RangeLock();
   const first = lock.acquire(0, 10, false);
   const alone = lock.acquire(0, 10, true);
@@ -45,7 +45,7 @@ it('grants in the order of arrival, so that nobody starves', async () => {
   expect(await isGranted(late)).toBe(true);
 });
 
-it('lets others go on when a hold is given up before it is granted', async () => {
+it('a range lock lets others go on when a hold is given up before it is granted', async () => {
   const lock = new RangeLock();
   const first = lock.acquire(0, 10, true);
   const second = lock.acquire(0, 10, true);
@@ -56,7 +56,7 @@ it('lets others go on when a hold is given up before it is granted', async () =>
   expect(await isGranted(third)).toBe(true);
 });
 
-it('is idle when all that was held has been left', async () => {
+it('a range lock is idle when all that was held has been left', async () => {
   const lock = new RangeLock();
   await lock.idle;
   const holds = [lock.acquire(0, 10, true), lock.acquire(0, 10, true)];

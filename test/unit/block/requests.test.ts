@@ -28,7 +28,7 @@ beforeEach(() => {
   device = open();
 });
 
-it('passes an aligned request on as it is, buffer included', async () => {
+it('a device passes an aligned request on as it is, buffer included', async () => {
   const target = new Uint8Array(8192);
   let given: Uint8Array | undefined;
   const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
@@ -39,7 +39,7 @@ it('passes an aligned request on as it is, buffer included', async () => {
   expect(given).toBe(target);
 });
 
-it('splits what is longer than the driver takes', async () => {
+it('a device splits what is longer than the driver takes', async () => {
   await device.read(0, new Uint8Array(150_000 - (150_000 % 4096)));
   expect(requests()).toEqual(['read 0+65536', 'read 65536+65536', 'read 131072+16384']);
   await device.write(8192, new Uint8Array(69_632));
@@ -48,12 +48,12 @@ it('splits what is longer than the driver takes', async () => {
   expect(requests()).toEqual(['zero 0+131072', 'zero 131072+131072']);
 });
 
-it('reads a small unaligned range in one request', async () => {
+it('a device reads a small unaligned range in one request', async () => {
   await device.read(4095, new Uint8Array(2));
   expect(requests()).toEqual(['read 0+8192']);
 });
 
-it('reads a long unaligned range straight into its target, but for both ends', async () => {
+it('a device reads a long unaligned range straight into its target, but for both ends', async () => {
   await device.read(4095, new Uint8Array(70_000));
   expect(requests()).toEqual([
     'read 0+4096',
@@ -63,7 +63,7 @@ it('reads a long unaligned range straight into its target, but for both ends', a
   ]);
 });
 
-it('changes only the blocks at both ends by reading them first', async () => {
+it('a device reads only the blocks at both ends of a write first, to change a part of them', async () => {
   await device.write(4000, new Uint8Array(8392));
   expect(requests()).toEqual([
     'read 0+4096',
@@ -74,12 +74,12 @@ it('changes only the blocks at both ends by reading them first', async () => {
   ]);
 });
 
-it('changes one block once when a write begins and ends inside it', async () => {
+it('a device changes one block once when a write begins and ends inside it', async () => {
   await device.write(5000, new Uint8Array(10));
   expect(requests()).toEqual(['read 4096+4096', 'write 4096+4096']);
 });
 
-it('zeroes whole blocks first and the parts of blocks last', async () => {
+it('a device zeroes whole blocks first and the parts of blocks last', async () => {
   await device.zero(4000, 8392);
   expect(requests()).toEqual([
     'zero 4096+8192',
@@ -90,7 +90,7 @@ it('zeroes whole blocks first and the parts of blocks last', async () => {
   ]);
 });
 
-it('leaves zero what was zeroed before a later piece of a fast zero was refused', async () => {
+it('a device leaves zero what was zeroed before a later piece of a fast zero was refused', async () => {
   const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
   const zero = driver.zero!;
   driver.zero = async (offset, length, options) => {
@@ -110,14 +110,14 @@ it('leaves zero what was zeroed before a later piece of a fast zero was refused'
   expect(bytes.subarray(end).every((byte) => byte === 1)).toBe(true);
 });
 
-it('discards whole blocks only', async () => {
+it('a device discards whole blocks only', async () => {
   await device.discard(4000, 8392);
   expect(requests()).toEqual(['discard 4096+8192']);
   await device.discard(1, 4000);
   expect(requests()).toEqual([]);
 });
 
-it('takes the end of a device for the end of its last block', async () => {
+it('a device takes its end for the end of its last block', async () => {
   const end = SIZE - (SIZE % 4096);
   await device.write(end, new Uint8Array(SIZE - end));
   expect(requests()).toEqual([`write ${end}+${SIZE - end}`]);
@@ -127,7 +127,7 @@ it('takes the end of a device for the end of its last block', async () => {
   expect(requests()[0]).toBe(`zero ${end}+${SIZE - end}`);
 });
 
-it('makes whole writes wait for a change of the same block, and only for that', async () => {
+it('a device makes whole writes wait for a change of the same block, and only for that', async () => {
   await Promise.all([
     device.write(10, new Uint8Array(10)),
     device.write(0, new Uint8Array(4096)),
@@ -295,7 +295,7 @@ describe('copyFrom', () => {
   });
 });
 
-it('asks for the status of whole blocks and answers for the bytes', async () => {
+it('a device asks for the status of whole blocks and answers for the bytes', async () => {
   const driver = strictDriver(new MemoryDriver({ size: SIZE }), LIMITS);
   const asked: number[][] = [];
   const { extents } = driver;
@@ -308,7 +308,7 @@ it('asks for the status of whole blocks and answers for the bytes', async () => 
   expect([...list]).toEqual([{ offset: 5000, length: 10, flags: 6 }]);
 });
 
-it('lets timers run while it works through the pieces of a long request', async () => {
+it('a device lets timers run while it works through the pieces of a long request', async () => {
   const driver = new MemoryDriver({ size: 2 ** 50 });
   const slow = strictDriver(driver, { maximumZero: 65_536 });
   slow.zero = async () => {

@@ -15,7 +15,7 @@ describe('exit codes', () => {
     ['a printed help', new CommanderError(0, 'commander.helpDisplayed', ''), Exit.done],
     ['an interruption', abortedError(), Exit.interrupted],
     ['something that is no error', 'no', Exit.failed],
-  ])('%s', (_what, error, code) => {
+  ])('that say what %s means', (_what, error, code) => {
     expect(exitCodeOf(error)).toBe(code);
   });
 });

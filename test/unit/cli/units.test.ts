@@ -68,7 +68,7 @@ describe('amounts for people', () => {
     ]);
   });
 
-  test('no rate is told of no time', () => {
+  test('no rate is shown where no time has passed', () => {
     expect(formatRate(2 ** 20, 1000)).toBe('1 MiB/s');
     expect(formatRate(2 ** 20, 0)).toBe('-');
   });

@@ -110,7 +110,7 @@ describe('a failure that may be ignored', () => {
     );
   });
 
-  it('is one of the target too where the unreadable cannot be zeroed there', async () => {
+  it('counts as one of the target, too, where the target cannot zero what was unreadable', async () => {
     const bad = new Set([3]);
     const { source, target } = await devices({ reads: bad, zeroes: bad });
     const options = { source, target, onReadError: 'ignore' } as const;
@@ -142,7 +142,7 @@ describe('a failure that may be ignored', () => {
     expect(report.errors).toHaveLength(1);
   });
 
-  it('is none of a device that is gone', async () => {
+  it('is never that of a device that is gone', async () => {
     const gone = new LacunaError('ERR_NBD_DISCONNECTED', 'gone', { retryable: true });
     const { target } = await devices({});
     const source = fakeDevice(SIZE, {
@@ -153,7 +153,7 @@ describe('a failure that may be ignored', () => {
     await expect(job).rejects.toBe(gone);
   });
 
-  it('is none of a flush', async () => {
+  it('is never that of a flush', async () => {
     const { source, target } = await devices({});
     target.flush = () => Promise.reject(failure());
     const job = copy({ source, target, onWriteError: 'ignore' });
@@ -482,7 +482,7 @@ describe('with a resume file', () => {
     expect(await firstDifference(content, memory)).toBe(-1);
   });
 
-  it('the same, where the copy had gone on after a failure meanwhile', async () => {
+  it('what was left out is tried again also where the copy had gone on after a failure meanwhile', async () => {
     const [reads, writes] = [new Set([1, 2]), new Set([20, 40])];
     const { source, target, content, memory } = await devices({ reads, writes });
     const resume = newFile();

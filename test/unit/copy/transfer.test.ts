@@ -5,7 +5,7 @@ import { fakeDevice } from '../../support/fake-device.js';
 
 const KIB = 1024;
 
-it('makes no request shorter than what either side takes at once', () => {
+it('a copy makes no request shorter than what either side takes at once', () => {
   const source = fakeDevice(1024 * KIB);
   const { limits } = source;
   const blocks = { ...limits, minimum: 64 * KIB, preferred: 64 * KIB };
@@ -18,7 +18,7 @@ it('makes no request shorter than what either side takes at once', () => {
   expect(sizeFor(target)).toBe(64 * KIB);
 });
 
-it('has room in an arena for as many threads and requests as are allowed, whatever suits both sides', () => {
+it('a copy has room in an arena for as many threads and requests as are allowed, whatever suits both sides', () => {
   const source = fakeDevice(1024 * KIB);
   const limits = { ...source.limits, preferred: 8192 * KIB };
   const devices = { source, target: fakeDevice(1024 * KIB, { limits }) };
@@ -35,7 +35,7 @@ it('has room in an arena for as many threads and requests as are allowed, whatev
   }
 });
 
-it('lets requests grow to 2 MiB, within what both sides take and what was asked for', () => {
+it('a copy lets requests grow to 2 MiB, within what both sides take and what was asked for', () => {
   const MIB = 1024 * KIB;
   const source = fakeDevice(MIB);
   const { limits } = source;

@@ -96,7 +96,7 @@ describe('the handshake', () => {
     expect(result?.blockSizes).toEqual({ minimum: 512, preferred: 4096, maximum: 2 ** 25 });
   });
 
-  test('flags of a server that does not say that it has some mean nothing', () => {
+  test('flags of an export that does not say that it has some mean nothing', () => {
     const bytes = (flags: number) =>
       wire.concat(
         ...[wire.greeting(), NO(Option.structuredReply)],
@@ -122,12 +122,12 @@ describe('the handshake', () => {
   );
 
   test.each([
-    [OptionError.unknown, 'ERR_DEVICE_OPEN', 'no such export'],
-    [OptionError.policy, 'ERR_DEVICE_OPEN', 'policy'],
-    [OptionError.tlsRequired, 'ERR_NBD_TLS', 'nbds://'],
-    [OptionError.shutdown, 'ERR_NBD_DISCONNECTED', 'shutting down'],
-    [0x8000abcd, 'ERR_DEVICE_OPEN', '0x8000abcd'],
-  ])('GO refused with 0x%i is %s', (type, code, words) => {
+    ['unknown', OptionError.unknown, 'ERR_DEVICE_OPEN', 'no such export'],
+    ['policy', OptionError.policy, 'ERR_DEVICE_OPEN', 'policy'],
+    ['TLS required', OptionError.tlsRequired, 'ERR_NBD_TLS', 'nbds://'],
+    ['shutdown', OptionError.shutdown, 'ERR_NBD_DISCONNECTED', 'shutting down'],
+    ['an unknown error', 0x8000abcd, 'ERR_DEVICE_OPEN', '0x8000abcd'],
+  ])('GO that is refused with "%s" fails', (_name, type, code, words) => {
     const refused = wire.optionError(Option.go, type, 'the\nreason');
     const { error } = meet(
       wire.concat(wire.greeting(), NO(Option.structuredReply), refused, NO(Option.list)),
@@ -222,7 +222,7 @@ describe('a broken handshake is a protocol error', () => {
       'an export info that is too short',
       wire.concat(plain, wire.goInfo(wire.numbers([2, 0], [8, 1]))),
     ],
-    ['block sizes that are none', wire.concat(plain, wire.blockSizeInfo(3, 4, 5))],
+    ['impossible block sizes', wire.concat(plain, wire.blockSizeInfo(3, 4, 5))],
     ['an info without a type', wire.concat(plain, wire.goInfo(new Uint8Array(1)))],
     [
       'infos without end',

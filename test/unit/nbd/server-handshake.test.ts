@@ -236,7 +236,7 @@ describe('metadata contexts', () => {
   };
   const all = ['base:allocation', 'qemu:dirty-bitmap:b0', 'qemu:dirty-bitmap:b1'];
 
-  test('they need structured replies or extended headers', () => {
+  test('are refused without structured replies or extended headers', () => {
     expect(talking().verdict(list(''))).toBe(OptionError.invalid);
     expect(talking().verdict(set('', all[0]))).toBe(OptionError.invalid);
     expect(talking(structured).verdict(list(''))).toBe(ack);
@@ -254,7 +254,7 @@ describe('metadata contexts', () => {
     ],
     [['base:allocation', 'base:allocation'], all.slice(0, 1)],
     [['x-unknown:', 'base', 'qemu:dirty', '', 'base:allocation2'], []],
-  ])('LIST %j', (queries, names) => {
+  ])('are listed as asked by LIST %j', (queries, names) => {
     expect(granted(talking(structured).ask(list('', ...queries)))).toEqual(names);
   });
 
@@ -265,7 +265,7 @@ describe('metadata contexts', () => {
       ['base:allocation', 'unknown:thing', 'qemu:dirty-bitmap:b1'],
       [all[0], all[2]],
     ],
-  ])('SET %j', (queries, names) => {
+  ])('are chosen as asked by SET %j', (queries, names) => {
     const talk = talking(structured);
     expect(granted(talk.ask(set('', ...queries)))).toEqual(names);
     talk.ask(go());
@@ -280,7 +280,7 @@ describe('metadata contexts', () => {
     ['a SET that fails: too long', encodeOption(Option.setMetaContext, Buffer.alloc(2 ** 19)), []],
     ['a SET for another export', set('zweite', all[0]), []],
     ['a LIST, which changes nothing', list('', all[1]), [all[0]]],
-  ])('what was set is replaced by %s', (_, option, names) => {
+  ])('are what the last message leaves of them: %s', (_, option, names) => {
     const talk = talking(structured, set('', all[0]), option);
     talk.ask(go());
     expect(talk.outcome).toMatchObject({ contexts: names.map((name) => ({ name })) });
@@ -302,7 +302,7 @@ describe('metadata contexts', () => {
 describe('TLS', () => {
   const { tlsRequired } = OptionError;
 
-  test('without it STARTTLS is refused', () => {
+  test('where the server has none: STARTTLS is refused', () => {
     expect(new Talk().greeted().verdict(encodeOption(Option.startTls))).toBe(OptionError.policy);
   });
 
@@ -337,7 +337,7 @@ describe('TLS', () => {
     expect(new Talk(offerOf([served()], 'on')).greeted().verdict(go())).toBe(ack);
   });
 
-  test('it cannot be started twice, and nothing from before counts', () => {
+  test('cannot be started twice, and nothing from before it counts', () => {
     const talk = new Talk(offerOf([served()], 'require'), true);
     expect(talk.verdict(encodeOption(Option.startTls))).toBe(OptionError.invalid);
     expect(talk.verdict(list(''))).toBe(OptionError.invalid);

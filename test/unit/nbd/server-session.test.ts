@@ -239,7 +239,7 @@ describe('what cannot be done is refused, and the connection lives', () => {
     expect(transmission.failure).toMatchObject({ code: 'ERR_NBD_PROTOCOL' });
   });
 
-  test('pieces cannot be forbidden where there are none, nor status had without contexts', async () => {
+  test('a read in one piece without structured replies, and status without contexts', async () => {
     expect(await errorOf(request(READ, { flags: DF, length: 1 }), simple())).toEqual([EINVAL]);
     expect(await errorOf(request(STATUS, { length: 1 }), simple())).toEqual([EINVAL]);
   });
@@ -258,7 +258,7 @@ describe('what cannot be done is refused, and the connection lives', () => {
   });
 });
 
-describe('large numbers', () => {
+describe('a request with large numbers', () => {
   const GIB = 2 ** 30;
 
   test('offsets and lengths with the highest bits set are read as what they are', async () => {
@@ -324,7 +324,7 @@ describe('errors of the device', () => {
     expect(transmission.deviceErrors).toHaveLength(1);
   });
 
-  test('any error at all is one, and a closed device asks the client to go', async () => {
+  test('an error of any kind is answered with EIO, and a closed device with ESHUTDOWN', async () => {
     const strange = broken(new TypeError('x'));
     expect(
       await errorOf(
@@ -339,7 +339,7 @@ describe('errors of the device', () => {
     expect(errorsOf(found)).toEqual([ESHUTDOWN]);
   });
 
-  test('one that throws instead of rejecting ends nothing', async () => {
+  test('a device that throws instead of rejecting ends nothing', async () => {
     const device = Object.create(fakeDevice(SIZE), {
       size: { value: SIZE },
       limits: { value: { minimum: 1, preferred: 512 } },
@@ -626,7 +626,7 @@ describe('extended headers', () => {
   });
 });
 
-describe('limits', () => {
+describe('the limits of a session', () => {
   /** A device whose reads wait until they are let go. */
   function waiting() {
     const waits: (() => void)[] = [];
@@ -640,7 +640,7 @@ describe('limits', () => {
   const reads = (count: number, length: number) =>
     concat(...Array.from({ length: count }, (_, cookie) => request(READ, { cookie, length })));
 
-  test('so many requests at a time; the rest waits in the socket, and is answered later', async () => {
+  test('leave requests beyond the most at a time in the socket, and answer them later', async () => {
     const { device, waits } = waiting();
     const transmission = new Transmission({ export: served({ device }) }, { maxRequests: 3 });
     await transmission.say(reads(10, 100));
@@ -657,7 +657,7 @@ describe('limits', () => {
     expect(transmission.paused).toBe(false);
   });
 
-  test('so many bytes at a time, but always one request', async () => {
+  test('leave requests beyond the most bytes at a time in the socket, but allow one of any length', async () => {
     const { device, waits } = waiting();
     const transmission = new Transmission({ export: served({ device }) }, { maxBytes: 250_000 });
     await transmission.say(concat(reads(5, 100_000)));
@@ -670,7 +670,7 @@ describe('limits', () => {
     expect(waits.length).toBe(1);
   });
 
-  test('a client that takes no answers is asked no more', async () => {
+  test('leave the requests of a client that takes no answers in the socket', async () => {
     const transmission = new Transmission({ structured: false });
     transmission.holds = true;
     for (let i = 0; i < 20; i++) await transmission.say(reads(10, 2 ** 20));
@@ -682,7 +682,7 @@ describe('limits', () => {
     expect(transmission.take().length).toBeGreaterThan(2 ** 20);
   });
 
-  test('status answers count at their longest', async () => {
+  test('count a status answer at its longest', async () => {
     let asked = 0;
     const device = fakeDevice(SIZE, {
       extents: () => {
@@ -700,7 +700,7 @@ describe('limits', () => {
   });
 });
 
-describe('the end', () => {
+describe('the end of a session', () => {
   test('DISC answers what came before it, and nothing after it', async () => {
     const transmission = new Transmission();
     const bytes = concat(

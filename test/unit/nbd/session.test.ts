@@ -7,13 +7,13 @@ import { ALLOCATION, DIRTY, Harness, SIZE } from './session-harness.js';
 
 const sequence = (length: number, from = 0) =>
   new Uint8Array(length).map((_, i) => (from + i) % 251);
-const SPLITS = [[1], [Number.POSITIVE_INFINITY], [7, 1, 30]];
+const SPLITS = [[1], [2 ** 30], [7, 1, 30]];
 const flagsOf = (list: Iterable<{ length: number; flags: number }>) =>
   [...list].map(({ length, flags }) => [length, flags]);
 
 describe('a read', () => {
   test.each(SPLITS)(
-    'is put together from data and holes in any order, in pieces of %i',
+    'is put together from data and holes in any order, in pieces of %i bytes',
     async (...sizes) => {
       const harness = new Harness();
       const target = new Uint8Array(100).fill(0xee);
@@ -77,7 +77,7 @@ describe('a read', () => {
     );
   });
 
-  test('one of a thousand that come in one stream, wherever its buffer ends', async () => {
+  test('is one of a thousand in one stream, wherever the buffer of that ends', async () => {
     // Lengths from 90 on, so that the buffer ends at every place of a header.
     for (let length = 90; length < 120; length++) {
       const harness = new Harness();
@@ -97,7 +97,7 @@ describe('a read', () => {
     }
   });
 
-  test('large, is received straight into its target', async () => {
+  test('that is large is received straight into its target', async () => {
     const harness = new Harness();
     const target = new Uint8Array(65536);
     const { promise, cookie } = await harness.read(0, target);
@@ -220,7 +220,7 @@ describe('an error reply', () => {
 });
 
 describe('a status reply', () => {
-  test.each(SPLITS)('holds lists of different lengths, in pieces of %i', async (...sizes) => {
+  test.each(SPLITS)('holds lists of different lengths, in pieces of %i bytes', async (...sizes) => {
     const harness = new Harness();
     const { promise, cookie } = await harness.status(0, 4096);
     harness.deliver(

@@ -77,13 +77,14 @@ describe('block status', () => {
     expect(decodeStatusPayload(new Uint8Array(length))).toBeUndefined();
   });
 
+  test.each([8, 23, 25])('no extents fit an extended chunk of %i bytes exactly', (length) => {
+    expect(extendedExtentCount(length)).toBeUndefined();
+  });
+
   test.each([
-    [8, undefined],
-    [23, undefined],
-    [24, 1],
-    [25, undefined],
-    [40, 2],
-  ])('an extended chunk of %i bytes holds %s extents', (length, count) => {
+    [1, 24],
+    [2, 40],
+  ])('%i extents fit an extended chunk of %i bytes exactly', (count, length) => {
     expect(extendedExtentCount(length)).toBe(count);
   });
 });

@@ -80,7 +80,7 @@ describe('the wire', () => {
     [1, 4097, 65536, false],
     [1, 4096, 512, true],
     [4096, 4096, 512, false],
-  ])('block sizes %i, %i, %i: %s', (minimum, preferred, maximum, valid) => {
+  ])('block sizes %i, %i, %i are valid: %s', (minimum, preferred, maximum, valid) => {
     const bytes = numbers([2, 3], [4, minimum], [4, preferred], [4, maximum]);
     const sizes = decodeBlockSizes(bytes);
     expect(sizes).toEqual(valid ? { minimum, preferred, maximum } : undefined);

@@ -159,7 +159,7 @@ describe('a snapshot table', () => {
     expect(parseSnapshots(bytes, options)).toEqual({ snapshots, length: bytes.length });
   });
 
-  test('says when it goes on', () => {
+  test('that goes on behind the bytes at hand says so', () => {
     expect(parseSnapshots(encodeSnapshots(snapshots).subarray(0, 200), options)).toBeUndefined();
   });
 });

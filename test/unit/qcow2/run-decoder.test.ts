@@ -54,7 +54,7 @@ test.each([9, 12, 16])(
   },
 );
 
-test('the kernel leaves to the format what cannot be', () => {
+test('the kernel leaves impossible entries to the format', () => {
   const geometry = geometryOf({ clusterBits: 12, incompatible: 0n, refcountOrder: 4 });
   const rules = { geometry, version: 3, dataFile: false, image: 'x' };
   const view = viewOf(new Uint8Array(4096));

@@ -2,7 +2,7 @@ import { getMaxListeners, setMaxListeners } from 'node:events';
 import { expect, it, vi } from 'vitest';
 import { onAbort, orAborted } from '#dist/util/index.js';
 
-it('hears a signal whose owner has taken its limit of listeners away', async () => {
+it('a listener hears a signal whose owner has taken its limit of listeners away', async () => {
   const abort = new AbortController();
   setMaxListeners(0, abort.signal);
   const listener = vi.fn();
@@ -13,7 +13,7 @@ it('hears a signal whose owner has taken its limit of listeners away', async () 
   await expect(waiting).rejects.toMatchObject({ code: 'ERR_ABORTED' });
 });
 
-it('takes the default limit of a signal away, and leaves one that its owner has set', () => {
+it('a signal loses its default limit of listeners, and keeps one that its owner has set', () => {
   const usual = new AbortController().signal;
   onAbort(usual, () => {});
   expect(getMaxListeners(usual)).toBe(Number.POSITIVE_INFINITY);

@@ -11,12 +11,12 @@ it.each([
   [7, 1, 7, 7],
   [PETABYTE + 1, 4096, PETABYTE, PETABYTE + 4096],
   [2 ** 32 + 5, 2 ** 31, 2 ** 32, 2 ** 32 + 2 ** 31],
-])('aligns %d to %d', (value, unit, down, up) => {
+])('%d is aligned to %d, down and up', (value, unit, down, up) => {
   expect(alignDown(value, unit)).toBe(down);
   expect(alignUp(value, unit)).toBe(up);
 });
 
-it('knows powers of two, also those that bit operations cannot hold', () => {
+it('powers of two are known, also those that bit operations cannot hold', () => {
   for (let power = 0; power < 53; power++) {
     expect(isPowerOfTwo(2 ** power), `2^${power}`).toBe(true);
     if (power > 1) expect(isPowerOfTwo(2 ** power - 1), `2^${power} - 1`).toBe(false);

@@ -19,7 +19,7 @@ async function lets(pending: () => Promise<void>): Promise<boolean> {
 
 afterEach(() => void vi.useRealTimers());
 
-it('lets the event loop run when a turn was long, and begins another', async () => {
+it('a long loop lets the event loop run when a turn was long, and begins another', async () => {
   // A clock that stands still, however long a busy machine takes.
   vi.useFakeTimers({ toFake: ['performance'] });
   const turns = new Turns();
@@ -31,7 +31,7 @@ it('lets the event loop run when a turn was long, and begins another', async () 
   }
 });
 
-it('never keeps a timer waiting for a loop that awaits nothing else', async () => {
+it('a loop that awaits nothing else never keeps a timer waiting', async () => {
   let fired = false;
   setTimeout(() => {
     fired = true;

@@ -89,8 +89,11 @@ describe('what filters share', () => {
     expect(counterOf(device.description, 0)).toBe(0);
   });
 
-  it.each([7, {}, new SharedArrayBuffer(4)])('is not to be said by hand: %o', (shared) => {
-    const said = { ...COUNTING, shared } as DeviceDescription;
-    expect(() => checkDescription(said)).toThrow('shared is what one opening hands to the next');
-  });
+  it.each([7, {}, new SharedArrayBuffer(4)])(
+    'is refused where a user writes it into a description: %o',
+    (shared) => {
+      const said = { ...COUNTING, shared } as DeviceDescription;
+      expect(() => checkDescription(said)).toThrow('shared is what one opening hands to the next');
+    },
+  );
 });
