@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { mkdirSync, readdirSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type BlockDevice, createQcow2, createRawFile, openDevice } from 'lacuna';
 import { Machine, type MachineOptions } from 'lacuna/qemu';
@@ -184,7 +186,7 @@ export class Guest {
   /** A few writes, zeroes and discards: whole granules, parts of them, and across their borders. */
   async scribble(random: Random, count = 3): Promise<void> {
     for (let n = 0; n < count; n++) {
-      const granule = random.below(this.content.length / GRANULE) * GRANULE;
+      const granule = random.below(Math.ceil(this.content.length / GRANULE)) * GRANULE;
       const [shift, length] = random.pick([
         [0, GRANULE],
         [0, 3 * GRANULE],
@@ -194,7 +196,8 @@ export class Guest {
         [GRANULE - 1, 2],
         [GRANULE - 4096, 8192],
       ] as const);
-      const offset = granule + shift;
+      // A disk may end within a granule.
+      const offset = Math.min(granule + shift, this.content.length - 1);
       const bytes = Math.min(length, this.content.length - offset);
       const kind = random.below(4);
       if (kind < 2) await this.write(offset, random.bytes(bytes));
@@ -226,5 +229,52 @@ export class Restored {
 
   constructor(names: readonly string[], size = DISK_BYTES) {
     this.disks = new Map(names.map((name) => [name, Buffer.alloc(size, 0xee)]));
+  }
+}
+
+/** Stands between a client and a Unix socket, and can cut what goes through it. */
+export class Relay {
+  readonly path: string;
+  connections = 0;
+  readonly #sockets = new Set<Socket>();
+  readonly #server = createServer((client) => this.#serve(client));
+  readonly #to: string;
+
+  static async start(to: string): Promise<Relay> {
+    const relay = new Relay(to);
+    relay.#server.listen(relay.path);
+    await once(relay.#server, 'listening');
+    return relay;
+  }
+
+  private constructor(to: string) {
+    this.#to = to;
+    this.path = `${to}.relay`;
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  stop(): void {
+    this.cut();
+    this.#server.close();
+  }
+
+  #serve(client: Socket): void {
+    this.connections++;
+    const server = connect({ path: this.#to });
+    for (const [from, to] of [
+      [client, server],
+      [server, client],
+    ]) {
+      this.#sockets.add(from);
+      from.on('error', () => {});
+      from.on('close', () => {
+        this.#sockets.delete(from);
+        to.destroy();
+      });
+      from.pipe(to);
+    }
   }
 }

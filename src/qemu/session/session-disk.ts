@@ -30,6 +30,9 @@ const checkReadOptions = optionCheck<SessionReadOptions>({
   signal: 'signal',
 });
 
+/** For so long a read waits for a lost connection. */
+const RECONNECT_SECONDS = 60;
+
 /** What a disk needs of its session. */
 export interface SessionLink {
   /** Fires when the view is lost or given up. */
@@ -73,8 +76,10 @@ export class SessionDisk {
   ): Promise<SessionDisk> {
     const context = dirty === undefined ? undefined : `qemu:dirty-bitmap:${dirty}`;
     const contexts = context === undefined ? [] : [context];
+    // A connection may be made again: the view stays what it is. When it ends, the signal ends the waiting.
+    const reconnect = { 'reconnect-delay': RECONNECT_SECONDS };
     const device = await openDevice(
-      { driver: 'nbd', server, export: name, contexts },
+      { driver: 'nbd', server, export: name, contexts, ...reconnect },
       { writable: canRelease, signal: session.signal },
     );
     return new SessionDisk(planned, { device, context, canRelease, session });

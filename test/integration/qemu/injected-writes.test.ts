@@ -169,3 +169,33 @@ async function cancelHalfway(): Promise<void> {
   live.proxy.reset();
   expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
 }
+
+test('no cut is torn when a writer goes over two disks all the time', async () => {
+  await setUp(2);
+  const [a, b] = live.guests;
+  let isWriting = true;
+  let count = 0;
+  const writing = (async () => {
+    const number = Buffer.alloc(512);
+    while (isWriting) {
+      number.writeUInt32LE(++count);
+      await a.write(0, number);
+      await b.write(0, number);
+    }
+  })();
+  for (let round = 0; round < runsOr(10); round++) {
+    const before = count;
+    const session = await machine.backup({ disks: live.choices, base: restored.generation });
+    const images = await readAll(session, false);
+    const { point } = await session.finish(() => {});
+    restored.generation = point.generation;
+    const numbers = live.names.map((name) => images.get(name)!.readUInt32LE(0));
+    for (const name of live.names) restored.disks.set(name, images.get(name)!);
+    // What is on the second disk was on the first one before.
+    expect([numbers[1], numbers[1] + 1]).toContain(numbers[0]);
+    expect(numbers[0]).toBeGreaterThanOrEqual(before);
+  }
+  isWriting = false;
+  await writing;
+  await tearDown();
+});

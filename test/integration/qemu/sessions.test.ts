@@ -5,7 +5,7 @@ import { createQcow2 } from 'lacuna';
 import type { BackupOptions, BackupSession, Machine } from 'lacuna/qemu';
 import { Random } from 'lacuna/testing';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { LiveMachine, type LiveOptions } from '../../support/live-machine.js';
+import { LiveMachine, type LiveOptions, Relay } from '../../support/live-machine.js';
 import { noise } from '../../support/noise.js';
 import { run, usePeers } from '../../support/peers.js';
 
@@ -341,6 +341,30 @@ describe('a backup', () => {
     const session = await begin(live, machine);
     live.proxy.cut();
     expect(await readAll(session)).toBe(SIZE);
+    const { warnings, point } = await session.finish(() => {});
+    expect(warnings).toEqual([]);
+    expect(await live.leftovers()).toEqual(live.bitmapsOf(point.generation));
+  });
+
+  test('goes on when its connection to the view is lost', async () => {
+    const { live, machine: first } = await started();
+    await first.close();
+    await live.guests[0].write(0, noise(SIZE));
+    const relay = await Relay.start(live.nbd.path);
+    onTestFinished(() => relay.stop());
+    const machine = await live.connect({ nbd: { type: 'unix', path: relay.path } });
+    onTestFinished(() => machine.close());
+    const session = await begin(live, machine);
+    let bytes = 0;
+    for await (const { length, offset, data } of session
+      .disk('vda')
+      .extents({ requestSize: 65536, requests: 1 })) {
+      expect(live.guests[0].content.subarray(offset, offset + length).equals(data!)).toBe(true);
+      bytes += length;
+      if (bytes === 5 * 65536) relay.cut();
+    }
+    expect(bytes).toBe(SIZE);
+    expect(relay.connections).toBe(2);
     const { warnings, point } = await session.finish(() => {});
     expect(warnings).toEqual([]);
     expect(await live.leftovers()).toEqual(live.bitmapsOf(point.generation));
