@@ -150,7 +150,9 @@ export class Peers {
   }
 
   async #start(program: string, args: readonly string[], path: string): Promise<Peer> {
-    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    // Programs for administrators are not in the path of every user.
+    const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], env });
     const peer = new ChildPeer(child, path, () => this.#running.delete(peer));
     this.#running.add(peer);
     try {
