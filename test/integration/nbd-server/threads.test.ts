@@ -451,7 +451,7 @@ test('closing waits for a thread that is ending because it has no clients', asyn
     isThere = false;
   });
   await clients[1].close();
-  while (served.server.connectionCount > 1) await sleep(1);
+  await expect.poll(() => served.server.connectionCount).toBe(1);
   // The time after which it is told to end.
   await sleep(5000);
   await served.server.close();

@@ -102,7 +102,7 @@ describe('a copy', () => {
     const job = copy({ source, target, requestSize: PAGE, requests: 4 });
     const events: string[] = [];
     job.on('paused', () => events.push('paused')).on('resumed', () => events.push('resumed'));
-    while (count() < 10) await turn();
+    while (job.state === 'running' && count() < 10) await turn();
     job.pause();
     job.pause();
     expect(job.progress()).toMatchObject({ state: 'paused', phase: 'move' });
@@ -150,7 +150,7 @@ describe('a copy', () => {
       await flush(options);
     };
     const job = copy({ source, target, requestSize: PAGE, requests: 4 });
-    while (count() < 10) await turn();
+    while (job.state === 'running' && count() < 10) await turn();
     job.stop();
     await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED', name: 'LacunaError' });
     expect(flushed).toBe(true);
