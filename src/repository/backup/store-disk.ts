@@ -17,6 +17,7 @@ import {
 } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
 import { runCopy, type Workshop } from '../work/index.js';
+import { paddedDevice } from './padded-device.js';
 
 /** What drives the copies. */
 export interface Drive extends Workshop {
@@ -140,13 +141,16 @@ function rootOver(own: LeafFile, parent: OpenDisk | undefined): string {
   }
 }
 
-function copyImage(
-  { source, parent, dirty, check }: NewImage,
+async function copyImage(
+  { source: disk, parent, dirty: blocks, check }: NewImage,
   filename: string,
   digests: GatheredDigests,
   drive: Drive,
 ): Promise<CopyReport> {
   const { compress } = drive;
+  const source = paddedDevice(disk);
+  const dirty = blocks?.snapshot();
+  dirty?.resize(source.size);
   const backing = parent && { filename: parent.layers[0].state.name, format: 'qcow2' };
   const job = copy({
     ...driveOf(drive),
@@ -161,7 +165,11 @@ function copyImage(
       digests.add(block, digest);
     },
   });
-  return runCopy(drive, job);
+  try {
+    return await runCopy(drive, job);
+  } finally {
+    dirty?.free();
+  }
 }
 
 /** The digests of the bytes of a file. */

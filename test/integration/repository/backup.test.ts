@@ -228,6 +228,23 @@ test('a raw disk is compared by digests, whatever its size becomes', async () =>
   expect(await repository.verify()).toMatchObject({ ok: true });
 });
 
+test.each([undefined, 'deflate'] as const)(
+  'a disk that ends inside a sector holds nothing behind its end that a larger one held there (%s)',
+  async (compress) => {
+    const { disk, repository } = begin('raw');
+    writeFileSync(disk, Buffer.alloc(MiB, 7));
+    await backUp(repository, disk, { ...(compress && { compress }) });
+    for (const size of [300 * KiB + 77, 200 * KiB + 1]) {
+      await resize(disk, size);
+      const { point } = await backUp(repository, disk, { ...(compress && { compress }) });
+      await expectPoint(repository, point.number, hashOf(disk, folder));
+    }
+    expect((await repository.verify()).problems).toEqual([]);
+    await repository.prune({ keep: { last: 1 } });
+    await expectPoint(repository, 3, hashOf(disk, folder));
+  },
+);
+
 test('an NBD export is a source', async () => {
   const { disk, repository } = begin();
   await change(disk, (device) => device.write(MiB, Buffer.alloc(MiB, 1)));
