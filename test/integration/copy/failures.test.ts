@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { copy } from '#dist/copy/index.js';
 import { usePeers } from '../../support/peers.js';
@@ -53,6 +53,12 @@ function slowServer(size = '256M', log?: string) {
 /** How many reads a server has written down until now. */
 function readsIn(log: string): number {
   return readFileSync(log, 'utf8').match(/ Read /g)?.length ?? 0;
+}
+
+/** A thread that is ended while it loads koffi takes the whole process with it: here threads do without. */
+function threadsMayBeKilled(): void {
+  vi.stubEnv('LACUNA_FFI', 'off');
+  onTestFinished(() => void vi.unstubAllEnvs());
 }
 
 describe('a copy whose', () => {
@@ -150,6 +156,7 @@ describe('a copy whose', () => {
   });
 
   test('worker thread is killed, fails instead of waiting for it', async () => {
+    threadsMayBeKilled();
     const source = await slowServer('4G');
     const target = join(folder, 'target.raw');
     const kill = (worker: Worker) => void sleep(500).then(() => worker.terminate());
@@ -164,6 +171,7 @@ describe('a copy whose', () => {
 
 describe('a copy whose policy is to go on', () => {
   test('ends when a worker thread is killed after a failure, since memory may be locked', async () => {
+    threadsMayBeKilled();
     const MiB = 1024 * 1024;
     // The two threads take a half each.
     const pread = `if [ $4 -ge ${4 * MiB} ]; then echo EIO broken >&2; exit 1; fi; sleep 20`;
