@@ -83,6 +83,8 @@ export type ErrorCode =
   | 'ERR_MACHINE_BUSY'
   /** The guest was frozen and could not be told to thaw: it may still be frozen. */
   | 'ERR_MACHINE_FROZEN'
+  /** A freeze was required, and the file systems of the guest were not frozen at the point in time. */
+  | 'ERR_MACHINE_NOT_FROZEN'
   /** Something of a backup is left in a machine, and could not be removed. */
   | 'ERR_MACHINE_LEFTOVERS'
   /** The view of a backup's point in time was lost: what was read of it does not count. */

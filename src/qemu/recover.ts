@@ -4,7 +4,14 @@ import { LacunaError } from '../errors/index.js';
 import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
 import { thawFor } from './guard/index.js';
 import type { Target } from './session/index.js';
-import { type Journal, prefixOf, readJournal, SessionFolder, SessionNames } from './state/index.js';
+import {
+  countsFrom,
+  type Journal,
+  prefixOf,
+  readJournal,
+  SessionFolder,
+  SessionNames,
+} from './state/index.js';
 import { Teardown } from './view/index.js';
 
 /** What recovering has to know. */
@@ -39,14 +46,15 @@ export async function recoverTarget(
   target: Target,
   { generation, unknown: takeUnknown = false }: RecoverOptions,
 ): Promise<RecoverReport> {
-  const recovery = new Recovery(target, generation);
+  const recovery = new Recovery(target, generation, await whatIsIn(target.monitor));
   const sessions = SessionFolder.left(target.folder);
   for (const { prefix, folder } of sessions) {
     if (folder === undefined) recovery.running.push(prefix);
     else await recovery.take(folder);
   }
   const known = new Set(sessions.map(({ prefix }) => prefix));
-  const unknown = (await prefixesIn(target.monitor)).filter((prefix) => !known.has(prefix));
+  const { prefixes } = await whatIsIn(target.monitor);
+  const unknown = prefixes.filter((prefix) => !known.has(prefix));
   if (!takeUnknown) return recovery.report(unknown);
   for (const prefix of unknown) {
     await new Teardown(target.monitor, new SessionNames(prefix)).run();
@@ -62,10 +70,12 @@ class Recovery {
   readonly #warnings: string[] = [];
   readonly #target: Target;
   readonly #generation: string | null;
+  readonly #there: Contents;
 
-  constructor(target: Target, generation: string | null) {
+  constructor(target: Target, generation: string | null, there: Contents) {
     this.#target = target;
     this.#generation = generation;
+    this.#there = there;
   }
 
   report(unknown: readonly string[]): RecoverReport {
@@ -92,13 +102,21 @@ class Recovery {
   async #takeIn(folder: SessionFolder): Promise<boolean> {
     const journal = readJournal(folder.path);
     if (journal !== undefined) {
-      if (!isSameAddress(journal.monitor, this.#target.address)) return false;
+      if (!this.#concerns(journal)) return false;
       const isUndone = await this.#undo(journal);
       if (!isUndone) return false;
       this.recovered.push(journal.prefix);
     }
     folder.remove();
     return true;
+  }
+
+  /** A machine may be reached by several monitors, and by several paths to one of them. */
+  #concerns({ monitor, prefix, generation }: Journal): boolean {
+    if (isSameAddress(monitor, this.#target.address)) return true;
+    const { prefixes, bitmaps } = this.#there;
+    if (prefixes.includes(prefix)) return true;
+    return generation !== undefined && bitmaps.some((name) => countsFrom(generation, name));
   }
 
   async #undo(journal: Journal): Promise<boolean> {
@@ -138,8 +156,14 @@ function obsoleteOf(journal: Journal, newest: string | null): string | undefined
   return keepsBase || base === newest ? undefined : base;
 }
 
-/** Sessions that have something in the machine. */
-async function prefixesIn(monitor: Monitor): Promise<string[]> {
+/** What sessions have in a machine. */
+interface Contents {
+  /** Those that have something else than bitmaps there. */
+  readonly prefixes: readonly string[];
+  readonly bitmaps: readonly string[];
+}
+
+async function whatIsIn(monitor: Monitor): Promise<Contents> {
   const [exports, jobs, nodes] = await Promise.all([
     monitor.execute('query-block-exports'),
     monitor.execute('query-jobs'),
@@ -150,7 +174,12 @@ async function prefixesIn(monitor: Monitor): Promise<string[]> {
     ...jobs.map(({ id }) => id),
     ...nodes.map((node) => node['node-name']),
   ];
-  return [...new Set(names.flatMap((name) => prefixOf(name) ?? []))];
+  return {
+    prefixes: [...new Set(names.flatMap((name) => prefixOf(name) ?? []))],
+    bitmaps: nodes.flatMap((node) =>
+      (node['dirty-bitmaps'] ?? []).flatMap(({ name = [] }) => name),
+    ),
+  };
 }
 
 function isSameAddress(a: QmpAddress, b: QmpAddress): boolean {

@@ -1,21 +1,27 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { fromWire } from '../../errors/index.js';
+import { fromWire, LacunaError } from '../../errors/index.js';
 import { GuestAgent, type Monitor, type QmpAddress } from '../../qmp/index.js';
 import { Serial } from '../../util/index.js';
 import type { Answer, Order } from './messages.js';
-import { mayBeFrozen } from './thaw.js';
+import { mayBeFrozen, thawFor } from './thaw.js';
 
 const PROGRAM = '#dist/qemu/guard/guard-process.js';
+
+/** When the process is gone, this one tries to thaw for so long. */
+const THAW_MS = 60_000;
 
 /** A guest agent behind a process that thaws whatever becomes of this one. */
 export class AgentGuard {
   readonly #name: string;
+  readonly #address: QmpAddress;
   readonly #child: ChildProcess;
   readonly #turn = new Serial();
   #exit: Error | undefined;
   #answered: (() => void) | undefined;
   #answer: Answer | undefined;
+  /** File systems. */
+  #frozen = 0;
 
   /**
    * Starts the process, which connects to the agent.
@@ -39,6 +45,7 @@ export class AgentGuard {
   }
 
   private constructor(address: QmpAddress) {
+    this.#address = address;
     this.#name = 'path' in address ? address.path : `${address.host}:${address.port}`;
     // Of a session of its own: what a terminal sends to this process is not for the guard.
     this.#child = fork(fileURLToPath(import.meta.resolve(PROGRAM)), {
@@ -54,21 +61,54 @@ export class AgentGuard {
   /**
    * Freezes, which may take `timeoutMs`. The guest is thawed `deadlineMs` later, whatever happens.
    *
+   * @returns how many file systems are frozen.
    * @throws as `GuestAgent.freeze`
    */
-  async freeze(timeoutMs: number, deadlineMs: number): Promise<void> {
-    await this.#tell({ order: 'freeze', timeoutMs, deadlineMs });
+  async freeze(timeoutMs: number, deadlineMs: number): Promise<number> {
+    try {
+      const { count = 0 } = await this.#tell({ order: 'freeze', timeoutMs, deadlineMs });
+      this.#frozen = count;
+      return count;
+    } catch (error) {
+      // It may have frozen, and nobody watches the deadline any more.
+      if (this.#isGone) await this.#thawAlone();
+      throw error;
+    }
   }
 
   /**
    * Thaws; safe where nothing is frozen.
    *
-   * @returns whether the guest was frozen until now: false where the deadline had passed before.
+   * @returns whether the guest is known to have been frozen until now: not where the deadline had passed before, or where
+   *   fewer file systems were thawed than frozen, as some guests thaw by themselves.
    * @throws LacunaError ERR_MACHINE_FROZEN
    */
   async thaw(): Promise<boolean> {
-    const { wasLate } = await this.#tell({ order: 'thaw' });
-    return wasLate !== true;
+    if (this.#isGone) return await this.#thawAlone();
+    let answer: Answer;
+    try {
+      answer = await this.#tell({ order: 'thaw' });
+    } catch (error) {
+      if (this.#answer !== undefined) throw error;
+      return await this.#thawAlone();
+    }
+    const { wasLate, count = this.#frozen } = answer;
+    return wasLate !== true && count >= this.#frozen;
+  }
+
+  get #isGone(): boolean {
+    return this.#exit !== undefined || !this.#child.connected;
+  }
+
+  /** The process was killed, so that its connection to the agent is free, and nobody knows when it would have thawed. */
+  async #thawAlone(): Promise<boolean> {
+    try {
+      await using agent = await GuestAgent.connect(this.#address);
+      await thawFor(agent, THAW_MS);
+      return false;
+    } catch (cause) {
+      throw mayBeFrozen(this.#name, cause);
+    }
   }
 
   /** Ends the process, which thaws before where it must. */
@@ -82,20 +122,23 @@ export class AgentGuard {
       await new Promise<void>((resolve) => {
         this.#answered = resolve;
         this.#answer = undefined;
-        if (this.#exit !== undefined || !this.#child.connected) resolve();
+        if (this.#isGone) resolve();
         else this.#child.send(order, (error) => error && this.#ended(error));
       });
-      const { failure } = this.#heard(order);
+      const { failure } = this.#heard();
       if (failure !== undefined) throw fromWire(failure);
       return this.#answer!;
     });
   }
 
-  #heard(order: Order): Answer {
+  #heard(): Answer {
     if (this.#answer !== undefined) return this.#answer;
     const cause = this.#exit ?? new Error('it is gone');
-    if (order.order === 'thaw') throw mayBeFrozen(this.#name, cause);
-    throw new Error(`the process that guards the guest agent does not answer: ${cause.message}`);
+    throw new LacunaError(
+      'ERR_MACHINE_NOT_FROZEN',
+      `the process that guards the guest agent does not answer: ${cause.message}`,
+      { device: this.#name, cause, retryable: true },
+    );
   }
 
   #hear(answer: Answer): void {

@@ -17,6 +17,7 @@ class Guard {
   #agent: GuestAgent | undefined;
   #isFrozen = false;
   #wasLate = false;
+  #thawed: number | undefined;
   #deadline: NodeJS.Timeout | undefined;
 
   /** Orders are carried out one after another; that the deadline has passed is one of them. */
@@ -41,18 +42,19 @@ class Guard {
       return {};
     }
     if (order.order === 'freeze') {
-      await this.#freeze(order.timeoutMs, order.deadlineMs);
-      return {};
+      return { count: await this.#freeze(order.timeoutMs, order.deadlineMs) };
     }
     await this.#thaw();
-    return { wasLate: this.#wasLate };
+    const count = this.#thawed;
+    return { wasLate: this.#wasLate, ...(count !== undefined && { count }) };
   }
 
-  async #freeze(timeoutMs: number, deadlineMs: number): Promise<void> {
+  async #freeze(timeoutMs: number, deadlineMs: number): Promise<number> {
     this.#isFrozen = true;
     // Until it has frozen, the limit of the agent holds, and what fails is thawed at once.
-    await this.#agent!.freeze({ timeoutMs });
+    const count = await this.#agent!.freeze({ timeoutMs });
     this.#deadline = setTimeout(() => this.#late(), deadlineMs);
+    return count;
   }
 
   #late(): void {
@@ -67,7 +69,7 @@ class Guard {
   async #thaw(): Promise<void> {
     clearTimeout(this.#deadline);
     if (!this.#isFrozen || this.#agent === undefined) return;
-    await thawFor(this.#agent, THAW_MS);
+    this.#thawed = await thawFor(this.#agent, THAW_MS);
     this.#isFrozen = false;
   }
 }

@@ -11,6 +11,8 @@ export type Order =
 export interface Answer {
   /** Absent where it went well. */
   readonly failure?: WireError;
+  /** How many file systems were frozen or thawed, as far as the agent tells. */
+  readonly count?: number;
   /** To `thaw`: the deadline had passed before, and the guest was thawed then. */
   readonly wasLate?: boolean;
 }

@@ -8,18 +8,20 @@ const PAUSE_MS = 200;
 /**
  * Tells an agent to thaw until it does.
  *
+ * @returns how many file systems were thawed; undefined where that is not known.
  * @throws LacunaError ERR_MACHINE_FROZEN
  */
-export async function thawFor(agent: GuestAgent, limitMs: number): Promise<void> {
+export async function thawFor(agent: GuestAgent, limitMs: number): Promise<number | undefined> {
   const end = performance.now() + limitMs;
-  for (;;) {
+  for (let isFirst = true; ; isFirst = false) {
     try {
-      await agent.thaw({ timeoutMs: TRY_MS });
-      return;
+      const count = await agent.thaw({ timeoutMs: TRY_MS });
+      // One that was not answered may have thawed some.
+      return isFirst ? count : undefined;
     } catch (cause) {
       const { code, errno } = cause as LacunaError;
       // An agent that may not freeze may not thaw either, and has nothing to.
-      if (errno === 'CommandNotFound') return;
+      if (errno === 'CommandNotFound') return undefined;
       if (performance.now() > end || code === 'ERR_QMP_DISCONNECTED') {
         throw mayBeFrozen(agent.name, cause);
       }

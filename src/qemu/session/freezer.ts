@@ -66,7 +66,7 @@ export class Freezer {
       throw error;
     }
     const wasInTime = await this.#thaw(agent);
-    if (this.hasFrozen && !wasInTime) this.#warn(tooLate());
+    if (this.hasFrozen && !wasInTime) this.#warn(notFrozen(TOO_LATE));
     return result;
   }
 
@@ -77,8 +77,9 @@ export class Freezer {
   async #freeze(agent: AgentGuard): Promise<void> {
     const { timeoutMs = FREEZE_MS, deadlineMs = DEADLINE_MS } = this.#options;
     try {
-      await agent.freeze(timeoutMs, deadlineMs);
-      this.hasFrozen = true;
+      const count = await agent.freeze(timeoutMs, deadlineMs);
+      this.hasFrozen = count > 0;
+      if (count === 0) throw notFrozen('the guest has no file system that can be frozen');
     } catch (error) {
       this.#warn(error);
     }
@@ -101,9 +102,9 @@ export class Freezer {
   }
 }
 
-function tooLate(): LacunaError {
-  return new LacunaError(
-    'ERR_TIMEOUT',
-    'QEMU took longer than the guest may be frozen (freezeDeadlineMs), so it was thawed before, or while, the point in time was made',
-  );
+const TOO_LATE =
+  'they thawed before, or while, the point in time was made: it took longer than the guest may be frozen (freezeDeadlineMs), or the guest thaws by itself';
+
+function notFrozen(why: string): LacunaError {
+  return new LacunaError('ERR_MACHINE_NOT_FROZEN', why, { retryable: true });
 }

@@ -67,6 +67,7 @@ export class SessionDisk {
   #plan: Promise<Plan> | undefined;
   #hasReleased = false;
   #loops = 0;
+  readonly #copies: CopyJob[] = [];
 
   /** @internal */
   static async open(
@@ -113,9 +114,10 @@ export class SessionDisk {
     return this.device.size;
   }
 
-  /** @internal How many loops over its extents have not ended. */
-  get loops(): number {
-    return this.#loops;
+  /** @internal A loop over its extents, or a copy, has not ended. */
+  get isRead(): boolean {
+    const isCopied = this.#copies.some(({ state }) => state === 'running' || state === 'paused');
+    return isCopied || this.#loops > 0;
   }
 
   /** How much of the disk must be moved, and how much of that is zero. */
@@ -172,13 +174,15 @@ export class SessionDisk {
     }
     const signal = this.#signalWith(options.signal);
     const context = this.#context;
-    return copy({
+    const job = copy({
       ...options,
       source: this.device,
       target,
       ...(context !== undefined && { context }),
       signal,
     });
+    this.#copies.push(job);
+    return job;
   }
 
   /**

@@ -151,9 +151,11 @@ export class BackupSession implements AsyncDisposable {
    */
   async accept(): Promise<readonly string[]> {
     this.#checkOpen('accept');
-    const reading = this.disks.find(({ loops }) => loops > 0);
+    const reading = this.disks.find(({ isRead }) => isRead);
     if (reading !== undefined) {
-      throw new TypeError(`${reading.name} is still being read: end the loop first`);
+      throw new TypeError(
+        `${reading.name} is still being read: end the loop, or await the copy, first`,
+      );
     }
     // Once it was sound behind the last read, only the manifest is missing.
     if (!this.#wasSound) await this.check();

@@ -7,6 +7,9 @@ const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_WRITE_THRESHOLD'] as const;
 /** A job in one of these holds its view; others are on the way out of it. Draining pauses a job for a moment. */
 const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
 
+/** What is told as it is. */
+const OWN: ReadonlySet<string> = new Set(['ERR_VIEW_LOST', 'ERR_SCRATCH_FULL']);
+
 type WatchedEvent = TypedEvent<(typeof EVENTS)[number] & keyof QmpEventData>;
 
 /** Looks whether the jobs that hold a view still run, and learns of their end by events. */
@@ -71,27 +74,39 @@ export class ViewWatch {
   }
 
   async #listen(): Promise<void> {
-    while (!this.#isStopped) {
+    for (let wasDeaf = false; !this.#isStopped; wasDeaf = true) {
       const events = this.#monitor.events(EVENTS);
       this.#events = events;
       try {
+        // Nothing was heard for a while: QEMU is asked instead, once it can be heard again.
+        if (wasDeaf) await this.#catchUp();
         for await (const event of events) this.#hear(event);
-      } catch {
-        // Nothing was heard for a while: QEMU is asked instead.
-        if (!this.#isStopped) await this.#recover();
+      } catch (error) {
+        if (!this.#isStopped) await this.#recover(error);
       }
     }
   }
 
-  async #recover(): Promise<void> {
+  async #catchUp(): Promise<void> {
+    await this.check();
+    const nodes = await this.#monitor.execute('query-named-block-nodes');
+    for (let disk = 0; disk < this.#disks; disk++) {
+      const name = this.#names.scratchFile(disk);
+      const node = nodes.find((one) => one['node-name'] === name);
+      // QEMU takes a threshold away when it tells of it.
+      if (node?.write_threshold === 0) throw scratchFull(this.#monitor.name);
+    }
+  }
+
+  async #recover(why: unknown): Promise<void> {
     try {
+      if (!isLoss(why)) throw why;
       await this.#monitor.reconnect();
-      await this.check();
     } catch (error) {
       if (this.#isStopped) return;
       this.#isStopped = true;
       this.#lost(
-        error instanceof LacunaError && error.code === 'ERR_VIEW_LOST'
+        error instanceof LacunaError && OWN.has(error.code)
           ? error
           : viewLost(this.#monitor.name, 'QEMU does not answer any more', error),
       );
@@ -108,6 +123,11 @@ export class ViewWatch {
     if (!this.#names.owns(id) || SOUND.has(status)) return;
     this.#lost(viewLost(this.#monitor.name, `its job "${id}" is ${status}`));
   }
+}
+
+function isLoss(error: unknown): boolean {
+  if (!(error instanceof LacunaError)) return false;
+  return error.code === 'ERR_QMP_DISCONNECTED' || error.code === 'ERR_QMP_UNANSWERED';
 }
 
 function viewLost(device: string, why: string, cause?: unknown): LacunaError {

@@ -63,6 +63,8 @@ export interface NodeInfo {
   readonly ro: boolean;
   /** What it says of its image. */
   readonly image: NodeImage;
+  /** The offset behind which a write is told, once; 0 where none is, or was. */
+  readonly write_threshold: number;
   /** Its dirty bitmaps. */
   readonly 'dirty-bitmaps'?: DirtyBitmapInfo[] | undefined;
 }
@@ -207,6 +209,7 @@ const NODE = members<NodeInfo>({
   file: text,
   ro: flag,
   image: IMAGE,
+  write_threshold: integer,
   'dirty-bitmaps': optional(list(BITMAP)),
 });
 

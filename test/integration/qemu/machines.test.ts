@@ -1,7 +1,7 @@
 /** Machines of qemu-system: disks by the devices that the guest sees, a server of the session's own, and the guest's agent. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -107,29 +107,34 @@ describe('a machine', () => {
   });
 });
 
+/** A backup in a process of its own, which is killed at a command or phase. */
+async function killedAt(place: string): Promise<void> {
+  const given = {
+    machine: { monitor: { path: proxy.path }, folder },
+    disks: ['system', 'data'],
+    store: await peers.folder(),
+    size: SIZE,
+  };
+  const child = spawn(process.execPath, [CHILD, JSON.stringify(given)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const exited = once(child, 'exit');
+  const kill = (here: string) => {
+    if (here !== place) return;
+    child.kill('SIGKILL');
+    throw new Error('the child is dead');
+  };
+  proxy.reset({ after: ({ name }) => kill(name) });
+  goOn(child, kill);
+  expect((await exited)[0]).toBeNull();
+  proxy.reset();
+}
+
 describe('a process that is killed with a server of its own', () => {
   test.each(['nbd-server-start', 'block-export-add', 'begun', 'view ended'])(
     'at %s leaves one that is stopped by recovering, and the next backup has its own',
     async (place) => {
-      const given = {
-        machine: { monitor: { path: proxy.path }, folder },
-        disks: ['system', 'data'],
-        store: await peers.folder(),
-        size: SIZE,
-      };
-      const child = spawn(process.execPath, [CHILD, JSON.stringify(given)], {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
-      const exited = once(child, 'exit');
-      const kill = (here: string) => {
-        if (here !== place) return;
-        child.kill('SIGKILL');
-        throw new Error('the child is dead');
-      };
-      proxy.reset({ after: ({ name }) => kill(name) });
-      goOn(child, kill);
-      expect((await exited)[0]).toBeNull();
-      proxy.reset();
+      await killedAt(place);
       const machine = await connected();
       const report = await machine.recover({ generation: null });
       expect(report).toMatchObject({ warnings: [], unknown: [], running: [] });
@@ -140,7 +145,32 @@ describe('a process that is killed with a server of its own', () => {
       expect(await left(machine)).toEqual([]);
     },
   );
+
+  test.each(['begun', 'view ended'])(
+    'at %s is recovered by whoever reaches the machine by another path',
+    async (place) => {
+      await killedAt(place);
+      const link = join(await peers.folder(), `link ${place}`);
+      symlinkSync(proxy.path, link);
+      await using machine = await Machine.connect({ monitor: { path: link }, folder });
+      const { recovered } = await machine.recover({ generation: null });
+      expect(recovered).toHaveLength(1);
+      expect(await left(machine)).toEqual([]);
+      const disks = await machine.inspect();
+      expect(disks.flatMap(({ bitmaps }) => bitmaps)).toEqual([]);
+    },
+  );
 });
+
+/** The processes that guard agents for a process. */
+function guardsOf(pid = process.pid): number[] {
+  const tasks = readdirSync(`/proc/${pid}/task`);
+  const lists = tasks.map((task) => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8'));
+  const children = lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
+  return children.filter((child) =>
+    readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('guard-process'),
+  );
+}
 
 function goOn(child: ChildProcess, kill: (phase: string) => void): void {
   createInterface({ input: child.stdout! }).on('line', (phase) => {
@@ -286,6 +316,34 @@ describe('the guest', () => {
     expect(await left(machine)).toEqual([]);
   }
 
+  test('is thawed although the process that guards it is killed', async () => {
+    const agent = await agentThat(GOOD);
+    const machine = await connected(agent.address);
+    proxy.reset({
+      before: ({ name }) => {
+        asked.push(name);
+        if (name === 'transaction') for (const pid of guardsOf()) process.kill(pid, 'SIGKILL');
+      },
+    });
+    const session = await machine.backup();
+    expect(asked).toContain('guest-fsfreeze-thaw');
+    expect(session.point.frozen).toBe(false);
+    await session.forget();
+    expect(await left(machine)).toEqual([]);
+  });
+
+  test.each([
+    ['thawed by itself meanwhile', { ...GOOD, 'guest-fsfreeze-thaw': 0 }],
+    ['has nothing that can be frozen', { 'guest-fsfreeze-freeze': 0, 'guest-fsfreeze-thaw': 0 }],
+  ])('that %s is not said to have been frozen', async (_, answers) => {
+    const { point, warnings } = await backUp(await agentThat(answers));
+    expect(point.frozen).toBe(false);
+    expect(warnings).toEqual([expect.stringContaining('as after a power cut')]);
+    proxy.cut();
+    const failing = backUp(await agentThat(answers), { freeze: 'require' });
+    await expect(failing).rejects.toMatchObject({ code: 'ERR_MACHINE_NOT_FROZEN' });
+  });
+
   test('is thawed at once when the process that froze it is killed', async () => {
     const agent = await agentThat(GOOD);
     const { child, exited } = await frozenChild(agent, 600_000);
@@ -320,10 +378,7 @@ describe('the guest', () => {
   test('that is still frozen because everybody has died is thawed by recovering', async () => {
     const agent = await agentThat(GOOD);
     const { child, exited } = await frozenChild(agent, 600_000);
-    const tasks = `/proc/${child.pid}/task/${child.pid}/children`;
-    for (const pid of readFileSync(tasks, 'utf8').trim().split(' ')) {
-      process.kill(Number(pid), 'SIGKILL');
-    }
+    for (const pid of guardsOf(child.pid)) process.kill(pid, 'SIGKILL');
     child.kill('SIGKILL');
     await exited;
     expect(asked).not.toContain('guest-fsfreeze-thaw');

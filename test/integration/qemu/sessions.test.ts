@@ -322,6 +322,20 @@ describe('a backup', () => {
     expect(await live.leftovers()).toEqual(live.bitmapsOf(base));
   });
 
+  test('is not finished while it is copied', async () => {
+    const { live, machine } = await started();
+    await live.guests[0].write(0, noise(SIZE));
+    const session = await begin(live, machine);
+    const job = session.disk('vda').copyTo(join(await peers.folder(), 'copy.qcow2'));
+    await expect(session.finish(() => expect.unreachable())).rejects.toThrow(/still being read/);
+    await job;
+    await session.finish(() => {});
+    const next = await begin(live, machine);
+    const stopped = next.disk('vda').copyTo('/nowhere/copy.qcow2');
+    await expect(stopped).rejects.toThrow();
+    await next.finish(() => {});
+  });
+
   test('is not finished while it is read, nor without a manifest', async () => {
     const { live, machine } = await started();
     await live.guests[0].write(0, noise(SIZE));
@@ -416,6 +430,25 @@ describe('a view that is lost', () => {
     await expect.poll(() => session.lost?.code).toBe('ERR_SCRATCH_FULL');
     await expect(session.check()).rejects.toMatchObject({ code: 'ERR_SCRATCH_FULL' });
     expect(() => session.disk('vda').copyTo('/nowhere')).toThrow(/scratch/);
+    await session.fail();
+    expect(await live.leftovers()).toEqual([]);
+  });
+
+  test('because scratch space is used up is noticed although the connection was lost meanwhile', async () => {
+    const { live, machine } = await started({ size: 2 ** 23 });
+    await live.guests[0].write(0, noise(2 ** 23));
+    const session = await begin(live, machine, { scratchBytes: 2 ** 20 });
+    let reconnect = () => {};
+    const written = new Promise<void>((resolve) => {
+      reconnect = resolve;
+    });
+    live.proxy.reset({ before: () => written });
+    live.proxy.cut();
+    for (let offset = 0; offset < 2 ** 22; offset += 65536) {
+      await live.guests[0].write(offset, noise(65536));
+    }
+    reconnect();
+    await expect.poll(() => session.lost?.code).toBe('ERR_SCRATCH_FULL');
     await session.fail();
     expect(await live.leftovers()).toEqual([]);
   });
