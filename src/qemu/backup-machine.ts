@@ -11,7 +11,7 @@ import type {
 } from '../repository/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import type { Machine } from './machine.js';
-import type { BackupOptions, BackupSession } from './session/index.js';
+import type { BackupOptions, BackupPlan, BackupSession } from './session/index.js';
 
 /** How a running machine is backed up into a repository. */
 export interface MachineBackupOptions
@@ -52,6 +52,14 @@ const checkOptions = optionCheck<MachineBackupOptions>({
   full: 'flag',
 });
 
+const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
+  machine: { needed: 'what the machine is called in the repository' },
+  disks: 'any',
+  view: 'any',
+  full: 'flag',
+  signal: 'signal',
+});
+
 /**
  * Makes a restore point of a running machine: its disks at one moment, as an increment over the newest point where the bitmaps of
  * the machine know what has changed, else by comparing digests, else in full. What earlier backups have left in the machine
@@ -79,6 +87,38 @@ export function backupMachine(
   });
 }
 
+/** What a backup into a repository would do. */
+export interface MachinePlan extends BackupPlan {
+  /** The number of the newest point, over which increments are taken; null where there is none. */
+  readonly parent: number | null;
+}
+
+/**
+ * Says what {@link backupMachine} would do with each disk, and why. Nothing is changed. A disk that the machine's bitmaps know
+ * nothing of is compared with its digests, where the newest point has it.
+ *
+ * @throws what `Machine.plan` throws; what reading the repository throws.
+ */
+export async function planMachine(
+  repository: Repository,
+  machine: Machine,
+  options: Pick<MachineBackupOptions, 'machine' | 'disks' | 'view' | 'full' | 'signal'>,
+): Promise<MachinePlan> {
+  checkGiven('planMachine', 'repository', repository, 'an open Repository');
+  checkGiven('planMachine', 'machine', machine, 'a connected Machine');
+  checkPlanned('planMachine', options);
+  const { disks, view, full, signal } = options;
+  const newest = newestOf(repository, options.machine);
+  const base = newest === undefined ? undefined : generationOf(repository.id, newest.id);
+  const plan = await machine.plan({ disks, view, signal, base, mode: full ? 'full' : 'auto' });
+  return { ...plan, parent: newest?.number ?? null };
+}
+
+function newestOf(repository: Repository, machine: string): Manifest | undefined {
+  if (!repository.machines().includes(machine)) return undefined;
+  return repository.points(machine)[0].points.at(-1);
+}
+
 /** The generation of a point, as the names of bitmaps have it, in images at rest as well. */
 function generationOf(repository: string, id: string): string {
   return `${repository.slice(0, 8)}-${id}`;
@@ -104,7 +144,7 @@ class MachineBackup {
   }
 
   async run(control: JobControl): Promise<BackupReport> {
-    const newest = this.#newest();
+    const newest = newestOf(this.#repository, this.#options.machine);
     const base = newest === undefined ? undefined : generationOf(this.#repository.id, newest.id);
     const recovered = await this.#machine.recover({ generation: base ?? null });
     const id = randomBytes(8).toString('hex');
@@ -132,12 +172,6 @@ class MachineBackup {
       ...finished.warnings,
     ];
     return { ...report, warnings: [...new Set(all)] };
-  }
-
-  #newest(): Manifest | undefined {
-    const { machine } = this.#options;
-    if (!this.#repository.machines().includes(machine)) return undefined;
-    return this.#repository.points(machine)[0].points.at(-1);
   }
 
   #begin(id: string, base: string | undefined, signal: AbortSignal): Promise<BackupSession> {

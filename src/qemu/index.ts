@@ -1,5 +1,10 @@
 /** Live backup of running machines. */
-export { backupMachine, type MachineBackupOptions } from './backup-machine.js';
+export {
+  backupMachine,
+  type MachineBackupOptions,
+  type MachinePlan,
+  planMachine,
+} from './backup-machine.js';
 export type { DiskChoice, DiskPlan, MachineDisk } from './inspect/index.js';
 export { Machine, type MachineOptions } from './machine.js';
 export type { RecoverOptions, RecoverReport } from './recover.js';

@@ -58,6 +58,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   formatNbdUri: (options) => nbd.formatNbdUri({ ...ADDRESS, ...options } as never),
   backupMachine: (options) =>
     qemu.backupMachine({} as never, {} as never, { machine: 'web', ...options }),
+  planMachine: (options) =>
+    qemu.planMachine({} as never, {} as never, { machine: 'web', ...options }),
   Machine: (options) =>
     qemu.Machine.connect({ monitor: { path: '/nowhere' }, folder: '/nowhere', ...options }),
   Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),

@@ -1,4 +1,5 @@
 import { statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import {
   busyBitmaps,
@@ -90,15 +91,17 @@ async function serverInTheWay(target: Target, signal?: AbortSignal): Promise<str
   ];
 }
 
+/** Of a folder that is yet to be made, what is free where it will be. */
 async function freeBytes(folder: string): Promise<number> {
   try {
     const { bavail, bsize } = await statfs(folder);
     return bavail * bsize;
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
+    if (code === 'ENOENT' && dirname(folder) !== folder) return await freeBytes(dirname(folder));
     throw new LacunaError(
       'ERR_DEVICE_OPEN',
-      `Cannot use the folder ${folder} for scratch images (${code}): make it, or choose another`,
+      `Cannot use the folder ${folder} for scratch images (${code}): choose another`,
       { device: folder, cause, ...(code !== undefined && { errno: code }) },
     );
   }

@@ -471,7 +471,7 @@ export const ROLES: readonly Role[] = [
 export const NOT_PATHS: readonly string[] = [
   ...['<format>', '<mode>', '<n>', '<size>', '<policy>', '<ms>', '<seconds>', '<cells>'],
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
-  ...['<point>', '[point]', '<other>', '<share>', '[type]'],
+  ...['<uri>', '<point>', '[point]', '<other>', '<share>', '[type]'],
 ];
 
 /** Names that are paths elsewhere. */
@@ -480,7 +480,9 @@ export const NOT_PATHS_HERE: readonly string[] = [
   'bitmap merge <sources...>',
   // A repository is opened as by "list".
   ...['restore', 'verify', 'prune', 'diff', 'unlock'].map((command) => `${command} <repository>`),
-  'backup <paths...>',
+  ...['[source...]', '<repository>', '--backing-folder <folder>'].map((of) => `backup ${of}`),
   'restore <target>',
+  // Of a running machine: test/integration/qemu has what is told of these.
+  ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   'serve --overlay <folder>',
 ];

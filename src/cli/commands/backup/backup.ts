@@ -6,8 +6,15 @@ import { addSourceFlags, type SourceFlags, sourceOf } from '../../device/index.j
 import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
+import {
+  addMachineFlags,
+  backupRunning,
+  checkNoMachineFlags,
+  compressionOf,
+  type MachineFlags,
+} from './running.js';
 
-interface BackupFlags extends SourceFlags {
+interface BackupFlags extends SourceFlags, MachineFlags {
   machine?: string;
   disk?: string[];
   full?: boolean;
@@ -28,23 +35,26 @@ Examples:
   lacuna backup --machine db root.qcow2 data.raw /backup
   lacuna backup --machine db --disk vda nbd://host/vda /backup
   lacuna backup --compress=zstd --tag before-upgrade web.qcow2 /backup
+  lacuna backup --qmp /run/web.qmp --agent /run/web.qga /backup
+  lacuna backup --qmp /run/web.qmp --plan /backup
 
-No machine may write to the disks meanwhile. An increment is taken over the newest restore point of the machine:
-what a bitmap in the qcow2 image says has changed, or what has other digests. The bitmap is renewed in the image when
-the restore point exists. The last name is the repository: a folder, which is made if it is not there.
-docs/repository.md says how it is laid out; qemu-img can restore from it.`;
+No machine may write to the disks meanwhile, unless --qmp names the monitor of a running one: then all of its disks
+are taken as they were at one moment, while it goes on (docs/live-backup.md). An increment is taken over the newest
+restore point of the machine: what a bitmap in the qcow2 image says has changed, or what has other digests. The
+bitmap is renewed in the image when the restore point exists. The last name is the repository: a folder, which is
+made if it is not there. docs/repository.md says how it is laid out; qemu-img can restore from it.`;
 
 /** Adds `lacuna backup`. */
 export function registerBackup(program: Command, shell: Shell): void {
   const command = program
     .command('backup')
-    .summary('make a restore point of disks at rest')
+    .summary('make a restore point of disks at rest, or of a running machine')
     .description(
-      'Makes a restore point of the disks of a machine at rest, in full or as an increment.',
+      'Makes a restore point of the disks of a machine, at rest or running, in full or as an increment.',
     )
-    .usage('[options] <source...> <repository>')
+    .usage('[options] [source...] <repository>')
     .argument('<paths...>', 'the disks, then the repository');
-  addSourceFlags(command)
+  addMachineFlags(addSourceFlags(command))
     .option('--machine <name>', 'the machine (default: the name of its disk, if it has one)')
     .option(
       '--disk <name>',
@@ -78,6 +88,14 @@ async function backupCommand(
 ): Promise<void> {
   const sources = paths.slice(0, -1);
   const path = paths.at(-1)!;
+  if (flags.qmp !== undefined) {
+    if (sources.length > 0)
+      throw new TypeError(`the disks of a running machine are its own (--disk), not ${sources[0]}`);
+    const report = await backupRunning(path, { ...flags, qmp: flags.qmp }, shell);
+    if (report !== undefined && !flags.json) await shell.print(describeReport(report));
+    return;
+  }
+  checkNoMachineFlags(flags);
   if (sources.length === 0) {
     throw new TypeError(`name the disks to back up, then the repository: only ${path} was given`);
   }
@@ -121,12 +139,6 @@ function optionsOf(sources: readonly string[], flags: BackupFlags): BackupOption
     ...(forceShare && { forceShare }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
-}
-
-function compressionOf(type: true | string): 'deflate' | 'zstd' {
-  if (type === true) return 'deflate';
-  if (type === 'deflate' || type === 'zstd') return type;
-  throw new TypeError(`--compress is deflate or zstd, not ${type}`);
 }
 
 /** The name of a disk, from the name of its file or export. */

@@ -1,0 +1,93 @@
+/** `lacuna backup --qmp`, on a running machine. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Random } from 'lacuna/testing';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { LiveMachine } from '../../support/live-machine.js';
+import { usePeers } from '../../support/peers.js';
+import { runCli } from '../../support/run-cli.js';
+
+const peers = usePeers('suite');
+let live: LiveMachine;
+let repository: string;
+
+beforeAll(async () => {
+  live = await LiveMachine.start(peers, { disks: 1 });
+  repository = join(live.folder, '..', 'repository');
+  await live.guests[0].scribble(new Random(1), 6);
+});
+
+function backup(...args: string[]) {
+  const nbd = `nbd+unix:///?socket=${live.nbd.path}`;
+  const machine = ['--qmp', live.proxy.path, '--nbd', nbd, '--disk', 'node:vda'];
+  return runCli(['backup', ...machine, '--machine', 'web', ...args, repository]);
+}
+
+test('a running machine is planned, backed up, and restored', async () => {
+  const planned = await backup('--plan');
+  expect(planned.stdout).toMatch(
+    /^vda: all of it, because no earlier backup is given\. Disk: .*vda\.qcow2\n/,
+  );
+  expect(planned.stdout).toMatch(/are free for scratch images\.\n$/);
+  const first = await backup();
+  expect(first).toMatchObject({ code: 0 });
+  expect(first.stdout).toMatch(
+    /^vda: all of it, because .* read, .* stored, .*\nRestore point web\/1 in /,
+  );
+  await live.guests[0].write(70000, Buffer.alloc(10, 7));
+  const next = await backup('--plan');
+  expect(next.stdout).toMatch(
+    /^vda: what has changed \(64 KiB dirty\), the bitmap "lacuna-\w{8}-\w{16}@vda" has/,
+  );
+  const { stdout } = await backup('--json');
+  expect(JSON.parse(stdout)).toMatchObject({ point: { number: 2 }, disks: [{ mode: 'given' }] });
+  const restored = join(live.folder, '..', 'restored.raw');
+  expect(await runCli(['restore', repository, 'latest', restored])).toMatchObject({ code: 0 });
+  expect(readFileSync(restored).equals(live.guests[0].content)).toBe(true);
+});
+
+test('what is in the way is a part of the plan, and fails the backup', async () => {
+  const args = ['backup', '--qmp', live.proxy.path, '--disk', 'node:vda', '--machine', 'web'];
+  const { stdout } = await runCli([...args, '--plan', repository]);
+  expect(stdout).toMatch(/In the way: QEMU runs an NBD server already, with the exports guest-vda/);
+  const { code, stderr } = await runCli([...args, repository]);
+  expect(code).toBe(1);
+  expect(stderr).toContain('ERR_MACHINE_BUSY');
+});
+
+describe('a backup of a running machine is refused', () => {
+  test.each([
+    ['without a monitor', ['--qmp', '/nowhere/qmp'], 1, 'ERR_QMP_DISCONNECTED'],
+    ['with disks of its own', ['--qmp', '/x', 'disk.raw'], 2, 'are its own (--disk), not disk.raw'],
+    ['with flags for one, and none', ['--agent', '/x', 'disk.raw'], 2, '--agent goes with --qmp'],
+  ])('%s', async (_, args, exit, message) => {
+    const { code, stderr } = await runCli(['backup', '--machine', 'web', ...args, repository]);
+    expect(stderr).toContain(message);
+    expect(code).toBe(exit);
+  });
+
+  test('where the path of its monitor is a file', async () => {
+    const file = join(live.folder, '..', 'file');
+    writeFileSync(file, 'no socket');
+    const { code, stderr } = await runCli([
+      'backup',
+      '--machine',
+      'web',
+      '--qmp',
+      file,
+      repository,
+    ]);
+    expect(code).toBe(1);
+    expect(stderr).toContain('cannot connect');
+  });
+
+  test('where it has no name and no such disk', async () => {
+    const args = ['backup', '--qmp', live.proxy.path, '--disk', 'vdz'];
+    const nameless = await runCli([...args, repository]);
+    expect(nameless.code).toBe(2);
+    expect(nameless.stderr).toContain('--machine NAME');
+    const { code, stderr } = await runCli([...args, '--machine', 'web', repository]);
+    expect(code).toBe(1);
+    expect(stderr).toContain('ERR_MACHINE_DISK');
+  });
+});
