@@ -4,6 +4,7 @@ import {
   chmodSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -334,6 +335,28 @@ test('a backup that fails is no point, and leaves nothing', async () => {
   expect(pointsOf(repository, 'web')).toHaveLength(1);
   expect((await repository.verify()).unnamed).toEqual([]);
   expect(readdirSync(join(repository.path, 'machines/web/locks'))).toEqual([]);
+});
+
+test('of two backups at once one is a point, even where a lock was taken away', async () => {
+  const { disk, repository } = begin('raw');
+  writeFileSync(disk, Buffer.alloc(4 * MiB, 1));
+  await backUp(repository, disk);
+  writeFileSync(disk, Buffer.alloc(4 * MiB, 2));
+  const options = { machine: 'web', disks: [{ name: 'vda', source: disk }], full: true };
+  const slow = repository.backup({ ...options, rate: 2 * MiB });
+  const isCopying = () => slow.progress().step === 'copy' && slow.progress().doneBytes > 0;
+  const refused = expect(slow).rejects.toMatchObject({
+    code: expect.stringMatching(/^ERR_(REPOSITORY|FILE)_CHANGED$/),
+  });
+  await expect.poll(isCopying).toBe(true);
+  await expect(repository.backup(options)).rejects.toMatchObject({ code: 'ERR_REPOSITORY_LOCKED' });
+  rmSync(join(repository.path, 'machines/web/locks'), { recursive: true });
+  await repository.backup(options);
+  slow.setRate(undefined);
+  await refused;
+  expect(pointsOf(repository, 'web')).toHaveLength(2);
+  await expectPoint(repository, 2, hashOf(disk, folder));
+  expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
 });
 
 test('the plan says what would be done, and does nothing', async () => {

@@ -16,6 +16,7 @@ import {
   makeImage,
   pointsOf,
 } from '../../support/repository.js';
+import { runCli } from '../../support/run-cli.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 /** The server is in this process, which must not wait for a client. */
@@ -132,6 +133,27 @@ describe('a point that is served', () => {
     const uri = await listen(served);
     await expect(copyOf(uri)).rejects.toThrow();
   });
+});
+
+test('the command serves a point until it is interrupted', async () => {
+  const socket = join(folder, 'command');
+  let uri = '';
+  const ended = runCli(['serve', repository.path, 'm/latest', '--socket', socket, '--json'], {
+    started: (child) => {
+      child.stdout?.once('data', (text: string) => {
+        uri = JSON.parse(text).exports[0].uri;
+      });
+      void expect
+        .poll(() => uri, { timeout: 60_000 })
+        .not.toBe('')
+        .then(async () => {
+          expect(await copyOf(uri)).toBe(hashes[2]);
+          child.kill('SIGINT');
+        });
+    },
+  });
+  expect(await ended).toMatchObject({ code: 0, stderr: '' });
+  expect(uri).toContain('vda');
 });
 
 test('a diff tells what changed, in bytes and as a map, without reading a disk', async () => {
