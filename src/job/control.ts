@@ -33,7 +33,7 @@ export class JobControl {
   readonly signal: AbortSignal;
   /** Fires with `signal`, and when the job is asked to stop: ends what need not be finished, such as waits and questions. */
   readonly ending: AbortSignal;
-  readonly #stop = new AbortController();
+  readonly #ending = new AbortController();
   readonly #listener: PauseListener;
   readonly #parts = new Set<Steered>();
   readonly #clock = new ByteClock(performance.now());
@@ -48,8 +48,11 @@ export class JobControl {
   constructor(signal: AbortSignal | undefined, listener: PauseListener) {
     this.signal = signal ?? new AbortController().signal;
     this.#listener = listener;
-    this.ending = AbortSignal.any([this.signal, this.#stop.signal]);
+    this.ending = this.#ending.signal;
     onAbort(this.ending, this.#end);
+    if (this.signal.aborted) this.#aborted();
+    // Not AbortSignal.any: a signal may outlive many jobs, and would remember each of them.
+    else onAbort(this.signal, this.#aborted);
   }
 
   /** Whether nothing is to be begun now. */
@@ -168,13 +171,13 @@ export class JobControl {
 
   /** @internal */
   stop(): void {
-    this.#stop.abort();
+    this.#ending.abort();
   }
 
   /** @internal The work has ended: what still waits for its turn fails. */
   close(): void {
     this.#isOver = true;
-    // A signal may outlive many jobs.
+    this.signal.removeEventListener('abort', this.#aborted);
     this.ending.removeEventListener('abort', this.#end);
     this.#ring();
   }
@@ -185,13 +188,15 @@ export class JobControl {
     return isAborted(error) && this.ending.aborted ? stoppedError(this.#error) : error;
   }
 
+  readonly #aborted = (): void => this.#ending.abort(this.signal.reason);
+
   readonly #end = (): void => {
     for (const part of this.#parts) part.stop();
     this.#ring();
   };
 
   #pauseAbout(error: Error): void {
-    if (this.ending.aborted) return;
+    if (this.ending.aborted || this.#isOver) return;
     this.pause();
     this.#error = error;
     this.#listener.paused(error);

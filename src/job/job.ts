@@ -84,6 +84,8 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   /** The same for the caller: it counts as unhandled until the caller, or who acts for him, handles it. */
   readonly #report: Promise<Report>;
   #isAwaited = false;
+  /** Loops that are told of the end. */
+  #loops = 0;
 
   /**
    * Begins the work.
@@ -226,6 +228,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   async *[Symbol.asyncIterator](): AsyncIterator<Progress> {
     // The loop is told at its end; what fails before that must not count as unhandled meanwhile.
     this.#report.catch(() => {});
+    this.#loops++;
     let isTold = false;
     try {
       yield* this.#moments();
@@ -287,10 +290,12 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     return this.#report;
   }
 
-  /** A loop was left early: the failure is nobody's again, unless somebody awaits the job by the time it happens. */
+  /** A loop was left early: the failure is nobody's again, unless somebody else hears of it by the time it happens. */
   #leaveUntold(): void {
+    this.#loops--;
     void this.#ended.catch((error) => {
-      if (!this.#isAwaited && this.#events.listenerCount('failed') === 0) throw error;
+      const isHeard = this.#isAwaited || this.#loops > 0;
+      if (!isHeard && this.#events.listenerCount('failed') === 0) throw error;
     });
   }
 

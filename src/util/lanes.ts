@@ -73,7 +73,8 @@ export class Lanes {
     try {
       while (lanes.length < count) lanes.push(work.open?.() as Lane);
     } catch (error) {
-      for (const lane of lanes) work.close?.(lane);
+      // Why they cannot be opened says more than why one of them cannot be closed.
+      for (const lane of lanes) failureOf(() => work.close?.(lane));
       throw error;
     }
     for (const lane of lanes) {
@@ -96,7 +97,8 @@ export class Lanes {
     } catch (error) {
       this.#failure ??= { error };
     } finally {
-      work.close?.(lane);
+      const failure = failureOf(() => work.close?.(lane));
+      this.#failure ??= failure;
       this.#ended();
     }
   }
@@ -133,6 +135,15 @@ export class Lanes {
       this.#change = resolve;
     });
     return this.#changed;
+  }
+}
+
+function failureOf(work: () => void): Failure | undefined {
+  try {
+    work();
+    return undefined;
+  } catch (error) {
+    return { error };
   }
 }
 

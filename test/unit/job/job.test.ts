@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
 import { LacunaError } from '#dist/errors/index.js';
 import { Job, type JobControl, type JobProgress } from '#dist/job/index.js';
@@ -105,6 +106,17 @@ describe('a job', () => {
     expect([done(), job.state]).toEqual([0, 'stopped']);
   });
 
+  it('leaves nothing behind with its signal, which may outlive many jobs', async () => {
+    const { signal } = new AbortController();
+    await working(3, { signal }).job;
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+    // Where Node keeps what AbortSignal.any has made of a signal.
+    const key = Object.getOwnPropertySymbols(signal).find((of) =>
+      /depend[ae]nt/i.test(`${of.description}`),
+    );
+    expect((key && Reflect.get(signal, key)?.size) || 0).toBe(0);
+  });
+
   it('that is told to end by its signal says so, whatever a stop before has led to', async () => {
     const abort = new AbortController();
     const { job, done } = working(100, {
@@ -209,6 +221,42 @@ describe('a failure that waits for a human', () => {
 });
 
 describe('what a job tells', () => {
+  it('is no failure that nobody hears of where one loop was left and another goes on', async () => {
+    let fail = (_: Error) => {};
+    const job = new Job<number>({
+      what: 'a test',
+      work: () =>
+        new Promise((_, reject) => {
+          fail = reject;
+        }),
+      counted: () => ({ totalBytes: 0, doneBytes: 0 }),
+    });
+    const looping = (async () => {
+      for await (const _ of job);
+    })();
+    for await (const _ of job) break;
+    // An unhandled rejection would fail the run.
+    fail(failure);
+    await expect(looping).rejects.toBe(failure);
+    await turn();
+  });
+
+  it('ends with the job, whatever its work has left behind', async () => {
+    const { job, done } = working(1, {
+      piece: (_, control) => {
+        setImmediate(() => void control.waitAbout(failure).catch(() => {}));
+      },
+    });
+    const events: string[] = [];
+    job.on('done', () => events.push('done')).on('paused', () => events.push('paused'));
+    await job;
+    await until(done, 1);
+    await turn();
+    await turn();
+    expect(events).toEqual(['done']);
+    expect(job.progress().error).toBeUndefined();
+  });
+
   it('comes to a loop moment by moment, the last one when it has ended', async () => {
     const { job } = working(3);
     const moments: JobProgress[] = [];

@@ -126,6 +126,40 @@ describe('lanes', () => {
     expect([begun, closed.length]).toEqual([3, 3]);
   });
 
+  it('fail where what a lane had cannot be given back, and end all the same', async () => {
+    let open = 0;
+    const work = run({
+      count: 3,
+      open: () => open++,
+      close: () => {
+        open--;
+        throw new Error('it is locked');
+      },
+      step: async () => false,
+    });
+    await expect(work).rejects.toThrow('it is locked');
+    expect(open).toBe(0);
+  });
+
+  it('that cannot all be opened close each of those that were, whatever that throws', async () => {
+    const closed: number[] = [];
+    let opened = 0;
+    const work = run({
+      count: 3,
+      open: () => {
+        if (opened === 2) throw new Error('no memory');
+        return opened++;
+      },
+      close: (lane) => {
+        closed.push(lane);
+        throw new Error('it is locked');
+      },
+      step: async () => false,
+    });
+    await expect(work).rejects.toThrow('no memory');
+    expect(closed).toEqual([0, 1]);
+  });
+
   it('fail as a step does that throws at once', async () => {
     const step = () => {
       throw new Error('at once');
