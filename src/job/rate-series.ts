@@ -26,6 +26,8 @@ export class RateSeries {
     if (elapsedMs <= last.elapsedMs) return;
     // Bytes that a failure made dirty again do not count as a rate below nothing.
     const done = Math.max(0, doneBytes - last.doneBytes);
+    // What is counted anew, such as what is read back, has a rate of its own.
+    if (doneBytes < last.doneBytes) this.#recent.length = 0;
     this.#recent.push({ doneBytes, elapsedMs });
     if (this.#recent.length > RECENT + 1) this.#recent.shift();
     this.#sum += (done / (elapsedMs - last.elapsedMs)) * 1000;

@@ -85,18 +85,21 @@ export class CopyRun {
   /** How far the copy is. */
   counted(): JobCounts<CopyProgress> {
     const { movedBytes, zeroedBytes, retries } = this.#control.total();
-    const counted = {
-      phase: this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase,
-      totalBytes: this.#rounds?.totalBytes ?? 0,
-      doneBytes: this.#resumedBytes + doneBytes(this.#control),
-      movedBytes,
-      zeroedBytes,
-      resumedBytes: this.#resumedBytes,
-      retries,
-    };
-    if (this.#phase !== 'verify' || this.#verification === undefined) return counted;
-    const { totalBytes, doneBytes: readBack } = this.#verification;
-    return { ...counted, totalBytes, doneBytes: readBack };
+    const phase = this.#phase === 'plan' ? (this.#rounds?.phase ?? 'plan') : this.#phase;
+    return { phase, ...this.#share(), movedBytes, zeroedBytes, retries };
+  }
+
+  /** What of the whole is done, in this phase. */
+  #share(): Pick<CopyProgress, 'totalBytes' | 'doneBytes' | 'resumedBytes'> {
+    if (this.#phase === 'verify' && this.#verification !== undefined) {
+      // Everything is read back, whoever has written it.
+      const { totalBytes, doneBytes } = this.#verification;
+      return { totalBytes, doneBytes, resumedBytes: 0 };
+    }
+    const { totalBytes = 0 } = this.#rounds ?? {};
+    // While nobody knows how much there is to do, nothing can be a part of it.
+    const resumedBytes = totalBytes > 0 ? this.#resumedBytes : 0;
+    return { totalBytes, doneBytes: resumedBytes + doneBytes(this.#control), resumedBytes };
   }
 
   async start(): Promise<CopyReport> {

@@ -26,6 +26,15 @@ it('tells the rate of late, never below nothing', () => {
   expect(series.rates().bytesPerSecond.at(-1)).toBe(0);
 });
 
+it('begins anew where the bytes are counted anew, as those that are read back', () => {
+  const series = new RateSeries();
+  for (let i = 1; i <= 10; i++) series.sample(i * 1000, i * 1000);
+  series.sample(100, 11_000);
+  expect(series.now(600, 12_000)).toBe(500);
+  series.sample(600, 12_000);
+  expect(series.now(1600, 13_000)).toBe(750);
+});
+
 it('leaves out nothing at the end, however short', () => {
   const short = new RateSeries();
   short.finish(500, 250);
