@@ -8,26 +8,11 @@ export interface Moment {
   /** 0 while it is not known yet, or nobody can know it. */
   totalBytes: number;
   doneBytes: number;
+  /** Of late; 0 while that is not known. */
+  bytesPerSecond: number;
+  /** Time left at that rate; absent where nothing can be said. */
+  remainingMs?: number;
   elapsedMs: number;
-}
-
-/** Rates are told over this much of the recent past: steady to read, quick to follow a change. */
-const RATE_WINDOW_MS = 4000;
-
-/** How fast it goes now, from the moments of the last few seconds. */
-export class RateMeter {
-  readonly #moments: Moment[] = [];
-
-  /** Takes the newest moment and returns bytes per millisecond; 0 while nothing is known. */
-  add(moment: Moment): number {
-    const moments = this.#moments;
-    moments.push(moment);
-    while (moments.length > 2 && moment.elapsedMs - moments[0].elapsedMs > RATE_WINDOW_MS) {
-      moments.shift();
-    }
-    const ms = moment.elapsedMs - moments[0].elapsedMs;
-    return ms > 0 ? (moment.doneBytes - moments[0].doneBytes) / ms : 0;
-  }
 }
 
 export interface BarStyle {
@@ -37,9 +22,9 @@ export interface BarStyle {
 }
 
 /** One line that shows a moment: a bar, the share, the amount, the rate and the time left. */
-export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle): string {
+export function progressLine(moment: Moment, style: BarStyle): string {
   const { phase, totalBytes, doneBytes } = moment;
-  const text = progressText(moment, bytesPerMs);
+  const text = progressText(moment);
   const cells = Math.max(0, Math.min(40, style.width - text.length - 4));
   if (totalBytes === 0 || cells < 8) return text.slice(0, style.width);
   const full = Math.round(Math.min(1, doneBytes / totalBytes) * cells);
@@ -48,18 +33,16 @@ export function progressLine(moment: Moment, bytesPerMs: number, style: BarStyle
 }
 
 /** The same without the bar. */
-function progressText(moment: Moment, bytesPerMs: number): string {
-  const { phase, totalBytes, doneBytes } = moment;
+function progressText(moment: Moment): string {
+  const { phase, totalBytes, doneBytes, bytesPerSecond, remainingMs } = moment;
   if (totalBytes === 0) return doneBytes === 0 ? phase : `${phase}: ${formatBytes(doneBytes)}`;
   const share = Math.min(1, doneBytes / totalBytes);
   const parts = [
     `${Math.floor(share * 100)}`.padStart(3).concat(' %'),
     `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
   ];
-  if (bytesPerMs > 0) {
-    parts.push(formatRate(bytesPerMs, 1));
-    parts.push(`${formatDuration((totalBytes - doneBytes) / bytesPerMs)} left`);
-  }
+  if (bytesPerSecond > 0) parts.push(formatRate(bytesPerSecond, 1000));
+  if (remainingMs !== undefined) parts.push(`${formatDuration(remainingMs)} left`);
   return `${phase} ${parts.join('  ')}`;
 }
 
@@ -69,15 +52,13 @@ const DRAW_EVERY_MS = 100;
 /** A bar on a terminal, and nothing anywhere else; everywhere what SIGUSR1 is answered with. */
 export class ProgressBar {
   readonly #shell: Shell;
-  readonly #rate = new RateMeter();
   #moment: Moment;
-  #bytesPerMs = 0;
   #drawnMs = Number.NEGATIVE_INFINITY;
 
   constructor(phase: string, shell: Shell) {
     this.#shell = shell;
-    this.#moment = { phase, totalBytes: 0, doneBytes: 0, elapsedMs: 0 };
-    shell.tellProgress = () => progressText(this.#moment, this.#bytesPerMs);
+    this.#moment = { phase, totalBytes: 0, doneBytes: 0, bytesPerSecond: 0, elapsedMs: 0 };
+    shell.tellProgress = () => progressText(this.#moment);
   }
 
   show(moment: Moment): void {
@@ -86,9 +67,8 @@ export class ProgressBar {
     this.#moment = moment;
     if (!isNews && elapsedMs - this.#drawnMs < DRAW_EVERY_MS) return;
     this.#drawnMs = elapsedMs;
-    this.#bytesPerMs = this.#rate.add(moment);
     const { progressLine: line, progressWidth, unicode } = this.#shell;
-    line?.draw(progressLine(moment, this.#bytesPerMs, { width: progressWidth - 1, unicode }));
+    line?.draw(progressLine(moment, { width: progressWidth - 1, unicode }));
   }
 
   /** Takes the bar off the terminal, so that text can follow. */
