@@ -188,7 +188,8 @@ class Mover {
   ): Promise<Settled> {
     if (this.#offload) {
       if (turn !== undefined && !(await turn.come)) return NOTHING;
-      if (await this.#copier.copyInside(offset, length)) return { bytes: length };
+      const inside = await this.#copier.copyInside(offset, length);
+      if (inside !== undefined) return inside;
       this.#offload = false;
     }
     if (length <= slot.length) return this.#copier.copy(slot, offset, length, turn);

@@ -49,19 +49,24 @@ export class PieceCopier {
   }
 
   /**
-   * Lets the system copy, where it can, without the bytes passing through this process. False where it did not: then
-   * reading and writing tells which side it was.
+   * Lets the system copy, where it can, without the bytes passing through this process. Undefined where it did not: then
+   * reading and writing tells which side it was. Never throws.
    */
-  async copyInside(offset: number, length: number): Promise<boolean> {
+  async copyInside(offset: number, length: number): Promise<Settled | undefined> {
     const { source, target } = this.#ends;
     const { counters, signal } = this.#shared;
     const range = { sourceOffset: offset, targetOffset: offset, length };
     const copied = target.copyFrom?.(source, range, { signal }).catch(() => false);
-    if (!(await copied)) return false;
+    if (!(await copied)) return undefined;
     counters.requests += 1;
     counters.movedBytes += length;
-    this.#work.remains?.reset(offset, length);
-    return true;
+    try {
+      this.#work.remains?.reset(offset, length);
+      return { bytes: length };
+    } catch (error) {
+      // There may be no memory to note it.
+      return { bytes: 0, error };
+    }
   }
 
   async #copyOnce(

@@ -95,8 +95,13 @@ export class Repeater {
       const zeroed = await this.run(offset, length, this.#zero);
       if (zeroed.bytes < length) return zeroed;
     }
-    this.#note(side, offset, length, cause);
-    return { bytes: length };
+    try {
+      this.#note(side, offset, length, cause);
+      return { bytes: length };
+    } catch (error) {
+      // There may be no memory for the map: what is not noted is not left out.
+      return { bytes: 0, error };
+    }
   }
 
   /** Whatever the target held where the source cannot be read must not look like the source's. */
@@ -107,8 +112,8 @@ export class Repeater {
 
   #note(side: Side, offset: number, length: number, error: LacunaError): void {
     const { leftOut, leftOutMap } = this.#losses;
-    leftOut.add(side, offset, length, error);
     leftOutMap.set(offset, length);
+    leftOut.add(side, offset, length, error);
     this.#shared.counters.leftOutBytes += length;
   }
 }

@@ -96,6 +96,50 @@ describe('move', () => {
     );
   });
 
+  it.each([true, false])(
+    'ends, with an exact plan, where there is no memory to note what is left out (in order: %s)',
+    async (sequential) => {
+      const plan = wholePlan();
+      const { source, target, control, options } = setUp(plan);
+      await source.write(0, pattern(SIZE));
+      const { read } = source;
+      source.read = async (...args) => {
+        await new Promise((resolve) => setImmediate(resolve));
+        if (args[0] === 5 * PAGE) throw new LacunaError('ERR_DEVICE_IO', 'bad', { errno: 'EIO' });
+        await read.apply(source, args);
+      };
+      options.transfer.sequential = sequential;
+      options.transfer.policy.rules = { source: { ...rule, policy: 'ignore' }, target: rule };
+      const full = new LacunaError('ERR_ARENA_FULL', 'the arena is full');
+      vi.spyOn(options.work.leftOutMap, 'set').mockImplementation(() => {
+        throw full;
+      });
+      const { error } = await move(options);
+      expect(error).toBe(full);
+      expect(control.stopped).toBe(true);
+      const [want, got] = [await contentOf(source), await contentOf(target)];
+      for (let offset = 0; offset < SIZE; offset += PAGE) {
+        const [from, to] = [want, got].map((all) => all.subarray(offset, offset + PAGE));
+        if (offset !== 5 * PAGE) expect(plan.get(offset)).toBe(Buffer.compare(from, to) !== 0);
+      }
+      expect(plan.get(5 * PAGE)).toBe(true);
+    },
+  );
+
+  it('ends, and has lost nothing of its plan, where there is no memory to note what the system has copied', async () => {
+    const plan = wholePlan();
+    const { target, options } = setUp(plan);
+    target.copyFrom = async () => true;
+    options.transfer.sequential = true;
+    options.work.remains = wholePlan();
+    const full = new LacunaError('ERR_ARENA_FULL', 'the arena is full');
+    vi.spyOn(options.work.remains, 'reset').mockImplementation(() => {
+      throw full;
+    });
+    expect((await move(options)).error).toBe(full);
+    expect(plan.dirtyBytes).toBe(SIZE);
+  });
+
   it('claims nothing more once it was told to stop', async () => {
     const plan = wholePlan();
     const { control, options } = setUp(plan);
