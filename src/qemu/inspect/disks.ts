@@ -37,6 +37,7 @@ export type DiskChoice = string | { readonly node: string; readonly name?: strin
 export interface Inventory {
   readonly disks: MachineDisk[];
   readonly nodes: NodeInfo[];
+  readonly graph: Graph;
 }
 
 /** Filters that pass everything on to their `file`. */
@@ -69,7 +70,7 @@ export async function takeInventory(
       ? all.filter(({ readOnly }) => !readOnly)
       : choices.map((choice) => chosen(choice, all, world, monitor.name));
   checkOnce(disks, monitor.name);
-  return { disks, nodes };
+  return { disks, nodes, graph: world.graph };
 }
 
 interface World {

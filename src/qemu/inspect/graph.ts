@@ -29,6 +29,13 @@ export class Graph {
     return child === undefined ? undefined : this.#names.get(child.id);
   }
 
+  /** Whether a node is the `backing` of another one: a snapshot was made over it. */
+  isBacking(node: string): boolean {
+    const id = this.#ids.get(node);
+    const all = [...this.#children.values()].flat();
+    return all.some((child) => child.id === id && child.role === 'backing');
+  }
+
   /** The jobs that use a node, or one below it. */
   jobsOn(node: string): string[] {
     const id = this.#ids.get(node);

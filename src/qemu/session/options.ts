@@ -2,6 +2,7 @@ import { checkKnown, optionCheck } from '../../util/index.js';
 import type { DiskChoice } from '../inspect/index.js';
 import { checkGeneration } from '../state/index.js';
 import type { ViewKind } from '../view/index.js';
+import { LEAST_SCRATCH } from './scratch-limit.js';
 
 /** Whether the file systems of the guest are frozen for the moment of the backup. */
 export type FreezePolicy = 'require' | 'try' | 'off';
@@ -65,8 +66,6 @@ const checkBackup = optionCheck<BackupOptions>({
   scratchBytes: 'any',
 });
 
-/** A scratch image that holds nothing has some 200 KiB. */
-const LEAST_SCRATCH = 2 ** 20;
 const LONGEST_FREEZE_MS = 600_000;
 
 export function checkPlanOptions(options: BackupPlanOptions): void {

@@ -57,6 +57,34 @@ export async function planBackup(
   };
 }
 
+/**
+ * Looks whether the guest writes each disk through the filter that keeps old data. It does not where somebody has made a
+ * snapshot, or changed the medium, since the backup was planned; from here on QEMU refuses both.
+ *
+ * @param filterOf the name of the filter of a disk, by its number.
+ * @throws LacunaError ERR_MACHINE_BUSY
+ */
+export async function checkFilters(
+  { monitor }: Target,
+  { disks: plans }: BackupPlan,
+  { disks: choices, signal }: BackupPlanOptions,
+  filterOf: (disk: number) => string,
+): Promise<void> {
+  const { disks, graph } = await takeInventory(monitor, choices, signal);
+  const nodes = (choices ?? []).map((choice) => (typeof choice === 'string' ? '' : choice.node));
+  for (const [index, { disk }] of plans.entries()) {
+    const filter = filterOf(index);
+    const now = disks.find(({ name }) => name === disk.name);
+    const isThere = nodes.includes(disk.top) || now?.top === filter;
+    if (isThere && !graph.isBacking(filter)) continue;
+    throw new LacunaError(
+      'ERR_MACHINE_BUSY',
+      `${monitor.name}: a snapshot of ${disk.name} was made, or its medium was changed, while the backup began: begin again`,
+      { device: monitor.name, retryable: true },
+    );
+  }
+}
+
 /** @throws LacunaError ERR_MACHINE_BUSY */
 export function refuseObstacles({ obstacles }: BackupPlan, device: string): void {
   if (obstacles.length === 0) return;

@@ -11,7 +11,8 @@ import {
 import { Teardown, type ViewedDisk, ViewMaker } from '../view/index.js';
 import { Freezer } from './freezer.js';
 import type { BackupOptions } from './options.js';
-import { type BackupPlan, planBackup, refuseObstacles } from './plan-backup.js';
+import { type BackupPlan, checkFilters, planBackup, refuseObstacles } from './plan-backup.js';
+import { scratchLimit } from './scratch-limit.js';
 import { BackupSession, type PointInTime } from './session.js';
 import { SessionDisk } from './session-disk.js';
 import type { Target } from './target.js';
@@ -19,8 +20,6 @@ import { ViewWatch } from './view-watch.js';
 
 /** The guest may stand still for so long at most while QEMU makes the point in time. */
 const TRANSACTION_MS = 30_000;
-/** Of what is free, so much may be taken for scratch images. */
-const SCRATCH_SHARE = 0.8;
 
 /** Begins a backup. When it fails, everything that was begun is undone before the error is thrown. */
 export async function startSession(target: Target, options: BackupOptions): Promise<BackupSession> {
@@ -78,11 +77,11 @@ class Start {
   async run(freezer: Freezer): Promise<BackupSession> {
     const { monitor } = this.#target;
     const { signal } = this.#options;
+    const limit = this.#scratchBytes();
     const viewed = await this.#prepareFolder();
     const maker = new ViewMaker(monitor, this.#names, this.#plan.view, signal);
     const { nbd, generation } = this.#journal!;
     if (nbd.isOurs) await maker.startServer(nbd.server);
-    const limit = this.#scratchBytes();
     for (const disk of viewed) await maker.openScratch(disk, limit);
     throwIfAborted(signal);
     this.#watch.start();
@@ -91,6 +90,7 @@ class Start {
       await maker.begin(viewed, generation, TRANSACTION_MS);
       time = new Date().toISOString();
     });
+    await checkFilters(this.#target, this.#plan, this.#options, (disk) => this.#names.filter(disk));
     for (const disk of viewed) {
       await maker.expose(disk);
       await this.#open(disk);
@@ -122,7 +122,8 @@ class Start {
     const teardown = new Teardown(this.#target.monitor, this.#names);
     await teardown.run();
     if (generation !== undefined) await teardown.removeBitmaps(generation);
-    if (nbd.isOurs) await teardown.stopServer(nbd.server);
+    const warning = nbd.isOurs ? await teardown.stopServer(nbd.server) : undefined;
+    if (warning !== undefined) throw new Error(warning);
   }
 
   /** The journal says everything before any of it is there. */
@@ -165,8 +166,8 @@ class Start {
 
   #scratchBytes(): number {
     const { scratchFreeBytes, disks } = this.#plan;
-    const share = Math.trunc((scratchFreeBytes * SCRATCH_SHARE) / disks.length);
-    return this.#options.scratchBytes ?? share;
+    const { scratchBytes } = this.#options;
+    return scratchBytes ?? scratchLimit(this.#target.folder, scratchFreeBytes, disks.length);
   }
 
   async #open({ index, plan }: ViewedDisk): Promise<void> {

@@ -1,12 +1,13 @@
 /** Machines of qemu-system: disks by the devices that the guest sees, a server of the session's own, and the guest's agent. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { createQcow2 } from 'lacuna';
 import { type BackupOptions, type BackupSession, Machine } from 'lacuna/qemu';
+import { Monitor } from 'lacuna/qmp';
 import { beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { usePeers } from '../../support/peers.js';
 import { QmpProxy } from '../../support/qmp-proxy.js';
@@ -129,6 +130,73 @@ async function killedAt(place: string): Promise<void> {
   expect((await exited)[0]).toBeNull();
   proxy.reset();
 }
+
+/** A machine of this test alone, with a monitor for what somebody else does. */
+async function ownMachine() {
+  const base = await peers.folder();
+  const [own, image, path] = ['own', 'own.qcow2', 'other'].map((name) => join(base, name));
+  mkdirSync(own);
+  await createQcow2(image, { size: SIZE });
+  const { server } = await peers.machine([
+    ...['-qmp', `unix:${path},server=on,wait=off`],
+    ...['-blockdev', `qcow2,node-name=hda,file.driver=file,file.filename=${image}`],
+    ...['-device', 'virtio-blk-pci,id=hda,drive=hda'],
+  ]);
+  const between = await QmpProxy.start(server.path);
+  const machine = await Machine.connect({ monitor: { path: between.path }, folder: own });
+  // Its monitors are served one after another: now both are there.
+  await machine.monitor.execute('query-status');
+  const other = await Monitor.connect({ path });
+  onTestFinished(async () => {
+    await machine.close();
+    await other.close();
+    await between.stop();
+    rmSync(own, { recursive: true });
+    rmSync(image);
+  });
+  return { machine, other, between, folder: own };
+}
+
+describe('somebody else', () => {
+  test('makes a snapshot while a backup begins, which then does not', async () => {
+    const { machine, other, between, folder: own } = await ownMachine();
+    const overlay = join(own, '..', 'snapshot.qcow2');
+    between.reset({
+      before: async ({ name }) => {
+        if (name !== 'nbd-server-start') return;
+        await other.execute('blockdev-snapshot-sync', {
+          ...{ 'node-name': 'hda', 'snapshot-file': overlay, 'snapshot-node-name': 'snapshot' },
+        });
+      },
+    });
+    const failure = await machine.backup().catch((error) => error);
+    expect(failure).toMatchObject({ code: 'ERR_MACHINE_BUSY', retryable: true });
+    expect(failure.message).toContain('a snapshot of hda was made');
+    expect(readdirSync(own)).toEqual([]);
+    between.reset();
+    await (await machine.backup()).forget();
+    rmSync(overlay);
+  });
+
+  test('uses the server of a backup that fails, which recovering stops when it is free', async () => {
+    const { machine, other, between, folder: own } = await ownMachine();
+    between.reset({
+      before: async ({ name }) => {
+        if (name !== 'transaction') return;
+        const theirs = { id: 'theirs', 'node-name': 'hda', name: 'theirs' };
+        await other.execute('block-export-add', { type: 'nbd', ...theirs });
+        between.cut();
+      },
+    });
+    await expect(machine.backup()).rejects.toThrow(/goes on: others export theirs there/);
+    await other.execute('block-export-del', { id: 'theirs', mode: 'hard' });
+    between.reset();
+    const { warnings } = await machine.recover({ generation: null });
+    expect(warnings).toEqual([]);
+    expect(readdirSync(own)).toEqual([]);
+    await (await machine.backup()).forget();
+  });
+});
 
 describe('a process that is killed with a server of its own', () => {
   test.each(['nbd-server-start', 'block-export-add', 'begun', 'view ended'])(
