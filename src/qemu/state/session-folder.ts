@@ -8,11 +8,14 @@
  */
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 import { lockFile, syncFolder } from '../../files/index.js';
 import { describeRefusal } from '../../util/index.js';
 
 const NAME = /^lacuna-[0-9a-f]{8}$/;
+const PAUSE_MS = 20;
+const MOST_ATTEMPTS = 100;
 const LONGEST_SOCKET_PATH = 107;
 const { O_RDWR, O_CREAT, O_NOFOLLOW } = fs.constants;
 
@@ -28,32 +31,36 @@ export class SessionFolder {
   static async create(base: string, prefix: string): Promise<SessionFolder> {
     const path = resolve(base, prefix);
     checkSocketPath(join(path, 'nbd.sock'));
-    try {
-      fs.mkdirSync(path, { mode: 0o700 });
-    } catch (error) {
-      const { code = '' } = error as NodeJS.ErrnoException;
-      const what = describeRefusal(`Cannot make the folder ${path}`, code, { making: true });
-      throw new LacunaError('ERR_DEVICE_OPEN', what, { device: path, errno: code, cause: error });
+    for (let attempt = 1; ; attempt++) {
+      const mayExist = attempt > 1 && attempt < MOST_ATTEMPTS;
+      makeFolder(path, mayExist);
+      const lock = takeLock(path, O_CREAT);
+      if (typeof lock === 'number') {
+        await syncFolder(path);
+        return new SessionFolder(path, lock);
+      }
+      // Somebody who recovers has found it before it was locked, and removes it.
+      await sleep(PAUSE_MS);
     }
-    await syncFolder(path);
-    return new SessionFolder(path, openLock(path));
   }
 
   /** The folders of sessions that are not alive, each locked; undefined in the place of one that is. */
   static left(base: string): { prefix: string; folder: SessionFolder | undefined }[] {
-    return sessionsIn(base).map((prefix) => {
+    return sessionsIn(base).flatMap((prefix) => {
       const path = resolve(base, prefix);
-      const lock = openLock(path);
-      if (lockFile(lock)) return { prefix, folder: new SessionFolder(path, lock) };
-      fs.closeSync(lock);
-      return { prefix, folder: undefined };
+      const lock = takeLock(path, 0);
+      if (lock === 'gone') {
+        removeEmpty(path);
+        return [];
+      }
+      const folder = lock === 'held' ? undefined : new SessionFolder(path, lock);
+      return [{ prefix, folder }];
     });
   }
 
   private constructor(path: string, lock: number) {
     this.path = path;
     this.#lock = lock;
-    lockFile(lock);
   }
 
   get socket(): string {
@@ -82,8 +89,39 @@ export class SessionFolder {
   }
 }
 
-function openLock(path: string): number {
-  return fs.openSync(join(path, 'lock'), O_RDWR | O_CREAT | (O_NOFOLLOW ?? 0), 0o600);
+function makeFolder(path: string, mayExist: boolean): void {
+  try {
+    fs.mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && mayExist) return;
+    const what = describeRefusal(`Cannot make the folder ${path}`, code, { making: true });
+    throw new LacunaError('ERR_DEVICE_OPEN', what, { device: path, errno: code, cause: error });
+  }
+}
+
+/** Locks a folder; `held` where somebody else has it, `gone` where it has no lock, as before it was made or when it is removed. */
+function takeLock(path: string, create: number): number | 'held' | 'gone' {
+  let lock: number;
+  try {
+    lock = fs.openSync(join(path, 'lock'), O_RDWR | create | (O_NOFOLLOW ?? 0), 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'gone';
+    throw error;
+  }
+  const isLocked = lockFile(lock);
+  if (isLocked && fs.fstatSync(lock).nlink > 0) return lock;
+  fs.closeSync(lock);
+  return isLocked ? 'gone' : 'held';
+}
+
+/** What somebody has made or removed, and died in between. */
+function removeEmpty(path: string): void {
+  try {
+    fs.rmdirSync(path);
+  } catch {
+    // Somebody was faster, or is at it.
+  }
 }
 
 /** Folders of this user alone: nobody else can have put a journal into them. */
