@@ -1,10 +1,18 @@
 /** Files of a machine that belong to no point: what a run that died has left, or what a point that is gone had. */
 import { join } from 'node:path';
-import { sweep } from '../../files/index.js';
-import { namesIn, type RepositoryOperations, removeFiles } from '../layout/index.js';
+import { purposeOf, sweep } from '../../files/index.js';
+import {
+  type MachinePlaces,
+  namesIn,
+  numberOf,
+  type RepositoryOperations,
+  removeFiles,
+} from '../layout/index.js';
 import type { MachinePoints } from './points.js';
 
 const MAKING = '.partial-';
+/** Images and leaves as they are called here. Nothing else is ours to remove. */
+const OURS = /^\d+-[0-9a-f]{8}(-[0-9a-f]{8})?\.(qcow2|leaves)(\.new)?$/;
 /** What an image is called that is going to replace another one. */
 export const NEW = '.new';
 
@@ -30,8 +38,9 @@ export function removeUnnamed(points: MachinePoints, operations: RepositoryOpera
 
 function unfinishedManifests({ places }: MachinePoints): string[] {
   return namesIn(places.points)
-    .filter((name) => name.includes(MAKING))
-    .map((name) => join(places.points, name));
+    .filter((name) => numberOf(name.split(MAKING)[0]) !== undefined)
+    .map((name) => join(places.points, name))
+    .filter(isUnfinished);
 }
 
 /** Files of disks that no manifest names. */
@@ -46,6 +55,20 @@ export function unnamedFiles({ places, points }: MachinePoints): string[] {
     }
   }
   return namesIn(places.disks)
-    .flatMap((disk) => namesIn(places.disk(disk)).map((name) => places.file(disk, name)))
+    .flatMap((disk) => filesOf(places, disk))
     .filter((path) => !named.has(path));
+}
+
+/** The files of a disk that were made here. */
+function filesOf(places: MachinePlaces, disk: string): string[] {
+  return namesIn(places.disk(disk))
+    .filter((name) => OURS.test(name.split(MAKING)[0]))
+    .map((name) => places.file(disk, name))
+    .filter((path) => !path.includes(MAKING) || isUnfinished(path));
+}
+
+/** Whether a file was being made here for the name that it begins with. */
+function isUnfinished(path: string): boolean {
+  const at = path.lastIndexOf(MAKING);
+  return at !== -1 && purposeOf(path, path.slice(0, at)) !== undefined;
 }

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  existsSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -14,6 +15,7 @@ import { Bitmap } from 'lacuna/bitmap';
 import { Repository } from 'lacuna/repository';
 import { describe, expect, test } from 'vitest';
 import { openBitmaps, openDevice } from '#dist/block/index.js';
+import { Replacement } from '#dist/files/index.js';
 import { usePeers } from '../../support/peers.js';
 import {
   change,
@@ -356,6 +358,31 @@ test('of two backups at once one is a point, even where a lock was taken away', 
   await refused;
   expect(pointsOf(repository, 'web')).toHaveLength(2);
   await expectPoint(repository, 2, hashOf(disk, folder));
+  expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
+});
+
+test('what a run that died has left goes with the next one, and nothing that somebody else put there', async () => {
+  const { disk, repository } = begin();
+  await backUp(repository, disk);
+  const machine = join(repository.path, 'machines/web');
+  const left = [
+    'disks/vda/2-0123abcd.qcow2',
+    'disks/vda/2-0123abcd.leaves',
+    'disks/vda/1-0123abcd.qcow2.new',
+  ].map((name) => join(machine, name));
+  const unfinished = ['disks/vda/2-0123abcd.qcow2', 'points/2.json'].map(
+    (name) => Replacement.plan(join(machine, name), 'side').path,
+  );
+  const others = [
+    'disks/vda/notes.txt',
+    'disks/vda/copy-of-1.qcow2',
+    'disks/vda/2-0123abcd.qcow2.partial-mine',
+    'points/2.json.partial-mine',
+  ].map((name) => join(machine, name));
+  for (const path of [...left, ...unfinished, ...others]) writeFileSync(path, 'x');
+  const { removed } = await backUp(repository, disk);
+  expect([...removed].sort()).toEqual([...left, ...unfinished].sort());
+  expect(others.filter((path) => !existsSync(path))).toEqual([]);
   expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
 });
 
