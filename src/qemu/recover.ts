@@ -48,10 +48,13 @@ export async function recoverTarget(
 ): Promise<RecoverReport> {
   const recovery = new Recovery(target, generation, await whatIsIn(target.monitor));
   const sessions = SessionFolder.left(target.folder);
+  const failures: unknown[] = [];
   for (const { prefix, folder } of sessions) {
     if (folder === undefined) recovery.running.push(prefix);
-    else await recovery.take(folder);
+    // One that cannot be taken away is in nobody's way, and no other stays locked because of it.
+    else await recovery.take(folder).catch((error) => failures.push(error));
   }
+  if (failures.length > 0) throw failures[0];
   const known = new Set(sessions.map(({ prefix }) => prefix));
   const { prefixes } = await whatIsIn(target.monitor);
   const unknown = prefixes.filter((prefix) => !known.has(prefix));

@@ -1,5 +1,5 @@
 /** Backups of running machines: what is planned and why, what is in the way, and every way in which one can end. */
-import { rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2 } from 'lacuna';
 import type { BackupOptions, BackupSession, Machine } from 'lacuna/qemu';
@@ -485,6 +485,22 @@ test('what a session without a folder has left is named, and taken away when tha
   await machine.recover({ generation: null, unknown: true });
   const left = await live.other.execute('query-named-block-nodes');
   expect(left.map((node) => node['node-name']).sort()).toEqual(['vda', 'vda-file']);
+});
+
+test('a session whose journal cannot be read is told, and those behind it are taken away', async () => {
+  const { live, machine } = await started();
+  for (const name of ['lacuna-00000001', 'lacuna-00000002']) {
+    mkdirSync(join(live.folder, name));
+    writeFileSync(join(live.folder, name, 'lock'), '');
+  }
+  const broken = join(live.folder, 'lacuna-00000001', 'journal.json');
+  writeFileSync(broken, 'no journal');
+  const failure = await machine.recover({ generation: null }).catch((error) => error);
+  expect(failure).toMatchObject({ code: 'ERR_MACHINE_LEFTOVERS', device: broken });
+  expect(await live.leftovers()).toEqual(['file lacuna-00000001']);
+  rmSync(broken);
+  expect(await machine.recover({ generation: null })).toMatchObject({ running: [] });
+  expect(await live.leftovers()).toEqual([]);
 });
 
 test('a session that is running is not taken for one that has died', async () => {
