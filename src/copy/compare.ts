@@ -1,6 +1,6 @@
 import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
 import { JOB_OPTIONS, Job, type JobControl, type JobOptions } from '../job/index.js';
-import { closeAfter, optionCheck } from '../util/index.js';
+import { closeAfter, optionCheck, settleAll } from '../util/index.js';
 import type { Arena } from '../wasm/index.js';
 import { refuseSideFiles } from './ends/index.js';
 import { DEVICE, type DeviceSource, TRANSFER, type TransferOptions } from './options/index.js';
@@ -151,9 +151,10 @@ async function compareContent(
 ) {
   const size = Math.max(a.size, b.size);
   const arena = takeArena();
-  const plans = await Promise.all(
-    [a, b].map((device) => planSide(device, size, arena, job.ending)),
-  );
+  const planning = [a, b].map((device) => planSide(device, size, arena, job.ending));
+  // Where one fails, the other is waited for: its device may be closed then.
+  await settleAll(planning);
+  const plans = await Promise.all(planning);
   const either = plans[0].data.snapshot();
   either.merge(plans[1].data);
   const comparison = new Comparison({

@@ -213,12 +213,13 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     const elapsedMs = this.#end?.elapsedMs ?? this.#elapsed();
     const bytesPerSecond = this.#rates.now(this.#doneHere(), elapsedMs);
     const leftMs = ((totalBytes - doneBytes) / bytesPerSecond) * 1000;
+    const endsEarly = this.state === 'failed' || this.state === 'stopped';
     const error = this.#end?.error ?? this.#control.error;
     return {
       ...counted,
       state: this.state,
       bytesPerSecond,
-      ...(totalBytes > 0 && bytesPerSecond > 0 && { remainingMs: leftMs }),
+      ...(totalBytes > 0 && bytesPerSecond > 0 && !endsEarly && { remainingMs: leftMs }),
       elapsedMs,
       ...(error && { error }),
     } as unknown as Progress;

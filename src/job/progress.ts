@@ -16,7 +16,7 @@ export interface JobProgress {
   resumedBytes?: number;
   /** Bytes done in each of the last seconds, on average. */
   bytesPerSecond: number;
-  /** Time left at that rate; absent while nothing can be said. */
+  /** Time left at that rate; absent while nothing can be said, and of a job that has ended early. */
   remainingMs?: number;
   /** Milliseconds since the job began, pauses included. */
   elapsedMs: number;

@@ -256,6 +256,25 @@ describe('compare', () => {
     expect(await compare({ a, b })).toMatchObject({ equal: true, comparedBytes: 0 });
   });
 
+  it('has ended only when neither side is asked any more', async () => {
+    const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE)];
+    a.someExtents = () => Promise.reject(new TypeError('a fault of the driver'));
+    let answer = () => {};
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    const { someExtents } = b;
+    b.someExtents = async (...args) => {
+      await answered;
+      return await someExtents.apply(b, args);
+    };
+    const job = compare({ a, b });
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(job.state).toBe('running');
+    answer();
+    await expect(job).rejects.toThrow('a fault of the driver');
+  });
+
   it('refuses to compare with no requests at all', async () => {
     const [a, b] = [fakeDevice(SIZE), fakeDevice(SIZE)];
     expect(() => compare({ a, b, requests: 0 })).toThrow(RangeError);

@@ -289,6 +289,17 @@ describe('what a job tells', () => {
     expect(told.slice(-2)).toEqual(['done 30', 3]);
   });
 
+  it('has no time left for a job that has ended early', async () => {
+    const { job, done } = working(100);
+    await until(done, 5);
+    expect(job.progress().remainingMs).toBeGreaterThan(0);
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    const { bytesPerSecond, ...rest } = job.progress();
+    expect(bytesPerSecond).toBeGreaterThan(0);
+    expect('remainingMs' in rest).toBe(false);
+  });
+
   it('counts what this run has done, and not what earlier ones had', async () => {
     let done = 1e9;
     const job = new Job<number, JobProgress & { resumedBytes: number }>({
