@@ -7,6 +7,13 @@ export {
 } from './backup-machine.js';
 export type { DiskChoice, DiskPlan, MachineDisk } from './inspect/index.js';
 export { Machine, type MachineOptions } from './machine.js';
+export type {
+  MachineBitmap,
+  MachinePopulateOptions,
+  MachinePopulateReport,
+  PopulatedBitmap,
+  PopulateTarget,
+} from './populate/index.js';
 export type { RecoverOptions, RecoverReport } from './recover.js';
 export {
   type BackupOptions,

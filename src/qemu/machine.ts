@@ -1,9 +1,21 @@
 import { resolve } from 'node:path';
+import type { Job } from '../job/index.js';
 import type { NbdServerAddress } from '../nbd/index.js';
 import { Monitor, type QmpAddress } from '../qmp/index.js';
 import { optionCheck } from '../util/index.js';
 import { type DiskChoice, type MachineDisk, takeInventory } from './inspect/index.js';
-import { type RecoverOptions, type RecoverReport, recoverTarget } from './recover.js';
+import {
+  checkPopulateOptions,
+  type MachinePopulateOptions,
+  type MachinePopulateReport,
+  populateMachine,
+} from './populate/index.js';
+import {
+  type RecoverOptions,
+  type RecoverReport,
+  recoverTarget,
+  recoverWithoutGeneration,
+} from './recover.js';
 import {
   type BackupOptions,
   type BackupPlan,
@@ -113,6 +125,26 @@ export class Machine implements AsyncDisposable {
   async backup(options: BackupOptions = {}): Promise<BackupSession> {
     checkBackupOptions(options);
     return await startSession(this.#target, options);
+  }
+
+  /**
+   * Makes dirty in bitmaps of the machine what is allocated in disks or layers, while the guest goes on: for when a bitmap is
+   * missing or inconsistent, or a snapshot has begun a layer that has none. All that is allocated at the moment of the
+   * merge, and all that is written meanwhile, is dirty then, in whole granules; a new bitmap records from that moment on.
+   *
+   * The targets get everything in one transaction, and a new one gets its name there: when it fails, or this process dies,
+   * there is no bitmap that lacks something. What populates have left in the folder whose processes have died is taken away
+   * first. Its progress are bytes of the sources whose status is known.
+   *
+   * @throws TypeError or RangeError for options that make no sense. The job rejects with LacunaError ERR_MACHINE_DISK;
+   *   ERR_MACHINE_BUSY where something is in the way; ERR_BITMAP_INCONSISTENT, ERR_BITMAP_UNKNOWN, ERR_BITMAP_MISMATCH for what
+   *   a bitmap is not; ERR_QMP_UNSUPPORTED; ERR_QMP_COMMAND where QEMU refuses a step; ERR_DEVICE_OPEN where the folder
+   *   cannot be used; ERR_QCOW2_UNSUPPORTED where the bits take more than 512 MiB; ERR_JOB_STOPPED; ERR_ABORTED; what
+   *   reading an export throws.
+   */
+  populate(options: MachinePopulateOptions): Job<MachinePopulateReport> {
+    checkPopulateOptions(options);
+    return populateMachine(this.#target, options, () => recoverWithoutGeneration(this.#target));
   }
 
   /**

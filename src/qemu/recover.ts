@@ -8,6 +8,7 @@ import {
   countsFrom,
   type Journal,
   prefixOf,
+  prefixOfRecording,
   readJournal,
   SessionFolder,
   SessionNames,
@@ -64,6 +65,31 @@ export async function recoverTarget(
     recovery.recovered.push(prefix);
   }
   return recovery.report([]);
+}
+
+/**
+ * Takes away what work has left that no generation depends on, such as a populate, so that the manifest need not be known. Backups
+ * are left to {@link recoverTarget}.
+ *
+ * @returns warnings
+ */
+export async function recoverWithoutGeneration(target: Target): Promise<readonly string[]> {
+  const recovery = new Recovery(target, null);
+  for (const { folder } of SessionFolder.left(target.folder)) {
+    if (folder === undefined) continue;
+    if (isOfBackup(folder)) folder.leave();
+    else await recovery.take(folder);
+  }
+  return recovery.report([]).warnings;
+}
+
+/** A journal that cannot be read is for {@link recoverTarget} to tell of. */
+function isOfBackup({ path }: SessionFolder): boolean {
+  try {
+    return readJournal(path)?.generation !== undefined;
+  } catch {
+    return true;
+  }
 }
 
 class Recovery {
@@ -177,12 +203,11 @@ async function whatIsIn(monitor: Monitor): Promise<Contents> {
     ...jobs.map(({ id }) => id),
     ...nodes.map((node) => node['node-name']),
   ];
-  return {
-    prefixes: [...new Set(names.flatMap((name) => prefixOf(name) ?? []))],
-    bitmaps: nodes.flatMap((node) =>
-      (node['dirty-bitmaps'] ?? []).flatMap(({ name = [] }) => name),
-    ),
-  };
+  const bitmaps = nodes.flatMap((node) =>
+    (node['dirty-bitmaps'] ?? []).flatMap(({ name = [] }) => name),
+  );
+  const prefixes = [...names.map(prefixOf), ...bitmaps.map(prefixOfRecording)];
+  return { prefixes: [...new Set(prefixes.flatMap((prefix) => prefix ?? []))], bitmaps };
 }
 
 function isSameAddress(a: QmpAddress, b: QmpAddress): boolean {

@@ -109,7 +109,7 @@ function viewFrom(wanted: ViewKind | undefined, best: ViewKind, device: string):
 }
 
 /** QEMU has one NBD server, and does not say where it listens. */
-async function serverInTheWay(target: Target, signal?: AbortSignal): Promise<string[]> {
+export async function serverInTheWay(target: Target, signal?: AbortSignal): Promise<string[]> {
   if (target.nbd !== undefined) return [];
   const exports = await target.monitor.execute('query-block-exports', undefined, { signal });
   const ids = exports.filter(({ type }) => type === 'nbd').map(({ id }) => id);

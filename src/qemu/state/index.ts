@@ -5,6 +5,7 @@ export {
   countsFrom,
   newGeneration,
   prefixOf,
+  prefixOfRecording,
   SessionNames,
 } from './names.js';
 export { SessionFolder } from './session-folder.js';

@@ -5,6 +5,8 @@
 import { randomBytes } from 'node:crypto';
 
 const PREFIX = /^(lacuna-[0-9a-f]{8})-/;
+/** A bitmap that records while a populate looks; no generation has a colon. */
+const RECORDING = /^(lacuna-[0-9a-f]{8}):\d+$/;
 const GENERATION = /^[A-Za-z0-9._-]{1,64}$/;
 const BITMAP = 'lacuna-';
 
@@ -51,6 +53,11 @@ export class SessionNames {
     return `${this.prefix}-e${disk}`;
   }
 
+  /** The bitmap that marks what is written while a populate looks; each node has one. */
+  recording(node: number): string {
+    return `${this.prefix}:${node}`;
+  }
+
   /** Whether something is named by this session. */
   owns(name: string | undefined): boolean {
     return name?.startsWith(`${this.prefix}-`) ?? false;
@@ -60,6 +67,11 @@ export class SessionNames {
 /** The prefix of the session that has given something its name; undefined where none has. */
 export function prefixOf(name: string | undefined): string | undefined {
   return PREFIX.exec(name ?? '')?.[1];
+}
+
+/** The prefix of the session that records in a bitmap; undefined for all other bitmaps, those of backups among them. */
+export function prefixOfRecording(bitmap: string | undefined): string | undefined {
+  return RECORDING.exec(bitmap ?? '')?.[1];
 }
 
 /** A name for a point in time that no other one has. */

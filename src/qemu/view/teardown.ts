@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { Monitor } from '../../qmp/index.js';
-import { countsFrom, type SessionNames } from '../state/index.js';
+import { countsFrom, prefixOfRecording, type SessionNames } from '../state/index.js';
 import { socketUse } from './sockets.js';
 
 /** For each kind of thing to be gone. */
@@ -27,7 +27,7 @@ export class Teardown {
   }
 
   /**
-   * Ends exports, jobs and nodes, in this order.
+   * Ends exports, jobs and nodes, in this order, and removes the bitmaps in which a populate has recorded.
    *
    * @throws LacunaError ERR_MACHINE_LEFTOVERS that names what is left; what the monitor throws.
    */
@@ -36,6 +36,8 @@ export class Teardown {
     await this.#until('nodes', () => this.#deleteNodes('-a'));
     await this.#until('jobs', () => this.#endJobs());
     await this.#until('nodes', () => this.#deleteNodes('-s'));
+    const isOurs = (name: string) => prefixOfRecording(name) === this.#names.prefix;
+    await this.#until('bitmaps', async () => (await this.#removeWhere(isOurs)).left);
   }
 
   /**
@@ -65,27 +67,35 @@ export class Teardown {
    * @returns warnings: where it stays, because it is stored in an image that QEMU does not write.
    */
   async removeBitmaps(generation: string): Promise<string[]> {
-    const kept = new Map<string, string>();
+    let kept = new Map<string, string>();
     await this.#until('bitmaps', async () => {
-      const nodes = await this.#monitor.execute('query-named-block-nodes');
-      const left: string[] = [];
-      for (const { 'node-name': node = '', ro, 'dirty-bitmaps': bitmaps = [] } of nodes) {
-        for (const { name, persistent } of bitmaps) {
-          if (!countsFrom(generation, name)) continue;
-          if (ro && persistent) {
-            kept.set(node, name);
-            continue;
-          }
-          await this.#tolerant('block-dirty-bitmap-remove', { node, name });
-          left.push(`"${name}" of the node "${node}"`);
-        }
-      }
-      return left;
+      const found = await this.#removeWhere((name) => countsFrom(generation, name));
+      kept = found.kept;
+      return found.left;
     });
     return [...kept].map(
       ([node, name]) =>
         `the bitmap "${name}" stays in the image of the node "${node}", which is read-only: a snapshot was made over it`,
     );
+  }
+
+  /** Tells bitmaps to go. `kept` are those that cannot be removed, by their nodes; `left` the others. */
+  async #removeWhere(isObsolete: (name: string) => boolean) {
+    const nodes = await this.#monitor.execute('query-named-block-nodes');
+    const kept = new Map<string, string>();
+    const left: string[] = [];
+    for (const { 'node-name': node = '', ro, 'dirty-bitmaps': bitmaps = [] } of nodes) {
+      for (const { name, persistent } of bitmaps) {
+        if (name === undefined || !isObsolete(name)) continue;
+        if (ro && persistent) {
+          kept.set(node, name);
+          continue;
+        }
+        await this.#tolerant('block-dirty-bitmap-remove', { node, name });
+        left.push(`"${name}" of the node "${node}"`);
+      }
+    }
+    return { kept, left };
   }
 
   async #endExports(): Promise<string[]> {

@@ -61,7 +61,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
-  qemu: [['state'], ['inspect'], ['view', 'guard'], ['session']],
+  qemu: [['state'], ['inspect'], ['view', 'guard'], ['session'], ['populate']],
   repository: [
     ['layout', 'work'],
     ['manifest', 'lock'],
