@@ -74,7 +74,7 @@ export async function recoverTarget(
  * @returns warnings
  */
 export async function recoverWithoutGeneration(target: Target): Promise<readonly string[]> {
-  const recovery = new Recovery(target, null);
+  const recovery = new Recovery(target, null, await whatIsIn(target.monitor));
   for (const { folder } of SessionFolder.left(target.folder)) {
     if (folder === undefined) continue;
     if (isOfBackup(folder)) folder.leave();

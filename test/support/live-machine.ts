@@ -157,6 +157,8 @@ export class Guest {
   readonly content: Buffer;
   /** Offsets of the granules that it has written since somebody cleared this. */
   readonly written = new Set<number>();
+  /** All that it has written, to the byte, since somebody emptied this. What was discarded may have been left alone. */
+  readonly ranges: { offset: number; length: number; isDiscard: boolean }[] = [];
   readonly #device: BlockDevice;
 
   constructor(device: BlockDevice, content: Buffer) {
@@ -180,7 +182,7 @@ export class Guest {
   async discard(offset: number, length: number): Promise<void> {
     await this.#device.discard(offset, length);
     await this.#device.read(offset, this.content.subarray(offset, offset + length));
-    this.#note(offset, length);
+    this.#note(offset, length, true);
   }
 
   /** A few writes, zeroes and discards: whole granules, parts of them, and across their borders. */
@@ -206,7 +208,8 @@ export class Guest {
     }
   }
 
-  #note(offset: number, length: number): void {
+  #note(offset: number, length: number, isDiscard = false): void {
+    this.ranges.push({ offset, length, isDiscard });
     const first = offset - (offset % GRANULE);
     for (let at = first; at < offset + length; at += GRANULE) this.written.add(at);
   }

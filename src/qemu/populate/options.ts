@@ -97,9 +97,12 @@ function checkName(owner: string, { name }: MachineBitmap): void {
 }
 
 function checkGranularity(owner: string, { granularity = FINEST }: PopulateTarget): void {
-  const isPower = Number.isInteger(Math.log2(granularity));
-  if (isPower && granularity >= FINEST && granularity <= COARSEST) return;
+  if (isGranularity(granularity)) return;
   throw new RangeError(
     `${owner}: granularity must be a power of two from ${FINEST} to ${COARSEST}, not ${granularity}`,
   );
+}
+
+export function isGranularity(bytes: number): boolean {
+  return Number.isInteger(Math.log2(bytes)) && bytes >= FINEST && bytes <= COARSEST;
 }

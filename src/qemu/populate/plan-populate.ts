@@ -3,7 +3,12 @@ import { LacunaError } from '../../errors/index.js';
 import type { DirtyBitmapInfo, QmpNeeds } from '../../qmp/index.js';
 import { type DiskChoice, type MachineDisk, takeInventory } from '../inspect/index.js';
 import { serverInTheWay, type Target } from '../session/index.js';
-import type { MachineBitmap, MachinePopulateOptions, PopulateTarget } from './options.js';
+import {
+  isGranularity,
+  type MachineBitmap,
+  type MachinePopulateOptions,
+  type PopulateTarget,
+} from './options.js';
 
 const DEFAULT_GRANULARITY = 64 * 1024;
 
@@ -23,9 +28,14 @@ const NEEDS: QmpNeeds = {
   'x-debug-query-block-graph': [],
 };
 
+interface FoundDisk extends MachineDisk {
+  /** Bytes of a cluster of its image; 0 where it has none. */
+  readonly clusterSize: number;
+}
+
 /** A target whose place is known. */
 export interface PlannedTarget {
-  readonly disk: MachineDisk;
+  readonly disk: FoundDisk;
   readonly name: string;
   readonly granularity: number;
   readonly persistent: boolean;
@@ -43,8 +53,11 @@ export interface PopulatePlan {
   readonly sources: readonly MachineDisk[];
   readonly targets: readonly PlannedTarget[];
   readonly merge: readonly BitmapOfNode[];
-  /** Nodes whose writes must not be missed while allocation is read. */
-  readonly written: readonly string[];
+  /**
+   * Nodes whose writes must not be missed while allocation is read, and how they are recorded: a write of a few bytes may
+   * allocate a whole cluster.
+   */
+  readonly written: readonly { readonly node: string; readonly granularity: number }[];
   /** Bytes of every target. */
   readonly size: number;
   /** The finest of the targets: with a coarser one more would become dirty than is allocated. */
@@ -59,10 +72,11 @@ export async function planPopulate(
   const { monitor } = target;
   await monitor.require(NEEDS, { signal });
   const found = async (choice: DiskChoice) => {
-    const { disks } = await takeInventory(monitor, [choice], signal);
-    return disks[0];
+    const { disks, nodes } = await takeInventory(monitor, [choice], signal);
+    const { image } = nodes.find((node) => node['node-name'] === disks[0].node) ?? {};
+    return { ...disks[0], clusterSize: image?.['cluster-size'] ?? 0 };
   };
-  const sources = new Map<string, MachineDisk>();
+  const sources = new Map<string, FoundDisk>();
   for (const choice of chosen) {
     const disk = await found(choice);
     sources.set(disk.node, disk);
@@ -75,19 +89,25 @@ export async function planPopulate(
   const layers = [...sources.values()];
   checkTogether(layers, targets);
   const disks = [...layers, ...targets.map(({ disk }) => disk)];
+  const granularity = Math.min(...targets.map((one) => one.granularity));
+  const written = new Map(
+    disks.filter(({ readOnly }) => !readOnly).map((disk) => [disk.node, disk]),
+  );
   const obstacles = [
     ...new Set(disks.flatMap((disk) => disk.obstacles)),
     ...(await serverInTheWay(target, signal)),
   ];
   if (obstacles.length > 0) throw busy(`${monitor.name}: ${obstacles.join('; ')}`);
   return {
-    ...{ sources: layers, targets, merge, size },
-    written: [...new Set(disks.filter(({ readOnly }) => !readOnly).map(({ node }) => node))],
-    granularity: Math.min(...targets.map(({ granularity }) => granularity)),
+    ...{ sources: layers, targets, merge, size, granularity },
+    written: [...written.values()].map(({ node, clusterSize }) => ({
+      node,
+      granularity: isGranularity(clusterSize) ? Math.max(granularity, clusterSize) : granularity,
+    })),
   };
 }
 
-function plannedTarget(disk: MachineDisk, wanted: PopulateTarget): PlannedTarget {
+function plannedTarget(disk: FoundDisk, wanted: PopulateTarget): PlannedTarget {
   const { name, granularity = DEFAULT_GRANULARITY, persistent = disk.canPersist } = wanted;
   if (disk.readOnly) {
     const what = `${disk.name} is read-only, so a bitmap of it records nothing: choose the layer that is written`;

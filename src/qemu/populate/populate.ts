@@ -132,11 +132,11 @@ class MachinePopulate {
    * Records what is written from here on, under names of ours: a bitmap has the name that the caller chose only when it is
    * whole, so that whoever dies leaves none behind that lacks something.
    */
-  async #record({ written, granularity }: PopulatePlan, signal: AbortSignal) {
-    const recordings = written.map((node, i) => ({ node, name: this.#names.recording(i) }));
-    const actions = recordings.map(({ node, name }) => ({
+  async #record({ written }: PopulatePlan, signal: AbortSignal) {
+    const recordings = written.map(({ node }, i) => ({ node, name: this.#names.recording(i) }));
+    const actions = recordings.map((recording, i) => ({
       type: 'block-dirty-bitmap-add',
-      data: { node, name, granularity, persistent: false },
+      data: { ...recording, granularity: written[i].granularity, persistent: false },
     }));
     await this.#target.monitor.execute('transaction', { actions }, { signal });
     return recordings;

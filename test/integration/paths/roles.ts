@@ -369,6 +369,18 @@ const BITMAPS: readonly Role[] = [
     files: ['old.raw'],
     args: (path, work) => ['populate', work('old.raw'), '--output', path],
   },
+  {
+    name: 'populate --qmp SOCKET',
+    covers: 'populate --qmp <socket>',
+    good: 'nothing',
+    args: (path, work) => ['populate', '--qmp', path, '--folder', dirname(work('x')), 'vda'],
+  },
+  {
+    name: 'populate --folder PATH',
+    covers: 'populate --folder <path>',
+    good: 'folder',
+    args: (path, work) => ['populate', '--qmp', work('no.qmp'), '--folder', path, 'vda'],
+  },
 ];
 
 const CHAINS: readonly Role[] = [
@@ -471,7 +483,7 @@ export const ROLES: readonly Role[] = [
 export const NOT_PATHS: readonly string[] = [
   ...['<format>', '<mode>', '<n>', '<size>', '<policy>', '<ms>', '<seconds>', '<cells>'],
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
-  ...['<uri>', '<point>', '[point]', '<other>', '<share>', '[type]'],
+  ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]'],
 ];
 
 /** Names that are paths elsewhere. */
