@@ -93,11 +93,7 @@ export async function planPopulate(
   const written = new Map(
     disks.filter(({ readOnly }) => !readOnly).map((disk) => [disk.node, disk]),
   );
-  const obstacles = [
-    ...new Set(disks.flatMap((disk) => disk.obstacles)),
-    ...(await serverInTheWay(target, signal)),
-  ];
-  if (obstacles.length > 0) throw busy(`${monitor.name}: ${obstacles.join('; ')}`);
+  await refuseObstacles(target, disks, signal);
   return {
     ...{ sources: layers, targets, merge, size, granularity },
     written: [...written.values()].map(({ node, clusterSize }) => ({
@@ -105,6 +101,18 @@ export async function planPopulate(
       granularity: isGranularity(clusterSize) ? Math.max(granularity, clusterSize) : granularity,
     })),
   };
+}
+
+async function refuseObstacles(
+  target: Target,
+  disks: readonly MachineDisk[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const obstacles = [
+    ...new Set(disks.flatMap((disk) => disk.obstacles)),
+    ...(await serverInTheWay(target, signal)),
+  ];
+  if (obstacles.length > 0) throw busy(`${target.monitor.name}: ${obstacles.join('; ')}`);
 }
 
 function plannedTarget(disk: FoundDisk, wanted: PopulateTarget): PlannedTarget {

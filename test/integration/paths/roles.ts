@@ -373,13 +373,13 @@ const BITMAPS: readonly Role[] = [
     name: 'populate --qmp SOCKET',
     covers: 'populate --qmp <socket>',
     good: 'nothing',
-    args: (path, work) => ['populate', '--qmp', path, '--folder', dirname(work('x')), 'vda'],
+    args: (path, work) => ['populate', '--qmp', path, '--scratch', dirname(work('x')), 'vda'],
   },
   {
-    name: 'populate --folder PATH',
-    covers: 'populate --folder <path>',
+    name: 'populate --scratch FOLDER',
+    covers: 'populate --scratch <folder>',
     good: 'folder',
-    args: (path, work) => ['populate', '--qmp', work('no.qmp'), '--folder', path, 'vda'],
+    args: (path, work) => ['populate', '--qmp', work('no.qmp'), '--scratch', path, 'vda'],
   },
 ];
 

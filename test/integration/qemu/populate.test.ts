@@ -428,12 +428,21 @@ describe('lacuna populate --qmp', () => {
     await live.guests[0].write(0, random.bytes(100));
     await machine.close();
     const { path } = live.proxy;
-    const flags = ['--nbd', `nbd+unix:///?socket=${live.nbd.path}`, '--folder', live.folder];
+    const flags = ['--nbd', `nbd+unix:///?socket=${live.nbd.path}`, '--scratch', live.folder];
     const cli = (...args: string[]) => runCli(['populate', '--qmp', path, ...flags, ...args]);
-    const said = await cli('vda', '--name', 'b0');
+    const said = await cli('node:vda', '--name', 'b0');
     expect(said).toMatchObject({ code: 0, stderr: '' });
     expect(said.stdout).toBe('64 KiB of 1 MiB (6.25 %) are dirty in "b0" of vda.\n');
-    const json = await cli('vda', '--into', 'vda:b0', '--into', 'vda:c', '-g', '64K', '--json');
+    const json = await cli(
+      'node:vda',
+      '--into',
+      'node:vda:b0',
+      '--into',
+      'node:vda:c',
+      '-g',
+      '64K',
+      '--json',
+    );
     expect(JSON.parse(json.stdout).bitmaps).toMatchObject([
       { disk: 'vda', name: 'b0', dirtyBytes: CLUSTER, isNew: false },
       { disk: 'vda', name: 'c', dirtyBytes: CLUSTER, isNew: true },
@@ -441,9 +450,9 @@ describe('lacuna populate --qmp', () => {
     expect(await live.leftovers()).toEqual(['bitmap vda/b0', 'bitmap vda/c']);
     for (const args of [
       ['-o', 'x'],
-      ['--into', 'vda'],
+      ['--into', 'node:vda'],
     ]) {
-      expect(await cli('vda', ...args), args.join(' ')).toMatchObject({ code: 2 });
+      expect(await cli('node:vda', ...args), args.join(' ')).toMatchObject({ code: 2 });
     }
     const missing = await runCli(['populate', 'x.raw']);
     expect(missing).toMatchObject({

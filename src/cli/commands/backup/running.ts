@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { parseNbdUri } from '../../../nbd/address/index.js';
 import type {
-  DiskChoice,
   FreezePolicy,
   Machine,
   MachineBackupOptions,
   MachinePlan,
 } from '../../../qemu/index.js';
 import type { BackupReport } from '../../../repository/index.js';
+import { diskNamed } from '../../device/index.js';
 import { noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
@@ -37,8 +37,6 @@ interface RunningFlags extends MachineFlags {
   threads?: number;
   json?: boolean;
 }
-
-const NODE = 'node:';
 
 export function addMachineFlags(command: Command): Command {
   return command
@@ -114,7 +112,7 @@ async function optionsOf(machine: Machine, flags: RunningFlags): Promise<Machine
   const { disk, full, tag, compress, maxChain, threads, freeze } = flags;
   return {
     machine: flags.machine ?? (await nameOf(machine)),
-    ...(disk && { disks: disk.map(choiceOf) }),
+    ...(disk && { disks: disk.map(diskNamed) }),
     ...(full && { full }),
     ...(tag && { tags: tag }),
     ...(compress && { compress: compressionOf(compress) }),
@@ -122,11 +120,6 @@ async function optionsOf(machine: Machine, flags: RunningFlags): Promise<Machine
     ...(threads !== undefined && { threads }),
     ...(freeze !== undefined && { freeze: freeze as FreezePolicy }),
   };
-}
-
-/** A disk by its device, or `node:NAME` where no device has it. */
-function choiceOf(text: string): DiskChoice {
-  return text.startsWith(NODE) ? { node: text.slice(NODE.length) } : text;
 }
 
 /** What the machine is called where it was started (`-name`). */

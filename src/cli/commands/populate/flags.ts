@@ -19,7 +19,7 @@ export interface MachineFlags {
   merge?: string[];
   nbd?: NbdServerAddress;
   serve?: NbdServerAddress;
-  folder?: string;
+  scratch?: string;
 }
 
 /** How each is typed. */
@@ -28,7 +28,7 @@ const MACHINE_FLAGS = {
   merge: '--merge',
   nbd: '--nbd',
   serve: '--serve',
-  folder: '--folder',
+  scratch: '--scratch',
 } as const satisfies Partial<Record<keyof MachineFlags, string>>;
 
 export function addMachineFlags(command: Command): Command {
@@ -50,7 +50,10 @@ export function addMachineFlags(command: Command): Command {
       'with --qmp: where to serve the bits to a QEMU that may not open our file',
       addressOf,
     )
-    .option('--folder <path>', 'with --qmp: for a journal and a small image (default: TMPDIR)');
+    .option(
+      '--scratch <folder>',
+      'with --qmp: for a small image and a journal (default: that of temporary files)',
+    );
 }
 
 /** @throws TypeError where a flag for a running machine is given without one. */

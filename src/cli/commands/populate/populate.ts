@@ -20,12 +20,12 @@ Examples:
   lacuna populate disk.raw --output disk.bitmaps
   lacuna populate -g 1M --mode top nbd://host/top nbd://host/middle --output chain.bitmaps --name since-monday
   lacuna populate --qmp /run/vm.qmp vda --name backup0
-  lacuna populate --qmp /run/vm.qmp --mode top overlay0 --into overlay0:b0 --merge base0:b0
+  lacuna populate --qmp /run/vm.qmp --mode top node:over --into node:over:b0 --merge node:base:b0
 
 A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.
 "lacuna bitmap list" and "dump" show them, "copy --bitmap NAME=FILE" copies what one marks, "serve --bitmap" serves it.
 
-With --qmp the sources are disks or nodes of a running machine, and the bitmap is one of the machine. It gets what is
+With --qmp the sources are disks of a running machine, or its nodes as node:NAME, and the bitmap is one of the machine. It gets what is
 allocated and what the guest writes meanwhile, and records from then on; it has its name only once it is whole.`;
 
 /** Adds `lacuna populate`. */
