@@ -1,6 +1,7 @@
 import { Bitmap } from '../../bitmap/index.js';
 import { exportBitmap, openDevice } from '../../block/index.js';
 import { populate } from '../../copy/index.js';
+import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
 import { Job, type JobControl } from '../../job/index.js';
 import type { MachineDisk } from '../inspect/index.js';
@@ -11,7 +12,7 @@ import { type HandedImage, handImage } from './image.js';
 import type { MachinePopulateOptions } from './options.js';
 import { type BitmapOfNode, type PopulatePlan, planPopulate } from './plan-populate.js';
 
-/** A bitmap as it was right after the merge. */
+/** A bitmap as it is at the end; what is written after the merge is dirty in it as well. */
 export interface PopulatedBitmap {
   /** The disk, or the node, that has it. */
   readonly disk: string;
@@ -99,9 +100,8 @@ class MachinePopulate {
       await this.#undo(error as Error);
       throw error;
     }
-    const bitmaps = await this.#look(plan);
     await this.#takeDown().catch((error: Error) => warnings.push(error.message));
-    return { bitmaps, warnings };
+    return { bitmaps: await this.#look(plan), warnings };
   }
 
   /** The journal says whose names they are before any of it is there. */
@@ -262,12 +262,13 @@ class MachinePopulate {
     if (folder === undefined) return;
     try {
       await this.#teardown.run();
-      await this.#image?.close();
       const warning = journal?.nbd.isOurs && (await this.#teardown.stopServer(journal.nbd.server));
-      if (warning) throw new Error(warning);
+      if (warning) throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
     } catch (error) {
       folder.leave();
       throw error;
+    } finally {
+      await this.#image?.close();
     }
     folder.remove();
   }

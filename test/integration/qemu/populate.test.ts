@@ -4,7 +4,7 @@
  * the rounding to granules and clusters.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2, openDevice } from 'lacuna';
 import { Machine, type MachinePopulateOptions } from 'lacuna/qemu';
@@ -254,6 +254,7 @@ describe('a populate of a layer over a snapshot, while the guest writes', () => 
 test('a populate takes in a backing file that is smaller than the disk above it', async () => {
   await setUp();
   await live.guests[0].write(3 * CLUSTER, random.bytes(10));
+  await live.other.execute('block-dirty-bitmap-add', { node: 'vda', name: 'old' });
   await snapshot(2 ** 21);
   // The export that is there keeps the size that it had.
   await live.other.execute('block-export-add', {
@@ -273,6 +274,17 @@ test('a populate takes in a backing file that is smaller than the disk above it'
   base.set(await allocatedIn('vda'));
   const expected = union(await allocatedIn('over'), base);
   expect(await dirtyIn('over', 'b')).toEqual(rounded(expected, CLUSTER));
+  const [over, base0] = [{ node: 'over' }, { node: 'vda' }];
+  const targets = [{ disk: over, name: 'c' }];
+  await expect(
+    machine.populate({ sources: [over], targets, merge: [{ disk: base0, name: 'old' }] }),
+  ).rejects.toMatchObject({ code: 'ERR_BITMAP_MISMATCH' });
+  await expect(
+    machine.populate({ sources: [over], targets: [{ disk: base0, name: 'c' }] }),
+  ).rejects.toMatchObject({
+    code: 'ERR_MACHINE_DISK',
+    message: expect.stringMatching(/vda is read-only/),
+  });
   await tearDown();
 });
 
@@ -369,7 +381,7 @@ describe('a populate that cannot be', () => {
     expect((await populate()).bitmaps[0].isNew).toBe(true);
   });
 
-  test('leaves no bitmap when QEMU refuses one of several, or its caller gives up', async () => {
+  test('leaves no bitmap when QEMU refuses a step, or its caller gives up', async () => {
     const targets = ['vda', 'vdb'].map((node) => ({ disk: { node }, name: 'b' }));
     let [failed, transactions] = [false, 0];
     live.proxy.reset({
@@ -384,6 +396,18 @@ describe('a populate that cannot be', () => {
     expect(failed).toBe(true);
     expect(await live.leftovers()).toEqual(['bitmap vdb/b']);
     await live.other.execute('block-dirty-bitmap-remove', { node: 'vdb', name: 'b' });
+    live.proxy.reset({
+      before: ({ name }) => {
+        if (name !== 'blockdev-add') return;
+        const [session] = readdirSync(live.folder);
+        rmSync(join(live.folder, session, '0.qcow2'));
+      },
+    });
+    await expect(populate({ targets })).rejects.toMatchObject({
+      code: 'ERR_QMP_COMMAND',
+      message: expect.stringMatching(/let this process serve the bits to it \(serve\)/),
+    });
+    expect(await live.leftovers()).toEqual([]);
     const job = populate({ targets });
     live.proxy.reset({ after: ({ name }) => void (name === 'block-export-add' && job.stop()) });
     await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
