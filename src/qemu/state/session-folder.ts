@@ -130,8 +130,10 @@ function sessionsIn(base: string): string[] {
   try {
     names = fs.readdirSync(base);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return [];
+    const what = describeRefusal(`Cannot read the folder ${base}`, code);
+    throw new LacunaError('ERR_DEVICE_OPEN', what, { device: base, errno: code, cause: error });
   }
   return names.filter((name) => {
     if (!NAME.test(name)) return false;

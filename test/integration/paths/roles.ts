@@ -375,12 +375,6 @@ const BITMAPS: readonly Role[] = [
     good: 'nothing',
     args: (path, work) => ['populate', '--qmp', path, '--scratch', dirname(work('x')), 'vda'],
   },
-  {
-    name: 'populate --scratch FOLDER',
-    covers: 'populate --scratch <folder>',
-    good: 'folder',
-    args: (path, work) => ['populate', '--qmp', work('no.qmp'), '--scratch', path, 'vda'],
-  },
 ];
 
 const CHAINS: readonly Role[] = [
@@ -496,5 +490,6 @@ export const NOT_PATHS_HERE: readonly string[] = [
   'restore <target>',
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
+  'populate --scratch <folder>',
   'serve --overlay <folder>',
 ];

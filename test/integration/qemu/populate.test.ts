@@ -440,6 +440,20 @@ describe('a populate that cannot be', () => {
     expect(() => populate({ targets: [] })).toThrow(/targets must be a list/);
     expect(() => populate(target('b', 1000))).toThrow(RangeError);
     expect(() => populate(target(''))).toThrow(/1 to 1023 bytes/);
+    await machine.close();
+    for (const folder of [live.file('vda'), join(live.folder, 'missing')]) {
+      await using elsewhere = await Machine.connect({
+        ...live.options,
+        monitor: { path: live.proxy.path },
+        folder,
+      });
+      await expect(
+        elsewhere.populate({ sources: [disk], targets: [{ disk, name: 'b' }] }),
+      ).rejects.toMatchObject({
+        code: 'ERR_DEVICE_OPEN',
+        message: expect.stringContaining(folder),
+      });
+    }
     expect(await live.leftovers()).toEqual(there);
   });
 });
