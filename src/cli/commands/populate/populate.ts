@@ -25,8 +25,9 @@ Examples:
 A bitmap of that name which is in the file already stays as it is and gets more dirt; others are kept.
 "lacuna bitmap list" and "dump" show them, "copy --bitmap NAME=FILE" copies what one marks, "serve --bitmap" serves it.
 
-With --qmp the sources are disks of a running machine, or its nodes as node:NAME, and the bitmap is one of the machine. It gets what is
-allocated and what the guest writes meanwhile, and records from then on; it has its name only once it is whole.`;
+With --qmp the sources are disks of a running machine, or its nodes as node:NAME, and the bitmap is one of the
+machine. It gets what is allocated and what the guest writes meanwhile, and records from then on; it has its name only
+once it is whole.`;
 
 /** Adds `lacuna populate`. */
 export function registerPopulate(program: Command, shell: Shell): void {
