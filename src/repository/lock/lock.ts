@@ -66,9 +66,10 @@ export class Lock {
     const own = new Lock(path);
     try {
       for (const found of locksOf(places)) {
-        if (found.path === path || !refuses(kind, found)) continue;
+        if (found.path === path) continue;
+        // Also those that are in nobody's way, so that none stay for ever.
         if (found.life === 'dead') fs.rmSync(found.path, { force: true });
-        else throw lockedBy(places.machine, found);
+        else if (refuses(kind, found)) throw lockedBy(places.machine, found);
       }
     } catch (error) {
       own.release();

@@ -59,6 +59,13 @@ describe('a lock is dead', () => {
     Lock.take(places, 'change', 'prune').release();
     expect(locksOf(places)).toEqual([]);
   });
+
+  test("although it is in nobody's way, and is removed as well", () => {
+    const places = newPlaces();
+    plant(places, { pid: GONE }, 'read');
+    Lock.take(places, 'read', 'verify').release();
+    expect(locksOf(places)).toEqual([]);
+  });
 });
 
 describe('a lock stays until it is unlocked', () => {
