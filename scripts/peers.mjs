@@ -16,6 +16,8 @@ const PACKAGES = {
   'qemu-storage-daemon': 'qemu-system-common',
   'qemu-system-x86_64': 'qemu-system-x86',
   'qemu-ga': 'qemu-guest-agent',
+  libvirtd: 'libvirt-daemon-system',
+  virsh: 'libvirt-clients',
   nbdkit: 'nbdkit',
   'nbd-server': 'nbd-server',
   nbdinfo: 'libnbd-bin',
@@ -94,7 +96,7 @@ The tests cannot run without ${left.map(([name]) => name).join(', ')}. On Debian
 
     sudo apt-get update && sudo apt-get install --no-install-recommends ${wanted}
 
-Elsewhere the packages are those of QEMU (its tools, its storage daemon, its x86 emulator and its guest agent), nbdkit, nbd, libnbd and its Python
+Elsewhere the packages are those of QEMU (its tools, its storage daemon, its x86 emulator and its guest agent), libvirt, nbdkit, nbd, libnbd and its Python
 module, fio, openssl, spin, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
   return 1;
 }

@@ -79,6 +79,8 @@ export type ErrorCode =
   | 'ERR_AGENT_ABSENT'
   /** A machine has no such disk, or one that cannot be backed up. */
   | 'ERR_MACHINE_DISK'
+  /** libvirt has refused something, or cannot be reached. */
+  | 'ERR_LIBVIRT'
   /** Something in a machine is in the way: a job, an NBD server, a bitmap that is in use. */
   | 'ERR_MACHINE_BUSY'
   /** The guest was frozen and could not be told to thaw: it may still be frozen. */

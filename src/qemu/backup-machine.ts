@@ -10,8 +10,9 @@ import type {
   RepositoryProgress,
 } from '../repository/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
+import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
 import type { Machine } from './machine.js';
-import type { BackupOptions, BackupPlan, BackupSession } from './session/index.js';
+import type { BackupOptions, BackupSession } from './session/index.js';
 
 /** How a running machine is backed up into a repository. */
 export interface MachineBackupOptions
@@ -71,11 +72,11 @@ const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
  */
 export function backupMachine(
   repository: Repository,
-  machine: Machine,
+  machine: Machine | LibvirtMachine,
   options: MachineBackupOptions,
 ): Job<BackupReport, RepositoryProgress> {
   checkGiven('backupMachine', 'repository', repository, 'an open Repository');
-  checkGiven('backupMachine', 'machine', machine, 'a connected Machine');
+  checkGiven('backupMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkOptions('backupMachine', options);
   const backup = new MachineBackup(repository, machine, options);
   const { rate, signal } = options;
@@ -88,7 +89,7 @@ export function backupMachine(
 }
 
 /** What a backup into a repository would do. */
-export interface MachinePlan extends BackupPlan {
+export interface MachinePlan extends DomainPlan {
   /** The number of the newest point, over which increments are taken; null where there is none. */
   readonly parent: number | null;
 }
@@ -101,11 +102,11 @@ export interface MachinePlan extends BackupPlan {
  */
 export async function planMachine(
   repository: Repository,
-  machine: Machine,
+  machine: Machine | LibvirtMachine,
   options: Pick<MachineBackupOptions, 'machine' | 'disks' | 'view' | 'full' | 'signal'>,
 ): Promise<MachinePlan> {
   checkGiven('planMachine', 'repository', repository, 'an open Repository');
-  checkGiven('planMachine', 'machine', machine, 'a connected Machine');
+  checkGiven('planMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkPlanned('planMachine', options);
   const { disks, view, full, signal } = options;
   const newest = newestOf(repository, options.machine);
@@ -126,12 +127,16 @@ function generationOf(repository: string, id: string): string {
 
 class MachineBackup {
   readonly #repository: Repository;
-  readonly #machine: Machine;
+  readonly #machine: Machine | LibvirtMachine;
   readonly #options: MachineBackupOptions;
   readonly #changes: Bitmap[] = [];
   #storing: Job<BackupReport, RepositoryProgress> | undefined;
 
-  constructor(repository: Repository, machine: Machine, options: MachineBackupOptions) {
+  constructor(
+    repository: Repository,
+    machine: Machine | LibvirtMachine,
+    options: MachineBackupOptions,
+  ) {
     this.#repository = repository;
     this.#machine = machine;
     this.#options = options;
@@ -188,7 +193,7 @@ class MachineBackup {
     const { machine, tags, compress, longestChain, threads, full } = this.#options;
     this.#storing = this.#repository.backup({
       ...{ machine, id, bitmaps: false },
-      configuration: this.#options.configuration ?? this.#configuration(session),
+      configuration: this.#options.configuration ?? (await this.#configuration(session)),
       disks: session.disks.map((disk) => ({
         name: disk.name,
         source: disk.device,
@@ -212,11 +217,10 @@ class MachineBackup {
   }
 
   /** What is known of the machine from here. */
-  #configuration({ point }: BackupSession): object {
-    const { major, minor, micro } = this.#machine.monitor.version;
+  async #configuration({ point }: BackupSession): Promise<object> {
     const { time, frozen, disks } = point;
     return {
-      qemu: `${major}.${minor}.${micro}`,
+      ...(await this.#machine.configuration()),
       ...{ time, frozen },
       disks: disks.map(({ name, qdev, file, reason }) => ({
         ...{ name, file, reason },

@@ -5,7 +5,14 @@ export {
   type MachinePlan,
   planMachine,
 } from './backup-machine.js';
-export type { DiskChoice, DiskPlan, MachineDisk } from './inspect/index.js';
+export type {
+  DiskChoice,
+  DiskInfo,
+  DiskPlan,
+  MachineDisk,
+  PlannedDisk,
+} from './inspect/index.js';
+export { type DomainPlan, LibvirtMachine, type LibvirtMachineOptions } from './libvirt/index.js';
 export { Machine, type MachineOptions } from './machine.js';
 export type {
   MachineBitmap,
@@ -14,7 +21,6 @@ export type {
   PopulatedBitmap,
   PopulateTarget,
 } from './populate/index.js';
-export type { RecoverOptions, RecoverReport } from './recover.js';
 export {
   type BackupOptions,
   type BackupPlan,
@@ -24,6 +30,8 @@ export {
   type FreezePolicy,
   type PointDisk,
   type PointInTime,
+  type RecoverOptions,
+  type RecoverReport,
   type SessionCopyOptions,
   SessionDisk,
   type SessionReadOptions,

@@ -10,12 +10,7 @@ import {
   type MachinePopulateReport,
   populateMachine,
 } from './populate/index.js';
-import {
-  type RecoverOptions,
-  type RecoverReport,
-  recoverTarget,
-  recoverWithoutGeneration,
-} from './recover.js';
+import { recoverTarget, recoverWithoutGeneration } from './recover.js';
 import {
   type BackupOptions,
   type BackupPlan,
@@ -23,7 +18,10 @@ import {
   type BackupSession,
   checkBackupOptions,
   checkPlanOptions,
+  checkRecoverOptions,
   planBackup,
+  type RecoverOptions,
+  type RecoverReport,
   startSession,
   type Target,
 } from './session/index.js';
@@ -59,11 +57,6 @@ const checkOptions = optionCheck<MachineOptions>({
   folder: { needed: 'a folder for journals and scratch images' },
   timeoutMs: 'any',
   signal: 'signal',
-});
-
-const checkRecover = optionCheck<RecoverOptions>({
-  generation: { needed: 'that of the newest manifest, or null where there is none' },
-  unknown: 'flag',
 });
 
 /**
@@ -154,8 +147,7 @@ export class Machine implements AsyncDisposable {
    * @throws TypeError; LacunaError ERR_MACHINE_LEFTOVERS where something does not go; what the monitor throws.
    */
   async recover(options: RecoverOptions): Promise<RecoverReport> {
-    checkRecover('Machine.recover', options);
-    if (options.generation !== null) checkGeneration('Machine.recover', options.generation);
+    checkRecoverOptions('Machine.recover', options);
     return await recoverTarget(this.#target, options);
   }
 
@@ -167,6 +159,12 @@ export class Machine implements AsyncDisposable {
   async forget(generation: string): Promise<void> {
     checkGeneration('Machine.forget', generation);
     await new Teardown(this.monitor, SessionNames.random()).removeBitmaps(generation);
+  }
+
+  /** @internal What a manifest says of the machine. */
+  async configuration(): Promise<object> {
+    const { major, minor, micro } = this.monitor.version;
+    return { qemu: `${major}.${minor}.${micro}` };
   }
 
   /** Ends the connection to the monitor. Sessions must have ended before. */

@@ -3,10 +3,11 @@ import { resolve } from 'node:path';
 import { LacunaError } from '../errors/index.js';
 import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
 import { thawFor } from './guard/index.js';
-import type { Target } from './session/index.js';
+import type { RecoverOptions, RecoverReport, Target } from './session/index.js';
 import {
   countsFrom,
   type Journal,
+  obsoleteOf,
   prefixOf,
   prefixOfRecording,
   readJournal,
@@ -14,34 +15,6 @@ import {
   SessionNames,
 } from './state/index.js';
 import { Teardown } from './view/index.js';
-
-/** What recovering has to know. */
-export interface RecoverOptions {
-  /**
-   * The generation in the newest manifest, null where there is no backup. A session whose process has died has succeeded
-   * if this is its generation; then the bitmaps that it began from are removed, else those that it added.
-   */
-  readonly generation: string | null;
-  /**
-   * Take away as well what sessions have left whose folders are not in this folder, because it was lost or is elsewhere.
-   * Only for when no other backup of the machine is running. Default false.
-   */
-  readonly unknown?: boolean | undefined;
-}
-
-/** What was found and done. */
-export interface RecoverReport {
-  /** Prefixes of the sessions that were cleaned up. */
-  readonly recovered: readonly string[];
-  /** Generations whose bitmaps were removed, where they were there. */
-  readonly removedGenerations: readonly string[];
-  /** Prefixes of sessions that have something in the machine and no folder here. */
-  readonly unknown: readonly string[];
-  /** Prefixes of sessions that are running. */
-  readonly running: readonly string[];
-  /** What could not be done. */
-  readonly warnings: readonly string[];
-}
 
 export async function recoverTarget(
   target: Target,
@@ -150,7 +123,8 @@ class Recovery {
 
   async #undo(journal: Journal): Promise<boolean> {
     const teardown = new Teardown(this.#target.monitor, new SessionNames(journal.prefix));
-    const isThawed = journal.frozen === undefined || (await this.#thaw(journal.frozen));
+    const isThawed =
+      journal.frozen === undefined || (await this.#thaw(journal.frozen as QmpAddress));
     await teardown.run();
     const warning = journal.nbd.isOurs && (await teardown.stopServer(journal.nbd.server));
     if (warning) this.#warnings.push(warning);
@@ -177,14 +151,6 @@ class Recovery {
 
 const THAW_MS = 10_000;
 
-/** The generation whose bitmaps are not needed any more, however far the session has come. */
-function obsoleteOf(journal: Journal, newest: string | null): string | undefined {
-  const { generation, base, keepsBase, phase } = journal;
-  if (generation === undefined) return undefined;
-  if (generation !== newest && phase !== 'accepted') return generation;
-  return keepsBase || base === newest ? undefined : base;
-}
-
 /** What sessions have in a machine. */
 interface Contents {
   /** Those that have something else than bitmaps there. */
@@ -210,7 +176,8 @@ async function whatIsIn(monitor: Monitor): Promise<Contents> {
   return { prefixes: [...new Set(prefixes.flatMap((prefix) => prefix ?? []))], bitmaps };
 }
 
-function isSameAddress(a: QmpAddress, b: QmpAddress): boolean {
+function isSameAddress(a: QmpAddress | undefined, b: QmpAddress): boolean {
+  if (a === undefined) return false;
   if ('path' in a) return 'path' in b && resolve(a.path) === resolve(b.path);
   return 'port' in b && a.port === b.port;
 }

@@ -1,9 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { fromWire, LacunaError } from '../../errors/index.js';
-import { GuestAgent, type Monitor, type QmpAddress } from '../../qmp/index.js';
 import { Serial } from '../../util/index.js';
-import type { Answer, Order } from './messages.js';
+import { connectAgent } from './connect-agent.js';
+import type { AgentAddress, Answer, Order } from './messages.js';
 import { mayBeFrozen, thawFor } from './thaw.js';
 
 const PROGRAM = '#dist/qemu/guard/guard-process.js';
@@ -14,7 +14,7 @@ const THAW_MS = 60_000;
 /** A guest agent behind a process that thaws whatever becomes of this one. */
 export class AgentGuard {
   readonly #name: string;
-  readonly #address: QmpAddress;
+  readonly #address: AgentAddress;
   readonly #child: ChildProcess;
   readonly #turn = new Serial();
   #exit: Error | undefined;
@@ -24,16 +24,11 @@ export class AgentGuard {
   #frozen = 0;
 
   /**
-   * Starts the process, which connects to the agent.
+   * Starts the process, which connects to the agent; the caller has seen that there is one.
    *
    * @throws what `GuestAgent.connect` throws
    */
-  static async start(
-    address: QmpAddress,
-    monitor: Monitor,
-    signal?: AbortSignal,
-  ): Promise<AgentGuard> {
-    await GuestAgent.checkPresence(address, monitor, signal);
+  static async start(address: AgentAddress): Promise<AgentGuard> {
     const guard = new AgentGuard(address);
     try {
       await guard.#tell({ order: 'connect', address });
@@ -44,9 +39,9 @@ export class AgentGuard {
     return guard;
   }
 
-  private constructor(address: QmpAddress) {
+  private constructor(address: AgentAddress) {
     this.#address = address;
-    this.#name = 'path' in address ? address.path : `${address.host}:${address.port}`;
+    this.#name = nameOf(address);
     // Of a session of its own: what a terminal sends to this process is not for the guard.
     this.#child = fork(fileURLToPath(import.meta.resolve(PROGRAM)), {
       detached: true,
@@ -103,7 +98,7 @@ export class AgentGuard {
   /** The process was killed, so that its connection to the agent is free, and nobody knows when it would have thawed. */
   async #thawAlone(): Promise<boolean> {
     try {
-      await using agent = await GuestAgent.connect(this.#address);
+      await using agent = await connectAgent(this.#address);
       await thawFor(agent, THAW_MS);
       return false;
     } catch (cause) {
@@ -150,4 +145,9 @@ export class AgentGuard {
     this.#exit ??= error;
     this.#answered?.();
   }
+}
+
+function nameOf(address: AgentAddress): string {
+  if ('uuid' in address) return `the guest agent of ${address.uuid}`;
+  return 'path' in address ? address.path : `${address.host}:${address.port}`;
 }

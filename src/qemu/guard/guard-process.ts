@@ -4,17 +4,17 @@
  * ends by itself.
  */
 import { toWire } from '../../errors/index.js';
-import { GuestAgent } from '../../qmp/index.js';
 import { Serial } from '../../util/index.js';
+import { connectAgent } from './connect-agent.js';
 import type { Answer, Order } from './messages.js';
-import { thawFor } from './thaw.js';
+import { type FreezingAgent, thawFor } from './thaw.js';
 
 /** Tries to thaw go on for so long. */
 const THAW_MS = 60_000;
 
 class Guard {
   readonly #turn = new Serial();
-  #agent: GuestAgent | undefined;
+  #agent: FreezingAgent | undefined;
   #isFrozen = false;
   #wasLate = false;
   #thawed: number | undefined;
@@ -38,7 +38,7 @@ class Guard {
 
   async #carryOut(order: Order): Promise<Answer> {
     if (order.order === 'connect') {
-      this.#agent = await GuestAgent.connect(order.address);
+      this.#agent = await connectAgent(order.address);
       return {};
     }
     if (order.order === 'freeze') {

@@ -1,9 +1,13 @@
 import type { WireError } from '../../errors/index.js';
 import type { QmpAddress } from '../../qmp/index.js';
+import type { VirshDomain } from '../virsh/index.js';
+
+/** Where a guest agent is: at a socket, or behind libvirt. */
+export type AgentAddress = QmpAddress | VirshDomain;
 
 /** What a guard is told, one thing at a time. */
 export type Order =
-  | { readonly order: 'connect'; readonly address: QmpAddress }
+  | { readonly order: 'connect'; readonly address: AgentAddress }
   | { readonly order: 'freeze'; readonly timeoutMs: number; readonly deadlineMs: number }
   | { readonly order: 'thaw' };
 

@@ -1,6 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
-import type { GuestAgent } from '../../qmp/index.js';
+
+/** A guest agent, whoever gives it. */
+export interface FreezingAgent extends AsyncDisposable {
+  readonly name: string;
+  /** @returns how many file systems are frozen */
+  freeze(options: { timeoutMs: number }): Promise<number>;
+  /** @returns how many file systems were thawed */
+  thaw(options: { timeoutMs: number }): Promise<number>;
+}
 
 const TRY_MS = 5000;
 const PAUSE_MS = 200;
@@ -11,7 +19,10 @@ const PAUSE_MS = 200;
  * @returns how many file systems were thawed; undefined where that is not known.
  * @throws LacunaError ERR_MACHINE_FROZEN
  */
-export async function thawFor(agent: GuestAgent, limitMs: number): Promise<number | undefined> {
+export async function thawFor(
+  agent: Pick<FreezingAgent, 'name' | 'thaw'>,
+  limitMs: number,
+): Promise<number | undefined> {
   const end = performance.now() + limitMs;
   for (let isFirst = true; ; isFirst = false) {
     try {

@@ -4,19 +4,15 @@ import type { DirtyBitmapInfo, DriveInfo, Monitor, NodeInfo } from '../../qmp/in
 import { prefixOf } from '../state/index.js';
 import { Graph } from './graph.js';
 
-/** A disk of a machine. */
-export interface MachineDisk {
+/** A disk of a machine, whoever runs the machine. */
+export interface DiskInfo {
   /** Its name: the id of its device, or what the caller calls a node. */
   readonly name: string;
   /** The path or id of the device that the guest sees; absent where only a node is known. */
   readonly qdev?: string | undefined;
   /** The file of its top layer, as QEMU names it. */
   readonly file: string;
-  /** The node that the guest writes through. */
-  readonly top: string;
-  /** The node that has its bitmaps: the first below `top` that is no filter. */
-  readonly node: string;
-  /** The driver of that node, such as `qcow2` or `raw`. */
+  /** The format of its image, such as `qcow2` or `raw`. */
   readonly format: string;
   /** Bytes. */
   readonly size: number;
@@ -24,10 +20,18 @@ export interface MachineDisk {
   readonly readOnly: boolean;
   /** Its bitmaps can be stored in its image, and so outlive the process. */
   readonly canPersist: boolean;
-  /** The named bitmaps of the node. */
-  readonly bitmaps: readonly DirtyBitmapInfo[];
   /** What is in the way of a backup; empty where nothing is. */
   readonly obstacles: readonly string[];
+}
+
+/** A disk of a machine that is reached through its monitor. */
+export interface MachineDisk extends DiskInfo {
+  /** The node that the guest writes through. */
+  readonly top: string;
+  /** The node that has its bitmaps: the first below `top` that is no filter; `format` is its driver. */
+  readonly node: string;
+  /** The named bitmaps of the node. */
+  readonly bitmaps: readonly DirtyBitmapInfo[];
 }
 
 /** A disk that is chosen by its name, or by its node where no device has it. */

@@ -1,2 +1,2 @@
-export { type DiskChoice, type MachineDisk, takeInventory } from './disks.js';
-export { busyBitmaps, type DiskPlan, planDisks } from './plan.js';
+export { type DiskChoice, type DiskInfo, type MachineDisk, takeInventory } from './disks.js';
+export { busyBitmaps, type DiskPlan, type PlannedDisk, planDisks } from './plan.js';

@@ -1,18 +1,24 @@
 /** What a backup of a machine would do, disk by disk, and why. */
 import type { DirtyBitmapInfo, NodeInfo } from '../../qmp/index.js';
 import { bitmapOf, countsFrom } from '../state/index.js';
-import type { MachineDisk } from './disks.js';
+import type { DiskInfo, MachineDisk } from './disks.js';
 
-/** What a backup does with a disk. */
-export interface DiskPlan {
+/** What a backup does with a disk, whoever runs the machine. */
+export interface PlannedDisk {
   /** The disk. */
-  readonly disk: MachineDisk;
+  readonly disk: DiskInfo;
   /** `full`: all of it. `incremental`: what has changed since the base. */
   readonly mode: 'full' | 'incremental';
   /** Why, in words. */
   readonly reason: string;
   /** Bytes that are marked as changed, in whole granules; absent for a full backup. */
   readonly dirtyBytes?: number | undefined;
+}
+
+/** What a backup does with a disk of a machine that is reached through its monitor. */
+export interface DiskPlan extends PlannedDisk {
+  /** The disk. */
+  readonly disk: MachineDisk;
   /** The bitmap that it begins from; absent for a full backup. */
   readonly bitmap?: DirtyBitmapInfo | undefined;
 }

@@ -1,6 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
-import type { Monitor, QmpAddress } from '../../qmp/index.js';
-import { AgentGuard } from '../guard/index.js';
+import type { AgentGuard } from '../guard/index.js';
 import type { FreezePolicy } from './options.js';
 
 const FREEZE_MS = 10_000;
@@ -10,7 +9,6 @@ export interface FreezerOptions {
   readonly policy: FreezePolicy;
   readonly timeoutMs?: number | undefined;
   readonly deadlineMs?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
   /** Called before the guest is told to freeze, and when it has thawed. */
   readonly note: (mayBeFrozen: boolean) => Promise<void>;
 }
@@ -24,23 +22,22 @@ export class Freezer {
   #agent: AgentGuard | undefined;
 
   /**
-   * Connects the agent, before anything is done for which an absent one would be too late.
+   * Connects the agent with `start`, undefined where there is none, before anything is done for which an absent one would be too late.
    *
    * @throws what `GuestAgent.connect` throws, where a freeze is required.
    */
   static async prepare(
-    address: QmpAddress | undefined,
-    monitor: Monitor,
+    start: (() => Promise<AgentGuard>) | undefined,
     options: FreezerOptions,
   ): Promise<Freezer> {
     const freezer = new Freezer(options);
     if (options.policy === 'off') return freezer;
-    if (address === undefined) {
+    if (start === undefined) {
       if (options.policy === 'try') return freezer;
       throw new TypeError('a freeze is required, and the machine was connected without an agent');
     }
     try {
-      freezer.#agent = await AgentGuard.start(address, monitor, options.signal);
+      freezer.#agent = await start();
     } catch (error) {
       freezer.#warn(error);
     }

@@ -1,3 +1,4 @@
+export { Freezer } from './freezer.js';
 export {
   type BackupOptions,
   type BackupPlanOptions,
@@ -5,8 +6,22 @@ export {
   checkPlanOptions,
   type FreezePolicy,
 } from './options.js';
-export { type BackupPlan, planBackup, serverInTheWay } from './plan-backup.js';
-export { BackupSession, type FinishReport, type PointDisk, type PointInTime } from './session.js';
+export {
+  type BackupPlan,
+  freeBytes,
+  planBackup,
+  refuseObstacles,
+  serverInTheWay,
+} from './plan-backup.js';
+export { type PointDisk, type PointInTime, pointOf } from './point.js';
+export {
+  checkRecoverOptions,
+  type RecoverOptions,
+  type RecoverReport,
+} from './recover-options.js';
+export { scratchLimit } from './scratch-limit.js';
+export { BackupSession, type FinishReport } from './session.js';
 export { type SessionCopyOptions, SessionDisk, type SessionReadOptions } from './session-disk.js';
+export type { SessionHold } from './session-hold.js';
 export { startSession } from './start.js';
 export type { Target } from './target.js';

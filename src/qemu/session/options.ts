@@ -68,13 +68,12 @@ const checkBackup = optionCheck<BackupOptions>({
 
 const LONGEST_FREEZE_MS = 600_000;
 
-export function checkPlanOptions(options: BackupPlanOptions): void {
-  checkPlan('Machine.plan', options);
-  checkValues('Machine.plan', options);
+export function checkPlanOptions(options: BackupPlanOptions, owner = 'Machine.plan'): void {
+  checkPlan(owner, options);
+  checkValues(owner, options);
 }
 
-export function checkBackupOptions(options: BackupOptions): void {
-  const owner = 'Machine.backup';
+export function checkBackupOptions(options: BackupOptions, owner = 'Machine.backup'): void {
   checkBackup(owner, options);
   checkValues(owner, options);
   const { generation, freeze, scratchBytes } = options;

@@ -86,7 +86,10 @@ export async function checkFilters(
 }
 
 /** @throws LacunaError ERR_MACHINE_BUSY */
-export function refuseObstacles({ obstacles }: BackupPlan, device: string): void {
+export function refuseObstacles(
+  { obstacles }: Pick<BackupPlan, 'obstacles'>,
+  device: string,
+): void {
   if (obstacles.length === 0) return;
   throw new LacunaError('ERR_MACHINE_BUSY', `${device}: ${obstacles.join('; ')}`, {
     device,
@@ -119,8 +122,12 @@ export async function serverInTheWay(target: Target, signal?: AbortSignal): Prom
   ];
 }
 
-/** Of a folder that is yet to be made, what is free where it will be. */
-async function freeBytes(folder: string): Promise<number> {
+/**
+ * Of a folder that is yet to be made, what is free where it will be.
+ *
+ * @throws LacunaError ERR_DEVICE_OPEN
+ */
+export async function freeBytes(folder: string): Promise<number> {
   try {
     const { bavail, bsize } = await statfs(folder);
     return bavail * bsize;

@@ -13,7 +13,7 @@ import {
 } from '../../copy/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import { optionCheck } from '../../util/index.js';
-import type { DiskPlan, MachineDisk } from '../inspect/index.js';
+import type { DiskInfo, PlannedDisk } from '../inspect/index.js';
 
 /** How the extents of a disk are read. */
 export type SessionReadOptions = Omit<ReadExtentsOptions, 'sourceFormat'>;
@@ -54,7 +54,7 @@ export interface ViewExport {
 /** A disk of a backup, as it was at the point in time of the session. */
 export class SessionDisk {
   /** The disk in the machine. */
-  readonly disk: MachineDisk;
+  readonly disk: DiskInfo;
   /** All of it, or what has changed since the base. */
   readonly mode: 'full' | 'incremental';
   /** Why, in words. */
@@ -71,7 +71,7 @@ export class SessionDisk {
 
   /** @internal */
   static async open(
-    planned: DiskPlan,
+    planned: PlannedDisk,
     { server, name, dirty, canRelease }: ViewExport,
     session: SessionLink,
   ): Promise<SessionDisk> {
@@ -87,7 +87,7 @@ export class SessionDisk {
   }
 
   private constructor(
-    { disk, mode, reason }: DiskPlan,
+    { disk, mode, reason }: PlannedDisk,
     view: {
       device: BlockDevice;
       context: string | undefined;

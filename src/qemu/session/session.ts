@@ -1,44 +1,9 @@
 import { LacunaError } from '../../errors/index.js';
-import {
-  type Journal,
-  type SessionFolder,
-  type SessionNames,
-  writeJournal,
-} from '../state/index.js';
-import { Teardown, type ViewKind } from '../view/index.js';
+import { type Journal, type SessionFolder, writeJournal } from '../state/index.js';
+import type { ViewKind } from '../view/index.js';
+import type { PointInTime } from './point.js';
 import type { SessionDisk } from './session-disk.js';
-import type { Target } from './target.js';
-import type { ViewWatch } from './view-watch.js';
-
-/** What a manifest must keep of a backup. */
-export interface PointInTime {
-  /** What the next increment begins from; absent for a copy, from which none can begin. */
-  readonly generation?: string | undefined;
-  /** The generation that the increments in this backup begin from. */
-  readonly base?: string | undefined;
-  /** By the clock of this host, ISO 8601. */
-  readonly time: string;
-  /** Whether the file systems of the guest were frozen at that moment. */
-  readonly frozen: boolean;
-  /** The disks, and of what kind the backup of each is. */
-  readonly disks: readonly PointDisk[];
-}
-
-/** A disk in a manifest. */
-export interface PointDisk {
-  /** Its name. */
-  readonly name: string;
-  /** The device that the guest sees. */
-  readonly qdev?: string | undefined;
-  /** The file of its top layer. */
-  readonly file: string;
-  /** Bytes. */
-  readonly size: number;
-  /** All of it, or what has changed since the base. */
-  readonly mode: 'full' | 'incremental';
-  /** Why, in words. */
-  readonly reason: string;
-}
+import type { SessionHold } from './session-hold.js';
 
 /** What a session leaves behind when it has succeeded. */
 export interface FinishReport {
@@ -50,8 +15,7 @@ export interface FinishReport {
 
 /** @internal What {@link BackupSession} is made of. */
 export interface SessionParts {
-  readonly target: Target;
-  readonly names: SessionNames;
+  readonly hold: SessionHold;
   readonly folder: SessionFolder;
   readonly journal: Journal;
   readonly view: ViewKind;
@@ -82,8 +46,6 @@ export class BackupSession implements AsyncDisposable {
   readonly warnings: readonly string[];
   readonly #parts: SessionParts;
   readonly #control: AbortController;
-  readonly #watch: ViewWatch;
-  readonly #teardown: Teardown;
   #lost: LacunaError | undefined;
   #viewEnd: Promise<void> | undefined;
   /** Everything was read, and all of it counts. */
@@ -91,19 +53,13 @@ export class BackupSession implements AsyncDisposable {
   #isEnded = false;
 
   /** @internal */
-  constructor(
-    parts: SessionParts,
-    disks: readonly SessionDisk[],
-    running: { control: AbortController; watch: ViewWatch },
-  ) {
+  constructor(parts: SessionParts, disks: readonly SessionDisk[], control: AbortController) {
     this.disks = disks;
     this.point = parts.point;
     this.view = parts.view;
     this.warnings = parts.warnings;
     this.#parts = parts;
-    this.#control = running.control;
-    this.#watch = running.watch;
-    this.#teardown = new Teardown(parts.target.monitor, parts.names);
+    this.#control = control;
   }
 
   /** Fires when the view is lost, with the reason, and when the session is given up. */
@@ -135,7 +91,7 @@ export class BackupSession implements AsyncDisposable {
    */
   async check(): Promise<void> {
     if (this.#lost !== undefined) throw this.#lost;
-    await this.#watch.check();
+    await this.#parts.hold.check();
     // It may have been heard of meanwhile.
     if (this.#lost !== undefined) throw this.#lost;
   }
@@ -192,7 +148,7 @@ export class BackupSession implements AsyncDisposable {
     await writeJournal(folder.path, { ...journal, phase: 'accepted' }).catch(note);
     const { base, keepsBase, generation } = journal;
     if (base !== undefined && generation !== undefined && !keepsBase) {
-      kept.push(...(await this.#teardown.removeBitmaps(base).catch(note)));
+      kept.push(...(await this.#parts.hold.forget(base).catch(note)));
     }
     // What will not go by itself is nothing to come back for.
     if (warnings.length > 0) folder.leave();
@@ -246,7 +202,7 @@ export class BackupSession implements AsyncDisposable {
     try {
       await this.#endView();
       for (const generation of generations) {
-        await this.#teardown.removeBitmaps(generation);
+        await this.#parts.hold.forget(generation);
       }
     } catch (error) {
       folder.leave();
@@ -265,15 +221,11 @@ export class BackupSession implements AsyncDisposable {
   }
 
   async #takeDown(): Promise<void> {
-    this.#watch.stop();
+    const { hold } = this.#parts;
+    hold.unwatch();
     // Own connections first: a QEMU below 8.0 cannot stop its server while somebody connects.
     await Promise.all(this.disks.map((disk) => disk.close()));
-    await this.#teardown.run();
-    const { nbd } = this.#parts.journal;
-    const warning = nbd.isOurs ? await this.#teardown.stopServer(nbd.server) : undefined;
-    if (warning !== undefined) {
-      throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
-    }
+    await hold.end();
   }
 
   #checkOpen(what: string): void {

@@ -1,6 +1,7 @@
 import { createQcow2 } from '../../block/index.js';
 import { type LacunaError, throwIfAborted } from '../../errors/index.js';
-import type { DiskPlan } from '../inspect/index.js';
+import { GuestAgent } from '../../qmp/index.js';
+import { AgentGuard } from '../guard/index.js';
 import {
   type Journal,
   newGeneration,
@@ -12,8 +13,10 @@ import { Teardown, type ViewedDisk, ViewMaker } from '../view/index.js';
 import { Freezer } from './freezer.js';
 import type { BackupOptions } from './options.js';
 import { type BackupPlan, checkFilters, planBackup, refuseObstacles } from './plan-backup.js';
+import { type PointInTime, pointOf } from './point.js';
+import { QemuHold } from './qemu-hold.js';
 import { scratchLimit } from './scratch-limit.js';
-import { BackupSession, type PointInTime } from './session.js';
+import { BackupSession } from './session.js';
 import { SessionDisk } from './session-disk.js';
 import type { Target } from './target.js';
 import { ViewWatch } from './view-watch.js';
@@ -65,11 +68,14 @@ class Start {
     const { agent, monitor } = this.#target;
     const { freezeTimeoutMs, freezeDeadlineMs, signal } = this.#options;
     const { freeze = agent === undefined ? 'off' : 'try' } = this.#options;
-    return Freezer.prepare(agent, monitor, {
+    const connect = async () => {
+      await GuestAgent.checkPresence(agent!, monitor, signal);
+      return await AgentGuard.start(agent!);
+    };
+    return Freezer.prepare(agent && connect, {
       policy: freeze,
       timeoutMs: freezeTimeoutMs,
       deadlineMs: freezeDeadlineMs,
-      signal,
       note: (mayBeFrozen) => this.#write(mayBeFrozen ? { frozen: agent } : { frozen: undefined }),
     });
   }
@@ -186,36 +192,16 @@ class Start {
   }
 
   #begun(point: PointInTime, warnings: readonly string[]): BackupSession {
+    const journal = this.#journal!;
     const parts = {
-      target: this.#target,
-      names: this.#names,
+      hold: new QemuHold(this.#target.monitor, this.#names, this.#watch, journal.nbd),
       folder: this.#folder!,
-      journal: this.#journal!,
+      journal,
       view: this.#plan.view,
       ...{ point, warnings },
     };
-    const running = { control: this.#control, watch: this.#watch };
-    this.#session = new BackupSession(parts, this.#disks, running);
+    this.#session = new BackupSession(parts, this.#disks, this.#control);
     if (this.#lost !== undefined) this.#session.lose(this.#lost);
     return this.#session;
   }
-}
-
-function pointOf(
-  { generation, base }: Journal,
-  plans: readonly DiskPlan[],
-  time: string,
-  { hasFrozen }: Freezer,
-): PointInTime {
-  const isBuilt = plans.some(({ mode }) => mode === 'incremental');
-  return {
-    ...(generation !== undefined && { generation }),
-    ...(isBuilt && base !== undefined && { base }),
-    time,
-    frozen: hasFrozen,
-    disks: plans.map(({ disk: { name, qdev, file, size }, mode, reason }) => ({
-      ...{ name, file, size, mode, reason },
-      ...(qdev !== undefined && { qdev }),
-    })),
-  };
 }

@@ -1,7 +1,8 @@
-export { type Journal, readJournal, writeJournal } from './journal.js';
+export { type Journal, obsoleteOf, readJournal, writeJournal } from './journal.js';
 export {
   bitmapOf,
   checkGeneration,
+  checkpointOf,
   countsFrom,
   newGeneration,
   prefixOf,

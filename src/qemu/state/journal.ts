@@ -5,22 +5,27 @@ import { LacunaError } from '../../errors/index.js';
 import { fileOperations, Replacement, syncFolder } from '../../files/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { QmpAddress } from '../../qmp/index.js';
+import type { VirshDomain } from '../virsh/index.js';
 
 /** A disk as a journal keeps it. */
 export interface JournalDisk {
   readonly name: string;
   readonly qdev?: string | undefined;
   readonly file: string;
-  readonly node: string;
+  /** Where it is reached through its monitor. */
+  readonly node?: string | undefined;
 }
 
 export interface Journal {
   readonly format: 'lacuna backup session';
   readonly version: 1;
   readonly prefix: string;
-  readonly monitor: QmpAddress;
+  /** How the machine is reached: through its monitor, */
+  readonly monitor?: QmpAddress | undefined;
+  /** or through libvirt. */
+  readonly libvirt?: VirshDomain | undefined;
   /** The agent that was told to freeze, and was not seen to thaw. */
-  readonly frozen?: QmpAddress | undefined;
+  readonly frozen?: QmpAddress | VirshDomain | undefined;
   /** The NBD server, and whether the session starts it. */
   readonly nbd: { readonly server: NbdServerAddress; readonly isOurs: boolean };
   /** The bitmaps that the session adds count from here; absent where it adds none. */
@@ -73,6 +78,14 @@ export function readJournal(folder: string): Journal | undefined {
     throw unreadable(path, error);
   }
   throw unreadable(path);
+}
+
+/** The generation whose bitmaps are not needed any more, however far the session has come. */
+export function obsoleteOf(journal: Journal, newest: string | null): string | undefined {
+  const { generation, base, keepsBase, phase } = journal;
+  if (generation === undefined) return undefined;
+  if (generation !== newest && phase !== 'accepted') return generation;
+  return keepsBase || base === newest ? undefined : base;
 }
 
 function isJournal(value: Journal): boolean {

@@ -95,6 +95,11 @@ export function bitmapOf(generation: string, disk: string): string {
   return `${beginOf(generation)}${disk}`;
 }
 
+/** libvirt's checkpoint of a generation. It gives its bitmaps the same name, on every disk. */
+export function checkpointOf(generation: string): string {
+  return `${BITMAP}${generation}`;
+}
+
 /** Whether a bitmap counts from a generation, of whichever disk. */
 export function countsFrom(generation: string, bitmap: string | undefined): bitmap is string {
   return bitmap?.startsWith(beginOf(generation)) ?? false;

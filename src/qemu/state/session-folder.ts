@@ -5,6 +5,7 @@
  *                            journal.json
  *                            0.qcow2, 1.qcow2 ...
  *                            nbd.sock
+ *                            qemu/                the last two, where QEMU runs as another user
  */
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -71,11 +72,34 @@ export class SessionFolder {
     return join(this.path, `${disk}.qcow2`);
   }
 
+  /**
+   * Makes a folder in it for scratch images and the socket where QEMU runs as another user: only that user may enter it.
+   * Others may pass this folder on the way there, and see nothing in it.
+   *
+   * @throws RangeError where a socket in it would have too long a path; LacunaError ERR_DEVICE_OPEN where this user may not give
+   *   it away.
+   */
+  share({ uid, gid }: { readonly uid: number; readonly gid: number }): string {
+    const path = join(this.path, 'qemu');
+    checkSocketPath(join(path, 'nbd.sock'));
+    fs.chmodSync(this.path, 0o711);
+    fs.mkdirSync(path, { mode: 0o700 });
+    try {
+      fs.chownSync(path, uid, gid);
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException;
+      const what = `QEMU runs as the user ${uid}, and its scratch images cannot be given to it (${code}): run as root`;
+      throw new LacunaError('ERR_DEVICE_OPEN', what, { device: path, errno: code, cause: error });
+    }
+    return path;
+  }
+
   /** Removes the folder with what is in it. */
   remove(): void {
     // The journal last: until then another process can go on where this one dies.
     for (const name of fs.readdirSync(this.path)) {
-      if (name !== 'journal.json' && name !== 'lock') fs.rmSync(join(this.path, name));
+      if (name !== 'journal.json' && name !== 'lock')
+        fs.rmSync(join(this.path, name), { recursive: true });
     }
     fs.rmSync(join(this.path, 'journal.json'), { force: true });
     fs.rmSync(join(this.path, 'lock'), { force: true });

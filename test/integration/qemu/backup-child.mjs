@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { Machine } from 'lacuna/qemu';
+import { LibvirtMachine, Machine } from 'lacuna/qemu';
 
 const { machine: options, disks, store, size, backup } = JSON.parse(process.argv[2]);
 const manifestPath = join(store, 'manifest.json');
@@ -26,7 +26,10 @@ const manifest = existsSync(manifestPath)
   ? JSON.parse(readFileSync(manifestPath, 'utf8'))
   : undefined;
 await phase('loaded');
-const machine = await Machine.connect(options);
+const machine =
+  options.domain === undefined
+    ? await Machine.connect(options)
+    : await LibvirtMachine.find(options);
 const session = await machine.backup({ disks, base: manifest?.generation, ...backup });
 await phase('begun');
 const images = {};
@@ -49,5 +52,5 @@ await session.finish(async ({ generation }) => {
   await phase('recorded');
 });
 await phase('finished');
-await machine.close();
+await machine.close?.();
 process.exit(0);

@@ -61,7 +61,14 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
-  qemu: [['state'], ['inspect'], ['view', 'guard'], ['session'], ['populate']],
+  qemu: [
+    ['virsh'],
+    ['state'],
+    ['inspect'],
+    ['view', 'guard'],
+    ['session'],
+    ['populate', 'libvirt'],
+  ],
   repository: [
     ['layout', 'work'],
     ['manifest', 'lock'],

@@ -37,8 +37,9 @@ Examples:
   lacuna backup --compress=zstd --tag before-upgrade web.qcow2 /backup
   lacuna backup --qmp /run/web.qmp --agent /run/web.qga /backup
   lacuna backup --qmp /run/web.qmp --plan /backup
+  lacuna backup --libvirt web /backup
 
-No machine may write to the disks meanwhile, unless --qmp names the monitor of a running one: then all of its disks
+No machine may write to the disks meanwhile, unless --qmp or --libvirt names a running one: then all of its disks
 are taken as they were at one moment, while it goes on (docs/live-backup.md). An increment is taken over the newest
 restore point of the machine: what a bitmap in the qcow2 image says has changed, or what has other digests. The
 bitmap is renewed in the image when the restore point exists. The last name is the repository: a folder, which is
@@ -88,10 +89,10 @@ async function backupCommand(
 ): Promise<void> {
   const sources = paths.slice(0, -1);
   const path = paths.at(-1)!;
-  if (flags.qmp !== undefined) {
+  if (flags.qmp !== undefined || flags.libvirt !== undefined) {
     if (sources.length > 0)
       throw new TypeError(`the disks of a running machine are its own (--disk), not ${sources[0]}`);
-    const report = await backupRunning(path, { ...flags, qmp: flags.qmp }, shell);
+    const report = await backupRunning(path, flags, shell);
     if (report !== undefined && !flags.json) await shell.print(describeReport(report));
     return;
   }

@@ -1,10 +1,11 @@
-/** `lacuna backup --qmp`: a running machine. */
+/** `lacuna backup --qmp` and `--libvirt`: a running machine. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { parseNbdUri } from '../../../nbd/address/index.js';
 import type {
   FreezePolicy,
+  LibvirtMachine,
   Machine,
   MachineBackupOptions,
   MachinePlan,
@@ -17,6 +18,8 @@ import { showRepositoryJob } from '../../view/index.js';
 
 export interface MachineFlags {
   qmp?: string;
+  libvirt?: string;
+  connect?: string;
   agent?: string;
   freeze?: string;
   nbd?: string;
@@ -25,7 +28,6 @@ export interface MachineFlags {
 
 /** The flags of the command that have a meaning here. */
 interface RunningFlags extends MachineFlags {
-  qmp: string;
   machine?: string;
   disk?: string[];
   full?: boolean;
@@ -41,6 +43,8 @@ interface RunningFlags extends MachineFlags {
 export function addMachineFlags(command: Command): Command {
   return command
     .option('--qmp <socket>', 'back up a running machine: the socket of its monitor')
+    .option('--libvirt <domain>', 'back up a running machine of libvirt: its name, id or UUID')
+    .option('--connect <uri>', 'the libvirt of this host that has it (default: as virsh)')
     .option(
       '--agent <socket>',
       'the socket of its guest agent, which freezes the file systems for a moment',
@@ -58,10 +62,12 @@ export function addMachineFlags(command: Command): Command {
 
 /** @throws TypeError for a flag that is for running machines alone */
 export function checkNoMachineFlags(flags: MachineFlags): void {
-  const given = (['agent', 'freeze', 'nbd', 'scratch'] as const).find(
+  const given = (['agent', 'freeze', 'nbd', 'scratch', 'connect'] as const).find(
     (name) => flags[name] !== undefined,
   );
-  if (given !== undefined) throw new TypeError(`--${given} goes with --qmp, for a running machine`);
+  if (given === undefined) return;
+  const which = given === 'connect' ? '--libvirt' : '--qmp';
+  throw new TypeError(`--${given} goes with ${which}, for a running machine`);
 }
 
 /** @throws TypeError */
@@ -78,18 +84,14 @@ export async function backupRunning(
   shell: Shell,
 ): Promise<BackupReport | undefined> {
   const { Repository } = await import('../../../repository/index.js');
-  const { backupMachine, Machine, planMachine } = await import('../../../qemu/index.js');
-  const { qmp, agent, nbd, plan, json } = flags;
+  const { backupMachine, planMachine } = await import('../../../qemu/index.js');
+  const { plan, json } = flags;
   const repository = Repository.open(path, plan ? { absent: true } : { create: true });
   const folder = flags.scratch ?? join(path, 'sessions');
-  if (!plan) mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const machine = await Machine.connect({
-    monitor: { path: qmp },
-    folder,
-    ...(agent !== undefined && { agent: { path: agent } }),
-    ...(nbd !== undefined && { nbd: parseNbdUri(nbd).server }),
-    signal: shell.signal,
-  });
+  // libvirt's QEMU is another user, who has to pass it.
+  const mode = flags.libvirt === undefined ? 0o700 : 0o711;
+  if (!plan) mkdirSync(folder, { recursive: true, mode });
+  const machine = await machineOf(flags, folder, shell);
   try {
     const options = await optionsOf(machine, flags);
     if (plan) {
@@ -104,11 +106,38 @@ export async function backupRunning(
     if (json) await shell.print(`${JSON.stringify(report)}\n`);
     return report;
   } finally {
-    await machine.close();
+    if ('close' in machine) await machine.close();
   }
 }
 
-async function optionsOf(machine: Machine, flags: RunningFlags): Promise<MachineBackupOptions> {
+/** @throws TypeError for flags that do not go together */
+async function machineOf(
+  { qmp, libvirt, connect, agent, nbd }: RunningFlags,
+  folder: string,
+  { signal }: Shell,
+): Promise<Machine | LibvirtMachine> {
+  const { LibvirtMachine, Machine } = await import('../../../qemu/index.js');
+  if (libvirt !== undefined) {
+    const other = Object.entries({ qmp, agent, nbd }).find(([, value]) => value !== undefined);
+    if (other !== undefined) {
+      throw new TypeError(`--${other[0]} does not go with --libvirt, which has the monitor`);
+    }
+    return await LibvirtMachine.find({ domain: libvirt, connect, folder, signal });
+  }
+  if (connect !== undefined) throw new TypeError('--connect goes with --libvirt');
+  return await Machine.connect({
+    monitor: { path: qmp! },
+    folder,
+    ...(agent !== undefined && { agent: { path: agent } }),
+    ...(nbd !== undefined && { nbd: parseNbdUri(nbd).server }),
+    signal,
+  });
+}
+
+async function optionsOf(
+  machine: Machine | LibvirtMachine,
+  flags: RunningFlags,
+): Promise<MachineBackupOptions> {
   const { disk, full, tag, compress, maxChain, threads, freeze } = flags;
   return {
     machine: flags.machine ?? (await nameOf(machine)),
@@ -123,7 +152,9 @@ async function optionsOf(machine: Machine, flags: RunningFlags): Promise<Machine
 }
 
 /** What the machine is called where it was started (`-name`). */
-async function nameOf({ monitor }: Machine): Promise<string> {
+async function nameOf(machine: Machine | LibvirtMachine): Promise<string> {
+  if (!('monitor' in machine)) return machine.name;
+  const { monitor } = machine;
   if ((await monitor.schema()).has('query-name')) {
     const { name } = (await monitor.execute('query-name')) as { name?: unknown };
     if (typeof name === 'string' && name !== '') return name;
