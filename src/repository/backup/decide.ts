@@ -2,7 +2,7 @@
 import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
-import { type MachinePoints, OpenDisk } from '../disks/index.js';
+import { differences, type MachinePoints, OpenDisk, withDisk } from '../disks/index.js';
 import { DIGEST_BLOCK, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
 import type { BackupMode } from '../manifest/index.js';
 import { isDamage } from '../manifest/index.js';
@@ -89,7 +89,32 @@ async function increment(
   }
   const dirty = blocksIn(found.bitmap, device.size);
   found.bitmap.free();
+  try {
+    if (found.index > 0) await addSince(parent.layers[found.index].number, dirty, parent);
+  } catch (error) {
+    dirty.free();
+    if (!isDamage(error)) throw error;
+    const reason = `${over}, by comparing digests: ${error.message}`;
+    return { mode: 'digests', reason, dirty: undefined };
+  }
   return { mode: 'bitmap', reason: `${over}, by bitmap ${found.name}`, dirty };
+}
+
+/**
+ * Adds what changed from an older point to the parent. A bitmap that counts from the older one says nothing of it where the
+ * disk was put back to how it was in between. By digests alone, so it costs no reading of the disk.
+ */
+async function addSince(number: number, dirty: Bitmap, parent: OpenDisk): Promise<void> {
+  const { points, name } = parent;
+  const since = await withDisk(points, number, name, async (older) => differences(parent, older));
+  try {
+    since.resize(dirty.size);
+    // Behind its end the parent holds nothing, and the older one may have.
+    if (dirty.size > parent.size) dirty.set(parent.size, dirty.size - parent.size);
+    dirty.merge(since);
+  } finally {
+    since.free();
+  }
 }
 
 async function givenChanges(

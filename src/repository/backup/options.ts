@@ -12,7 +12,10 @@ export interface ParentPoint {
   readonly number: number;
   /** Its generation: what a bitmap that counts from it is named after. */
   readonly id: string;
-  /** Generations from this one back to the oldest of its chain; what changed since any of them is enough. */
+  /**
+   * Generations from this one back to the oldest of its chain. What changed since an older one is enough only where the disk
+   * was not put back to an earlier state since then.
+   */
   readonly generations: readonly string[];
   /** Bytes of the disk at that point. */
   readonly size: number;

@@ -21,7 +21,12 @@ export function bitmapImageOf({ description }: BlockDevice): Qcow2Description | 
 
 /** The dirt that a source has noted, or why there is none to be used. */
 export type FoundBitmap =
-  | { readonly name: string; readonly bitmap: Bitmap }
+  | {
+      readonly name: string;
+      readonly bitmap: Bitmap;
+      /** Of the generation that it counts from. */
+      readonly index: number;
+    }
   | { readonly why: string };
 
 /** @param generations of points, newest first; the first that a bitmap counts from is taken. */
@@ -44,7 +49,7 @@ export async function findBitmap(
   if (found.inconsistent)
     return { why: `bitmap ${name} is inconsistent: a program did not close the image` };
   if (!found.recording) return { why: `bitmap ${name} is disabled, so that it may lack writes` };
-  return { name, bitmap: await bitmaps.load(name) };
+  return { name, bitmap: await bitmaps.load(name), index: names.indexOf(name) };
 }
 
 /** Which file it was, and when it was changed last. */

@@ -146,6 +146,21 @@ describe('of a qcow2 image', () => {
     await expectPoint(repository, 3, hashOf(disk, folder));
   });
 
+  test('a disk that was put back to how it was at an older point is an increment over the newest one all the same', async () => {
+    const { disk, repository } = begin();
+    await change(disk, (device) => device.write(0, Buffer.alloc(MiB, 1)));
+    await backUp(repository, disk);
+    const older = readFileSync(disk);
+    await change(disk, (device) => device.write(0, Buffer.alloc(64 * KiB, 2)));
+    await resize(disk, 10 * MiB);
+    await backUp(repository, disk);
+    writeFileSync(disk, older);
+    await change(disk, (device) => device.write(4 * MiB, Buffer.alloc(64 * KiB, 3)));
+    const { disk: third } = await backUp(repository, disk);
+    expect(third).toMatchObject({ mode: 'bitmap', parent: 2, movedBytes: 128 * KiB });
+    await expectPoint(repository, 3, hashOf(disk, folder));
+  });
+
   test.each([
     [
       'disabled',
