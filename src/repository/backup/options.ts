@@ -146,7 +146,7 @@ const checkDisk = optionCheck<BackupDisk>({
 /** @throws TypeError or RangeError */
 export function checkBackupOptions(options: BackupOptions): void {
   checkAll('backup', options);
-  const { machine, disks, id, compress, tags = [], longestChain = 1 } = options;
+  const { machine, disks, id, compress, tags = [], longestChain = 1, configuration } = options;
   checkName('machine', machine);
   if (!Array.isArray(disks) || disks.length === 0) {
     throw new TypeError('backup: disks must be a list with one disk at least');
@@ -166,6 +166,14 @@ export function checkBackupOptions(options: BackupOptions): void {
   }
   if (!Array.isArray(tags) || !tags.every((tag) => typeof tag === 'string' && tag !== '')) {
     throw new TypeError('backup: tags must be a list of words');
+  }
+  const tooLong = tags.find((tag) => tag.length > 256);
+  if (tooLong !== undefined) {
+    throw new TypeError(`backup: a tag has 256 characters at most, and one has ${tooLong.length}`);
+  }
+  // Before hours of work, and because what JSON leaves out would make a manifest that cannot be read.
+  if (configuration !== undefined && JSON.stringify(configuration) === undefined) {
+    throw new TypeError(`backup: configuration must be something that JSON can hold`);
   }
   if (!Number.isInteger(longestChain) || longestChain < 1 || longestChain > 500) {
     throw new RangeError(

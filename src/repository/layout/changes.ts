@@ -79,13 +79,33 @@ export function removeFiles(paths: readonly string[], operations: RepositoryOper
 /** All of a file; undefined where there is none. */
 export function readIfThere(path: string): Buffer | undefined {
   return attempt('read', path, () => {
+    let fd: number;
     try {
-      return fs.readFileSync(path);
+      fd = openFile(path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw error;
     }
+    try {
+      return fs.readFileSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
   });
+}
+
+/**
+ * Opens a file for reading; never waits for somebody at the other end of a pipe of that name.
+ *
+ * @throws LacunaError ERR_REPOSITORY_DAMAGED for what is no file.
+ */
+export function openFile(path: string, flags = 0): number {
+  const { O_RDONLY, O_NONBLOCK } = fs.constants;
+  const fd = fs.openSync(path, O_RDONLY | O_NONBLOCK | flags);
+  if (fs.fstatSync(fd).isFile()) return fd;
+  fs.closeSync(fd);
+  const message = `${path} is not a file: remove it, or bring back the file from a copy of the repository`;
+  throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: path });
 }
 
 /** The names in a folder, in order; none where there is no such folder. */

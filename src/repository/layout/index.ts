@@ -3,6 +3,7 @@ export {
   createFile,
   makeFolder,
   namesIn,
+  openFile,
   type RepositoryOperations,
   readIfThere,
   removeFiles,

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
-import { attempt } from '../layout/index.js';
+import { attempt, openFile } from '../layout/index.js';
 import type { LeavesState } from '../manifest/index.js';
 import { blocksOf, DIGEST_BLOCK, DIGEST_BYTES, PART_BLOCKS, ZERO_LEAF } from './tree.js';
 
@@ -145,7 +145,7 @@ export class LeafFile {
 
 function openThere(path: string): number {
   try {
-    return fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+    return openFile(path, fs.constants.O_NOFOLLOW);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw damaged(path, 'it is not there');
     throw error;

@@ -42,11 +42,12 @@ function hostName(): string {
   return id === '' ? os.hostname() : `${os.hostname()} ${id}`;
 }
 
-/** When a process began; undefined where there is none. */
+/** When a process began; undefined where there is none, or it has ended and only waits for its parent to notice. */
 function startOf(pid: number): string | undefined {
   // The name of the program stands in parentheses, and may have some too.
   const [, rest] = /^\d+ \(.*\) (.*)$/s.exec(text(`/proc/${pid}/stat`)) ?? [];
-  return rest?.split(' ')[19];
+  const [state, ...others] = rest?.split(' ') ?? [];
+  return state === 'Z' ? undefined : others[18];
 }
 
 function text(path: string): string {

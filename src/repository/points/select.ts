@@ -1,7 +1,8 @@
 /** Finds the point that somebody means. */
+import { basename } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import type { MachinePoints } from '../disks/index.js';
-import { checkName } from '../layout/index.js';
+import { checkName, numberOf } from '../layout/index.js';
 import type { Manifest } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 
@@ -27,12 +28,28 @@ export function selectPoint(store: Store, name: PointName, machine?: string): Se
   if (number !== undefined) return { points, manifest: points.get(number) };
   const until = wanted === 'latest' ? Number.POSITIVE_INFINITY : timeOf(wanted as string | Date);
   const found = points.points.findLast(({ time }) => Date.parse(time) <= until);
+  refuseUnread(
+    points,
+    found?.number ?? 0,
+    String(name instanceof Date ? name.toISOString() : name),
+  );
   if (found !== undefined) return { points, manifest: points.get(found.number) };
-  const [problem] = points.problems;
-  if (problem !== undefined) throw problem;
   const when =
     until === Number.POSITIVE_INFINITY ? '' : ` as old as ${new Date(until).toISOString()}`;
   throw new LacunaError('ERR_POINT_UNKNOWN', `${points.machine} has no restore point${when}`);
+}
+
+/** A manifest that cannot be read may be that of the point that is meant: an older one is not taken for it in silence. */
+function refuseUnread({ points, problems }: MachinePoints, found: number, name: string): void {
+  const next = points.find(({ number }) => number > found)?.number ?? Number.POSITIVE_INFINITY;
+  const problem = problems.find(({ device = '' }) => {
+    const number = numberOf(basename(device)) ?? 0;
+    return number > found && number < next;
+  });
+  if (problem === undefined) return;
+  const advice = found === 0 ? '' : `. The one before it is ${found}: name that number to have it`;
+  const message = `Which point ${name} is cannot be told: ${problem.message}${advice}`;
+  throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: problem.device });
 }
 
 /** A machine by its name, or the only one. */

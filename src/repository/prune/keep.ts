@@ -2,7 +2,10 @@
 import { optionCheck } from '../../util/index.js';
 import type { Manifest } from '../manifest/index.js';
 
-/** What is kept; a point that any rule keeps stays. Times are those of this host's time zone. */
+/**
+ * What is kept; a point that any rule keeps stays. Times are those of this host's time zone. Where there are fewer hours, days
+ * and so on with a point than such a rule asks for, the oldest point of all stays too, as with restic.
+ */
 export interface KeepRules {
   /** The newest so many points. */
   readonly last?: number;
@@ -73,10 +76,13 @@ export function chooseKept(points: readonly Manifest[], rules: KeepRules): Map<n
   for (const [rule, bucketOf] of Object.entries(BUCKETS)) {
     let left = rules[rule as keyof typeof BUCKETS] ?? 0;
     let bucket: string | undefined;
-    for (const { number, time } of newestFirst) {
+    for (const [i, { number, time }] of newestFirst.entries()) {
       const own = bucketOf(new Date(time));
       if (left === 0) break;
-      if (own === bucket) continue;
+      if (own === bucket) {
+        if (i === newestFirst.length - 1) keep(number, `oldest ${rule}`);
+        continue;
+      }
       bucket = own;
       left--;
       keep(number, rule);

@@ -94,10 +94,21 @@ async function pruneAll(
   if (machine !== undefined) store.checkMachine(machine);
   const started = performance.now();
   const machines: PrunedMachine[] = [];
-  for (const name of machine === undefined ? store.machines() : [machine]) {
+  const names = machine === undefined ? store.machines() : [machine];
+  // All of them before anything of the first is removed.
+  for (const name of names) refuseAllGone(store.points(name), options.keep);
+  for (const name of names) {
     machines.push(await pruneMachine(store, name, options, { ...workshop, threads }));
   }
   return { machines, dryRun, durationMs: performance.now() - started };
+}
+
+/** Rules that keep none of the points there are, such as a tag that is spelled wrong, would remove every backup. */
+function refuseAllGone({ machine, points, problems }: MachinePoints, rules: KeepRules): void {
+  if (points.length === 0 || problems.length > 0 || chooseKept(points, rules).size > 0) return;
+  throw new TypeError(
+    `prune: the rules keep none of the ${points.length} points of ${machine}, so nothing was pruned: keep the last one at least`,
+  );
 }
 
 async function pruneMachine(

@@ -335,6 +335,18 @@ test('images that were exchanged between two disks are not taken for increments 
   await expectPoint(repository, 2, hashOf(other, folder));
 });
 
+test.each([
+  ['a configuration that JSON leaves out', { configuration: () => 1 }, /JSON can hold/],
+  ['a configuration that JSON cannot write', { configuration: { size: 1n } }, /BigInt/],
+  ['a tag that is too long', { tags: ['t'.repeat(257)] }, /256 characters at most/],
+])('%s is refused before anything is read', async (_, options, message) => {
+  const { disk, repository } = begin();
+  await expect((async () => backUp(repository, disk, options as Options))()).rejects.toThrow(
+    message,
+  );
+  expect(repository.machines()).toEqual([]);
+});
+
 test('a backup that fails is no point, and leaves nothing', async () => {
   const { disk, repository } = begin();
   await backUp(repository, disk);

@@ -123,6 +123,15 @@ describe('prune', () => {
     });
   });
 
+  test('refuses rules that would remove every point, such as a tag that is spelled wrong', async () => {
+    const points = readdirSync(join(path, 'machines/web/points'));
+    expect(await lacuna('prune', '--keep-tag', 'kebt', path)).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/keep none of the 2 points of web, so nothing was pruned/),
+    });
+    expect(readdirSync(join(path, 'machines/web/points'))).toEqual(points);
+  });
+
   test('tells with --dry-run what it would do, and then does it', async () => {
     const before = readdirSync(join(path, 'machines/web/disks/web'));
     const dry = await lacuna('prune', '--keep-tag', 'kept', '--dry-run', path);

@@ -231,6 +231,39 @@ describe('a file that is', () => {
     expect(problems.map(({ machine }) => machine)).toEqual(['other']);
   });
 
+  test('an older point is not taken for the latest, or that of a time, whose manifest is damaged', async () => {
+    const copy = await damagedCopy();
+    const { time } = pointsOf(Repository.open(copy), 'm')[2];
+    flipBit(join(points(copy), '4.json'), 200, 3);
+    expect(() => Repository.open(copy).find('latest')).toThrow(
+      /^Which point latest is cannot be told: .*4\.json.*The one before it is 3: name that number/,
+    );
+    flipBit(join(points(copy), '3.json'), 200, 3);
+    expect(() => Repository.open(copy).find(time)).toThrow(/manifest of point 3 .*before it is 2/);
+    flipBit(join(points(copy), '4.json'), 200, 3);
+    expect(Repository.open(copy).find('latest').number).toBe(4);
+  });
+
+  test.each(['pipe', 'folder'])(
+    'a %s in the place of a file is damage, and nothing waits for it',
+    async (what) => {
+      const copy = await damagedCopy();
+      for (const path of [
+        join(points(copy), '2.json'),
+        fileOf(copy, 3, 'leaves'),
+        fileOf(copy, 4, 'qcow2'),
+      ]) {
+        rmSync(path);
+        execFileSync(what === 'pipe' ? 'mkfifo' : 'mkdir', [path]);
+      }
+      const numbers = (await problemsOf(copy)).map(({ point }) => point);
+      expect(numbers).toEqual(expect.arrayContaining([3, 4]));
+      const { refused, wrong } = await outcome(copy);
+      expect(wrong).toEqual([]);
+      expect(refused).toEqual([2, 3, 4]);
+    },
+  );
+
   test('times of files mean nothing', async () => {
     const copy = await damagedCopy();
     // Oldest last, as after a careless copy.

@@ -44,6 +44,14 @@ describe('the rules keep', () => {
   });
 });
 
+test('where a rule is not used up, the oldest point of all stays too', () => {
+  expect(Object.fromEntries(chooseKept(points(...TIMES.slice(3, 6)), { daily: 2 }))).toEqual({
+    1: ['oldest daily'],
+    3: ['daily'],
+  });
+  expect(kept({ daily: 1 }, ...TIMES.slice(3, 6))).toEqual([3]);
+});
+
 test('rules that keep nothing, or make no sense, are refused', () => {
   expect(() => checkKeepRules({})).toThrow(/say what is kept/);
   expect(() => checkKeepRules({ last: 0 })).toThrow(/say what is kept/);

@@ -23,8 +23,9 @@ Examples:
   lacuna prune --keep-last 14 /backup
   lacuna prune --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-tag release --dry-run /backup
 
-A point stays if any rule keeps it, for each machine by itself; the rules mean what they mean to restic. Points that
-stay take over what they need of those that go, so that each can still be restored. It may be killed at any moment:
+A point stays if any rule keeps it, for each machine by itself; the rules mean what they mean to restic: where
+there are fewer days (and so on) with a point than a rule asks for, the oldest point stays too. Rules that keep no
+point of a machine are refused. Points that stay take over what they need of those that go, so that each can still be restored. It may be killed at any moment:
 run it again. A machine whose points are read or served meanwhile is refused.`;
 
 /** Adds `lacuna prune`. */
