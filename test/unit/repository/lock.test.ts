@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -68,25 +66,6 @@ describe('a lock is dead', () => {
     Lock.take(places, 'read', 'verify').release();
     expect(locksOf(places)).toEqual([]);
   });
-});
-
-test('a lock is dead whose process has ended, although its parent has not noticed', async () => {
-  // The shell becomes a program that does not wait for its child, which ends when its input does.
-  const parent = spawn('sh', ['-c', 'exec 3<&0; cat <&3 & echo $!; exec sleep 600']);
-  try {
-    const [line] = await once(parent.stdout, 'data');
-    const pid = Number(`${line}`);
-    const stat = () => readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ');
-    const name = () => readFileSync(`/proc/${parent.pid}/comm`, 'utf8');
-    await expect.poll(name, { timeout: 60_000 }).toBe('sleep\n');
-    parent.stdin.end();
-    await expect.poll(() => stat()[2], { timeout: 60_000 }).toBe('Z');
-    const places = newPlaces();
-    plant(places, { pid, started: stat()[21] });
-    expect(locksOf(places)).toMatchObject([{ life: 'dead' }]);
-  } finally {
-    parent.kill('SIGKILL');
-  }
 });
 
 describe('a lock stays until it is unlocked', () => {

@@ -25,8 +25,9 @@ Examples:
 
 A point stays if any rule keeps it, for each machine by itself; the rules mean what they mean to restic: where
 there are fewer days (and so on) with a point than a rule asks for, the oldest point stays too. Rules that keep no
-point of a machine are refused. Points that stay take over what they need of those that go, so that each can still be restored. It may be killed at any moment:
-run it again. A machine whose points are read or served meanwhile is refused.`;
+point of a machine are refused. Points that stay take over what they need of those that go, so that each can still
+be restored. It may be killed at any moment: run it again. A machine whose points are read or served meanwhile is
+refused.`;
 
 /** Adds `lacuna prune`. */
 export function registerPrune(program: Command, shell: Shell): void {
