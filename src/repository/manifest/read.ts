@@ -10,6 +10,7 @@ import {
 } from '../layout/index.js';
 import type { Manifest } from './manifest.js';
 import { POINT_SCHEMA } from './schema.js';
+import { shapeFault } from './shape.js';
 
 /** The manifests of a machine, oldest first, and what is wrong with files that should be some. */
 export interface Manifests {
@@ -62,6 +63,8 @@ export function readManifest(
     throw damaged(`it is that of point ${found.number} of ${found.machine}: give it its name back`);
   }
   if (found.repository !== repository) throw damaged('it belongs to another repository');
+  const fault = shapeFault(found);
+  if (fault !== undefined) throw damaged(fault);
   return found as unknown as Manifest;
 }
 
@@ -75,7 +78,7 @@ let validator: Validator | undefined;
 
 /**
  * Why a manifest is not as the schema says; undefined where it is. It is asked before a manifest is written, and before what one
- * says is used: to list many it takes too long, and the checksum tells that it is what was written.
+ * says is used: to list many it takes too long, and what a list needs is looked at when it is read.
  */
 export function faultOf(manifest: Manifest): string | undefined {
   validator ??= new Validator(POINT_SCHEMA as never, '2020-12');

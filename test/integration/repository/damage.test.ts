@@ -5,15 +5,18 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
   utimesSync,
+  writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { LacunaError } from 'lacuna/errors';
 import { type Problem, Repository } from 'lacuna/repository';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { seal, unseal } from '#dist/repository/layout/index.js';
 import { Random } from '#dist/testing/index.js';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import {
@@ -243,6 +246,28 @@ describe('a file that is', () => {
     flipBit(join(points(copy), '4.json'), 200, 3);
     expect(Repository.open(copy).find('latest').number).toBe(4);
   });
+
+  test.each([
+    ['no disks', { disks: null }],
+    ['disks without files', { disks: [{ name: 'vda' }] }],
+    ['no tags', { tags: null }],
+    ['another time', { time: 'then' }],
+  ])(
+    'a manifest with %s is damage of its point alone, although its checksum fits',
+    async (_, change) => {
+      const copy = await damagedCopy();
+      const path = join(points(copy), '4.json');
+      writeFileSync(path, seal({ ...unseal(readFileSync(path)), ...change }));
+      const repository = Repository.open(copy);
+      expect(pointsOf(repository, 'm').map(({ number }) => number)).toEqual([1, 2, 3]);
+      expect((await problemsOf(copy))[0].message).toContain(
+        `${path}: the manifest of point 4 of m`,
+      );
+      await expect(repository.prune({ keep: { last: 1 } })).rejects.toMatchObject({
+        code: 'ERR_REPOSITORY_DAMAGED',
+      });
+    },
+  );
 
   test.each(['pipe', 'folder'])(
     'a %s in the place of a file is damage, and nothing waits for it',
