@@ -201,17 +201,31 @@ class MachinePrune {
   async #carryOut(merged: readonly MergedDisk[], going: readonly Manifest[]): Promise<number> {
     const { operations } = this.#store;
     const before = spaceOf(this.#points);
-    for (const [point, disks] of byPoint(merged)) {
-      // One whole point after another: what is done stays done.
-      await this.#replace(point, disks);
+    try {
+      for (const [point, disks] of byPoint(merged)) {
+        // One whole point after another: what is done stays done.
+        await this.#replace(point, disks);
+      }
+      this.#workshop.control.throwIfEnding();
+    } catch (error) {
+      this.#removeOwn();
+      throw error;
     }
-    this.#workshop.control.throwIfEnding();
     // Newest first, so that no point is there whose parent is gone.
     const manifests = going.map(({ number }) => this.#points.places.manifest(number)).reverse();
     for (const path of manifests) removeFiles([path], operations);
     const left = this.#store.points(this.#points.machine);
     removeUnnamed(left, operations);
     return before - spaceOf(left);
+  }
+
+  /** After a failure, so that a full disk is not kept full; the next run would do it as well. */
+  #removeOwn(): void {
+    try {
+      removeUnnamed(this.#store.points(this.#points.machine), this.#store.operations);
+    } catch {
+      // The failure of the prune matters more.
+    }
   }
 
   async #replace(number: number, merges: readonly MergedDisk[]): Promise<void> {

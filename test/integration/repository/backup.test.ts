@@ -19,6 +19,7 @@ import { Replacement } from '#dist/files/index.js';
 import { usePeers } from '../../support/peers.js';
 import {
   change,
+  flipBit,
   hashOf,
   hashOfFile,
   imageOf,
@@ -314,6 +315,24 @@ test('several disks are one point, and names that begin alike are not mixed up',
   await repository.restore({ point: 'latest', disks: targets });
   expect(hashOfFile(targets[0].target)).toBe(hashOf(sda, folder));
   expect(hashOfFile(targets[1].target)).toBe(hashOf(sdaa, folder));
+});
+
+test('a prune that fails at one disk leaves nothing of what it merged of another', async () => {
+  const { repository } = begin();
+  const disks = ['vda', 'vdb'].map((name) => ({ name, source: begin('raw').disk }));
+  for (let i = 1; i <= 2; i++) {
+    for (const { source } of disks) {
+      await change(source, (device) => device.write(i * MiB, Buffer.alloc(64 * KiB, i)));
+    }
+    await repository.backup({ machine: 'web', disks });
+  }
+  const image = imageOf(repository, pointsOf(repository, 'web')[0], 'vdb');
+  flipBit(image, readFileSync(image).indexOf(Buffer.alloc(KiB, 1)), 0);
+  await expect(repository.prune({ keep: { last: 1 } })).rejects.toMatchObject({
+    code: 'ERR_REPOSITORY_DAMAGED',
+  });
+  expect((await repository.verify()).unnamed).toEqual([]);
+  expect(pointsOf(repository, 'web')).toHaveLength(2);
 });
 
 test('images that were exchanged between two disks are not taken for increments of one another', async () => {
