@@ -477,7 +477,7 @@ export const ROLES: readonly Role[] = [
 export const NOT_PATHS: readonly string[] = [
   ...['<format>', '<mode>', '<n>', '<size>', '<policy>', '<ms>', '<seconds>', '<cells>'],
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
-  ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]'],
+  ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
 ];
 
 /** Names that are paths elsewhere. */
