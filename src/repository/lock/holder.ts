@@ -33,7 +33,18 @@ export function lifeOf(holder: Holder, here = thisHolder()): 'alive' | 'dead' | 
   if (holder.boot === '' || here.boot === '') return 'unknown';
   if (holder.boot !== here.boot) return 'dead';
   if (holder.namespace !== here.namespace) return 'unknown';
+  if (isHidden(holder.pid)) return 'unknown';
   return startOf(holder.pid) === holder.started ? 'alive' : 'dead';
+}
+
+/** Whether a process is there that the system does not show, as those of other users where /proc is mounted so. */
+function isHidden(pid: number): boolean {
+  if (text(`/proc/${pid}/stat`) !== '') return false;
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
 }
 
 /** Machines that were made from one image may have one name. */

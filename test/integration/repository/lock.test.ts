@@ -1,5 +1,5 @@
 /** Locks whose holders are processes of this host. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,4 +35,19 @@ test('a lock is dead whose process has ended, although its parent has not notice
   } finally {
     parent.kill('SIGKILL');
   }
+});
+
+test('a lock is not dead whose process another user may not see', () => {
+  const holder = import.meta.resolve('#dist/repository/lock/holder.js');
+  const { pid } = process;
+  const started = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ')[19];
+  const script = `
+    import { lifeOf, thisHolder } from '${holder}';
+    console.log(lifeOf({ ...thisHolder(), pid: ${pid}, started: '${started}' }));`;
+  const steps = `mount -t proc -o hidepid=2 proc /proc
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups '${process.execPath}' --input-type=module -e "$0"`;
+  const life = execFileSync('unshare', ['--mount', 'sh', '-ec', steps, script], { cwd: '/' });
+  expect(`${life}`).toBe('unknown\n');
 });
