@@ -145,10 +145,9 @@ const PEM_NAMES = { ca: 'authority', cert: 'certificate', key: 'private key' } a
 type Pem = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;
 
 async function readFolder(folder: string, endpoint: Endpoint, given: Pem): Promise<Pem> {
-  const [cert, key] = await Promise.all([
-    given.cert ?? readOwn(join(folder, `${endpoint}-cert.pem`), endpoint),
-    given.key ?? readOwn(join(folder, `${endpoint}-key.pem`), endpoint),
-  ]);
+  // One after another: of several that are missing, the first is told.
+  const cert = given.cert ?? (await readOwn(join(folder, `${endpoint}-cert.pem`), endpoint));
+  const key = given.key ?? (await readOwn(join(folder, `${endpoint}-key.pem`), endpoint));
   return { ca: given.ca ?? (await read(join(folder, 'ca-cert.pem'))), cert, key };
 }
 

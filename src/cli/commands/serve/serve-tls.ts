@@ -20,10 +20,9 @@ export async function tlsOf(flags: TlsFlags): Promise<NbdServerTls | undefined> 
   if (tlsCert === undefined || tlsKey === undefined) {
     throw new TypeError('TLS needs both --tls-cert and --tls-key');
   }
-  const [cert, key, ca] = await Promise.all([
-    readText(tlsCert, '--tls-cert'),
-    readText(tlsKey, '--tls-key'),
-    tlsCa === undefined ? undefined : readText(tlsCa, '--tls-ca'),
-  ]);
+  // One after another: of several that are missing, the first is told.
+  const cert = await readText(tlsCert, '--tls-cert');
+  const key = await readText(tlsKey, '--tls-key');
+  const ca = tlsCa === undefined ? undefined : await readText(tlsCa, '--tls-ca');
   return { type: 'x509', cert, key, ...(ca !== undefined && { ca }) };
 }
