@@ -62,6 +62,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
     qemu.planMachine({} as never, {} as never, { machine: 'web', ...options }),
   Machine: (options) =>
     qemu.Machine.connect({ monitor: { path: '/nowhere' }, folder: '/nowhere', ...options }),
+  LibvirtMachine: (options) =>
+    qemu.LibvirtMachine.find({ domain: 'nobody', folder: '/nowhere', ...options }),
   Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),
   GuestAgent: (options) => qmp.GuestAgent.connect({ path: '/nowhere' }, options),
   Arena: (options) => bitmap.Arena.create(options),
@@ -84,6 +86,7 @@ const WITHOUT: Record<string, () => unknown> = {
   NbdClient: () => (nbd.NbdClient.connect as never as () => unknown)(),
   ReconnectingClient: () => (nbd.ReconnectingClient.connect as never as () => unknown)(),
   Machine: () => (qemu.Machine.connect as never as () => unknown)(),
+  LibvirtMachine: () => (qemu.LibvirtMachine.find as never as () => unknown)(),
   Monitor: () => (qmp.Monitor.connect as never as () => unknown)(),
   GuestAgent: () => (qmp.GuestAgent.connect as never as () => unknown)(),
   Arena: () => (bitmap.Arena.attach as never as () => unknown)(),
