@@ -5,26 +5,22 @@ import { AgentGuard } from '../guard/index.js';
 import {
   type BackupOptions,
   BackupSession,
+  Beginning,
+  beginSession,
   Freezer,
   pointOf,
   refuseObstacles,
   SessionDisk,
+  type Starter,
   scratchLimit,
 } from '../session/index.js';
-import {
-  type Journal,
-  newGeneration,
-  SessionFolder,
-  SessionNames,
-  writeJournal,
-} from '../state/index.js';
 import { backupXml, checkpointXml } from './documents.js';
 import type { Domain } from './domain.js';
 import { DomainHold } from './domain-hold.js';
 import { keepCheckpoint, restoreCheckpoint } from './kept-checkpoints.js';
 import { type PlannedDomain, planDomain } from './plan.js';
 
-/** Begins a backup of a domain. When it fails, everything that was begun is undone before the error is thrown. */
+/** Begins a backup of a domain. */
 export async function startDomainSession(
   domain: Domain,
   folder: string,
@@ -38,16 +34,7 @@ export async function startDomainSession(
     // libvirt makes no checkpoint over a broken one, and nothing can begin from it any more.
     warnings.push(...(await domain.deleteCheckpoint(planned.broken)));
   }
-  const start = new Start(domain, { folder, planned, options, warnings });
-  const freezer = await start.freezer();
-  try {
-    return await start.run(freezer);
-  } catch (error) {
-    await start.undo(error as LacunaError);
-    throw error;
-  } finally {
-    await freezer.close();
-  }
+  return await beginSession(new Start(domain, { folder, planned, options, warnings }));
 }
 
 interface Given {
@@ -57,18 +44,14 @@ interface Given {
   readonly warnings: readonly string[];
 }
 
-class Start {
+class Start implements Starter {
   readonly #domain: Domain;
   readonly #given: Given;
-  readonly #names = SessionNames.random();
-  readonly #control = new AbortController();
-  readonly #disks: SessionDisk[] = [];
-  #folder: SessionFolder | undefined;
+  readonly #beginning = new Beginning();
   /** Where the socket and the scratch images are. */
   #shared = '';
   /** Bytes that each scratch image may have. */
   readonly #limit: number;
-  #journal: Journal | undefined;
   #hold: DomainHold | undefined;
   #session: BackupSession | undefined;
 
@@ -94,14 +77,14 @@ class Start {
       policy: freeze,
       timeoutMs: freezeTimeoutMs,
       deadlineMs: freezeDeadlineMs,
-      note: (mayBeFrozen) => this.#write(mayBeFrozen ? { frozen: address } : { frozen: undefined }),
+      note: (mayBeFrozen) => this.#beginning.write({ frozen: mayBeFrozen ? address : undefined }),
     });
   }
 
   async run(freezer: Freezer): Promise<BackupSession> {
     const { signal } = this.#given.options;
     const documents = await this.#prepareFolder();
-    const { generation } = this.#journal!;
+    const { generation } = this.#beginning.journal;
     throwIfAborted(signal);
     let time = '';
     await freezer.during(async () => {
@@ -114,74 +97,55 @@ class Start {
     await this.#openDisks();
     throwIfAborted(signal);
     const { plan } = this.#given.planned;
-    const point = pointOf(this.#journal!, plan.disks, time, freezer);
+    const { folder, journal, disks, control } = this.#beginning;
+    const point = pointOf(journal, plan.disks, time, freezer);
     const warnings = [...this.#given.warnings, ...freezer.warnings];
     const parts = {
-      ...{ hold: this.#hold!, folder: this.#folder!, journal: this.#journal! },
+      ...{ hold: this.#hold!, folder, journal },
       ...{ view: plan.view, point, warnings },
     };
-    this.#session = new BackupSession(parts, this.#disks, this.#control);
+    this.#session = new BackupSession(parts, disks, control);
     this.#watch();
     return this.#session;
   }
 
-  /** Takes away what was made; what that cannot do is left to the journal, and said. */
   async undo(error: LacunaError): Promise<void> {
-    this.#control.abort(error);
-    await Promise.all(this.#disks.map((disk) => disk.close()));
-    const [folder, hold] = [this.#folder, this.#hold];
-    if (folder === undefined) return;
-    try {
+    await this.#beginning.undo(error, async () => {
       // What was told to begin may have begun, whatever was answered.
-      await hold?.end();
-      const generation = this.#journal?.generation;
-      if (generation !== undefined) await hold?.forget(generation);
-    } catch (failure) {
-      folder.leave();
-      error.message += ` (and something is left in the domain: ${(failure as Error).message})`;
-      return;
-    }
-    // What may be frozen is for recover() to thaw.
-    if (this.#journal?.frozen !== undefined) folder.leave();
-    else folder.remove();
+      await this.#hold?.end();
+      const { generation } = this.#beginning.journal;
+      if (generation !== undefined) await this.#hold?.forget(generation);
+    });
   }
 
-  /** The journal says everything before any of it is there. */
   async #prepareFolder(): Promise<{ backup: string; checkpoint: string | undefined }> {
     const { options, planned, folder: base } = this.#given;
-    const { mode, generation = newGeneration(), keepBase = false } = options;
-    const folder = await SessionFolder.create(base, this.#names.prefix);
-    this.#folder = folder;
     const { user } = planned.definition;
     const isOther = user !== undefined && user.uid !== process.getuid?.();
-    this.#shared = isOther ? folder.share(user) : folder.path;
-    const socket = join(this.#shared, 'nbd.sock');
-    this.#journal = {
-      format: 'lacuna backup session',
-      version: 1,
-      prefix: this.#names.prefix,
-      libvirt: this.#domain.address,
-      nbd: { server: { type: 'unix', path: socket }, isOurs: true },
-      ...(mode !== 'copy' && { generation }),
-      ...(options.base !== undefined && { base: options.base }),
-      keepsBase: keepBase || mode === 'copy',
-      disks: planned.plan.disks.map(({ disk: { name, file } }) => ({ name, file })),
-      phase: 'begun',
-    };
-    await this.#write({});
+    let socket = '';
+    await this.#beginning.open(base, options, (folder) => {
+      this.#shared = isOther ? folder.share(user) : folder.path;
+      socket = join(this.#shared, 'nbd.sock');
+      return {
+        libvirt: this.#domain.address,
+        nbd: { server: { type: 'unix', path: socket }, isOurs: true },
+        disks: planned.plan.disks.map(({ disk: { name, file } }) => ({ name, file })),
+      };
+    });
     this.#hold = new DomainHold(this.#domain, base, socket);
-    return await this.#writeDocuments(folder.path, socket);
+    return await this.#writeDocuments(this.#beginning.folder.path, socket);
   }
 
   async #writeDocuments(folder: string, socket: string) {
     const { options, planned } = this.#given;
-    const { generation } = this.#journal!;
+    const { names, journal } = this.#beginning;
+    const { generation } = journal;
     const plans = planned.plan.disks;
     const { disks } = planned.definition;
     const scratch = (disk: number) => this.#scratch(disk);
     const { base } = options;
     const backup = join(folder, 'backup.xml');
-    await writeFile(backup, backupXml({ names: this.#names, plans, disks, base, socket, scratch }));
+    await writeFile(backup, backupXml({ names, plans, disks, base, socket, scratch }));
     const text = generation === undefined ? undefined : checkpointXml(generation, plans, disks);
     if (text === undefined) return { backup, checkpoint: undefined };
     const checkpoint = join(folder, 'checkpoint.xml');
@@ -189,21 +153,17 @@ class Start {
     return { backup, checkpoint };
   }
 
-  async #write(changed: Partial<Journal>): Promise<void> {
-    this.#journal = { ...this.#journal!, ...changed };
-    await writeJournal(this.#folder!.path, this.#journal);
-  }
-
   async #openDisks(): Promise<void> {
-    const { server } = this.#journal!.nbd;
+    const { names, journal, control, disks } = this.#beginning;
+    const { server } = journal.nbd;
     const check = () => {
       if (this.#session?.lost !== undefined) throw this.#session.lost;
     };
     for (const [index, plan] of this.#given.planned.plan.disks.entries()) {
-      const dirty = plan.mode === 'incremental' ? this.#names.dirty : undefined;
-      const view = { server, name: this.#names.export(index), dirty, canRelease: false };
-      const link = { signal: this.#control.signal, check };
-      this.#disks.push(await SessionDisk.open(plan, view, link));
+      const dirty = plan.mode === 'incremental' ? names.dirty : undefined;
+      const view = { server, name: names.export(index), dirty, canRelease: false };
+      const link = { signal: control.signal, check };
+      disks.push(await SessionDisk.open(plan, view, link));
     }
   }
 

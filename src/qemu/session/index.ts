@@ -1,3 +1,4 @@
+export { Beginning, beginSession, type Starter } from './beginning.js';
 export { Freezer } from './freezer.js';
 export {
   type BackupOptions,
@@ -19,6 +20,7 @@ export {
   type RecoverOptions,
   type RecoverReport,
 } from './recover-options.js';
+export { Recovery, THAW_MS } from './recovery.js';
 export { scratchLimit } from './scratch-limit.js';
 export { BackupSession, type FinishReport } from './session.js';
 export { type SessionCopyOptions, SessionDisk, type SessionReadOptions } from './session-disk.js';

@@ -2,14 +2,8 @@ import { createQcow2 } from '../../block/index.js';
 import { type LacunaError, throwIfAborted } from '../../errors/index.js';
 import { GuestAgent } from '../../qmp/index.js';
 import { AgentGuard } from '../guard/index.js';
-import {
-  type Journal,
-  newGeneration,
-  SessionFolder,
-  SessionNames,
-  writeJournal,
-} from '../state/index.js';
 import { Teardown, type ViewedDisk, ViewMaker } from '../view/index.js';
+import { Beginning, beginSession, type Starter } from './beginning.js';
 import { Freezer } from './freezer.js';
 import type { BackupOptions } from './options.js';
 import { type BackupPlan, checkFilters, planBackup, refuseObstacles } from './plan-backup.js';
@@ -24,32 +18,19 @@ import { ViewWatch } from './view-watch.js';
 /** The guest may stand still for so long at most while QEMU makes the point in time. */
 const TRANSACTION_MS = 30_000;
 
-/** Begins a backup. When it fails, everything that was begun is undone before the error is thrown. */
+/** Begins a backup of a machine that is reached through its monitor. */
 export async function startSession(target: Target, options: BackupOptions): Promise<BackupSession> {
   const plan = await planBackup(target, options);
   refuseObstacles(plan, target.monitor.name);
-  const start = new Start(target, plan, options);
-  const freezer = await start.freezer();
-  try {
-    return await start.run(freezer);
-  } catch (error) {
-    await start.undo(error as LacunaError);
-    throw error;
-  } finally {
-    await freezer.close();
-  }
+  return await beginSession(new Start(target, plan, options));
 }
 
-class Start {
+class Start implements Starter {
   readonly #target: Target;
   readonly #plan: BackupPlan;
   readonly #options: BackupOptions;
-  readonly #names = SessionNames.random();
-  readonly #control = new AbortController();
-  readonly #disks: SessionDisk[] = [];
+  readonly #beginning = new Beginning();
   readonly #watch: ViewWatch;
-  #folder: SessionFolder | undefined;
-  #journal: Journal | undefined;
   #session: BackupSession | undefined;
   #lost: LacunaError | undefined;
 
@@ -57,7 +38,8 @@ class Start {
     this.#target = target;
     this.#plan = plan;
     this.#options = options;
-    this.#watch = new ViewWatch(target.monitor, this.#names, plan.disks.length, (failure) => {
+    const { names } = this.#beginning;
+    this.#watch = new ViewWatch(target.monitor, names, plan.disks.length, (failure) => {
       this.#lost ??= failure;
       this.#session?.lose(failure);
     });
@@ -76,7 +58,7 @@ class Start {
       policy: freeze,
       timeoutMs: freezeTimeoutMs,
       deadlineMs: freezeDeadlineMs,
-      note: (mayBeFrozen) => this.#write(mayBeFrozen ? { frozen: agent } : { frozen: undefined }),
+      note: (mayBeFrozen) => this.#beginning.write({ frozen: mayBeFrozen ? agent : undefined }),
     });
   }
 
@@ -85,8 +67,9 @@ class Start {
     const { signal } = this.#options;
     const limit = this.#scratchBytes();
     const viewed = await this.#prepareFolder();
-    const maker = new ViewMaker(monitor, this.#names, this.#plan.view, signal);
-    const { nbd, generation } = this.#journal!;
+    const { names } = this.#beginning;
+    const maker = new ViewMaker(monitor, names, this.#plan.view, signal);
+    const { nbd, generation } = this.#beginning.journal;
     if (nbd.isOurs) await maker.startServer(nbd.server);
     for (const disk of viewed) await maker.openScratch(disk, limit);
     throwIfAborted(signal);
@@ -96,78 +79,50 @@ class Start {
       await maker.begin(viewed, generation, TRANSACTION_MS);
       time = new Date().toISOString();
     });
-    await checkFilters(this.#target, this.#plan, this.#options, (disk) => this.#names.filter(disk));
+    await checkFilters(this.#target, this.#plan, this.#options, (disk) => names.filter(disk));
     for (const disk of viewed) {
       await maker.expose(disk);
       await this.#open(disk);
     }
     throwIfAborted(signal);
-    return this.#begun(pointOf(this.#journal!, this.#plan.disks, time, freezer), freezer.warnings);
+    return this.#begun(
+      pointOf(this.#beginning.journal, this.#plan.disks, time, freezer),
+      freezer.warnings,
+    );
   }
 
-  /** Takes away what was made; what that cannot do is left to the journal, and said. */
   async undo(error: LacunaError): Promise<void> {
     this.#watch.stop();
-    this.#control.abort(error);
-    await Promise.all(this.#disks.map((disk) => disk.close()));
-    const [folder, journal] = [this.#folder, this.#journal];
-    if (folder === undefined) return;
-    try {
-      if (journal !== undefined) await this.#undoIn(journal);
-    } catch (failure) {
-      folder.leave();
-      error.message += ` (and something is left in the machine: ${(failure as Error).message})`;
-      return;
-    }
-    // What may be frozen is for recover() to thaw.
-    if (this.#journal?.frozen !== undefined) folder.leave();
-    else folder.remove();
+    await this.#beginning.undo(error, () => this.#takeDown());
   }
 
-  async #undoIn({ nbd, generation }: Journal): Promise<void> {
-    const teardown = new Teardown(this.#target.monitor, this.#names);
+  async #takeDown(): Promise<void> {
+    const { names, journal } = this.#beginning;
+    const teardown = new Teardown(this.#target.monitor, names);
     await teardown.run();
-    if (generation !== undefined) await teardown.removeBitmaps(generation);
-    const warning = nbd.isOurs ? await teardown.stopServer(nbd.server) : undefined;
+    if (journal.generation !== undefined) await teardown.removeBitmaps(journal.generation);
+    const warning = journal.nbd.isOurs ? await teardown.stopServer(journal.nbd.server) : undefined;
     if (warning !== undefined) throw new Error(warning);
   }
 
-  /** The journal says everything before any of it is there. */
   async #prepareFolder(): Promise<ViewedDisk[]> {
     const { folder: base, nbd, address } = this.#target;
-    const { mode, generation = newGeneration(), keepBase = false } = this.#options;
-    const folder = await SessionFolder.create(base, this.#names.prefix);
-    this.#folder = folder;
-    const server = nbd ?? { type: 'unix', path: folder.socket };
-    this.#journal = {
-      format: 'lacuna backup session',
-      version: 1,
-      prefix: this.#names.prefix,
+    await this.#beginning.open(base, this.#options, (folder) => ({
       monitor: address,
-      nbd: { server, isOurs: nbd === undefined },
-      ...(mode !== 'copy' && { generation }),
-      ...(this.#options.base !== undefined && { base: this.#options.base }),
-      keepsBase: keepBase || mode === 'copy',
+      nbd: { server: nbd ?? { type: 'unix', path: folder.socket }, isOurs: nbd === undefined },
       disks: this.#plan.disks.map(({ disk: { name, qdev, file, node } }) => ({
         ...{ name, file, node },
         ...(qdev !== undefined && { qdev }),
       })),
-      phase: 'begun',
-    };
-    await this.#write({});
+    }));
     const viewed = this.#plan.disks.map((plan, index) => ({
       ...{ index, plan },
-      scratch: folder.scratch(index),
+      scratch: this.#beginning.folder.scratch(index),
     }));
     for (const { plan, scratch } of viewed) {
       await createQcow2(scratch, { size: plan.disk.size, exclusive: true, mode: 0o600 });
     }
     return viewed;
-  }
-
-  async #write(changed: Partial<Journal>): Promise<void> {
-    this.#journal = { ...this.#journal!, ...changed };
-    await writeJournal(this.#folder!.path, this.#journal);
   }
 
   #scratchBytes(): number {
@@ -177,9 +132,9 @@ class Start {
   }
 
   async #open({ index, plan }: ViewedDisk): Promise<void> {
-    const names = this.#names;
+    const { names, journal, control, disks } = this.#beginning;
     const view = {
-      server: this.#journal!.nbd.server,
+      server: journal.nbd.server,
       name: names.export(index),
       dirty: plan.bitmap === undefined ? undefined : names.dirty,
       canRelease: this.#plan.view === 'access',
@@ -187,20 +142,19 @@ class Start {
     const check = () => {
       if (this.#lost !== undefined) throw this.#lost;
     };
-    const link = { signal: this.#control.signal, check };
-    this.#disks.push(await SessionDisk.open(plan, view, link));
+    const link = { signal: control.signal, check };
+    disks.push(await SessionDisk.open(plan, view, link));
   }
 
   #begun(point: PointInTime, warnings: readonly string[]): BackupSession {
-    const journal = this.#journal!;
+    const { names, folder, journal, disks, control } = this.#beginning;
     const parts = {
-      hold: new QemuHold(this.#target.monitor, this.#names, this.#watch, journal.nbd),
-      folder: this.#folder!,
-      journal,
+      hold: new QemuHold(this.#target.monitor, names, this.#watch, journal.nbd),
+      ...{ folder, journal },
       view: this.#plan.view,
       ...{ point, warnings },
     };
-    this.#session = new BackupSession(parts, this.#disks, this.#control);
+    this.#session = new BackupSession(parts, disks, control);
     if (this.#lost !== undefined) this.#session.lose(this.#lost);
     return this.#session;
   }
