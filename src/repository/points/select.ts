@@ -72,14 +72,13 @@ function numberIn(text: string | Date): number | undefined {
   return typeof text === 'string' && /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
-const DAY_MS = 24 * 60 * 60 * 1000;
-
 function timeOf(wanted: string | Date): number {
   if (wanted instanceof Date) return wanted.getTime();
   // A day alone means its end here, where the user is.
   const isDay = /^\d{4}-\d{2}-\d{2}$/.test(wanted);
-  const time = Date.parse(isDay ? `${wanted}T00:00` : wanted);
-  if (/^\d{4}-/.test(wanted) && !Number.isNaN(time)) return isDay ? time + DAY_MS - 1 : time;
+  // Not so many hours behind its begin: a day on which clocks change has 23 or 25.
+  const time = isDay ? Date.parse(`${wanted}T24:00`) - 1 : Date.parse(wanted);
+  if (/^\d{4}-/.test(wanted) && !Number.isNaN(time)) return time;
   throw new TypeError(
     `a point is a number, "latest", or a time such as 2026-11-30T02:00, not ${JSON.stringify(wanted)}`,
   );
