@@ -3,7 +3,7 @@ import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
 import { differences, type MachinePoints, OpenDisk, withDisk } from '../disks/index.js';
-import { DIGEST_BLOCK, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
+import { DIGEST_BLOCK } from '../leaves/index.js';
 import type { BackupMode } from '../manifest/index.js';
 import { isDamage } from '../manifest/index.js';
 import type { BackupDisk, BackupOptions, ParentPoint } from './options.js';
@@ -159,20 +159,11 @@ export async function addHiddenZeroes(
   const { data, zero } = await plan({ source: device, granularity: DIGEST_BLOCK, signal });
   try {
     zero.subtract(dirty);
-    const parts = parent.leaves.parts();
     for (const { offset, length } of zero.ranges()) {
       const end = Math.ceil((offset + length) / DIGEST_BLOCK);
-      for (let block = offset / DIGEST_BLOCK; block < end; ) {
-        const part = Math.floor(block / PART_BLOCKS);
-        const next = Math.min(end, (part + 1) * PART_BLOCKS);
-        for (; parts.has(part) && block < next; block++) {
-          if (parent.leaves.digestOf(block).equals(ZERO_LEAF)) continue;
-          dirty.set(
-            block * DIGEST_BLOCK,
-            Math.min(DIGEST_BLOCK, device.size - block * DIGEST_BLOCK),
-          );
-        }
-        block = next;
+      for (const block of parent.leaves.dataBlocks(offset / DIGEST_BLOCK, end)) {
+        const at = block * DIGEST_BLOCK;
+        dirty.set(at, Math.min(DIGEST_BLOCK, device.size - at));
       }
     }
   } finally {

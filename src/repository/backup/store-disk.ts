@@ -11,9 +11,7 @@ import {
   GatheredDigests,
   LeafChain,
   LeafFile,
-  PART_BLOCKS,
   writeLeaves,
-  ZERO_LEAF,
 } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
 import { runCopy, type Workshop } from '../work/index.js';
@@ -54,13 +52,9 @@ export async function findChanged(
 /** What was something at the parent point, and is changed unless it is read as the same. */
 function blocksWithData({ size }: BlockDevice, { leaves }: OpenDisk): Bitmap {
   const dirty = new Bitmap({ size, granularity: DIGEST_BLOCK });
-  for (const part of leaves.parts().keys()) {
-    for (let block = part * PART_BLOCKS; block < (part + 1) * PART_BLOCKS; block++) {
-      const offset = block * DIGEST_BLOCK;
-      if (offset >= size) break;
-      if (leaves.digestOf(block).equals(ZERO_LEAF)) continue;
-      dirty.set(offset, Math.min(DIGEST_BLOCK, size - offset));
-    }
+  for (const block of leaves.dataBlocks(0, Math.ceil(size / DIGEST_BLOCK))) {
+    const offset = block * DIGEST_BLOCK;
+    dirty.set(offset, Math.min(DIGEST_BLOCK, size - offset));
   }
   return dirty;
 }

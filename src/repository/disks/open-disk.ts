@@ -4,7 +4,7 @@ import { type BlockDevice, openDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { closeAfter } from '../../util/index.js';
-import { DIGEST_BLOCK, LeafChain, LeafFile, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
+import { DIGEST_BLOCK, LeafChain, LeafFile } from '../leaves/index.js';
 import { describeLayers, type Layer, layersOf } from './layers.js';
 import type { MachinePoints } from './points.js';
 
@@ -90,16 +90,7 @@ export class OpenDisk implements AsyncDisposable {
 
   /** Throws unless blocks that read as zero were so. */
   checkZero(from: number, end: number): void {
-    for (let block = from; block < end; ) {
-      const part = Math.floor(block / PART_BLOCKS);
-      const next = Math.min(end, (part + 1) * PART_BLOCKS);
-      if (this.leaves.parts().has(part)) {
-        for (; block < next; block++) {
-          if (!this.leaves.digestOf(block).equals(ZERO_LEAF)) throw this.damaged(block);
-        }
-      }
-      block = next;
-    }
+    for (const block of this.leaves.dataBlocks(from, end)) throw this.damaged(block);
   }
 
   damaged(block: number): LacunaError {

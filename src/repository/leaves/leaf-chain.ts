@@ -8,6 +8,7 @@ import {
   PART_BLOCKS,
   partDigest,
   rootOf,
+  ZERO_LEAF,
   zeroPart,
 } from './tree.js';
 
@@ -74,6 +75,18 @@ export class LeafChain {
     for (const [index, digest] of parts) if (isZeroPart(digest)) parts.delete(index);
     this.#parts = parts;
     return parts;
+  }
+
+  /** The blocks of a range that are not zero, in order; parts of zeroes cost nothing. */
+  *dataBlocks(from = 0, end = this.blocks): Generator<number> {
+    for (let block = from; block < end; ) {
+      const part = Math.floor(block / PART_BLOCKS);
+      const next = Math.min(end, (part + 1) * PART_BLOCKS);
+      for (; this.parts().has(part) && block < next; block++) {
+        if (!this.digestOf(block).equals(ZERO_LEAF)) yield block;
+      }
+      block = next;
+    }
   }
 
   /** The digest of the disk. */

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { type Drive, storeImage } from '../backup/index.js';
 import { checkedDevice, differences, NEW, type OpenDisk } from '../disks/index.js';
 import type { RepositoryOperations } from '../layout/index.js';
-import { DIGEST_BLOCK, DIGEST_BYTES, PART_BLOCKS, ZERO_LEAF } from '../leaves/index.js';
+import { DIGEST_BLOCK } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
 
 /** What a disk of a point is going to lie over. */
@@ -50,7 +50,7 @@ export async function storeMerged(
 export function estimate({ disk, below }: Merge): number {
   if (below === undefined) {
     let blocks = 0;
-    for (const part of disk.leaves.parts().keys()) blocks += dataIn(disk, part);
+    for (const _ of disk.leaves.dataBlocks()) blocks++;
     return blocks * DIGEST_BLOCK;
   }
   const dirty = differences(disk, below);
@@ -59,14 +59,4 @@ export function estimate({ disk, below }: Merge): number {
   } finally {
     dirty.free();
   }
-}
-
-function dataIn({ leaves }: OpenDisk, part: number): number {
-  const digests = leaves.part(part);
-  let count = 0;
-  for (let i = 0; i < PART_BLOCKS; i++) {
-    const at = i * DIGEST_BYTES;
-    if (!ZERO_LEAF.equals(digests.subarray(at, at + DIGEST_BYTES))) count++;
-  }
-  return count;
 }

@@ -9,6 +9,7 @@ import {
   LeafChain,
   LeafFile,
   writeLeaves,
+  ZERO_LEAF,
 } from '#dist/repository/leaves/index.js';
 import { Random } from '#dist/testing/index.js';
 import { firstSeed } from '../../support/long-run.js';
@@ -50,6 +51,13 @@ async function leavesOf(device: Device, below: readonly LeafFile[]): Promise<Lea
   return LeafFile.open(path, state);
 }
 
+/** The blocks of a disk whose digests are not that of zeroes, one by one. */
+function blocksWithData(chain: LeafChain): number[] {
+  return Array.from({ length: chain.blocks }, (_, block) => block).filter(
+    (block) => !chain.digestOf(block).equals(ZERO_LEAF),
+  );
+}
+
 describe('a chain of leaves gives the digest of its disk', () => {
   // Around the ends of blocks, of parts of 256 blocks, and with shrinking and growing in between.
   const MiB = 2 ** 20;
@@ -65,7 +73,12 @@ describe('a chain of leaves gives the digest of its disk', () => {
     for (const size of sizes) {
       const device = await randomDisk(size, random);
       files = [await leavesOf(device, files), ...files];
-      expect(new LeafChain(files).root()).toBe((await digest(device)).digest);
+      const chain = new LeafChain(files);
+      expect(chain.root()).toBe((await digest(device)).digest);
+      expect([...chain.dataBlocks()]).toEqual(blocksWithData(chain));
+      const middle = Math.floor(chain.blocks / 2);
+      const later = blocksWithData(chain).filter((block) => block >= middle);
+      expect([...chain.dataBlocks(middle, chain.blocks + 1000)]).toEqual(later);
     }
     for (const file of files) file.close();
   });
