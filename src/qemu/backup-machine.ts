@@ -67,7 +67,7 @@ const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
  * is taken away first. The point exists when this resolves; when it rejects there is none, and the next backup begins
  * from where this one began.
  *
- * @throws TypeError for options that make no sense. The job rejects with what `Machine.backup` and `Repository.backup` throw;
+ * @throws TypeError or RangeError for options that make no sense. The job rejects with what `Machine.backup` and `Repository.backup` throw;
  *   ERR_VIEW_LOST and ERR_SCRATCH_FULL where what was read does not count.
  */
 export function backupMachine(
@@ -78,6 +78,7 @@ export function backupMachine(
   checkGiven('backupMachine', 'repository', repository, 'an open Repository');
   checkGiven('backupMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkOptions('backupMachine', options);
+  repository.checkBackup(options);
   const backup = new MachineBackup(repository, machine, options);
   const { rate, signal } = options;
   return new Job({
@@ -108,6 +109,7 @@ export async function planMachine(
   checkGiven('planMachine', 'repository', repository, 'an open Repository');
   checkGiven('planMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkPlanned('planMachine', options);
+  repository.checkBackup({ machine: options.machine });
   const { disks, view, full, signal } = options;
   const newest = newestOf(repository, options.machine);
   const base = newest === undefined ? undefined : generationOf(repository.id, newest.id);

@@ -4,6 +4,7 @@ import {
   type BackupOptions,
   type BackupReport,
   backup,
+  checkPointOptions,
   type DiskPlan,
   planBackup,
 } from './backup/index.js';
@@ -131,6 +132,11 @@ export class Repository {
    */
   backup(options: BackupOptions): Job<BackupReport, RepositoryProgress> {
     return backup(this.#store, options);
+  }
+
+  /** @internal Throws what `backup` would throw, but for the disks: a running machine need not be frozen for it. */
+  checkBackup(options: Omit<BackupOptions, 'disks'>): void {
+    checkPointOptions(options);
   }
 
   /**

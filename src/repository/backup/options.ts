@@ -146,8 +146,8 @@ const checkDisk = optionCheck<BackupDisk>({
 /** @throws TypeError or RangeError */
 export function checkBackupOptions(options: BackupOptions): void {
   checkAll('backup', options);
-  const { machine, disks, id, compress, tags = [], longestChain = 1, configuration } = options;
-  checkName('machine', machine);
+  checkPointOptions(options);
+  const { disks } = options;
   if (!Array.isArray(disks) || disks.length === 0) {
     throw new TypeError('backup: disks must be a list with one disk at least');
   }
@@ -158,6 +158,16 @@ export function checkBackupOptions(options: BackupOptions): void {
       throw new TypeError(`backup: two disks are called ${disk.name}: give each its own name`);
     }
   }
+}
+
+/**
+ * Checks everything but the disks, which are not known yet when a backup of a running machine begins.
+ *
+ * @throws TypeError or RangeError
+ */
+export function checkPointOptions(options: Omit<BackupOptions, 'disks'>): void {
+  const { machine, id, compress, tags = [], longestChain = 1, configuration } = options;
+  checkName('machine', machine);
   if (id !== undefined && !/^[0-9a-f]{16}$/.test(id)) {
     throw new TypeError(`backup: id must be 16 hexadecimal digits, not ${id}`);
   }

@@ -1,7 +1,7 @@
 /** Running machines in a repository: restore points of one moment, each restorable on its own. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { backupMachine, type Machine, type MachineBackupOptions } from 'lacuna/qemu';
+import { backupMachine, type Machine, type MachineBackupOptions, planMachine } from 'lacuna/qemu';
 import { Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
 import { expect, onTestFinished, test } from 'vitest';
@@ -189,5 +189,14 @@ test('options that make no sense are refused before anything is done', async () 
   );
   expect(() => backupMachine(repository, undefined as never, { machine: 'web' })).toThrow(
     /needs a machine/,
+  );
+  expect(() => backupMachine(repository, machine, { machine: 'a b' })).toThrow(
+    /machine must have 1 to 64 of the characters/,
+  );
+  expect(() => backupMachine(repository, machine, { machine: 'web', longestChain: 0 })).toThrow(
+    /longestChain must be a whole number from 1 to 500/,
+  );
+  await expect(planMachine(repository, machine, { machine: 'a b' })).rejects.toThrow(
+    /machine must have 1 to 64 of the characters/,
   );
 });
