@@ -64,8 +64,8 @@ const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
 /**
  * Makes a restore point of a running machine: its disks at one moment, as an increment over the newest point where the bitmaps of
  * the machine know what has changed, else by comparing digests, else in full. What earlier backups have left in the machine
- * is taken away first. The point exists when this resolves; when it rejects there is none, and the next backup begins
- * from where this one began.
+ * is taken away first. The point exists when this resolves. When this rejects, there is no new point, and the next
+ * backup begins from where this one began.
  *
  * @throws TypeError or RangeError for options that make no sense. The job rejects with what `Machine.backup` and `Repository.backup` throw;
  *   ERR_VIEW_LOST and ERR_SCRATCH_FULL where what was read does not count.
@@ -91,7 +91,7 @@ export function backupMachine(
 
 /** What a backup into a repository would do. */
 export interface MachinePlan extends DomainPlan {
-  /** The number of the newest point, over which increments are taken; null where there is none. */
+  /** The number of the newest point, over which increments are taken; null if the machine has no points. */
   readonly parent: number | null;
 }
 

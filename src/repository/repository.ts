@@ -58,7 +58,7 @@ export class Repository {
   /**
    * Opens a repository.
    *
-   * @throws LacunaError ERR_REPOSITORY_FORMAT where the folder is none, or of a newer version; ERR_REPOSITORY_DAMAGED;
+   * @throws LacunaError ERR_REPOSITORY_FORMAT if the folder is not a repository, or of a newer version; ERR_REPOSITORY_DAMAGED;
    * ERR_REPOSITORY_FILE.
    */
   static open(path: string, options: OpenRepositoryOptions = {}): Repository {
@@ -124,8 +124,8 @@ export class Repository {
   }
 
   /**
-   * Makes a restore point of disks at rest. It exists when this resolves; when it rejects there is none, and nothing is
-   * left of it.
+   * Makes a restore point of disks at rest. It exists when this resolves. When this rejects, there is no new point, and
+   * nothing is left of it.
    *
    * @throws TypeError or RangeError for options that make no sense; LacunaError ERR_REPOSITORY_LOCKED,
    * ERR_REPOSITORY_CHANGED, ERR_REPOSITORY_FILE, ERR_ABORTED; what opening and copying the sources throws.

@@ -197,7 +197,7 @@ class Backup {
     return manifest;
   }
 
-  /** What the new point needs must be there, whatever became of the lock. */
+  /** What the new point needs must still be there, even if the lock was lost. */
   #checkUnchanged(stored: readonly StoredDisk[]): void {
     const { places } = this.#points;
     for (const { manifest } of stored) {

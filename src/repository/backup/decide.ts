@@ -42,7 +42,7 @@ export async function decide(question: Question): Promise<Decision> {
   }
 }
 
-/** The point that an increment can be taken over, or why there is none. */
+/** The point that an increment can be taken over, or why no increment can be taken. */
 async function parentFor({ points, disk, options }: Question): Promise<OpenDisk | string> {
   const { full = false, longestChain = LONGEST_CHAIN, signal } = options;
   if (full) return 'all of it was asked for';

@@ -30,9 +30,8 @@ export interface BackupDisk {
   /** The format inside a path. Default: from the path's ending. */
   readonly format?: ImageFormat | undefined;
   /**
-   * What may have changed since a point, from whoever knows: a bitmap of the size of the disk, or ranges. What it
-   * leaves out is taken to be as it was. Undefined: it does not know, and the disk is compared with its digests. Not asked
-   * for a full backup.
+   * Says what may have changed since a point: a bitmap of the size of the disk, or ranges. What is left out counts as
+   * unchanged. Undefined: it is not known, and the disk is compared with its digests. Not called for a full backup.
    */
   changes?(
     parent: ParentPoint,
@@ -91,7 +90,7 @@ export interface DiskPlan {
   readonly dirtyBytes: number | null;
 }
 
-/** What came of a backup. */
+/** Result of a backup. */
 export interface BackupReport {
   /** What makes the new point exist. */
   readonly point: Manifest;
@@ -105,7 +104,7 @@ export interface BackupReport {
   readonly warnings: readonly string[];
 }
 
-/** What came of one disk. */
+/** Result of the backup of one disk. */
 export interface DiskReport extends DiskPlan {
   /** Bytes read from the source. */
   readonly readBytes: number;
@@ -115,7 +114,7 @@ export interface DiskReport extends DiskPlan {
   readonly zeroedBytes: number;
   /** Bytes of the new files. */
   readonly storedBytes: number;
-  /** The bitmap that counts from this point in the source; null where there is none. */
+  /** The bitmap in the source that counts from this point; null if the source has no such bitmap. */
   readonly bitmap: string | null;
 }
 

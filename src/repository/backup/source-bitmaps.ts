@@ -19,7 +19,7 @@ export function bitmapImageOf({ description }: BlockDevice): Qcow2Description | 
   return image.snapshot === undefined ? image : undefined;
 }
 
-/** The dirt that a source has noted, or why there is none to be used. */
+/** The bitmap of a source that can be used, or why none can. */
 export type FoundBitmap =
   | {
       readonly name: string;

@@ -11,7 +11,7 @@ import type { Store } from '../store/index.js';
 export interface DiffOptions {
   /** The machine; it need not be said where there is one alone, or the points say it. */
   readonly machine?: string | undefined;
-  /** The earlier point, or whichever. */
+  /** The earlier point; the two may also be given the other way round. */
   readonly from: PointName;
   /** The later point of the same machine. */
   readonly to: PointName;

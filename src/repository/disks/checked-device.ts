@@ -49,7 +49,7 @@ class CheckedDriver implements Driver {
     const read = this.#read(block, signal);
     if (this.#blocks.size === MOST_BLOCKS) this.#blocks.delete(this.#blocks.keys().next().value!);
     this.#blocks.set(block, read);
-    // What failed is read again by who asks next.
+    // The next request for a block that could not be read tries again.
     read.catch(() => this.#blocks.delete(block));
     return read;
   }

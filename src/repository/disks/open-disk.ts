@@ -144,7 +144,7 @@ const OF_DAMAGE = [
   'ERR_REPOSITORY_DAMAGED',
 ];
 
-/** An error that an image was met with, as damage of a point where it is any. */
+/** Turns an error of an image into damage of its point, if it is one. Other errors stay as they are. */
 function inPoint(
   { machine }: MachinePoints,
   number: number,
@@ -159,7 +159,7 @@ function inPoint(
   return new LacunaError('ERR_REPOSITORY_DAMAGED', `${point}: disk ${disk}: ${message}`, context);
 }
 
-/** Works with an open disk; what its images are met with is told as damage of the point. */
+/** Works with an open disk. Errors that mean a damaged image are told as damage of the point. */
 export async function withDisk<T>(
   points: MachinePoints,
   number: number,

@@ -5,7 +5,7 @@ import { layersOf } from './layers.js';
 import type { MachinePoints } from './points.js';
 
 /**
- * Makes manifests say which image is there. Only for who holds a lock by which nobody else changes the machine.
+ * Makes manifests say which image is there. The caller holds a lock that keeps others from changing the machine.
  *
  * @returns whether anything was changed, so that the manifests must be read again.
  */

@@ -18,7 +18,7 @@ export const NEW = '.new';
 
 /**
  * Removes what no manifest names. With a manifest that cannot be read nothing is removed, since nobody knows what it names.
- * Only for who holds a lock by which nobody adds to the machine.
+ * The caller holds a lock that keeps others from adding to the machine.
  *
  * @returns the files that were removed.
  */

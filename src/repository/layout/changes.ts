@@ -76,7 +76,7 @@ export function removeFiles(paths: readonly string[], operations: RepositoryOper
   for (const path of folders.values()) attempt('sync', path, () => operations.syncFolder(path));
 }
 
-/** All of a file; undefined where there is none. */
+/** All bytes of a file; undefined if it does not exist. */
 export function readIfThere(path: string): Buffer | undefined {
   return attempt('read', path, () => {
     let fd: number;
@@ -95,7 +95,7 @@ export function readIfThere(path: string): Buffer | undefined {
 }
 
 /**
- * Opens a file for reading; never waits for somebody at the other end of a pipe of that name.
+ * Opens a file for reading; never waits for the other end of a named pipe.
  *
  * @throws LacunaError ERR_REPOSITORY_DAMAGED for what is no file.
  */

@@ -53,7 +53,7 @@ function hostName(): string {
   return id === '' ? os.hostname() : `${os.hostname()} ${id}`;
 }
 
-/** When a process began; undefined where there is none, or it has ended and only waits for its parent to notice. */
+/** When a process began; undefined if it does not exist, or has ended and only waits for its parent to notice. */
 function startOf(pid: number): string | undefined {
   // The name of the program stands in parentheses, and may have some too.
   const [, rest] = /^\d+ \(.*\) (.*)$/s.exec(text(`/proc/${pid}/stat`)) ?? [];

@@ -67,7 +67,7 @@ export class Lock {
     try {
       for (const found of locksOf(places)) {
         if (found.path === path) continue;
-        // Also those that are in nobody's way, so that none stay for ever.
+        // Dead locks go even if they are in nobody's way, or some would stay forever.
         if (found.life === 'dead') fs.rmSync(found.path, { force: true });
         else if (refuses(kind, found)) throw lockedBy(places.machine, found);
       }

@@ -77,7 +77,7 @@ export interface Manifest {
   readonly tags: readonly string[];
   /** The versions of what wrote it. */
   readonly writer: { readonly lacuna: string; readonly node: string };
-  /** Of the machine; whatever the caller gave. */
+  /** Of the machine, as the caller gave it. */
   readonly configuration: unknown;
   /** All disks of the machine. */
   readonly disks: readonly DiskManifest[];

@@ -38,7 +38,7 @@ export function readManifests(places: MachinePlaces, repository: string): Manife
 }
 
 /**
- * Reads a manifest; undefined where there is none.
+ * Reads a manifest; undefined if it does not exist.
  *
  * @throws LacunaError ERR_REPOSITORY_DAMAGED, or ERR_REPOSITORY_FORMAT for a version that is not known.
  */

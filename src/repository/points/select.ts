@@ -1,4 +1,4 @@
-/** Finds the point that somebody means. */
+/** Finds a point by its number, its time, or `latest`. */
 import { basename } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import type { MachinePoints } from '../disks/index.js';

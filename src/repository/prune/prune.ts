@@ -42,7 +42,7 @@ export interface MergedDisk {
   readonly over: number | null;
 }
 
-/** What became of a machine's points. */
+/** Result of a prune for one machine. */
 export interface PrunedMachine {
   /** Its name. */
   readonly machine: string;
@@ -56,9 +56,9 @@ export interface PrunedMachine {
   readonly freedBytes: number;
 }
 
-/** What came of a prune. */
+/** Result of a prune. */
 export interface PruneReport {
-  /** What became of the points of each machine. */
+  /** The result for each machine. */
   readonly machines: readonly PrunedMachine[];
   /** Whether nothing was changed. */
   readonly dryRun: boolean;

@@ -33,7 +33,7 @@ export interface RestoreOptions extends JobOptions {
   readonly threads?: number;
 }
 
-/** What came of a restore. */
+/** Result of a restore. */
 export interface RestoreReport {
   /** The point that was restored. */
   readonly point: Manifest;
@@ -86,7 +86,7 @@ async function restoreDisks(
   const chosen = selectPoint(store, options.point, machine).points.machine;
   const lock = Lock.take(store.places(chosen), 'read', 'restore', store.operations);
   try {
-    // Again, as it is under the lock.
+    // Again, because it may have changed before the lock was taken.
     const { points, manifest } = selectPoint(store, options.point, machine);
     const { number } = manifest;
     for (const { name } of disks) points.diskOf(number, name);

@@ -21,7 +21,7 @@ export interface VerifyOptions extends JobOptions {
 export interface Problem extends Partial<Range> {
   /** Absent where it is about the whole repository. */
   readonly machine?: string;
-  /** The point whose file it is; absent where it is none's. */
+  /** The point that the file belongs to; absent if it belongs to no point. */
   readonly point?: number;
   /** The disk that it is about; absent where it is about all of them. */
   readonly disk?: string;
@@ -43,7 +43,7 @@ export interface VerifiedPoint {
   readonly damagedBy: readonly number[];
 }
 
-/** What came of a verification. */
+/** Result of a verification. */
 export interface VerifyReport {
   /** Whether nothing was found. */
   readonly ok: boolean;

@@ -407,7 +407,7 @@ test('of two backups at once one is a point, even where a lock was taken away', 
   expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
 });
 
-test('what a run that died has left goes with the next one, and nothing that somebody else put there', async () => {
+test('a backup removes what an interrupted run left, and nothing that another program put there', async () => {
   const { disk, repository } = begin();
   await backUp(repository, disk);
   const machine = join(repository.path, 'machines/web');

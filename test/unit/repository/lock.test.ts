@@ -52,7 +52,7 @@ describe('a lock is dead', () => {
     ['whose process is gone', { pid: GONE }],
     ['whose process has another start, and so is another one', { started: '1' }],
     ['of an earlier start of this host', { boot: 'an earlier one' }],
-  ])('%s, and is removed by who comes next', (_, change) => {
+  ])('%s, and the next lock that is taken removes it', (_, change) => {
     const places = newPlaces();
     plant(places, change);
     expect(locksOf(places)).toMatchObject([{ life: 'dead' }]);
