@@ -5,6 +5,9 @@
  */
 import { readU64, writeU64 } from '../../util/index.js';
 import { CHUNK_MAGIC, EXTENDED_CHUNK_MAGIC, SIMPLE_REPLY_MAGIC } from './constants.js';
+import { type Cookie, readCookie, writeCookie } from './cookie.js';
+
+export type { Cookie };
 
 /** A simple reply: magic, error, cookie, and for a successful read the bytes. */
 export const SIMPLE_REPLY_BYTES = 16;
@@ -12,11 +15,6 @@ export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_BYTES = 20;
 /** An extended reply chunk: the offset of its request besides, and a length of 64 bits. */
 export const EXTENDED_CHUNK_BYTES = 32;
-
-export interface Cookie {
-  readonly cookieHigh: number;
-  readonly cookieLow: number;
-}
 
 export interface ChunkHeader extends Cookie {
   readonly flags: number;
@@ -50,16 +48,14 @@ export function replyMagic(view: DataView, at: number): number {
 export function writeSimpleReply(view: DataView, at: number, cookie: Cookie, error: number): void {
   view.setUint32(at, SIMPLE_REPLY_MAGIC);
   view.setUint32(at + 4, error);
-  view.setUint32(at + 8, cookie.cookieHigh);
-  view.setUint32(at + 12, cookie.cookieLow);
+  writeCookie(view, at, cookie);
 }
 
-/** Fills `into` with the simple reply at `at`; false where it is none. */
+/** Fills `into` with the simple reply at `at`; false where the magic is another. */
 export function readSimpleReply(view: DataView, at: number, into: ReplyFields): boolean {
   if (replyMagic(view, at) !== SIMPLE_REPLY_MAGIC) return false;
   into.error = view.getUint32(at + 4);
-  into.cookieHigh = view.getUint32(at + 8);
-  into.cookieLow = view.getUint32(at + 12);
+  readCookie(view, at, into);
   return true;
 }
 
@@ -69,7 +65,7 @@ export function writeChunkHeader(view: DataView, at: number, chunk: ChunkHeader)
   view.setUint32(at + 16, chunk.length);
 }
 
-/** Fills `into` with the chunk header at `at`; false where it is none. */
+/** Fills `into` with the chunk header at `at`; false where the magic is another. */
 export function readChunkHeader(view: DataView, at: number, into: ReplyFields): boolean {
   if (replyMagic(view, at) !== CHUNK_MAGIC) return false;
   readFields(view, at, into);
@@ -88,7 +84,7 @@ export function writeExtendedChunkHeader(
   writeU64(view, at + 24, chunk.length);
 }
 
-/** Fills `into` with the extended chunk header at `at`; false where it is none. */
+/** Fills `into` with the extended chunk header at `at`; false where the magic is another. */
 export function readExtendedChunkHeader(view: DataView, at: number, into: ReplyFields): boolean {
   if (replyMagic(view, at) !== EXTENDED_CHUNK_MAGIC) return false;
   readFields(view, at, into);
@@ -100,13 +96,11 @@ export function readExtendedChunkHeader(view: DataView, at: number, into: ReplyF
 function writeFields(view: DataView, at: number, chunk: ChunkHeader): void {
   view.setUint16(at + 4, chunk.flags);
   view.setUint16(at + 6, chunk.type);
-  view.setUint32(at + 8, chunk.cookieHigh);
-  view.setUint32(at + 12, chunk.cookieLow);
+  writeCookie(view, at, chunk);
 }
 
 function readFields(view: DataView, at: number, into: ReplyFields): void {
   into.flags = view.getUint16(at + 4);
   into.type = view.getUint16(at + 6);
-  into.cookieHigh = view.getUint32(at + 8);
-  into.cookieLow = view.getUint32(at + 12);
+  readCookie(view, at, into);
 }

@@ -4,18 +4,17 @@
  */
 import { readU64, writeU64 } from '../../util/index.js';
 import { EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC } from './constants.js';
+import { type Cookie, readCookie, writeCookie } from './cookie.js';
 
 /** A compact request: magic, flags, command, cookie, offset, length. */
 export const REQUEST_BYTES = 28;
 /** An extended request: the same fields, and a length of 64 bits. */
 export const EXTENDED_REQUEST_BYTES = 32;
 
-/** What a request says. The cookie comes back with the reply; only its sender knows what it means. */
-export interface RequestHeader {
+/** What a request says. Only its sender knows what the cookie means. */
+export interface RequestHeader extends Cookie {
   readonly flags: number;
   readonly command: number;
-  readonly cookieHigh: number;
-  readonly cookieLow: number;
   readonly offset: number;
   readonly length: number;
 }
@@ -57,16 +56,14 @@ export function readExtendedRequest(view: DataView, at: number, into: RequestFie
 function writeFields(view: DataView, at: number, request: RequestHeader): void {
   view.setUint16(at + 4, request.flags);
   view.setUint16(at + 6, request.command);
-  view.setUint32(at + 8, request.cookieHigh);
-  view.setUint32(at + 12, request.cookieLow);
+  writeCookie(view, at, request);
   writeU64(view, at + 16, request.offset);
 }
 
 function readFields(view: DataView, at: number, into: RequestFields): void {
   into.flags = view.getUint16(at + 4);
   into.command = view.getUint16(at + 6);
-  into.cookieHigh = view.getUint32(at + 8);
-  into.cookieLow = view.getUint32(at + 12);
+  readCookie(view, at, into);
   into.offset = readU64(view, at + 16);
 }
 
