@@ -1,3 +1,10 @@
+export {
+  clockAfterChange,
+  clockAt,
+  earliestTicket,
+  longestPiece,
+  timeUntil,
+} from './byte-rate.js';
 export type { JobControl, PartJob, Steered } from './control.js';
 export { Job, type JobCounts, type JobEvents, type JobWork } from './job.js';
 export {

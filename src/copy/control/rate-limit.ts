@@ -1,6 +1,15 @@
+import {
+  clockAfterChange,
+  clockAt,
+  earliestTicket,
+  longestPiece,
+  timeUntil,
+} from '../../job/index.js';
+
 /**
  * A limit on bytes per second that all threads of a copy share, without a lock: a clock that counts the bytes
- * which may have moved by now, and one word with the bytes that were handed out.
+ * which may have moved by now, and one word with the bytes that were handed out. Time that the system spent asleep is
+ * not caught up.
  *
  *     byte 0    i64  bytes handed out
  *     byte 8    i32  epoch: odd while the caller's thread changes what follows
@@ -8,18 +17,8 @@
  *     byte 24   f64  ... this time, milliseconds
  *     byte 32   f64  bytes per millisecond; 0 for no limit
  *     byte 40   f64  1 while the clock runs, 0 while the copy is paused
- *
- * Whoever moves bytes draws a ticket behind all tickets drawn before, and goes when the clock has reached it:
- * first come, first served, whatever the size of a request. Time that nobody used is forgotten but for
- * {@link BURST_MS}; so is time that the system spent asleep.
  */
 export const RATE_LIMIT_BYTES = 64;
-
-/** What may be caught up of time in which nobody had anything to move. */
-const BURST_MS = 25;
-
-/** A limited copy makes requests of this much time at most, so that they spread over the second. */
-const PIECE_MS = 32;
 
 const EPOCH = 2;
 const [CLOCK, SINCE, RATE, RUNS] = [2, 3, 4, 5];
@@ -42,8 +41,7 @@ export class RateLimit {
 
   /** The longest request that spreads well over time, a power of two; Infinity without a limit. */
   get pieceSize(): number {
-    const bytes = this.#numbers[RATE] * PIECE_MS;
-    return bytes > 0 ? 2 ** Math.floor(Math.log2(bytes)) : Number.POSITIVE_INFINITY;
+    return longestPiece(this.#numbers[RATE]);
   }
 
   /** `rate` in bytes per second; undefined for none. The clock goes on from where it is. */
@@ -59,7 +57,7 @@ export class RateLimit {
   /** A ticket for so many bytes. */
   draw(bytes: number, now: number): number {
     const { clock, rate } = this.#read(now);
-    const least = BigInt(Math.floor(clock - rate * BURST_MS));
+    const least = BigInt(Math.floor(earliestTicket(clock, rate)));
     for (;;) {
       const before = Atomics.load(this.#handedOut, 0);
       const ticket = before > least ? before : least;
@@ -73,7 +71,7 @@ export class RateLimit {
   /** Milliseconds until a ticket's turn, unless the rate changes: 0 or less when it has come. */
   wait(ticket: number, now: number): number {
     const { clock, rate } = this.#read(now);
-    return rate === 0 ? 0 : (ticket - clock) / rate;
+    return timeUntil(ticket, clock, rate);
   }
 
   #read(now: number): { clock: number; rate: number } {
@@ -82,16 +80,15 @@ export class RateLimit {
       const [clock, since] = [this.#numbers[CLOCK], this.#numbers[SINCE]];
       const [rate, runs] = [this.#numbers[RATE], this.#numbers[RUNS]];
       if (epoch % 2 === 1 || Atomics.load(this.#words, EPOCH) !== epoch) continue;
-      return { clock: clock + Math.max(0, now - since) * rate * runs, rate };
+      return { clock: clockAt(clock, since, now, rate * runs), rate };
     }
   }
 
   #change(now: number, rate: number, runs: number): void {
     const { clock, rate: before } = this.#read(now);
-    // Without a limit nobody waited for a turn: all that was handed out has gone.
-    const gone = before > 0 ? clock : Math.max(clock, Number(Atomics.load(this.#handedOut, 0)));
+    const handedOut = Number(Atomics.load(this.#handedOut, 0));
     Atomics.add(this.#words, EPOCH, 1);
-    this.#numbers[CLOCK] = gone;
+    this.#numbers[CLOCK] = clockAfterChange(clock, handedOut, before);
     this.#numbers[SINCE] = now;
     this.#numbers[RATE] = rate;
     this.#numbers[RUNS] = runs;
