@@ -27,7 +27,7 @@ export interface PauseListener {
   paused(error: Error): void;
 }
 
-/** What the work of a job sees of whoever steers it. */
+/** How the work of a job is told to pause, to keep to a rate, and to end. */
 export class JobControl {
   /** Fires when the work is to end at once. */
   readonly signal: AbortSignal;

@@ -108,7 +108,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     );
   }
 
-  /** The report, or why there is none. */
+  /** The report, or why the job has failed. */
   // biome-ignore lint/suspicious/noThenProperty: a job stands for its report, so that it can be awaited.
   then<Done = Report, Failed = never>(
     done?: ((report: Report) => Done | PromiseLike<Done>) | null,
@@ -183,7 +183,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
    * Calls `listener` whenever `event` happens. What a listener throws is an exception that nobody caught, as of any
    * emitter: it does not become the job's failure. Where the process outlives it, the job goes on.
    *
-   * @throws TypeError for an event that there is not.
+   * @throws TypeError for an unknown event.
    */
   on<Name extends keyof JobEvents<Report, Progress>>(
     event: Name,

@@ -8,7 +8,7 @@ export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'stopped';
 export interface JobProgress {
   /** Whether the job goes on by itself, waits, or has ended. */
   state: JobState;
-  /** Bytes that there are to do; 0 until that is known. */
+  /** All bytes to do; 0 until that is known. */
   totalBytes: number;
   /** Bytes of those that are done. */
   doneBytes: number;
@@ -38,7 +38,7 @@ export interface JobOptions {
 /** The same for the check of options. */
 export const JOB_OPTIONS = { rate: 'any', signal: 'signal' } as const;
 
-/** @throws RangeError for a rate that is none; undefined stands for no limit. */
+/** @throws RangeError for an invalid rate; undefined stands for no limit. */
 export function checkRate(rate: number | undefined): void {
   if (rate === undefined || (rate >= 1 && rate <= Number.MAX_SAFE_INTEGER)) return;
   throw new RangeError(

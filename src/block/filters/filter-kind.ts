@@ -87,7 +87,7 @@ function below({
   };
 }
 
-/** Memory for counters that is left out where a description is printed: whoever reads the JSON again begins at 0. */
+/** Memory for counters, which is left out of the JSON of a description: one that is read from JSON counts from 0. */
 function unprinted(given: unknown, counters: number): SharedArrayBuffer {
   const memory = (given as SharedArrayBuffer | undefined) ?? new SharedCounters(counters).memory;
   return Object.defineProperty(memory, 'toJSON', { value: () => undefined, configurable: true });

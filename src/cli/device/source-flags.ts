@@ -1,4 +1,4 @@
-/** The flags of every command that opens one device, and what they come to. */
+/** The flags of every command that opens one device, and what they mean together. */
 import type { Command } from 'commander';
 import {
   type BlockDevice,
@@ -55,7 +55,7 @@ export function sourceOf(
     if (takesKey(own, 'rescue')) return { ...own, rescue: true };
     const name = typeof source === 'string' ? source : JSON.stringify(source);
     throw new TypeError(
-      `--rescue is for qcow2 images, and ${name} is none: leave it out, or say -f qcow2`,
+      `--rescue is for qcow2 images, and ${name} is not one: leave it out, or say -f qcow2`,
     );
   });
 }

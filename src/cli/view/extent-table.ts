@@ -10,7 +10,7 @@ export function tableHeading(): string {
   return `${start}  ${'length'.padStart(OFFSET_COLUMNS)}  ${'size'.padStart(9)}  status`;
 }
 
-/** One extent as a line for people: exact bytes, then what they come to. */
+/** One extent as a line for people: exact bytes, then the same in KiB, MiB and so on. */
 export function tableLine(range: StatusRange, contexts: readonly ContextKinds[]): string {
   const start = String(range.offset).padStart(OFFSET_COLUMNS);
   const length = String(range.length).padStart(OFFSET_COLUMNS);

@@ -16,7 +16,7 @@ const STEPS: Record<RepositoryStep, string> = {
   done: 'Done',
 };
 
-/** Shows a job with what it is about; the first interruption lets it finish what is in flight. */
+/** Shows the progress of a job with its machine, point and disk; the first interruption lets it finish what is in flight. */
 export async function showRepositoryJob<Report>(
   job: Job<Report, RepositoryProgress>,
   shell: Shell,

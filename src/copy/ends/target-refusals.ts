@@ -77,6 +77,6 @@ export function refuseImage(name: string): never {
 }
 
 export function refuseBitmaps(name: string): never {
-  const message = `Only a new qcow2 image gets the bitmaps of the source, and ${name} is none: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
+  const message = `Only a new qcow2 image gets the bitmaps of the source, and ${name} is not one: leave them out, or merge them into an image that is there ("lacuna bitmap merge")`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }

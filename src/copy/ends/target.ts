@@ -263,7 +263,7 @@ function isRoundedUp({ details, size }: BlockDevice, source: BlockDevice): boole
 function compressed(description: DeviceDescription): DeviceDescription {
   return changeUnfiltered(description, (own) => {
     if (takesKey(own, 'compress')) return { ...own, compress: true };
-    throw new TypeError(`only qcow2 images are compressed, and the target is no such image`);
+    throw new TypeError(`only qcow2 images are compressed, and the target is not one`);
   });
 }
 

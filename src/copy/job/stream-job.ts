@@ -29,7 +29,7 @@ export interface StreamReport {
   warnings: string[];
 }
 
-/** What the work on a stream says of itself as it goes on. */
+/** What the work on a stream has counted so far, and what its failure has left. */
 export class StreamState {
   totalBytes = 0;
   readonly counted = { movedBytes: 0, zeroedBytes: 0, skippedBytes: 0 };

@@ -75,7 +75,7 @@ function twoSlots({
   }
 }
 
-/** Compares the next piece; false where there is none that matters. */
+/** Compares the next piece; false where no piece is left that matters. */
 async function compareNext(
   options: ComparerOptions,
   todo: Generator<[offset: number, length: number], undefined>,

@@ -1,4 +1,4 @@
-/** What the loop that moves is made of: each is handed on as it is, to whatever reads some of it. */
+/** What the loop that moves data works with. Each part is handed on whole to the functions that read it. */
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { Arena } from '../../wasm/index.js';
@@ -17,7 +17,7 @@ export interface Ends {
 export interface Losses {
   /** Takes the ranges. */
   leftOut: LeftOut;
-  /** Marks them too, for whoever tries them again; as fine as the plan. */
+  /** Marks them too, so that they can be tried again; as fine as the plan. */
   leftOutMap: Bitmap;
 }
 

@@ -92,7 +92,7 @@ export class CopyRun {
   /** What of the whole is done, in this phase. */
   #share(): Pick<CopyProgress, 'totalBytes' | 'doneBytes' | 'resumedBytes'> {
     if (this.#phase === 'verify' && this.#verification !== undefined) {
-      // Everything is read back, whoever has written it.
+      // What earlier runs have written is read back as well.
       const { totalBytes, doneBytes } = this.#verification;
       return { totalBytes, doneBytes, resumedBytes: 0 };
     }

@@ -1,4 +1,4 @@
-/** The options of `lacuna copy`, and what they come to. */
+/** The options of `lacuna copy`, and what they mean together. */
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../../../copy/index.js';
 import {

@@ -58,7 +58,7 @@ interface RangeRequest extends Range {
  */
 export class NbdClient extends ExportProperties implements NbdRequests {
   readonly name: string;
-  /** @internal What the handshake came to. */
+  /** @internal What the handshake has agreed on. */
   readonly agreement: Agreement;
   readonly #transport: Transport;
   readonly #session: Session;

@@ -7,7 +7,7 @@ export function violation(what: string): LacunaError {
   return new LacunaError('ERR_NBD_PROTOCOL', `the server broke the NBD protocol: ${what}`);
 }
 
-/** The connection is gone, or never came to be. */
+/** The connection is gone, or was never made. */
 export function disconnected(why: string, cause?: unknown): LacunaError {
   const { code } = (cause ?? {}) as { code?: unknown };
   return new LacunaError('ERR_NBD_DISCONNECTED', why, {

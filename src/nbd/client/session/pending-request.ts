@@ -55,7 +55,7 @@ export class PendingRequest implements RequestHeader {
   readonly coverage = new Coverage();
   /** The lists of the contexts that were asked, by id; each is filled by one chunk. */
   lists: Map<number, ExtentList> | undefined;
-  /** Called by the signal when it fires; set once by whoever made the slot, not for each request. */
+  /** Called by the signal when it fires; set once when the slot is made, not for each request. */
   onAbort: () => void = nothing;
   /** Called by Node when it has sent a write's bytes; set once as well. */
   onSent: () => void = nothing;

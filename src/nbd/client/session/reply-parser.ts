@@ -74,7 +74,7 @@ const State = {
   error: 6,
 } as const;
 
-/** What a step came to. */
+/** How the parser goes on after a step. */
 const Step = {
   /** More bytes are needed. */
   wait: 0,
@@ -121,7 +121,7 @@ export class ReplyParser {
   }
 
   /**
-   * Takes bytes that landed in the buffer that was given last; {@link next} says what they came to. Returns the request
+   * Takes bytes that landed in the buffer that was given last; {@link next} says which request they have completed, if any. Returns the request
    * whose target that was, if it was one: the socket will not write there any more.
    */
   filled(count: number): PendingRequest | undefined {
