@@ -11,18 +11,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import {
-  type CopyOptions,
-  copy,
-  createQcow2,
-  type Device,
-  type DeviceDescription,
-  openDevice,
-} from 'lacuna';
+import { type CopyOptions, copy, createQcow2, type DeviceDescription, openDevice } from 'lacuna';
 import { Bitmap } from 'lacuna/bitmap';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { contentOf, pattern } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
+import { watchReads } from '../../support/watched-device.js';
 
 const PAGE = 4096;
 const CLUSTER = 65536;
@@ -35,23 +29,6 @@ beforeEach(() => {
   folder = mkdtempSync(join(top, 'test-'));
 });
 
-/** A device that calls back at each read. */
-function watched(device: Device, reads: (count: number) => void): Device {
-  let count = 0;
-  return new Proxy(device, {
-    get(target, key) {
-      const value = Reflect.get(target, key, target);
-      if (typeof value !== 'function') return value;
-      const method = value.bind(target);
-      if (key !== 'read') return method;
-      return (...args: unknown[]) => {
-        reads(++count);
-        return method(...args);
-      };
-    },
-  });
-}
-
 /** Stops a copy half way. */
 async function stopHalfWay(options: Omit<CopyOptions, 'resume'>): Promise<CopyOptions> {
   const { source } = options;
@@ -59,7 +36,9 @@ async function stopHalfWay(options: Omit<CopyOptions, 'resume'>): Promise<CopyOp
   const abort = new AbortController();
   const [half, resume] = [SIZE / PAGE / 2, at('resume')];
   const how = { requestSize: PAGE, requests: 2, threads: 0, detectZeroes: 'on' as const, resume };
-  const halting = watched(device, (count) => count > half && abort.abort());
+  const halting = watchReads(device, (count) => {
+    if (count > half) abort.abort();
+  });
   const job = copy({ ...options, ...how, source: halting, signal: abort.signal });
   await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
   await device.close();

@@ -31,6 +31,7 @@ import fc from '../../../support/fast-check.js';
 import { stepsOr } from '../../../support/long-run.js';
 import { temporaryFolder } from '../../../support/temporary-folder.js';
 import { VolatileDisk, type VolatileRequest } from '../../../support/volatile-disk.js';
+import { watchReads } from '../../../support/watched-device.js';
 import { FailingDisk, PowerCut } from '../../../unit/bitmap/power-cut.js';
 
 const FILES = new URL('../../../../dist/files/index.js', import.meta.url).href;
@@ -216,28 +217,6 @@ describe('a copy that is resumed', () => {
   });
 });
 
-/** A device that does something before each read. */
-function delayed(device: Device, before: () => void | Promise<void>): Device {
-  return new Proxy(device, {
-    get(target, key) {
-      const value = Reflect.get(target, key, target);
-      if (typeof value !== 'function') return value;
-      const method = value.bind(target);
-      if (key !== 'read') return method;
-      return async (...args: unknown[]) => {
-        await before();
-        return method(...args);
-      };
-    },
-  });
-}
-
-/** An opening of a file that calls back at each read. */
-async function watched(filename: string, reads: (count: number) => void): Promise<Device> {
-  let count = 0;
-  return delayed(await openDevice(filename), () => reads(++count));
-}
-
 /** Something to wait for until somebody opens it. */
 function gate() {
   let open!: () => void;
@@ -256,10 +235,12 @@ async function stopHalfWay(change: Partial<CopyOptions> = {}): Promise<CopyOptio
   writeFileSync(source, pattern(SIZE));
   const options = { source, target, resume: file, ...SMALL, ...change };
   const abort = new AbortController();
-  const device = await watched(source, (count) => count > PAGES / 2 && abort.abort());
-  const job = copy({ ...options, source: device, signal: abort.signal });
+  await using device = await openDevice(source);
+  const halting = watchReads(device, (count) => {
+    if (count > PAGES / 2) abort.abort();
+  });
+  const job = copy({ ...options, source: halting, signal: abort.signal });
   await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
-  await device.close();
   expect(job.resumable?.file).toBe(file);
   expect(job.resumable?.remainingBytes).toBeGreaterThan(0);
   return options;
@@ -378,7 +359,7 @@ describe('a resume file', () => {
     const options = await stopHalfWay();
     const device = await openDevice(join(folder, 'source.raw'));
     const [isReading, isRefused] = [gate(), gate()];
-    const source = delayed(device, async () => {
+    const source = watchReads(device, async () => {
       isReading.open();
       await isRefused.opened;
     });
