@@ -1,11 +1,11 @@
 /** What the command says when something is wrong: what happened, to what, and what to do next, all of it true. */
 
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { copy } from 'lacuna';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { openDevice } from '#dist/block/index.js';
 import { DIGEST_BLOCK } from '#dist/copy/move/digest-tree.js';
 import { describeRefusal } from '#dist/util/refusal.js';
@@ -15,17 +15,14 @@ import { run, usePeers } from '../../support/peers.js';
 import { createImage } from '../../support/qemu-images.js';
 import type { CliResult } from '../../support/run-cli.js';
 import { runHere } from '../../support/run-here.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
 const peers = usePeers();
-const top = temporaryFolder();
 let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(top, 'test-'));
-  process.chdir(folder);
+workInNewFolders((entered) => {
+  folder = entered;
 });
-afterAll(() => process.chdir('/'));
 
 /** An image that is marked as corrupt. */
 async function corrupt(name: string, options: string[] = [], more: string[] = []) {

@@ -1,7 +1,7 @@
 /** Text that an image, a peer or a file name controls, in all that the command prints. */
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { openBitmaps } from '#dist/block/index.js';
 import { pattern } from '../../support/fake-device.js';
 import { serveHostile } from '../../support/hostile-nbd.js';
@@ -10,16 +10,13 @@ import { run } from '../../support/peers.js';
 import { createImage } from '../../support/qemu-images.js';
 import { runCli } from '../../support/run-cli.js';
 import { runHere } from '../../support/run-here.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
-const top = temporaryFolder();
 let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(top, 'test-'));
-  process.chdir(folder);
+workInNewFolders((entered) => {
+  folder = entered;
 });
-afterAll(() => process.chdir('/'));
 
 /** Clears the screen in 7 bits and in 8, turns the direction of text, hides, and writes lines that look like ours. */
 const EVIL =

@@ -37,6 +37,12 @@ function shell(...args: string[]): Terminal {
 const slow = (size = '64M') =>
   peers.nbdkit(['-t', '8', '--filter=delay', 'pattern', size, 'rdelay=100ms']);
 
+/** The arguments of a copy that takes seconds: the fewer requests it has in flight, the longer. */
+async function slowCopy(requests: string): Promise<string[]> {
+  const { uri } = await slow();
+  return ['copy', '--requests', requests, '--threads', '0', uri, join(folder, 'x.raw')];
+}
+
 const BAR = /Copying \[█*░+\] +\d+ % .* of /;
 
 /** A whole message, and nothing of a bar. */
@@ -44,16 +50,7 @@ const MESSAGES = /^(\^C|lacuna: [^█░]*|Copied [^█░]*|It took [^█░]*|
 
 describe('a bar', () => {
   test('goes away for a message of Ctrl-C, and leaves nothing of itself', async () => {
-    const { uri } = await slow();
-    const terminal = lacuna(
-      'copy',
-      '--requests',
-      '2',
-      '--threads',
-      '0',
-      uri,
-      join(folder, 'x.raw'),
-    );
+    const terminal = lacuna(...(await slowCopy('2')));
     await terminal.shows(BAR);
     terminal.press(CTRL_C);
     expect(await terminal.ended()).toBe(130);
@@ -74,8 +71,7 @@ describe('a bar', () => {
   });
 
   test('comes back after Ctrl-Z and fg, and messages stay whole', async () => {
-    const { uri } = await slow();
-    const terminal = shell('copy', '--requests', '2', '--threads', '0', uri, join(folder, 'x.raw'));
+    const terminal = shell(...(await slowCopy('2')));
     terminal.press('$COMMAND\n');
     await terminal.shows(BAR);
     terminal.press(CTRL_Z);
@@ -97,8 +93,7 @@ describe('a bar', () => {
   });
 
   test('is not drawn over the prompt by a command in the background', async () => {
-    const { uri } = await slow();
-    const terminal = shell('copy', '--requests', '4', '--threads', '0', uri, join(folder, 'x.raw'));
+    const terminal = shell(...(await slowCopy('4')));
     terminal.press('$COMMAND\n');
     await terminal.shows(BAR);
     terminal.press(CTRL_Z);
@@ -112,16 +107,7 @@ describe('a bar', () => {
   });
 
   test('stays below the answers to SIGUSR1', async () => {
-    const { uri } = await slow();
-    const terminal = lacuna(
-      'copy',
-      '--requests',
-      '2',
-      '--threads',
-      '0',
-      uri,
-      join(folder, 'x.raw'),
-    );
+    const terminal = lacuna(...(await slowCopy('2')));
     await terminal.shows(BAR);
     process.kill(terminal.pid, 'SIGUSR1');
     await terminal.shows(/^lacuna: Copying +\d+ % .* of 64 MiB.*\nCopying \[/m);

@@ -7,14 +7,12 @@ import { pattern } from '../../support/fake-device.js';
 import { runCli } from '../../support/run-cli.js';
 import { runHere } from '../../support/run-here.js';
 import { signalWhen } from '../../support/signal-when.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
 
 const SIZE = 256 * 1024;
-const top = temporaryFolder();
 let folder: string;
-beforeEach(() => {
-  folder = fs.mkdtempSync(join(top, 'test-'));
-  process.chdir(folder);
+workInNewFolders((entered) => {
+  folder = entered;
 });
 
 const at = (name: string) => join(folder, name);

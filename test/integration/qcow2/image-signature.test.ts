@@ -1,20 +1,13 @@
 /** Disks that are raw by their name, and look like images: what is warned of, and that they stay raw. */
-import { mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { compare, copy, digest, openDevice, plan } from 'lacuna';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { run } from '../../support/peers.js';
 import { runHere } from '../../support/run-here.js';
-import { temporaryFolder } from '../../support/temporary-folder.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
 
 const MiB = 2 ** 20;
-const top = temporaryFolder();
-let folder: string;
-beforeEach(() => {
-  folder = mkdtempSync(join(top, 'test-'));
-  process.chdir(folder);
-});
-afterAll(() => process.chdir('/'));
+workInNewFolders();
 
 const create = (format: string, path: string, ...options: string[]) =>
   run('qemu-img', ['create', '-q', '-f', format, ...options, path, '1M']);
