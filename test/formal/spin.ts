@@ -18,7 +18,7 @@ export interface Verdict {
 /**
  * Searches every interleaving of a model in this folder, with some names defined.
  *
- * @throws Error when a program is missing, the model is none, or the search was cut short.
+ * @throws Error when a program is missing, the model is not valid, or the search was cut short.
  */
 export async function explore(model: string, defines: readonly string[]): Promise<Verdict> {
   const cwd = await mkdtemp(join(tmpdir(), 'lacuna-spin-'));

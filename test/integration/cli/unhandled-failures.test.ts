@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 
-/** Runs a program with a job that fails; 99 where it came to its end. */
+/** Runs a program with a job that fails; its exit code is 99 if it gets to its end. */
 function run(body: string): { status: number | null; stderr: string; stdout: string } {
   const program = `
     import { compare, copy, copyFromStream, copyToStream, digest, plan, populate, rebase, commit } from 'lacuna';

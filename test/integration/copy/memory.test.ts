@@ -132,7 +132,7 @@ test('memory is flat in threads, over NBD, with a resume file', async () => {
   expectFlat(samples);
 });
 
-/** What a copy to nowhere came to, and the most memory that its process ever had, in MiB. */
+/** What a copy to nowhere reports, and the most memory that its process ever had, in MiB. */
 const EXTENTS = `
   import { copy } from 'lacuna';
   const [source, size] = process.argv.slice(1);

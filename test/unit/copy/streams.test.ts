@@ -487,7 +487,7 @@ describe('a stream that is held back', () => {
     await expect(job).rejects.toMatchObject({ errno: 'ENOSPC' });
   });
 
-  it('refuses a rate that is none', async () => {
+  it('refuses rates that are not above 0', async () => {
     const begin = () => copyToStream(fakeDevice(1), sink().writable, { rate: 0 });
     expect(begin).toThrow(RangeError);
     const other = copyToStream(fakeDevice(1), sink().writable);

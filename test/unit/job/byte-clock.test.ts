@@ -35,7 +35,7 @@ it('forgets time that nobody used, but for a moment', () => {
   expect(clock.wait(clock.draw(100, 10_000), 10_000)).toBe(100);
 });
 
-it('makes whoever waits wait for a new rate, and nobody for what went before there was one', () => {
+it('lets those that wait follow a new rate, and nobody wait for bytes from before the first rate', () => {
   const clock = new ByteClock(0);
   clock.draw(1e9, 0);
   clock.setRate(1000, 0);

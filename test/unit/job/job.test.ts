@@ -154,7 +154,7 @@ describe('a job', () => {
     expect(await job).toBe(100);
   });
 
-  it('refuses a rate that is none, an event that there is not, and options that it does not know', async () => {
+  it('refuses invalid rates, unknown events and unknown options', async () => {
     expect(() => working(1, { rate: 0 })).toThrow(RangeError);
     const { job } = working(1);
     expect(() => job.setRate(Number.NaN)).toThrow(RangeError);

@@ -103,7 +103,7 @@ describe.each(VERBS)('the job of %s', (_verb, begin) => {
     expect(job.state).toBe('stopped');
   });
 
-  it('takes any rate, before and while it runs, and refuses what is none', async () => {
+  it('takes any rate, before and while it runs, and refuses a rate of 0', async () => {
     const job = begin({ rate: 1 });
     expect(() => job.setRate(0)).toThrow(RangeError);
     job.setRate(2 ** 30);

@@ -221,7 +221,7 @@ describe('a greeting', () => {
     expect(wire.decodeClientFlags(wire.encodeClientFlags(0x80000003))).toBe(0x80000003);
   });
 
-  test('with any bit of its magic numbers changed is none', () => {
+  test('with any bit of its magic numbers changed is not taken for a greeting', () => {
     const bytes = wire.encodeGreeting(3);
     for (let bit = 0; bit < 128; bit++) {
       const changed = Uint8Array.from(bytes);

@@ -353,7 +353,7 @@ describe('a listener that throws', () => {
     expect(String(uncaught[0])).toMatch('wrong listener');
   });
 
-  it('tells whoever has made the event happen', async () => {
+  it('fails the call that has made the event happen', async () => {
     const job = copy({ source: fakeDevice(4096), target: fakeDevice(4096), threads: 0 });
     job.on('paused', () => {
       throw new Error('wrong listener');

@@ -126,13 +126,13 @@ describe('the file of a log', () => {
     ['the source', file('source.raw'), logged('source.raw', file('other.raw'))],
     ['the target', logged('other.raw', file('source.raw')), file('other.raw')],
     ['the target itself', file('source.raw'), logged('other.raw', file('other.raw'))],
-  ])('is none that the copy reads or writes: %s', async (_, from, target) => {
+  ])('may not be a file that the copy reads or writes: %s', async (_, from, target) => {
     await expect(copy({ source: from, target })).rejects.toThrow('must name a file of its own');
     expect(existsSync(path('other.raw'))).toBe(false);
     expect(Buffer.compare(readFileSync(source), content)).toBe(0);
   });
 
-  it('is none that a comparison reads', async () => {
+  it('may not be a file that a comparison reads', async () => {
     writeFileSync(path('same.raw'), content);
     const a = logged('same.raw', file('source.raw'));
     await expect(compare({ a, b: path('same.raw') })).rejects.toThrow(
