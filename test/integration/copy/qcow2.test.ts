@@ -1,9 +1,7 @@
 /** Copies to new qcow2 images, judged by QEMU. */
-import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
-  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -15,13 +13,14 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type CopyOptions, copy, openDevice } from 'lacuna';
-import { Bitmap } from 'lacuna/bitmap';
+import { Bitmap, BitmapFile } from 'lacuna/bitmap';
 import { Random } from 'lacuna/testing';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Status } from '#dist/extent/index.js';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import { usePeers } from '../../support/peers.js';
 import { runCli } from '../../support/run-cli.js';
+import { signalWhen } from '../../support/signal-when.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const KiB = 1024;
@@ -368,21 +367,36 @@ describe('a copy with options that exclude each other', () => {
 });
 
 describe('a copy that dies', () => {
-  /** Runs a slow copy, and kills it when it has made a file. */
-  async function killed(flags: readonly string[]): Promise<void> {
-    const started = (child: ChildProcess) => {
-      const timer = setInterval(() => {
-        if (!readdirSync(folder).some((name) => name.includes('.partial-'))) return;
-        if (flags.includes('--resume') && !existsSync(flags[flags.indexOf('--resume') + 1])) return;
-        clearInterval(timer);
-        setTimeout(() => child.kill('SIGKILL'), 400);
-      }, 20);
-      void once(child, 'exit').then(() => clearInterval(timer));
-    };
-    const { code } = await runCli(['copy', '--rate', '300K', ...flags, source, target], {
-      started,
+  /** Runs a copy that stands still after its first piece, for more than an hour, and kills it there. */
+  async function killed(flags: readonly string[], resume?: string): Promise<void> {
+    const noted = resume === undefined ? [] : ['--resume', resume];
+    const args = ['copy', '--json', '--rate', '1', ...flags, ...noted, source, target];
+    const { code } = await runCli(args, {
+      started: (child) => {
+        let told = '';
+        child.stdout?.on('data', (text) => {
+          told += text;
+        });
+        const hasBegun = () =>
+          /"doneBytes":[1-9]/.test(told) && (resume === undefined || isConfirmed(resume));
+        void signalWhen(child, 'SIGKILL', hasBegun);
+      },
     });
     expect(code).toBe(null);
+  }
+
+  /** Whether a resume file says that a part of its copy is done, durably. */
+  function isConfirmed(resume: string): boolean {
+    const file = BitmapFile.open(resume, { readOnly: true });
+    try {
+      if (file.bitmaps.length === 0) return false;
+      const { totalBytes } = JSON.parse(file.identity) as { totalBytes: number };
+      using data = file.load('data');
+      using zero = file.load('zero');
+      return data.dirtyBytes + zero.dirtyBytes < totalBytes;
+    } finally {
+      file.close();
+    }
   }
 
   test.each([[[]], [['-c']], [['-o', `data_file=${join(folder, 'data.raw')}`]]])(
@@ -397,7 +411,7 @@ describe('a copy that dies', () => {
 
   test('goes on from its resume file, into the image that it laid out', async () => {
     const resume = join(folder, 'resume');
-    await killed(['--resume', resume]);
+    await killed([], resume);
     const [partial] = readdirSync(folder).filter((name) => name.includes('.partial-'));
     qemuImg('check', '-f', 'qcow2', join(folder, partial));
     const other = copy({ source, target, resume, image: { clusterSize: 4096 } });
