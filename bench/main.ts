@@ -5,6 +5,7 @@ import { benchCopy } from './copy.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
 import { benchNbd } from './nbd.js';
 import { benchQcow2 } from './qcow2.js';
+import { benchRepository } from './repository.js';
 import type { Bench } from './support/bench.js';
 
 const BENCHES: Record<string, Bench> = {
@@ -13,6 +14,7 @@ const BENCHES: Record<string, Bench> = {
   'dirty-bitmaps': benchDirtyBitmaps,
   nbd: benchNbd,
   qcow2: benchQcow2,
+  repository: benchRepository,
 };
 
 const { values, positionals } = parseArgs({

@@ -1,9 +1,9 @@
 /** Nothing to skip: what the data plane itself costs. */
 import { join } from 'node:path';
+import type { Workload } from '../support/bench.js';
 import { serve } from '../support/nbdkit.js';
 import { GiB, MiB, makeDense } from './disks.js';
 import { convert, convertToNull, lacuna, makesFile, nbdcopy, timed } from './tools.js';
-import type { Workload } from './workload.js';
 
 export const denseNbdToNbd: Workload = {
   name: 'dense NBD to NBD: 8 GiB, nbdkit pattern to nbdkit null',

@@ -1,11 +1,11 @@
 /** A disk of which next to nothing has changed, by its dirty bitmap. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Workload } from '../support/bench.js';
 import { exec } from '../support/bench.js';
 import { type RunningServer, startServer } from '../support/server.js';
 import { GiB, KiB, scatter, TiB } from './disks.js';
 import { lacuna, makesFile } from './tools.js';
-import type { Workload } from './workload.js';
 
 /** The one that Debian's bindings are for. */
 const PYTHON = '/usr/bin/python3';

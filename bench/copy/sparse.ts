@@ -1,11 +1,11 @@
 /** Large disks that hold next to nothing: the case that the project exists for. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Workload } from '../support/bench.js';
 import { serve } from '../support/nbdkit.js';
 import { startServer } from '../support/server.js';
 import { GiB, KiB, makeSparse, TiB } from './disks.js';
 import { convert, lacuna, makesFile, nbdcopy, timed } from './tools.js';
-import type { Workload } from './workload.js';
 
 const SMALL = { size: 16 * GiB, extents: 40 };
 

@@ -8,7 +8,10 @@ const LACUNA = new URL('../../dist/cli/main.js', import.meta.url).pathname;
 /** A program and its arguments. */
 export type Command = readonly [string, ...string[]];
 
-export const lacuna = (...args: string[]): Command => [process.execPath, LACUNA, 'copy', ...args];
+/** The command with any of its verbs. */
+export const ours = (...args: string[]): Command => [process.execPath, LACUNA, ...args];
+
+export const lacuna = (...args: string[]): Command => ours('copy', ...args);
 
 export const nbdcopy = (...args: string[]): Command => ['nbdcopy', ...args];
 
@@ -23,6 +26,14 @@ export const convertToNull = (source: string, size: number): Command => {
   const flags = ['-n', '-W', '-m', '16', '--target-image-opts', '-f', 'raw'];
   return ['qemu-img', 'convert', ...flags, source, target];
 };
+
+/** Runs a command; tells the processor time of it and of all that it started, in milliseconds. */
+export async function measured(command: Command, cwd?: string): Promise<number> {
+  const script = 'TIMEFORMAT="cpu %U %S"; time "$@"';
+  const { stderr } = await exec('bash', ['-c', script, 'bash', ...command], { cwd });
+  const [, user, system] = /cpu ([0-9.]+) ([0-9.]+)\s*$/.exec(stderr) ?? [];
+  return (Number(user) + Number(system)) * 1000;
+}
 
 /** A contender whose output is not looked at, because nothing keeps it. */
 export function timed(name: string, [program, ...args]: Command): Contender {

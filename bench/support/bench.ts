@@ -1,6 +1,8 @@
 /** What every bench shares: its options, interleaved runs, medians, and one way to print a table. */
 import { execFile } from 'node:child_process';
-import { loadavg } from 'node:os';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 export interface BenchOptions {
@@ -20,9 +22,12 @@ export interface Contender {
   name: string;
   /** Comes before every run, and does not count. */
   prepare?(): Promise<void>;
-  run(): Promise<void>;
+  /** May tell milliseconds of processor time, of all processes that it started. */
+  run(): Promise<unknown>;
   /** Throws if the output of the last run is wrong. */
   verify?(): Promise<void>;
+  /** Bytes on disk that the last run took. */
+  storedBytes?(): Promise<number>;
   /** Takes the output away after every run, so that it does not fill the page cache for the next one. */
   clear?(): Promise<void>;
 }
@@ -32,8 +37,25 @@ export interface Result {
   name: string;
   medianMs: number;
   runsMs: number[];
+  /** Median of the processor time, where contenders tell it. */
+  cpuMs?: number | undefined;
+  /** Bytes on disk of the output, where contenders tell it. */
+  storedBytes?: number | undefined;
   /** Median of this one over the median of the first contender: above 1, ours is faster. */
   ratio: number;
+}
+
+/** One row group of the table. */
+export interface Workload {
+  readonly name: string;
+  /** Makes what is copied, lets `race` run the contenders, of which the first is ours, and takes it away again. */
+  run(context: WorkloadContext): Promise<void>;
+}
+
+export interface WorkloadContext extends Pick<BenchOptions, 'smoke'> {
+  /** Where files may be made; removed afterwards. */
+  readonly folder: string;
+  race(contenders: readonly Contender[]): Promise<void>;
 }
 
 export const exec = promisify(execFile);
@@ -48,14 +70,22 @@ export async function race(
   runs: number,
 ): Promise<Result[]> {
   const times = contenders.map((): number[] => []);
+  const cpuTimes = contenders.map((): number[] => []);
+  const stored: (number | undefined)[] = [];
   for (let round = 0; round <= runs; round++) {
     for (const [i, contender] of contenders.entries()) {
       await contender.prepare?.();
       const started = performance.now();
-      await contender.run();
+      const cpuMs = await contender.run();
       const took = performance.now() - started;
-      if (round > 0 || runs === 0) times[i].push(took);
-      if (round === 0) await contender.verify?.();
+      if (round > 0 || runs === 0) {
+        times[i].push(took);
+        if (typeof cpuMs === 'number') cpuTimes[i].push(cpuMs);
+      }
+      if (round === 0) {
+        await contender.verify?.();
+        stored[i] = await contender.storedBytes?.();
+      }
       await contender.clear?.();
     }
   }
@@ -65,6 +95,8 @@ export async function race(
     name,
     medianMs: medians[i],
     runsMs: times[i],
+    ...(cpuTimes[i].length > 0 && { cpuMs: median(cpuTimes[i]) }),
+    ...(stored[i] !== undefined && { storedBytes: stored[i] }),
     ratio: medians[i] / medians[0],
   }));
   for (const result of results) tell(result);
@@ -72,10 +104,13 @@ export async function race(
 }
 
 /** Says a row as soon as it is known, on standard error: a bench takes many minutes, and may be stopped half way. */
-export function tell({ workload, name, medianMs, ratio }: Omit<Result, 'runsMs'>): void {
+export function tell(result: Omit<Result, 'runsMs'>): void {
+  const { workload, name, medianMs, ratio, cpuMs, storedBytes } = result;
   const load = loadavg()[0].toFixed(1);
+  const cpu = cpuMs === undefined ? '' : `, ${Math.round(cpuMs)} ms of processor time`;
+  const size = storedBytes === undefined ? '' : `, ${storedBytes} bytes on disk`;
   console.error(
-    `${workload}: ${name} ${medianMs.toPrecision(4)} ms, ${ratio.toFixed(2)} times ours, load ${load}`,
+    `${workload}: ${name} ${medianMs.toPrecision(4)} ms, ${ratio.toFixed(2)} times ours${cpu}${size}, load ${load}`,
   );
 }
 
@@ -91,13 +126,38 @@ export function report(results: readonly Result[], { json }: BenchOptions): void
     return;
   }
   console.table(
-    results.map(({ workload, name, medianMs, runsMs, ratio }) => ({
+    results.map(({ workload, name, medianMs, runsMs, ratio, cpuMs, storedBytes }) => ({
       workload,
       name,
       'median ms': Math.round(medianMs),
       'fastest ms': Math.round(Math.min(...runsMs)),
       'slowest ms': Math.round(Math.max(...runsMs)),
       'times ours': Number(ratio.toFixed(2)),
+      ...(cpuMs !== undefined && { 'cpu ms': Math.round(cpuMs) }),
+      ...(storedBytes !== undefined && { 'MiB on disk': Math.round(storedBytes / 2 ** 20) }),
     })),
   );
+}
+
+/** Runs workloads one after the other, each in a folder of its own. */
+export async function runWorkloads(
+  workloads: readonly Workload[],
+  options: BenchOptions,
+): Promise<void> {
+  const { smoke, runs, only } = options;
+  const results: Result[] = [];
+  for (const { name, run } of workloads) {
+    if (only !== undefined && !name.includes(only)) continue;
+    const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
+    try {
+      await run({
+        folder,
+        smoke,
+        race: async (contenders) => void results.push(...(await race(name, contenders, runs))),
+      });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+  report(results, options);
 }

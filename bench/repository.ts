@@ -1,0 +1,10 @@
+/** Backup, restore and prune against what people use today, each a whole process as a user would start it. */
+import { backupForRestic, backupTebibyte } from './repository/backup.js';
+import { pruneToFull, pruneToIncrement, restoreChain } from './repository/chain.js';
+import { type BenchOptions, runWorkloads } from './support/bench.js';
+
+export const benchRepository = (options: BenchOptions): Promise<void> =>
+  runWorkloads(
+    [restoreChain, pruneToIncrement, pruneToFull, backupTebibyte, backupForRestic],
+    options,
+  );
