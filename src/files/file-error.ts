@@ -1,5 +1,5 @@
 import { type ErrorCode, LacunaError } from '../errors/index.js';
-import { describeRefusal } from '../util/index.js';
+import { counted, describeRefusal } from '../util/index.js';
 
 /** What a request to a file was about. */
 export interface FileRequest {
@@ -44,6 +44,6 @@ export function shortError(request: FileRequest, end: number): LacunaError {
 }
 
 function describe({ action, device, offset, length, ...kind }: FileRequest, errno: string): string {
-  const range = length === undefined ? '' : ` ${length} bytes at ${offset}`;
+  const range = length === undefined ? '' : ` ${counted(length, 'byte')} at ${offset}`;
   return describeRefusal(`Cannot ${action} ${device}${range}`, errno, kind);
 }

@@ -2,7 +2,7 @@
  * The bitmap directory ("Bitmaps extension", "Bitmap directory"): one entry for each bitmap, without a gap, each
  * padded to 8 bytes.
  */
-import { exactText, readU64, viewOf, writeU64 } from '../util/index.js';
+import { counted, exactText, readU64, viewOf, writeU64 } from '../util/index.js';
 import type { BitmapsExtension } from './extensions.js';
 import { corrupt, unsupported } from './failures.js';
 import { Autoclear } from './features.js';
@@ -70,7 +70,7 @@ export function checkBitmapsExtension(
   if (count === 0) fail('a bitmaps extension without bitmaps');
   if (count > MAX_BITMAPS) fail(`${count} bitmaps, where at most ${MAX_BITMAPS} are allowed`);
   if (directorySize < count * ENTRY_BYTES || directorySize > MAX_BITMAP_DIRECTORY_BYTES) {
-    fail(`a bitmap directory of ${directorySize} bytes for ${count} bitmaps`);
+    fail(`a bitmap directory of ${directorySize} bytes for ${counted(count, 'bitmap')}`);
   }
   if (!isClusterStart(directoryOffset, geometry)) {
     fail(`a bitmap directory at ${directoryOffset}, where none can be`);
@@ -230,7 +230,7 @@ class EntryReader {
     }
     const bytes = tableEntries * geometry.clusterSize;
     if (tableEntries === 0 || bytes > MAX_BITMAP_BYTES) {
-      throw this.corrupt(`a table of ${tableEntries} entries`, name);
+      throw this.corrupt(`a table of ${counted(tableEntries, 'entry', 'entries')}`, name);
     }
     if (!isClusterStart(tableOffset, geometry)) {
       throw this.corrupt(`a table at ${tableOffset}, where none can be,`, name);
@@ -238,7 +238,10 @@ class EntryReader {
     // What is in use may be from before the disk was resized.
     const needed = bitmapTableEntries(granularityBits, { size, geometry });
     if (!inUse && tableEntries !== needed) {
-      throw this.corrupt(`a table of ${tableEntries} entries instead of ${needed}`, name);
+      throw this.corrupt(
+        `a table of ${counted(tableEntries, 'entry', 'entries')} instead of ${needed}`,
+        name,
+      );
     }
   }
 

@@ -1,4 +1,4 @@
-import { SIZE_LIMIT } from '../util/index.js';
+import { counted, SIZE_LIMIT } from '../util/index.js';
 import { corrupt, unsupported } from './failures.js';
 import { Incompatible, unknownFeatures } from './features.js';
 import { geometryOf, l1EntriesFor } from './geometry.js';
@@ -65,7 +65,7 @@ function checkTables(header: Header, image: string): void {
   place('the snapshot table', header.snapshotsOffset, 64);
   const needed = l1EntriesFor(header.size, geometry);
   if (header.l1Size * 8 > MAX_L1_BYTES || header.l1Size < needed) {
-    const found = `an L1 table of ${header.l1Size} entries, where the disk needs ${needed}`;
+    const found = `an L1 table of ${counted(header.l1Size, 'entry', 'entries')}, where the disk needs ${needed}`;
     throw corrupt(image, `${found} and ${MAX_L1_BYTES / 8} are allowed`, 36);
   }
   if (header.l1Size > 0 && header.l1Offset === 0) {

@@ -1,5 +1,5 @@
 /** The snapshot table: "Snapshots" of the format's description. */
-import { readU64, viewOf, writeU64 } from '../util/index.js';
+import { counted, readU64, viewOf, writeU64 } from '../util/index.js';
 import { corrupt } from './failures.js';
 import type { Geometry } from './geometry.js';
 import type { Header } from './header.js';
@@ -110,7 +110,7 @@ function parseEntry(entry: Uint8Array, at: number, options: SnapshotsOptions): S
     throw corrupt(image, found, header.snapshotsOffset + at);
   }
   if (snapshot.l1Size * 8 > MAX_L1_BYTES) {
-    const found = `an L1 table of ${snapshot.l1Size} entries in snapshot "${snapshot.name}"`;
+    const found = `an L1 table of ${counted(snapshot.l1Size, 'entry', 'entries')} in snapshot "${snapshot.name}"`;
     throw corrupt(image, found, header.snapshotsOffset + at);
   }
   return snapshot;

@@ -37,7 +37,7 @@
  */
 
 import type { Range } from '../../extent/index.js';
-import { optionCheck } from '../../util/index.js';
+import { counted, optionCheck } from '../../util/index.js';
 import { Arena, type BitmapHandle, Bits } from '../../wasm/index.js';
 import { checkAll, checkBytes, checkPairs, checkRange, granularityShift } from './arguments.js';
 import { RangeIterator } from './ranges.js';
@@ -191,7 +191,7 @@ export class Bitmap {
     checkAll('pairs', pairs);
     if (pairs.length % 2 !== 0) {
       throw new RangeError(
-        `pairs must be offsets and lengths by turns, not ${pairs.length} numbers`,
+        `pairs must be offsets and lengths by turns, not ${counted(pairs.length, 'number')}`,
       );
     }
     this.#bits.setRanges(pairs);

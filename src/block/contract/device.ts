@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { abortedError, LacunaError } from '../../errors/index.js';
 import { Context, ExtentList, type Range } from '../../extent/index.js';
-import { checkGiven, optionCheck } from '../../util/index.js';
+import { checkGiven, counted, optionCheck } from '../../util/index.js';
 import type { BlockDevice, ExtentsOptions, RequestOptions } from './block-device.js';
 import type { DeviceDescription } from './description.js';
 import type {
@@ -349,7 +349,7 @@ export class Device implements BlockDevice {
     if (typeof length !== 'number') throw new TypeError(`length must be a number, not ${length}`);
     const inside = offset >= 0 && length >= 0 && length <= this.size - offset;
     if (inside && Number.isSafeInteger(offset) && Number.isSafeInteger(length)) return;
-    const range = `${length} bytes at ${offset}`;
+    const range = `${counted(length, 'byte')} at ${offset}`;
     throw new RangeError(
       `${range}: no range of whole bytes inside ${this.name}, size ${this.size}`,
     );

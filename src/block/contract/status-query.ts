@@ -1,5 +1,6 @@
 import { LacunaError } from '../../errors/index.js';
 import { Context, DIRTY, ExtentList, isDirtyContext, Status } from '../../extent/index.js';
+import { counted } from '../../util/index.js';
 import type { Driver } from './driver.js';
 import { Grid } from './grid.js';
 
@@ -59,7 +60,7 @@ async function askDriver(
   const span = blocks.up(request.offset + request.length) - start;
   const answers = await driver.extents!(start, span, asked, request.signal);
   if (answers.length === asked.length) return answers;
-  const count = `${answers.length} lists for ${asked.length} contexts`;
+  const count = `${counted(answers.length, 'list')} for ${counted(asked.length, 'context')}`;
   throw new LacunaError(
     'ERR_DEVICE_IO',
     `${driver.name} answered ${count}`,

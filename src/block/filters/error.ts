@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import { LacunaError } from '../../errors/index.js';
+import { counted } from '../../util/index.js';
 import type { SharedCounters } from '../../wasm/index.js';
 import {
   type BlockDevice,
@@ -72,7 +73,7 @@ function failing(
     if (!chosen.has(operation) || !touches(operation, offset, length)) return await pass();
     const number = counters.add(0, 1) + 1;
     if (number !== nth && !falls(number, rate)) return await pass();
-    const message = `${name}: ${operation} of ${length} bytes at ${offset} fails with ${errno}, as the filter "error" was told`;
+    const message = `${name}: ${operation} of ${counted(length, 'byte')} at ${offset} fails with ${errno}, as the filter "error" was told`;
     throw new LacunaError('ERR_DEVICE_IO', message, { device: name, offset, length, errno });
   };
 }

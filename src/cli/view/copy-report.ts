@@ -1,5 +1,6 @@
 /** What the command says of a copy while it runs, and when it has ended. */
 import type { CopyJob, CopyProgress, CopyReport } from '../../copy/index.js';
+import { counted } from '../../util/index.js';
 import type { Shell } from '../shell/index.js';
 import { formatBytes, formatDuration, formatRate } from '../text/index.js';
 import { showJob } from './show-job.js';
@@ -31,7 +32,7 @@ export function describeCopy(report: CopyReport): string {
   if (zeroedBytes > 0) deeds.push(`zeroed ${formatBytes(zeroedBytes)}`);
   deeds.push(`left ${formatBytes(skippedBytes)} alone`);
   if (leftOutBytes > 0) deeds.push(`left ${formatBytes(leftOutBytes)} out because it failed`);
-  if (retries > 0) deeds.push(`made ${retries} requests again`);
+  if (retries > 0) deeds.push(`made ${counted(retries, 'request')} again`);
   const rate = movedBytes > 0 ? ` (${formatRate(movedBytes, durationMs)})` : '';
   const time = formatDuration(durationMs);
   return `Copied a disk of ${formatBytes(size)}: ${deeds.join(', ')}, in ${time}${rate}.`;
@@ -56,8 +57,4 @@ export function describeEffort({
     `and ${formatBytes(peakMemoryBytes)} of memory at most`,
   ];
   return `${parts.join(', ')}.\n`;
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }

@@ -6,7 +6,7 @@ import {
   removeLeftover,
   statIfThere,
 } from '../../files/index.js';
-import { checkGiven } from '../../util/index.js';
+import { checkGiven, counted } from '../../util/index.js';
 import { A_DEVICE, type DeviceSource } from '../options/index.js';
 import { dataFilesOf, describeDevice } from './participants.js';
 
@@ -31,8 +31,7 @@ export function unfinishedWarning(filenames: readonly string[]): string[] {
     const found = unfinishedCopies(filename);
     if (found.length === 0) return [];
     const mib = Math.ceil(found.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20);
-    const files =
-      found.length === 1 ? '1 unfinished file lies' : `${found.length} unfinished files lie`;
+    const files = `${counted(found.length, 'unfinished file')} ${found.length === 1 ? 'lies' : 'lie'}`;
     return [
       `${files} beside ${filename} (${mib} MiB), left by earlier copies: "lacuna copy --clean ${filename}" lists and removes what nothing can go on with`,
     ];

@@ -10,7 +10,7 @@ import {
 } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, type Range, readsAsZero, Status } from '../../extent/index.js';
-import { closeAfter } from '../../util/index.js';
+import { closeAfter, counted } from '../../util/index.js';
 import type { Arena } from '../../wasm/index.js';
 import type { CheckedScope, DeviceSource } from '../options/index.js';
 import { askDirty, dirtyInAny, isDirty, Spans } from './dirty-ranges.js';
@@ -268,7 +268,7 @@ class Refusals {
 
   get warnings(): string[] {
     if (this.#count === 0) return [];
-    const queries = this.#count === 1 ? 'one status query' : `${this.#count} status queries`;
+    const queries = counted(this.#count, 'status query', 'status queries');
     return [
       `${this.#device.name} gave no useful answer to ${queries}, so ${this.#consequence} (${this.#last})`,
     ];

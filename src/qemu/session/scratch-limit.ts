@@ -1,4 +1,5 @@
 import { LacunaError } from '../../errors/index.js';
+import { counted } from '../../util/index.js';
 
 /** A scratch image that holds nothing has some 200 KiB. */
 export const LEAST_SCRATCH = 2 ** 20;
@@ -16,7 +17,7 @@ export function scratchLimit(folder: string, freeBytes: number, disks: number): 
   if (limit >= LEAST_SCRATCH) return limit;
   throw new LacunaError(
     'ERR_SCRATCH_FULL',
-    `${folder}: ${freeBytes} bytes are free here, which is too little for the scratch images of ${disks} disks; free some, or choose another folder`,
+    `${folder}: ${freeBytes} bytes are free here, which is too little for the scratch images of ${counted(disks, 'disk')}; free some, or choose another folder`,
     { device: folder, retryable: true },
   );
 }

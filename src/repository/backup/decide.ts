@@ -2,6 +2,7 @@
 import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
+import { counted } from '../../util/index.js';
 import { differences, type MachinePoints, OpenDisk, withDisk } from '../disks/index.js';
 import { DIGEST_BLOCK } from '../leaves/index.js';
 import type { BackupMode } from '../manifest/index.js';
@@ -61,7 +62,7 @@ async function parentFor({ points, disk, options }: Question): Promise<OpenDisk 
   const { length } = parent.layers;
   if (length < longestChain) return parent;
   await parent.close();
-  return `the chain of point ${number} has ${length} images, and ${longestChain} at most are allowed`;
+  return `the chain of point ${number} has ${counted(length, 'image')}, and may have no more than ${longestChain}`;
 }
 
 async function increment(

@@ -3,7 +3,7 @@ import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, openDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
-import { closeAfter } from '../../util/index.js';
+import { closeAfter, counted } from '../../util/index.js';
 import { DIGEST_BLOCK, LeafChain, LeafFile } from '../leaves/index.js';
 import { describeLayers, type Layer, layersOf } from './layers.js';
 import type { MachinePoints } from './points.js';
@@ -98,7 +98,7 @@ export class OpenDisk implements AsyncDisposable {
     const offset = block * DIGEST_BLOCK;
     const length = Math.min(DIGEST_BLOCK, this.size - offset);
     const path = this.#holderOf(block);
-    const message = `Point ${number} of ${points.machine}: disk ${name} holds other bytes than were backed up: ${length} bytes at ${offset} (${path})`;
+    const message = `Point ${number} of ${points.machine}: disk ${name} holds other bytes than were backed up: ${counted(length, 'byte')} at ${offset} (${path})`;
     return new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: path, offset, length });
   }
 

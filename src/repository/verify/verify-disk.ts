@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { Bitmap } from '../../bitmap/index.js';
 import { openDevice } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
+import { counted } from '../../util/index.js';
 import { type MachinePoints, OpenDisk } from '../disks/index.js';
 import { DIGEST_BLOCK, DIGEST_BYTES, type LeafFile } from '../leaves/index.js';
 import type { Workshop } from '../work/index.js';
@@ -157,7 +158,7 @@ async function compare(
     for (const { offset, length } of ranges.slice(0, MOST_RANGES)) {
       const where = { machine: points.machine, point: number, disk: name, file, offset, length };
       const start = `Point ${number} of ${points.machine}: disk ${name}: ${what}`;
-      found({ ...where, message: `${start}: ${length} bytes at ${offset} (${file})` });
+      found({ ...where, message: `${start}: ${counted(length, 'byte')} at ${offset} (${file})` });
     }
     if (ranges.length > MOST_RANGES) {
       throw new LacunaError('ERR_REPOSITORY_DAMAGED', `${what} in ${ranges.length} places`, {

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import type { CopyJob, CopyReport } from '../../../copy/index.js';
 import { type ErrorCode, LacunaError } from '../../../errors/index.js';
+import { counted } from '../../../util/index.js';
 import { noteMissing } from '../../device/index.js';
 import { Exit, type Shell, withCode } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
@@ -18,11 +19,11 @@ export function noteLeftOut(
   if (errors.length === 0) return;
   shell.exitCode = Exit.leftOut;
   for (const { side, offset, length, error } of errors.slice(0, MOST_TOLD)) {
-    const what = `${length} bytes at ${offset} of the ${side}`;
+    const what = `${counted(length, 'byte')} at ${offset} of the ${side}`;
     shell.note(`lacuna: left out ${what}: ${withCode(error, shell)}\n`);
   }
   const more = Math.max(0, errors.length - MOST_TOLD) + moreErrors;
-  if (more > 0) shell.note(`lacuna: and ${more} more ranges; --json lists them\n`);
+  if (more > 0) shell.note(`lacuna: and ${counted(more, 'more range')}; --json lists all\n`);
   shell.note(`lacuna: left out ${formatBytes(leftOutBytes)} in all\n`);
 }
 

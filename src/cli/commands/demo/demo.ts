@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander';
 import { Bitmap } from '../../../bitmap/index.js';
 import { type BlockDevice, createRawFile, openDevice } from '../../../block/index.js';
 import { copy } from '../../../copy/index.js';
+import { counted } from '../../../util/index.js';
 import { printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
 import {
@@ -117,7 +118,7 @@ class Demo {
     const took = formatDuration(performance.now() - started);
     const { blocks } = await stat(this.#source);
     await this.#say(
-      `${printable(this.#source)}: ${formatBytes(bytes)} written in ${places} places, in ${took}.`,
+      `${printable(this.#source)}: ${formatBytes(bytes)} written in ${counted(places, 'place')}, in ${took}.`,
       `The file takes ${formatBytes(blocks * 512)}; everything else is a hole. Its map:`,
       '',
     );
@@ -144,7 +145,7 @@ class Demo {
     await guest.zero(trimmed.offset, zeroedBytes);
     await device.flush({ signal: this.#shell.signal });
     await this.#say(
-      `It wrote ${formatBytes(fresh.bytes)} in ${fresh.places} new places,`,
+      `It wrote ${formatBytes(fresh.bytes)} in ${counted(fresh.places, 'new place')},`,
       `wrote over ${again.places} old ones, and zeroed ${formatBytes(zeroedBytes)} in one go.`,
       `Dirty now, by granules of ${formatBytes(dirty.granularity)}:`,
       '',

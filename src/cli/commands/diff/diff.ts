@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { DiffReport, DiskDiff } from '../../../repository/index.js';
+import { counted } from '../../../util/index.js';
 import { printable, type Shell } from '../../shell/index.js';
 import { columns, formatBytes } from '../../text/index.js';
 
@@ -57,7 +58,7 @@ function describe({ fromSize, toSize, changedBytes, zeroBytes, ranges }: DiskDif
     fromSize === toSize ? '' : ` It had ${formatBytes(fromSize)}, and has ${formatBytes(toSize)}.`;
   if (changedBytes === 0) return `nothing changed.${size}`;
   const zero = zeroBytes > 0 ? `, of which ${formatBytes(zeroBytes)} are zero now` : '';
-  return `${formatBytes(changedBytes)} changed in ${ranges.length} places${zero}.${size}`;
+  return `${formatBytes(changedBytes)} changed in ${counted(ranges.length, 'place')}${zero}.${size}`;
 }
 
 function mapOf({ disks }: DiffReport): string {

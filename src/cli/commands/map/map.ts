@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { BlockDevice } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
+import { counted } from '../../../util/index.js';
 import {
   addRescueFlag,
   addSourceFlags,
@@ -169,6 +170,8 @@ class Table {
 
   /** Says how much the limit hid. */
   rest(): string {
-    return this.#hidden === 0 ? '' : `... and ${this.#hidden} more extents; --all shows them.\n`;
+    return this.#hidden === 0
+      ? ''
+      : `... and ${counted(this.#hidden, 'more extent')}; --all shows all.\n`;
   }
 }

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { VerifyReport } from '../../../repository/index.js';
+import { counted } from '../../../util/index.js';
 import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
@@ -71,12 +72,13 @@ function describeReport({
 }: VerifyReport): string {
   const lines = problems.map(({ message }) => `${printable(message)}\n`);
   const bad = points.filter(({ ok }) => !ok).map(({ machine, number }) => `${machine}/${number}`);
+  const good = points.length - bad.length;
   const effort = `${formatBytes(readBytes)} read in ${formatDuration(durationMs)}`;
   const left =
     unnamed.length === 0
       ? ''
-      : ` ${unnamed.length} files belong to no point; the next backup removes them.`;
-  const sound = `${points.length - bad.length} of ${points.length} restore points are sound (${effort}).${left}\n`;
+      : ` The next backup removes ${counted(unnamed.length, 'file')} that no point has.`;
+  const sound = `${good} of ${counted(points.length, 'restore point')} ${good === 1 ? 'is' : 'are'} sound (${effort}).${left}\n`;
   if (bad.length === 0) return lines.join('') + sound;
   return `${lines.join('')}${sound}Damaged, or over a damaged point: ${bad.join(', ')}.\n`;
 }

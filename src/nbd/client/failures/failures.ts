@@ -1,5 +1,6 @@
 import { LacunaError } from '../../../errors/index.js';
 import type { Range } from '../../../extent/index.js';
+import { counted } from '../../../util/index.js';
 import { type Asked, Command, decodeText, errnoName, printable } from '../../wire/index.js';
 
 /** The peer said something that the protocol forbids; the stream cannot be trusted any further. */
@@ -45,7 +46,7 @@ export function remoteError(request: Asked, value: number, text?: Uint8Array): L
 /** A request in words, to stand behind "to". */
 export function describeRequest({ command, offset, length }: Asked): string {
   const verb = VERBS[command] ?? `run command ${command} on`;
-  return command === Command.flush ? verb : `${verb} ${length} bytes at ${offset}`;
+  return command === Command.flush ? verb : `${verb} ${counted(length, 'byte')} at ${offset}`;
 }
 
 /** The same failure, saying to which device and, where there is one, to which range it happened. */

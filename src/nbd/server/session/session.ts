@@ -7,7 +7,7 @@
  * that is carried out alone, and in pieces.
  */
 import { LacunaError } from '../../../errors/index.js';
-import { Watchdog } from '../../../util/index.js';
+import { counted, Watchdog } from '../../../util/index.js';
 import { type ByteSink, Outbox, type Sender } from '../../stream/index.js';
 import { Command, CommandFlag, EXTENDED_EXTENT_BYTES, EXTENT_BYTES } from '../../wire/index.js';
 import { Holes } from '../export/index.js';
@@ -254,7 +254,7 @@ export class ServerSession implements ByteSink {
     const errno = wireErrno(error);
     const { command, offset, length } = request;
     // The device's own message may tell a stranger where its file lies.
-    const text = `command ${command} failed on ${length} bytes at ${offset}: ${errno}`;
+    const text = `command ${command} failed on ${counted(length, 'byte')} at ${offset}: ${errno}`;
     this.#work.replies.fail(request, errno, text);
   }
 

@@ -2,7 +2,7 @@
 
 import { throwIfAborted } from '../../../../errors/index.js';
 import { type Header, hasDataFile, RunKind, type Snapshot } from '../../../../qcow2/index.js';
-import { Turns } from '../../../../util/index.js';
+import { counted, Turns } from '../../../../util/index.js';
 import { type BlockDevice, Device, type Range } from '../../../contract/index.js';
 import { NullDriver } from '../../null/index.js';
 import { readBitmapSections } from '../bitmaps/index.js';
@@ -47,9 +47,9 @@ export function describeMissing(name: string, missing: readonly Range[]): string
   if (missing.length === 0) return [];
   const bytes = missing.reduce((sum, { length }) => sum + length, 0);
   const [{ offset, length }] = missing;
-  const ranges = missing.length === 1 ? '1 range' : `${missing.length} ranges`;
+  const ranges = counted(missing.length, 'range');
   return [
-    `${name} is cut short, or a file below it is: ${bytes} bytes of its disk, in ${ranges}, are lost and read as zeroes; the first are ${length} bytes at ${offset}`,
+    `${name} is cut short, or a file below it is: ${counted(bytes, 'byte')} of its disk, in ${ranges}, are lost and read as zeroes; the first are ${counted(length, 'byte')} at ${offset}`,
   ];
 }
 
