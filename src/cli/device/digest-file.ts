@@ -1,8 +1,8 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
 import { readFile, stat } from 'node:fs/promises';
 import { LacunaError } from '../../errors/index.js';
-import { fileError, fileOperations, Replacement, sweep, syncFolder } from '../../files/index.js';
-import { readText } from '../text/index.js';
+import { fileError, Replacement } from '../../files/index.js';
+import { readText, storeText } from '../text/index.js';
 
 export interface StoredDigest {
   readonly digest: string;
@@ -59,21 +59,10 @@ function tryToReplace(path: string): void {
 export async function storeDigest(path: string, { digest, size }: StoredDigest): Promise<string[]> {
   // The copy may have made it meanwhile.
   await checkDigestFile(path);
-  let file: Replacement | undefined;
   try {
-    sweep(path);
-    file = Replacement.create(path);
-    const text = `${JSON.stringify({ digest, size, ...METHOD })}\n`;
-    fileOperations.write(file.fd, Buffer.from(text), 0);
-    fileOperations.sync(file.fd);
-    const warnings = file.finish();
-    await syncFolder(file.name);
-    return warnings;
+    return await storeText(path, `${JSON.stringify({ digest, size, ...METHOD })}\n`);
   } catch (error) {
-    file?.removeUnfinished();
     throw error instanceof LacunaError ? error : notStored(path, error as Error);
-  } finally {
-    file?.close();
   }
 }
 

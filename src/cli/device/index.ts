@@ -1,4 +1,9 @@
 export { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+export {
+  checkConfigurationFile,
+  readConfiguration,
+  storeConfiguration,
+} from './configuration-file.js';
 export { type ContextKinds, kindsOf } from './context-kinds.js';
 export { checkDigestFile, readDigest, type StoredDigest, storeDigest } from './digest-file.js';
 export { type StatusRange, walkExtents } from './extent-walk.js';

@@ -1,6 +1,6 @@
 /** The commands of a repository, as a user types them. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { flipBit, hashOf, hashOfFile, MiB, makeImage } from '../../support/repository.js';
@@ -86,6 +86,62 @@ describe('restore', () => {
   });
 });
 
+describe('a configuration of the machine', () => {
+  const file = join(folder, 'web.xml');
+  const text = '<domain>\n  <name>wéb</name>\n</domain>\n';
+
+  test('is kept with the restore point, listed, and given back as it was', async () => {
+    const kept = join(folder, 'kept');
+    writeFileSync(file, text);
+    expect((await lacuna('backup', '--configuration', file, disk, kept)).code).toBe(0);
+    const { machines } = JSON.parse((await lacuna('list', '--json', kept)).stdout);
+    expect(machines[0].points[0].configuration).toBe(text);
+    const back = join(folder, 'back.xml');
+    const restore = () =>
+      lacuna('restore', '--configuration', back, kept, 'latest', join(folder, 'with.raw'));
+    expect((await restore()).code).toBe(0);
+    expect(readFileSync(back, 'utf8')).toBe(text);
+    const again = await restore();
+    expect(again.stderr).toMatch(/back.xml is there, and a configuration replaces nothing/);
+    expect(again.code).toBe(2);
+  });
+
+  test('that a point does not have is not given back', async () => {
+    const target = join(folder, 'without.raw');
+    const back = join(folder, 'nothing.xml');
+    const { code, stderr } = await lacuna('restore', '--configuration', back, path, '1', target);
+    expect(stderr).toMatch(/keeps no configuration of the machine/);
+    expect({ code, made: [target, back].filter((name) => existsSync(name)) }).toEqual({
+      code: 2,
+      made: [],
+    });
+  });
+
+  test.each([
+    ['empty', '', 2, /is empty/],
+    ['longer than 64 KiB', 'x'.repeat(64 * 1024 + 1), 2, /longer than 64 KiB/],
+    ['no UTF-8', Buffer.from([0x3c, 0xff]), 2, /is no text in UTF-8/],
+    ['with a byte of 0', 'a\0b', 2, /is no text in UTF-8/],
+    ['not there', undefined, 1, /there is no such file/],
+  ])('is refused from a file that is %s, and nothing is made', async (_, bytes, exit, says) => {
+    const bad = join(folder, 'bad.xml');
+    rmSync(bad, { force: true });
+    if (bytes !== undefined) writeFileSync(bad, bytes);
+    const never = join(folder, 'never');
+    const { code, stderr } = await lacuna('backup', '--configuration', bad, disk, never);
+    expect(stderr).toMatch(says);
+    expect({ code, isMade: existsSync(never) }).toEqual({ code: exit, isMade: false });
+  });
+
+  test('is for disks at rest', async () => {
+    const args = ['backup', '--configuration', file, '--qmp', 'socket', path];
+    expect(await lacuna(...args)).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/--configuration is for disks at rest/),
+    });
+  });
+});
+
 test('diff tells bytes, and with --map every range', async () => {
   expect((await lacuna('diff', path, '1', '2')).stdout).toBe(
     'web/1 to web/2:\nweb: 128 KiB changed in 2 places, of which 64 KiB are zero now.\n',
@@ -127,7 +183,9 @@ describe('prune', () => {
     const points = readdirSync(join(path, 'machines/web/points'));
     expect(await lacuna('prune', '--keep-tag', 'kebt', path)).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/keep none of the 2 points of web, so nothing was pruned/),
+      stderr: expect.stringMatching(
+        /keep no point of web, which has 2 points, so nothing was pruned/,
+      ),
     });
     expect(readdirSync(join(path, 'machines/web/points'))).toEqual(points);
   });

@@ -2,7 +2,13 @@ import { basename } from 'node:path';
 import type { Command } from 'commander';
 import { parseNbdUri } from '../../../nbd/address/index.js';
 import type { BackupOptions, BackupReport, DiskPlan } from '../../../repository/index.js';
-import { addSourceFlags, type SourceFlags, sourceOf } from '../../device/index.js';
+import { counted } from '../../../util/index.js';
+import {
+  addSourceFlags,
+  readConfiguration,
+  type SourceFlags,
+  sourceOf,
+} from '../../device/index.js';
 import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
@@ -21,6 +27,7 @@ interface BackupFlags extends SourceFlags, MachineFlags {
   tag?: string[];
   compress?: boolean | string;
   bitmaps: boolean;
+  configuration?: string;
   maxChain?: number;
   plan?: boolean;
   rate?: number;
@@ -34,6 +41,7 @@ Examples:
   lacuna backup --plan web.qcow2 /backup
   lacuna backup --machine db root.qcow2 data.raw /backup
   lacuna backup --machine db --disk vda nbd://host/vda /backup
+  lacuna backup --configuration web.xml web.qcow2 /backup
   lacuna backup --compress=zstd --tag before-upgrade web.qcow2 /backup
   lacuna backup --qmp /run/web.qmp --agent /run/web.qga /backup
   lacuna backup --qmp /run/web.qmp --plan /backup
@@ -64,6 +72,10 @@ export function registerBackup(program: Command, shell: Shell): void {
     )
     .option('--full', 'take all of every disk')
     .option('--tag <text>', 'a word to find the restore point by; may be repeated', collect)
+    .option(
+      '--configuration <file>',
+      'keep this text, such as the definition of the machine, with the restore point',
+    )
     .option('--compress [type]', 'compress what is stored: deflate (default), or zstd')
     .option(
       '--no-bitmaps',
@@ -92,6 +104,10 @@ async function backupCommand(
   if (flags.qmp !== undefined || flags.libvirt !== undefined) {
     if (sources.length > 0)
       throw new TypeError(`the disks of a running machine are its own (--disk), not ${sources[0]}`);
+    if (flags.configuration !== undefined) {
+      const why = 'that of a running machine is found out and kept without it';
+      throw new TypeError(`--configuration is for disks at rest: ${why}`);
+    }
     const report = await backupRunning(path, flags, shell);
     if (report !== undefined && !flags.json) await shell.print(describeReport(report));
     return;
@@ -100,7 +116,7 @@ async function backupCommand(
   if (sources.length === 0) {
     throw new TypeError(`name the disks to back up, then the repository: only ${path} was given`);
   }
-  const options = optionsOf(sources, flags);
+  const options = { ...optionsOf(sources, flags), ...(await configurationOf(flags)) };
   const { Repository } = await import('../../../repository/index.js');
   const repository = Repository.open(path, flags.plan ? { absent: true } : { create: true });
   if (flags.plan) {
@@ -118,7 +134,7 @@ function optionsOf(sources: readonly string[], flags: BackupFlags): BackupOption
   const { machine, disk: names = [], full, tag: tags, bitmaps, maxChain, forceShare } = flags;
   if (names.length > sources.length) {
     throw new TypeError(
-      `there are ${names.length} names of disks (--disk), and ${sources.length} sources`,
+      `more names than disks: --disk names ${names.length}, and there is ${counted(sources.length, 'source')}`,
     );
   }
   const disks = sources.map((source, i) => ({
@@ -140,6 +156,10 @@ function optionsOf(sources: readonly string[], flags: BackupFlags): BackupOption
     ...(forceShare && { forceShare }),
     ...(flags.threads !== undefined && { threads: flags.threads }),
   };
+}
+
+async function configurationOf({ configuration: path }: BackupFlags) {
+  return path === undefined ? {} : { configuration: await readConfiguration(path) };
 }
 
 /** The name of a disk, from the name of its file or export. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { ImageFormat } from '../../../block/index.js';
 import type { RestoreReport, RestoreTarget } from '../../../repository/index.js';
+import { checkConfigurationFile, storeConfiguration } from '../../device/index.js';
 import { collect, noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
@@ -10,6 +11,7 @@ import { showRepositoryJob } from '../../view/index.js';
 interface RestoreFlags {
   disk?: string[];
   outputFormat?: ImageFormat;
+  configuration?: string;
   rate?: number;
   threads?: number;
   json?: boolean;
@@ -20,6 +22,7 @@ Examples:
   lacuna restore /backup latest web.qcow2
   lacuna restore /backup web/7 restored/
   lacuna restore --disk vda /backup db/2026-11-30T02:00 /dev/vg0/root
+  lacuna restore --configuration web.xml /backup web/7 restored/
   lacuna restore -O qcow2 /backup 7 nbd://host/vda
 
 A point is a number, "latest", or a time: the newest point that is not younger. With several machines it begins with
@@ -40,6 +43,10 @@ export function registerRestore(program: Command, shell: Shell): void {
       '-O, --output-format <format>',
       'format of the target, raw or qcow2 (default: from its name, raw in a folder)',
     )
+    .option(
+      '--configuration <file>',
+      'make this file of what the restore point keeps of the machine',
+    )
     .option('--rate <size>', 'bytes per second that are written at most', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')
@@ -59,7 +66,10 @@ async function restoreCommand(
   const repository = Repository.open(path);
   const found = repository.find(point);
   const names = flags.disk ?? found.disks.map(({ name }) => name);
-  const { machine, number } = found;
+  const { machine, number, configuration } = found;
+  if (flags.configuration !== undefined) {
+    checkConfigurationFile(flags.configuration, configuration);
+  }
   const job = repository.restore({
     machine,
     point: number,
@@ -68,6 +78,9 @@ async function restoreCommand(
     rate: flags.rate,
   });
   const report = await showRepositoryJob(job, shell);
+  if (flags.configuration !== undefined) {
+    await storeConfiguration(flags.configuration, configuration);
+  }
   noteWarnings(report.warnings, shell);
   await shell.print(flags.json ? `${JSON.stringify(report)}\n` : describeReport(report));
 }
