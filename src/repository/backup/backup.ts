@@ -11,6 +11,8 @@ import {
   bitmapName,
   commitManifest,
   type DiskManifest,
+  listedPoints,
+  listPoints,
   type Manifest,
   readManifest,
 } from '../manifest/index.js';
@@ -75,11 +77,10 @@ export async function planBackup(store: Store, options: BackupOptions): Promise<
   checkBackupOptions(options);
   const points = store.points(options.machine);
   const prepared = await prepareAll(store, points, options);
-  try {
-    return prepared.map(planOf);
-  } finally {
-    await closeAll(prepared);
-  }
+  const plans = prepared.map(planOf);
+  const [failure] = await closeAll(prepared);
+  if (failure !== undefined) throw failure;
+  return plans;
 }
 
 class Backup {
@@ -99,9 +100,15 @@ class Backup {
     this.#options = options;
     this.#drive = { ...workshop, threads: options.threads, compress: options.compress };
     this.#id = options.id ?? randomBytes(8).toString('hex');
-    // Damaged manifests have numbers too.
-    const numbers = namesIn(points.places.points).map((name) => numberOf(name) ?? 0);
-    this.#number = Math.max(0, ...numbers) + 1;
+    // Manifests that are damaged or missing have numbers too.
+    this.#number = Math.max(0, ...this.#numbers()) + 1;
+  }
+
+  /** Of all points that are there or must be. */
+  #numbers(): number[] {
+    const { places } = this.#points;
+    const there = namesIn(places.points).map(numberOf);
+    return [...(listedPoints(places) ?? []), ...there].filter((number) => number !== undefined);
   }
 
   async run(removed: readonly string[]): Promise<BackupReport> {
@@ -117,11 +124,15 @@ class Backup {
       await this.#options.beforeCommit?.();
       point = this.#commit(stored);
     } catch (error) {
+      // The failure of the backup matters more than one of the closing.
       await closeAll(prepared);
       this.#removeOwn();
       throw error;
     }
-    await closeAll(prepared);
+    this.#list();
+    for (const why of await closeAll(prepared)) {
+      this.#warn('A source or an older point could not be closed', why);
+    }
     const bitmaps = await this.#renewBitmaps(prepared);
     const disks = stored.map(({ report }, i) => ({ ...report, bitmap: bitmaps[i] }));
     const durationMs = performance.now() - this.#started;
@@ -223,6 +234,20 @@ class Backup {
     }
   }
 
+  /** The point exists, so that a failure here only leaves it out of the list of those that there must be. */
+  #list(): void {
+    const { places } = this.#points;
+    try {
+      listPoints(places, this.#numbers(), this.#store.operations);
+    } catch (error) {
+      this.#warn(`The new point is not in ${places.listed}, so nobody would miss it`, error);
+    }
+  }
+
+  #warn(what: string, error: unknown): void {
+    this.#warnings.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+
   /** The point exists, so that a failure here only makes the next increment read more. */
   async #renewBitmaps(prepared: readonly Prepared[]): Promise<(string | null)[]> {
     const names: (string | null)[] = [];
@@ -238,10 +263,8 @@ class Backup {
         names.push(name);
       } catch (error) {
         names.push(null);
-        const why = error instanceof Error ? error.message : String(error);
-        this.#warnings.push(
-          `Disk ${disk.name}: no bitmap counts from this point, so the next backup reads more: ${why}`,
-        );
+        const what = `Disk ${disk.name}: no bitmap counts from this point, so the next backup reads more`;
+        this.#warn(what, error);
       }
     }
     return names;
@@ -296,12 +319,20 @@ async function prepare(
   }
 }
 
-async function closeAll(prepared: readonly Prepared[]): Promise<void> {
+/** Closes everything, whatever fails; returns why some of it could not be closed. */
+async function closeAll(prepared: readonly Prepared[]): Promise<unknown[]> {
+  const failures: unknown[] = [];
   for (const { device, isOwn, decision } of prepared) {
     decision.dirty?.free();
-    await decision.parent?.close();
-    if (isOwn) await device.close();
+    for (const closing of [decision.parent, isOwn ? device : undefined]) {
+      try {
+        await closing?.close();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
   }
+  return failures;
 }
 
 function planOf({ disk, device, decision }: Prepared): DiskPlan {

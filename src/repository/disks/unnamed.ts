@@ -33,6 +33,7 @@ export function removeUnnamed(points: MachinePoints, operations: RepositoryOpera
     if (rest !== undefined) sweep(join(places.locks, made));
   }
   sweep(places.verified);
+  sweep(places.listed);
   return found;
 }
 

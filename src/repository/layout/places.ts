@@ -41,6 +41,8 @@ export class MachinePlaces {
   readonly locks: string;
   readonly holds: string;
   readonly verified: string;
+  /** Which points there must be. */
+  readonly listed: string;
 
   constructor(root: string, machine: string) {
     this.machine = machine;
@@ -50,6 +52,7 @@ export class MachinePlaces {
     this.locks = join(this.folder, 'locks');
     this.holds = join(this.folder, 'holds');
     this.verified = join(this.folder, 'verified.json');
+    this.listed = join(this.folder, 'points.json');
   }
 
   /** The manifest of a point. */

@@ -68,7 +68,7 @@ export class Lock {
       for (const found of locksOf(places)) {
         if (found.path === path) continue;
         // Dead locks go even if they are in nobody's way, or some would stay forever.
-        if (found.life === 'dead') fs.rmSync(found.path, { force: true });
+        if (found.life === 'dead') removeDead(found);
         else if (refuses(kind, found)) throw lockedBy(places.machine, found);
       }
     } catch (error) {
@@ -90,6 +90,15 @@ export class Lock {
     } catch {
       // As above.
     }
+  }
+}
+
+/** One that cannot be removed is in nobody's way. */
+function removeDead({ path }: FoundLock): void {
+  try {
+    fs.rmSync(path, { force: true });
+  } catch {
+    // As above.
   }
 }
 

@@ -1,3 +1,4 @@
+export { listedPoints, listPoints } from './listed.js';
 export {
   type BackupMode,
   bitmapName,

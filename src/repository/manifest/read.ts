@@ -8,6 +8,7 @@ import {
   readIfThere,
   unseal,
 } from '../layout/index.js';
+import { missingPoints } from './listed.js';
 import type { Manifest } from './manifest.js';
 import { POINT_SCHEMA } from './schema.js';
 import { shapeFault } from './shape.js';
@@ -22,9 +23,10 @@ export interface Manifests {
 export function readManifests(places: MachinePlaces, repository: string): Manifests {
   const points: Manifest[] = [];
   const problems: LacunaError[] = [];
-  for (const filename of namesIn(places.points)) {
-    const number = numberOf(filename);
-    if (number === undefined) continue;
+  const numbers = namesIn(places.points)
+    .map(numberOf)
+    .filter((number) => number !== undefined);
+  for (const number of numbers) {
     try {
       const manifest = readManifest(places, number, repository);
       if (manifest !== undefined) points.push(manifest);
@@ -34,6 +36,7 @@ export function readManifests(places: MachinePlaces, repository: string): Manife
     }
   }
   points.sort((a, b) => a.number - b.number);
+  problems.push(...missingPoints(places, new Set(numbers)));
   return { points, problems };
 }
 

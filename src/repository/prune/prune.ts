@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl, type JobOptions } from '../../job/index.js';
-import { optionCheck } from '../../util/index.js';
+import { counted, optionCheck } from '../../util/index.js';
 import {
   layersOf,
   type MachinePoints,
@@ -14,7 +14,7 @@ import {
 } from '../disks/index.js';
 import { namesIn, removeFiles } from '../layout/index.js';
 import { endHold, holdsOf, Lock } from '../lock/index.js';
-import { type ImageState, type Manifest, replaceManifest } from '../manifest/index.js';
+import { type ImageState, listPoints, type Manifest, replaceManifest } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
 import { checkKeepRules, chooseKept, type KeepRules } from './keep.js';
@@ -107,7 +107,7 @@ async function pruneAll(
 function refuseAllGone({ machine, points, problems }: MachinePoints, rules: KeepRules): void {
   if (points.length === 0 || problems.length > 0 || chooseKept(points, rules).size > 0) return;
   throw new TypeError(
-    `prune: the rules keep none of the ${points.length} points of ${machine}, so nothing was pruned: keep the last one at least`,
+    `prune: the rules keep no point of ${machine}, which has ${counted(points.length, 'point')}, so nothing was pruned: keep the last one at least`,
   );
 }
 
@@ -211,6 +211,12 @@ class MachinePrune {
       this.#removeOwn();
       throw error;
     }
+    const staying = this.#points.points.filter((point) => !going.includes(point));
+    listPoints(
+      this.#points.places,
+      staying.map(({ number }) => number),
+      operations,
+    );
     // Newest first, so that no point is there whose parent is gone.
     const manifests = going.map(({ number }) => this.#points.places.manifest(number)).reverse();
     for (const path of manifests) removeFiles([path], operations);

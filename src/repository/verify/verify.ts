@@ -4,7 +4,7 @@ import { Job, type JobControl } from '../../job/index.js';
 import { type MachinePoints, unnamedFiles } from '../disks/index.js';
 import { readIfThere, replaceFile, SCHEMA_FILE, seal, sha256, unseal } from '../layout/index.js';
 import { Lock } from '../lock/index.js';
-import { faultOf, type Manifest } from '../manifest/index.js';
+import { faultOf, listedPoints, type Manifest } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
 import {
@@ -80,6 +80,7 @@ class Verification {
       for (const { message, device: file } of points.problems) {
         this.#problems.push({ machine, message, ...(file !== undefined && { file }) });
       }
+      this.#checkList(points);
       const verified = this.#verifiedIn(points);
       const chosen = this.#chosen(points);
       for (const point of chosen) await this.#checkPoint(points, point);
@@ -140,6 +141,13 @@ class Verification {
       // A repository that cannot be written is verified all the same.
       this.#warnings.push(`When it was verified could not be noted: ${(error as Error).message}`);
     }
+  }
+
+  #checkList({ places, machine }: MachinePoints): void {
+    if (listedPoints(places) !== undefined) return;
+    const file = places.listed;
+    const message = `${file} was changed since it was written; it only says which points there must be, and the next backup makes it anew`;
+    this.#problems.push({ machine, file, message });
   }
 
   #verifiedIn({ places, machine }: MachinePoints): VerifiedTimes {

@@ -1,10 +1,11 @@
 /** Backups of disks at rest: which way each is taken, and that every point is what its disks were. */
 import { execFileSync } from 'node:child_process';
-import {
+import fs, {
   chmodSync,
   existsSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
@@ -13,7 +14,7 @@ import {
 import { join } from 'node:path';
 import { Bitmap } from 'lacuna/bitmap';
 import { Repository } from 'lacuna/repository';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { openBitmaps, openDevice } from '#dist/block/index.js';
 import { Replacement } from '#dist/files/index.js';
 import { usePeers } from '../../support/peers.js';
@@ -383,6 +384,32 @@ test('a backup that fails is no point, and leaves nothing', async () => {
   expect(pointsOf(repository, 'web')).toHaveLength(1);
   expect((await repository.verify()).unnamed).toEqual([]);
   expect(readdirSync(join(repository.path, 'machines/web/locks'))).toEqual([]);
+});
+
+test('a point that exists is not called a failure because a file could not be closed', async () => {
+  const { disk, repository } = begin();
+  await backUp(repository, disk);
+  const close = fs.closeSync;
+  const failing = vi.spyOn(fs, 'closeSync');
+  const isOfParent = (fd: number) =>
+    /1-[0-9a-f]{8}\.leaves$/.test(readlinkSync(`/proc/self/fd/${fd}`));
+  const beforeCommit = () => {
+    failing.mockImplementation((fd) => {
+      const isFailing = isOfParent(fd);
+      close(fd);
+      if (isFailing) throw new Error('the file server is gone');
+    });
+  };
+  try {
+    const { warnings, point } = await backUp(repository, disk, { beforeCommit });
+    expect(point.number).toBe(2);
+    expect(warnings).toEqual([
+      'A source or an older point could not be closed: the file server is gone',
+    ]);
+  } finally {
+    failing.mockRestore();
+  }
+  expect(pointsOf(repository, 'web')).toHaveLength(2);
 });
 
 test('of two backups at once one is a point, even where a lock was taken away', async () => {

@@ -9,6 +9,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -32,7 +33,7 @@ import {
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 /** Bits that are flipped. */
-const FLIPS = runsOr(100);
+const FLIPS = runsOr(100, 1000);
 
 const folder = temporaryFolder();
 const ORIGINAL = join(folder, 'original');
@@ -188,6 +189,30 @@ describe('a file that is', () => {
     },
   );
 
+  test.each([
+    ['qcow2', 64 * KiB],
+    ['leaves', 32],
+  ])(
+    'cut short at a border inside (%s, %i bytes) makes all points above it refuse',
+    async (ending, bytes) => {
+      const copy = await damagedCopy();
+      const path = fileOf(copy, 2, ending);
+      truncateSync(path, statSync(path).size - bytes);
+      const problems = await problemsOf(copy);
+      expect(problems[0]).toMatchObject({ machine: 'm', point: 2 });
+      expect(problems[0].message).toContain(path);
+      expect(await outcome(copy)).toEqual({ refused: [2, 3, 4], wrong: [] });
+    },
+  );
+
+  test('renamed (qcow2) is missed by all points above it, and not found by its likeness', async () => {
+    const copy = await damagedCopy();
+    const path = fileOf(copy, 2, 'qcow2');
+    renameSync(path, join(disks(copy), '2-00000000.qcow2'));
+    expect((await problemsOf(copy))[0].message).toContain(`${path} is not there`);
+    expect(await outcome(copy)).toEqual({ refused: [2, 3, 4], wrong: [] });
+  });
+
   test('a missing manifest makes its point unknown, and those above it refuse', async () => {
     const copy = await damagedCopy();
     rmSync(join(points(copy), '2.json'));
@@ -195,6 +220,37 @@ describe('a file that is', () => {
     expect(problems[0]).toMatchObject({ machine: 'm', point: 3 });
     expect(problems[0].message).toContain('point 2, which is not there');
     expect(await outcome(copy)).toEqual({ refused: [2, 3, 4], wrong: [] });
+  });
+
+  test('the newest manifest is missed, and no older point is taken for it', async () => {
+    const copy = await damagedCopy();
+    const [path, away] = [join(points(copy), '4.json'), join(copy, 'away.json')];
+    renameSync(path, away);
+    const repository = Repository.open(copy);
+    const [{ message }] = await problemsOf(copy);
+    expect(message).toMatch(/4\.json: the manifest of point 4 of m is not there, and no prune has/);
+    expect(() => repository.find('latest')).toThrow(/^Which point latest is cannot be told: /);
+    expect(await outcome(copy)).toEqual({ refused: [4], wrong: [] });
+    await expect(repository.prune({ keep: { last: 1 } })).rejects.toMatchObject({
+      code: 'ERR_REPOSITORY_DAMAGED',
+    });
+    // A backup goes on beside it, and takes nothing of what could bring it back.
+    const disk = join(folder, 'vda.qcow2');
+    const source = { machine: 'm', disks: [{ name: 'vda', source: disk }], bitmaps: false };
+    expect((await repository.backup(source)).point.number).toBe(5);
+    expect((await problemsOf(copy))[0].message).toBe(message);
+    renameSync(away, path);
+    expect(await problemsOf(copy)).toEqual([]);
+    await repository.prune({ keep: { last: 1 } });
+    expect(await problemsOf(copy)).toEqual([]);
+  });
+
+  test('a point that nobody can bring back is done without when the list of points is removed', async () => {
+    const copy = await damagedCopy();
+    rmSync(join(points(copy), '4.json'));
+    rmSync(join(copy, 'machines/m/points.json'));
+    expect(await problemsOf(copy)).toEqual([]);
+    expect(Repository.open(copy).find('latest').number).toBe(3);
   });
 
   test.each(['qcow2', 'leaves'])(

@@ -20,7 +20,7 @@ import {
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 /** Moments of death. */
-const KILLS = runsOr(20);
+const KILLS = runsOr(20, 200);
 /** No operation here takes longer, so that some moments are near its end. */
 const LONGEST_MS = 250;
 

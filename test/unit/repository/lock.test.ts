@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import fs, { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { MachinePlaces } from '#dist/repository/layout/index.js';
 import { Lock, locksOf, unlock } from '#dist/repository/lock/index.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -65,6 +65,20 @@ describe('a lock is dead', () => {
     plant(places, { pid: GONE }, 'read');
     Lock.take(places, 'read', 'verify').release();
     expect(locksOf(places)).toEqual([]);
+  });
+
+  test('although it cannot be removed, and keeps nobody away', () => {
+    const places = newPlaces();
+    plant(places, { pid: GONE });
+    const refused = vi.spyOn(fs, 'rmSync').mockImplementation(() => {
+      throw Object.assign(new Error('EPERM'), { code: 'EPERM', syscall: 'unlink' });
+    });
+    try {
+      Lock.take(places, 'read', 'restore');
+      expect(refused).toHaveBeenCalledOnce();
+    } finally {
+      refused.mockRestore();
+    }
   });
 });
 
