@@ -36,7 +36,7 @@ mdev -s
 mount -t ext4 /dev/vda /mnt || { echo MOUNT FAILED; while true; do sleep 60; done; }
 mkdir -p /mnt/d
 touch /mnt/records
-awk '$1 + 0 != NR { gap = 1 } END { print gap ? "GAP" : "RECORDS " NR }' /mnt/records
+awk '$1 != sprintf("%08d", NR) { gap = 1 } END { print gap ? "GAP" : "RECORDS " NR }' /mnt/records
 n=$(awk 'END { print NR }' /mnt/records)
 while true; do P=$(echo /dev/vport*p1); [ -e "$P" ] && break; sleep 1; mdev -s; done
 qemu-ga -m virtio-serial -p $P -t /tmp -f /tmp/qemu-ga.pid &

@@ -69,13 +69,13 @@ describe('a lock is dead', () => {
 
   test('although it cannot be removed, and keeps nobody away', () => {
     const places = newPlaces();
-    plant(places, { pid: GONE });
+    const dead = plant(places, { pid: GONE });
     const refused = vi.spyOn(fs, 'rmSync').mockImplementation(() => {
       throw Object.assign(new Error('EPERM'), { code: 'EPERM', syscall: 'unlink' });
     });
     try {
       Lock.take(places, 'read', 'restore');
-      expect(refused).toHaveBeenCalledOnce();
+      expect(refused).toHaveBeenCalledWith(dead, { force: true });
     } finally {
       refused.mockRestore();
     }
