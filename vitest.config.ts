@@ -33,7 +33,7 @@ export default defineConfig({
     maxWorkers: Math.max(4, availableParallelism() - 1),
     testTimeout: LIMIT_MS,
     hookTimeout: LIMIT_MS,
-    expect: { poll: { timeout: MINUTE_MS, interval: 20 } },
+    expect: { poll: { timeout: 5 * MINUTE_MS, interval: 20 } },
     reporters: ['default', './test/support/summary-reporter.ts'],
     projects: [
       {

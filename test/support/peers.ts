@@ -24,7 +24,9 @@ const PACKAGES: Readonly<Record<string, string>> = {
 
 /** Longer than a busy machine takes. */
 const START_MS = 120_000;
-const STOP_MS = 10_000;
+const STOP_MS = 60_000;
+/** Nothing depends any more on how a peer ends that is ended after a test. */
+const CLEAN_UP_MS = 10_000;
 
 /** Something that accepts connections on a private Unix socket. */
 export interface SocketPeer {
@@ -33,8 +35,8 @@ export interface SocketPeer {
   readonly uri: string;
   /** What it wrote to standard error. */
   log(): string;
-  /** Ends what was started, by its id, and waits for it; harmless when it has ended. */
-  stop(signal?: NodeJS.Signals): Promise<void>;
+  /** Ends what was started, by its id, and waits for it; kills what takes longer; harmless when it has ended. */
+  stop(signal?: NodeJS.Signals, patienceMs?: number): Promise<void>;
 }
 
 /** A server process of its own. */
@@ -139,7 +141,7 @@ export class Peers {
 
   /** Ends everything that was started. */
   async stopAll(): Promise<void> {
-    await Promise.all([...this.#running].map((peer) => peer.stop()));
+    await Promise.all([...this.#running].map((peer) => peer.stop('SIGTERM', CLEAN_UP_MS)));
     const folder = await this.#folder;
     this.#folder = undefined;
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });
@@ -219,9 +221,9 @@ class ChildPeer implements Peer {
     return this.#log;
   }
 
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM', patienceMs = STOP_MS): Promise<void> {
     if (!this.#ended) this.#child.kill(signal);
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_MS);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
     await this.#exited;
     clearTimeout(timer);
   }
@@ -264,12 +266,12 @@ class InetdPeer implements SocketPeer {
     return this.#log;
   }
 
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM', patienceMs = STOP_MS): Promise<void> {
     this.#listener.close();
     const ended = [...this.#children].map((child) => once(child, 'exit'));
     for (const child of this.#children) child.kill(signal);
     const kill = () => this.#children.forEach((child) => void child.kill('SIGKILL'));
-    const timer = setTimeout(kill, STOP_MS);
+    const timer = setTimeout(kill, patienceMs);
     await Promise.all(ended);
     clearTimeout(timer);
   }

@@ -66,7 +66,7 @@ export class Terminal {
 
   /** Waits until the screen shows what is looked for. */
   async shows(wanted: RegExp): Promise<void> {
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + 300_000;
     while (!wanted.test(this.lines().join('\n'))) {
       if (Date.now() > deadline) throw new Error(`no ${wanted} in\n${this.lines().join('\n')}`);
       await new Promise((resolve) => setTimeout(resolve, 20));

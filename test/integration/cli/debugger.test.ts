@@ -1,5 +1,5 @@
 /** SIGUSR1, by which Node opens its debugger, and which people send to a copy to see how far it is. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
@@ -58,9 +58,11 @@ test.each([
   [/^lacuna: Copying +\d+ % .* of 1 MiB/m, ['--threads', '2']],
   [/^lacuna: Copying +\d+ % .* of 1 MiB/m, ['--threads', '2', '--json']],
 ])('a copy answers SIGUSR1 with how far it is, and goes on (%#)', async (answer, flags) => {
-  const slow = ['-t', '16', '--filter=delay', 'pattern', '1M', 'rdelay=100ms'];
-  const { uri } = await peers.nbdkit(slow);
-  const args = ['copy', '--request-size', '64K', '--requests', '1', ...flags, uri];
+  const { uri } = await peers.nbdkit(['pattern', '1M']);
+  // It stands still after its first piece until it has answered.
+  const rate = join(folder, 'rate');
+  writeFileSync(rate, '1');
+  const args = ['copy', '--rate-file', rate, ...flags, uri];
   const { code, stderr } = await runCli([...args, join(folder, 'x.raw')], {
     // A signal to a process that is still being loaded has no listener of ours.
     env: preload(`require('node:fs').writeSync(2, 'loaded\\n')`),
@@ -69,7 +71,10 @@ test.each([
         const asking = setInterval(() => child.kill('SIGUSR1'), 50);
         // One that comes when Node is leaving already would end it.
         child.stderr?.on('data', (text: string) => {
-          if (text.includes('lacuna: Copying')) clearInterval(asking);
+          if (!text.includes('lacuna: Copying') || readFileSync(rate, 'utf8') === '') return;
+          clearInterval(asking);
+          writeFileSync(rate, '');
+          child.kill('SIGHUP');
         });
         child.once('exit', () => clearInterval(asking));
       });

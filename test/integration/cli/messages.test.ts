@@ -447,7 +447,7 @@ test('map does not print a second JSON document after an array that it has begun
 test('a copy tells as text how many requests, how much time and how much memory it took', async () => {
   writeFileSync(join(folder, 'd.raw'), pattern(MiB));
   const { stdout } = await lacuna('copy', '--rate', '700K', 'd.raw', 'x.raw');
-  const rates = /from [\d.]+ [KM]iB\/s to [\d.]+ [KM]iB\/s/.source;
+  const rates = /from [\d.]+ (?:[KM]i)?B\/s to [\d.]+ (?:[KM]i)?B\/s/.source;
   const effort = new RegExp(
     `It took \\d+ requests?.*, ${rates}, .* to plan, and .*iB of memory at most`,
   );

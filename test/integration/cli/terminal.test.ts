@@ -1,5 +1,5 @@
 /** What people see on a terminal while a command runs: the bar, and messages in whole lines above it. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -34,13 +34,10 @@ function shell(...args: string[]): Terminal {
   return opened(new Terminal(['bash', '--norc', '--noprofile', '--noediting', '-i'], env));
 }
 
-const slow = (size = '64M') =>
-  peers.nbdkit(['-t', '8', '--filter=delay', 'pattern', size, 'rdelay=100ms']);
-
-/** The arguments of a copy that takes seconds: the fewer requests it has in flight, the longer. */
-async function slowCopy(requests: string): Promise<string[]> {
-  const { uri } = await slow();
-  return ['copy', '--requests', requests, '--threads', '0', uri, join(folder, 'x.raw')];
+/** The arguments of a copy that takes minutes. */
+async function slowCopy(): Promise<string[]> {
+  const { uri } = await peers.nbdkit(['pattern', '64M']);
+  return ['copy', '--rate', '256K', '--threads', '0', uri, join(folder, 'x.raw')];
 }
 
 const BAR = /Copying \[█*░+\] +\d+ % .* of /;
@@ -50,7 +47,7 @@ const MESSAGES = /^(\^C|lacuna: [^█░]*|Copied [^█░]*|It took [^█░]*|
 
 describe('a bar', () => {
   test('goes away for a message of Ctrl-C, and leaves nothing of itself', async () => {
-    const terminal = lacuna(...(await slowCopy('2')));
+    const terminal = lacuna(...(await slowCopy()));
     await terminal.shows(BAR);
     terminal.press(CTRL_C);
     expect(await terminal.ended()).toBe(130);
@@ -71,7 +68,7 @@ describe('a bar', () => {
   });
 
   test('comes back after Ctrl-Z and fg, and messages stay whole', async () => {
-    const terminal = shell(...(await slowCopy('2')));
+    const terminal = shell(...(await slowCopy()));
     terminal.press('$COMMAND\n');
     await terminal.shows(BAR);
     terminal.press(CTRL_Z);
@@ -93,7 +90,14 @@ describe('a bar', () => {
   });
 
   test('is not drawn over the prompt by a command in the background', async () => {
-    const terminal = shell(...(await slowCopy('4')));
+    // No read beyond the beginning is answered before this is gone.
+    const gate = join(folder, 'gate');
+    writeFileSync(gate, '');
+    const wait = `while [ -e ${gate} ] && [ $4 -ge 1048576 ]; do sleep 0.1; done`;
+    const { uri } = await peers.nbdkit([
+      ...['eval', 'get_size=echo 64M', `pread=${wait}; head -c $3 /dev/zero`],
+    ]);
+    const terminal = shell('copy', '--threads', '0', uri, join(folder, 'x.raw'));
     terminal.press('$COMMAND\n');
     await terminal.shows(BAR);
     terminal.press(CTRL_Z);
@@ -101,13 +105,14 @@ describe('a bar', () => {
     const before = terminal.bytes.length;
     terminal.press('bg; kill -USR1 %1\n');
     await terminal.shows(/lacuna: Copying +\d+ %/);
+    rmSync(gate);
     terminal.press('wait\n');
     await terminal.shows(/Copied /);
     expect(terminal.bytes.slice(before)).not.toMatch(/█|░/);
   });
 
   test('stays below the answers to SIGUSR1', async () => {
-    const terminal = lacuna(...(await slowCopy('2')));
+    const terminal = lacuna(...(await slowCopy()));
     await terminal.shows(BAR);
     process.kill(terminal.pid, 'SIGUSR1');
     await terminal.shows(/^lacuna: Copying +\d+ % .* of 64 MiB.*\nCopying \[/m);
@@ -117,7 +122,8 @@ describe('a bar', () => {
   });
 
   test('and the documents of --json do not mix where both go to the terminal', async () => {
-    const { uri } = await slow('4M');
+    const slow = ['-t', '8', '--filter=delay', 'pattern', '4M', 'rdelay=100ms'];
+    const { uri } = await peers.nbdkit(slow);
     const terminal = lacuna('copy', '--json', '--threads', '0', uri, join(folder, 'x.raw'));
     expect(await terminal.ended()).toBe(0);
     const lines = terminal.lines().filter((line) => line !== '');

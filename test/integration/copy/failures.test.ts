@@ -43,16 +43,17 @@ function expectFailure({ code, stdout, stderr }: CliResult, errorCode: string, w
   expect(code).toBe(1);
 }
 
-/** A server whose every read takes a while, so that there is time for things to go wrong. */
-function slowServer(size = '256M', log?: string) {
-  const slow = ['--filter=delay', 'pattern', size, 'rdelay=50ms'];
-  const written = log === undefined ? slow : ['--filter=log', ...slow, `logfile=${log}`];
-  return peers.nbdkit(['-t', '16', ...written]);
+/** A server that answers a kind of request after hours, and writes down what it is asked for. */
+function silentServer(log: string, delay: 'rdelay' | 'wdelay') {
+  const plugin = delay === 'rdelay' ? 'pattern' : 'memory';
+  const filters = ['--filter=log', '--filter=delay'];
+  return peers.nbdkit(['-t', '16', ...filters, plugin, '1G', `${delay}=10000`, `logfile=${log}`]);
 }
 
-/** How many reads a server has written down until now. */
-function readsIn(log: string): number {
-  return readFileSync(log, 'utf8').match(/ Read /g)?.length ?? 0;
+/** By how many clients a server was asked to read, or to write, until now. */
+function clientsIn(log: string, kind: 'Read' | 'Write'): number {
+  const asked = readFileSync(log, 'utf8').matchAll(new RegExp(`connection=(\\d+) ${kind} `, 'g'));
+  return new Set([...asked].map(([, client]) => client)).size;
 }
 
 /** A thread that is ended while it loads koffi takes the whole process with it: here threads do without. */
@@ -68,13 +69,15 @@ describe('a copy whose', () => {
     ['target server dies, on the calling thread', '0', 'target'],
     ['target server dies, in threads', '2', 'target'],
   ])('%s, fails at once', async (_name, threads, side) => {
-    const log = join(folder, `${side}-${threads}.log`);
-    const source = await slowServer('4G', log);
-    const target = await peers.nbdkit(['memory', '4G']);
-    const victim = side === 'source' ? source : target;
-    const copying = runCli(['copy', '--threads', threads, source.uri, target.uri]);
-    await expect.poll(() => readsIn(log), { timeout: 60_000 }).toBeGreaterThan(20);
-    await victim.stop('SIGKILL');
+    const log = join(folder, 'log');
+    const isSource = side === 'source';
+    const source = isSource ? silentServer(log, 'rdelay') : peers.nbdkit(['pattern', '1G']);
+    const target = isSource ? peers.nbdkit(['memory', '1G']) : silentServer(log, 'wdelay');
+    const uris = [(await source).uri, (await target).uri];
+    const copying = runCli(['copy', '--threads', threads, ...uris]);
+    const clients = Math.max(1, Number(threads));
+    await expect.poll(() => clientsIn(log, isSource ? 'Read' : 'Write')).toBe(clients);
+    await (await (isSource ? source : target)).stop('SIGKILL');
     expectFailure(await copying, 'ERR_NBD_DISCONNECTED', /connect/);
   });
 
@@ -157,14 +160,20 @@ describe('a copy whose', () => {
 
   test('worker thread is killed, fails instead of waiting for it', async () => {
     threadsMayBeKilled();
-    const source = await slowServer('4G');
+    const log = join(folder, 'log');
+    const source = await silentServer(log, 'rdelay');
     const target = join(folder, 'target.raw');
-    const kill = (worker: Worker) => void sleep(500).then(() => worker.terminate());
-    process.once('worker', kill);
-    await expect(copy({ source: source.uri, target, threads: 2 })).rejects.toMatchObject({
+    let victim: Worker | undefined;
+    process.once('worker', (worker: Worker) => {
+      victim = worker;
+    });
+    const lost = expect(copy({ source: source.uri, target, threads: 2 })).rejects.toMatchObject({
       name: 'LacunaError',
       code: 'ERR_WORKER_LOST',
     });
+    await expect.poll(() => clientsIn(log, 'Read')).toBe(2);
+    await victim?.terminate();
+    await lost;
     expect(existsSync(target)).toBe(false);
   });
 });
@@ -206,10 +215,12 @@ describe('an interrupted copy', () => {
   test.each(['0', '2'])(
     'ends soon, exits with 130, and leaves no file that looks whole (threads: %s)',
     async (threads) => {
-      const source = await slowServer('16G');
+      const source = await peers.nbdkit(['pattern', '16G']);
       const target = join(folder, 'target.raw');
       writeFileSync(target, 'what was there before');
-      const result = await runCli(['copy', '--threads', threads, source.uri, target], {
+      // At this rate it would take minutes.
+      const slowly = ['copy', '--rate', '32M', '--threads', threads];
+      const result = await runCli([...slowly, source.uri, target], {
         // Once something was written: without that nothing is left.
         started: (child) => {
           const hasBegun = (name: string) =>
@@ -279,7 +290,12 @@ describe('lacuna copy refuses', () => {
       writeFileSync(path, Buffer.alloc(80 * MiB, fill));
       return path;
     });
-    const copies = sources.map((source) => copy({ source, target, threads: 2 }));
+    const copies = sources.map((source) => copy({ source, target, threads: 2, rate: 1 }));
+    // Both have begun before one is done.
+    for (const job of copies) {
+      await expect.poll(() => job.progress().doneBytes).toBeGreaterThan(0);
+    }
+    for (const job of copies) job.setRate(undefined);
     const ends = await Promise.allSettled(copies);
     expect(ends.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
     // The one that comes second does not replace what it knows nothing of.

@@ -219,7 +219,7 @@ describe.each(THREADS)('with %i threads', (threads) => {
     const slow = ['--filter=delay', 'rdelay=20ms', 'wdelay=20ms'];
     const sizes = { threads, requestSize: 64 * KiB, requests: 2 };
     /** Bytes per second until then, so that it is not done before, however busy the machine is. */
-    const rate = 128 * KiB;
+    const rate = 32 * KiB;
 
     test.each(['retry', 'stop'] as const)(
       'as the source costs a copy with the policy %s nothing',
@@ -364,5 +364,5 @@ async function movedSome(job: ReturnType<typeof copy>): Promise<void> {
     ended = true;
   };
   job.then(end, end);
-  while (!ended && job.progress().movedBytes < 128 * KiB) await sleep(5);
+  while (!ended && job.progress().movedBytes < 32 * KiB) await sleep(5);
 }

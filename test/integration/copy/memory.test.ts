@@ -123,8 +123,12 @@ test('memory is flat in threads, over NBD, with a resume file', async () => {
   const target = await peers.nbdkit(['null', size]);
   const resume = join(folder, 'copy.resume');
   const args = ['--expose-gc', '--input-type=module', '-e', RESUMABLE];
-  const told = await run(process.execPath, [...args, source.uri, target.uri, resume]);
-  const { samples, kept, requests: made, threads } = JSON.parse(told);
+  const copied = async () =>
+    JSON.parse(await run(process.execPath, [...args, source.uri, target.uri, resume]));
+  let told = await copied();
+  // Again where the thread that looks at it did not run for most of the time.
+  for (let i = 0; i < 4 && told.samples.length <= 3; i++) told = await copied();
+  const { samples, kept, requests: made, threads } = told;
   expect(threads).toBe(2);
   expect(made).toBeGreaterThan(requests * 0.99);
   expect(kept).toBeGreaterThan(3);

@@ -2,11 +2,11 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { createQcow2, openDevice } from '#dist/block/index.js';
 import { usePeers } from '../../support/peers.js';
 import { runCli } from '../../support/run-cli.js';
+import { signalWhen } from '../../support/signal-when.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const top = temporaryFolder();
@@ -35,18 +35,36 @@ function follow(child: ChildProcess, tell: (line: Told) => boolean): void {
   child.stdout?.on('data', listen);
 }
 
-const slow = (delay: string, size = '16M') =>
-  peers.nbdkit(['-t', '32', '--filter=delay', 'pattern', size, `rdelay=${delay}`]);
+/** A server whose answers take a while, and what it writes down of its reads. */
+async function slowServer(delay: string, size = '16M') {
+  const log = join(folder, 'log');
+  const filters = ['--filter=log', '--filter=delay'];
+  const how = ['pattern', size, `rdelay=${delay}`, `logfile=${log}`];
+  const { uri } = await peers.nbdkit(['-t', '32', ...filters, ...how]);
+  const logged = () => readFileSync(log, 'utf8');
+  return {
+    uri,
+    /** Bytes of all reads that it was asked for until now. */
+    askedBytes: () =>
+      [...logged().matchAll(/ Read id=.* count=(0x[0-9a-f]+)/g)]
+        .map(([, count]) => Number(count))
+        .reduce((sum, count) => sum + count, 0),
+    /** Whether it has answered every one of them. */
+    isIdle: () =>
+      logged().match(/ Read id=/g)?.length === logged().match(/\.\.\.Read id=/g)?.length,
+  };
+}
 
 const flags = ['copy', '--json', '--request-size', '64K', '--requests', '2', '--threads'];
 
 describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
   test('finishes what is in flight when it is interrupted once, and goes on where it was', async () => {
-    const source = await slow('50ms');
+    const source = await slowServer('50ms');
     const [target, resume] = [join(folder, 'target.raw'), join(folder, 'resume')];
     const args = [...flags, threads, '--resume', resume, source.uri, target];
     let moved = 0;
-    const first = await runCli(args, {
+    // At this rate it would take minutes.
+    const first = await runCli([...args, '--rate', '64K'], {
       started: (child) => {
         child.stdout?.on('data', (text: string) => {
           moved = Math.max(
@@ -54,7 +72,7 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
             ...[...text.matchAll(/"movedBytes":(\d+)/g)].map((m) => Number(m[1])),
           );
         });
-        follow(child, ({ movedBytes }) => movedBytes > 2 ** 20 && child.kill('SIGINT'));
+        follow(child, ({ movedBytes }) => movedBytes > 2 ** 15 && child.kill('SIGINT'));
       },
     });
     expect(first.code).toBe(130);
@@ -75,43 +93,55 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
   });
 
   test('ends at once when it is interrupted twice', async () => {
-    const source = await slow('1000');
+    const source = await slowServer('1000');
     const result = await runCli([...flags, threads, source.uri, join(folder, 'x.raw')], {
-      started: (child) =>
-        follow(child, ({ phase }) => {
-          if (phase !== 'move') return false;
-          // When requests are in flight, and none has been answered.
-          setTimeout(() => child.kill('SIGTERM'), 1500);
-          child.stderr?.once('data', () => child.kill('SIGTERM'));
-          return true;
-        }),
+      started: (child) => {
+        // When requests are in flight, and none has been answered.
+        void signalWhen(child, 'SIGTERM', () => source.askedBytes() > 0);
+        child.stderr?.once('data', () => child.kill('SIGTERM'));
+      },
     });
     expect(result.code).toBe(143);
     expect(result.stderr).toMatch(/^lacuna: finishing .*; a second SIGTERM stops at once\n$/);
   });
 
   test('pauses and goes on when it gets SIGUSR2', async () => {
-    const source = await slow('10ms', '8M');
+    const source = await slowServer('10ms', '8M');
+    const rate = join(folder, 'rate');
+    // At this rate it would take minutes, and four requests a second.
+    writeFileSync(rate, '16K\n');
     const states: (string | undefined)[] = [];
-    let [paused, moved] = [0, new Set<number>()];
-    const { code, stderr } = await runCli([...flags, threads, source.uri, join(folder, 'x.raw')], {
-      started: (child) =>
+    const moved: number[] = [];
+    let isPaused = false;
+    const args = [...flags, threads, '--rate-file', rate, source.uri, join(folder, 'x.raw')];
+    const { code, stderr } = await runCli(args, {
+      started: (child) => {
+        let said = '';
+        child.stderr?.on('data', (text) => {
+          said += text;
+          if (!said.includes('goes on') || readFileSync(rate, 'utf8') === '') return;
+          writeFileSync(rate, '');
+          child.kill('SIGHUP');
+        });
         follow(child, ({ type, state, movedBytes }) => {
           if (type === 'report') return true;
           if (states.at(-1) !== state) states.push(state);
-          if (paused === 0 && movedBytes > 0) {
-            paused = 1;
+          if (!isPaused && movedBytes > 0) {
+            isPaused = true;
             child.kill('SIGUSR2');
           }
-          if (state !== 'paused') return false;
+          if (state !== 'paused' || moved.length === 10) return false;
           // What was in flight at first may still come in.
-          if (paused++ > 5) moved.add(movedBytes);
-          if (paused === 10) child.kill('SIGUSR2');
+          if (moved.length > 0 || (source.isIdle() && movedBytes === source.askedBytes())) {
+            moved.push(movedBytes);
+          }
+          if (moved.length === 10) child.kill('SIGUSR2');
           return false;
-        }),
+        });
+      },
     });
     expect(code).toBe(0);
-    expect(moved.size).toBe(1);
+    expect(new Set(moved).size).toBe(1);
     expect(states).toEqual(['running', 'paused', 'running', 'done']);
     expect(stderr).toMatch(/paused; "kill -USR2 \d+" makes it go on\nlacuna: goes on\n/);
   });
@@ -184,24 +214,24 @@ describe.each(['0', '2'])('lacuna copy --threads %s', (threads) => {
   });
 });
 
-/** Sends a signal once something has happened. */
-async function sendWhen(child: ChildProcess, signal: NodeJS.Signals, happened: () => boolean) {
-  while (!happened()) {
-    if (child.exitCode !== null) throw new Error('it ended before');
-    await sleep(5);
-  }
-  child.kill(signal);
-}
-
 test('a comparison pauses and goes on when it gets SIGUSR2', async () => {
+  // No read is answered before this is gone.
+  const gate = join(folder, 'gate');
   const log = join(folder, 'log');
-  const filters = ['--filter=delay', '--filter=log'];
-  const how = ['pattern', '4M', 'rdelay=20ms', `logfile=${log}`];
-  const { uri } = await peers.nbdkit(['-t', '32', ...filters, ...how]);
+  writeFileSync(gate, '');
+  const { uri } = await peers.nbdkit([
+    ...['--filter=log', 'eval', `logfile=${log}`, 'get_size=echo 4M'],
+    `pread=while [ -e ${gate} ]; do sleep 0.1; done; head -c $3 /dev/zero`,
+  ]);
   const { code, stderr } = await runCli(['compare', uri, uri], {
     started: (child) => {
-      void sendWhen(child, 'SIGUSR2', () => / Read id=/.test(readFileSync(log, 'utf8')));
+      void signalWhen(child, 'SIGUSR2', () => / Read id=/.test(readFileSync(log, 'utf8')));
       child.stderr?.once('data', () => child.kill('SIGUSR2'));
+      let said = '';
+      child.stderr?.on('data', (text) => {
+        said += text;
+        if (said.includes('goes on')) rmSync(gate, { force: true });
+      });
     },
   });
   expect(code).toBe(0);
@@ -209,7 +239,8 @@ test('a comparison pauses and goes on when it gets SIGUSR2', async () => {
 });
 
 test('a commit finishes what is in flight when it is interrupted, and is gone on with', async () => {
-  const size = 8 * 2 ** 20;
+  // More than is moved in the time that anybody waits for a processor.
+  const size = 32 * 2 ** 20;
   const [base, overlay] = [join(folder, 'base.raw'), join(folder, 'overlay.qcow2')];
   writeFileSync(base, Buffer.alloc(size));
   await createQcow2(overlay, { size, backing: { filename: base, format: 'raw' } });
@@ -221,8 +252,7 @@ test('a commit finishes what is in flight when it is interrupted, and is gone on
   const slow = { driver: 'throttle', 'bytes-per-second': 2 ** 20, file };
   const top = JSON.stringify({ driver: 'qcow2', file: slow });
   const stopped = await runCli(['commit', top], {
-    started: (child) =>
-      void sendWhen(child, 'SIGINT', () => readFileSync(base).subarray(0, 512).some(Boolean)),
+    started: (child) => void signalWhen(child, 'SIGINT', () => readFileSync(base).some(Boolean)),
   });
   expect(stopped.stderr).toMatch(/finishing .*Ctrl-C again.*\n.*\(ERR_JOB_STOPPED\)\n/);
   expect(stopped.code).toBe(130);

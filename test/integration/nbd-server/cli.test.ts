@@ -329,7 +329,7 @@ os.execv(command[0], command)`;
     }
     const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
     const line = async () => {
-      await expect.poll(() => said, { timeout: 20_000 }).toContain('\n');
+      await expect.poll(() => said).toContain('\n');
       return said;
     };
     return { child, exited, line };

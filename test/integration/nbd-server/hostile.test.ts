@@ -115,7 +115,10 @@ describe('a server in the handshake', () => {
   });
 
   test('keeps the newest of many silent clients, and all clients that have entered an export', async () => {
-    const { server, path, refused, unharmed, alone } = await serve({ maxConnections: 5 });
+    const { server, path, refused, unharmed, alone } = await serve({
+      maxConnections: 5,
+      handshakeTimeoutMs: 600_000,
+    });
     const sockets: Socket[] = [];
     // In batches that the system's queue of connections can hold.
     for (let batch = 1; batch <= 20; batch++) {

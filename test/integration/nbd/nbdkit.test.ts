@@ -505,7 +505,10 @@ describe('status', () => {
 
 describe('giving up', () => {
   test('an aborted read rejects at once, its target stays as it is, the connection in step', async () => {
-    const client = await open([...['-t', '16', '--filter=delay', 'pattern', '16M', 'rdelay=3']]);
+    const peer = await peers.nbdkit(['pattern', '16M']);
+    const client = await NbdClient.connect({ server: peer.server });
+    // It answers nothing until it is told to go on.
+    process.kill(peer.pid, 'SIGSTOP');
     const controller = new AbortController();
     const target = new Uint8Array(MIB).fill(0xee);
     const reading = client.read(0, target, controller);
@@ -515,6 +518,7 @@ describe('giving up', () => {
     setTimeout(() => controller.abort(), 20);
     await expect(reading).rejects.toMatchObject({ code: 'ERR_ABORTED', name: 'AbortError' });
     expect(answered).toBe(0);
+    process.kill(peer.pid, 'SIGCONT');
     for (const [i, other] of others.entries()) expectPattern(await other, i * MIB);
     expect(target.every((byte) => byte === 0xee)).toBe(true);
     expectPattern(await read(client, 4096, MIB), 4096);

@@ -433,8 +433,8 @@ describe('opening', () => {
   test('reads reconnect-delay and open-timeout as texts, and refuses what is no number of seconds', async () => {
     const peer = await peers.nbdkit(['pattern', '1M']);
     const text = `driver=nbd,server.type=unix,server.path=${peer.server.path}`;
-    await using device = await openDevice(`${text},reconnect-delay=5,open-timeout=1.5`);
-    expect(device.description).toMatchObject({ 'reconnect-delay': 5, 'open-timeout': 1.5 });
+    await using device = await openDevice(`${text},reconnect-delay=5,open-timeout=90.5`);
+    expect(device.description).toMatchObject({ 'reconnect-delay': 5, 'open-timeout': 90.5 });
     await expect(openDevice(`${text},reconnect-delay=soon`)).rejects.toThrow('number of seconds');
   });
 

@@ -87,7 +87,7 @@ it('commit ends where it is stopped, and goes on when it is run again', async ()
   const { base, top } = await newChain('qcow2', [16 * MIB, 16 * MIB], new Random(seed));
   const before = `${top}.raw`;
   await run('qemu-img', ['convert', '-O', 'raw', top, before]);
-  const job = commit({ top, rate: MIB });
+  const job = commit({ top, rate: 64 * 1024 });
   await expect.poll(() => job.progress().doneBytes).toBeGreaterThan(0);
   job.stop();
   await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });

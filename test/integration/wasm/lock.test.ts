@@ -32,6 +32,8 @@ describe.concurrent('a thread that waits for a lock', () => {
       Atomics.store(words, LOCK, 0);
       Atomics.notify(words, LOCK, 1);
       const { text, answered } = await answer;
+      // Where this thread did not run for so long that the other one takes it for dead.
+      if (text === 'RuntimeError') continue;
       assert.equal(text, 'has it');
       quickest = Math.min(quickest, (answered - given) / 1000);
     }
@@ -40,11 +42,15 @@ describe.concurrent('a thread that waits for a lock', () => {
 
   // A thread of a process that was stopped wakes up like this: its time is over, whatever the word says.
   it('looks again when its wait has timed out, though nobody woke it', async ({ expect }) => {
-    const { words, answer } = await heldArena(expect);
-    // For it to fall asleep; it wakes up by itself once in a second, so any other time is as good.
-    await sleep(100);
-    Atomics.store(words, LOCK, 0);
-    const { text } = await answer;
+    let text: unknown = 'RuntimeError';
+    // Where this thread does not run for long, the other one takes it for dead.
+    for (let i = 0; i < 5 && text === 'RuntimeError'; i++) {
+      const { words, answer } = await heldArena(expect);
+      // For it to fall asleep; it wakes up by itself once in a second, so any other time is as good.
+      await sleep(100);
+      Atomics.store(words, LOCK, 0);
+      ({ text } = await answer);
+    }
     assert.equal(text, 'has it');
   });
 

@@ -18,7 +18,7 @@ async function agentWith(answer: Answer, before?: Uint8Array) {
   const peer = await ScriptedPeer.start((socket, self) =>
     self.converse(socket, agentAnswer(answer, before)),
   );
-  const agent = await GuestAgent.connect(peer.address, { timeoutMs: 1000 });
+  const agent = await GuestAgent.connect(peer.address, { timeoutMs: 60_000 });
   onTestFinished(() => agent.close());
   const asked = () => peer.commands.map(({ execute }) => execute);
   return { agent, peer, asked };

@@ -13,7 +13,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '#dist/block/index.js';
@@ -648,7 +647,11 @@ describe('checkpoints', () => {
     let during = () => {};
     const { checkpoints, remains, dirtyBytes } = await setUp(async () => during());
     remains.data.reset(0, 10 * PAGE);
-    during = () => remains.data.reset(0, 20 * PAGE);
+    during = () => {
+      remains.data.reset(0, 20 * PAGE);
+      // No other follows, however late somebody looks.
+      void checkpoints.end();
+    };
     await expect.poll(() => checkpoints.remainingBytes).toBe(21 * PAGE);
     await checkpoints.end();
     expect(await dirtyBytes()).toBe(20 * PAGE);
@@ -694,12 +697,16 @@ describe('checkpoints', () => {
   it('end at once when a thread was lost, and keep their hands off its memory', async () => {
     let release = () => {};
     let held = Promise.resolve();
-    const { checkpoints, remains, dirtyBytes } = await setUp(() => held);
+    let flushes = 0;
+    const { checkpoints, remains, dirtyBytes } = await setUp(() => {
+      flushes++;
+      return held;
+    });
     held = new Promise((resolve) => {
       release = resolve;
     });
     remains.data.reset(0, 10 * PAGE);
-    await sleep(400);
+    await expect.poll(() => flushes).toBe(2);
     checkpoints.abort();
     release();
     await checkpoints.keep();
