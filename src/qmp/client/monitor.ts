@@ -12,7 +12,7 @@ import { Session } from './session.js';
 
 /** How a monitor is connected. */
 export interface MonitorOptions {
-  /** Milliseconds for connecting and for agreeing on capabilities. Default 10,000. */
+  /** Milliseconds for connecting, for the greeting, and for agreeing on capabilities, each. Default 10,000. */
   readonly timeoutMs?: number | undefined;
   /** Fires to end connecting; afterwards it has no effect. */
   readonly signal?: AbortSignal | undefined;

@@ -13,9 +13,6 @@ import { disconnected, locate } from './failures.js';
 import { Link } from './link.js';
 import { PendingCommands, type QmpCommandOptions } from './pending-commands.js';
 
-/** A second client of a monitor is let in and gets no greeting. QEMU greets the first one at once. */
-const GREETING_MS = 3000;
-
 export interface SessionEvents {
   event(event: QmpEvent): void;
   closed(failure: LacunaError): void;
@@ -95,7 +92,8 @@ export class Session {
       { object: (value) => this.#received(value), closed: (failure) => this.#closed(failure) },
       options,
     );
-    const stopWaiting = afterWaiting(GREETING_MS, () => this.#greetingFailed?.(busy()));
+    // A second client of a monitor is let in and gets no greeting. QEMU greets the first one once it has time to.
+    const stopWaiting = afterWaiting(options.timeoutMs, () => this.#greetingFailed?.(busy()));
     const abort = () => this.#link?.destroy(abortedError(options.signal));
     options.signal?.addEventListener('abort', abort);
     try {

@@ -67,7 +67,7 @@ test.each([
   const seed = firstSeed();
   const { server } = await peers.nbdkit([
     ...args,
-    ...['-t', '16', '--filter=delay', 'memory', `${WORKERS * AREA}`, 'rdelay=1ms', 'wdelay=1ms'],
+    ...['-t', '16', '--filter=delay', 'memory', `${WORKERS * AREA}`, 'rdelay=3ms', 'wdelay=1ms'],
   ]);
   const client = await NbdClient.connect({ server });
   const workers = Array.from({ length: WORKERS }, (_, index) => work(client, index, seed));

@@ -52,7 +52,7 @@ describe('a monitor of qemu-storage-daemon', () => {
 
   test('that is in use does not greet a second client, and greets it later', async () => {
     const first = await Monitor.connect(addressOf(daemon));
-    await expect(Monitor.connect(addressOf(daemon))).rejects.toMatchObject({
+    await expect(Monitor.connect(addressOf(daemon), { timeoutMs: 300 })).rejects.toMatchObject({
       code: 'ERR_QMP_BUSY',
     });
     await first.close();

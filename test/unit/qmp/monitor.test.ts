@@ -52,9 +52,9 @@ describe('a monitor', () => {
     }
   });
 
-  test('that does not greet is in use by somebody else, which is said after 3 seconds', async () => {
+  test('that does not greet is in use by somebody else, which is said when the time is over', async () => {
     const peer = await ScriptedPeer.start(() => {});
-    const failure = await Monitor.connect(peer.address).catch((error) => error);
+    const failure = await Monitor.connect(peer.address, { timeoutMs: 50 }).catch((error) => error);
     expect(failure).toMatchObject({ code: 'ERR_QMP_BUSY', retryable: true });
     expect(failure.message).toContain('another client uses it');
   });
