@@ -93,7 +93,9 @@ export class Session {
       options,
     );
     // A second client of a monitor is let in and gets no greeting. QEMU greets the first one once it has time to.
-    const stopWaiting = afterWaiting(options.timeoutMs, () => this.#greetingFailed?.(busy()));
+    const stopWaiting = afterWaiting(options.timeoutMs, () =>
+      this.#greetingFailed?.(busy(options.timeoutMs)),
+    );
     const abort = () => this.#link?.destroy(abortedError(options.signal));
     options.signal?.addEventListener('abort', abort);
     try {
@@ -144,10 +146,10 @@ export class Session {
   }
 }
 
-function busy(): LacunaError {
+function busy(timeoutMs: number): LacunaError {
   return new LacunaError(
     'ERR_QMP_BUSY',
-    `it accepts the connection, and does not greet within ${GREETING_MS} ms: another client uses it; end that one, or give the machine a second monitor (-qmp unix:PATH,server=on,wait=off)`,
+    `it accepts the connection, and does not greet within ${timeoutMs} ms: another client uses it; end that one, or give the machine a second monitor (-qmp unix:PATH,server=on,wait=off)`,
     { retryable: true },
   );
 }
