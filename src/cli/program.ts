@@ -1,33 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
-import { registerBackup } from './commands/backup/index.js';
-import { registerBitmap } from './commands/bitmap/index.js';
-import { registerCommit } from './commands/commit/index.js';
-import { registerCompare } from './commands/compare/index.js';
-import { registerCopy } from './commands/copy/index.js';
-import { registerDemo } from './commands/demo/index.js';
-import { registerDiff } from './commands/diff/index.js';
-import { registerDigest } from './commands/digest/index.js';
-import { registerInfo } from './commands/info/index.js';
-import { registerList } from './commands/list/index.js';
-import { registerMap } from './commands/map/index.js';
-import { registerPopulate } from './commands/populate/index.js';
-import { registerPrune } from './commands/prune/index.js';
-import { registerRebase } from './commands/rebase/index.js';
-import { registerRestore } from './commands/restore/index.js';
-import { registerServe } from './commands/serve/index.js';
-import { registerUnlock } from './commands/unlock/index.js';
-import { registerVerify } from './commands/verify/index.js';
-import {
-  checkReadable,
-  Exit,
-  exitCodeOf,
-  exitCodeOfAbort,
-  noteError,
-  oneLine,
-  printFailure,
-  type Shell,
-} from './shell/index.js';
+import { Command, CommanderError, Help } from 'commander';
+import { COMMANDS } from './commands/index.js';
+import { checkReadable, Exit, exitCodeOfAbort, oneLine, type Shell } from './shell/index.js';
+import { packageVersion } from './version.js';
 
 const AFTER_HELP = `
 A SOURCE or TARGET is one of
@@ -46,29 +20,28 @@ Exit codes: 0 done, 1 failed, 2 misuse, 3 done with something left out, 130 inte
 143 terminated, 129 hung up. SIGUSR1 has a command print how far it is.
 LACUNA_DEBUG=1 adds stacks to error messages.`;
 
-/** Runs one command line and returns the exit code; every error ends up here, and as one message. */
-export async function run(argv: readonly string[], shell: Shell): Promise<number> {
+/**
+ * Runs one command line with commander, which prints its own messages: of help and of misuse only the exit code is left to
+ * tell. All other errors are thrown.
+ */
+export async function runProgram(argv: readonly string[], shell: Shell): Promise<void> {
   try {
     await parse(argv, shell);
-    return shell.exitCode;
   } catch (error) {
-    // Commander has printed its own message already.
-    if (!(error instanceof CommanderError)) {
-      await printFailure(error, shell);
-      noteError(error, shell, { stack: Boolean(process.env.LACUNA_DEBUG) });
-    }
-    if (shell.signal.aborted) return exitCodeOfAbort(shell.signal);
-    const code = exitCodeOf(error);
-    return code === Exit.failed ? shell.failureCode : code;
+    if (!(error instanceof CommanderError)) throw error;
+    shell.exitCode = error.exitCode === 0 ? Exit.done : Exit.misuse;
+    if (shell.signal.aborted) shell.exitCode = exitCodeOfAbort(shell.signal);
   }
 }
 
 async function parse(argv: readonly string[], shell: Shell): Promise<void> {
-  // Help and the version; Commander does not wait for them.
+  // Help, for which commander does not wait.
   const texts: Promise<void>[] = [];
   try {
     const print = (text: string) => void texts.push(shell.print(text));
-    await buildProgram(argv, shell, print).parseAsync(argv, { from: 'user' });
+    const program = buildProgram(argv, shell, print);
+    await addCommands(program, argv, shell);
+    await program.parseAsync(argv, { from: 'user' });
   } finally {
     await Promise.all(texts);
   }
@@ -79,7 +52,7 @@ function buildProgram(
   shell: Shell,
   print: (text: string) => void,
 ): Command {
-  const program = new Command('lacuna')
+  return new Command('lacuna')
     .description('Copies virtual disks and moves only what has to move.')
     .version(packageVersion())
     .exitOverride()
@@ -94,34 +67,25 @@ function buildProgram(
       if (command.opts().json) shell.failureDocument = {};
       checkReadable(argv);
     });
-  registerCopy(program, shell);
-  registerMap(program, shell);
-  registerInfo(program, shell);
-  registerCompare(program, shell);
-  registerDigest(program, shell);
-  registerPopulate(program, shell);
-  registerServe(program, shell);
-  registerBitmap(program, shell);
-  registerCommit(program, shell);
-  registerRebase(program, shell);
-  registerBackup(program, shell);
-  registerList(program, shell);
-  registerRestore(program, shell);
-  registerVerify(program, shell);
-  registerPrune(program, shell);
-  registerDiff(program, shell);
-  registerUnlock(program, shell);
-  registerDemo(program, shell);
-  return program;
+}
+
+/** Adds all commands, but loads only those that the command line names: for the others their rows are enough. */
+async function addCommands(program: Command, argv: readonly string[], shell: Shell): Promise<void> {
+  const usages = new Map<string, string>();
+  for (const { usage, summary, load } of COMMANDS) {
+    const [name] = usage.split(' ');
+    usages.set(name, usage);
+    const command = program.command(name).summary(summary);
+    if (argv.includes(name)) (await load())(command, shell);
+  }
+  // Last, because commands inherit it: it is for the list of these, and not for the lists of their own.
+  program.configureHelp({
+    subcommandTerm: (command) => usages.get(command.name()) ?? new Help().subcommandTerm(command),
+  });
 }
 
 /** Commander's own line breaks are the last, and one before what it suggests; all others are what was typed. */
 function misuse(text: string): string {
   const [, message, suggestion = ''] = /^(.*?)(\n\(Did you mean [^\n]*\))?\n?$/s.exec(text)!;
   return `${oneLine(message.replace(/^error: /, 'lacuna: '))}${suggestion}\n`;
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

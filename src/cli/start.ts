@@ -1,6 +1,6 @@
 /** Runs the command line of this process; see main.ts for what has happened before. */
 
-import { run } from './program.js';
+import { run } from './run.js';
 import {
   ENDING_SIGNALS,
   Exit,

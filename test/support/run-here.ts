@@ -1,6 +1,6 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
-import { run } from '#dist/cli/program.js';
+import { run } from '#dist/cli/run.js';
 import { escapeControls, oneLine } from '#dist/cli/shell/printable.js';
 import type { Shell } from '#dist/cli/shell/shell.js';
 import { TerminalLine } from '#dist/cli/shell/terminal-line.js';

@@ -1,4 +1,3 @@
-import { CommanderError } from 'commander';
 import { isAborted } from '../../errors/index.js';
 
 /** What the command's exit code says. */
@@ -14,7 +13,6 @@ export const Exit = {
 
 /** The exit code for an error that ended a command. */
 export function exitCodeOf(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? Exit.done : Exit.misuse;
   if (isAborted(error)) return Exit.interrupted;
   if (error instanceof TypeError || error instanceof RangeError) return Exit.misuse;
   return Exit.failed;

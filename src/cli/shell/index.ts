@@ -1,3 +1,4 @@
+export type { CommandRow } from './command-row.js';
 export { Exit, exitCodeOf } from './exit.js';
 export { printFailure } from './failure-document.js';
 export {

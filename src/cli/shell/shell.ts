@@ -1,7 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { WriteStream } from 'node:tty';
 import picocolors from 'picocolors';
-import { InheritedFile } from '../../block/index.js';
+import type { InheritedFile } from '../../block/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
 import { describeRefusal } from '../../util/index.js';
 import { Exit } from './exit.js';
@@ -93,7 +93,7 @@ export function processShell(signal: AbortSignal): Shell {
     print: (text) => paint(escapeControls(text)),
     paint,
     input: standardInput,
-    inherited: (stream) => InheritedFile.of(stream === 'input' ? 0 : 1),
+    inherited,
     output: () => withoutBlocking(stdout),
     note: (line) => noteLines(oneLine(line)),
     noteLines,
@@ -114,6 +114,11 @@ export function processShell(signal: AbortSignal): Shell {
     exitCode: Exit.done,
     failureCode: Exit.failed,
   };
+}
+
+async function inherited(stream: 'input' | 'output'): Promise<InheritedFile | undefined> {
+  const { InheritedFile } = await import('../../block/index.js');
+  return await InheritedFile.of(stream === 'input' ? 0 : 1);
 }
 
 /** Of a reader that went away, first and afterwards; that is no error of ours. */

@@ -1,3 +1,4 @@
+export { parseBytes, parseCount } from './arguments.js';
 export { Cells } from './cells.js';
 export { columns } from './columns.js';
 export { ProgressBar } from './progress.js';
@@ -8,6 +9,4 @@ export {
   formatDuration,
   formatRate,
   formatShare,
-  parseBytes,
-  parseCount,
 } from './units.js';

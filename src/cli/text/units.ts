@@ -1,6 +1,4 @@
-import { InvalidArgumentError } from 'commander';
 import prettyBytes from 'pretty-bytes';
-import { parseSize } from '../../util/index.js';
 
 /** Bytes for people: `1.5 GiB`. */
 export function formatBytes(bytes: number): string {
@@ -29,22 +27,4 @@ export function formatDuration(ms: number): string {
 /** A rate for people; nothing can be said of no time at all. */
 export function formatRate(bytes: number, ms: number): string {
   return ms > 0 ? `${formatBytes((bytes / ms) * 1000)}/s` : '-';
-}
-
-/** Bytes as people type them after a flag: `65536`, `64K`, `1.5G`. */
-export function parseBytes(text: string): number {
-  try {
-    return parseSize(text);
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
-}
-
-/** A whole number as people type it, not below `least`. */
-export function parseCount(least: number): (text: string) => number {
-  return (text) => {
-    const count = Number(text);
-    if (/^\d+$/.test(text) && Number.isSafeInteger(count) && count >= least) return count;
-    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
-  };
 }

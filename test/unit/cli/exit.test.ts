@@ -1,4 +1,3 @@
-import { CommanderError } from 'commander';
 import { describe, expect, test } from 'vitest';
 import { Exit, exitCodeOf } from '#dist/cli/shell/exit.js';
 import { describeError, noteError } from '#dist/cli/shell/note-error.js';
@@ -11,8 +10,6 @@ describe('exit codes', () => {
     ['an error of the system', new Error('no'), Exit.failed],
     ['a TypeError', new TypeError('no'), Exit.misuse],
     ['a RangeError', new RangeError('no'), Exit.misuse],
-    ['an unknown flag', new CommanderError(1, 'commander.unknownOption', 'no'), Exit.misuse],
-    ['a printed help', new CommanderError(0, 'commander.helpDisplayed', ''), Exit.done],
     ['an interruption', abortedError(), Exit.interrupted],
     ['something that is no error', 'no', Exit.failed],
   ])('that say what %s means', (_what, error, code) => {

@@ -1,10 +1,13 @@
+import { readFileSync } from 'node:fs';
+import { Command, Help } from 'commander';
 import picocolors from 'picocolors';
 import { expect, test } from 'vitest';
-import { run } from '#dist/cli/program.js';
+import { COMMANDS } from '#dist/cli/commands/index.js';
+import { run } from '#dist/cli/run.js';
 import type { Shell } from '#dist/cli/shell/shell.js';
 
-/** What a command prints when it is asked for help. */
-async function helpOf(command: string): Promise<string> {
+/** What a command line that asks for help or the version prints. */
+async function printedBy(argv: readonly string[]): Promise<string> {
   let text = '';
   const shell = {
     print: async (more: string) => {
@@ -16,8 +19,12 @@ async function helpOf(command: string): Promise<string> {
     exitCode: 0,
     failureCode: 1,
   } as unknown as Shell;
-  expect(await run([...command.split(' '), '--help'], shell)).toBe(0);
+  expect(await run(argv, shell)).toBe(0);
   return text;
+}
+
+function helpOf(command: string): Promise<string> {
+  return printedBy([...command.split(' '), '--help']);
 }
 
 /** The commands that a help text lists. */
@@ -27,15 +34,15 @@ function commandsIn(help: string): string[] {
   return [...list.matchAll(/^ {2}([a-z]+) /gm)].map((match) => match[1]);
 }
 
-const COMMANDS = commandsIn(await helpOf('')).filter((name) => name !== 'help');
+const LISTED = commandsIn(await helpOf('')).filter((name) => name !== 'help');
 const OF_BITMAPS = commandsIn(await helpOf('bitmap')).filter((name) => name !== 'help');
 
 test('help lists the commands', () => {
-  expect(COMMANDS).toEqual(expect.arrayContaining(['copy', 'serve', 'bitmap', 'demo']));
+  expect(LISTED).toEqual(expect.arrayContaining(['copy', 'serve', 'bitmap', 'demo']));
   expect(OF_BITMAPS).toEqual(expect.arrayContaining(['list', 'export']));
 });
 
-test.each([...COMMANDS, ...OF_BITMAPS.map((name) => `bitmap ${name}`)])(
+test.each([...LISTED, ...OF_BITMAPS.map((name) => `bitmap ${name}`)])(
   'help of %s has examples of it, and lines that fit',
   async (command) => {
     const help = await helpOf(command);
@@ -49,3 +56,20 @@ test.each([...COMMANDS, ...OF_BITMAPS.map((name) => `bitmap ${name}`)])(
       expect(help.replace(/\s+/g, ' ')).toMatch(/raw or qcow2|raw, qcow2/);
   },
 );
+
+test.each(COMMANDS)('the list of commands says what a command takes: $usage', async (row) => {
+  const command = new Command(row.usage.split(' ')[0]);
+  (await row.load())(command, {} as Shell);
+  expect(new Help().subcommandTerm(command)).toBe(row.usage);
+});
+
+test('help of a command tells the same, however it is asked for', async () => {
+  expect(await printedBy(['help', 'copy'])).toBe(await helpOf('copy'));
+});
+
+test('the version is the same alone and beside a command', async () => {
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
+  for (const argv of [['--version'], ['-V'], ['--version', 'copy'], ['copy', '-V']]) {
+    expect(await printedBy(argv)).toBe(`${version}\n`);
+  }
+});

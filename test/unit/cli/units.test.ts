@@ -1,12 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import {
-  formatBytes,
-  formatDuration,
-  formatRate,
-  formatShare,
-  parseBytes,
-  parseCount,
-} from '#dist/cli/text/units.js';
+import { parseBytes, parseCount } from '#dist/cli/text/arguments.js';
+import { formatBytes, formatDuration, formatRate, formatShare } from '#dist/cli/text/units.js';
 
 describe('sizes that people type', () => {
   test.each([

@@ -53,11 +53,9 @@ restore point of the machine: what a bitmap in the qcow2 image says has changed,
 bitmap is renewed in the image when the restore point exists. The last name is the repository: a folder, which is
 made if it is not there. docs/repository.md says how it is laid out; qemu-img can restore from it.`;
 
-/** Adds `lacuna backup`. */
-export function registerBackup(program: Command, shell: Shell): void {
-  const command = program
-    .command('backup')
-    .summary('make a restore point of disks at rest, or of a running machine')
+/** Tells commander what `lacuna backup` takes, and what it does. */
+export function registerBackup(command: Command, shell: Shell): void {
+  command
     .description(
       'Makes a restore point of the disks of a machine, at rest or running, in full or as an increment.',
     )

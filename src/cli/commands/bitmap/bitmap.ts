@@ -37,11 +37,9 @@ const SUBCOMMAND_EXAMPLES = {
   export: 'export disk.qcow2 b0 bits.qcow2\nexport --as merged disk.qcow2 b0 bits.qcow2',
 } as const;
 
-/** Adds `lacuna bitmap`. */
-export function registerBitmap(program: Command, shell: Shell): void {
-  const group = program
-    .command('bitmap')
-    .summary('look at and change the bitmaps that an image keeps')
+/** Tells commander what `lacuna bitmap` takes, and what it does. */
+export function registerBitmap(group: Command, shell: Shell): void {
+  group
     .description('Looks at and changes the dirty bitmaps that a qcow2 image at rest keeps.')
     .addHelpText('after', EXAMPLES);
   const command = (usage: string, text: string) => {

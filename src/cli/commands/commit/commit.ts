@@ -25,11 +25,9 @@ The backing file is the whole disk afterwards, with the bitmaps of both. The ima
 "qemu-img commit -d"), and may be removed. Nobody may use either of them meanwhile; other images over the same backing
 file are damaged by this.`;
 
-/** Adds `lacuna commit`. */
-export function registerCommit(program: Command, shell: Shell): void {
-  program
-    .command('commit')
-    .summary('put what an image holds into its backing file')
+/** Tells commander what `lacuna commit` takes, and what it does. */
+export function registerCommit(command: Command, shell: Shell): void {
+  command
     .description('Puts what an image holds into its backing file, bitmaps included.')
     .argument('<top>', 'the image on top')
     .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)

@@ -30,11 +30,9 @@ Examples:
 
 Exit codes: 0 equal, 1 different, 2 or more an error.`;
 
-/** Adds `lacuna compare`. */
-export function registerCompare(program: Command, shell: Shell): void {
-  program
-    .command('compare')
-    .summary('tell whether two devices hold the same bytes')
+/** Tells commander what `lacuna compare` takes, and what it does. */
+export function registerCompare(command: Command, shell: Shell): void {
+  command
     .description('Tells whether two devices hold the same bytes, and where they first differ.')
     .argument('<a>', 'one device')
     .argument('<b>', 'the other')

@@ -51,11 +51,9 @@ The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP 
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}, or
 {"type": "error", "code": ..., "message": ...} where it failed. With --dry-run there is one: {"type": "plan", ...}.`;
 
-/** Adds `lacuna copy`. */
-export function registerCopy(program: Command, shell: Shell): void {
-  const command = program
-    .command('copy')
-    .summary('make a target equal to a source')
+/** Tells commander what `lacuna copy` takes, and what it does. */
+export function registerCopy(command: Command, shell: Shell): void {
+  command
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read; - is standard input')
     .argument('[target]', 'the device to write, made if it is a file; - is standard output');

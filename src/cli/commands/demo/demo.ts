@@ -42,11 +42,9 @@ Examples:
 
 It takes about 600 MiB of space, less for a small disk, and gives it back at the end.`;
 
-/** Adds `lacuna demo`. */
-export function registerDemo(program: Command, shell: Shell): void {
-  program
-    .command('demo')
-    .summary('show on a disk made for it what this is about')
+/** Tells commander what `lacuna demo` takes, and what it does. */
+export function registerDemo(command: Command, shell: Shell): void {
+  command
     .description(
       'Makes a large sparse disk, copies it, changes it, and brings the copy up to date.',
     )

@@ -16,11 +16,9 @@ Examples:
 
 Points are told apart by their digests, in blocks of 64 KiB; nothing of the disks is read.`;
 
-/** Adds `lacuna diff`. */
-export function registerDiff(program: Command, shell: Shell): void {
-  program
-    .command('diff')
-    .summary('tell what changed between two restore points')
+/** Tells commander what `lacuna diff` takes, and what it does. */
+export function registerDiff(command: Command, shell: Shell): void {
+  command
     .description(
       'Tells what changed between two restore points of a machine, in bytes or as a map.',
     )

@@ -29,11 +29,9 @@ Examples:
 Zeroes are not read, and not what sha256sum prints: docs/digest.md says how it is made. With --check the exit
 codes are 0 the same, 1 different, 2 or more an error.`;
 
-/** Adds `lacuna digest`. */
-export function registerDigest(program: Command, shell: Shell): void {
-  const command = program
-    .command('digest')
-    .summary('name what a device holds by one hash')
+/** Tells commander what `lacuna digest` takes, and what it does. */
+export function registerDigest(command: Command, shell: Shell): void {
+  command
     .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
     .argument('<source>', 'the device to read');
   addRescueFlag(addSourceFlags(command))

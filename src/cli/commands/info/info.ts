@@ -42,11 +42,9 @@ Examples:
   lacuna info --json nbd://host/vda | jq .allocation.data
   lacuna info disk.qcow2                      # its version, features, backing files and snapshots too`;
 
-/** Adds `lacuna info`. */
-export function registerInfo(program: Command, shell: Shell): void {
-  const command = program
-    .command('info')
-    .summary('show size, limits and abilities of a device')
+/** Tells commander what `lacuna info` takes, and what it does. */
+export function registerInfo(command: Command, shell: Shell): void {
+  command
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
     .argument('<source>', 'the device to look at');
   addRescueFlag(addSourceFlags(command))

@@ -16,11 +16,9 @@ Examples:
 "stored" is what the files of a point take, "moved" what its backup stored as data, and "over" the point below.
 With a damaged manifest the exit code is 3: "lacuna verify" tells more.`;
 
-/** Adds `lacuna list`. */
-export function registerList(program: Command, shell: Shell): void {
-  program
-    .command('list')
-    .summary('list the restore points of a repository')
+/** Tells commander what `lacuna list` takes, and what it does. */
+export function registerList(command: Command, shell: Shell): void {
+  command
     .description('Lists the restore points of a repository.')
     .argument('<repository>', 'the repository')
     .option('--machine <name>', 'only this machine')

@@ -47,11 +47,9 @@ In JSON each extent has start and length in bytes, and by context
   qemu:allocation-depth   depth
 With more than one context, these stand in "contexts", under the name of each.`;
 
-/** Adds `lacuna map`. */
-export function registerMap(program: Command, shell: Shell): void {
-  const command = program
-    .command('map')
-    .summary('show what is data, zero, hole or dirty')
+/** Tells commander what `lacuna map` takes, and what it does. */
+export function registerMap(command: Command, shell: Shell): void {
+  command
     .description('Shows which parts of a device are data, zero, hole or dirty.')
     .argument('<source>', 'the device to look at');
   addRescueFlag(addSourceFlags(command))

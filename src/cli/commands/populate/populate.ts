@@ -29,11 +29,9 @@ With --qmp the sources are disks of a running machine, or its nodes as node:NAME
 machine. It gets what is allocated and what the guest writes meanwhile, and records from then on; it has its name only
 once it is whole.`;
 
-/** Adds `lacuna populate`. */
-export function registerPopulate(program: Command, shell: Shell): void {
-  const command = program
-    .command('populate')
-    .summary('make a dirty bitmap of what is allocated')
+/** Tells commander what `lacuna populate` takes, and what it does. */
+export function registerPopulate(command: Command, shell: Shell): void {
+  command
     .description(
       'Makes dirty in a bitmap what is allocated in any of the sources, which have one size.',
     )

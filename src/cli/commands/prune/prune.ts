@@ -29,12 +29,10 @@ point of a machine are refused. Points that stay take over what they need of tho
 be restored. It may be killed at any moment: run it again. A machine whose points are read or served meanwhile is
 refused.`;
 
-/** Adds `lacuna prune`. */
-export function registerPrune(program: Command, shell: Shell): void {
+/** Tells commander what `lacuna prune` takes, and what it does. */
+export function registerPrune(command: Command, shell: Shell): void {
   const count = parseCount(0);
-  program
-    .command('prune')
-    .summary('remove restore points that no rule keeps')
+  command
     .description('Removes the restore points that no rule keeps, and frees their space.')
     .argument('<repository>', 'the repository')
     .option('--machine <name>', 'only this machine')

@@ -28,11 +28,9 @@ of images that are not below it any more stay with these.`;
 /** As QEMU names them; a name that it does not know would make the image useless. */
 const FORMATS = ['raw', 'qcow2', 'qcow', 'qed', 'vmdk', 'vdi', 'vpc', 'vhdx', 'parallels'];
 
-/** Adds `lacuna rebase`. */
-export function registerRebase(program: Command, shell: Shell): void {
-  program
-    .command('rebase')
-    .summary('give an image another backing file')
+/** Tells commander what `lacuna rebase` takes, and what it does. */
+export function registerRebase(command: Command, shell: Shell): void {
+  command
     .description(
       'Gives an image another backing file, or none, without changing what its disk shows.',
     )

@@ -29,11 +29,9 @@ A point is a number, "latest", or a time: the newest point that is not younger. 
 the name of one. A folder as the target gets all disks, or those of --disk, as NAME.raw or NAME.qcow2. Each block is
 compared with its digest: the first that differs ends the command, and no file that is not whole gets its name.`;
 
-/** Adds `lacuna restore`. */
-export function registerRestore(program: Command, shell: Shell): void {
-  program
-    .command('restore')
-    .summary('make disks what they were at a restore point')
+/** Tells commander what `lacuna restore` takes, and what it does. */
+export function registerRestore(command: Command, shell: Shell): void {
+  command
     .description('Restores the disks of a restore point, and checks everything that is read.')
     .argument('<repository>', 'the repository')
     .argument('<point>', 'the restore point, such as latest or web/7')

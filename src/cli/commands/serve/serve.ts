@@ -52,11 +52,9 @@ once clients may connect, but for a socket that was handed over. Of a restore po
 name, and a disk alone the default export too. What is read is checked, but through an overlay. Ctrl-C, or a request to
 terminate, answers what is in flight and ends with exit code 0.`;
 
-/** Adds `lacuna serve`. */
-export function registerServe(program: Command, shell: Shell): void {
-  const command = program
-    .command('serve')
-    .summary('let NBD clients use a device')
+/** Tells commander what `lacuna serve` takes, and what it does. */
+export function registerServe(command: Command, shell: Shell): void {
+  command
     .description('Serves a device over NBD until it is interrupted.')
     .argument('<source>', 'the device to serve, or a repository')
     .argument('[point]', 'a restore point of the repository, such as latest or web/7');

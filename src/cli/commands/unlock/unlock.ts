@@ -15,11 +15,9 @@ Examples:
 Locks of dead processes of this host need no unlocking. Those of other hosts do: be sure that nothing runs there.
 The lock of a process that lives on this host stays, and the exit code is 3.`;
 
-/** Adds `lacuna unlock`. */
-export function registerUnlock(program: Command, shell: Shell): void {
-  program
-    .command('unlock')
-    .summary('remove locks that a dead host has left')
+/** Tells commander what `lacuna unlock` takes, and what it does. */
+export function registerUnlock(command: Command, shell: Shell): void {
+  command
     .description('Removes locks on restore points whose holders are not known to live.')
     .argument('<repository>', 'the repository')
     .option('--machine <name>', 'only this machine')

@@ -21,11 +21,9 @@ Examples:
 Manifests, parents and digests are always checked; of the bytes of images and disks a share with --data-subset, each
 time in other places. Exit codes: 0 all is sound, 1 something is damaged or the command failed, 2 misuse.`;
 
-/** Adds `lacuna verify`. */
-export function registerVerify(program: Command, shell: Shell): void {
-  program
-    .command('verify')
-    .summary('check that restore points are what they were')
+/** Tells commander what `lacuna verify` takes, and what it does. */
+export function registerVerify(command: Command, shell: Shell): void {
+  command
     .description('Reads a repository, and tells what is not what it was when it was written.')
     .argument('<repository>', 'the repository')
     .option('--machine <name>', 'only this machine')

@@ -1,0 +1,41 @@
+import type { CommandRow } from '../shell/index.js';
+import { backupRow } from './backup/index.js';
+import { bitmapRow } from './bitmap/index.js';
+import { commitRow } from './commit/index.js';
+import { compareRow } from './compare/index.js';
+import { copyRow } from './copy/index.js';
+import { demoRow } from './demo/index.js';
+import { diffRow } from './diff/index.js';
+import { digestRow } from './digest/index.js';
+import { infoRow } from './info/index.js';
+import { listRow } from './list/index.js';
+import { mapRow } from './map/index.js';
+import { populateRow } from './populate/index.js';
+import { pruneRow } from './prune/index.js';
+import { rebaseRow } from './rebase/index.js';
+import { restoreRow } from './restore/index.js';
+import { serveRow } from './serve/index.js';
+import { unlockRow } from './unlock/index.js';
+import { verifyRow } from './verify/index.js';
+
+/** All commands, in the order in which the help of the program lists them. */
+export const COMMANDS: readonly CommandRow[] = [
+  copyRow,
+  mapRow,
+  infoRow,
+  compareRow,
+  digestRow,
+  populateRow,
+  serveRow,
+  bitmapRow,
+  commitRow,
+  rebaseRow,
+  backupRow,
+  listRow,
+  restoreRow,
+  verifyRow,
+  pruneRow,
+  diffRow,
+  unlockRow,
+  demoRow,
+];
