@@ -123,5 +123,15 @@ export type ErrorCode =
   | 'ERR_REPOSITORY_LOCKED'
   /** Somebody changed the machine's restore points meanwhile. */
   | 'ERR_REPOSITORY_CHANGED'
+  /** An edge of a graph leads to another node than the caller expected: somebody has changed the graph meanwhile. */
+  | 'ERR_GRAPH_EDGE_CHANGED'
+  /** Users of a node do not go together, or nodes would not fit each other. */
+  | 'ERR_GRAPH_CONFLICT'
+  /** A graph could not be changed, because something was in use for too long. */
+  | 'ERR_GRAPH_BUSY'
+  /** A graph has no node, export or job of that name. */
+  | 'ERR_GRAPH_UNKNOWN'
+  /** A graph has a node, an export or a job of that name already. */
+  | 'ERR_GRAPH_EXISTS'
   /** A repository has no such machine, restore point or disk. */
   | 'ERR_POINT_UNKNOWN';

@@ -16,7 +16,10 @@ import { Random } from '../unit/bitmap/random.js';
 
 const STEPS = stepsOr(8000);
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
-const KINDS = ['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const;
+const KINDS = [
+  ...(['add', 'remove', 'clear', 'enable', 'disable', 'merge'] as const),
+  ...(['freeze', 'freeze', 'abdicate', 'reclaim', 'drop'] as const),
+];
 
 /** Blocks that a full arena may still have. */
 const SPARE = [0, 0, 1, 2, 3, 5, 9, 20];
@@ -282,6 +285,8 @@ function command(bitmaps: DirtyBitmaps, action: BitmapAction): void {
     const { type: _, ...options } = action;
     bitmaps.add(options);
   } else if (action.type === 'merge') bitmaps.merge(action.target, action.sources);
+  else if (action.type === 'freeze') bitmaps.createSuccessor(action.name);
+  else if (action.type === 'drop') bitmaps.transaction([action]);
   else bitmaps[action.type](action.name);
 }
 

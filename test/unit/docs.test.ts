@@ -45,6 +45,7 @@ describe('docs', () => {
     'docs/repository.md',
     'docs/terms.md',
     'docs/live-backup.md',
+    'docs/graph.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const missing = links.filter((link) => !existsSync(new URL(`../../${link}`, import.meta.url)));

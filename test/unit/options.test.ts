@@ -5,6 +5,7 @@
 import * as lacuna from 'lacuna';
 import * as bitmap from 'lacuna/bitmap';
 import * as errors from 'lacuna/errors';
+import * as graph from 'lacuna/graph';
 import * as nbd from 'lacuna/nbd';
 import * as qemu from 'lacuna/qemu';
 import * as qmp from 'lacuna/qmp';
@@ -12,7 +13,7 @@ import * as testing from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { fakeDevice } from '../support/fake-device.js';
 
-const MODULES = { lacuna, bitmap, errors, nbd, qemu, qmp, testing };
+const MODULES = { lacuna, bitmap, errors, graph, nbd, qemu, qmp, testing };
 const SIZE = 4096;
 const GOOD = { source: { driver: 'null', size: SIZE }, target: { driver: 'null', size: SIZE } };
 const ADDRESS = { type: 'unix', path: '/nowhere/nbd.sock' };
@@ -75,6 +76,7 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   bitmapContract: (options) =>
     testing.bitmapContract({ create: () => ({}) as never, ...options } as never),
   Job: (options) => new lacuna.Job({ ...WORK, ...options } as never),
+  RecordingDevice: null,
   resizeQcow2: null,
   cleanTarget: null,
 };
@@ -93,6 +95,7 @@ const WITHOUT: Record<string, () => unknown> = {
   Bitmap: () => new (bitmap.Bitmap as never as new () => unknown)(),
   BitmapFile: () => (bitmap.BitmapFile.open as never as () => unknown)(),
   Job: () => new (lacuna.Job as never as new () => unknown)(),
+  RecordingDevice: () => new (graph.RecordingDevice as never as new () => unknown)(),
   DirtyBitmaps: () => new (bitmap.DirtyBitmaps as never as new () => unknown)(),
 };
 
@@ -100,7 +103,16 @@ const WITHOUT: Record<string, () => unknown> = {
 const EXEMPT = new Set([
   ...['CopyJob', 'StreamJob', 'BitmapImage', 'DirtyBitmap', 'ExtentList', 'Random', 'LacunaError'],
   ...['isDirtyContext', 'readsAsZero', 'abortedError', 'isAborted', 'throwIfAborted'],
-  ...['fromWire', 'toWire', 'withLog', 'EventStream', 'QmpSchema', 'BackupSession', 'SessionDisk'],
+  ...[
+    'Graph',
+    'fromWire',
+    'toWire',
+    'withLog',
+    'EventStream',
+    'QmpSchema',
+    'BackupSession',
+    'SessionDisk',
+  ],
 ]);
 
 const exported = Object.values(MODULES).flatMap((module) =>

@@ -26,10 +26,15 @@ export type MergeSource = string | Bitmap | { bitmaps: BitmapsOfDevice; name: st
 export type BitmapAction =
   | ({ type: 'add' } & AddOptions)
   | { type: 'remove' | 'clear' | 'enable' | 'disable'; name: string }
+  | { type: 'freeze' | 'abdicate' | 'reclaim' | 'drop'; name: string }
   | { type: 'merge'; target: string; sources: readonly MergeSource[] };
 
 const NAME = { needed: 'what the bitmap is called, 1 to 1023 bytes' } as const;
-const TYPE = { needed: 'add, remove, clear, enable, disable or merge' } as const;
+/** Every type of action. */
+export const ACTION_TYPES =
+  'add, remove, clear, enable, disable, merge, freeze, abdicate, reclaim or drop';
+
+const TYPE = { needed: ACTION_TYPES } as const;
 const ADD = { name: NAME, granularity: 'any', persistent: 'flag', disabled: 'flag' } as const;
 
 export const checkAddOptions = optionCheck<AddOptions>(ADD);

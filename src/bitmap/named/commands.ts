@@ -1,7 +1,7 @@
 import type { Arena } from '../../wasm/index.js';
 import { Bitmap, granularityShift } from '../bits/index.js';
 import type { AddOptions, BitmapAction, MergeSource } from './actions.js';
-import { checkAddAction, checkMergeAction, checkNameAction } from './actions.js';
+import { ACTION_TYPES, checkAddAction, checkMergeAction, checkNameAction } from './actions.js';
 import { Content, type StoredBitmap } from './content.js';
 import { Entry, type Undo } from './entry.js';
 import type { Journal } from './journal.js';
@@ -58,14 +58,16 @@ export class Commands {
       case 'clear':
       case 'enable':
       case 'disable':
+      case 'freeze':
+      case 'abdicate':
+      case 'reclaim':
+      case 'drop':
         checkNameAction(`the action ${action.type}`, action);
         this[action.type](action.name);
         return;
       default: {
         const { type } = action as { type: unknown };
-        throw new TypeError(
-          `an action is add, remove, clear, enable, disable or merge, not ${type}`,
-        );
+        throw new TypeError(`an action is ${ACTION_TYPES}, not ${type}`);
       }
     }
   }
@@ -124,6 +126,54 @@ export class Commands {
     }
   }
 
+  /** Freezes a bitmap; the successor records from now on if the bitmap did. */
+  freeze(name: string): void {
+    const entry = findEntry(this.#state, name);
+    refuse(entry, USES, 'create a successor of');
+    this.#undo.saveAll(entry);
+    const { journal, arena, size } = this.#state;
+    const successor = new Content(
+      journal,
+      new Bitmap({ size, granularity: entry.granularity, arena }),
+    );
+    try {
+      if (entry.recording) successor.enable();
+      entry.content.disable();
+    } catch (error) {
+      successor.free();
+      throw error;
+    }
+    this.#undo.keep(entry, successor);
+    entry.successor = successor;
+  }
+
+  /** The successor becomes the bitmap. */
+  abdicate(name: string): void {
+    const entry = findEntry(this.#state, name);
+    const successor = successorOf(entry);
+    if (entry.readOnly) throw readOnly(name, 'forget what is dirty in');
+    this.#undo.saveAll(entry);
+    entry.content = successor;
+    entry.successor = null;
+  }
+
+  /** The successor's dirt and recording go back to the bitmap. */
+  reclaim(name: string): void {
+    const entry = findEntry(this.#state, name);
+    const successor = successorOf(entry);
+    this.#undo.saveAll(entry);
+    entry.content.absorb(successor);
+    entry.successor = null;
+  }
+
+  /** Removes a bitmap and its successor. */
+  drop(name: string): void {
+    const entry = findEntry(this.#state, name);
+    successorOf(entry);
+    if (entry.persistent && entry.readOnly) throw readOnly(name, 'remove');
+    this.#undo.remove(entry);
+  }
+
   #insert(name: string, granularity: number, stored: StoredBitmap | null = null): Entry {
     checkName(name);
     granularityShift(granularity);
@@ -161,4 +211,9 @@ export function lookAt(state: CommandState, name: string): Bitmap {
   const entry = findEntry(state, name);
   refuse(entry, USES, 'merge from');
   return entry.content.look();
+}
+
+function successorOf({ name, successor }: Entry): Content {
+  if (successor === null) throw new TypeError(`bitmap '${name}' has no successor`);
+  return successor;
 }

@@ -132,13 +132,12 @@ export class Content {
     this.#bits.merge(source);
   }
 
-  /** Takes over dirt and recording of `other`, which ends. */
+  /** Takes over dirt and recording of `other`, which is only to be freed afterwards. */
   absorb(other: Content): void {
     this.#bits.merge(other.#bits);
     this.#cursor?.free();
     this.#cursor = other.#cursor;
     other.#cursor = null;
-    other.free();
   }
 
   /** A copy of the bits for another size of the device; the caller calls `replace` or frees it. */
@@ -170,6 +169,12 @@ export class Content {
     this.#bits = saved.bits;
     this.#stored = saved.stored;
     this.#cursor = saved.cursor;
+  }
+
+  /** Ends recording, whose writes nobody needs any more. */
+  lose(): void {
+    this.#cursor?.free();
+    this.#cursor = null;
   }
 
   free(): void {

@@ -9,7 +9,6 @@ import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 import { type BitmapUser, type Entry, Undo } from './entry.js';
 import { Journal } from './journal.js';
 import { CHANGES, readOnly, refuse, USES } from './rules.js';
-import { abdicate, createSuccessor, reclaim } from './successors.js';
 
 /** The device whose bitmaps are kept. */
 export interface DirtyBitmapsOptions {
@@ -222,12 +221,38 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   /**
    * Does all actions in order, as one: no write is recorded between them, and when one fails, those
    * before it are undone, bit for bit, and its error is thrown. A name that is removed may be added
-   * again in the same transaction, which QEMU refuses.
+   * again in the same transaction, which QEMU refuses. `freeze` is {@link createSuccessor}; `abdicate` and `reclaim` end that,
+   * and `drop` removes a bitmap together with its successor.
    */
   transaction(actions: readonly BitmapAction[]): void {
     this.#run((commands) => {
       for (const action of actions) commands.perform(action);
     });
+  }
+
+  /**
+   * @internal A transaction of which it is decided later whether it stays; until then nothing is recorded and no other command
+   * given. Calls of `commit` and `undo` behind the first one do nothing.
+   */
+  begin(actions: readonly BitmapAction[]): { commit(): void; undo(): void } {
+    const undo = new Undo(this.#entries);
+    const commands = new Commands(this.#state, undo);
+    let isDecided = false;
+    const decide = (end: () => void) => () => {
+      if (isDecided) return;
+      isDecided = true;
+      end();
+      this.#update();
+    };
+    const back = decide(() => undo.rollback());
+    try {
+      for (const action of actions) commands.perform(action);
+    } catch (error) {
+      back();
+      throw error;
+    }
+    this.#update();
+    return { commit: decide(() => undo.free()), undo: back };
   }
 
   /**
@@ -239,8 +264,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * ERR_ARENA_FULL
    */
   createSuccessor(name: string): void {
-    createSuccessor(this.#state, name);
-    this.#update();
+    this.#run((commands) => commands.freeze(name));
   }
 
   /**
@@ -250,8 +274,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_READONLY
    */
   abdicate(name: string): void {
-    abdicate(this.#state, name);
-    this.#update();
+    this.#run((commands) => commands.abdicate(name));
   }
 
   /**
@@ -261,8 +284,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_ARENA_FULL; the successor stays then.
    */
   reclaim(name: string): void {
-    reclaim(this.#state, name);
-    this.#update();
+    this.#run((commands) => commands.reclaim(name));
   }
 
   /**
@@ -321,6 +343,12 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   unchanged(name: string): StoredBitmap | null {
     const { content, successor } = findEntry(this.#state, name);
     return successor === null ? content.unchanged : null;
+  }
+
+  /** @internal A write is made that nothing could record: what records has missed it from now on. */
+  loseRecording(): void {
+    for (const entry of this.#recording) entry.lose();
+    this.#update();
   }
 
   /** Says whether the store of a bitmap can be written. A write while it records is an error then. */

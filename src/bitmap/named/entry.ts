@@ -40,11 +40,26 @@ export class Entry {
     return (this.successor ?? this.content).recording;
   }
 
+  /** It has missed a write. Needs no memory. */
+  lose(): void {
+    this.inconsistent = true;
+    this.content.lose();
+    this.successor?.lose();
+  }
+
   free(): void {
     this.removed = true;
     this.content.free();
     this.successor?.free();
   }
+}
+
+/** The contents that a bitmap had before a transaction, and those that it has had since. */
+interface Contents {
+  readonly content: Content;
+  readonly successor: Content | null;
+  readonly saved: SavedContent | null;
+  readonly since: Set<Content>;
 }
 
 /**
@@ -56,6 +71,7 @@ export class Undo {
   readonly #entries: Map<string, Entry>;
   readonly #saved = new Map<Entry, SavedContent>();
   readonly #added = new Set<Entry>();
+  readonly #contents = new Map<Entry, Contents>();
   #names: [string, Entry][] | null = null;
 
   constructor(entries: Map<string, Entry>) {
@@ -66,6 +82,21 @@ export class Undo {
   save(entry: Entry): void {
     if (this.#saved.has(entry) || this.#added.has(entry)) return;
     this.#saved.set(entry, entry.content.save());
+  }
+
+  /** To be called before a successor comes or goes. */
+  saveAll(entry: Entry): void {
+    this.save(entry);
+    if (this.#contents.has(entry)) return;
+    const { content, successor } = entry;
+    const since = new Set([content, ...(successor === null ? [] : [successor])]);
+    const saved = successor?.save() ?? null;
+    this.#contents.set(entry, { content, successor, saved, since });
+  }
+
+  /** A content that has come to a bitmap since {@link saveAll}. */
+  keep(entry: Entry, content: Content): void {
+    this.#contents.get(entry)?.since.add(content);
   }
 
   add(entry: Entry): void {
@@ -83,6 +114,10 @@ export class Undo {
   /** What was done stays: gives back what going back would have needed. */
   free(): void {
     for (const saved of this.#saved.values()) freeSaved(saved);
+    for (const [entry, { saved, since }] of this.#contents) {
+      if (saved !== null) freeSaved(saved);
+      for (const content of since) if (!isOf(entry, content)) content.free();
+    }
     for (const [name, entry] of this.#names ?? []) {
       if (this.#entries.get(name) !== entry) entry.free();
     }
@@ -93,6 +128,16 @@ export class Undo {
 
   /** Newest change first; nothing here can fail. */
   rollback(): void {
+    for (const [entry, before] of this.#contents) {
+      const isAdded = this.#added.has(entry);
+      // An added one frees what it has when it goes.
+      const staying = isAdded ? entry : before;
+      for (const content of before.since) if (!isOf(staying, content)) content.free();
+      if (isAdded) continue;
+      entry.content = before.content;
+      entry.successor = before.successor;
+      if (before.saved !== null) before.successor?.restore(before.saved);
+    }
     for (const [entry, saved] of [...this.#saved].reverse()) entry.content.restore(saved);
     if (this.#names === null) return;
     this.#entries.clear();
@@ -102,4 +147,8 @@ export class Undo {
     }
     for (const entry of this.#added) entry.free();
   }
+}
+
+function isOf({ content, successor }: Pick<Entry, 'content' | 'successor'>, one: Content): boolean {
+  return one === content || one === successor;
 }

@@ -7,6 +7,7 @@ import type {
   ImageDetails,
   Limits,
   Location,
+  SnapshotSource,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
@@ -47,7 +48,7 @@ export interface BlockDevice extends AsyncDisposable {
   /** What it can do. `knownZero` ends with the first write or discard made through this opening. */
   readonly capabilities: Required<Capabilities>;
   /** What an image file says of itself; absent where the device is not an image. */
-  readonly details?: ImageDetails;
+  readonly details?: ImageDetails | undefined;
   /** What a person should know of what is read here, although it could be opened: a damaged image, say. */
   readonly warnings: readonly string[];
   /** Ranges that the files of an image do not have any more, and that read as zero because it was opened to rescue the rest. */
@@ -77,6 +78,8 @@ export interface BlockDevice extends AsyncDisposable {
   copyFrom?(source: BlockDevice, range: CopyRange, options?: RequestOptions): Promise<boolean>;
   /** Where bytes are kept as they are, and how many lie there in a row. Absent where nobody may know. */
   locate?(offset: number, length: number): Promise<Location>;
+  /** @internal See {@link Driver.snapshot}. */
+  readonly snapshot?: SnapshotSource | undefined;
   /** Tells this opening that another one has changed the device. */
   changedElsewhere(): void;
   /** Waits for the requests in flight and closes the device. Closing again is harmless. */

@@ -78,8 +78,6 @@ export class Device implements BlockDevice {
   readonly size: number;
   /** What requests should keep to in order to be fast; none of it must be kept to. */
   readonly limits: Limits;
-  /** What an image file says of itself; absent where the device is none. */
-  readonly details?: ImageDetails;
   /** What a person should know of what is read here, although it could be opened: a damaged image, say. */
   readonly warnings: readonly string[];
   /**
@@ -109,7 +107,6 @@ export class Device implements BlockDevice {
     if (driver.path !== undefined) this.path = driver.path;
     this.size = size;
     this.limits = checkedLimits(driver.limits);
-    this.details = driver.details;
     this.warnings = [...(driver.warnings ?? []), ...(options.warnings ?? [])];
     this.missing = driver.missing ?? [];
     this.#driver = driver;
@@ -120,6 +117,11 @@ export class Device implements BlockDevice {
   /** First byte behind what is there: `size`, but less where a file grows up to it. */
   get end(): number {
     return this.#driver.end ?? this.size;
+  }
+
+  /** What an image file says of itself; absent where the device is none. */
+  get details(): ImageDetails | undefined {
+    return this.#driver.details;
   }
 
   /** What this device can do. `knownZero` ends with the first write or discard made through this opening. */

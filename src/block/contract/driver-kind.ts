@@ -1,3 +1,4 @@
+import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from './block-device.js';
 import type { CommonDescription, DeviceDescription } from './description.js';
 import type { Driver } from './driver.js';
@@ -18,6 +19,18 @@ export interface Opening {
   readonly grows?: boolean;
   /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
   readonly unrecorded?: boolean;
+  /**
+   * Who opens the device owns what is below it, may replace that while the device is open, and records what is written: the
+   * driver lends its bitmaps ({@link Driver.keeps}) and leaves them alone. Default false.
+   */
+  readonly live?: boolean;
+  /**
+   * Where there are nodes with names: loads a bitmap of a node, and answers what copies its bits as they are when it is called.
+   * The caller frees the copy.
+   */
+  readonly bitsOf?: (node: string, bitmap: string) => Promise<() => Bitmap>;
+  /** What a device that is opened below another one is to that one. */
+  readonly as?: Pick<Child, 'key' | 'role'>;
   /** What the files do not have any more reads as zero. Default: what the description says. */
   readonly rescue?: boolean;
   /** Ends opening; afterwards it has no effect. */
@@ -28,7 +41,13 @@ export interface Opening {
  * What the bytes of a device are to the one above it: the same disk, byte for byte; parts of an image, whose clusters may
  * lie anywhere; or what shows through from below, which is only read.
  */
-export type ChildRole = 'disk' | 'image' | 'data file' | 'below';
+export type ChildRole = 'disk' | 'image' | 'data file' | 'below' | LiveRole;
+
+/**
+ * What it is in a graph alone: a disk whose old content is kept before it is written; the place where it is kept; and the filter
+ * that keeps it, to who reads what it was.
+ */
+export type LiveRole = 'watched disk' | 'target' | 'snapshot';
 
 /** A device below another one, as the description of that says it. */
 export interface Child {

@@ -1,3 +1,4 @@
+import type { DirtyBitmaps } from '../../bitmap/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import type { ExtentList, Range } from '../../extent/index.js';
 import type { DeviceDescription } from './description.js';
@@ -80,8 +81,43 @@ export interface Driver {
    * having changed nothing, where the two cannot.
    */
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
+  /** @internal The named bitmaps that it keeps, where whoever opened it records into them; see Opening.live. */
+  readonly keeps?: KeptBitmaps;
+  /** @internal The disk as it was at a moment, which a filter keeps beside the one that it shows. */
+  readonly snapshot?: SnapshotSource;
+  /** @internal Told, while no request is in flight, that somebody uses it from now on. */
+  firstUsed?(): void;
+  /** @internal Resolves when nothing goes on any more that no request waits for. */
+  settled?(): Promise<void>;
+  /** @internal Told, while no request is in flight, that the device below it under a key is another one. */
+  childReplaced?(key: string): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
+}
+
+/** @internal The disk as it was at a moment. */
+export interface SnapshotSource {
+  /** Bytes. */
+  readonly size: number;
+  /** What can be given back is a multiple of this. */
+  readonly granularity: number;
+  /** The bytes of that moment. Fails for what was given back, and where the snapshot is broken. */
+  read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** The allocation of that moment, of the range or of its beginning. */
+  extents(offset: number, length: number, signal?: AbortSignal): Promise<ExtentList>;
+  /** Gives up what a range was: it can not be read any more, and costs its writers nothing. */
+  giveBack(offset: number, length: number): Promise<void>;
+}
+
+/** @internal Named bitmaps and the place where they are stored. */
+export interface KeptBitmaps {
+  readonly bitmaps: DirtyBitmaps;
+  /** Whether `mark` must be awaited before a change is recorded. */
+  readonly mustMark: boolean;
+  /** Marks durably what records and is not marked yet; with names, those too. */
+  mark(...names: readonly string[]): Promise<void>;
+  /** Stores the persistent bitmaps as they are now; what records stays marked. */
+  store(): Promise<void>;
 }
 
 /** A place where bytes are kept as they are. */

@@ -18,9 +18,11 @@ export type {
   CopyRange,
   Driver,
   ImageDetails,
+  KeptBitmaps,
   Limits,
   Location,
   SnapshotDetails,
+  SnapshotSource,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';

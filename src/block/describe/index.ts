@@ -1,4 +1,8 @@
-export { checkDescription } from './check-description.js';
+export {
+  checkDescription,
+  checkNamedDescription,
+  type NamedDescription,
+} from './check-description.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export {
   changeOwn,

@@ -58,7 +58,8 @@ export function filterKind<D extends Description>({
     ...(sideFiles && { sideFiles }),
     open: async (given, opening): Promise<Driver> => {
       const wanted = sharing(given);
-      const child = await opening.open(below(wanted), opening);
+      const as = { key: 'file', role: 'disk' } as const;
+      const child = await opening.open(below(wanted), { ...opening, as });
       try {
         const shared = new SharedCounters((wanted.shared as SharedArrayBuffer | undefined) ?? 0);
         const opened =

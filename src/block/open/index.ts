@@ -1,3 +1,3 @@
 export { warnOfSignature } from './image-signature.js';
-export { describeOpened, type OpenOptions, openBelow, openDevice } from './open.js';
+export { describeOpened, type OpenOptions, openBelow, openDevice, openDriver } from './open.js';
 export { isShareable, openShared, type SharedDevice, shareDevice } from './shared-device.js';

@@ -88,7 +88,11 @@ export function describeOpened(
   });
 }
 
-function openDriver(description: DeviceDescription, opening: Opening): Promise<Driver> | Driver {
+/** @internal Opens what stands below the checked wrapper. */
+export function openDriver(
+  description: DeviceDescription,
+  opening: Opening,
+): Promise<Driver> | Driver {
   return kindOf(description).open(description, opening);
 }
 

@@ -61,6 +61,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
+  graph: [['filters'], ['core']],
   qemu: [
     ['virsh'],
     ['state'],

@@ -10,6 +10,7 @@ const PUBLIC = [
   'qmp/index.ts',
   'qemu/index.ts',
   'repository/index.ts',
+  'graph/index.ts',
   'errors/index.ts',
   'testing/index.ts',
 ];

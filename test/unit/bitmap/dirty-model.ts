@@ -42,6 +42,7 @@ export class DirtyModel {
   perform(action: BitmapAction): void {
     if (action.type === 'add') this.add(action);
     else if (action.type === 'merge') this.merge(action.target, action.sources as string[]);
+    else if (action.type === 'freeze') this.createSuccessor(action.name);
     else this[action.type](action.name);
   }
 
@@ -120,6 +121,13 @@ export class DirtyModel {
     bitmap.dirty.combine(bitmap.successor.dirty, 'merge');
     bitmap.enabled = bitmap.successor.enabled;
     bitmap.successor = null;
+  }
+
+  drop(name: string): void {
+    const { successor, persistent, readOnly } = this.find(name);
+    if (successor === null) throw new TypeError();
+    if (persistent && readOnly) throw new Refused('ERR_BITMAP_READONLY');
+    this.bitmaps.delete(name);
   }
 
   acquire(name: string): void {

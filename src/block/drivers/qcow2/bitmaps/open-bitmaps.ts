@@ -1,7 +1,7 @@
 import { type DirtyBitmap, DirtyBitmaps } from '../../../../bitmap/index.js';
 import { Context, DIRTY, ExtentList } from '../../../../extent/index.js';
 import { Autoclear, geometryOf, type Header } from '../../../../qcow2/index.js';
-import type { BlockDevice } from '../../../contract/index.js';
+import type { BlockDevice, KeptBitmaps } from '../../../contract/index.js';
 import { readerOf } from '../io/index.js';
 import type { ImageWriter } from '../write/index.js';
 import { ImageBitmaps, readBitmapSections } from './image-bitmaps.js';
@@ -21,10 +21,23 @@ export class OpenBitmaps {
   readonly #broken: ReadonlySet<string>;
   readonly #bitmaps: DirtyBitmaps;
   readonly #stored?: ImageBitmaps;
+  /** For whoever records into them instead. */
+  readonly kept: KeptBitmaps;
 
   private constructor(bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {
     this.#bitmaps = bitmaps;
     this.#stored = stored;
+    this.kept = {
+      bitmaps,
+      get mustMark() {
+        return stored?.mustMark ?? false;
+      },
+      mark: async (...names) => {
+        if (names.length > 0) await stored?.mark(names);
+        await stored?.beforeWrite();
+      },
+      store: async () => stored?.store({ open: true }),
+    };
     const contextsOf = (broken: boolean) =>
       bitmaps
         .list()
@@ -79,6 +92,17 @@ export class OpenBitmaps {
       if (!stored.mustMark) return bitmaps.record(offset, length);
       return stored.beforeWrite().then(() => bitmaps.record(offset, length));
     });
+    return new OpenBitmaps(bitmaps, stored);
+  }
+
+  /** Bitmaps that somebody else records into, of an image that may have none yet; see Opening.live. */
+  static async lend(writer: ImageWriter, file: BlockDevice): Promise<OpenBitmaps> {
+    const { header, allocator } = writer;
+    const image = { reader: readerOf(file), file: writer.file, header, allocator };
+    const stored = await ImageBitmaps.open(image);
+    writer.beforeFirstWrite({ autoclear: Autoclear.bitmaps, run: async () => {} });
+    const bitmaps = bitmapsOf(header.current);
+    stored.restore(bitmaps);
     return new OpenBitmaps(bitmaps, stored);
   }
 

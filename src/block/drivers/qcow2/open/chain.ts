@@ -32,6 +32,11 @@ import { repairRefcounts } from '../repair/index.js';
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;
 
+/** What the devices below are to an image. */
+const FILE = { key: 'file', role: 'image' } as const;
+const DATA = { key: 'data-file', role: 'data file' } as const;
+const BACKING = { key: 'backing', role: 'below' } as const;
+
 /** All that belongs to an image, opened. */
 export interface OpenedParts extends ImageParts {
   readonly backing?: BlockDevice;
@@ -78,7 +83,7 @@ async function openAll(
   if (rescue && !readOnly) {
     throw new TypeError('rescue is for reading only: do not open the image for writing');
   }
-  const file = await open({ ...description.file, 'read-only': readOnly }, { grows });
+  const file = await open({ ...description.file, 'read-only': readOnly }, { grows, as: FILE });
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(file.path)];
   checkChain(file.name, above);
@@ -96,15 +101,15 @@ async function openAll(
   const names = { image: file.path, folders, file, header };
 
   const wanted = describeDataFile(description, names, above);
-  const dataFile = wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows }));
+  const dataFile =
+    wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows, as: DATA }));
   const below = describeBackingFile(description, names);
+  const opens = { folders, above, rescue, grows: false, as: BACKING };
   const backing =
     below &&
-    (await open({ ...below, 'read-only': true }, { folders, above, rescue, grows: false }).catch(
-      (error) => {
-        throw description.backing === undefined ? misnamed(error, below, header, file) : error;
-      },
-    ));
+    (await open({ ...below, 'read-only': true }, opens).catch((error) => {
+      throw description.backing === undefined ? misnamed(error, below, header, file) : error;
+    }));
   const opened: Qcow2Description = {
     ...description,
     file: own,

@@ -7,6 +7,7 @@ import type {
   CopyRange,
   Driver,
   ImageDetails,
+  KeptBitmaps,
   Limits,
   Location,
   Opening,
@@ -45,7 +46,6 @@ export class Qcow2Driver implements Driver {
   readonly size: number;
   readonly limits: Limits;
   capabilities: Capabilities;
-  readonly details: ImageDetails;
   /** Of the image and of every image below it. */
   warnings: readonly string[];
   readonly missing: readonly Range[];
@@ -55,6 +55,7 @@ export class Qcow2Driver implements Driver {
   readonly #status: ChainStatus;
   readonly #slices: TableSlices;
   readonly copyFrom?: Driver['copyFrom'];
+  readonly #snapshots: readonly Snapshot[];
   #writer?: GuestWriter;
   #bitmaps?: OpenBitmaps;
   /** Why the bitmaps of the image cannot be read. */
@@ -79,7 +80,7 @@ export class Qcow2Driver implements Driver {
     this.#devices = devices;
     this.#status = new ChainStatus(image, backing);
     this.#slices = new TableSlices(image);
-    this.details = detailsOf(image.header, snapshots, chainOf(backing));
+    this.#snapshots = snapshots;
     this.missing = missing;
     this.warnings = [
       ...warningsOf(image.header, image.name),
@@ -125,9 +126,9 @@ export class Qcow2Driver implements Driver {
       const missing =
         parts.rescue || below.length > 0 ? await findMissing(image, below, opening.signal) : [];
       const driver = new Qcow2Driver(image, parts.description, { ...parts, missing }, writable);
-      if (writable) await driver.#makeWritable(parts, opening.unrecorded);
+      if (writable) await driver.#makeWritable(parts, opening);
       // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
-      else if (parts.snapshot === undefined) await driver.#readBitmaps(parts);
+      else if (parts.snapshot === undefined) await driver.#readBitmaps(parts, opening);
       return driver;
     } catch (error) {
       await Promise.allSettled(parts.devices.map((device) => device.close()));
@@ -137,7 +138,7 @@ export class Qcow2Driver implements Driver {
 
   async #makeWritable(
     { header, file, dataFile, backing }: OpenedParts,
-    unrecorded?: boolean,
+    { live = false, unrecorded = false }: Opening,
   ): Promise<void> {
     const { mapping, compress } = this.description;
     checkCompress(this.description, this.#image);
@@ -149,26 +150,42 @@ export class Qcow2Driver implements Driver {
       header,
       file,
       dataFile,
-      backingSize: backing?.size ?? 0,
+      // A longer one may come in its place.
+      backingSize: backing === undefined ? 0 : live ? Number.POSITIVE_INFINITY : backing.size,
       ...(compress && { compress: await compressorFor(header.compression) }),
     };
     const writer = await ImageWriter.open(parts, (offset, target) => this.#read(offset, target));
     await refuseCut({ header, file, dataFile, allocator: writer.allocator });
     this.#image.follow(writer.mapping);
     this.#writer = writer;
-    this.#show(await OpenBitmaps.record(writer, file, unrecorded));
+    if (live) this.#bitmaps = await OpenBitmaps.lend(writer, file);
+    else this.#show(await OpenBitmaps.record(writer, file, unrecorded));
   }
 
   /** A disk can be read whose bitmaps cannot, but nobody shall wonder where they are. */
-  async #readBitmaps({ header, file }: OpenedParts): Promise<void> {
+  async #readBitmaps({ header, file }: OpenedParts, { live = false }: Opening): Promise<void> {
     try {
-      this.#show(await OpenBitmaps.read(header, file));
+      const bitmaps = await OpenBitmaps.read(header, file);
+      if (live) this.#bitmaps = bitmaps;
+      else this.#show(bitmaps);
     } catch (error) {
       if (!(error instanceof LacunaError)) throw error;
       this.#unread = error;
       const told = `The bitmaps of ${this.name} cannot be read, only its disk: ${error.message}`;
       this.warnings = [...this.warnings, told];
     }
+  }
+
+  get details(): ImageDetails {
+    return detailsOf(this.#image.header, this.#snapshots, chainOf(this.#backing));
+  }
+
+  get keeps(): KeptBitmaps | undefined {
+    return this.#bitmaps?.kept;
+  }
+
+  childReplaced(key: string): void {
+    if (key === 'backing') this.#status.backingReplaced();
   }
 
   whyNoContext(context: string): LacunaError | undefined {

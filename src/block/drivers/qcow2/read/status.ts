@@ -69,6 +69,11 @@ export class ChainStatus {
     return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
   }
 
+  /** The device below is another one. */
+  backingReplaced(): void {
+    this.#backing?.forget();
+  }
+
   async close(): Promise<void> {
     (await this.#decoder)?.free();
   }
@@ -124,14 +129,20 @@ interface Answer {
 /** What a backing file says, asked for in large pieces and kept for the next gap. */
 class BackingStatus {
   readonly #device: BlockDevice;
-  readonly #contexts: readonly string[];
   /** The last one; several walks may ask at the same time, so each goes on with its own. */
   #last?: Answer;
 
   constructor(device: BlockDevice) {
     this.#device = device;
-    const { contexts } = device.capabilities;
-    this.#contexts = CONTEXTS.filter(
+  }
+
+  forget(): void {
+    this.#last = undefined;
+  }
+
+  get #contexts(): readonly string[] {
+    const { contexts } = this.#device.capabilities;
+    return CONTEXTS.filter(
       (context) => context === Context.allocation || contexts.includes(context),
     );
   }

@@ -1,0 +1,104 @@
+import { Bitmap, type BitmapAction, DirtyBitmaps } from '../../bitmap/index.js';
+import type { KeptBitmaps } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import type { ChangeLog } from './recorder.js';
+
+/** The named bitmaps of a node, and how its changes get into them. */
+export class NodeBitmaps implements ChangeLog {
+  readonly bitmaps: DirtyBitmaps;
+  readonly #kept?: KeptBitmaps;
+
+  /** @param kept those that the node's driver keeps; without, they live in memory. */
+  constructor(size: number, kept?: KeptBitmaps) {
+    this.bitmaps = kept?.bitmaps ?? new DirtyBitmaps({ size });
+    if (kept !== undefined) this.#kept = kept;
+  }
+
+  /** A mark that is due is waited for; another one may be due then. */
+  record(offset: number, length: number): Promise<void> | void {
+    if (this.#kept?.mustMark) return this.#markAndRecord(this.#kept, offset, length);
+    this.#note(offset, length);
+  }
+
+  /** Loads the bits that actions need, and marks durably what they add to. */
+  async prepare(actions: readonly BitmapAction[]): Promise<void> {
+    const { bitmaps } = this;
+    const added = actions.flatMap((action) =>
+      action.type === 'merge' ? [action.target] : action.type === 'reclaim' ? [action.name] : [],
+    );
+    const read = actions.flatMap((action) => (action.type === 'merge' ? action.sources : []));
+    for (const name of [...added, ...read]) {
+      if (typeof name === 'string' && bitmaps.has(name)) await bitmaps.load(name);
+    }
+    await this.#kept?.mark(...added);
+  }
+
+  /** Marks what records and is not marked. */
+  async markAll(): Promise<void> {
+    while (this.#kept?.mustMark) await this.#kept.mark();
+  }
+
+  /** Stores what is persistent, while it goes on. */
+  async store(): Promise<void> {
+    await this.#kept?.store();
+  }
+
+  /**
+   * Prepares {@link dirtyAll}: what it changes is loaded and marked.
+   *
+   * @throws LacunaError ERR_BITMAP_READONLY, ERR_BITMAP_BUSY where a bitmap could not be made dirty.
+   */
+  async prepareDirtyAll(): Promise<void> {
+    const { bitmaps } = this;
+    const names: string[] = [];
+    for (const { name, inconsistent, readOnly, recording, busy } of bitmaps.list()) {
+      if (inconsistent) continue;
+      if (readOnly || (busy && !recording)) throw cannotDirty(name, readOnly);
+      await bitmaps.load(name);
+      names.push(name);
+    }
+    await this.#kept?.mark(...names);
+  }
+
+  /** Everything of the node reads as something else from now on. */
+  dirtyAll(): void {
+    const { bitmaps } = this;
+    bitmaps.record(0, bitmaps.size);
+    for (const { name, inconsistent, recording, granularity } of bitmaps.list()) {
+      if (inconsistent || recording) continue;
+      const all = new Bitmap({ size: bitmaps.size, granularity, arena: bitmaps.arena });
+      try {
+        all.setAll();
+        bitmaps.merge(name, [all]);
+      } finally {
+        all.free();
+      }
+    }
+  }
+
+  free(): void {
+    // What a driver keeps, it frees.
+    if (this.#kept === undefined) this.bitmaps.free();
+  }
+
+  async #markAndRecord(kept: KeptBitmaps, offset: number, length: number): Promise<void> {
+    while (kept.mustMark) await kept.mark();
+    this.#note(offset, length);
+  }
+
+  /** The guest goes on where there is no memory for its bitmaps: those lack the write, and say so. */
+  #note(offset: number, length: number): void {
+    try {
+      this.bitmaps.record(offset, length);
+    } catch (error) {
+      if (!(error instanceof LacunaError) || error.code !== 'ERR_ARENA_FULL') throw error;
+      this.bitmaps.loseRecording();
+    }
+  }
+}
+
+function cannotDirty(name: string, readOnly: boolean): LacunaError {
+  const why = readOnly ? 'it is read-only' : 'somebody uses it';
+  const message = `what the disk shows would change, and bitmap '${name}' cannot be made dirty: ${why}; end that use, or remove the bitmap, first`;
+  return new LacunaError(readOnly ? 'ERR_BITMAP_READONLY' : 'ERR_BITMAP_BUSY', message);
+}

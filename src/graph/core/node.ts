@@ -1,0 +1,111 @@
+import type { DirtyBitmap, DirtyBitmapInfo } from '../../bitmap/index.js';
+import { Device, type Driver, GrowingFile } from '../../block/index.js';
+import type { Named } from './failures.js';
+import { NodeBitmaps } from './node-bitmaps.js';
+import { Recorder } from './recorder.js';
+
+/** What is known of a node before its driver is open. */
+export interface NodeOptions {
+  readonly name: string;
+  readonly driverName: string;
+  readonly writable: boolean;
+  /** It wraps the one node below it, byte for byte. */
+  readonly isFilter: boolean;
+  /** It was made with the node above it, and goes with the last one. */
+  readonly isOwned: boolean;
+}
+
+/** A device with a name in a graph. What changes it goes through the graph: it is used through exports and jobs. */
+export class Node implements Named {
+  /** Unique in its graph. */
+  readonly name: string;
+  readonly what = 'node';
+  /** The driver of its description, such as `qcow2` or `throttle`. */
+  readonly driverName: string;
+  /** Whether it may be written. */
+  readonly writable: boolean;
+  /** @internal */
+  readonly isFilter: boolean;
+  /** @internal */
+  readonly isOwned: boolean;
+  #driver: Driver | undefined;
+  #device: Device | undefined;
+  #bitmaps: NodeBitmaps | undefined;
+
+  /** @internal */
+  constructor({ name, driverName, writable, isFilter, isOwned }: NodeOptions) {
+    this.name = name;
+    this.driverName = driverName;
+    this.writable = writable;
+    this.isFilter = isFilter;
+    this.isOwned = isOwned;
+  }
+
+  /** Bytes. */
+  get size(): number {
+    return this.device.size;
+  }
+
+  /** States and numbers of its named bitmaps. */
+  get bitmaps(): DirtyBitmapInfo[] {
+    return this.#bitmaps?.bitmaps.list() ?? [];
+  }
+
+  /** A look at one of its bitmaps, with its bits in memory. @throws LacunaError ERR_BITMAP_UNKNOWN */
+  async bitmap(name: string): Promise<DirtyBitmap> {
+    return this.log.bitmaps.load(name);
+  }
+
+  /** @internal What carries out requests, in whatever state the graph is: only edges call it. */
+  get device(): Device {
+    if (this.#device === undefined) throw new TypeError(`node '${this.name}' is not open`);
+    return this.#device;
+  }
+
+  /** @internal */
+  get driver(): Driver {
+    if (this.#driver === undefined) throw new TypeError(`node '${this.name}' is not open`);
+    return this.#driver;
+  }
+
+  /** @internal How its changes get into its bitmaps. */
+  get log(): NodeBitmaps {
+    if (this.#bitmaps !== undefined) return this.#bitmaps;
+    throw new TypeError(`node '${this.name}' is the file of an image, which has no bitmaps`);
+  }
+
+  /** @internal Whether it is as large as its user makes it. */
+  get grows(): boolean {
+    return this.#bitmaps === undefined;
+  }
+
+  /** @internal @param grows it is the file of an image that is written. */
+  begin(driver: Driver, grows: boolean): void {
+    this.#driver = grows && driver.grows ? new GrowingFile(driver) : driver;
+    if (this.#driver !== driver) {
+      this.#device = new Device(this.#driver, { readOnly: !this.writable });
+      return;
+    }
+    this.#bitmaps = new NodeBitmaps(driver.size, driver.keeps);
+    const recorder = new Recorder(driver, this.#bitmaps);
+    this.#device = new Device(recorder, { readOnly: !this.writable });
+  }
+
+  /** @internal Becomes the file of an image that is written. Nobody else may use it. */
+  letGrow(): void {
+    const { driver } = this;
+    if (this.grows || !driver.grows) return;
+    this.#bitmaps?.free();
+    this.#bitmaps = undefined;
+    this.begin(driver, true);
+  }
+
+  /** @internal */
+  async close(): Promise<void> {
+    try {
+      await this.#device?.close();
+    } finally {
+      this.#bitmaps?.free();
+    }
+  }
+}

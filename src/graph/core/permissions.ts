@@ -1,0 +1,86 @@
+/**
+ * What each edge needs of its node, and what it lets the other users of that node do. Permissions add up: a filter passes on
+ * those of its users, and of all edges to one node each must go with each.
+ */
+import type { Edge } from './edge.js';
+import { called, conflict } from './failures.js';
+import type { Node } from './node.js';
+import type { View } from './view.js';
+
+/** What a user of a node may do with it. */
+export type Permission = 'read' | 'write' | 'resize';
+
+/** All that may be done. */
+export const EVERYTHING: readonly Permission[] = ['read', 'write', 'resize'];
+
+interface Needs {
+  readonly needs: readonly Permission[];
+  readonly shares: readonly Permission[];
+}
+
+/** An export or a job says its own; see Root. */
+interface Entering extends Needs {
+  readonly what: string;
+}
+
+const READER: Needs = { needs: ['read'], shares: ['read'] };
+const WRITER: Needs = { needs: ['read', 'write'], shares: ['read'] };
+const NOTHING: Needs = { needs: [], shares: EVERYTHING };
+const OWNER: Needs = { needs: EVERYTHING, shares: ['read'] };
+
+/** What an edge needs and shares, as its user is used itself. */
+function needsOf(edge: Edge, view: View): Needs {
+  const { parent, role } = edge;
+  switch (role) {
+    case 'root':
+      return parent as unknown as Entering;
+    case 'image':
+    case 'data file':
+      return (parent as Node).writable ? OWNER : READER;
+    case 'below':
+      return READER;
+    case 'target':
+      return WRITER;
+    case 'snapshot':
+      return NOTHING;
+    case 'disk':
+      return needsOfUsers(parent as Node, view);
+    case 'watched disk':
+      return watching(needsOfUsers(parent as Node, view));
+  }
+}
+
+function needsOfUsers(filter: Node, view: View): Needs {
+  const users = view.to(filter).map((user) => needsOf(user, view));
+  return {
+    needs: EVERYTHING.filter((each) => users.some(({ needs }) => needs.includes(each))),
+    shares: EVERYTHING.filter((each) => users.every(({ shares }) => shares.includes(each))),
+  };
+}
+
+/** Whoever writes beside it would not be seen; as long as nobody uses it, there is nothing to see. */
+function watching({ needs, shares }: Needs): Needs {
+  if (needs.length === 0) return { needs, shares };
+  return { needs, shares: shares.filter((each) => each === 'read') };
+}
+
+/**
+ * Throws unless all users of a node go together.
+ *
+ * @throws LacunaError ERR_GRAPH_CONFLICT that names both ends.
+ */
+export function checkUsers(node: Node, view: View): void {
+  const users = view.to(node).map((edge) => ({ edge, ...needsOf(edge, view) }));
+  for (const one of users) {
+    if (one.needs.includes('write') && !node.writable) {
+      const message = `${one.edge.label} needs to write ${called(node)}, which is open for reading only: add that with writable: true`;
+      throw conflict(message);
+    }
+    for (const other of users) {
+      const refused = one.needs.find((need) => one !== other && !other.shares.includes(need));
+      if (refused === undefined) continue;
+      const message = `${one.edge.label} needs to ${refused} ${called(node)}, and ${other.edge.label} does not let others ${refused} it: end one of the two uses first`;
+      throw conflict(message);
+    }
+  }
+}

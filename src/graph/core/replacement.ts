@@ -1,0 +1,72 @@
+import type { Edge } from './edge.js';
+import { called, conflict, edgeChanged } from './failures.js';
+import type { Node } from './node.js';
+import { checkUsers } from './permissions.js';
+import { View } from './view.js';
+
+/** One edge that is going to lead to another node. */
+export interface EdgeChange {
+  readonly edge: Edge;
+  readonly expected: Node;
+  readonly replacement: Node;
+  /** What is seen through the edge may be another disk then. */
+  readonly unsafe: boolean;
+}
+
+/**
+ * Throws unless the edges lead where they are expected to, and may lead to their replacements, all at once.
+ *
+ * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT
+ */
+export function checkChanges(edges: Iterable<Edge>, changes: readonly EdgeChange[]): void {
+  for (const change of changes) {
+    checkExpected(change);
+    checkSize(change);
+  }
+  const replaced = new Map(changes.map(({ edge, replacement }) => [edge, replacement]));
+  const after = new View(edges, replaced);
+  const circle = after.circle();
+  if (circle !== undefined) {
+    const names = [...circle, circle[0]].map(({ name }) => `'${name}'`).join(' > ');
+    throw conflict(`the change would make a circle of nodes: ${names}; nothing was changed`);
+  }
+  const before = new View(edges);
+  for (const change of changes) checkContent(change, before, after);
+  for (const edge of edges) checkUsers(after.childOf(edge), after);
+}
+
+/** @throws LacunaError ERR_GRAPH_EDGE_CHANGED */
+export function checkExpected({ edge, expected }: EdgeChange): void {
+  if (edge.to !== expected) throw edgeChanged(edge.label, expected, edge.to);
+}
+
+/** What lies below an overlay may have any size; everybody else keeps the size that the disk had. */
+function checkSize({ edge, expected, replacement }: EdgeChange): void {
+  if (edge.role === 'below' || expected.size === replacement.size) return;
+  const message = `${edge.label} needs ${expected.size} bytes, and ${called(replacement)} has ${replacement.size}: take one of the same size`;
+  throw conflict(message);
+}
+
+/** Filters show what is below them: where it is the same node, nobody sees a change. */
+function checkContent(change: EdgeChange, before: View, after: View): void {
+  if (change.unsafe || !changesContent(change, before, after)) return;
+  const { edge, expected, replacement } = change;
+  const message = `${called(replacement)} is not ${called(expected)} with other filters, so ${edge.label} would show another disk from one moment to the next: say unsafe where that is meant`;
+  throw conflict(message);
+}
+
+/** Whether another disk is seen through the edge afterwards. */
+export function changesContent(
+  { expected, replacement }: EdgeChange,
+  before: View,
+  after: View,
+): boolean {
+  return belowFilters(expected, before) !== belowFilters(replacement, after);
+}
+
+/** The first node that is no filter. */
+function belowFilters(node: Node, view: View): Node {
+  if (!node.isFilter) return node;
+  const [edge] = view.from(node);
+  return belowFilters(view.childOf(edge), view);
+}

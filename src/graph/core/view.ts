@@ -1,0 +1,69 @@
+import type { Edge } from './edge.js';
+import type { Node } from './node.js';
+
+/** The edges of a graph, as they are or as a change would leave them. */
+export class View {
+  readonly #edges: Iterable<Edge>;
+  readonly #replaced: ReadonlyMap<Edge, Node>;
+
+  /** @param replaced where edges would lead, in place of where they do. */
+  constructor(edges: Iterable<Edge>, replaced: ReadonlyMap<Edge, Node> = new Map()) {
+    this.#edges = edges;
+    this.#replaced = replaced;
+  }
+
+  childOf(edge: Edge): Node {
+    return this.#replaced.get(edge) ?? edge.to;
+  }
+
+  /** The edges that lead to a node. */
+  to(node: Node): Edge[] {
+    return [...this.#edges].filter((edge) => this.childOf(edge) === node);
+  }
+
+  /** The edges from a node, an export or a job. */
+  from(parent: unknown): Edge[] {
+    return [...this.#edges].filter((edge) => edge.parent === parent);
+  }
+
+  /** A node and everything below it. */
+  reach(node: Node, found = new Set<Node>()): Set<Node> {
+    if (found.has(node)) return found;
+    found.add(node);
+    for (const edge of this.from(node)) this.reach(this.childOf(edge), found);
+    return found;
+  }
+
+  /** Everything above a node, and itself: nodes, exports and jobs. */
+  above(node: Node, found = new Set<unknown>()): Set<unknown> {
+    if (found.has(node)) return found;
+    found.add(node);
+    for (const { parent } of this.to(node)) {
+      if (parent.what === 'node') this.above(parent as Node, found);
+      else found.add(parent);
+    }
+    return found;
+  }
+
+  /** A chain of nodes that comes back to its first one, if there is one. */
+  circle(): Node[] | undefined {
+    const done = new Set<Node>();
+    const visit = (node: Node, path: readonly Node[]): Node[] | undefined => {
+      const at = path.indexOf(node);
+      if (at >= 0) return path.slice(at);
+      if (done.has(node)) return undefined;
+      done.add(node);
+      for (const edge of this.from(node)) {
+        const found = visit(this.childOf(edge), [...path, node]);
+        if (found !== undefined) return found;
+      }
+      return undefined;
+    };
+    for (const edge of this.#edges) {
+      done.clear();
+      const found = visit(this.childOf(edge), []);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,164 @@
+import type { Bitmap } from '../../bitmap/index.js';
+import {
+  type BlockDevice,
+  type CommonDescription,
+  type DeviceDescription,
+  type Driver,
+  type DriverKind,
+  description,
+  type Opening,
+  oneOf,
+  passThrough,
+  seconds,
+} from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { isPowerOfTwo } from '../../util/index.js';
+import { KeptCopies } from './kept-copies.js';
+
+/** Keeps what a disk was: what is about to be written is first copied to a target. */
+export interface CopyBeforeWriteDescription extends CommonDescription {
+  /** Copies what is about to be written. */
+  driver: 'copy-before-write';
+  /** The disk. */
+  file: DeviceDescription | string;
+  /** Where its old content goes: at least as large, and nobody else's. */
+  target: DeviceDescription | string;
+  /** Only what is dirty here, when the filter comes into use, is kept. */
+  bitmap?: { node: string; name: string };
+  /**
+   * Where the copy fails: `break-guest-write` fails the write; `break-snapshot` lets it go on, and the old content is lost. Default
+   * `break-guest-write`.
+   */
+  'on-cbw-error'?: 'break-guest-write' | 'break-snapshot';
+  /** A copy that takes longer than so many seconds has failed; 0: no limit. Default 0. */
+  'cbw-timeout'?: number;
+}
+
+const LEAST_GRANULARITY = 65_536;
+const LARGEST_GRANULARITY = 2 * 1024 * 1024;
+
+/** The disk as it is; beside that it keeps what the disk was when the filter came into use. */
+export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
+  keys: {
+    file: { read: description, required: true },
+    target: { read: description, required: true },
+    bitmap: { read: bitmapName },
+    'on-cbw-error': { read: oneOf('break-guest-write', 'break-snapshot') },
+    'cbw-timeout': { read: seconds },
+  },
+  isFilter: true,
+  open: async (wanted, opening) => {
+    const open = (key: 'file' | 'target', role: 'watched disk' | 'target', readOnly: boolean) =>
+      opening.open(
+        { ...(wanted[key] as DeviceDescription), 'read-only': readOnly },
+        { ...opening, as: { key, role } },
+      );
+    const disk = await open('file', 'watched disk', wanted['read-only'] === true);
+    const target = await open('target', 'target', false);
+    if (target.size < disk.size) throw tooSmall(disk, target);
+    return new CopyBeforeWrite({ disk, target }, wanted, await bitsFor(wanted, opening)).driver;
+  },
+};
+
+/** Bits at the moment when they are asked for. */
+type Bits = (() => Bitmap) | undefined;
+
+class CopyBeforeWrite {
+  readonly driver: Driver;
+  readonly #kept: KeptCopies;
+  readonly #breaksSnapshot: boolean;
+  readonly #limitMs: number;
+  readonly #bits: Bits;
+
+  constructor(
+    devices: { disk: BlockDevice; target: BlockDevice },
+    wanted: CopyBeforeWriteDescription,
+    bits: Bits,
+  ) {
+    const { disk, target } = devices;
+    this.#kept = new KeptCopies(devices, granularityFor(target));
+    this.#breaksSnapshot = wanted['on-cbw-error'] === 'break-snapshot';
+    this.#limitMs = (wanted['cbw-timeout'] ?? 0) * 1000;
+    this.#bits = bits;
+    const around = passThrough(
+      disk,
+      async ({ operation, offset, length }, pass) => {
+        const changes = operation === 'write' || operation === 'zero' || operation === 'discard';
+        if (changes && this.#kept.isHere(offset, length)) await this.#keep(offset, length);
+        return await pass();
+      },
+      undefined,
+      async () => this.#kept.free(),
+    );
+    this.driver = Object.assign(around, {
+      snapshot: this.#kept,
+      firstUsed: () => this.#begin(),
+      settled: async () => void (await this.#kept.idle),
+    });
+  }
+
+  #begin(): void {
+    const bits = this.#bits?.();
+    try {
+      this.#kept.begin(bits);
+    } finally {
+      bits?.free();
+    }
+  }
+
+  async #keep(offset: number, length: number): Promise<void> {
+    try {
+      await within(this.#limitMs, this.#kept.copy(offset, length));
+    } catch (error) {
+      if (!this.#breaksSnapshot) throw unkept(error as Error, offset, length);
+      this.#kept.break(error as Error);
+    }
+  }
+}
+
+/** Waits for work, which goes on behind the limit. */
+async function within(limitMs: number, work: Promise<void>): Promise<void> {
+  if (limitMs === 0) return work;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new LacunaError('ERR_TIMEOUT', `the copy took longer than ${limitMs} ms`));
+    }, limitMs);
+  });
+  // What becomes of it later is heard by nobody.
+  work.catch(() => {});
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Copies are made in units that the target likes. */
+function granularityFor({ limits: { preferred } }: BlockDevice): number {
+  if (!isPowerOfTwo(preferred)) return LEAST_GRANULARITY;
+  return Math.min(LARGEST_GRANULARITY, Math.max(LEAST_GRANULARITY, preferred));
+}
+
+async function bitsFor({ bitmap }: CopyBeforeWriteDescription, { bitsOf }: Opening): Promise<Bits> {
+  if (bitmap === undefined) return undefined;
+  if (bitsOf === undefined) throw new TypeError('bitmap needs a graph, whose nodes have names');
+  return await bitsOf(bitmap.node, bitmap.name);
+}
+
+function bitmapName(value: unknown, key: string): { node: string; name: string } {
+  const { node, name, ...others } = Object(value) as Record<string, unknown>;
+  const isNamed = typeof node === 'string' && typeof name === 'string';
+  if (isNamed && Object.keys(others).length === 0) return { node, name };
+  throw new TypeError(`${key} must be { node, name }: a node and the name of one of its bitmaps`);
+}
+
+function tooSmall(disk: BlockDevice, target: BlockDevice): LacunaError {
+  const message = `the old content of ${disk.name} needs ${disk.size} bytes, and ${target.name} has ${target.size}: take a larger target`;
+  return new LacunaError('ERR_GRAPH_CONFLICT', message, { device: target.name });
+}
+
+function unkept(cause: Error, offset: number, length: number): LacunaError {
+  const message = `${length} bytes at ${offset} were not changed, because what they were could not be kept: ${cause.message}`;
+  return new LacunaError('ERR_DEVICE_IO', message, { cause, offset, length });
+}

@@ -1,0 +1,14 @@
+import type { CommonDescription, DriverKind } from '../../block/index.js';
+import { copyBeforeWrite } from './copy-before-write.js';
+import { snapshotAccess } from './snapshot-access.js';
+
+export type { CopyBeforeWriteDescription } from './copy-before-write.js';
+export type { SnapshotAccessDescription } from './snapshot-access.js';
+
+/** What there is in graphs alone, by its name in descriptions. To remove one, remove its file, and its line here. */
+export const LIVE_KINDS: Readonly<
+  Record<string, DriverKind<CommonDescription & { driver: string }>>
+> = {
+  'copy-before-write': copyBeforeWrite,
+  'snapshot-access': snapshotAccess,
+} as never;

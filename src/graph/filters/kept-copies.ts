@@ -1,0 +1,194 @@
+import { Bitmap } from '../../bitmap/index.js';
+import { type BlockDevice, RangeLock, type SnapshotSource } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { ExtentList, Status } from '../../extent/index.js';
+import { alignDown, alignUp } from '../../util/index.js';
+
+/** Copied at once. */
+const PIECE = 1024 * 1024;
+const ZEROES = Buffer.alloc(PIECE);
+
+/** What becomes of a granule: it is on the disk as it was, it was copied to the target, or nobody wants it any more. */
+type Kept = 'here' | 'copied' | 'given back';
+
+interface Run {
+  readonly offset: number;
+  readonly length: number;
+  readonly kept: Kept;
+}
+
+/** A disk, and the place where its old content goes. */
+export interface KeptDevices {
+  readonly disk: BlockDevice;
+  readonly target: BlockDevice;
+}
+
+/**
+ * The content that a disk had at a moment: what was not written since is read from the disk itself, the rest from copies that
+ * were made before it was written.
+ *
+ * Whoever copies or gives back holds the range alone, whoever reads holds it with others; and what a range is, is looked at and
+ * changed only by those who hold it. A granule goes from `here` to one of the other two, and never back: so a writer that
+ * finds nothing `here` needs no hold.
+ */
+export class KeptCopies implements SnapshotSource {
+  readonly size: number;
+  readonly granularity: number;
+  readonly #devices: KeptDevices;
+  readonly #here: Bitmap;
+  readonly #copied: Bitmap;
+  readonly #locks = new RangeLock();
+  #broken: LacunaError | undefined;
+
+  constructor(devices: KeptDevices, granularity: number) {
+    const { size } = devices.disk;
+    this.size = size;
+    this.granularity = granularity;
+    this.#devices = devices;
+    this.#here = new Bitmap({ size, granularity });
+    this.#copied = new Bitmap({ size, granularity });
+  }
+
+  /** The moment is now. @param wanted what is going to be read; all of it by default. */
+  begin(wanted?: Bitmap): void {
+    if (wanted === undefined) this.#here.setAll();
+    else this.#here.merge(wanted);
+  }
+
+  /** The content is lost: nobody waits for copies any more, and every read fails. */
+  break(cause: Error): void {
+    const message = `the old content of ${this.#devices.disk.name} is lost, because it could not be kept: ${cause.message}`;
+    this.#broken ??= new LacunaError('ERR_VIEW_LOST', message, { cause });
+  }
+
+  /** Whether a range holds something that must be copied before it is written. */
+  isHere(offset: number, length: number): boolean {
+    if (this.#broken !== undefined) return false;
+    const { start, end } = this.#granules(offset, length);
+    return this.#here.countIn(start, end - start) > 0;
+  }
+
+  /** Copies what of a range is on the disk alone. */
+  async copy(offset: number, length: number): Promise<void> {
+    const { start, end } = this.#granules(offset, length);
+    await this.#hold(start, end, true, async () => {
+      for (const run of this.#runs(start, end)) {
+        if (this.#broken !== undefined) return;
+        if (run.kept === 'here') await this.#copyRun(run);
+      }
+    });
+  }
+
+  async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const end = offset + target.byteLength;
+    const options = signal === undefined ? {} : { signal };
+    await this.#hold(offset, end, false, async () => {
+      for (const run of this.#runs(offset, end)) {
+        const at = run.offset - offset;
+        const part = target.subarray(at, at + run.length);
+        await this.#deviceOf(run).read(run.offset, part, options);
+      }
+      if (this.#broken !== undefined) throw this.#broken;
+    });
+  }
+
+  async extents(offset: number, length: number, signal?: AbortSignal): Promise<ExtentList> {
+    const list = new ExtentList(offset);
+    const options = signal === undefined ? {} : { signal };
+    await this.#hold(offset, offset + length, false, async () => {
+      for (const run of this.#runs(offset, offset + length)) {
+        if (run.kept !== 'here') {
+          list.push(run.length, Status.data);
+          continue;
+        }
+        const [known] = await this.#devices.disk.someExtents(run.offset, run.length, options);
+        const stop = run.offset + run.length;
+        for (let i = 0; i < known.count && list.end < stop; i++) {
+          list.push(Math.min(known.endAt(i), stop) - list.end, known.flagsAt(i));
+        }
+        if (list.end < stop) return;
+      }
+    });
+    return list;
+  }
+
+  async giveBack(offset: number, length: number): Promise<void> {
+    const { granularity, size } = this;
+    const start = alignUp(offset, granularity);
+    const end = offset + length === size ? size : alignDown(offset + length, granularity);
+    if (start >= end) return;
+    await this.#hold(start, end, true, async () => {
+      const copied = [...this.#runs(start, end)].filter(({ kept }) => kept === 'copied');
+      // Marked first: the space of the copies may be somebody else's afterwards.
+      this.#here.reset(start, end - start);
+      this.#copied.reset(start, end - start);
+      const { target } = this.#devices;
+      if (!target.capabilities.discard) return;
+      for (const run of copied) await target.discard(run.offset, run.length);
+    });
+  }
+
+  /** Resolves when nobody copies, reads or gives back. */
+  get idle(): Promise<unknown> {
+    return this.#locks.idle;
+  }
+
+  free(): void {
+    this.#here.free();
+    this.#copied.free();
+  }
+
+  async #copyRun({ offset, length }: Run): Promise<void> {
+    const { disk, target } = this.#devices;
+    const bytes = Buffer.allocUnsafe(Math.min(PIECE, length));
+    for (let at = offset; at < offset + length; at += PIECE) {
+      const piece = bytes.subarray(0, Math.min(PIECE, offset + length - at));
+      await disk.read(at, piece);
+      if (piece.equals(ZEROES.subarray(0, piece.length))) await target.zero(at, piece.length);
+      else await target.write(at, piece);
+      this.#copied.set(at, piece.length);
+      this.#here.reset(at, piece.length);
+    }
+  }
+
+  #deviceOf({ offset, length, kept }: Run): BlockDevice {
+    if (this.#broken !== undefined) throw this.#broken;
+    if (kept === 'here') return this.#devices.disk;
+    if (kept === 'copied') return this.#devices.target;
+    const message = `${length} bytes at ${offset} of the old content of ${this.#devices.disk.name} were given back, or never asked for: they cannot be read`;
+    throw new LacunaError('ERR_DEVICE_IO', message, { offset, length });
+  }
+
+  *#runs(start: number, end: number): Generator<Run> {
+    for (let offset = start; offset < end; ) {
+      const copied = this.#copied.status(offset, end - offset);
+      const here = this.#here.status(offset, end - offset);
+      const length = copied.dirty ? copied.length : Math.min(copied.length, here.length);
+      const kept = copied.dirty ? 'copied' : here.dirty ? 'here' : 'given back';
+      yield { offset, length, kept };
+      offset += length;
+    }
+  }
+
+  #granules(offset: number, length: number): { start: number; end: number } {
+    const { granularity, size } = this;
+    const end = Math.min(size, alignUp(offset + length, granularity));
+    return { start: alignDown(offset, granularity), end };
+  }
+
+  async #hold(
+    start: number,
+    end: number,
+    alone: boolean,
+    work: () => Promise<void>,
+  ): Promise<void> {
+    const from = alignDown(start, this.granularity);
+    const hold = this.#locks.acquire(from, alignUp(end, this.granularity), alone);
+    try {
+      if (hold.ready !== undefined) await hold.ready;
+      await work();
+    } finally {
+      this.#locks.release(hold);
+    }
+  }
+}

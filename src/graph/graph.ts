@@ -1,0 +1,367 @@
+import type { BitmapAction } from '../bitmap/index.js';
+import { type BlockDevice, passThrough } from '../block/index.js';
+import { checkGiven, optionCheck, Serial } from '../util/index.js';
+import {
+  type AddNodeOptions,
+  addNode,
+  busy,
+  type Changes,
+  change,
+  checkUsers,
+  DRAIN_LIMIT_MS,
+  type EdgeChange,
+  EVERYTHING,
+  type FilterNodeDescription,
+  type GraphPicture,
+  GraphState,
+  Node,
+  type NodeDescription,
+  type Permission,
+  picture,
+  Root,
+  toDot,
+  unknownName,
+} from './core/index.js';
+
+/** How patient a graph is. */
+export interface GraphOptions {
+  /** For so long a change waits for requests in flight. Default 10 s. */
+  readonly drainLimitMs?: number;
+}
+
+/** An export to be added. */
+export interface AddExportOptions {
+  /** What it is called; no node, export or job of the graph may have the name. */
+  readonly name: string;
+  /** The node that it leads to. */
+  readonly node: string | Node;
+  /** Whether it may be written. Default false. */
+  readonly writable?: boolean;
+  /** What others may do with the node meanwhile. Default: everything. */
+  readonly shares?: readonly Permission[];
+}
+
+/** Which child of which node, export or job becomes another one. */
+export interface ChildReplacement {
+  /** The node, export or job that uses the child. */
+  readonly parent: string | Node | Root;
+  /** As what: `file`, `backing` and so on; `root` for an export or a job. */
+  readonly child: string;
+  /** The node that is used until now: the node itself, whatever has its name later. */
+  readonly expected: string | Node;
+  /** The node that is used from then on. */
+  readonly replacement: string | Node;
+  /**
+   * The parent may show another disk from one moment to the next. The bitmaps of all nodes above are all dirty then. Default
+   * false: only filters come and go.
+   */
+  readonly unsafe?: boolean;
+}
+
+/** A filter and the place where it comes in. */
+export interface FilterInsertion {
+  /** The filter; what it lies above is said by `above`. */
+  readonly filter: FilterNodeDescription;
+  /** The node that it comes to lie above. */
+  readonly above: string | Node;
+  /** The users of that node that go through the filter. Default: all of them. */
+  readonly parents?: readonly (string | Node | Root)[];
+}
+
+const checkGraphOptions = optionCheck<GraphOptions>({ drainLimitMs: 'any' });
+const checkAdd = optionCheck<AddNodeOptions>({ writable: 'flag', signal: 'signal' });
+const checkExport = optionCheck<AddExportOptions>({
+  name: { needed: 'what the export is called' },
+  node: { needed: 'the node that it leads to' },
+  writable: 'flag',
+  shares: 'any',
+});
+const checkReplacement = optionCheck<ChildReplacement>({
+  parent: { needed: 'the node, export or job that uses the child' },
+  child: { needed: 'the key of the child, such as file or backing; root for an export' },
+  expected: { needed: 'the node that is there until now' },
+  replacement: { needed: 'the node that comes in its place' },
+  unsafe: 'flag',
+});
+const checkInsertion = optionCheck<FilterInsertion>({
+  filter: { needed: 'the description of the filter' },
+  above: { needed: 'the node that it comes to lie above' },
+  parents: 'any',
+});
+
+/**
+ * Named devices that use each other, and that can be changed while they are in use. Requests enter through exports and jobs
+ * alone; a change waits for those in flight, holds up what comes meanwhile, and is made as a whole or not at all.
+ *
+ *     await using graph = new Graph();
+ *     await graph.add({ 'node-name': 'disk', driver: 'qcow2', file: { driver: 'file', filename } }, { writable: true });
+ *     const device = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+ *     const server = new NbdServer({ exports: [{ name: 'guest', device }] });
+ *     await graph.insertFilter({ filter: { driver: 'throttle', 'node-name': 'slow', 'bytes-per-second': 1e6 }, above: 'disk' });
+ */
+export class Graph implements AsyncDisposable {
+  readonly #state = new GraphState();
+  readonly #turns = new Serial();
+  readonly #limitMs: number;
+
+  constructor(options: GraphOptions = {}) {
+    checkGraphOptions('Graph', options);
+    const { drainLimitMs = DRAIN_LIMIT_MS } = options;
+    if (!(drainLimitMs >= 0 && drainLimitMs < 2 ** 31)) {
+      throw new RangeError(`drainLimitMs must be 0 to ${2 ** 31 - 1}, not ${drainLimitMs}`);
+    }
+    this.#limitMs = drainLimitMs;
+  }
+
+  /** All nodes. */
+  get nodes(): readonly Node[] {
+    return [...this.#state.nodes.values()];
+  }
+
+  /** A node by its name. @throws LacunaError ERR_GRAPH_UNKNOWN */
+  node(name: string): Node {
+    return this.#state.node(name);
+  }
+
+  /** All exports and jobs. */
+  get users(): readonly Root[] {
+    return [...this.#state.roots.values()];
+  }
+
+  /**
+   * Opens a node, and with it what its description says below it.
+   *
+   * @throws TypeError for a description that is not valid. LacunaError ERR_GRAPH_EXISTS, ERR_GRAPH_UNKNOWN for a name that is
+   * mentioned; ERR_GRAPH_CONFLICT where another user of a node that it mentions does not go with it; what `openDevice` throws.
+   */
+  add(description: NodeDescription, options: AddNodeOptions = {}): Promise<Node> {
+    checkGiven('Graph.add', 'description', description, 'of the device that becomes a node');
+    checkAdd('Graph.add', options);
+    return this.#turns.run(() => addNode(this.#state, description, options));
+  }
+
+  /**
+   * Closes a node that nobody uses, and what was opened with it, unless others use that.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_BUSY; what closing throws: it is gone all the same then.
+   */
+  remove(node: string | Node): Promise<void> {
+    return this.#turns.run(() => this.#state.remove(this.#state.node(node)));
+  }
+
+  /**
+   * Lets requests in: what is returned is a device, for an NBD server or for a program. Closing it takes it out again.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_EXISTS, ERR_GRAPH_CONFLICT
+   */
+  addExport(options: AddExportOptions): Promise<Root> {
+    checkExport('Graph.addExport', options);
+    const { name, node, writable = false, shares = EVERYTHING } = options;
+    checkPermissions(shares);
+    return this.#turns.run(async () => {
+      const state = this.#state;
+      state.checkFree(name);
+      const parts = { name, what: 'export', node: state.node(node), writable, shares };
+      const root = new Root(parts, (closed) => this.#removeRoot(closed));
+      state.edges.add(root.edge);
+      try {
+        checkUsers(root.node, state.view);
+        for (const below of state.view.reach(root.node)) checkUsers(below, state.view);
+      } catch (error) {
+        state.edges.delete(root.edge);
+        throw error;
+      }
+      state.roots.set(name, root);
+      return root;
+    });
+  }
+
+  /**
+   * Lets a node, an export or a job use another node in place of the one that it uses. With a list, all of it happens at one
+   * moment.
+   *
+   * @throws LacunaError ERR_GRAPH_EDGE_CHANGED where another node is there than expected; ERR_GRAPH_CONFLICT where sizes differ,
+   * nodes would lie in a circle, users would not go together, or another disk would be shown; ERR_GRAPH_BUSY where requests did
+   * not end in time; ERR_GRAPH_UNKNOWN. Nothing was changed then.
+   */
+  replaceChild(replacements: ChildReplacement | readonly ChildReplacement[]): Promise<void> {
+    const list = Array.isArray(replacements) ? replacements : [replacements];
+    const meant = list.map((one: ChildReplacement) => {
+      checkReplacement('Graph.replaceChild', one);
+      // Its name may be another node's by the time that the change has its turn.
+      const { expected } = one;
+      return { ...one, expected: typeof expected === 'string' ? this.node(expected) : expected };
+    });
+    return this.#turns.run(() =>
+      this.#change({ edges: meant.map((one) => this.#resolve(one)), bitmaps: [] }),
+    );
+  }
+
+  /**
+   * Changes the bitmaps of nodes, of all of them at one moment: every write is on one side of it, in all bitmaps. Where one
+   * action fails, nothing is changed.
+   *
+   * @param actions what is done to the bitmaps of each node, by its name; see `DirtyBitmaps.transaction`.
+   * @throws LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_BUSY; what the actions throw.
+   */
+  changeBitmaps(actions: Readonly<Record<string, readonly BitmapAction[]>>): Promise<void> {
+    checkGiven('Graph.changeBitmaps', 'actions', actions, 'lists of actions by names of nodes');
+    return this.#turns.run(() => {
+      const bitmaps = Object.entries(actions).map(([name, list]) => ({
+        node: this.#state.node(name),
+        actions: list,
+      }));
+      return this.#change({ edges: [], bitmaps });
+    });
+  }
+
+  /**
+   * Makes the image of a node keep its persistent bitmaps as they are now; closing it does that too.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN; what writing throws.
+   */
+  storeBitmaps(node: string | Node): Promise<void> {
+    return this.#turns.run(() => this.#state.node(node).log.store());
+  }
+
+  /**
+   * Lets a device that is open be a node: one that a driver of one's own makes, say. It belongs to its opener, who closes it
+   * when the node was removed, and does not use it until then.
+   *
+   * @throws LacunaError ERR_GRAPH_EXISTS
+   */
+  addDevice(name: string, device: BlockDevice): Promise<Node> {
+    checkGiven('Graph.addDevice', 'name', name, 'what the node is called');
+    checkGiven('Graph.addDevice', 'device', device, 'the open device that becomes a node');
+    return this.#turns.run(async () => {
+      this.#state.checkFree(name);
+      const { capabilities, description } = device;
+      const driverName = description?.driver ?? 'device';
+      const options = { name, driverName, writable: capabilities.write };
+      const node = new Node({ ...options, isFilter: false, isOwned: false });
+      node.begin(
+        passThrough(device, (_request, pass) => pass(), undefined, nothing),
+        false,
+      );
+      this.#state.nodes.set(name, node);
+      return node;
+    });
+  }
+
+  /**
+   * Adds a filter between a node and those who use it.
+   *
+   * @throws as {@link add} and {@link replaceChild}; nothing stays then.
+   */
+  insertFilter(insertion: FilterInsertion): Promise<Node> {
+    checkInsertion('Graph.insertFilter', insertion);
+    return this.#turns.run(async () => {
+      const state = this.#state;
+      const below = state.node(insertion.above);
+      const edges = state.view.to(below);
+      const meant = insertion.parents?.map((parent) => state.user(parent));
+      const missing = meant?.find((user) => !edges.some(({ parent }) => parent === user));
+      if (missing !== undefined) {
+        throw unknownName(
+          'user called',
+          missing.name,
+          edges.map(({ parent }) => parent.name),
+        );
+      }
+      const { writable } = below;
+      const description = { ...insertion.filter, file: below.name } as NodeDescription;
+      const filter = await addNode(state, description, { writable });
+      const moved = edges.filter(({ parent }) => meant?.includes(parent) ?? true);
+      try {
+        if (!filter.isFilter) throw new TypeError(`${filter.driverName} is not a filter`);
+        const edgeChange = { expected: below, replacement: filter, unsafe: false };
+        await this.#change({ edges: moved.map((edge) => ({ edge, ...edgeChange })), bitmaps: [] });
+      } catch (error) {
+        await state.remove(filter);
+        throw error;
+      }
+      return filter;
+    });
+  }
+
+  /**
+   * Takes a filter out: those who use it use the node below it from then on.
+   *
+   * @throws TypeError where it is not a filter; as {@link replaceChild}.
+   */
+  removeFilter(filter: string | Node): Promise<void> {
+    return this.#turns.run(async () => {
+      const state = this.#state;
+      const node = state.node(filter);
+      if (!node.isFilter) throw new TypeError(`node '${node.name}' is not a filter`);
+      const [{ to: below }] = state.view.from(node);
+      const edges = state.view.to(node);
+      const reader = edges.find(({ role }) => role === 'snapshot');
+      if (reader !== undefined) {
+        throw busy(`node '${reader.parent.name}' shows what '${node.name}' keeps: remove it first`);
+      }
+      const edgeChange = { expected: node, replacement: below, unsafe: false };
+      const changed = edges.map((edge) => ({ edge, ...edgeChange }));
+      if (edges.length > 0) await this.#change({ edges: changed, bitmaps: [] });
+      if (state.nodes.get(node.name) === node) await state.remove(node);
+    });
+  }
+
+  /** The graph as it is now, for `JSON.stringify`. */
+  toJSON(): GraphPicture {
+    return picture(this.#state);
+  }
+
+  /** The graph as it is now, in the language of Graphviz. */
+  toDot(): string {
+    return toDot(this.toJSON());
+  }
+
+  /** Closes all exports, when their requests have ended, and all nodes. */
+  async close(): Promise<void> {
+    for (const root of this.users) await root.close();
+    await this.#turns.run(async () => {
+      const state = this.#state;
+      for (;;) {
+        const { view } = state;
+        const top = [...state.nodes.values()].find((node) => view.to(node).length === 0);
+        if (top === undefined) return;
+        await state.remove(top);
+      }
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #resolve(meant: ChildReplacement & { readonly expected: Node }): EdgeChange {
+    const { parent, child, expected, replacement, unsafe = false } = meant;
+    const edge = this.#state.edge(parent, child);
+    return { edge, expected, replacement: this.#state.node(replacement), unsafe };
+  }
+
+  async #change(changes: Changes): Promise<void> {
+    await change(this.#state, changes, this.#limitMs);
+    await this.#state.removeOwned(changes.edges.map(({ expected }) => expected));
+  }
+
+  #removeRoot(root: Root): Promise<void> {
+    return this.#turns.run(async () => {
+      // What a change has held up was let in since.
+      await root.gate.idle();
+      this.#state.roots.delete(root.name);
+      this.#state.edges.delete(root.edge);
+      await this.#state.removeOwned([root.node]);
+    });
+  }
+}
+
+function checkPermissions(shares: readonly unknown[]): void {
+  for (const each of shares) {
+    if (EVERYTHING.includes(each as Permission)) continue;
+    throw new TypeError(`shares has read, write and resize, not ${JSON.stringify(each)}`);
+  }
+}
+
+async function nothing(): Promise<void> {}

@@ -1,0 +1,21 @@
+export {
+  type AddNodeOptions,
+  type EdgePicture,
+  type FilterNodeDescription,
+  type GraphPicture,
+  type Node,
+  type NodeDescription,
+  type NodePicture,
+  type Permission,
+  RecordingDevice,
+  type Root,
+  type UserPicture,
+} from './core/index.js';
+export type { CopyBeforeWriteDescription, SnapshotAccessDescription } from './filters/index.js';
+export {
+  type AddExportOptions,
+  type ChildReplacement,
+  type FilterInsertion,
+  Graph,
+  type GraphOptions,
+} from './graph.js';

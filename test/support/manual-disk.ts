@@ -1,0 +1,90 @@
+import { Device, type Driver } from '#dist/block/index.js';
+import { LacunaError } from '#dist/errors/index.js';
+
+/** A request that waits until a test decides what becomes of it. */
+export interface HeldRequest {
+  readonly what: 'read' | 'write' | 'zero' | 'discard' | 'flush';
+  readonly offset: number;
+  readonly length: number;
+  /** Carries it out. */
+  release(): void;
+  /** Fails it, having carried it out or not. */
+  fail(landed: boolean): void;
+}
+
+/** A disk in memory each of whose requests waits for the test. */
+export class ManualDisk {
+  readonly bytes: Uint8Array;
+  readonly device: Device;
+  /** In the order in which they came. */
+  readonly held: HeldRequest[] = [];
+  /** While set, requests are carried out at once. */
+  isFree = false;
+
+  constructor(size: number, name = 'manual') {
+    this.bytes = new Uint8Array(size);
+    const { bytes } = this;
+    const driver: Driver = {
+      name,
+      size,
+      limits: {
+        minimum: 1,
+        preferred: 512,
+        maximum: size,
+        maximumZero: size,
+        zeroAlignment: 1,
+        discardAlignment: 1,
+      },
+      capabilities: { write: true, zero: true, discard: true, flush: true },
+      read: (offset, target) =>
+        this.#hold('read', offset, target.length, () => {
+          target.set(bytes.subarray(offset, offset + target.length));
+        }),
+      write: (offset, source) =>
+        this.#hold('write', offset, source.length, () => bytes.set(source, offset)),
+      zero: (offset, length) =>
+        this.#hold('zero', offset, length, () => bytes.fill(0, offset, offset + length)),
+      discard: (offset, length) =>
+        this.#hold('discard', offset, length, () => bytes.fill(0, offset, offset + length)),
+      flush: () => this.#hold('flush', 0, 0, () => {}),
+      close: async () => {},
+    };
+    this.device = new Device(driver);
+  }
+
+  #hold(
+    what: HeldRequest['what'],
+    offset: number,
+    length: number,
+    carryOut: () => void,
+  ): Promise<void> {
+    if (this.isFree) {
+      carryOut();
+      return Promise.resolve();
+    }
+    return new Promise((resolve, reject) => {
+      const leave = () => this.held.splice(this.held.indexOf(request), 1);
+      const request: HeldRequest = {
+        what,
+        offset,
+        length,
+        release: () => {
+          leave();
+          carryOut();
+          resolve();
+        },
+        fail: (landed) => {
+          leave();
+          if (landed) carryOut();
+          reject(new LacunaError('ERR_DEVICE_IO', `${what} at ${offset} failed by the test`));
+        },
+      };
+      this.held.push(request);
+    });
+  }
+}
+
+/** Lets everything go on that does not wait for the test. */
+export async function settled(): Promise<void> {
+  for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
