@@ -18,3 +18,4 @@ export {
   type PlannedFile,
   Replacement,
 } from './replacement.js';
+export { storeFile } from './store-file.js';

@@ -1,9 +1,7 @@
 /** The configuration of a machine in a file: into a restore point, and back out of it. */
 import { existsSync } from 'node:fs';
-import { LacunaError } from '../../errors/index.js';
-import { fileError } from '../../files/index.js';
+import { storeFile, sweep } from '../../files/index.js';
 import { readSmallFile } from '../../util/index.js';
-import { storeText } from '../text/index.js';
 
 /** Every list of points reads the manifests with all that they hold. */
 const LONGEST_KIB = 64;
@@ -62,11 +60,6 @@ export async function storeConfiguration(path: string, configuration: unknown): 
   const isText = typeof configuration === 'string';
   const text = isText ? configuration : `${JSON.stringify(configuration, null, 2)}\n`;
   checkConfigurationFile(path, configuration);
-  try {
-    await storeText(path, text);
-  } catch (error) {
-    if (error instanceof LacunaError) throw error;
-    const request = { action: 'store the configuration in', device: path, making: true };
-    throw fileError('ERR_DEVICE_OPEN', request, error as NodeJS.ErrnoException);
-  }
+  sweep(path);
+  await storeFile('store the configuration in', path, text);
 }

@@ -1,8 +1,8 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
 import { readFile, stat } from 'node:fs/promises';
 import { LacunaError } from '../../errors/index.js';
-import { fileError, Replacement } from '../../files/index.js';
-import { readText, storeText } from '../text/index.js';
+import { fileError, Replacement, storeFile, sweep } from '../../files/index.js';
+import { readText } from '../text/index.js';
 
 export interface StoredDigest {
   readonly digest: string;
@@ -17,6 +17,8 @@ const DIGEST = /^lacuna1:[0-9a-f]{64}$/;
 
 /** Longer files hold something else. */
 const LONGEST = 64 * 1024;
+
+const ACTION = 'store the digest in';
 
 /**
  * Refuses a file that a digest cannot be stored in, before there is one: where the file holds something else, or cannot
@@ -59,11 +61,9 @@ function tryToReplace(path: string): void {
 export async function storeDigest(path: string, { digest, size }: StoredDigest): Promise<string[]> {
   // The copy may have made it meanwhile.
   await checkDigestFile(path);
-  try {
-    return await storeText(path, `${JSON.stringify({ digest, size, ...METHOD })}\n`);
-  } catch (error) {
-    throw error instanceof LacunaError ? error : notStored(path, error as Error);
-  }
+  const text = `${JSON.stringify({ digest, size, ...METHOD })}\n`;
+  sweep(path);
+  return await storeFile(ACTION, path, text);
 }
 
 /**
@@ -87,6 +87,6 @@ function parse(text: string): StoredDigest | undefined {
 }
 
 function notStored(path: string, failure: Error | string): LacunaError {
-  const request = { action: 'store the digest in', device: path, making: true };
+  const request = { action: ACTION, device: path, making: true };
   return fileError('ERR_DEVICE_OPEN', request, failure);
 }

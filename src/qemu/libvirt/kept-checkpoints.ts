@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { fileOperations, Replacement, syncFolder } from '../../files/index.js';
+import { storeFile } from '../../files/index.js';
 import { checkpointOf } from '../state/index.js';
 import type { Domain } from './domain.js';
 
@@ -16,17 +16,7 @@ export async function keepCheckpoint(
 ): Promise<void> {
   if (!(await domain.isTransient())) return;
   const text = await domain.checkpointXml(checkpointOf(generation));
-  const replacement = Replacement.create(fileOf(domain, folder, generation));
-  try {
-    fileOperations.write(replacement.fd, Buffer.from(text), 0);
-    fileOperations.sync(replacement.fd);
-    replacement.finish();
-  } catch (error) {
-    replacement.removeUnfinished();
-    throw error;
-  }
-  replacement.close();
-  await syncFolder(replacement.name);
+  await storeFile('keep the checkpoint in', fileOf(domain, folder, generation), text);
 }
 
 /**

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
-import { fileOperations, Replacement, syncFolder } from '../../files/index.js';
+import { storeFile } from '../../files/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { QmpAddress } from '../../qmp/index.js';
 import type { VirshDomain } from '../virsh/index.js';
@@ -43,18 +43,8 @@ const NAME = 'journal.json';
 
 /** Writes a journal over the last one; it is durable when this returns. */
 export async function writeJournal(folder: string, journal: Journal): Promise<void> {
-  const replacement = Replacement.create(join(folder, NAME));
-  try {
-    const text = `${JSON.stringify(journal, null, 2)}\n`;
-    fileOperations.write(replacement.fd, Buffer.from(text), 0);
-    fileOperations.sync(replacement.fd);
-    replacement.finish();
-  } catch (error) {
-    replacement.removeUnfinished();
-    throw error;
-  }
-  replacement.close();
-  await syncFolder(replacement.name);
+  const text = `${JSON.stringify(journal, null, 2)}\n`;
+  await storeFile('write the journal', join(folder, NAME), text);
 }
 
 /**

@@ -167,7 +167,7 @@ export class Teardown {
     const why = this.#refusal === undefined ? '' : `: ${this.#refusal.description}`;
     return new LacunaError(
       'ERR_MACHINE_LEFTOVERS',
-      `${name}: a backup has left ${what} in the machine, which do not go${why}; call recover() later`,
+      `${name}: ${what} of this work cannot be removed from the machine${why}; call recover() later`,
       { device: name, cause: this.#refusal, retryable: true },
     );
   }
