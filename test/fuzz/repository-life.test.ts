@@ -28,7 +28,11 @@ const DISKS = ['vda.qcow2', 'vdb.raw'] as const;
 
 class Life {
   readonly random = new Random(firstSeed());
-  readonly repository = Repository.open(join(folder, 'repository'), { create: true });
+  readonly repository = Repository.openWith(join(folder, 'repository'), {
+    create: true,
+    // So that prune leaves some images, and merges others.
+    smallImage: 0,
+  });
   /** By the id of a point, the hash of each disk. */
   readonly #hashes = new Map<string, Record<string, string>>();
   readonly log: string[] = [];

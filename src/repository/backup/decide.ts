@@ -70,7 +70,8 @@ async function increment(
   parent: OpenDisk,
 ): Promise<Omit<Decision, 'parent'>> {
   const over = `over point ${parent.number}`;
-  const generations = parent.layers.map(({ number }) => points.get(number).id);
+  const chain = parent.layers.filter(({ isGone }) => !isGone);
+  const generations = chain.map(({ number }) => points.get(number).id);
   const asked = { number: parent.number, id: generations[0], generations, size: parent.size };
   const given = await givenChanges(disk, asked, device);
   if (given !== undefined) {
@@ -91,7 +92,7 @@ async function increment(
   const dirty = blocksIn(found.bitmap, device.size);
   found.bitmap.free();
   try {
-    if (found.index > 0) await addSince(parent.layers[found.index].number, dirty, parent);
+    if (found.index > 0) await addSince(chain[found.index].number, dirty, parent);
   } catch (error) {
     dirty.free();
     if (!isDamage(error)) throw error;

@@ -63,6 +63,8 @@ function driveOf({ threads, control }: Drive) {
   return { signal: control.signal, ...(threads !== undefined && { threads }) };
 }
 
+type Parent = Pick<OpenDisk, 'layers' | 'files' | 'leaves'> & { readonly number: number | null };
+
 /** What is stored. */
 export interface NewImage {
   readonly places: MachinePlaces;
@@ -72,8 +74,8 @@ export interface NewImage {
   /** Of its leaves. */
   readonly leavesName: string;
   readonly source: BlockDevice;
-  /** What the image lies over. */
-  readonly parent: OpenDisk | undefined;
+  /** What the image lies over, and the number of the point below that. */
+  readonly parent: Parent | undefined;
   /** The blocks that it takes in; undefined for all data of the source. */
   readonly dirty: Bitmap | undefined;
   /** Told of each block that is stored; what it throws ends it. */
@@ -127,7 +129,7 @@ export async function storeImage(
   }
 }
 
-function rootOver(own: LeafFile, parent: OpenDisk | undefined): string {
+function rootOver(own: LeafFile, parent: Parent | undefined): string {
   try {
     return new LeafChain([own, ...(parent?.files ?? [])]).root();
   } finally {

@@ -3,8 +3,10 @@ import { Bitmap } from '../../bitmap/index.js';
 import { DIGEST_BLOCK, PART_BLOCKS } from '../leaves/index.js';
 import type { OpenDisk } from './open-disk.js';
 
+type Shown = Pick<OpenDisk, 'size' | 'leaves'>;
+
 /** The blocks of a disk that are not what they were at another point; the caller frees the bitmap. */
-export function differences(disk: OpenDisk, below: OpenDisk): Bitmap {
+export function differences(disk: Shown, below: Shown): Bitmap {
   const different = new Bitmap({ size: disk.size, granularity: DIGEST_BLOCK });
   for (const part of changedParts(disk, below)) {
     const end = Math.min(disk.leaves.blocks, (part + 1) * PART_BLOCKS);
@@ -18,7 +20,7 @@ export function differences(disk: OpenDisk, below: OpenDisk): Bitmap {
 }
 
 /** The parts that have other digests. */
-function changedParts(disk: OpenDisk, below: OpenDisk): number[] {
+function changedParts(disk: Shown, below: Shown): number[] {
   const [own, old] = [disk.leaves.parts(), below.leaves.parts()];
   const parts = new Set([...own.keys(), ...old.keys()]);
   return [...parts]

@@ -1,7 +1,7 @@
 /** The images that make up a disk at a point: its own, that of its parent, and so on. */
 import { existsSync } from 'node:fs';
 import { openDevice, type Qcow2Description } from '../../block/index.js';
-import { type ImageState, isDamage } from '../manifest/index.js';
+import { type GoneImage, type ImageState, isDamage } from '../manifest/index.js';
 import type { MachinePoints } from './points.js';
 
 /** An image of a disk at a point. */
@@ -10,6 +10,8 @@ export interface Layer {
   readonly disk: string;
   /** The state that the file is in; one of two while it is being replaced. */
   readonly state: ImageState;
+  /** Its point is gone, and the one above has kept the image. */
+  readonly isGone: boolean;
   /** The image. */
   readonly path: string;
   readonly leaves: string;
@@ -32,10 +34,21 @@ export async function layersOf(
       throw points.damaged(layers.at(-1)!.number, `the parent of its disk ${disk} is not older`);
     }
     const layer = await layerOf(points, at, disk);
-    layers.push(layer);
-    at = layer.state.parent;
+    const { below = [], parent } = layer.state;
+    layers.push(layer, ...below.map((image) => goneLayer(points, at!, disk, image)));
+    at = parent;
   }
   return layers;
+}
+
+/** An image that a point has kept of one that is gone. */
+function goneLayer(points: MachinePoints, owner: number, disk: string, image: GoneImage): Layer {
+  const { places } = points;
+  const { number, ...file } = image;
+  const path = places.file(disk, image.name);
+  if (!existsSync(path)) throw points.damaged(owner, `${path} is not there`, path);
+  const leaves = places.file(disk, image.leaves.name);
+  return { number, disk, state: { ...file, parent: null }, isGone: true, path, leaves };
 }
 
 async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
@@ -45,7 +58,8 @@ async function layerOf(points: MachinePoints, number: number, name: string): Pro
   if (!existsSync(path)) throw points.damaged(number, `${path} is not there`, path);
   const isReplaced = disk.replacement !== undefined && (await isNew(points, number, name));
   const state = isReplaced ? disk.replacement! : disk.file;
-  return { number, disk: name, state, path, leaves: places.file(name, state.leaves.name) };
+  const leaves = places.file(name, state.leaves.name);
+  return { number, disk: name, state, isGone: false, path, leaves };
 }
 
 /** Whether an image that was being replaced is the new one; the two differ in what lies below. */
@@ -53,12 +67,20 @@ async function isNew(points: MachinePoints, number: number, name: string): Promi
   const { file, replacement } = points.diskOf(number, name);
   const path = points.places.file(name, file.name);
   const found = await backingNameOf(path);
-  const [old, fresh] = [file, replacement!].map(({ parent }) =>
-    parent === null || !points.has(parent) ? undefined : points.diskOf(parent, name).file.name,
-  );
+  const [old, fresh] = [file, replacement!].map((state) => backingOf(points, name, state));
   if (found === fresh) return true;
   if (found === old) return false;
   throw points.damaged(number, `${path} lies over ${found}, and not over ${old} or ${fresh}`, path);
+}
+
+/** The name of the image that lies directly below one. */
+function backingOf(
+  points: MachinePoints,
+  disk: string,
+  { below = [], parent }: ImageState,
+): string | undefined {
+  if (below.length > 0) return below[0].name;
+  return parent === null || !points.has(parent) ? undefined : points.diskOf(parent, disk).file.name;
 }
 
 async function backingNameOf(path: string): Promise<string | undefined> {

@@ -13,6 +13,9 @@ type Parts = Pick<
   'points' | 'number' | 'name' | 'size' | 'layers' | 'files' | 'leaves' | 'device'
 >;
 
+/** Images of a disk below some others. */
+export type LowerImages = Pick<OpenDisk, 'layers' | 'files' | 'leaves' | 'size'>;
+
 export class OpenDisk implements AsyncDisposable {
   readonly points: MachinePoints;
   readonly number: number;
@@ -65,6 +68,14 @@ export class OpenDisk implements AsyncDisposable {
     this.files = parts.files;
     this.leaves = parts.leaves;
     this.device = parts.device;
+  }
+
+  /** What its images show without the first so many; it lasts as long as the disk. Undefined where that are all. */
+  lower(without: number): LowerImages | undefined {
+    const files = this.files.slice(without);
+    if (files.length === 0) return undefined;
+    const leaves = new LeafChain(files);
+    return { layers: this.layers.slice(without), files, leaves, size: leaves.size };
   }
 
   /** Throws unless a block that was read is what it was. */

@@ -49,7 +49,9 @@ export function unnamedFiles({ places, points }: MachinePoints): string[] {
   const named = new Set<string>();
   for (const { disks } of points) {
     for (const { name, file, replacement } of disks) {
-      named.add(places.file(name, file.name)).add(places.file(name, file.leaves.name));
+      for (const image of [file, ...(file.below ?? []), ...(replacement?.below ?? [])]) {
+        named.add(places.file(name, image.name)).add(places.file(name, image.leaves.name));
+      }
       if (replacement === undefined) continue;
       named.add(places.file(name, file.name + NEW));
       named.add(places.file(name, replacement.leaves.name));

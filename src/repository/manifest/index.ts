@@ -4,6 +4,7 @@ export {
   bitmapName,
   bitmapPrefix,
   type DiskManifest,
+  type GoneImage,
   type ImageState,
   type LeavesState,
   type Manifest,

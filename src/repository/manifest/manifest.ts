@@ -15,12 +15,10 @@ export interface LeavesState {
   readonly sha256: string;
 }
 
-/** An image, and over what it lies. */
-export interface ImageState {
+/** An image of a disk. */
+interface ImageFile {
   /** The name of the file, without folders. */
   readonly name: string;
-  /** Number of the point below; null where nothing is. */
-  readonly parent: number | null;
   /** Bytes of the file. */
   readonly size: number;
   /** Of the bytes of the file. */
@@ -29,6 +27,23 @@ export interface ImageState {
   readonly compression: 'deflate' | 'zstd' | null;
   /** The file with its digests. */
   readonly leaves: LeavesState;
+}
+
+/** An image that was that of a point which is gone. */
+export interface GoneImage extends ImageFile {
+  /** The number of that point. */
+  readonly number: number;
+}
+
+/** An image, and over what it lies. */
+export interface ImageState extends ImageFile {
+  /** Number of the point below; null where nothing is. */
+  readonly parent: number | null;
+  /**
+   * Images of points that are gone, between this one and the parent, the upper first: they are larger than what `prune`
+   * would have saved by merging them.
+   */
+  readonly below?: readonly GoneImage[];
 }
 
 /** A disk of a restore point. */

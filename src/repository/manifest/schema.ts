@@ -14,14 +14,22 @@ const object = (properties: Record<string, object>, optional: readonly string[] 
   properties,
 });
 
-const image = object({
+const file = {
   name: filename,
-  parent: { anyOf: [number, { type: 'null' }] },
   size: bytes,
   digest,
   compression: { enum: ['deflate', 'zstd', null] },
   leaves: object({ name: filename, size: bytes, headSha256: hex(64), sha256: hex(64) }),
-});
+};
+
+const image = object(
+  {
+    ...file,
+    parent: { anyOf: [number, { type: 'null' }] },
+    below: { type: 'array', items: object({ ...file, number }) },
+  },
+  ['below'],
+);
 
 const disk = object(
   {

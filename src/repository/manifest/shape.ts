@@ -23,9 +23,15 @@ function isDisk(disk: unknown): boolean {
 }
 
 function isImage(image: unknown): boolean {
-  if (!isObject(image) || typeof image.name !== 'string' || !isSize(image.size)) return false;
-  const { parent, leaves } = image;
+  if (!isFile(image)) return false;
+  const { parent, below = [] } = image;
   if (parent !== null && !isSize(parent)) return false;
+  return Array.isArray(below) && below.every((one) => isFile(one) && isSize(one.number));
+}
+
+function isFile(image: unknown): image is Record<string, unknown> {
+  if (!isObject(image) || typeof image.name !== 'string' || !isSize(image.size)) return false;
+  const { leaves } = image;
   return isObject(leaves) && typeof leaves.name === 'string' && isSize(leaves.size);
 }
 

@@ -5,22 +5,18 @@ import { checkedDevice, differences, NEW, type OpenDisk } from '../disks/index.j
 import type { RepositoryOperations } from '../layout/index.js';
 import { DIGEST_BLOCK } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
-
-/** What a disk of a point is going to lie over. */
-export interface Merge {
-  readonly disk: OpenDisk;
-  /** Undefined where nothing will lie below. */
-  readonly below: OpenDisk | undefined;
-}
+import { type PlannedDisk, placed } from './plan-merges.js';
 
 /** Stores the new image beside the old one, and returns what the manifest shall say of it. */
 export async function storeMerged(
-  { disk, below }: Merge,
+  disk: OpenDisk,
+  planned: PlannedDisk,
   drive: Drive,
   operations: RepositoryOperations,
 ): Promise<ImageState> {
   const { points, number, name, layers } = disk;
   const [{ state: old }] = layers;
+  const below = disk.lower(1 + planned.taken);
   const dirty = below && differences(disk, below);
   try {
     if (disk.size === disk.device.size) await disk.checkZeroes(undefined, drive.control.ending);
@@ -31,7 +27,7 @@ export async function storeMerged(
       leavesName: `${old.name.replace(/\.qcow2$/, '')}-${randomBytes(4).toString('hex')}.leaves`,
       // An image has a multiple of 512 bytes, and the disk need not.
       source: disk.size === disk.device.size ? disk.device : checkedDevice(disk),
-      parent: below,
+      parent: below && { ...below, number: planned.over },
       dirty,
       check: disk.check,
     };
@@ -40,14 +36,15 @@ export async function storeMerged(
     const { digest: wanted } = points.diskOf(number, name);
     if (digest !== wanted)
       throw points.damaged(number, `merging disk ${name} did not give it back`);
-    return { ...file, name: old.name };
+    return placed({ ...file, name: old.name }, planned);
   } finally {
     dirty?.free();
   }
 }
 
-/** About how many bytes an image would take that holds so. */
-export function estimate({ disk, below }: Merge): number {
+/** About how many bytes the image would take. */
+export function estimate(disk: OpenDisk, { taken }: PlannedDisk): number {
+  const below = disk.lower(1 + taken);
   if (below === undefined) {
     let blocks = 0;
     for (const _ of disk.leaves.dataBlocks()) blocks++;

@@ -4,10 +4,9 @@ import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl, type JobOptions } from '../../job/index.js';
 import { counted, optionCheck } from '../../util/index.js';
 import {
-  layersOf,
   type MachinePoints,
   NEW,
-  OpenDisk,
+  type OpenDisk,
   removeUnnamed,
   settleReplacements,
   withDisk,
@@ -18,7 +17,8 @@ import { type ImageState, listPoints, type Manifest, replaceManifest } from '../
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
 import { checkKeepRules, chooseKept, type KeepRules } from './keep.js';
-import { estimate, type Merge, storeMerged } from './merge.js';
+import { estimate, storeMerged } from './merge.js';
+import { type PlannedDisk, placed, planMerges } from './plan-merges.js';
 
 /** What is removed, and what stays. */
 export interface PruneOptions extends JobOptions {
@@ -162,12 +162,18 @@ class MachinePrune {
     const staying = all.filter(({ number }) => this.#kept.has(number));
     const going = all.filter(({ number }) => !this.#kept.has(number));
     this.#checkHolds(going);
-    const merged: MergedDisk[] = [];
-    for (const point of staying) merged.push(...(await this.#mergesOf(point)));
+    const { smallImage } = this.#store;
+    const planned: PlannedDisk[] = [];
+    for (const point of staying) {
+      planned.push(...(await planMerges(this.#points, point, this.#kept, smallImage)));
+    }
     const freedBytes = this.#options.dryRun
-      ? await this.#estimate(merged, going)
-      : await this.#carryOut(merged, going);
+      ? await this.#estimate(planned, going)
+      : await this.#carryOut(planned, going);
     const kept = staying.map(({ number }) => ({ number, rules: this.#kept.get(number)! }));
+    const merged = planned
+      .filter(({ taken }) => taken > 0)
+      .map(({ point, disk, over }) => ({ point, disk, over }));
     return { machine, kept, removed: going.map(({ number }) => number), merged, freedBytes };
   }
 
@@ -187,22 +193,11 @@ class MachinePrune {
     }
   }
 
-  /** The disks of a point that lie over a point that goes, and what they will lie over. */
-  async #mergesOf({ number, disks }: Manifest): Promise<MergedDisk[]> {
-    const merges: MergedDisk[] = [];
-    for (const { name } of disks) {
-      const [{ state }, ...below] = await layersOf(this.#points, number, name);
-      const over = below.find((layer) => this.#kept.has(layer.number))?.number ?? null;
-      if (over !== state.parent) merges.push({ point: number, disk: name, over });
-    }
-    return merges;
-  }
-
-  async #carryOut(merged: readonly MergedDisk[], going: readonly Manifest[]): Promise<number> {
+  async #carryOut(planned: readonly PlannedDisk[], going: readonly Manifest[]): Promise<number> {
     const { operations } = this.#store;
     const before = spaceOf(this.#points);
     try {
-      for (const [point, disks] of byPoint(merged)) {
+      for (const [point, disks] of byPoint(planned)) {
         // One whole point after another: what is done stays done.
         await this.#replace(point, disks);
       }
@@ -234,91 +229,78 @@ class MachinePrune {
     }
   }
 
-  async #replace(number: number, merges: readonly MergedDisk[]): Promise<void> {
+  async #replace(number: number, planned: readonly PlannedDisk[]): Promise<void> {
     const { operations } = this.#store;
     const { places } = this.#points;
     // As it is by now: its manifest may have been replaced for another reason.
     const manifest = this.#store.points(this.#points.machine).get(number);
-    const states = new Map<string, ImageState>();
-    for (const { disk, over } of merges) {
+    const merged = new Map<string, ImageState>();
+    for (const one of planned) {
       this.#workshop.control.throwIfEnding();
-      states.set(disk, await this.#merge(number, disk, over));
+      if (one.taken > 0) merged.set(one.disk, await this.#merge(one));
     }
     const disks = manifest.disks.map((disk) => {
-      const replacement = states.get(disk.name);
-      return replacement === undefined ? disk : { ...disk, replacement };
+      const replacement = merged.get(disk.name);
+      if (replacement !== undefined) return { ...disk, replacement };
+      const own = planned.find((one) => one.disk === disk.name);
+      return own === undefined ? disk : { ...disk, file: placed(disk.file, own) };
     });
     replaceManifest(places, { ...manifest, disks }, operations);
-    for (const [disk, { name }] of states) {
+    if (merged.size === 0) return;
+    for (const [disk, { name }] of merged) {
       const path = places.file(disk, name);
       operations.rename(path + NEW, path);
       operations.syncFolder(path);
     }
-    const done = manifest.disks.map((disk) => ({
+    const done = disks.map(({ replacement: _, ...disk }) => ({
       ...disk,
-      file: states.get(disk.name) ?? disk.file,
+      file: merged.get(disk.name) ?? disk.file,
     }));
     replaceManifest(places, { ...manifest, disks: done }, operations);
   }
 
-  async #merge(number: number, name: string, over: number | null): Promise<ImageState> {
-    this.#workshop.tally.begin('merge', {
-      machine: this.#points.machine,
-      point: number,
-      disk: name,
-    });
-    return await this.#withMerge(number, name, over, (merge) =>
-      storeMerged(merge, this.#workshop, this.#store.operations),
+  async #merge(planned: PlannedDisk): Promise<ImageState> {
+    const { point, disk } = planned;
+    this.#workshop.tally.begin('merge', { machine: this.#points.machine, point, disk });
+    return await this.#withDisk(planned, (open) =>
+      storeMerged(open, planned, this.#workshop, this.#store.operations),
     );
   }
 
-  /** Opens a disk and what it is going to lie over. */
-  #withMerge<T>(
-    number: number,
-    name: string,
-    over: number | null,
-    work: (merge: Merge) => Promise<T>,
-  ): Promise<T> {
+  #withDisk<T>({ point, disk }: PlannedDisk, work: (disk: OpenDisk) => T | Promise<T>): Promise<T> {
     const { ending } = this.#workshop.control;
     // As they are by now: images below may have been replaced.
     const points = this.#store.points(this.#points.machine);
-    return withDisk(
-      points,
-      number,
-      name,
-      async (disk) => {
-        if (over === null) return await work({ disk, below: undefined });
-        await using below = await OpenDisk.open(points, over, name, ending);
-        return await work({ disk, below });
-      },
-      ending,
-    );
+    return withDisk(points, point, disk, async (open) => await work(open), ending);
   }
 
-  async #estimate(merged: readonly MergedDisk[], going: readonly Manifest[]): Promise<number> {
+  async #estimate(planned: readonly PlannedDisk[], going: readonly Manifest[]): Promise<number> {
     const { places } = this.#points;
-    const sizes = (number: number, name: string) => {
-      const { file } = this.#points.diskOf(number, name);
-      return [file.name, file.leaves.name].reduce(
-        (sum, filename) => sum + spaceOfFile(places.file(name, filename)),
-        0,
-      );
-    };
-    let freed = 0;
-    for (const { number, disks } of going) {
-      for (const { name } of disks) freed += sizes(number, name);
+    const freed = new Set<string>();
+    const filesOf = (disk: string, { name, leaves }: Pick<ImageState, 'name' | 'leaves'>) =>
+      [name, leaves.name].map((filename) => places.file(disk, filename));
+    for (const { disks } of going) {
+      for (const { name, file } of disks) {
+        for (const image of [file, ...(file.below ?? [])]) {
+          for (const path of filesOf(name, image)) freed.add(path);
+        }
+      }
     }
-    for (const { point, disk, over } of merged) {
-      const bytes = await this.#withMerge(point, disk, over, async (merge) => estimate(merge));
-      freed += sizes(point, disk) - bytes;
+    let bytes = 0;
+    for (const one of planned) {
+      const { file } = this.#points.diskOf(one.point, one.disk);
+      const own = [...(one.taken > 0 ? [file] : []), ...(file.below ?? [])];
+      for (const image of own) for (const path of filesOf(one.disk, image)) freed.add(path);
+      for (const image of one.left) for (const path of filesOf(one.disk, image)) freed.delete(path);
+      if (one.taken > 0) bytes -= await this.#withDisk(one, (disk) => estimate(disk, one));
     }
-    return freed;
+    return [...freed].reduce((sum, path) => sum + spaceOfFile(path), bytes);
   }
 }
 
-function byPoint(merged: readonly MergedDisk[]): Map<number, MergedDisk[]> {
-  const points = new Map<number, MergedDisk[]>();
-  for (const merge of merged) points.set(merge.point, [...(points.get(merge.point) ?? []), merge]);
+function byPoint(planned: readonly PlannedDisk[]): Map<number, PlannedDisk[]> {
+  const points = new Map<number, PlannedDisk[]>();
+  for (const one of planned) points.set(one.point, [...(points.get(one.point) ?? []), one]);
   return points;
 }
 

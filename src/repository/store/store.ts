@@ -31,29 +31,33 @@ export interface StoreOptions {
   /** Where one would be made, take it for one that is empty, and make nothing. Default false. */
   readonly absent?: boolean;
   readonly operations?: RepositoryOperations;
+  /** Bytes of an image that `prune` always merges. */
+  readonly smallImage?: number;
 }
+
+/** Smaller ones cost less to write again than many files cost to open. */
+const SMALL_IMAGE = 64 * 2 ** 20;
 
 export class Store {
   /** The folder, behind all links. */
   readonly path: string;
   readonly id: string;
   readonly operations: RepositoryOperations;
+  /** Bytes of an image that `prune` always merges. */
+  readonly smallImage: number;
   /** Of the schema that the repository was made with. */
   readonly schemaSha256: string;
 
   /** @throws LacunaError ERR_REPOSITORY_FORMAT, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE */
-  static open(
-    folder: string,
-    { create = false, absent = false, operations }: StoreOptions = {},
-  ): Store {
-    const given = operations ?? repositoryOperations;
+  static open(folder: string, options: StoreOptions = {}): Store {
+    const { create = false, absent = false, operations: given = repositoryOperations } = options;
     const path = attempt('open', folder, () => followed(folder.replace(/(?<=.)\/+$/, '')));
     const file = join(path, REPOSITORY_FILE);
     let bytes = readIfThere(file);
     if (bytes === undefined) {
       if (!create && !absent) throw noRepository(path);
       checkEmpty(path);
-      if (absent) return new Store(path, randomUUID(), '', given);
+      if (absent) return new Store(path, randomUUID(), '', options);
       make(path, given);
       bytes = readIfThere(file);
     }
@@ -64,19 +68,20 @@ export class Store {
     }
     if (found.format !== 'lacuna-repository') throw noRepository(path);
     if (found.version !== 1) throw newer(file, found.version);
-    return new Store(path, String(found.id), String(found.schemaSha256), given);
+    return new Store(path, String(found.id), String(found.schemaSha256), options);
   }
 
   private constructor(
     path: string,
     id: string,
     schemaSha256: string,
-    operations: RepositoryOperations,
+    { operations = repositoryOperations, smallImage = SMALL_IMAGE }: StoreOptions,
   ) {
     this.path = path;
     this.id = id;
     this.schemaSha256 = schemaSha256;
     this.operations = operations;
+    this.smallImage = smallImage;
   }
 
   /** The machines that have points, or had. */

@@ -4,7 +4,7 @@ import { Bitmap } from '../../bitmap/index.js';
 import { openDevice } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { counted } from '../../util/index.js';
-import { type MachinePoints, OpenDisk } from '../disks/index.js';
+import { type Layer, type MachinePoints, OpenDisk } from '../disks/index.js';
 import { DIGEST_BLOCK, DIGEST_BYTES, type LeafFile } from '../leaves/index.js';
 import type { Workshop } from '../work/index.js';
 import { compareBlocks } from './compare-blocks.js';
@@ -33,7 +33,7 @@ export async function verifyDisk(verification: DiskVerification): Promise<void> 
   const problem = problemOf(verification);
   try {
     await using disk = await OpenDisk.open(points, number, name, workshop.control.ending);
-    const steps = [checkLeaves, checkBackingName, checkImageFile, checkDisk];
+    const steps = [checkLeaves, checkBackingName, checkImageFiles, checkDisk];
     for (const step of steps) {
       try {
         await step(disk, verification);
@@ -67,25 +67,43 @@ function problemOf({ points, number, name }: DiskVerification): (error: unknown)
   };
 }
 
-async function checkLeaves({ files, layers }: OpenDisk): Promise<void> {
-  files[0].check(layers[0].state.leaves);
+/** Its own image, and those that it has kept of points which are gone; what lies below is verified with its own point. */
+function ownImages({ layers }: OpenDisk): number {
+  const next = layers.findIndex(({ isGone }, index) => index > 0 && !isGone);
+  return next === -1 ? layers.length : next;
+}
+
+async function checkLeaves(disk: OpenDisk): Promise<void> {
+  for (let i = 0; i < ownImages(disk); i++) disk.files[i].check(disk.layers[i].state.leaves);
 }
 
 /** Other programs follow the name in the image. */
-async function checkBackingName({ layers: [own, below] }: OpenDisk): Promise<void> {
-  await using device = await openDevice({
-    driver: 'qcow2',
-    file: { driver: 'file', filename: own.path },
-    backing: null,
-  });
-  const name = device.details?.backingFile;
-  if (name === below?.state.name) return;
-  const message = `${own.path} names the backing file ${name}, and lies over ${below?.state.name}`;
-  throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: own.path });
+async function checkBackingName(disk: OpenDisk): Promise<void> {
+  for (let i = 0; i < ownImages(disk); i++) {
+    const [own, below] = disk.layers.slice(i);
+    await using device = await openDevice({
+      driver: 'qcow2',
+      file: { driver: 'file', filename: own.path },
+      backing: null,
+    });
+    const name = device.details?.backingFile;
+    if (name === below?.state.name) continue;
+    const message = `${own.path} names the backing file ${name}, and lies over ${below?.state.name}`;
+    throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: own.path });
+  }
 }
 
-async function checkImageFile(disk: OpenDisk, verification: DiskVerification): Promise<void> {
-  const [{ path: filename, state }] = disk.layers;
+async function checkImageFiles(disk: OpenDisk, verification: DiskVerification): Promise<void> {
+  for (let i = 0; i < ownImages(disk); i++) {
+    await checkImageFile(disk.layers[i], disk.files[i], verification);
+  }
+}
+
+async function checkImageFile(
+  { path: filename, state }: Layer,
+  leaves: LeafFile,
+  verification: DiskVerification,
+): Promise<void> {
   const { size } = fs.statSync(filename);
   if (size !== state.size) {
     const message = `${filename} has ${size} bytes, and had ${state.size} when it was written`;
@@ -94,7 +112,7 @@ async function checkImageFile(disk: OpenDisk, verification: DiskVerification): P
   const all = new Bitmap({ size, granularity: DIGEST_BLOCK });
   all.setAll();
   const source = { driver: 'file', filename } as const;
-  const digestOf = digestsOfFile(disk.files[0]);
+  const digestOf = digestsOfFile(leaves);
   const what = `${filename} was changed since it was written`;
   await compare(verification, { source, wanted: all, digestOf, what, file: filename });
 }
@@ -116,12 +134,15 @@ function digestsOfFile(leaves: LeafFile): (block: number) => Uint8Array {
   };
 }
 
-/** What the image itself holds; what lies below is verified with its own point. */
+/** What these images hold. */
 async function checkDisk(disk: OpenDisk, verification: DiskVerification): Promise<void> {
   const { device, files, layers, leaves, name } = disk;
   const held = new Bitmap({ size: device.size, granularity: DIGEST_BLOCK });
-  for (const { first, blocks } of files[0].runs) {
+  const runs = files.slice(0, ownImages(disk)).flatMap((file) => file.runs);
+  for (const { first, blocks } of runs) {
     const offset = first * DIGEST_BLOCK;
+    // One that is gone may have been longer.
+    if (offset >= device.size) continue;
     held.set(offset, Math.min(blocks * DIGEST_BLOCK, device.size - offset));
   }
   const digestOf = (block: number) => leaves.digestOf(block);

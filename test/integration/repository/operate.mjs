@@ -2,7 +2,7 @@
 import { Repository } from 'lacuna/repository';
 
 process.once('message', async ({ repository: path, method, options }) => {
-  const repository = Repository.open(path, { create: true });
+  const repository = Repository.openWith(path, { create: true, smallImage: 0 });
   process.send('begun');
   await repository[method](options);
   process.send('done');

@@ -44,6 +44,7 @@ beforeAll(async () => {
   hashOf(join(folder, 'empty.qcow2'), folder);
   cpSync(join(folder, 'hashed.raw'), raw);
   const repository = Repository.open(original, { create: true });
+  await change(disk, (device) => device.write(MiB, Buffer.alloc(MiB, 9)));
   for (let number = 1; number <= 2; number++) {
     await write(number);
     await repository.backup({ machine, disks, bitmaps: false });
@@ -70,7 +71,9 @@ async function cutAfter(
   rmSync(copy, { recursive: true, force: true });
   cpSync(original, copy, { recursive: true });
   const names = new VolatileNames(steps, losesNames);
-  const repository = Repository.openWith(copy, { operations: names.operations });
+  // So that prune leaves the image of vda's first point, and merges that of vdb.
+  const options = { operations: names.operations, smallImage: 0 };
+  const repository = Repository.openWith(copy, options);
   try {
     await work(repository);
   } catch (error) {

@@ -100,7 +100,8 @@ function overOf({ disks }: Manifest): string {
 }
 
 function storedBytes({ disks }: Manifest): number {
-  return sum(disks.map(({ file }) => file.size + file.leaves.size));
+  const images = disks.flatMap(({ file }) => [file, ...(file.below ?? [])]);
+  return sum(images.map(({ size, leaves }) => size + leaves.size));
 }
 
 function movedBytes({ disks }: Manifest): number {

@@ -26,8 +26,9 @@ Examples:
 A point stays if any rule keeps it, for each machine by itself; the rules mean what they mean to restic: where
 there are fewer days (and so on) with a point than a rule asks for, the oldest point stays too. Rules that keep no
 point of a machine are refused. Points that stay take over what they need of those that go, so that each can still
-be restored. It may be killed at any moment: run it again. A machine whose points are read or served meanwhile is
-refused.`;
+be restored. An image that is far larger than what would be merged into it is left for a later prune, when more has
+changed (docs/repository.md). It may be killed at any moment: run it again. A machine whose points are read or served
+meanwhile is refused.`;
 
 /** Tells commander what `lacuna prune` takes, and what it does. */
 export function registerPrune(command: Command, shell: Shell): void {
@@ -98,7 +99,7 @@ function describeMachine(pruned: PrunedMachine, dryRun: boolean): string[] {
   );
   const does = dryRun ? 'would go' : 'are gone';
   lines.push(`${machine}: points that ${does}: ${list(removed)}\n`);
-  if (removed.length === 0) return lines;
+  if (removed.length === 0 && merged.length === 0) return lines;
   const space =
     freedBytes < 0
       ? `${formatBytes(-freedBytes)} more are taken`

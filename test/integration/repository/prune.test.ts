@@ -1,0 +1,114 @@
+/** What prune merges, and what it leaves because writing it again would cost more than it frees. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Repository } from 'lacuna/repository';
+import { expect, test } from 'vitest';
+import {
+  change,
+  flipBit,
+  hashOf,
+  hashOfFile,
+  imageOf,
+  KiB,
+  MiB,
+  makeImage,
+  pointsOf,
+} from '../../support/repository.js';
+import { temporaryFolder } from '../../support/temporary-folder.js';
+
+const folder = temporaryFolder();
+let made = 0;
+
+/** A repository of one disk whose first point is large; `day` changes a little and backs it up. */
+async function begin() {
+  const name = `${++made}`;
+  const disk = join(folder, `${name}.qcow2`);
+  makeImage(disk, 20 * MiB);
+  await change(disk, (device) => device.write(0, Buffer.alloc(12 * MiB, 1)));
+  const path = join(folder, `repository-${name}`);
+  const repository = Repository.openWith(path, { create: true, smallImage: 0 });
+  let days = 0;
+  const day = async (bytes = 64 * KiB) => {
+    days++;
+    await change(disk, (device) => device.write(days * 256 * KiB, Buffer.alloc(bytes, 1 + days)));
+    return await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  };
+  await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  const images = () =>
+    readdirSync(join(path, 'machines/m/disks/vda')).filter((file) => file.endsWith('.qcow2'));
+  const expectPoint = async (number: number, hash: string) => {
+    const target = join(folder, 'restored.raw');
+    const { point } = await repository.restore({ point: number, disks: [{ name: 'vda', target }] });
+    expect(hashOfFile(target)).toBe(hash);
+    expect(hashOf(imageOf(repository, point, 'vda'), folder)).toBe(hash);
+    expect((await repository.verify()).problems).toEqual([]);
+  };
+  return { disk, path, repository, day, images, expectPoint };
+}
+
+test('an image that is much larger than what is merged above it is left, and its point is gone all the same', async () => {
+  const { disk, repository, day, images, expectPoint } = await begin();
+  for (let i = 0; i < 3; i++) await day();
+  const [full] = images();
+  const dry = await repository.prune({ keep: { last: 1 }, dryRun: true });
+  const { machines } = await repository.prune({ keep: { last: 1 } });
+  expect(machines[0]).toMatchObject({
+    removed: [1, 2, 3],
+    merged: [{ point: 4, disk: 'vda', over: null }],
+  });
+  const [pruned] = dry.machines;
+  expect(Math.abs(pruned.freedBytes - machines[0].freedBytes)).toBeLessThan(MiB);
+  const [{ number, disks }] = pointsOf(repository, 'm');
+  expect(disks[0].file).toMatchObject({ parent: null, below: [{ number: 1, name: full }] });
+  expect(images().sort()).toEqual([full, disks[0].file.name].sort());
+  await expectPoint(number, hashOf(disk, folder));
+});
+
+test('increments go on over it, by the bitmap in the disk', async () => {
+  const { disk, repository, day, expectPoint } = await begin();
+  await day();
+  await repository.prune({ keep: { last: 1 } });
+  const { disks, point } = await day();
+  expect(disks[0]).toMatchObject({ mode: 'bitmap', parent: 2, movedBytes: 64 * KiB });
+  await expectPoint(point.number, hashOf(disk, folder));
+});
+
+test('it is merged when what lies above it has become large', async () => {
+  const { disk, repository, day, images, expectPoint } = await begin();
+  await day();
+  await repository.prune({ keep: { last: 1 } });
+  expect(images()).toHaveLength(2);
+  await day(8 * MiB);
+  const { machines } = await repository.prune({ keep: { last: 1 } });
+  expect(machines[0].merged).toEqual([{ point: 3, disk: 'vda', over: null }]);
+  expect(images()).toHaveLength(1);
+  await expectPoint(3, hashOf(disk, folder));
+});
+
+test('a prune with nothing to merge writes no image', async () => {
+  const { disk, path, repository, day, images, expectPoint } = await begin();
+  await day();
+  const before = images().map((name) => readFileSync(join(path, 'machines/m/disks/vda', name)));
+  const { machines } = await repository.prune({ keep: { last: 1 } });
+  expect(machines[0]).toMatchObject({ removed: [1], merged: [] });
+  const after = images().map((name) => readFileSync(join(path, 'machines/m/disks/vda', name)));
+  expect(after.every((bytes, i) => bytes.equals(before[i]))).toBe(true);
+  // The next one finds nothing to do.
+  const again = await repository.prune({ keep: { last: 1 } });
+  expect(again.machines[0]).toMatchObject({ removed: [], merged: [], freedBytes: 0 });
+  await expectPoint(2, hashOf(disk, folder));
+});
+
+test('a bit that flips in it is damage of the point that has kept it', async () => {
+  const { path, repository, day } = await begin();
+  await day();
+  await repository.prune({ keep: { last: 1 } });
+  const [{ disks }] = pointsOf(repository, 'm');
+  const kept = join(path, 'machines/m/disks/vda', disks[0].file.below![0].name);
+  flipBit(kept, readFileSync(kept).indexOf(Buffer.alloc(64 * KiB, 1)) + 8 * MiB, 0);
+  const { problems } = await repository.verify();
+  expect(problems[0]).toMatchObject({ point: 2, disk: 'vda', file: kept });
+  const target = join(folder, 'never.raw');
+  const restoring = repository.restore({ point: 2, disks: [{ name: 'vda', target }] });
+  await expect(restoring).rejects.toMatchObject({ code: 'ERR_REPOSITORY_DAMAGED', device: kept });
+});
