@@ -113,10 +113,12 @@ export class Guest {
    *
    * @param folder that makeGuest has filled; its sockets are `qmp.sock` and `agent.sock` in it
    * @param drive the options of QEMU's -drive, without its id
+   * @param how `name` is a part of the names of its sockets; `more` are other arguments of QEMU
    */
-  constructor(folder, drive) {
-    this.#console = join(folder, 'console.log');
-    rmSync(this.#console, { force: true });
+  constructor(folder, drive, { name = '', more = [] } = {}) {
+    this.#console = join(folder, `console${name}.log`);
+    const [agent, qmp] = [join(folder, `agent${name}.sock`), join(folder, `qmp${name}.sock`)];
+    for (const path of [this.#console, agent, qmp]) rmSync(path, { force: true });
     const args = [
       ...['-accel', 'tcg', '-m', '256', '-nodefaults', '-no-user-config', '-display', 'none'],
       ...['-serial', `file:${this.#console}`],
@@ -124,9 +126,9 @@ export class Guest {
       ...['-append', 'console=ttyS0 quiet panic=1'],
       ...['-drive', `if=none,id=disk,${drive}`],
       ...['-device', 'virtio-blk-pci,drive=disk,id=vda', '-device', 'virtio-serial'],
-      ...['-chardev', `socket,id=agent,path=${join(folder, 'agent.sock')},server=on,wait=off`],
+      ...['-chardev', `socket,id=agent,path=${agent},server=on,wait=off`],
       ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
-      ...['-qmp', `unix:${join(folder, 'qmp.sock')},server=on,wait=off`],
+      ...['-qmp', `unix:${qmp},server=on,wait=off`, ...more],
     ];
     const stdio = ['ignore', 'ignore', 'inherit'];
     this.#process = spawn('qemu-system-x86_64', args, { stdio });

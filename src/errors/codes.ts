@@ -93,6 +93,10 @@ export type ErrorCode =
   | 'ERR_VIEW_LOST'
   /** The scratch space of a backup was used up, and the backup was given up in favour of the guest. */
   | 'ERR_SCRATCH_FULL'
+  /** A migration has ended before its machine had moved, and the source goes on, or is as it was. */
+  | 'ERR_MIGRATION_FAILED'
+  /** A machine has left the source, and is not known to run on the destination: a person has to look. */
+  | 'ERR_MIGRATION_UNDECIDED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
   /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */

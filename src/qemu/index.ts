@@ -15,6 +15,16 @@ export type {
 export { type DomainPlan, LibvirtMachine, type LibvirtMachineOptions } from './libvirt/index.js';
 export { Machine, type MachineOptions } from './machine.js';
 export type {
+  MigrateOptions,
+  MigratePhase,
+  MigratePlan,
+  MigratePlanDisk,
+  MigratePlanOptions,
+  MigrateProgress,
+  MigrateReport,
+  MigrateRound,
+} from './migrate/index.js';
+export type {
   MachineBitmap,
   MachinePopulateOptions,
   MachinePopulateReport,

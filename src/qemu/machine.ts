@@ -5,6 +5,18 @@ import { Monitor, type QmpAddress } from '../qmp/index.js';
 import { optionCheck } from '../util/index.js';
 import { type DiskChoice, type MachineDisk, takeInventory } from './inspect/index.js';
 import {
+  checkMigrateOptions,
+  checkMigratePlanOptions,
+  type MigrateOptions,
+  type MigratePlan,
+  type MigratePlanOptions,
+  type MigrateProgress,
+  type MigrateReport,
+  migrateMachine,
+  planMigration,
+  shortPlan,
+} from './migrate/index.js';
+import {
   checkPopulateOptions,
   type MachinePopulateOptions,
   type MachinePopulateReport,
@@ -138,6 +150,38 @@ export class Machine implements AsyncDisposable {
   populate(options: MachinePopulateOptions): Job<MachinePopulateReport> {
     checkPopulateOptions(options);
     return populateMachine(this.#target, options, () => recoverWithoutGeneration(this.#target));
+  }
+
+  /**
+   * What a migration would move, and what is in its way. Nothing is changed.
+   *
+   * @throws as {@link migrate}, before it changes anything.
+   */
+  async planMigration(options: MigratePlanOptions): Promise<MigratePlan> {
+    checkMigratePlanOptions(options);
+    await using destination = await Monitor.connect(options.destination, {
+      signal: options.signal,
+    });
+    return shortPlan(await planMigration(this.#target, destination, options));
+  }
+
+  /**
+   * Moves the machine to another QEMU, with its disks, by what a bitmap has marked: rounds, each from a view, while the guest goes
+   * on; then the memory; then, while it stands still, what is left. In the end the machine runs on the destination, and the
+   * source has ended. Images of qcow2 have the bitmap then, and the next increment begins from the same backup.
+   *
+   * Until the destination runs, `stop()`, a failure, or the death of this process lets the source go on with its own
+   * disks: a process of its own sees to that. Never both run.
+   *
+   * @throws TypeError or RangeError for options that make no sense. The job rejects with LacunaError ERR_MACHINE_DISK;
+   *   ERR_MACHINE_BUSY where something is in the way; ERR_BITMAP_UNKNOWN, ERR_BITMAP_INCONSISTENT, ERR_BITMAP_MISMATCH for
+   *   what the bitmap is not; ERR_COPY_MISMATCH where sizes differ; ERR_QMP_UNSUPPORTED; ERR_VIEW_LOST, ERR_SCRATCH_FULL;
+   *   ERR_MIGRATION_FAILED where the source goes on; ERR_MIGRATION_UNDECIDED where a person has to look; ERR_JOB_STOPPED;
+   *   ERR_ABORTED; what opening and copying throw.
+   */
+  migrate(options: MigrateOptions): Job<MigrateReport, MigrateProgress> {
+    checkMigrateOptions(options);
+    return migrateMachine(this.#target, options, () => recoverWithoutGeneration(this.#target));
   }
 
   /**

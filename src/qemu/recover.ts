@@ -1,7 +1,7 @@
 /** Takes away what sessions have left in a machine whose processes have died, or whose own cleaning has failed. */
 import { resolve } from 'node:path';
 import { GuestAgent, type Monitor, type QmpAddress } from '../qmp/index.js';
-import { thawFor } from './guard/index.js';
+import { cancelMigration, restoreCapabilities, thawFor } from './guard/index.js';
 import {
   type RecoverOptions,
   type RecoverReport,
@@ -11,6 +11,7 @@ import {
 } from './session/index.js';
 import {
   countsFrom,
+  isRound,
   type Journal,
   prefixOf,
   prefixOfRecording,
@@ -40,8 +41,8 @@ export async function recoverTarget(
 }
 
 /**
- * Takes away what work has left that no generation depends on, such as a populate, so that the manifest need not be known. Backups
- * are left to {@link recoverTarget}.
+ * Takes away what work has left that no generation depends on, such as a populate or a migration, so that the manifest need
+ * not be known. Backups are left to {@link recoverTarget}.
  *
  * @returns warnings
  */
@@ -58,11 +59,15 @@ export async function recoverWithoutGeneration(target: Target): Promise<readonly
 /** A journal that cannot be read is for {@link recoverTarget} to tell of. */
 function isOfBackup({ path }: SessionFolder): boolean {
   try {
-    return readJournal(path)?.generation !== undefined;
+    const generation = readJournal(path)?.generation;
+    return generation !== undefined && !isRound(generation);
   } catch {
     return true;
   }
 }
+
+const MOVED =
+  'this machine has been moved away by a migration: end this QEMU (quit), and never let it go on (cont) while the machine runs elsewhere';
 
 class MachineRecovery extends Recovery {
   readonly #target: Target;
@@ -85,7 +90,11 @@ class MachineRecovery extends Recovery {
   protected async undo(journal: Journal, obsolete: string | undefined): Promise<boolean> {
     const { monitor } = this.#target;
     const teardown = new Teardown(monitor, new SessionNames(journal.prefix));
-    const { frozen, nbd } = journal;
+    const { frozen, nbd, moves } = journal;
+    if (moves !== undefined) {
+      if (await cancelMigration(monitor)) return this.#noteMoved();
+      await restoreCapabilities(monitor, moves);
+    }
     const isThawed = await this.hasThawed(async () => {
       if (frozen === undefined) return;
       await using agent = await GuestAgent.connect(frozen as QmpAddress, { monitor });
@@ -99,6 +108,12 @@ class MachineRecovery extends Recovery {
       this.noteRemoved(obsolete);
     }
     return isThawed && !warning;
+  }
+
+  /** Its images are the other side's now: nothing of it is to be touched. */
+  #noteMoved(): true {
+    this.warnings.push(MOVED);
+    return true;
   }
 }
 

@@ -16,6 +16,7 @@ export type {
   Manifest,
 } from './manifest/index.js';
 export type { PointName } from './points/index.js';
+export { pointBelow } from './points/index.js';
 export type {
   KeepRules,
   MergedDisk,

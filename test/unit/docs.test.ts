@@ -46,6 +46,7 @@ describe('docs', () => {
     'docs/terms.md',
     'docs/live-backup.md',
     'docs/graph.md',
+    'docs/migrate.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const missing = links.filter((link) => !existsSync(new URL(`../../${link}`, import.meta.url)));

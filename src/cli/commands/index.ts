@@ -10,6 +10,7 @@ import { digestRow } from './digest/index.js';
 import { infoRow } from './info/index.js';
 import { listRow } from './list/index.js';
 import { mapRow } from './map/index.js';
+import { migrateRow } from './migrate/index.js';
 import { populateRow } from './populate/index.js';
 import { pruneRow } from './prune/index.js';
 import { rebaseRow } from './rebase/index.js';
@@ -37,5 +38,6 @@ export const COMMANDS: readonly CommandRow[] = [
   pruneRow,
   diffRow,
   unlockRow,
+  migrateRow,
   demoRow,
 ];

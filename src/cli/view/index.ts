@@ -3,5 +3,5 @@ export { describeCopy, describeEffort, showCopy } from './copy-report.js';
 export { extentJson, tableHeading, tableLine } from './extent-table.js';
 export { type PictureRow, renderPicture } from './picture.js';
 export { showRepositoryJob } from './repository-job.js';
-export { showReading, showWriting } from './show-job.js';
+export { showJob, showReading, showWriting } from './show-job.js';
 export { steerBySignals } from './steer-by-signals.js';

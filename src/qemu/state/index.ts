@@ -4,6 +4,7 @@ export {
   checkGeneration,
   checkpointOf,
   countsFrom,
+  isRound,
   newGeneration,
   prefixOf,
   prefixOfRecording,

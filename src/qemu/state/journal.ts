@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import { storeFile } from '../../files/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
-import type { QmpAddress } from '../../qmp/index.js';
+import type { MigrationCapability, QmpAddress } from '../../qmp/index.js';
 import type { VirshDomain } from '../virsh/index.js';
 
 /** A disk as a journal keeps it. */
@@ -30,6 +30,11 @@ export interface Journal {
   readonly nbd: { readonly server: NbdServerAddress; readonly isOurs: boolean };
   /** The bitmaps that the session adds count from here; absent where it adds none. */
   readonly generation?: string | undefined;
+  /**
+   * A migration of the machine's memory may be under way, and must not be left waiting: these are its capabilities as they
+   * were before. Absent where none was begun.
+   */
+  readonly moves?: readonly MigrationCapability[] | undefined;
   /** What it began from. */
   readonly base?: string | undefined;
   /** The bitmaps that it began from stay when it succeeds. */

@@ -7,7 +7,11 @@ import { randomBytes } from 'node:crypto';
 const PREFIX = /^(lacuna-[0-9a-f]{8})-/;
 /** A bitmap that records while a populate looks; no generation has a colon. */
 const RECORDING = /^(lacuna-[0-9a-f]{8}):\d+$/;
+/** A bitmap that records from a round of a migration on. */
+const OF_ROUND = /^lacuna-migrate\.([0-9a-f]{8})\.\d+@/;
 const GENERATION = /^[A-Za-z0-9._-]{1,64}$/;
+/** Begins the generations of rounds of migrations, and no other. */
+const ROUND = 'migrate.';
 const BITMAP = 'lacuna-';
 
 export class SessionNames {
@@ -53,9 +57,14 @@ export class SessionNames {
     return `${this.prefix}-e${disk}`;
   }
 
-  /** The bitmap that marks what is written while a populate looks; each node has one. */
+  /** A bitmap of a node for a short while: what is written while a populate looks, or what a migration copies last. */
   recording(node: number): string {
     return `${this.prefix}:${node}`;
+  }
+
+  /** The generation that counts from a round of a migration. */
+  round(number: number): string {
+    return `${ROUND}${this.prefix.slice(BITMAP.length)}.${number}`;
   }
 
   /** Whether something is named by this session. */
@@ -69,9 +78,18 @@ export function prefixOf(name: string | undefined): string | undefined {
   return PREFIX.exec(name ?? '')?.[1];
 }
 
-/** The prefix of the session that records in a bitmap; undefined for all other bitmaps, those of backups among them. */
+/**
+ * The prefix of the populate or migration that records in a bitmap; undefined for all other bitmaps, those of backups among
+ * them.
+ */
 export function prefixOfRecording(bitmap: string | undefined): string | undefined {
-  return RECORDING.exec(bitmap ?? '')?.[1];
+  const round = OF_ROUND.exec(bitmap ?? '')?.[1];
+  return round === undefined ? RECORDING.exec(bitmap ?? '')?.[1] : `${BITMAP}${round}`;
+}
+
+/** Whether a generation is that of a round of a migration, on which no later backup depends. */
+export function isRound(generation: string): boolean {
+  return generation.startsWith(ROUND);
 }
 
 /** A name for a point in time that no other one has. */
@@ -81,9 +99,10 @@ export function newGeneration(): string {
 
 /** @throws TypeError for what cannot be part of a bitmap's name. */
 export function checkGeneration(owner: string, generation: unknown): void {
-  if (typeof generation === 'string' && GENERATION.test(generation)) return;
+  const isText = typeof generation === 'string' && GENERATION.test(generation);
+  if (isText && !isRound(generation)) return;
   throw new TypeError(
-    `${owner}: a generation has 1 to 64 letters, digits and . _ -, not ${JSON.stringify(generation)}`,
+    `${owner}: a generation has 1 to 64 letters, digits and . _ -, and does not begin with "${ROUND}", unlike ${JSON.stringify(generation)}`,
   );
 }
 

@@ -157,6 +157,40 @@ export interface RunStatus {
   readonly status: string;
 }
 
+/** A migration, of which one can be under way (MigrationInfo). */
+export interface MigrationInfo {
+  /** Such as `active` or `pre-switchover`; absent or `none` where there was none yet. */
+  readonly status?: string | undefined;
+  /** What it failed with. */
+  readonly 'error-desc'?: string | undefined;
+  /** The memory of the machine. */
+  readonly ram?: MigrationMemory | undefined;
+}
+
+/** What a migration says of memory (MigrationStats). */
+export interface MigrationMemory {
+  /** Bytes that were sent. */
+  readonly transferred: number;
+  /** Bytes that are to be sent, as far as is known. */
+  readonly remaining: number;
+  /** Bytes of all memory. */
+  readonly total: number;
+}
+
+/** What a migration may do (MigrationCapabilityStatus). */
+export interface MigrationCapability {
+  /** Its name. */
+  readonly capability: string;
+  /** Whether it is on. */
+  readonly state: boolean;
+}
+
+/** The memory of a machine (MemoryInfo). */
+export interface MemorySize {
+  /** Bytes that it was started with. */
+  readonly 'base-memory': number;
+}
+
 /** Commands whose answers are checked, with the types of these. All others answer `unknown`. */
 export interface QmpAnswers {
   /** The disk drives of the machine. */
@@ -175,6 +209,12 @@ export interface QmpAnswers {
   'query-chardev': ChardevInfo[];
   /** Whether the machine runs. */
   'query-status': RunStatus;
+  /** The last migration. */
+  'query-migrate': MigrationInfo;
+  /** What migrations may do. */
+  'query-migrate-capabilities': MigrationCapability[];
+  /** The memory of the machine. */
+  'query-memory-size-summary': MemorySize;
   /** QEMU's description of its commands. */
   'query-qmp-schema': unknown[];
 }
@@ -230,6 +270,17 @@ const READERS: { readonly [K in keyof QmpAnswers]: Reader<QmpAnswers[K]> } = {
     members<ChardevInfo>({ label: text, filename: text, 'frontend-open': flag }),
   ),
   'query-status': members<RunStatus>({ running: flag, status: text }),
+  'query-migrate': members<MigrationInfo>({
+    status: optional(text),
+    'error-desc': optional(text),
+    ram: optional(
+      members<MigrationMemory>({ transferred: integer, remaining: integer, total: integer }),
+    ),
+  }),
+  'query-migrate-capabilities': list(
+    members<MigrationCapability>({ capability: text, state: flag }),
+  ),
+  'query-memory-size-summary': members<MemorySize>({ 'base-memory': integer }),
   'query-qmp-schema': list(anything),
 };
 

@@ -477,6 +477,7 @@ export const ROLES: readonly Role[] = [
 export const NOT_PATHS: readonly string[] = [
   ...['<format>', '<mode>', '<n>', '<size>', '<policy>', '<ms>', '<seconds>', '<cells>'],
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
+  ...['<disk=target>', '<address>'],
   ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
 ];
 
@@ -491,5 +492,8 @@ export const NOT_PATHS_HERE: readonly string[] = [
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   'populate --scratch <folder>',
+  ...['[target]', '--qmp <socket>', '--to-qmp <socket>', '--scratch <folder>'].map(
+    (of) => `migrate ${of}`,
+  ),
   'serve --overlay <folder>',
 ];

@@ -68,7 +68,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['inspect'],
     ['view', 'guard'],
     ['session'],
-    ['populate', 'libvirt'],
+    ['populate', 'libvirt', 'migrate'],
   ],
   repository: [
     ['layout', 'work'],

@@ -1,0 +1,150 @@
+/** How the memory of a machine moves, and with it the machine: by QEMU's own migration, steered over both monitors. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LacunaError } from '../../errors/index.js';
+import type { EventStream, MigrationCapability, MigrationInfo, Monitor } from '../../qmp/index.js';
+
+/** QEMU waits before the switch, with the machine standing still, until it is told to go on. */
+export const WAITS = 'pre-switchover';
+
+const WANTED_OF_SOURCE = ['events', 'return-path', 'pause-before-switchover'];
+const WANTED_OF_DESTINATION = ['events', 'return-path'];
+const EVENTS = ['MIGRATION', 'STOP', 'RESUME'];
+
+/** Where no event is heard, QEMU is asked after so long at the latest. */
+const LONGEST_PAUSE_MS = 200;
+
+/** A migration of the memory of a machine. */
+export class MemoryMove implements Disposable {
+  /** When the source has stopped, as this process has heard; undefined while it has not. */
+  stoppedAt: number | undefined;
+  /** When the destination has begun to run, likewise. */
+  resumedAt: number | undefined;
+  readonly #source: Monitor;
+  readonly #destination: Monitor;
+  readonly #streams: EventStream[];
+  #ring = () => {};
+  #hasRung = false;
+
+  constructor(source: Monitor, destination: Monitor) {
+    this.#source = source;
+    this.#destination = destination;
+    this.#streams = [source, destination].map((monitor) => monitor.events(EVENTS));
+    for (const stream of this.#streams) void this.#listen(stream, stream === this.#streams[0]);
+  }
+
+  [Symbol.dispose](): void {
+    for (const stream of this.#streams) stream.close();
+  }
+
+  /** The capabilities of the source that are going to be changed, as they are. */
+  async changedCapabilities(): Promise<MigrationCapability[]> {
+    const all = await this.#source.execute('query-migrate-capabilities');
+    const wanted = new Set(WANTED_OF_SOURCE);
+    return all.filter(({ capability, state }) => wanted.has(capability) && !state);
+  }
+
+  async setCapabilities(): Promise<void> {
+    const on = (names: readonly string[]) => ({
+      capabilities: names.map((capability) => ({ capability, state: true })),
+    });
+    await this.#destination.execute('migrate-set-capabilities', on(WANTED_OF_DESTINATION));
+    await this.#source.execute('migrate-set-capabilities', on(WANTED_OF_SOURCE));
+  }
+
+  /** Lets the destination listen, and the source send. */
+  async begin(uri: string, signal: AbortSignal): Promise<void> {
+    await this.#destination.execute('migrate-incoming', { uri }, { signal });
+    const before = await this.#source.execute('query-migrate');
+    await this.#source.executeOnce(
+      'migrate',
+      { uri },
+      {
+        // What an earlier one has come to is told until another begins.
+        isDone: async (monitor) => {
+          const { status } = await monitor.execute('query-migrate');
+          return status !== before.status;
+        },
+      },
+    );
+  }
+
+  /** How far the source is; over a new connection where the old one is lost. */
+  async status(): Promise<MigrationInfo> {
+    return (await ask(this.#source, 'query-migrate')) as MigrationInfo;
+  }
+
+  /** Waits for an event since the last call, or for a while. */
+  async heard(): Promise<void> {
+    const ended = new AbortController();
+    this.#ring = () => ended.abort();
+    if (!this.#hasRung) {
+      await sleep(LONGEST_PAUSE_MS, undefined, { signal: ended.signal }).catch(() => {});
+    }
+    this.#hasRung = false;
+  }
+
+  /**
+   * Lets the source hand over, and waits until it has.
+   *
+   * @throws LacunaError ERR_MIGRATION_FAILED where it goes on itself.
+   */
+  async handOver(): Promise<void> {
+    const isDone = async () => (await this.status()).status !== WAITS;
+    try {
+      await this.#source.executeOnce('migrate-continue', { state: WAITS }, { isDone });
+    } catch (error) {
+      // Such as that somebody has cancelled it meanwhile.
+      if ((error as LacunaError).code === 'ERR_QMP_COMMAND') {
+        throwIfEnded(this.#source.name, await this.status());
+      }
+      throw error;
+    }
+    for (;;) {
+      const info = await this.status();
+      if (info.status === 'completed') return;
+      throwIfEnded(this.#source.name, info);
+      await this.heard();
+    }
+  }
+
+  async #listen(stream: EventStream, isOfSource: boolean): Promise<void> {
+    try {
+      for await (const { event } of stream) {
+        if (isOfSource && event === 'STOP') this.stoppedAt = performance.now();
+        if (!isOfSource && event === 'RESUME') this.resumedAt = performance.now();
+        this.#hasRung = true;
+        this.#ring();
+      }
+    } catch {
+      // The connection was lost, and whoever asks next is told.
+    }
+  }
+}
+
+/** @throws LacunaError ERR_MIGRATION_FAILED where a migration has ended without handing over */
+export function throwIfEnded(device: string, info: MigrationInfo): void {
+  const { status = 'none', 'error-desc': description } = info;
+  if (status !== 'failed' && status !== 'cancelled' && status !== 'none') return;
+  const why = description === undefined ? `it is "${status}"` : description;
+  throw new LacunaError('ERR_MIGRATION_FAILED', `${device}: QEMU has ended the migration: ${why}`, {
+    device,
+    retryable: true,
+    ...(description !== undefined && { description }),
+  });
+}
+
+/** Asks what changes nothing; over a new connection where the old one is lost. */
+export async function ask(
+  monitor: Monitor,
+  question: string,
+  reconnectMs?: number,
+): Promise<unknown> {
+  for (;;) {
+    try {
+      return await monitor.execute(question);
+    } catch (error) {
+      if (!(error instanceof LacunaError) || monitor.isConnected) throw error;
+      await monitor.reconnect({ timeoutMs: reconnectMs });
+    }
+  }
+}

@@ -1,0 +1,277 @@
+/** Moves a running machine to another QEMU by what has changed since a backup. */
+import { join, resolve } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
+import { Job, type JobControl, type JobCounts } from '../../job/index.js';
+import { Monitor } from '../../qmp/index.js';
+import { cancelMigration, restoreCapabilities } from '../guard/index.js';
+import { refuseObstacles, type Target } from '../session/index.js';
+import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
+import { Teardown } from '../view/index.js';
+import { MigrationGuard } from './guard.js';
+import { lastRound } from './last-round.js';
+import { MemoryMove, throwIfEnded, WAITS } from './memory.js';
+import type { MigrateOptions, MigratePhase, MigrateProgress, MigrateReport } from './options.js';
+import { type FullPlan, planMigration, shortDisk } from './plan-migrate.js';
+import { Rounds } from './rounds.js';
+import { takeOver } from './take-over.js';
+import { closeTargets, type OpenTarget, openTarget } from './targets.js';
+
+const LEAVE_BYTES = 16 * 1024 * 1024;
+/** A guest that has not settled by then will not. */
+const MOST_ROUNDS = 30;
+
+const GOES_ON =
+  ' (the source goes on with its own disks, and its bitmap has marked everything: to migrate again, start the destination anew)';
+
+/** @param before what is done before anything else */
+export function migrateMachine(
+  target: Target,
+  options: MigrateOptions,
+  before: () => Promise<readonly string[]>,
+): Job<MigrateReport, MigrateProgress> {
+  const work = new Migration(target, options);
+  return new Job({
+    what: 'a migration',
+    rate: options.rate,
+    signal: options.signal,
+    work: async (control) => {
+      const warnings = await before();
+      const report = await work.run(control);
+      return { ...report, warnings: [...warnings, ...report.warnings] };
+    },
+    counted: () => work.counted(),
+  });
+}
+
+class Migration {
+  readonly #target: Target;
+  readonly #options: MigrateOptions;
+  readonly #names = SessionNames.random();
+  readonly #targets: OpenTarget[] = [];
+  readonly #teardown: Teardown;
+  #phase: MigratePhase = 'rounds';
+  #rounds: Rounds | undefined;
+  #folder: SessionFolder | undefined;
+  #journal: Journal | undefined;
+  #guard: MigrationGuard | undefined;
+  #memory = { totalBytes: 0, doneBytes: 0, sentBytes: 0 };
+
+  constructor(target: Target, options: MigrateOptions) {
+    this.#target = target;
+    this.#options = options;
+    this.#teardown = new Teardown(target.monitor, this.#names);
+  }
+
+  counted(): JobCounts<MigrateProgress> {
+    const { totalBytes = 0, doneBytes = 0 } = this.#rounds?.counted() ?? {};
+    return {
+      phase: this.#phase,
+      round: this.#rounds?.done.length ?? 0,
+      totalBytes: totalBytes + this.#memory.totalBytes,
+      doneBytes: doneBytes + this.#memory.doneBytes,
+    };
+  }
+
+  async run(control: JobControl): Promise<MigrateReport> {
+    const { destination: address, signal } = this.#options;
+    await using destination = await Monitor.connect(address, { signal });
+    const plan = await planMigration(this.#target, destination, this.#options);
+    refuseObstacles(plan, this.#target.monitor.name);
+    try {
+      await this.#prepare(plan, control);
+      await this.#settle(control);
+      return await this.#move(plan, destination, control);
+    } catch (error) {
+      await this.#giveUp(error as Error);
+      throw error;
+    }
+  }
+
+  /** The journal says whose names they are before any of it is there. */
+  async #prepare(plan: FullPlan, control: JobControl): Promise<void> {
+    const { folder: base, nbd, address } = this.#target;
+    const folder = await SessionFolder.create(base, this.#names.prefix);
+    this.#folder = folder;
+    await this.#write({
+      format: 'lacuna backup session',
+      version: 1,
+      prefix: this.#names.prefix,
+      monitor: address,
+      nbd: { server: nbd ?? { type: 'unix', path: folder.socket }, isOurs: nbd === undefined },
+      // It adds no bitmaps that a backup could begin from.
+      keepsBase: true,
+      disks: plan.disks.map(({ disk: { name, qdev, file, node } }) => ({
+        ...{ name, file, node },
+        ...(qdev !== undefined && { qdev }),
+      })),
+      phase: 'begun',
+    });
+    for (const disk of plan.disks) this.#targets.push(await openTarget(disk, control.ending));
+    const { scratchBytes } = this.#options;
+    this.#rounds = new Rounds(this.#target, {
+      ...{ names: this.#names, targets: this.#targets, scratchBytes },
+    });
+    await this.#rounds.begin(control.ending);
+  }
+
+  /** Rounds, each from a point in time later than the last, until little is left. */
+  async #settle(control: JobControl): Promise<void> {
+    const { leaveBytes = LEAVE_BYTES } = this.#options;
+    const rounds = this.#rounds!;
+    let best = Number.POSITIVE_INFINITY;
+    let isLonger = false;
+    for (let left = await rounds.left(); left > leaveBytes || rounds.done.length === 0; ) {
+      await control.next();
+      ({ leftBytes: left } = await rounds.run(control));
+      // One that is no shorter than those before it may have been bad luck; two are not.
+      if (left > leaveBytes && ((isLonger && left >= best) || rounds.done.length >= MOST_ROUNDS)) {
+        throw unsettled(this.#target.monitor.name, left, rounds.done.length);
+      }
+      isLonger = left >= best;
+      best = Math.min(best, left);
+    }
+  }
+
+  async #move(plan: FullPlan, destination: Monitor, control: JobControl): Promise<MigrateReport> {
+    const { monitor } = this.#target;
+    using memory = new MemoryMove(monitor, destination);
+    await this.#begin(plan, memory, control);
+    await this.#untilItWaits(memory, control);
+    const stoppedAt = memory.stoppedAt ?? performance.now();
+    this.#phase = 'last';
+    await this.#copyLast(control.ending);
+    control.throwIfEnding();
+    this.#phase = 'switch';
+    // Whoever cannot be asked now could not take over either.
+    await destination.execute('query-status');
+    await memory.handOver();
+    await takeOver({
+      ...{ source: monitor, destination, disks: plan.disks, mustRun: plan.isRunning },
+    });
+    const pauseMs = (memory.resumedAt ?? performance.now()) - stoppedAt;
+    this.#phase = 'done';
+    const warnings = await this.#letGo(plan);
+    return {
+      rounds: this.#rounds!.done,
+      memoryBytes: this.#memory.sentBytes,
+      ...(plan.isRunning && { pauseMs }),
+      isRunning: plan.isRunning,
+      disks: plan.disks.map(shortDisk),
+      warnings: [...this.#rounds!.warnings, ...warnings],
+    };
+  }
+
+  async #begin(plan: FullPlan, memory: MemoryMove, control: JobControl): Promise<void> {
+    const { path: folder } = this.#folder!;
+    const { destination, stream = `unix:${join(folder, 'ram.sock')}` } = this.#options;
+    this.#phase = 'memory';
+    this.#guard = await MigrationGuard.start({
+      ...{ source: this.#target.address, destination, mustRun: plan.isRunning, folder },
+      disks: plan.disks.map(({ target, format }) => ({ target: resolve(target), format })),
+    });
+    const moves = await memory.changedCapabilities();
+    await this.#write({ ...this.#journal!, moves });
+    await memory.setCapabilities();
+    control.throwIfEnding();
+    await memory.begin(stream, control.ending);
+  }
+
+  /** Goes on with rounds while memory moves, so that what is left for the end stays little. */
+  async #untilItWaits(memory: MemoryMove, control: JobControl): Promise<void> {
+    const { leaveBytes = LEAVE_BYTES } = this.#options;
+    for (;;) {
+      const info = await memory.status();
+      const { transferred = 0, remaining = 0, total = 0 } = info.ram ?? {};
+      this.#memory = {
+        totalBytes: total,
+        doneBytes: Math.max(total - remaining, 0),
+        sentBytes: transferred,
+      };
+      control.throwIfEnding();
+      throwIfEnded(this.#target.monitor.name, info);
+      if (info.status === WAITS) return;
+      if ((await this.#rounds!.left()) > leaveBytes) await this.#rounds!.run(control);
+      else await memory.heard();
+    }
+  }
+
+  async #copyLast(signal: AbortSignal): Promise<void> {
+    const rounds = this.#rounds!;
+    const began = performance.now();
+    const targets = this.#targets.splice(0);
+    try {
+      const copied = await lastRound(this.#target.monitor, {
+        ...{ names: this.#names, nbd: this.#journal!.nbd, generation: rounds.generation },
+        ...{ targets, signal },
+      });
+      rounds.done.push({ ...copied, leftBytes: 0, durationMs: performance.now() - began });
+    } catch (error) {
+      await closeTargets(targets).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** The machine runs elsewhere: the source must never go on. */
+  async #letGo({ disks }: FullPlan): Promise<string[]> {
+    const { monitor } = this.#target;
+    const warnings = disks.flatMap(({ carriesBitmap, name, bitmap }) =>
+      carriesBitmap
+        ? []
+        : [`the image of ${name} cannot keep the bitmap "${bitmap}": its next backup is full`],
+    );
+    try {
+      await monitor.execute('quit');
+    } catch (error) {
+      // It may have ended before it could answer.
+      if (monitor.isConnected) {
+        warnings.push(`the source does not end, and must not go on: ${(error as Error).message}`);
+      }
+    }
+    this.#guard?.close();
+    this.#folder!.remove();
+    return warnings;
+  }
+
+  /** The source goes on, as if nothing had been begun; what cannot be taken away is left to the journal, and said. */
+  async #giveUp(error: Error): Promise<void> {
+    const folder = this.#folder;
+    if (folder === undefined) return;
+    try {
+      await closeTargets(this.#targets);
+      await this.#takeDown(error);
+      folder.remove();
+    } catch (failure) {
+      folder.leave();
+      error.message += ` (and something is left in the machine: ${(failure as Error).message})`;
+    }
+  }
+
+  async #takeDown(error: Error): Promise<void> {
+    const { monitor } = this.#target;
+    const { moves, nbd } = this.#journal!;
+    if (!monitor.isConnected) await monitor.reconnect();
+    if (moves !== undefined) {
+      const hasLeft = await cancelMigration(monitor);
+      this.#guard?.close();
+      if (hasLeft) return;
+      await restoreCapabilities(monitor, moves);
+      error.message += GOES_ON;
+    }
+    await this.#teardown.run();
+    const warning = nbd.isOurs && (await this.#teardown.stopServer(nbd.server));
+    if (warning) throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+  }
+
+  async #write(journal: Journal): Promise<void> {
+    this.#journal = journal;
+    await writeJournal(this.#folder!.path, journal);
+  }
+}
+
+function unsettled(device: string, leftBytes: number, rounds: number): LacunaError {
+  return new LacunaError(
+    'ERR_MIGRATION_FAILED',
+    `${device}: the guest writes as fast as it is copied: ${leftBytes} bytes are left after ${rounds} rounds. Migrate when it writes less, or let more be left for the pause (leaveBytes)`,
+    { device, retryable: true },
+  );
+}

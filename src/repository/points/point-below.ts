@@ -1,0 +1,63 @@
+/** Finds the point that an image of a repository belongs to, for who lays another image over it. */
+import fs from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { MachinePoints } from '../disks/index.js';
+import { MachinePlaces, REPOSITORY_FILE } from '../layout/index.js';
+import { hold } from '../lock/index.js';
+import { bitmapPrefix, type Manifest } from '../manifest/index.js';
+import { Store } from '../store/index.js';
+
+/** A point below an image that is not the repository's. */
+class PointBelow {
+  readonly machine: string;
+  readonly number: number;
+  readonly #store: Store;
+  readonly #points: MachinePoints;
+
+  constructor(store: Store, points: MachinePoints, { number }: Manifest) {
+    this.machine = points.machine;
+    this.number = number;
+    this.#store = store;
+    this.#points = points;
+  }
+
+  /** The number of the point of this machine from which a bitmap of this name counts; undefined where none is known. */
+  countedFrom(bitmap: string): number | undefined {
+    const prefix = bitmapPrefix(this.#store.id);
+    return this.#points.points.find(({ id }) => bitmap.startsWith(`${prefix}${id}@`))?.number;
+  }
+
+  /**
+   * Keeps `prune` from the point while a file is there that lies over it.
+   *
+   * @throws LacunaError ERR_REPOSITORY_FILE
+   */
+  hold(overlay: string): void {
+    hold(this.#points.places, { number: this.number, overlay }, this.#store.operations);
+  }
+}
+
+/**
+ * The point whose image a file is; undefined for a file that is none of a repository's.
+ *
+ * @throws LacunaError ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE
+ */
+export function pointBelow(image: string): PointBelow | undefined {
+  // ROOT/machines/MACHINE/disks/DISK/FILE
+  const path = fs.existsSync(image) ? fs.realpathSync(image) : image;
+  const machineFolder = dirname(dirname(dirname(path)));
+  const root = dirname(dirname(machineFolder));
+  const { disk, file, machine } = {
+    disk: basename(dirname(path)),
+    file: basename(path),
+    machine: basename(machineFolder),
+  };
+  const places = new MachinePlaces(root, machine);
+  if (places.file(disk, file) !== path || !fs.existsSync(join(root, REPOSITORY_FILE))) return;
+  const store = Store.open(root);
+  const points = store.points(machine);
+  const manifest = points.points.find(({ disks }) =>
+    disks.some((one) => one.name === disk && one.file.name === file),
+  );
+  return manifest && new PointBelow(store, points, manifest);
+}

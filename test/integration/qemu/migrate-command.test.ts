@@ -1,0 +1,95 @@
+/** `lacuna migrate`, and migrations over restore points of a repository. */
+import { join } from 'node:path';
+import { createQcow2 } from 'lacuna';
+import { backupMachine } from 'lacuna/qemu';
+import { type Manifest, Repository } from 'lacuna/repository';
+import { describe, expect, test } from 'vitest';
+import { DISK_BYTES, MovingMachine } from '../../support/moving-machine.js';
+import { usePeers } from '../../support/peers.js';
+import { runCli } from '../../support/run-cli.js';
+
+const peers = usePeers('suite');
+
+function migrate(moving: MovingMachine, ...args: string[]) {
+  const sockets = ['--qmp', moving.source.proxy.path, '--to-qmp', moving.destination.proxy.path];
+  const scratch = ['--scratch', moving.folder];
+  return runCli(['migrate', ...sockets, ...scratch, '--bitmap', moving.generation, ...args]);
+}
+
+test('a machine is planned and moved on the command line', async () => {
+  const moving = await MovingMachine.start(peers, 2);
+  await moving.await();
+  await moving.write('vdb', 65536, 10, 5);
+  const targets = moving.names.flatMap((name) => [
+    '--disk',
+    `${name}=${moving.destination.images[name]}`,
+  ]);
+  const plan = await migrate(moving, '--plan', ...targets);
+  expect(plan).toMatchObject({ code: 0, stderr: '' });
+  expect(plan.stdout).toMatch(
+    /^vda: 0 B of 1 MiB are dirty in "lacuna-\w+@vda" and would move to .*; the next increment goes on from there\.\nvdb: 64 KiB of 1 MiB are dirty .*\nMemory: up to 16 MiB/,
+  );
+  const alone = await migrate(moving, moving.destination.images.vda);
+  expect(alone).toMatchObject({ code: 2 });
+  expect(alone.stderr).toContain('--disk DISK=TARGET');
+  const moved = await migrate(moving, ...targets);
+  expect(moved).toMatchObject({ code: 0, stderr: '' });
+  expect(moved.stdout).toMatch(
+    /^Round 1: 64 KiB copied in .*, 0 B left\.\nRound 2: 0 B copied in .*, nothing left\.\nMemory: .* sent\.\nThe machine runs on the destination, and the source has ended\. It stood still for .*\n$/,
+  );
+  expect(await moving.isRunning(moving.destination)).toBe(true);
+});
+
+test.each([
+  ['without a target', [], 'say where the disk moves'],
+  ['with a target and targets of disks', ['--disk', 'vda=/a', '/b'], 'say where the disk moves'],
+  ['with a disk that moves nowhere', ['--disk', 'vda'], '--disk takes DISK=TARGET'],
+])('the command is refused %s', async (_, args, message) => {
+  const given = ['migrate', '--qmp', '/x', '--to-qmp', '/y', '--bitmap', 'b', ...args];
+  const { code, stderr } = await runCli(given);
+  expect(stderr).toContain(message);
+  expect(code).toBe(2);
+});
+
+describe('over a restore point of a repository', () => {
+  test('a machine moves, backups go on from it, and prune leaves it alone', async () => {
+    const moving = await MovingMachine.start(peers);
+    const folder = join(moving.folder, '..');
+    const repository = Repository.open(join(folder, 'repository'), { create: true });
+    const overlay = async (name: string, { disks }: Manifest) => {
+      const path = join(folder, name);
+      const filename = join(repository.path, 'machines/web/disks/vda', disks[0].file.name);
+      const backing = { filename, format: 'qcow2' };
+      await createQcow2(path, { size: DISK_BYTES, backing });
+      return path;
+    };
+    const machine = await moving.connect();
+    const first = await backupMachine(repository, machine, { machine: 'web' });
+    await moving.write('vda', 65536, 65536, 8);
+    const { point } = await backupMachine(repository, machine, { machine: 'web' });
+    moving.generation = `${repository.id.slice(0, 8)}-${point.id}`;
+    await moving.write('vda', 3 * 65536, 65536, 9);
+
+    await moving.await({ vda: await overlay('old.qcow2', first.point) });
+    const { move: wrong } = moving;
+    await expect(machine.migrate(wrong)).rejects.toMatchObject({
+      code: 'ERR_BITMAP_MISMATCH',
+      message: expect.stringMatching(/lies over restore point 1 of web.*counts from 2/),
+    });
+    await moving.endDestination();
+
+    await moving.await({ vda: await overlay('new.qcow2', point) });
+    const report = await machine.migrate(moving.move);
+    expect(report.rounds[0].movedBytes).toBe(65536);
+    await machine.close();
+    await moving.moved();
+    await moving.write('vda', 5 * 65536, 65536, 10);
+    await using there = await moving.connect();
+    const next = await backupMachine(repository, there, { machine: 'web' });
+    expect(next.disks).toMatchObject([{ mode: 'given', movedBytes: 2 * 65536 }]);
+    const restored = await Repository.open(repository.path).verify({ machine: 'web' });
+    expect(restored.problems).toEqual([]);
+    const pruning = repository.prune({ machine: 'web', keep: { last: 1 } });
+    await expect(pruning).rejects.toThrow(/new\.qcow2 lies over point 2/);
+  });
+});

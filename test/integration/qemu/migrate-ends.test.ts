@@ -1,0 +1,187 @@
+/**
+ * Migrations that end in the middle: given up, cancelled by somebody else, or with the process that steers them or the destination
+ * killed, at any command. The source goes on with its own disks, or the destination runs, and never both.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { LacunaError } from 'lacuna/errors';
+import { Random } from 'lacuna/testing';
+import { describe, expect, test } from 'vitest';
+import { firstSeed, runsOr } from '../../support/long-run.js';
+import { MovingMachine } from '../../support/moving-machine.js';
+import { usePeers } from '../../support/peers.js';
+import type { PassingCommand } from '../../support/qmp-proxy.js';
+
+const CHILD = fileURLToPath(new URL('migrate-child.mjs', import.meta.url));
+
+const HAPPENINGS = [
+  'it is given up',
+  'our process is killed',
+  'the destination is killed',
+  'somebody cancels it',
+] as const;
+
+/** What happens, and at which command to the source: before QEMU gets it, or when it has answered and we have not heard. */
+interface Case {
+  readonly happening: (typeof HAPPENINGS)[number];
+  readonly when: 'before' | 'after';
+  readonly is: (command: PassingCommand) => boolean;
+}
+
+const peers = usePeers('suite');
+
+/** Has a migration meet what happens; its failure, if any. */
+async function meet(moving: MovingMachine, { happening, when, is }: Case): Promise<unknown> {
+  const { source, destination } = moving;
+  let hasHappened = false;
+  let end = () => {};
+  const pass = async (command: PassingCommand) => {
+    if (hasHappened || !is(command)) return;
+    hasHappened = true;
+    if (happening === 'the destination is killed') await destination.qemu.stop('SIGKILL');
+    else if (happening === 'somebody cancels it') await source.other.execute('migrate_cancel');
+    else end();
+  };
+  source.proxy.reset({ [when]: pass });
+  try {
+    if (happening === 'our process is killed') {
+      const given = JSON.stringify({ machine: moving.options, migrate: moving.move });
+      const child = spawn(process.execPath, [CHILD, given], { stdio: 'ignore' });
+      end = () => {
+        child.kill('SIGKILL');
+        throw new Error('the child is dead');
+      };
+      const [code] = await once(child, 'exit');
+      return code === 0 ? undefined : 'killed';
+    }
+    await using machine = await moving.connect();
+    const job = machine.migrate(moving.move);
+    end = () => job.stop();
+    return await job.then(() => undefined).catch((error: unknown) => error);
+  } finally {
+    source.proxy.hooks = {};
+  }
+}
+
+interface State {
+  /** `moves` while a migration is under way. */
+  readonly source: 'runs' | 'moves' | 'stands' | 'gone';
+  readonly destination: 'runs' | 'stands' | 'gone';
+}
+
+async function stateOf(moving: MovingMachine): Promise<State> {
+  const runs = async ({ other }: MovingMachine['source']) => {
+    try {
+      return (await other.execute('query-status')).running ? 'runs' : 'stands';
+    } catch {
+      return 'gone';
+    }
+  };
+  // In this order: a machine that has moved runs on the source no more.
+  const destination = await runs(moving.destination);
+  const source = await runs(moving.source);
+  expect([source, destination]).not.toEqual(['runs', 'runs']);
+  const { status = 'none' } =
+    source === 'gone' ? {} : await moving.source.other.execute('query-migrate').catch(() => ({}));
+  const isAtRest = ['none', 'completed', 'failed', 'cancelled'].includes(status);
+  return { source: isAtRest ? source : 'moves', destination };
+}
+
+/** Waits until the machine runs for good, on one side alone; whether it has moved. */
+async function decided(moving: MovingMachine): Promise<boolean> {
+  let state: State | undefined;
+  const isDecided = async () => {
+    state = await stateOf(moving);
+    return state.source === 'runs' || (state.source === 'gone' && state.destination === 'runs');
+  };
+  await expect.poll(isDecided).toBe(true);
+  return state!.destination === 'runs';
+}
+
+/** What the next one finds is a machine that goes on, with nothing left in it. */
+async function goOn(moving: MovingMachine, hasMoved: boolean): Promise<void> {
+  if (hasMoved) await moving.moved();
+  else {
+    await moving.endDestination();
+    await using machine = await moving.connect();
+    const { warnings, unknown } = await machine.recover({ generation: moving.generation });
+    expect({ warnings, unknown }).toEqual({ warnings: [], unknown: [] });
+  }
+  await expect.poll(() => moving.leftovers()).toEqual([]);
+}
+
+async function checkContent(moving: MovingMachine): Promise<void> {
+  for (const name of moving.names) {
+    const bytes = await moving.read(moving.source, name);
+    expect(bytes.equals(moving.content[name]), name).toBe(true);
+  }
+}
+
+describe('a migration', () => {
+  test('that ends in the middle leaves one machine that runs, and says what to do', async () => {
+    const moving = await MovingMachine.start(peers);
+    const { passed } = moving.source.proxy;
+    const at =
+      (wanted: string) =>
+      ({ name }: PassingCommand) =>
+        name === wanted;
+    const whilePaused =
+      (wanted: string) =>
+      ({ name }: PassingCommand) =>
+        name === wanted && passed.includes('migrate');
+    const cases: readonly (readonly [Case['happening'], Case['when'], Case['is'], unknown])[] = [
+      ['it is given up', 'before', at('block-set-write-threshold'), 'ERR_JOB_STOPPED'],
+      ['it is given up', 'before', at('migrate'), 'ERR_JOB_STOPPED'],
+      ['it is given up', 'before', whilePaused('block-export-add'), 'ERR_JOB_STOPPED'],
+      ['our process is killed', 'after', at('transaction'), undefined],
+      ['our process is killed', 'after', at('migrate'), undefined],
+      ['our process is killed', 'after', whilePaused('nbd-server-start'), undefined],
+      ['the destination is killed', 'before', at('migrate'), 'ERR_MIGRATION_FAILED'],
+      ['the destination is killed', 'before', whilePaused('block-export-add'), /ERR_QMP/],
+      ['the destination is killed', 'after', at('migrate-continue'), 'ERR_MIGRATION_FAILED'],
+      ['somebody cancels it', 'before', at('migrate-continue'), 'ERR_MIGRATION_FAILED'],
+    ];
+    await moving.await();
+    for (const [happening, when, is, code] of cases) {
+      await moving.write('vda', 65536 * 7, 65536, 1 + (passed.length % 250));
+      const failure = await meet(moving, { happening, when, is });
+      if (code === undefined) expect(failure).toBe('killed');
+      else {
+        expect(failure).toBeInstanceOf(LacunaError);
+        expect((failure as LacunaError).code).toMatch(code as string);
+      }
+      expect(await decided(moving), `${happening} ${when}`).toBe(false);
+      await goOn(moving, false);
+      await moving.await();
+    }
+    // Nobody is there to tell the destination to go on: it does all the same.
+    expect(
+      await meet(moving, {
+        ...{ happening: 'our process is killed', when: 'after', is: at('migrate-continue') },
+      }),
+    ).toBe('killed');
+    expect(await decided(moving)).toBe(true);
+    await goOn(moving, true);
+    await checkContent(moving);
+  });
+
+  test('that meets anything at any command leaves one machine that runs, with all that was written', async () => {
+    const moving = await MovingMachine.start(peers, 2);
+    for (let turn = 0; turn < runsOr(2); turn++) {
+      const random = new Random(firstSeed() + turn);
+      await moving.await();
+      await moving.scribble(random, 2);
+      const happening = random.pick(HAPPENINGS);
+      const when = random.pick(['before', 'after'] as const);
+      const at = random.below(90);
+      const here = `${happening} ${when} command ${at}, LACUNA_SEED=${firstSeed() + turn}`;
+      await meet(moving, { happening, when, is: ({ index }) => index >= at });
+      await goOn(moving, await decided(moving));
+      for (const name of moving.names) {
+        const bytes = await moving.read(moving.source, name);
+        expect(bytes.equals(moving.content[name]), here).toBe(true);
+      }
+    }
+  });
+});
