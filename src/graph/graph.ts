@@ -10,7 +10,9 @@ import {
   checkUsers,
   DRAIN_LIMIT_MS,
   type EdgeChange,
+  type EdgePicture,
   EVERYTHING,
+  edgePictures,
   type FilterNodeDescription,
   type GraphPicture,
   GraphState,
@@ -126,6 +128,11 @@ export class Graph implements AsyncDisposable {
   /** All exports and jobs. */
   get users(): readonly Root[] {
     return [...this.#state.roots.values()];
+  }
+
+  /** Who uses which node, and as what. */
+  get edges(): readonly EdgePicture[] {
+    return edgePictures(this.#state);
   }
 
   /**

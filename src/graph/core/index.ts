@@ -9,6 +9,7 @@ export type { EdgeChange } from './replacement.js';
 export { Root } from './root.js';
 export {
   type EdgePicture,
+  edgePictures,
   type GraphPicture,
   type NodePicture,
   picture,

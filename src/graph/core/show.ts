@@ -54,12 +54,17 @@ export function picture({ nodes, roots, edges }: GraphState): GraphPicture {
       kind: what,
       writable: capabilities.write,
     })),
-    edges: [...edges].map(({ parent, key, to }) => ({
-      parent: parent.name,
-      child: key,
-      node: to.name,
-    })),
+    edges: edgePictures({ edges }),
   };
+}
+
+/** @internal */
+export function edgePictures({ edges }: Pick<GraphState, 'edges'>): EdgePicture[] {
+  return [...edges].map(({ parent, key, to }) => ({
+    parent: parent.name,
+    child: key,
+    node: to.name,
+  }));
 }
 
 /** @internal The picture in the language of Graphviz: `dot -Tsvg`. */
