@@ -1,13 +1,10 @@
 import type { BitmapAction } from '../bitmap/index.js';
 import { type BlockDevice, passThrough } from '../block/index.js';
-import { checkGiven, optionCheck, Serial } from '../util/index.js';
+import { checkGiven, optionCheck } from '../util/index.js';
+import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
 import {
   type AddNodeOptions,
-  addNode,
-  busy,
-  type Changes,
-  change,
-  checkUsers,
+  Changer,
   DRAIN_LIMIT_MS,
   type EdgeChange,
   type EdgePicture,
@@ -15,12 +12,11 @@ import {
   edgePictures,
   type FilterNodeDescription,
   type GraphPicture,
-  GraphState,
   Node,
   type NodeDescription,
   type Permission,
   picture,
-  Root,
+  type Root,
   toDot,
   unknownName,
 } from './core/index.js';
@@ -102,9 +98,7 @@ const checkInsertion = optionCheck<FilterInsertion>({
  *     await graph.insertFilter({ filter: { driver: 'throttle', 'node-name': 'slow', 'bytes-per-second': 1e6 }, above: 'disk' });
  */
 export class Graph implements AsyncDisposable {
-  readonly #state = new GraphState();
-  readonly #turns = new Serial();
-  readonly #limitMs: number;
+  readonly #changer: Changer;
 
   constructor(options: GraphOptions = {}) {
     checkGraphOptions('Graph', options);
@@ -112,7 +106,11 @@ export class Graph implements AsyncDisposable {
     if (!(drainLimitMs >= 0 && drainLimitMs < 2 ** 31)) {
       throw new RangeError(`drainLimitMs must be 0 to ${2 ** 31 - 1}, not ${drainLimitMs}`);
     }
-    this.#limitMs = drainLimitMs;
+    this.#changer = new Changer(drainLimitMs);
+  }
+
+  get #state() {
+    return this.#changer.state;
   }
 
   /** All nodes. */
@@ -144,7 +142,7 @@ export class Graph implements AsyncDisposable {
   add(description: NodeDescription, options: AddNodeOptions = {}): Promise<Node> {
     checkGiven('Graph.add', 'description', description, 'of the device that becomes a node');
     checkAdd('Graph.add', options);
-    return this.#turns.run(() => addNode(this.#state, description, options));
+    return this.#changer.run(() => this.#changer.add(description, options));
   }
 
   /**
@@ -153,7 +151,7 @@ export class Graph implements AsyncDisposable {
    * @throws LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_BUSY; what closing throws: it is gone all the same then.
    */
   remove(node: string | Node): Promise<void> {
-    return this.#turns.run(() => this.#state.remove(this.#state.node(node)));
+    return this.#changer.run(() => this.#state.remove(this.#state.node(node)));
   }
 
   /**
@@ -165,22 +163,15 @@ export class Graph implements AsyncDisposable {
     checkExport('Graph.addExport', options);
     const { name, node, writable = false, shares = EVERYTHING } = options;
     checkPermissions(shares);
-    return this.#turns.run(async () => {
-      const state = this.#state;
-      state.checkFree(name);
-      const parts = { name, what: 'export', node: state.node(node), writable, shares };
-      const root = new Root(parts, (closed) => this.#removeRoot(closed));
-      state.edges.add(root.edge);
-      try {
-        checkUsers(root.node, state.view);
-        for (const below of state.view.reach(root.node)) checkUsers(below, state.view);
-      } catch (error) {
-        state.edges.delete(root.edge);
-        throw error;
-      }
-      state.roots.set(name, root);
-      return root;
-    });
+    return this.#changer.run(async () =>
+      this.#changer.enter({
+        name,
+        what: 'export',
+        node: this.#state.node(node),
+        writable,
+        shares,
+      }),
+    );
   }
 
   /**
@@ -199,8 +190,8 @@ export class Graph implements AsyncDisposable {
       const { expected } = one;
       return { ...one, expected: typeof expected === 'string' ? this.node(expected) : expected };
     });
-    return this.#turns.run(() =>
-      this.#change({ edges: meant.map((one) => this.#resolve(one)), bitmaps: [] }),
+    return this.#changer.run(() =>
+      this.#changer.change({ edges: meant.map((one) => this.#resolve(one)) }),
     );
   }
 
@@ -213,12 +204,12 @@ export class Graph implements AsyncDisposable {
    */
   changeBitmaps(actions: Readonly<Record<string, readonly BitmapAction[]>>): Promise<void> {
     checkGiven('Graph.changeBitmaps', 'actions', actions, 'lists of actions by names of nodes');
-    return this.#turns.run(() => {
+    return this.#changer.run(() => {
       const bitmaps = Object.entries(actions).map(([name, list]) => ({
         node: this.#state.node(name),
         actions: list,
       }));
-      return this.#change({ edges: [], bitmaps });
+      return this.#changer.change({ bitmaps });
     });
   }
 
@@ -228,7 +219,7 @@ export class Graph implements AsyncDisposable {
    * @throws LacunaError ERR_GRAPH_UNKNOWN; what writing throws.
    */
   storeBitmaps(node: string | Node): Promise<void> {
-    return this.#turns.run(() => this.#state.node(node).log.store());
+    return this.#changer.run(() => this.#state.node(node).log.store());
   }
 
   /**
@@ -240,7 +231,7 @@ export class Graph implements AsyncDisposable {
   addDevice(name: string, device: BlockDevice): Promise<Node> {
     checkGiven('Graph.addDevice', 'name', name, 'what the node is called');
     checkGiven('Graph.addDevice', 'device', device, 'the open device that becomes a node');
-    return this.#turns.run(async () => {
+    return this.#changer.run(async () => {
       this.#state.checkFree(name);
       const { capabilities, description } = device;
       const driverName = description?.driver ?? 'device';
@@ -262,7 +253,7 @@ export class Graph implements AsyncDisposable {
    */
   insertFilter(insertion: FilterInsertion): Promise<Node> {
     checkInsertion('Graph.insertFilter', insertion);
-    return this.#turns.run(async () => {
+    return this.#changer.run(async () => {
       const state = this.#state;
       const below = state.node(insertion.above);
       const edges = state.view.to(below);
@@ -277,12 +268,12 @@ export class Graph implements AsyncDisposable {
       }
       const { writable } = below;
       const description = { ...insertion.filter, file: below.name } as NodeDescription;
-      const filter = await addNode(state, description, { writable });
+      const filter = await this.#changer.add(description, { writable });
       const moved = edges.filter(({ parent }) => meant?.includes(parent) ?? true);
       try {
         if (!filter.isFilter) throw new TypeError(`${filter.driverName} is not a filter`);
         const edgeChange = { expected: below, replacement: filter, unsafe: false };
-        await this.#change({ edges: moved.map((edge) => ({ edge, ...edgeChange })), bitmaps: [] });
+        await this.#changer.change({ edges: moved.map((edge) => ({ edge, ...edgeChange })) });
       } catch (error) {
         await state.remove(filter);
         throw error;
@@ -297,21 +288,18 @@ export class Graph implements AsyncDisposable {
    * @throws TypeError where it is not a filter; as {@link replaceChild}.
    */
   removeFilter(filter: string | Node): Promise<void> {
-    return this.#turns.run(async () => {
-      const state = this.#state;
-      const node = state.node(filter);
-      if (!node.isFilter) throw new TypeError(`node '${node.name}' is not a filter`);
-      const [{ to: below }] = state.view.from(node);
-      const edges = state.view.to(node);
-      const reader = edges.find(({ role }) => role === 'snapshot');
-      if (reader !== undefined) {
-        throw busy(`node '${reader.parent.name}' shows what '${node.name}' keeps: remove it first`);
-      }
-      const edgeChange = { expected: node, replacement: below, unsafe: false };
-      const changed = edges.map((edge) => ({ edge, ...edgeChange }));
-      if (edges.length > 0) await this.#change({ edges: changed, bitmaps: [] });
-      if (state.nodes.get(node.name) === node) await state.remove(node);
-    });
+    return this.#changer.run(() => this.#changer.removeFilters([this.#state.node(filter)]));
+  }
+
+  /**
+   * Begins a backup of nodes, all at one point in time: of each a view that stays as it is while the node is written, what is dirty,
+   * and its data, until the backup is finished or given up.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN; ERR_GRAPH_BUSY; ERR_BITMAP_BUSY, ERR_BITMAP_INCONSISTENT where the bitmap cannot be used;
+   * what opening the scratch nodes throws. Nothing stays then.
+   */
+  openBackup(options: BackupOptions): Promise<GraphBackup> {
+    return openBackup(this.#changer, options);
   }
 
   /** The graph as it is now, for `JSON.stringify`. */
@@ -327,7 +315,7 @@ export class Graph implements AsyncDisposable {
   /** Closes all exports, when their requests have ended, and all nodes. */
   async close(): Promise<void> {
     for (const root of this.users) await root.close();
-    await this.#turns.run(async () => {
+    await this.#changer.run(async () => {
       const state = this.#state;
       for (;;) {
         const { view } = state;
@@ -346,21 +334,6 @@ export class Graph implements AsyncDisposable {
     const { parent, child, expected, replacement, unsafe = false } = meant;
     const edge = this.#state.edge(parent, child);
     return { edge, expected, replacement: this.#state.node(replacement), unsafe };
-  }
-
-  async #change(changes: Changes): Promise<void> {
-    await change(this.#state, changes, this.#limitMs);
-    await this.#state.removeOwned(changes.edges.map(({ expected }) => expected));
-  }
-
-  #removeRoot(root: Root): Promise<void> {
-    return this.#turns.run(async () => {
-      // What a change has held up was let in since.
-      await root.gate.idle();
-      this.#state.roots.delete(root.name);
-      this.#state.edges.delete(root.edge);
-      await this.#state.removeOwned([root.node]);
-    });
   }
 }
 

@@ -1,4 +1,11 @@
 export {
+  type BackupCopyOptions,
+  BackupDisk,
+  type BackupOptions,
+  type BackupReadOptions,
+  GraphBackup,
+} from './backup/index.js';
+export {
   type AddNodeOptions,
   type EdgePicture,
   type FilterNodeDescription,

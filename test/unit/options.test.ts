@@ -105,6 +105,8 @@ const EXEMPT = new Set([
   ...['isDirtyContext', 'readsAsZero', 'abortedError', 'isAborted', 'throwIfAborted'],
   ...[
     'Graph',
+    'GraphBackup',
+    'BackupDisk',
     'fromWire',
     'toWire',
     'withLog',

@@ -99,6 +99,8 @@ export interface Driver {
 export interface SnapshotSource {
   /** Bytes. */
   readonly size: number;
+  /** Why it cannot be read any more; undefined as long as it can. */
+  readonly broken: LacunaError | undefined;
   /** What can be given back is a multiple of this. */
   readonly granularity: number;
   /** The bytes of that moment. Fails for what was given back, and where the snapshot is broken. */

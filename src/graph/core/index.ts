@@ -1,12 +1,13 @@
-export { type AddNodeOptions, addNode } from './add-node.js';
+export type { AddNodeOptions } from './add-node.js';
+export { Changer } from './changer.js';
 export type { FilterNodeDescription, NodeDescription } from './description.js';
 export { DRAIN_LIMIT_MS } from './drain.js';
-export { busy, unknownName } from './failures.js';
+export { unknownName } from './failures.js';
 export { Node } from './node.js';
-export { checkUsers, EVERYTHING, type Permission } from './permissions.js';
+export { EVERYTHING, type Permission } from './permissions.js';
 export { RecordingDevice } from './recorder.js';
 export type { EdgeChange } from './replacement.js';
-export { Root } from './root.js';
+export type { Root } from './root.js';
 export {
   type EdgePicture,
   edgePictures,
@@ -16,5 +17,4 @@ export {
   toDot,
   type UserPicture,
 } from './show.js';
-export { GraphState } from './state.js';
-export { type Changes, change } from './transaction.js';
+export type { BitmapChange } from './transaction.js';

@@ -49,6 +49,10 @@ export class KeptCopies implements SnapshotSource {
     this.#copied = new Bitmap({ size, granularity });
   }
 
+  get broken(): LacunaError | undefined {
+    return this.#broken;
+  }
+
   /** The moment is now. @param wanted what is going to be read; all of it by default. */
   begin(wanted?: Bitmap): void {
     if (wanted === undefined) this.#here.setAll();

@@ -61,7 +61,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
-  graph: [['filters'], ['core']],
+  graph: [['filters'], ['core'], ['backup']],
   qemu: [
     ['virsh'],
     ['state'],
