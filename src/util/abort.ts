@@ -37,3 +37,31 @@ export function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined):
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
 }
+
+/** A signal that fires with the first of several. */
+export interface JoinedSignal {
+  readonly signal: AbortSignal;
+  /** Lets go of the others: what becomes of them does not matter any more. */
+  release(): void;
+}
+
+/**
+ * Joins signals until they are released. Not AbortSignal.any: a signal may outlive any amount of work, and in Node 20 it
+ * remembers everything that was joined with it.
+ */
+export function joinSignals(...signals: readonly (AbortSignal | undefined)[]): JoinedSignal {
+  const joined = new AbortController();
+  const releases = signals.map((signal) => {
+    if (signal === undefined) return () => {};
+    const abort = () => joined.abort(signal.reason);
+    if (signal.aborted) abort();
+    else onAbort(signal, abort);
+    return () => signal.removeEventListener('abort', abort);
+  });
+  return {
+    signal: joined.signal,
+    release: () => {
+      for (const release of releases) release();
+    },
+  };
+}

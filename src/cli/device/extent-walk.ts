@@ -1,6 +1,7 @@
 import type { BlockDevice } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { type ExtentList, visitTogether } from '../../extent/index.js';
+import { joinSignals } from '../../util/index.js';
 
 /** A range in which every context that was asked for has one value. */
 export interface StatusRange {
@@ -48,9 +49,12 @@ async function* answersOf(
 ): AsyncGenerator<ExtentList[]> {
   throwIfAborted(signal);
   const stop = new AbortController();
-  const signals = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
+  const joined = joinSignals(signal, stop.signal);
   const ask = (offset: number): Promise<ExtentList[]> => {
-    const answer = device.someExtents(offset, device.size - offset, { contexts, signal: signals });
+    const answer = device.someExtents(offset, device.size - offset, {
+      contexts,
+      signal: joined.signal,
+    });
     // It is thrown when it is this answer's turn; until then nobody listens.
     answer.catch(() => {});
     return answer;
@@ -65,6 +69,7 @@ async function* answersOf(
   } finally {
     // Whoever stops early does not wait for an answer that nobody wants.
     stop.abort();
+    joined.release();
   }
 }
 

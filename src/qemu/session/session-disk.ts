@@ -12,7 +12,7 @@ import {
   readExtents,
 } from '../../copy/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
-import { optionCheck } from '../../util/index.js';
+import { joinSignals, optionCheck } from '../../util/index.js';
 import type { DiskInfo, PlannedDisk } from '../inspect/index.js';
 
 /** How the extents of a disk are read. */
@@ -68,6 +68,8 @@ export class SessionDisk {
   #hasReleased = false;
   #loops = 0;
   readonly #copies: CopyJob[] = [];
+  /** Let go of the signals that copies were begun with. */
+  readonly #releases: (() => void)[] = [];
 
   /** @internal */
   static async open(
@@ -144,7 +146,8 @@ export class SessionDisk {
    */
   async *extents(options: SessionReadOptions = {}): AsyncGenerator<PlannedExtent, void, void> {
     checkReadOptions('SessionDisk.extents', options);
-    const signal = this.#signalWith(options.signal);
+    this.#session.check();
+    const { signal, release } = joinSignals(this.#session.signal, options.signal);
     this.#loops++;
     try {
       const planned = await this.#planned();
@@ -155,6 +158,7 @@ export class SessionDisk {
       this.#session.check();
       throw error;
     } finally {
+      release();
       this.#loops--;
     }
   }
@@ -172,7 +176,10 @@ export class SessionDisk {
         `parts of the view of ${this.name} were given back: copy it instead of reading its extents`,
       );
     }
-    const signal = this.#signalWith(options.signal);
+    this.#session.check();
+    const { signal, release } = joinSignals(this.#session.signal, options.signal);
+    // That the copy has ended is the caller's to hear of; the session ends soon after.
+    this.#releases.push(release);
     const context = this.#context;
     const job = copy({
       ...options,
@@ -202,6 +209,7 @@ export class SessionDisk {
 
   /** @internal */
   async close(): Promise<void> {
+    for (const release of this.#releases) release();
     await this.device.close();
     const planned = await this.#plan?.catch(() => undefined);
     planned?.data.free();
@@ -233,13 +241,6 @@ export class SessionDisk {
     } finally {
       changes.free();
     }
-  }
-
-  #signalWith(signal: AbortSignal | undefined): AbortSignal {
-    this.#session.check();
-    return signal === undefined
-      ? this.#session.signal
-      : AbortSignal.any([this.#session.signal, signal]);
   }
 }
 

@@ -8,6 +8,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { LiveMachine, type LiveOptions, Relay } from '../../support/live-machine.js';
 import { noise } from '../../support/noise.js';
 import { run, usePeers } from '../../support/peers.js';
+import { rememberedBy } from '../../support/remembered.js';
 
 const peers = usePeers();
 const SIZE = 2 ** 21;
@@ -252,6 +253,17 @@ describe('a backup', () => {
     await run('qemu-img', ['check', top]);
     const { readFile } = await import('node:fs/promises');
     expect((await readFile(join(folder, 'flat.raw'))).equals(content)).toBe(true);
+  });
+
+  test('leaves nothing behind on a signal that outlives it', async () => {
+    const { live, machine } = await started();
+    await live.guests[0].write(0, noise(65536));
+    const { signal } = new AbortController();
+    const session = await begin(live, machine, { signal });
+    await session.disks[0].copyTo(join(live.folder, '..', 'copy.raw'), { signal });
+    for await (const _ of session.disks[0].extents({ signal }));
+    await session.finish(() => {});
+    expect(rememberedBy(signal)).toBe(0);
   });
 
   test('that is given up leaves the old bitmaps, with all that was written meanwhile', async () => {

@@ -4,6 +4,7 @@ import { kindsOf } from '#dist/cli/device/context-kinds.js';
 import { type StatusRange, walkExtents } from '#dist/cli/device/extent-walk.js';
 import { extentJson, tableHeading, tableLine } from '#dist/cli/view/extent-table.js';
 import { ExtentList } from '#dist/extent/index.js';
+import { rememberedBy } from '../../support/remembered.js';
 
 /** A device that answers each query with one list from `answers`, whatever was asked. */
 function scripted(size: number, answers: Record<number, ExtentList[]>) {
@@ -62,6 +63,13 @@ describe('walking the extents of a device', () => {
     const device = scripted(100, { 0: [list(0, [100, 1])] });
     const walking = walkExtents(device, { contexts: ['base:allocation'], signal });
     await expect(walking.next()).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  });
+
+  test('leaves nothing behind on a signal that outlives it', async () => {
+    const { signal } = new AbortController();
+    const device = scripted(100, { 0: [list(0, [100, 1])] });
+    for await (const _ of walkExtents(device, { contexts: ['base:allocation'], signal }));
+    expect(rememberedBy(signal)).toBe(0);
   });
 
   test('hands out an answer of many extents in small batches, none lost or cut', async () => {
