@@ -1,15 +1,21 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { fromWire, LacunaError } from '../../errors/index.js';
-import { Serial } from '../../util/index.js';
+import { Serial, Watchdog } from '../../util/index.js';
 import { connectAgent } from './connect-agent.js';
-import type { AgentAddress, Answer, Order } from './messages.js';
+import type { AgentAddress, Answer, Order, Ping, Taken } from './messages.js';
 import { mayBeFrozen, thawFor } from './thaw.js';
 
 const PROGRAM = '#dist/qemu/guard/guard-process.js';
 
 /** When the process is gone, this one tries to thaw for so long. */
 const THAW_MS = 60_000;
+/** A process that is told something, and says nothing for so long, is stopped: it is killed. */
+const SILENT_MS = 5000;
+/** The same for one that has to start first; nothing is frozen yet. */
+const START_MS = 60_000;
+/** While an answer is outstanding, the process is asked so often whether it runs. */
+const PING_MS = 1000;
 
 /** A guest agent behind a process that thaws whatever becomes of this one. */
 export class AgentGuard {
@@ -20,6 +26,8 @@ export class AgentGuard {
   #exit: Error | undefined;
   #answered: (() => void) | undefined;
   #answer: Answer | undefined;
+  /** Counts the time in which the process says nothing. */
+  #silence: Watchdog | undefined;
   /** File systems. */
   #frozen = 0;
 
@@ -48,7 +56,7 @@ export class AgentGuard {
       execArgv: [],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     });
-    this.#child.on('message', (answer: Answer) => this.#hear(answer));
+    this.#child.on('message', (said: Answer | Taken) => this.#hear(said));
     this.#child.on('error', (error) => this.#ended(error));
     this.#child.on('exit', (code, by) => this.#ended(new Error(`it ended with ${by ?? code}`)));
   }
@@ -114,16 +122,34 @@ export class AgentGuard {
 
   #tell(order: Order): Promise<Answer> {
     return this.#turn.run(async () => {
-      await new Promise<void>((resolve) => {
-        this.#answered = resolve;
-        this.#answer = undefined;
-        if (this.#isGone) resolve();
-        else this.#child.send(order, (error) => error && this.#ended(error));
-      });
+      await this.#waitFor(order);
       const { failure } = this.#heard();
       if (failure !== undefined) throw fromWire(failure);
       return this.#answer!;
     });
+  }
+
+  /** Until the process has answered, or is gone. One that is stopped (SIGSTOP) would hold a frozen guest: it is killed. */
+  async #waitFor(order: Order): Promise<void> {
+    const limitMs = order.order === 'connect' ? START_MS : SILENT_MS;
+    this.#silence = new Watchdog(limitMs, () => {
+      this.#exit ??= new Error(`it said nothing for ${limitMs / 1000} s, and was killed`);
+      this.#child.kill('SIGKILL');
+    });
+    this.#silence.watch();
+    const pings = setInterval(() => this.#send({ order: 'ping' }), PING_MS);
+    await new Promise<void>((resolve) => {
+      this.#answered = resolve;
+      this.#answer = undefined;
+      if (this.#isGone) resolve();
+      else this.#send(order);
+    });
+    clearInterval(pings);
+    this.#silence.stop();
+  }
+
+  #send(what: Order | Ping): void {
+    if (this.#child.connected) this.#child.send(what, (error) => error && this.#ended(error));
   }
 
   #heard(): Answer {
@@ -136,8 +162,10 @@ export class AgentGuard {
     );
   }
 
-  #hear(answer: Answer): void {
-    this.#answer = answer;
+  #hear(said: Answer | Taken): void {
+    this.#silence?.progress();
+    if ('taken' in said) return;
+    this.#answer = said;
     this.#answered?.();
   }
 

@@ -6,7 +6,7 @@
 import { toWire } from '../../errors/index.js';
 import { Serial } from '../../util/index.js';
 import { connectAgent } from './connect-agent.js';
-import type { Answer, Order } from './messages.js';
+import type { Answer, Order, Ping, Taken } from './messages.js';
 import { type FreezingAgent, thawFor } from './thaw.js';
 
 /** Tries to thaw go on for so long. */
@@ -31,7 +31,7 @@ class Guard {
     });
   }
 
-  /** Whoever gave the orders is gone. */
+  /** The process that gave the orders is gone. */
   end(): Promise<void> {
     return this.#turn.run(() => this.#thaw());
   }
@@ -76,11 +76,16 @@ class Guard {
 
 const guard = new Guard();
 
-process.on('message', (order: Order) => {
-  void guard.take(order).then((answer) => {
-    if (process.connected) process.send!(answer);
-  });
+process.on('message', (order: Order | Ping) => {
+  // At once: a process that is stopped says nothing, and is taken for one that cannot thaw.
+  say({ taken: true });
+  if (order.order !== 'ping') void guard.take(order).then(say);
 });
+
+/** That nobody hears it any more is told by the event. */
+function say(what: Answer | Taken): void {
+  if (process.connected) process.send!(what, undefined, undefined, () => {});
+}
 
 process.once('disconnect', () => {
   guard.end().then(

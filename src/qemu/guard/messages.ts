@@ -11,6 +11,16 @@ export type Order =
   | { readonly order: 'freeze'; readonly timeoutMs: number; readonly deadlineMs: number }
   | { readonly order: 'thaw' };
 
+/** Asks whether it runs; it says that it does, and answers nothing. */
+export interface Ping {
+  readonly order: 'ping';
+}
+
+/** What it says at once to everything that it is told: it runs. */
+export interface Taken {
+  readonly taken: true;
+}
+
 /** What it answers. */
 export interface Answer {
   /** Absent where it went well. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 
-/** A guest agent, whoever gives it. */
+/** A guest agent, at a socket or behind libvirt. */
 export interface FreezingAgent extends AsyncDisposable {
   readonly name: string;
   /** @returns how many file systems are frozen */

@@ -403,6 +403,42 @@ describe('the guest', () => {
     expect(await left(machine)).toEqual([]);
   });
 
+  test('is thawed although the process that guards it is stopped', async () => {
+    const agent = await agentThat(GOOD);
+    const machine = await connected(agent.address);
+    const guards: number[] = [];
+    proxy.reset({
+      before: ({ name }) => {
+        asked.push(name);
+        if (name !== 'transaction') return;
+        guards.push(...guardsOf());
+        for (const pid of guards) process.kill(pid, 'SIGSTOP');
+      },
+    });
+    const session = await machine.backup();
+    expect(asked).toContain('guest-fsfreeze-thaw');
+    expect(session.point.frozen).toBe(false);
+    expect(session.warnings).toEqual([expect.stringContaining('as after a power cut')]);
+    expect(guards).toHaveLength(1);
+    expect(guardsOf()).toEqual([]);
+    await session.forget();
+    expect(await left(machine)).toEqual([]);
+  });
+
+  test('is thawed although the process that guards it is stopped while it freezes', async () => {
+    const agent = await agentThat({
+      ...GOOD,
+      get 'guest-fsfreeze-freeze'() {
+        for (const pid of guardsOf()) process.kill(pid, 'SIGSTOP');
+        return 2;
+      },
+    });
+    const { point, warnings } = await backUp(agent, { freezeTimeoutMs: 60_000 });
+    expect(point.frozen).toBe(false);
+    expect(warnings).toEqual([expect.stringContaining('said nothing for 5 s, and was killed')]);
+    expect(asked.indexOf('guest-fsfreeze-thaw')).toBeLessThan(asked.indexOf('transaction'));
+  });
+
   test.each([
     ['thawed by itself meanwhile', { ...GOOD, 'guest-fsfreeze-thaw': 0 }],
     ['has nothing that can be frozen', { 'guest-fsfreeze-freeze': 0, 'guest-fsfreeze-thaw': 0 }],
