@@ -97,6 +97,8 @@ export type ErrorCode =
   | 'ERR_MIGRATION_FAILED'
   /** A machine has left the source, and is not known to run on the destination: a person has to look. */
   | 'ERR_MIGRATION_UNDECIDED'
+  /** A command that was to run before or after a backup has failed. */
+  | 'ERR_HOOK_FAILED'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
   /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */

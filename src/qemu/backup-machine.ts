@@ -4,12 +4,13 @@ import type { Bitmap } from '../bitmap/index.js';
 import { Job, type JobControl, type JobCounts } from '../job/index.js';
 import type {
   BackupReport,
-  Manifest,
   BackupOptions as PointOptions,
   Repository,
   RepositoryProgress,
 } from '../repository/index.js';
-import { checkGiven, optionCheck } from '../util/index.js';
+import { checkGiven, joinSignals, optionCheck } from '../util/index.js';
+import { baseOf, generationOf, newestOf } from './generation.js';
+import { type BackupHooks, betweenHooks } from './hooks.js';
 import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
 import type { Machine } from './machine.js';
 import type { BackupOptions, BackupSession } from './session/index.js';
@@ -30,7 +31,8 @@ export interface MachineBackupOptions
     Pick<
       BackupOptions,
       'disks' | 'freeze' | 'freezeTimeoutMs' | 'freezeDeadlineMs' | 'scratchBytes' | 'view'
-    > {
+    >,
+    BackupHooks {
   /** Take all of every disk, even where an increment could be taken. Default false. */
   readonly full?: boolean;
 }
@@ -51,6 +53,8 @@ const checkOptions = optionCheck<MachineBackupOptions>({
   scratchBytes: 'any',
   view: 'any',
   full: 'flag',
+  before: 'callback',
+  after: 'callback',
 });
 
 const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
@@ -117,16 +121,6 @@ export async function planMachine(
   return { ...plan, parent: newest?.number ?? null };
 }
 
-function newestOf(repository: Repository, machine: string): Manifest | undefined {
-  if (!repository.machines().includes(machine)) return undefined;
-  return repository.points(machine)[0].points.at(-1);
-}
-
-/** The generation of a point, as the names of bitmaps have it, in images at rest as well. */
-function generationOf(repository: string, id: string): string {
-  return `${repository.slice(0, 8)}-${id}`;
-}
-
 class MachineBackup {
   readonly #repository: Repository;
   readonly #machine: Machine | LibvirtMachine;
@@ -151,9 +145,13 @@ class MachineBackup {
   }
 
   async run(control: JobControl): Promise<BackupReport> {
-    const newest = newestOf(this.#repository, this.#options.machine);
-    const base = newest === undefined ? undefined : generationOf(this.#repository.id, newest.id);
+    const base = baseOf(this.#repository, this.#options.machine);
     const recovered = await this.#machine.recover({ generation: base ?? null });
+    const report = await betweenHooks(this.#options, () => this.#backUp(base, control));
+    return { ...report, warnings: [...new Set([...recovered.warnings, ...report.warnings])] };
+  }
+
+  async #backUp(base: string | undefined, control: JobControl): Promise<BackupReport> {
     const id = randomBytes(8).toString('hex');
     control.throwIfEnding();
     const session = await this.#begin(id, base, control.ending);
@@ -172,13 +170,8 @@ class MachineBackup {
     }
     // The manifest is durable.
     const finished = await session.finish(() => {});
-    const all = [
-      ...recovered.warnings,
-      ...session.warnings,
-      ...report.warnings,
-      ...finished.warnings,
-    ];
-    return { ...report, warnings: [...new Set(all)] };
+    const warnings = [...session.warnings, ...report.warnings, ...finished.warnings];
+    return { ...report, warnings };
   }
 
   #begin(id: string, base: string | undefined, signal: AbortSignal): Promise<BackupSession> {
@@ -193,6 +186,7 @@ class MachineBackup {
 
   async #store(session: BackupSession, id: string, control: JobControl): Promise<BackupReport> {
     const { machine, tags, compress, longestChain, threads, full } = this.#options;
+    const joined = joinSignals(control.signal, session.signal);
     this.#storing = this.#repository.backup({
       ...{ machine, id, bitmaps: false },
       configuration: this.#options.configuration ?? (await this.#configuration(session)),
@@ -213,9 +207,13 @@ class MachineBackup {
       ...(longestChain !== undefined && { longestChain }),
       ...(threads !== undefined && { threads }),
       beforeCommit: async () => void (await session.accept()),
-      signal: AbortSignal.any([control.signal, session.signal]),
+      signal: joined.signal,
     });
-    return await control.run(this.#storing);
+    try {
+      return await control.run(this.#storing);
+    } finally {
+      joined.release();
+    }
   }
 
   /** What is known of the machine from here. */

@@ -5,6 +5,7 @@ export {
   type MachinePlan,
   planMachine,
 } from './backup-machine.js';
+export type { BackupHooks, BackupOutcome } from './hooks.js';
 export type {
   DiskChoice,
   DiskInfo,
@@ -31,6 +32,7 @@ export type {
   PopulatedBitmap,
   PopulateTarget,
 } from './populate/index.js';
+export { type MachineRecoverOptions, recoverMachine } from './recover-machine.js';
 export {
   type BackupOptions,
   type BackupPlan,

@@ -14,6 +14,7 @@ import { migrateRow } from './migrate/index.js';
 import { populateRow } from './populate/index.js';
 import { pruneRow } from './prune/index.js';
 import { rebaseRow } from './rebase/index.js';
+import { recoverRow } from './recover/index.js';
 import { restoreRow } from './restore/index.js';
 import { serveRow } from './serve/index.js';
 import { unlockRow } from './unlock/index.js';
@@ -39,5 +40,6 @@ export const COMMANDS: readonly CommandRow[] = [
   diffRow,
   unlockRow,
   migrateRow,
+  recoverRow,
   demoRow,
 ];

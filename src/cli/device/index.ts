@@ -13,6 +13,12 @@ export { bitmapNamed, diskNamed } from './machine-disks.js';
 export { type BitmapNames, inconsistent, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 export { warnOfName } from './named-format.js';
 export {
+  addMachineFlags,
+  type MachineFlags,
+  nameOfMachine,
+  reachMachine,
+} from './running-machine.js';
+export {
   addRescueFlag,
   addSourceFlags,
   noteMissing,

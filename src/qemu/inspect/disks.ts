@@ -4,7 +4,7 @@ import type { DirtyBitmapInfo, DriveInfo, Monitor, NodeInfo } from '../../qmp/in
 import { prefixOf } from '../state/index.js';
 import { Graph } from './graph.js';
 
-/** A disk of a machine, whoever runs the machine. */
+/** A disk of a machine, reached through its monitor or through libvirt. */
 export interface DiskInfo {
   /** Its name: the id of its device, or what the caller calls a node. */
   readonly name: string;

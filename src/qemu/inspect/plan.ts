@@ -3,7 +3,7 @@ import type { DirtyBitmapInfo, NodeInfo } from '../../qmp/index.js';
 import { bitmapOf, countsFrom } from '../state/index.js';
 import type { DiskInfo, MachineDisk } from './disks.js';
 
-/** What a backup does with a disk, whoever runs the machine. */
+/** What a backup does with a disk, reached through a monitor or through libvirt. */
 export interface PlannedDisk {
   /** The disk. */
   readonly disk: DiskInfo;

@@ -32,7 +32,7 @@ export interface PopulatedBitmap {
   readonly isNew: boolean;
 }
 
-/** What a populate of a running machine came to. */
+/** Result of a populate of a running machine. */
 export interface MachinePopulateReport {
   /** The targets, in their order. */
   readonly bitmaps: readonly PopulatedBitmap[];
@@ -130,7 +130,7 @@ class MachinePopulate {
 
   /**
    * Records what is written from here on, under names of ours: a bitmap has the name that the caller chose only when it is
-   * whole, so that whoever dies leaves none behind that lacks something.
+   * whole, so that a process that dies leaves none behind that lacks something.
    */
   async #record({ written }: PopulatePlan, signal: AbortSignal) {
     const recordings = written.map(({ node }, i) => ({ node, name: this.#names.recording(i) }));

@@ -107,7 +107,7 @@ export class SessionFolder {
     this.leave();
   }
 
-  /** Unlocks it, and leaves it to whoever recovers. */
+  /** Unlocks it, and leaves it for `recover` to clean up. */
   leave(): void {
     fs.closeSync(this.#lock);
   }

@@ -44,7 +44,7 @@ function variant(value: unknown, place: string): Variant {
   return { case: read.case ?? '', type: read.type ?? '' };
 }
 
-/** Arguments may lie in one another; a schema that goes in circles must not hang whoever asks it. */
+/** Arguments may lie in one another; a schema that refers to itself must not make a look-up loop forever. */
 const MOST_STEPS = 16;
 
 /** What a QEMU says that it has (query-qmp-schema). */

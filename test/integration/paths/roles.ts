@@ -479,6 +479,7 @@ export const NOT_PATHS: readonly string[] = [
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
   ...['<disk=target>', '<address>'],
   ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
+  '<command>',
 ];
 
 /** Names that are paths elsewhere. */
@@ -486,11 +487,14 @@ export const NOT_PATHS_HERE: readonly string[] = [
   'bitmap merge <target>',
   'bitmap merge <sources...>',
   // A repository is opened as by "list".
-  ...['restore', 'verify', 'prune', 'diff', 'unlock'].map((command) => `${command} <repository>`),
+  ...['restore', 'verify', 'prune', 'diff', 'unlock', 'recover'].map(
+    (command) => `${command} <repository>`,
+  ),
   ...['[source...]', '<repository>', '--backing-folder <folder>'].map((of) => `backup ${of}`),
   'restore <target>',
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
+  ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),
   'populate --scratch <folder>',
   ...['[target]', '--qmp <socket>', '--to-qmp <socket>', '--scratch <folder>'].map(
     (of) => `migrate ${of}`,

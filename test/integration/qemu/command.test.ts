@@ -1,5 +1,5 @@
 /** `lacuna backup --qmp`, on a running machine. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Random } from 'lacuna/testing';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -64,6 +64,38 @@ describe('a backup of a running machine is refused', () => {
     const { code, stderr } = await runCli(['backup', '--machine', 'web', ...args, repository]);
     expect(stderr).toContain(message);
     expect(code).toBe(exit);
+  });
+
+  const X = '/nowhere/qmp';
+  test.each([
+    ['a monitor and libvirt', ['--qmp', X, '--libvirt', 'web'], '--qmp does not go with --libvirt'],
+    ['an agent of libvirt', ['--libvirt', 'web', '--agent', X], '--agent does not go with --lib'],
+    ['a server of libvirt', ['--libvirt', 'web', '--nbd', 'nbd://h/'], '--nbd does not go with'],
+    ['a URI without libvirt', ['--qmp', X, '--connect', 'qemu:///system'], '--connect goes with'],
+    ['another host', ['--libvirt', 'web', '--connect', 'qemu+ssh://h/system'], 'of this host'],
+    ['an unknown policy', ['--qmp', X, '--freeze', 'maybe'], '--freeze is require, try, off'],
+    ['a freeze without an agent', ['--qmp', X, '--freeze', 'require'], '--freeze require needs'],
+    ['an unknown compression', ['--qmp', X, '--compress=lz4'], '--compress is deflate or zstd'],
+    ['a format', ['--qmp', X, '-f', 'raw'], '--format is for disks at rest'],
+    ['no bitmaps', ['--qmp', X, '--no-bitmaps'], '--no-bitmaps is for disks at rest'],
+    ['a server that is none', ['--qmp', X, '--nbd', 'http://h/'], 'http://h/'],
+  ])('with %s, and nothing is made', async (_, args, message) => {
+    const nothing = join(live.folder, '..', 'nothing');
+    const { code, stderr } = await runCli(['backup', '--machine', 'web', ...args, nothing]);
+    expect(stderr).toContain(message);
+    expect(code).toBe(2);
+    expect(existsSync(nothing)).toBe(false);
+  });
+
+  test('where the machine has no name, or one that cannot be used, and nothing is made', async () => {
+    const nothing = join(live.folder, '..', 'nothing');
+    const args = ['backup', '--qmp', live.proxy.path, '--disk', 'node:vda'];
+    for (const more of [[], ['--machine', 'a b'], ['--machine', 'web', '--max-chain', '501']]) {
+      expect((await runCli([...args, ...more, nothing])).code).toBe(2);
+      expect(existsSync(nothing)).toBe(false);
+    }
+    expect((await runCli(['backup', '--qmp', X, '--machine', 'web', nothing])).code).toBe(1);
+    expect(existsSync(nothing)).toBe(false);
   });
 
   test('where the path of its monitor is a file', async () => {

@@ -329,6 +329,24 @@ test('the command backs up a machine of libvirt, in full and as an increment', a
   expect(refused.stderr).toContain('--agent does not go with --libvirt');
 });
 
+test('the command takes away what a killed backup has left in a machine of libvirt', async () => {
+  const domain = await libvirt.domain();
+  const repository = join(libvirt.folder, 'recovered');
+  const which = ['--libvirt', domain.name, '--connect', libvirt.connect];
+  const args = [...which, '--scratch', domain.folder, repository];
+  expect(await runCli(['backup', ...args])).toMatchObject({ code: 0 });
+  const traces = await domain.leftovers();
+  await domain.write(0, { offset: 0, length: 512, value: 9 });
+  const env = { PATH: await libvirt.faultyVirsh(), VIRSH_FAULT: 'kill after backup-begin' };
+  expect(await runCli(['backup', ...args], { env })).toMatchObject({ code: null });
+  expect(await domain.leftovers()).not.toEqual(traces);
+  const { code, stdout, stderr } = await runCli(['recover', ...args]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(stdout).toMatch(/^Took away what the backup lacuna-\w{8} had left\.\n/);
+  expect(stdout).toMatch(/^vda: what has changed \(64 KiB dirty\), the checkpoint/m);
+  expect(await domain.leftovers()).toEqual(traces);
+});
+
 test('libvirt that is not there, unknown domains and other hosts are told apart', async () => {
   const { folder } = libvirt;
   const nowhere = 'qemu:///system?socket=/nowhere';

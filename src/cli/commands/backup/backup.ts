@@ -13,14 +13,14 @@ import { collect, noteWarnings, printable, type Shell } from '../../shell/index.
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 import {
-  addMachineFlags,
+  addRunningFlags,
   backupRunning,
-  checkNoMachineFlags,
+  checkNoRunningFlags,
   compressionOf,
-  type MachineFlags,
+  type RunningFlags,
 } from './running.js';
 
-interface BackupFlags extends SourceFlags, MachineFlags {
+interface BackupFlags extends SourceFlags, RunningFlags {
   machine?: string;
   disk?: string[];
   full?: boolean;
@@ -46,12 +46,16 @@ Examples:
   lacuna backup --qmp /run/web.qmp --agent /run/web.qga /backup
   lacuna backup --qmp /run/web.qmp --plan /backup
   lacuna backup --libvirt web /backup
+  lacuna backup --libvirt web --before 'sync-shop' --after 'report-backup' /backup
 
 No machine may write to the disks meanwhile, unless --qmp or --libvirt names a running one: then all of its disks
 are taken as they were at one moment, while it goes on (docs/live-backup.md). An increment is taken over the newest
 restore point of the machine: what a bitmap in the qcow2 image says has changed, or what has other digests. The
 bitmap is renewed in the image when the restore point exists. The last name is the repository: a folder, which is
-made if it is not there. docs/repository.md says how it is laid out; qemu-img can restore from it.`;
+made if it is not there. docs/repository.md says how it is laid out; qemu-img can restore from it.
+
+Where --before fails, the backup is not begun. --after runs in any case, and gets LACUNA_OUTCOME (done or failed) and
+LACUNA_POINT or LACUNA_ERROR; where it fails and the backup is done, the exit code is 3.`;
 
 /** Tells commander what `lacuna backup` takes, and what it does. */
 export function registerBackup(command: Command, shell: Shell): void {
@@ -61,7 +65,7 @@ export function registerBackup(command: Command, shell: Shell): void {
     )
     .usage('[options] [source...] <repository>')
     .argument('<paths...>', 'the disks, then the repository');
-  addMachineFlags(addSourceFlags(command))
+  addRunningFlags(addSourceFlags(command))
     .option('--machine <name>', 'the machine (default: the name of its disk, if it has one)')
     .option(
       '--disk <name>',
@@ -110,7 +114,7 @@ async function backupCommand(
     if (report !== undefined && !flags.json) await shell.print(describeReport(report));
     return;
   }
-  checkNoMachineFlags(flags);
+  checkNoRunningFlags(flags);
   if (sources.length === 0) {
     throw new TypeError(`name the disks to back up, then the repository: only ${path} was given`);
   }
