@@ -21,6 +21,7 @@ import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-p
 const MIB = 1024 * 1024;
 const SMALLEST_DISK = 64 * MIB;
 const MOST_DATA = 256 * MIB;
+const MOST_LIVE_DATA = 64 * MIB;
 /** Beside the data itself: metadata of the file system, and what others write meanwhile. */
 const SPARE_SPACE = 64 * MIB;
 const GRANULARITY = 64 * 1024;
@@ -29,6 +30,7 @@ interface DemoFlags {
   size: number;
   folder?: string;
   keep?: boolean;
+  live?: boolean;
 }
 
 const SIZE_OPTION = new Option('--size <size>', 'size of the disk')
@@ -39,6 +41,7 @@ const EXAMPLES = `
 Examples:
   lacuna demo
   lacuna demo --size 100G --folder /var/tmp --keep
+  lacuna demo --live
 
 It takes about 600 MiB of space, less for a small disk, and gives it back at the end.`;
 
@@ -49,6 +52,7 @@ export function registerDemo(command: Command, shell: Shell): void {
       'Makes a large sparse disk, copies it, changes it, and brings the copy up to date.',
     )
     .addOption(SIZE_OPTION)
+    .option('--live', 'back up a running machine instead: needs a QEMU, which it starts and ends')
     .option('--folder <path>', 'where to make it (default: the folder for temporary files)')
     .option('--keep', 'leave both disks there, to look at them')
     .addHelpText('after', EXAMPLES)
@@ -56,19 +60,30 @@ export function registerDemo(command: Command, shell: Shell): void {
 }
 
 async function demoCommand(flags: DemoFlags, shell: Shell): Promise<void> {
-  const { size, keep = false } = flags;
+  const { size, keep = false, live = false } = flags;
   if (size < SMALLEST_DISK) {
     throw new RangeError(`--size must be ${formatBytes(SMALLEST_DISK)} or more`);
   }
-  const dataBytes = Math.min(MOST_DATA, Math.floor(size / 8));
-  const needBytes = 2 * dataBytes + SPARE_SPACE;
+  const dataBytes = Math.min(live ? MOST_LIVE_DATA : MOST_DATA, Math.floor(size / 8));
+  // The disk and its copies: one, or a backup and what is restored from it.
+  const needBytes = (live ? 4 : 2) * dataBytes + SPARE_SPACE;
   const folder = await makeDemoFolder({ parent: flags.folder, needBytes, keep });
   try {
-    await new Demo(folder.path, { size, dataBytes }, shell).run();
-    if (keep) await shell.print(`\nBoth disks are left in ${printable(folder.path)}.\n`);
+    const disk = { size, dataBytes };
+    await (live ? liveDemo(folder.path, disk, shell) : new Demo(folder.path, disk, shell).run());
+    if (keep) await shell.print(`\nThe disks are left in ${printable(folder.path)}.\n`);
   } finally {
     await folder.remove();
   }
+}
+
+async function liveDemo(
+  folder: string,
+  disk: { size: number; dataBytes: number },
+  shell: Shell,
+): Promise<void> {
+  const { LiveDemo } = await import('./live-demo.js');
+  await new LiveDemo(folder, disk, shell).run();
 }
 
 /** The story, a step at a time. Every figure that it prints was measured in this run. */
