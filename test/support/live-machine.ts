@@ -38,6 +38,9 @@ export class LiveMachine {
   readonly #format: string;
   readonly #size: number;
   #starts = 0;
+  #snapshots = 0;
+  /** The file and the node of a disk that has snapshots. */
+  readonly #tops = new Map<string, { readonly file: string; readonly node: string }>();
 
   static async start(peers: Peers, options: LiveOptions = {}): Promise<LiveMachine> {
     const { disks = 1, size = DISK_BYTES, format = 'qcow2' } = options;
@@ -66,6 +69,8 @@ export class LiveMachine {
   }
 
   file(name: string): string {
+    const top = this.#tops.get(name);
+    if (top !== undefined) return top.file;
     return join(this.#folder, `${name}.${this.#format}`);
   }
 
@@ -79,10 +84,30 @@ export class LiveMachine {
   }
 
   get choices(): { node: string; name: string }[] {
-    return this.names.map((name) => ({ node: name, name }));
+    return this.names.map((name) => ({ node: this.#tops.get(name)?.node ?? name, name }));
+  }
+
+  /** Begins a new layer of a disk, as for a snapshot: what was its image is read-only from then on. */
+  async snapshot(name: string): Promise<void> {
+    const node = `${name}-snapshot${this.#snapshots++}`;
+    const file = join(this.#folder, `${node}.qcow2`);
+    await this.other.execute('blockdev-snapshot-sync', {
+      'node-name': this.choices.find((choice) => choice.name === name)!.node,
+      ...{ 'snapshot-file': file, 'snapshot-node-name': node, format: 'qcow2' },
+    });
+    this.#tops.set(name, { file, node });
+  }
+
+  /** Opens the image of a disk again, with other options, where it has no snapshots. */
+  async reopen(name: string, discard: 'unmap' | 'ignore'): Promise<void> {
+    if (this.#tops.has(name)) return;
+    const options = [{ driver: this.#format, 'node-name': name, file: `${name}-file`, discard }];
+    await this.other.execute('blockdev-reopen', { options });
   }
 
   async start(): Promise<void> {
+    // The daemon opens the layers below by itself.
+    for (const [name, { file }] of this.#tops) this.#tops.set(name, { file, node: name });
     const other = join(this.#folder, `other${this.#starts++}.sock`);
     const args = this.names.flatMap((name) => [
       ...['--blockdev', `file,filename=${this.file(name)},node-name=${name}-file,discard=unmap`],

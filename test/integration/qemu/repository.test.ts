@@ -8,6 +8,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { LiveMachine } from '../../support/live-machine.js';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import { run, usePeers } from '../../support/peers.js';
+import { rememberedBy } from '../../support/remembered.js';
 
 const peers = usePeers();
 const random = new Random(firstSeed());
@@ -74,7 +75,9 @@ async function expectRight(setting: Setting): Promise<void> {
 test('points of a machine that is written meanwhile are of one moment, and verify', async () => {
   const setting = await prepared();
   const { live, repository } = setting;
-  const first = await backUp(setting);
+  const lasting = new AbortController();
+  const first = await backUp(setting, { signal: lasting.signal });
+  expect(rememberedBy(lasting.signal)).toBe(0);
   expect(first.disks.map(({ mode }) => mode)).toEqual(['full', 'full']);
   await expectRight(setting);
   for (let round = 0; round < 3; round++) {
@@ -133,15 +136,29 @@ test('a view that is lost before the end makes no point, and loses nothing', asy
   await expectRight(setting);
 });
 
+const STEPS = [
+  'nothing',
+  'write',
+  'write',
+  'restart',
+  'kill',
+  'resize',
+  'snapshot',
+  'reopen',
+  'failed',
+];
+
 test('whatever happens to a machine between backups, each is right', async () => {
   const setting = await prepared(1);
   const { live } = setting;
   const done: string[] = [];
   for (let round = 0; round < runsOr(10); round++) {
-    const step = random.pick(['nothing', 'write', 'write', 'restart', 'kill', 'resize', 'failed']);
+    const step = random.pick(STEPS);
     done.push(step);
     if (step === 'write') await live.guests[0].scribble(random, 6);
     else if (step === 'failed') await failed(setting);
+    else if (step === 'snapshot') await live.snapshot('vda');
+    else if (step === 'reopen') await live.reopen('vda', random.pick(['unmap', 'ignore']));
     else if (step !== 'nothing') {
       await live.stop(step === 'kill' ? 'SIGKILL' : 'SIGTERM');
       // Bitmaps that may lack writes keep an image from being resized.

@@ -1,0 +1,140 @@
+/** Backups of a running machine, by the command and by QEMU's own job, while its guest writes. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { loadavg, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type BackupContender, Lacuna, QemuJob } from './live/contenders.js';
+import { BenchMachine } from './live/machine.js';
+import { type BenchOptions, exec, median } from './support/bench.js';
+
+const MIB = 2 ** 20;
+const TIB = 2 ** 40;
+
+/** What one backup took. */
+interface Row {
+  readonly workload: string;
+  readonly name: string;
+  readonly wallMs: number;
+  readonly qemuSeconds: number;
+  readonly ourSeconds: number;
+  readonly storedBytes: number;
+  /** Milliseconds that writes of the guest took meanwhile. */
+  readonly latency: { readonly median: number; readonly p99: number; readonly worst: number };
+}
+
+export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<void> {
+  const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
+  const [size, dataMib, dirtyMib] = smoke ? [TIB / 64, 4, 8] : [TIB, 64, 1024];
+  const spread = (count: number) =>
+    Array.from({ length: count }, (_, i) => Math.floor((i * size) / count / MIB) * MIB);
+  const machine = await BenchMachine.start(folder, size);
+  const rows: Row[] = [];
+  try {
+    const [data, dirty] = [spread(dataMib), spread(dirtyMib)];
+    await machine.fill(data, 1);
+    for (let round = 0; round <= runs; round++) {
+      for (const contender of [new Lacuna(machine, folder), new QemuJob(machine, folder)]) {
+        const bench = new Round(machine, contender, data);
+        // The first round is looked at, while nobody writes; the others count, if there are any.
+        const isQuiet = round === 0;
+        const made = [
+          await bench.run('full: 1 TiB, 64 MiB of data', () => contender.full(), isQuiet),
+          await bench.run('increment: 1 TiB, 1 GiB dirty', () => contender.increment(), isQuiet, {
+            prepare: () => machine.fill(dirty, 2 + round),
+          }),
+        ];
+        if (!isQuiet || runs === 0) rows.push(...made);
+        await contender.clear();
+      }
+    }
+  } finally {
+    await machine.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+  report(rows, json);
+}
+
+class Round {
+  readonly #machine: BenchMachine;
+  readonly #contender: BackupContender;
+  readonly #places: readonly number[];
+
+  constructor(machine: BenchMachine, contender: BackupContender, places: readonly number[]) {
+    this.#machine = machine;
+    this.#contender = contender;
+    this.#places = places;
+  }
+
+  async run(
+    workload: string,
+    work: () => Promise<number>,
+    isQuiet: boolean,
+    { prepare }: { prepare?: () => Promise<void> } = {},
+  ): Promise<Row> {
+    await prepare?.();
+    const before = isQuiet && prepare === undefined ? 0 : this.#stored();
+    const guest = isQuiet ? undefined : this.#machine.writing(this.#places);
+    const [startSeconds, started] = [this.#machine.processorSeconds(), performance.now()];
+    const ourSeconds = await work();
+    const wallMs = performance.now() - started;
+    const qemuSeconds = this.#machine.processorSeconds() - startSeconds;
+    const times = (await guest?.end()) ?? [0];
+    if (isQuiet) await this.#verify();
+    const row = {
+      ...{ workload, name: this.#contender.name, wallMs, qemuSeconds, ourSeconds },
+      storedBytes: this.#stored() - before,
+      latency: latencyOf(times),
+    };
+    console.error(
+      `${workload}: ${row.name} ${Math.round(wallMs)} ms, load ${loadavg()[0].toFixed(1)}`,
+    );
+    return row;
+  }
+
+  #stored(): number {
+    try {
+      return this.#contender.storedBytes();
+    } catch {
+      // There is nothing yet.
+      return 0;
+    }
+  }
+
+  /** Nobody has written meanwhile: the newest image holds what the disk holds. */
+  async #verify(): Promise<void> {
+    const live = `nbd+unix:///vda?socket=${this.#machine.nbd.path}`;
+    const formats = ['-f', 'raw', '-F', 'qcow2'];
+    await exec('qemu-img', ['compare', ...formats, live, this.#contender.newest()]);
+  }
+}
+
+function latencyOf(times: readonly number[]): Row['latency'] {
+  const sorted = [...times].sort((a, b) => a - b);
+  const at = (share: number) =>
+    sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  return { median: at(0.5), p99: at(0.99), worst: sorted[sorted.length - 1] };
+}
+
+function report(rows: readonly Row[], json: boolean): void {
+  if (json) {
+    console.log(JSON.stringify(rows, null, 2));
+    return;
+  }
+  const kinds = new Set(rows.map(({ workload, name }) => `${workload}\n${name}`));
+  console.table(
+    [...kinds].map((kind) => {
+      const same = rows.filter(({ workload, name }) => `${workload}\n${name}` === kind);
+      const of = (pick: (row: Row) => number) => Number(median(same.map(pick)).toPrecision(3));
+      return {
+        workload: same[0].workload,
+        contender: same[0].name,
+        'wall ms': of(({ wallMs }) => wallMs),
+        'QEMU s': of(({ qemuSeconds }) => qemuSeconds),
+        'own s': of(({ ourSeconds }) => ourSeconds),
+        'stored MiB': of(({ storedBytes }) => storedBytes / MIB),
+        'guest ms': of(({ latency }) => latency.median),
+        'p99 ms': of(({ latency }) => latency.p99),
+        'worst ms': of(({ latency }) => latency.worst),
+      };
+    }),
+  );
+}
