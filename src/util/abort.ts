@@ -39,7 +39,7 @@ export function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined):
 }
 
 /** A signal that fires with the first of several. */
-export interface JoinedSignal {
+interface JoinedSignal {
   readonly signal: AbortSignal;
   /** Lets go of the others: what becomes of them does not matter any more. */
   release(): void;

@@ -1,4 +1,4 @@
-export { type JoinedSignal, joinSignals, onAbort, orAborted } from './abort.js';
+export { joinSignals, onAbort, orAborted } from './abort.js';
 export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { exactText, joinHalves, readU64, TWO_32, viewOf, writeU64 } from './bytes.js';
 export { closeAfter } from './close-after.js';
