@@ -16,7 +16,7 @@ const sparse = (size: number, withRestic: boolean): Workload => ({
     await makeSparse(source, smoke ? SMALL : { size, extents: 4000 });
     await race([
       lacunaBackup(folder, source, []),
-      lacunaBackup(folder, source, ['--compress']),
+      lacunaBackup(folder, source, ['--compress=deflate']),
       convert(folder, source, []),
       convert(folder, source, ['-c', '-W', '-m', '16']),
       ...(withRestic && (await hasRestic()) ? [restic(folder, source)] : []),

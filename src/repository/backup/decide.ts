@@ -3,7 +3,13 @@ import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
 import { counted } from '../../util/index.js';
-import { differences, type MachinePoints, OpenDisk, withDisk } from '../disks/index.js';
+import {
+  DiskDigests,
+  differences,
+  layersOf,
+  type MachinePoints,
+  withDigests,
+} from '../disks/index.js';
 import { DIGEST_BLOCK } from '../leaves/index.js';
 import type { BackupMode } from '../manifest/index.js';
 import { isDamage } from '../manifest/index.js';
@@ -17,7 +23,7 @@ export interface Decision {
   readonly mode: BackupMode;
   readonly reason: string;
   /** What the increment is taken over; the caller closes it. */
-  readonly parent: OpenDisk | undefined;
+  readonly parent: DiskDigests | undefined;
   /** Blocks that may have changed; undefined where they must be found by reading. The caller frees it. */
   readonly dirty: Bitmap | undefined;
 }
@@ -44,7 +50,7 @@ export async function decide(question: Question): Promise<Decision> {
 }
 
 /** The point that an increment can be taken over, or why no increment can be taken. */
-async function parentFor({ points, disk, options }: Question): Promise<OpenDisk | string> {
+async function parentFor({ points, disk, options }: Question): Promise<DiskDigests | string> {
   const { full = false, longestChain = LONGEST_CHAIN, signal } = options;
   if (full) return 'all of it was asked for';
   const { newest } = points;
@@ -52,22 +58,21 @@ async function parentFor({ points, disk, options }: Question): Promise<OpenDisk 
   if (points.problems.length > 0) return `a manifest is damaged: ${points.problems[0].message}`;
   const { number, disks } = newest;
   if (!disks.some(({ name }) => name === disk.name)) return `point ${number} has no such disk`;
-  let parent: OpenDisk;
+  signal?.throwIfAborted();
+  let length: number;
   try {
-    parent = await OpenDisk.open(points, number, disk.name, signal);
+    ({ length } = await layersOf(points, number, disk.name));
+    if (length < longestChain) return await DiskDigests.open(points, number, disk.name);
   } catch (error) {
     if (!isDamage(error)) throw error;
     return `point ${number} is damaged: ${error.message}`;
   }
-  const { length } = parent.layers;
-  if (length < longestChain) return parent;
-  await parent.close();
   return `the chain of point ${number} has ${counted(length, 'image')}, and may have no more than ${longestChain}`;
 }
 
 async function increment(
   { points, repository, disk, device }: Question,
-  parent: OpenDisk,
+  parent: DiskDigests,
 ): Promise<Omit<Decision, 'parent'>> {
   const over = `over point ${parent.number}`;
   const chain = parent.layers.filter(({ isGone }) => !isGone);
@@ -106,9 +111,11 @@ async function increment(
  * Adds what changed from an older point to the parent. A bitmap that counts from the older one says nothing of it where the
  * disk was put back to how it was in between. By digests alone, so it costs no reading of the disk.
  */
-async function addSince(number: number, dirty: Bitmap, parent: OpenDisk): Promise<void> {
+async function addSince(number: number, dirty: Bitmap, parent: DiskDigests): Promise<void> {
   const { points, name } = parent;
-  const since = await withDisk(points, number, name, async (older) => differences(parent, older));
+  const since = await withDigests(points, number, name, async (older) =>
+    differences(parent, older),
+  );
   try {
     since.resize(dirty.size);
     // Behind its end the parent holds nothing, and the older one may have.
@@ -154,7 +161,7 @@ function blocksIn(bitmap: Bitmap, size: number): Bitmap {
 export async function addHiddenZeroes(
   dirty: Bitmap,
   device: BlockDevice,
-  parent: OpenDisk,
+  parent: DiskDigests,
   signal?: AbortSignal,
 ): Promise<void> {
   if (device.size < parent.size && device.size % DIGEST_BLOCK !== 0) dirty.set(device.size - 1, 1);

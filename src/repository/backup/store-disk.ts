@@ -4,7 +4,7 @@ import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { type CopyReport, copy } from '../../copy/index.js';
 import { syncFolder } from '../../files/index.js';
-import type { OpenDisk } from '../disks/index.js';
+import type { DiskDigests } from '../disks/index.js';
 import { attempt, type MachinePlaces, type RepositoryOperations } from '../layout/index.js';
 import {
   DIGEST_BLOCK,
@@ -27,7 +27,7 @@ const NOWHERE = { target: { driver: 'null' }, detectZeroes: 'off', flush: false 
 /** Finds the blocks that have other digests than at the parent point, by reading all that the source calls data. */
 export async function findChanged(
   device: BlockDevice,
-  parent: OpenDisk,
+  parent: DiskDigests,
   drive: Drive,
 ): Promise<{ dirty: Bitmap; readBytes: number }> {
   const dirty = blocksWithData(device, parent);
@@ -50,7 +50,7 @@ export async function findChanged(
 }
 
 /** What was something at the parent point, and is changed unless it is read as the same. */
-function blocksWithData({ size }: BlockDevice, { leaves }: OpenDisk): Bitmap {
+function blocksWithData({ size }: BlockDevice, { leaves }: DiskDigests): Bitmap {
   const dirty = new Bitmap({ size, granularity: DIGEST_BLOCK });
   for (const block of leaves.dataBlocks(0, Math.ceil(size / DIGEST_BLOCK))) {
     const offset = block * DIGEST_BLOCK;
@@ -63,7 +63,7 @@ function driveOf({ threads, control }: Drive) {
   return { signal: control.signal, ...(threads !== undefined && { threads }) };
 }
 
-type Parent = Pick<OpenDisk, 'layers' | 'files' | 'leaves'> & { readonly number: number | null };
+type Parent = Pick<DiskDigests, 'layers' | 'files' | 'leaves'> & { readonly number: number | null };
 
 /** What is stored. */
 export interface NewImage {

@@ -1,7 +1,7 @@
 /** What changed between two points, by their digests: nothing of the disks is read. */
 import type { Range } from '../../extent/index.js';
 import { optionCheck } from '../../util/index.js';
-import { differences, type OpenDisk, withDisk } from '../disks/index.js';
+import { type DiskDigests, differences, withDigests } from '../disks/index.js';
 import { DIGEST_BLOCK, ZERO_LEAF } from '../leaves/index.js';
 import { Lock } from '../lock/index.js';
 import { type PointName, selectPoint } from '../points/index.js';
@@ -83,14 +83,9 @@ export async function diff(store: Store, options: DiffOptions): Promise<DiffRepo
         disks.push({ ...sizes, changedBytes: 0, zeroBytes: 0, ranges: [] });
         continue;
       }
-      const { signal } = options;
-      const ranges = await withDisk(
-        points,
-        to.number,
-        name,
-        (later) =>
-          withDisk(points, from.number, name, async (earlier) => rangesOf(later, earlier), signal),
-        signal,
+      options.signal?.throwIfAborted();
+      const ranges = await withDigests(points, to.number, name, (later) =>
+        withDigests(points, from.number, name, async (earlier) => rangesOf(later, earlier)),
       );
       disks.push({ ...sizes, ...sumsOf(ranges), ranges });
     }
@@ -100,7 +95,7 @@ export async function diff(store: Store, options: DiffOptions): Promise<DiffRepo
   }
 }
 
-function rangesOf(later: OpenDisk, earlier: OpenDisk): ChangedRange[] {
+function rangesOf(later: DiskDigests, earlier: DiskDigests): ChangedRange[] {
   const changed = differences(later, earlier);
   const ranges: { offset: number; length: number; isZero: boolean }[] = [];
   try {

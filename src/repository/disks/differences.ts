@@ -1,9 +1,9 @@
 /** Where a disk differs between two points, by digests alone. */
 import { Bitmap } from '../../bitmap/index.js';
 import { DIGEST_BLOCK, PART_BLOCKS } from '../leaves/index.js';
-import type { OpenDisk } from './open-disk.js';
+import type { DiskDigests } from './disk-digests.js';
 
-type Shown = Pick<OpenDisk, 'size' | 'leaves'>;
+type Shown = Pick<DiskDigests, 'size' | 'leaves'>;
 
 /** The blocks of a disk that are not what they were at another point; the caller frees the bitmap. */
 export function differences(disk: Shown, below: Shown): Bitmap {

@@ -1,5 +1,6 @@
 export { checkedDevice } from './checked-device.js';
 export { differences } from './differences.js';
+export { DiskDigests, withDigests } from './disk-digests.js';
 export { describeLayers, type Layer, layersOf } from './layers.js';
 export { OpenDisk, withDisk } from './open-disk.js';
 export { MachinePoints } from './points.js';

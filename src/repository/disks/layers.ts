@@ -1,6 +1,8 @@
 /** The images that make up a disk at a point: its own, that of its parent, and so on. */
-import { existsSync } from 'node:fs';
+import fs from 'node:fs';
 import { openDevice, type Qcow2Description } from '../../block/index.js';
+import { counted } from '../../util/index.js';
+import { attempt } from '../layout/index.js';
 import { type GoneImage, type ImageState, isDamage } from '../manifest/index.js';
 import type { MachinePoints } from './points.js';
 
@@ -46,20 +48,39 @@ function goneLayer(points: MachinePoints, owner: number, disk: string, image: Go
   const { places } = points;
   const { number, ...file } = image;
   const path = places.file(disk, image.name);
-  if (!existsSync(path)) throw points.damaged(owner, `${path} is not there`, path);
+  const state = { ...file, parent: null };
+  checkSize(points, owner, { path, size: sizeOf(points, owner, path), state });
   const leaves = places.file(disk, image.leaves.name);
-  return { number, disk, state: { ...file, parent: null }, isGone: true, path, leaves };
+  return { number, disk, state, isGone: true, path, leaves };
 }
 
 async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
   const { places } = points;
   const disk = points.diskOf(number, name);
   const path = places.file(name, disk.file.name);
-  if (!existsSync(path)) throw points.damaged(number, `${path} is not there`, path);
+  const size = sizeOf(points, number, path);
   const isReplaced = disk.replacement !== undefined && (await isNew(points, number, name));
   const state = isReplaced ? disk.replacement! : disk.file;
+  checkSize(points, number, { path, size, state });
   const leaves = places.file(name, state.leaves.name);
   return { number, disk: name, state, isGone: false, path, leaves };
+}
+
+function sizeOf(points: MachinePoints, number: number, path: string): number {
+  const found = attempt('open', path, () => fs.statSync(path, { throwIfNoEntry: false }));
+  if (found === undefined) throw points.damaged(number, `${path} is not there`, path);
+  return found.size;
+}
+
+/** Most images of a chain are not opened for an increment over it: what was cut is found so. */
+function checkSize(
+  points: MachinePoints,
+  number: number,
+  { path, size, state }: { path: string; size: number; state: ImageState },
+): void {
+  if (size === state.size) return;
+  const what = `${path} has ${counted(size, 'byte')}, and had ${state.size} when it was written`;
+  throw points.damaged(number, what, path);
 }
 
 /** Whether an image that was being replaced is the new one; the two differ in what lies below. */

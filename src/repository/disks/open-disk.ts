@@ -2,31 +2,13 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, openDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
-import { isAborted, LacunaError } from '../../errors/index.js';
-import { closeAfter, counted } from '../../util/index.js';
-import { DIGEST_BLOCK, LeafChain, LeafFile } from '../leaves/index.js';
-import { describeLayers, type Layer, layersOf } from './layers.js';
+import { closeAfter } from '../../util/index.js';
+import { DIGEST_BLOCK } from '../leaves/index.js';
+import { type DigestParts, DiskDigests, inPoint } from './disk-digests.js';
+import { describeLayers, type Layer } from './layers.js';
 import type { MachinePoints } from './points.js';
 
-type Parts = Pick<
-  OpenDisk,
-  'points' | 'number' | 'name' | 'size' | 'layers' | 'files' | 'leaves' | 'device'
->;
-
-/** Images of a disk below some others. */
-export type LowerImages = Pick<OpenDisk, 'layers' | 'files' | 'leaves' | 'size'>;
-
-export class OpenDisk implements AsyncDisposable {
-  readonly points: MachinePoints;
-  readonly number: number;
-  readonly name: string;
-  /** Bytes of the disk. */
-  readonly size: number;
-  /** Its own first. */
-  readonly layers: readonly Layer[];
-  /** The leaves of the layers, in the same order. */
-  readonly files: readonly LeafFile[];
-  readonly leaves: LeafChain;
+export class OpenDisk extends DiskDigests {
   /** The disk; it may be longer by less than 512 bytes. */
   readonly device: BlockDevice;
 
@@ -35,53 +17,26 @@ export class OpenDisk implements AsyncDisposable {
    *
    * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE
    */
-  static async open(
+  static override async open(
     points: MachinePoints,
     number: number,
     name: string,
     signal?: AbortSignal,
   ): Promise<OpenDisk> {
-    const layers = await layersOf(points, number, name);
-    const files: LeafFile[] = [];
+    const digests = await DiskDigests.open(points, number, name);
     try {
-      for (const { leaves, state } of layers) files.push(LeafFile.open(leaves, state.leaves));
-      const chain = new LeafChain(files);
-      const { size, digest } = points.diskOf(number, name);
-      if (chain.size !== size || chain.root() !== digest) {
-        const what = `the digests of its disk ${name} are not those of its manifest`;
-        throw points.damaged(number, what, layers[0].leaves);
-      }
-      const device = await openChain(points, number, layers, size, signal);
-      return new OpenDisk({ points, number, name, size, layers, files, leaves: chain, device });
+      const { layers, size } = digests;
+      return new OpenDisk(digests, await openChain(points, number, layers, size, signal));
     } catch (error) {
-      for (const file of files) file.close();
+      await digests.close();
       throw inPoint(points, number, name, error);
     }
   }
 
-  private constructor(parts: Parts) {
-    this.points = parts.points;
-    this.number = parts.number;
-    this.name = parts.name;
-    this.size = parts.size;
-    this.layers = parts.layers;
-    this.files = parts.files;
-    this.leaves = parts.leaves;
-    this.device = parts.device;
+  private constructor(digests: DigestParts, device: BlockDevice) {
+    super(digests);
+    this.device = device;
   }
-
-  /** What its images show without the first so many; it lasts as long as the disk. Undefined where that are all. */
-  lower(without: number): LowerImages | undefined {
-    const files = this.files.slice(without);
-    if (files.length === 0) return undefined;
-    const leaves = new LeafChain(files);
-    return { layers: this.layers.slice(without), files, leaves, size: leaves.size };
-  }
-
-  /** Throws unless a block that was read is what it was. */
-  readonly check = (block: number, digest: Uint8Array): void => {
-    if (!this.leaves.digestOf(block).equals(digest)) throw this.damaged(block);
-  };
 
   /** Throws unless what the images say is zero was so; within a bitmap, if one is given. */
   async checkZeroes(within?: Bitmap, signal?: AbortSignal): Promise<void> {
@@ -99,35 +54,9 @@ export class OpenDisk implements AsyncDisposable {
     }
   }
 
-  /** Throws unless blocks that read as zero were so. */
-  checkZero(from: number, end: number): void {
-    for (const block of this.leaves.dataBlocks(from, end)) throw this.damaged(block);
-  }
-
-  damaged(block: number): LacunaError {
-    const { number, name, points } = this;
-    const offset = block * DIGEST_BLOCK;
-    const length = Math.min(DIGEST_BLOCK, this.size - offset);
-    const path = this.#holderOf(block);
-    const message = `Point ${number} of ${points.machine}: disk ${name} holds other bytes than were backed up: ${counted(length, 'byte')} at ${offset} (${path})`;
-    return new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: path, offset, length });
-  }
-
-  /** The image that should hold a block. */
-  #holderOf(block: number): string {
-    const holds = (file: LeafFile) =>
-      file.runs.some(({ first, blocks }) => block >= first && block < first + blocks);
-    const index = this.files.findIndex(holds);
-    return this.layers[index === -1 ? 0 : index].path;
-  }
-
-  async close(): Promise<void> {
-    for (const file of this.files) file.close();
+  override async close(): Promise<void> {
+    await super.close();
     await this.device.close();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 }
 
@@ -143,31 +72,6 @@ async function openChain(
   await device.close();
   const { path } = layers[0];
   throw points.damaged(number, `${path} has ${device.size} bytes, and its disk ${size}`, path);
-}
-
-/** Codes of what an image or its leaves cannot be, which is told as damage of a point. */
-const OF_DAMAGE = [
-  'ERR_QCOW2_CORRUPT',
-  'ERR_QCOW2_UNSUPPORTED',
-  'ERR_DEVICE_FORMAT',
-  'ERR_DEVICE_SHORT',
-  'ERR_IMAGE_CHAIN',
-  'ERR_REPOSITORY_DAMAGED',
-];
-
-/** Turns an error of an image into damage of its point, if it is one. Other errors stay as they are. */
-function inPoint(
-  { machine }: MachinePoints,
-  number: number,
-  disk: string,
-  error: unknown,
-): unknown {
-  if (isAborted(error) || !(error instanceof LacunaError)) return error;
-  const point = `Point ${number} of ${machine}`;
-  if (!OF_DAMAGE.includes(error.code) || error.message.startsWith('Point ')) return error;
-  const { device, offset, length, message } = error;
-  const context = { device, offset, length, cause: error };
-  return new LacunaError('ERR_REPOSITORY_DAMAGED', `${point}: disk ${disk}: ${message}`, context);
 }
 
 /** Works with an open disk. Errors that mean a damaged image are told as damage of the point. */

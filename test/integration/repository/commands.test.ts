@@ -236,6 +236,11 @@ test.each([
     ['backup', 'a.raw', 'b.raw', 'x'],
     /say what it is called \(--machine NAME\)/,
   ],
+  [
+    '--compress that takes a disk for its value',
+    ['backup', '--compress', 'a.raw', 'x'],
+    /--compress is deflate or zstd, not a.raw; write --compress=deflate where a path follows/,
+  ],
   ['a disk whose name cannot be one', ['backup', 'my disk.raw', 'x'], /\(--disk NAME\)/],
   ['--disk without a point', ['serve', '--disk', 'vda', 'x'], /are for a restore point/],
 ])('%s is refused as misuse', async (_, args, says) => {

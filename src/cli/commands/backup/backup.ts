@@ -103,6 +103,8 @@ async function backupCommand(
 ): Promise<void> {
   const sources = paths.slice(0, -1);
   const path = paths.at(-1)!;
+  // It may have taken the first path for its value.
+  if (flags.compress) compressionOf(flags.compress);
   if (flags.qmp !== undefined || flags.libvirt !== undefined) {
     if (sources.length > 0)
       throw new TypeError(`the disks of a running machine are its own (--disk), not ${sources[0]}`);

@@ -71,7 +71,9 @@ export function checkNoRunningFlags(flags: RunningFlags): void {
 export function compressionOf(type: true | string): 'deflate' | 'zstd' {
   if (type === true) return 'deflate';
   if (type === 'deflate' || type === 'zstd') return type;
-  throw new TypeError(`--compress is deflate or zstd, not ${type}`);
+  throw new TypeError(
+    `--compress is deflate or zstd, not ${type}; write --compress=deflate where a path follows`,
+  );
 }
 
 /** Backs the machine up; with `--plan` only tells, and with `--json` prints the report itself. */
