@@ -29,6 +29,7 @@ export {
   type SnapshotDetails,
   type SnapshotSource,
   seconds,
+  type TakenBytes,
   type WriteOptions,
   type ZeroOptions,
 } from './contract/index.js';

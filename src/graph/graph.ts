@@ -1,5 +1,6 @@
 import type { BitmapAction } from '../bitmap/index.js';
 import { type BlockDevice, passThrough } from '../block/index.js';
+import type { Job } from '../job/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
 import {
@@ -20,6 +21,7 @@ import {
   toDot,
   unknownName,
 } from './core/index.js';
+import { type BackupJobOptions, type BackupJobReport, backup } from './jobs/index.js';
 
 /** How patient a graph is. */
 export interface GraphOptions {
@@ -300,6 +302,16 @@ export class Graph implements AsyncDisposable {
    */
   openBackup(options: BackupOptions): Promise<GraphBackup> {
     return openBackup(this.#changer, options);
+  }
+
+  /**
+   * Starts a backup job: copies nodes into targets as they are at one point in time, while they are written.
+   *
+   * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: what {@link openBackup} throws,
+   * ERR_VIEW_LOST where what is about to be changed could not be copied, what reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED.
+   */
+  backup(options: BackupJobOptions): Job<BackupJobReport> {
+    return backup(this.#changer, options);
   }
 
   /** The graph as it is now, for `JSON.stringify`. */

@@ -26,3 +26,11 @@ export {
   Graph,
   type GraphOptions,
 } from './graph.js';
+export type {
+  BackupJobOptions,
+  BackupJobReport,
+  BackupPair,
+  BitmapMode,
+  JobErrorPolicy,
+  SyncMode,
+} from './jobs/index.js';

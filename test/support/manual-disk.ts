@@ -18,6 +18,8 @@ export class ManualDisk {
   readonly device: Device;
   /** In the order in which they came. */
   readonly held: HeldRequest[] = [];
+  /** Told of each flush, which is carried out at once then. */
+  onFlush?: () => void;
   /** While set, requests are carried out at once. */
   isFree = false;
 
@@ -58,6 +60,10 @@ export class ManualDisk {
     length: number,
     carryOut: () => void,
   ): Promise<void> {
+    if (what === 'flush' && this.onFlush !== undefined) {
+      this.onFlush();
+      return Promise.resolve();
+    }
     if (this.isFree) {
       carryOut();
       return Promise.resolve();

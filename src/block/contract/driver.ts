@@ -1,4 +1,4 @@
-import type { DirtyBitmaps } from '../../bitmap/index.js';
+import type { Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import type { ExtentList, Range } from '../../extent/index.js';
 import type { DeviceDescription } from './description.js';
@@ -107,8 +107,23 @@ export interface SnapshotSource {
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** The allocation of that moment, of the range or of its beginning. */
   extents(offset: number, length: number, signal?: AbortSignal): Promise<ExtentList>;
+  /**
+   * Copies what of a range is on the disk alone; with `isZero`, that is known to read as zero. Rejects with an error that says
+   * which side failed.
+   */
+  take(offset: number, length: number, isZero: boolean): Promise<TakenBytes>;
+  /** A copy of what is on the disk alone, which the caller frees. */
+  remaining(): Bitmap;
+  /** Gives up what of a range is on the disk alone: nobody wants it. */
+  giveUp(offset: number, length: number): Promise<void>;
   /** Gives up what a range was: it can not be read any more, and costs its writers nothing. */
   giveBack(offset: number, length: number): Promise<void>;
+}
+
+/** @internal What was done for a range. */
+export interface TakenBytes {
+  readonly movedBytes: number;
+  readonly zeroedBytes: number;
 }
 
 /** @internal Named bitmaps and the place where they are stored. */

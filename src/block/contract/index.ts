@@ -23,6 +23,7 @@ export type {
   Location,
   SnapshotDetails,
   SnapshotSource,
+  TakenBytes,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';

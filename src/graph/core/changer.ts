@@ -76,8 +76,11 @@ export class Changer {
     await this.change({ edges, bitmaps });
   }
 
-  /** Takes filters out, at one moment, and closes them. */
-  async removeFilters(filters: readonly Node[]): Promise<void> {
+  /** Takes filters out and changes bitmaps, at one moment, and closes the filters. */
+  async removeFilters(
+    filters: readonly Node[],
+    bitmaps: readonly BitmapChange[] = [],
+  ): Promise<void> {
     const { state } = this;
     const { view } = state;
     const edges = filters.flatMap((filter) => {
@@ -91,7 +94,7 @@ export class Changer {
       const [{ to: below }] = view.from(filter);
       return users.map((edge) => ({ edge, expected: filter, replacement: below, unsafe: false }));
     });
-    if (edges.length > 0) await this.change({ edges });
+    if (edges.length + bitmaps.length > 0) await this.change({ edges, bitmaps });
     for (const filter of filters) {
       if (state.nodes.get(filter.name) === filter) await state.remove(filter);
     }

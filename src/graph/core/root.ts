@@ -63,8 +63,11 @@ export class Root implements BlockDevice, Named {
       write: writable,
       multiConnection: false,
       knownZero: false,
-      // What else a node answers, the next one may not.
-      contexts: contexts.filter((name) => name === Context.allocation || isDirtyContext(name)),
+      // What else a node answers, the next one may not, and an export promises for its whole life.
+      contexts:
+        options.what === 'export'
+          ? contexts.filter((each) => each === Context.allocation || isDirtyContext(each))
+          : contexts,
     };
     this.needs = writable ? ['read', 'write'] : ['read'];
     this.shares = shares;
@@ -136,6 +139,11 @@ export class Root implements BlockDevice, Named {
   }
 
   changedElsewhere(): void {}
+
+  /** @internal Runs a piece of a job, which is counted as one request, and waits at the gate before it waits for anything else. */
+  pass<T>(piece: () => Promise<T>): Promise<T> {
+    return this.#ask(piece);
+  }
 
   /** Waits for the requests in flight and takes it out of its graph. Closing again is harmless. */
   close(): Promise<void> {

@@ -13,7 +13,7 @@ import {
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { isPowerOfTwo } from '../../util/index.js';
-import { KeptCopies } from './kept-copies.js';
+import { KeepError, KeptCopies } from './kept-copies.js';
 
 /** Keeps what a disk was: what is about to be written is first copied to a target. */
 export interface CopyBeforeWriteDescription extends CommonDescription {
@@ -108,17 +108,21 @@ class CopyBeforeWrite {
 
   async #keep(offset: number, length: number): Promise<void> {
     try {
-      await within(this.#limitMs, this.#kept.copy(offset, length));
+      await within(this.#limitMs, this.#kept.take(offset, length, false));
     } catch (error) {
-      if (!this.#breaksSnapshot) throw unkept(error as Error, offset, length);
-      this.#kept.break(error as Error);
+      const cause = error instanceof KeepError ? (error.cause as Error) : (error as Error);
+      if (!this.#breaksSnapshot) throw unkept(cause, offset, length);
+      this.#kept.break(cause);
     }
   }
 }
 
 /** Waits for work, which goes on behind the limit. */
-async function within(limitMs: number, work: Promise<void>): Promise<void> {
-  if (limitMs === 0) return work;
+async function within(limitMs: number, work: Promise<unknown>): Promise<void> {
+  if (limitMs === 0) {
+    await work;
+    return;
+  }
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {

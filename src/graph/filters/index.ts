@@ -3,6 +3,7 @@ import { copyBeforeWrite } from './copy-before-write.js';
 import { snapshotAccess } from './snapshot-access.js';
 
 export type { CopyBeforeWriteDescription } from './copy-before-write.js';
+export { KeepError } from './kept-copies.js';
 export type { SnapshotAccessDescription } from './snapshot-access.js';
 
 /** What there is in graphs alone, by its name in descriptions. To remove one, remove its file, and its line here. */

@@ -1,5 +1,10 @@
 import { Bitmap } from '../../bitmap/index.js';
-import { type BlockDevice, RangeLock, type SnapshotSource } from '../../block/index.js';
+import {
+  type BlockDevice,
+  RangeLock,
+  type SnapshotSource,
+  type TakenBytes,
+} from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { ExtentList, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
@@ -15,6 +20,16 @@ interface Run {
   readonly offset: number;
   readonly length: number;
   readonly kept: Kept;
+}
+
+/** A copy that was not made, and because of which side. */
+export class KeepError extends Error {
+  readonly side: 'disk' | 'target';
+
+  constructor(side: 'disk' | 'target', cause: Error) {
+    super(cause.message, { cause });
+    this.side = side;
+  }
 }
 
 /** A disk, and the place where its old content goes. */
@@ -72,15 +87,36 @@ export class KeptCopies implements SnapshotSource {
     return this.#here.countIn(start, end - start) > 0;
   }
 
-  /** Copies what of a range is on the disk alone. */
-  async copy(offset: number, length: number): Promise<void> {
+  /** Copies what of a range is on the disk alone; a range that is known to read as zero is zeroed in the target. */
+  async take(offset: number, length: number, isZero: boolean): Promise<TakenBytes> {
+    const taken = { movedBytes: 0, zeroedBytes: 0 };
     const { start, end } = this.#granules(offset, length);
+    const zero = isZero ? this.#wholeGranules(offset, length) : { start, end: start };
     await this.#hold(start, end, true, async () => {
       for (const run of this.#runs(start, end)) {
         if (this.#broken !== undefined) return;
-        if (run.kept === 'here') await this.#copyRun(run);
+        if (run.kept !== 'here') continue;
+        const stop = run.offset + run.length;
+        const from = Math.min(stop, Math.max(run.offset, zero.start));
+        const to = Math.max(from, Math.min(stop, zero.end));
+        await this.#copyRange(run.offset, from);
+        await this.#zeroRange(from, to);
+        await this.#copyRange(to, stop);
+        taken.zeroedBytes += to - from;
+        taken.movedBytes += run.length - (to - from);
       }
     });
+    return taken;
+  }
+
+  remaining(): Bitmap {
+    return this.#here.snapshot();
+  }
+
+  async giveUp(offset: number, length: number): Promise<void> {
+    const { start, end } = this.#wholeGranules(offset, length);
+    if (start >= end) return;
+    await this.#hold(start, end, true, async () => this.#here.reset(start, end - start));
   }
 
   async read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -117,9 +153,7 @@ export class KeptCopies implements SnapshotSource {
   }
 
   async giveBack(offset: number, length: number): Promise<void> {
-    const { granularity, size } = this;
-    const start = alignUp(offset, granularity);
-    const end = offset + length === size ? size : alignDown(offset + length, granularity);
+    const { start, end } = this.#wholeGranules(offset, length);
     if (start >= end) return;
     await this.#hold(start, end, true, async () => {
       const copied = [...this.#runs(start, end)].filter(({ kept }) => kept === 'copied');
@@ -142,17 +176,27 @@ export class KeptCopies implements SnapshotSource {
     this.#copied.free();
   }
 
-  async #copyRun({ offset, length }: Run): Promise<void> {
+  async #copyRange(offset: number, end: number): Promise<void> {
     const { disk, target } = this.#devices;
-    const bytes = Buffer.allocUnsafe(Math.min(PIECE, length));
-    for (let at = offset; at < offset + length; at += PIECE) {
-      const piece = bytes.subarray(0, Math.min(PIECE, offset + length - at));
-      await disk.read(at, piece);
-      if (piece.equals(ZEROES.subarray(0, piece.length))) await target.zero(at, piece.length);
-      else await target.write(at, piece);
-      this.#copied.set(at, piece.length);
-      this.#here.reset(at, piece.length);
+    const bytes = Buffer.allocUnsafe(Math.min(PIECE, end - offset));
+    for (let at = offset; at < end; at += PIECE) {
+      const piece = bytes.subarray(0, Math.min(PIECE, end - at));
+      await on('disk', disk.read(at, piece));
+      const isZero = piece.equals(ZEROES.subarray(0, piece.length));
+      await on('target', isZero ? target.zero(at, piece.length) : target.write(at, piece));
+      this.#mark(at, at + piece.length);
     }
+  }
+
+  async #zeroRange(offset: number, end: number): Promise<void> {
+    if (offset === end) return;
+    await on('target', this.#devices.target.zero(offset, end - offset));
+    this.#mark(offset, end);
+  }
+
+  #mark(offset: number, end: number): void {
+    this.#copied.set(offset, end - offset);
+    this.#here.reset(offset, end - offset);
   }
 
   #deviceOf({ offset, length, kept }: Run): BlockDevice {
@@ -180,6 +224,16 @@ export class KeptCopies implements SnapshotSource {
     return { start: alignDown(offset, granularity), end };
   }
 
+  /** The granules that lie in a range as a whole. */
+  #wholeGranules(offset: number, length: number): { start: number; end: number } {
+    const { granularity, size } = this;
+    const end = offset + length;
+    return {
+      start: alignUp(offset, granularity),
+      end: end === size ? size : alignDown(end, granularity),
+    };
+  }
+
   async #hold(
     start: number,
     end: number,
@@ -194,5 +248,13 @@ export class KeptCopies implements SnapshotSource {
     } finally {
       this.#locks.release(hold);
     }
+  }
+}
+
+async function on(side: 'disk' | 'target', request: Promise<void>): Promise<void> {
+  try {
+    await request;
+  } catch (error) {
+    throw new KeepError(side, error as Error);
   }
 }

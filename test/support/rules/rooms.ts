@@ -61,7 +61,8 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['run'],
     ['job'],
   ],
-  graph: [['filters'], ['core'], ['backup']],
+  graph: [['filters'], ['core'], ['backup', 'jobs']],
+  'graph/jobs': [['backup']],
   qemu: [
     ['virsh'],
     ['state'],

@@ -1,0 +1,269 @@
+import { Bitmap, type BitmapAction } from '../../../bitmap/index.js';
+import { plan } from '../../../copy/index.js';
+import { LacunaError } from '../../../errors/index.js';
+import type { JobControl, JobCounts } from '../../../job/index.js';
+import { settleAll } from '../../../util/index.js';
+import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import { KeepError } from '../../filters/index.js';
+import type { BackupJobReport, BackupPair, CheckedOptions } from './options.js';
+import { type Piece, piecesOf } from './pieces.js';
+
+/** Pieces under way at the same time. */
+const LANES = 8;
+
+/** A disk while it is backed up. */
+interface Disk {
+  readonly node: Node;
+  readonly target: Node;
+  readonly filter: Node;
+  /** Where the job reads the node's status, and passes for each piece. */
+  readonly root: Root;
+  /** The target was opened for the job. */
+  readonly isOwn: boolean;
+}
+
+/** One run of a backup job. */
+export class BackupRun {
+  readonly #changer: Changer;
+  readonly #options: CheckedOptions;
+  readonly #disks: Disk[] = [];
+  #totalBytes = 0;
+  #doneBytes = 0;
+  #movedBytes = 0;
+  #zeroedBytes = 0;
+
+  constructor(changer: Changer, options: CheckedOptions) {
+    this.#changer = changer;
+    this.#options = options;
+  }
+
+  counted(): JobCounts {
+    return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
+  }
+
+  async work(control: JobControl): Promise<BackupJobReport> {
+    await this.#changer.run(() => this.#begin());
+    let failure: { error: unknown } | undefined;
+    try {
+      if (this.#options.sync === 'none') await untilStopped(control);
+      else await this.#move(await this.#plan(control), control);
+      this.#checkSound();
+      for (const { target } of this.#disks) await target.device.flush();
+    } catch (error) {
+      failure = { error };
+    }
+    await this.#endAtLast(failure === undefined, control);
+    if (failure !== undefined) throw failure.error;
+    return { movedBytes: this.#movedBytes, zeroedBytes: this.#zeroedBytes };
+  }
+
+  /** The point in time of all disks. */
+  async #begin(): Promise<void> {
+    const changer = this.#changer;
+    try {
+      for (const pair of this.#options.disks) await this.#open(pair);
+      const bitmaps = this.#bitmapChanges(() => [{ type: 'freeze', name: this.#options.bitmap! }]);
+      await changer.moveUp(
+        this.#disks.map(({ filter }) => filter),
+        bitmaps,
+      );
+    } catch (error) {
+      for (const disk of [...this.#disks].reverse()) {
+        await changer.leave(disk.root);
+        await changer.state.remove(disk.filter);
+        if (disk.isOwn) await changer.state.remove(disk.target);
+      }
+      throw error;
+    }
+  }
+
+  async #open({ node: name, target: wanted }: BackupPair): Promise<void> {
+    const changer = this.#changer;
+    const { state } = changer;
+    const { sync, bitmap, onCopyError, copyTimeout } = this.#options;
+    const node = state.node(name);
+    const isOwn = typeof wanted !== 'string';
+    const nameFor = (what: string) => state.freeName(`${name}.${what}`);
+    const described = isOwn && { 'node-name': nameFor('target'), ...wanted };
+    const target = described
+      ? await changer.add(described as NodeDescription, { writable: true })
+      : state.node(wanted as string);
+    let filter: Node | undefined;
+    try {
+      const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
+      const description = {
+        driver: 'copy-before-write',
+        'node-name': nameFor('kept'),
+        file: name,
+        target: target.name,
+        'on-cbw-error': onCopyError,
+        'cbw-timeout': copyTimeout,
+        ...(isDirtyOnly && { bitmap: { node: name, name: bitmap! } }),
+      } as const;
+      filter = await changer.add(description, { writable: true });
+      const entering = { name: nameFor('backup'), what: 'job', node, writable: false };
+      this.#disks.push({ node, target, filter, root: changer.enter(entering), isOwn });
+    } catch (error) {
+      if (filter !== undefined) await state.remove(filter);
+      if (isOwn) await state.remove(target);
+      throw error;
+    }
+  }
+
+  /** What must be copied; what need not be is given up. */
+  async #plan(control: JobControl): Promise<Piece<Disk>[]> {
+    const { sync, bitmap, targetIsZero } = this.#options;
+    const pieces: Piece<Disk>[] = [];
+    for (const disk of this.#disks) {
+      const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
+      const dirty = isDirtyOnly ? disk.node.log.bitmaps.get(bitmap!).snapshot() : undefined;
+      const mode = sync === 'top' ? 'top' : isDirtyOnly ? 'incremental' : 'full';
+      // The status is that of now, and not of the point in time: whoever takes a piece looks again.
+      const source = disk.root;
+      try {
+        const scope = { mode, ...(dirty && { bitmap: dirty }) } as const;
+        const { data, zero } = await plan({ source, ...scope, signal: control.ending });
+        try {
+          pieces.push(...piecesOf(disk, data, 'data'));
+          if (!targetIsZero) pieces.push(...piecesOf(disk, zero, 'zero'));
+          if (sync === 'top' || targetIsZero) await giveUpRest(disk, data, targetIsZero, zero);
+        } finally {
+          data.free();
+          zero.free();
+        }
+      } finally {
+        dirty?.free();
+      }
+    }
+    this.#totalBytes = pieces.reduce((sum, { length }) => sum + length, 0);
+    return pieces;
+  }
+
+  async #move(pieces: readonly Piece<Disk>[], control: JobControl): Promise<void> {
+    const next = pieces.values();
+    let hasFailed = false;
+    const lane = async () => {
+      for (const piece of next) {
+        if (hasFailed) return;
+        try {
+          await this.#take(piece, control);
+        } catch (error) {
+          hasFailed = true;
+          throw error;
+        }
+        this.#doneBytes += piece.length;
+      }
+    };
+    await settleAll(Array.from({ length: LANES }, lane));
+  }
+
+  /** A piece, again and again where its policy says so. Between the attempts nothing is held. */
+  async #take(piece: Piece<Disk>, control: JobControl): Promise<void> {
+    const { disk, offset, length, kind } = piece;
+    for (;;) {
+      await control.next(kind === 'data' ? length : 0);
+      this.#checkSound();
+      try {
+        const taken = await disk.root.pass(() =>
+          disk.filter.driver.snapshot!.take(offset, length, kind === 'zero'),
+        );
+        this.#movedBytes += taken.movedBytes;
+        this.#zeroedBytes += taken.zeroedBytes;
+        return;
+      } catch (error) {
+        if (!(error instanceof KeepError)) throw error;
+        const { onSourceError, onTargetError } = this.#options;
+        const policy = error.side === 'disk' ? onSourceError : onTargetError;
+        if (policy === 'report') throw error.cause;
+        await control.waitAbout(error.cause as Error);
+      }
+    }
+  }
+
+  #checkSound(): void {
+    for (const { filter } of this.#disks) {
+      const broken = filter.driver.snapshot?.broken;
+      if (broken !== undefined) throw broken;
+    }
+  }
+
+  /** Where writers do not come to an end, a human is asked, and then it is tried again. */
+  async #endAtLast(isGood: boolean, control: JobControl): Promise<void> {
+    for (;;) {
+      try {
+        await this.#changer.run(() => this.#end(isGood));
+        return;
+      } catch (error) {
+        const isBusy = error instanceof LacunaError && error.code === 'ERR_GRAPH_BUSY';
+        if (!isBusy) throw error;
+        // Once the job is to end there is nobody to ask.
+        if (!control.ending.aborted) await control.waitAbout(error).catch(() => {});
+      }
+    }
+  }
+
+  async #end(isGood: boolean): Promise<void> {
+    const changer = this.#changer;
+    const remains: Bitmap[] = [];
+    try {
+      const bitmaps = this.#bitmapChanges((disk) => this.#lastActions(disk, isGood, remains));
+      for (const { root } of this.#disks) await changer.leave(root);
+      await changer.removeFilters(
+        this.#disks.map(({ filter }) => filter),
+        bitmaps,
+      );
+    } finally {
+      for (const bits of remains) bits.free();
+    }
+    for (const { target, isOwn } of this.#disks) if (isOwn) await changer.state.remove(target);
+  }
+
+  #lastActions(disk: Disk, isGood: boolean, remains: Bitmap[]): BitmapAction[] {
+    const { bitmap: name = '', bitmapMode } = this.#options;
+    if (bitmapMode === 'never') return [{ type: 'reclaim', name }];
+    if (isGood) return [{ type: 'abdicate', name }];
+    if (bitmapMode === 'on-success') return [{ type: 'reclaim', name }];
+    const rest = disk.filter.driver.snapshot!.remaining();
+    remains.push(rest);
+    return [
+      { type: 'abdicate', name },
+      { type: 'merge', target: name, sources: [rest] },
+    ];
+  }
+
+  #bitmapChanges(actions: (disk: Disk) => BitmapAction[]): BitmapChange[] {
+    if (this.#options.bitmap === undefined) return [];
+    return this.#disks.map((disk) => ({ node: disk.node, actions: actions(disk) }));
+  }
+}
+
+/** Nobody waits for what is not going to be copied. */
+async function giveUpRest(
+  disk: Disk,
+  data: Bitmap,
+  isZeroLeftOut: boolean,
+  zero: Bitmap,
+): Promise<void> {
+  const source = disk.filter.driver.snapshot!;
+  const rest = new Bitmap({ size: data.size, granularity: data.granularity, arena: data.arena });
+  try {
+    rest.setAll();
+    rest.subtract(data);
+    if (!isZeroLeftOut) rest.subtract(zero);
+    for (const { offset, length } of rest.ranges()) {
+      await disk.root.pass(() => source.giveUp(offset, length));
+    }
+  } finally {
+    rest.free();
+  }
+}
+
+/** @throws LacunaError ERR_ABORTED where the signal has fired. */
+async function untilStopped(control: JobControl): Promise<void> {
+  if (!control.ending.aborted) {
+    await new Promise<void>((resolve) => {
+      control.ending.addEventListener('abort', () => resolve(), { once: true });
+    });
+  }
+  if (control.signal.aborted) control.throwIfEnding();
+}
