@@ -4,6 +4,7 @@ import { bitmapRow } from './bitmap/index.js';
 import { commitRow } from './commit/index.js';
 import { compareRow } from './compare/index.js';
 import { copyRow } from './copy/index.js';
+import { createRow } from './create/index.js';
 import { demoRow } from './demo/index.js';
 import { diffRow } from './diff/index.js';
 import { digestRow } from './digest/index.js';
@@ -27,6 +28,7 @@ export const COMMANDS: readonly CommandRow[] = [
   infoRow,
   compareRow,
   digestRow,
+  createRow,
   populateRow,
   serveRow,
   bitmapRow,

@@ -151,6 +151,39 @@ const COPY: readonly Role[] = [
   },
 ];
 
+const CREATE: readonly Role[] = [
+  {
+    name: 'create IMAGE',
+    covers: 'create <image>',
+    good: 'old.raw',
+    args: (path) => ['create', '-f', 'raw', path, '1M'],
+  },
+  {
+    name: 'create IMAGE that is not there',
+    covers: 'create <image>',
+    good: 'nothing',
+    args: (path) => ['create', '-f', 'raw', path, '1M'],
+  },
+  {
+    name: 'create IMAGE of qcow2',
+    covers: 'create <image>',
+    good: 'old.raw',
+    args: (path) => ['create', '-f', 'qcow2', path, '1M'],
+  },
+  {
+    name: 'create -b FILE',
+    covers: 'create --backing <file>',
+    good: 'base.raw',
+    args: (path, work) => ['create', '-b', path, '-F', 'raw', work('out.qcow2')],
+  },
+  {
+    name: 'create -o data_file=FILE',
+    covers: 'create --options <list>',
+    good: 'old.raw',
+    args: (path, work) => ['create', '-o', `data_file=${path}`, work('out.qcow2'), '1M'],
+  },
+];
+
 /** Commands that only look at one device: with what lies there, and with what an image names. */
 const LOOKS: readonly Role[] = [
   {
@@ -446,6 +479,17 @@ const FOLDERS: readonly Role[] = [
     };
   }),
   {
+    name: 'create --backing-folder FOLDER',
+    covers: 'create --backing-folder <folder>',
+    good: 'folder',
+    files: SOURCE,
+    named: 'inside',
+    args: (path, work) => [
+      ...['create', '--backing-folder', path, '-b', work('over.qcow2'), '-F', 'qcow2'],
+      work('out.qcow2'),
+    ],
+  },
+  {
     name: 'demo --folder PATH',
     covers: 'demo --folder <path>',
     good: 'folder',
@@ -465,6 +509,7 @@ const REPOSITORIES: readonly Role[] = [
 
 export const ROLES: readonly Role[] = [
   ...COPY,
+  ...CREATE,
   ...LOOKS,
   ...SERVE,
   ...BITMAPS,
@@ -479,7 +524,7 @@ export const NOT_PATHS: readonly string[] = [
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
   ...['<disk=target>', '<address>'],
   ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
-  '<command>',
+  ...['<command>', '[size]'],
 ];
 
 /** Names that are paths elsewhere. */

@@ -1,6 +1,6 @@
 import { dirname, resolve } from 'node:path';
 import { LacunaError } from '../../../../errors/index.js';
-import { isSamePlace } from '../../../../files/index.js';
+import { isSamePlace, samePlaceAmong } from '../../../../files/index.js';
 import {
   Autoclear,
   allUnits,
@@ -26,7 +26,7 @@ import {
 import { alignUp, checkGiven, Turns, viewOf } from '../../../../util/index.js';
 import { A_PATH, type BlockDevice, Device } from '../../../contract/index.js';
 import { createRawFile, FileDriver } from '../../file/index.js';
-import { filesBelow, GatheredWrites, identityOf } from '../io/index.js';
+import { filesBelow, GatheredWrites } from '../io/index.js';
 import {
   type CheckedOptions,
   checkBacking,
@@ -117,11 +117,11 @@ async function create(
   zeroed = NONE,
 ): Promise<void> {
   const image = resolve(filename);
-  refuseCircle(image, options);
   const { exclusive, mode, inode, dataFile, size, preallocation } = options;
+  const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
+  refuseCircle(image, options, path);
   const made = layOutImage(image, options, { mapped, zeroed });
   const header = encodeHeader(made.header, image);
-  const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
   if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
   const bytes = made.layout.total * made.geometry.clusterSize;
   await createRawFile(image, bytes, { exclusive, mode, inode });
@@ -143,14 +143,14 @@ async function create(
   await file.write(0, header);
 }
 
-/** What would be replaced must not be a part of what the new image is over. */
-function refuseCircle(image: string, { backing }: CheckedOptions): void {
-  const file = { driver: 'file', filename: image } as const;
-  const old = identityOf(file.filename);
-  if (backing === undefined || old === undefined) return;
-  const found = filesBelow(image, backing).find((path) => identityOf(path) === old);
+/** Neither the image nor its data file must be a part of what the new image is over. */
+function refuseCircle(image: string, { backing }: CheckedOptions, dataFile?: string): void {
+  if (backing === undefined) return;
+  const below = filesBelow(image, backing);
+  const made = [image, ...(dataFile === undefined ? [] : [dataFile])];
+  const found = made.find((path) => samePlaceAmong(path, below) !== undefined);
   if (found === undefined) return;
-  const message = `${image} would replace a file that its own backing file is made of: choose another name for the new image`;
+  const message = `${found} would be a file that the backing file of ${image} is made of: choose another name for the new one`;
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
 }
 
