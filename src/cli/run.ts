@@ -1,3 +1,4 @@
+import { runProgram } from './program.js';
 import {
   Exit,
   exitCodeOf,
@@ -6,13 +7,11 @@ import {
   printFailure,
   type Shell,
 } from './shell/index.js';
-import { packageVersion } from './version.js';
 
 /** Runs one command line and returns the exit code; every error ends up here, and as one message. */
 export async function run(argv: readonly string[], shell: Shell): Promise<number> {
   try {
-    if (asksForVersion(argv)) await shell.print(`${packageVersion()}\n`);
-    else await (await import('./program.js')).runProgram(argv, shell);
+    await runProgram(argv, shell);
     return shell.exitCode;
   } catch (error) {
     await printFailure(error, shell);
@@ -21,9 +20,4 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
     const code = exitCodeOf(error);
     return code === Exit.failed ? shell.failureCode : code;
   }
-}
-
-/** Whether nothing else is asked for: then commander need not be loaded, which knows these flags too. */
-function asksForVersion(argv: readonly string[]): boolean {
-  return argv.length === 1 && ['-V', '--version'].includes(argv[0]);
 }
