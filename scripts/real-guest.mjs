@@ -6,31 +6,36 @@
 // the mode says.
 //
 //     npm run build && node scripts/real-guest.mjs FOLDER
+//     npm run build && node scripts/real-guest.mjs FOLDER --libvirt qemu:///system
+//
+// The second backs the guest up as a domain that it defines in libvirt, which freezes it. The user of libvirt's QEMU must be able
+// to enter FOLDER.
 //
 // It needs Debian's apt-get, dpkg, cpio, mke2fs, e2fsck, debugfs, qemu-system-x86_64, qemu-ga and 300 MB, and installs
 // nothing: the kernel and busybox are unpacked in FOLDER. It takes about three minutes.
 import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { backupMachine, Machine } from 'lacuna/qemu';
+import { backupMachine, LibvirtMachine, Machine } from 'lacuna/qemu';
 import { Repository } from 'lacuna/repository';
 import { bootFromPoint } from './guest/boot-from-point.mjs';
-import { Guest, makeDisk, makeGuest, recordsOf, run } from './guest/guest.mjs';
+import { DomainGuest, Guest, makeDisk, makeGuest, recordsOf, run } from './guest/guest.mjs';
 
 const POINTS = 4;
 /** Records that a guest writes between two backups. */
 const MORE_RECORDS = 50;
 
 /** Backs a guest up while it writes; returns the repository, and how many records its newest point has. */
-async function backUpLive(folder) {
-  const guest = new Guest(folder, `format=qcow2,file=${makeDisk(folder)},node-name=disk0`);
+async function backUpLive(folder, uri) {
+  const disk = makeDisk(folder);
+  const guest =
+    uri === undefined
+      ? new Guest(folder, `format=qcow2,file=${disk},node-name=disk0`)
+      : new DomainGuest(folder, disk, uri);
   try {
     await guest.booted();
-    mkdirSync(join(folder, 'sessions'), { recursive: true });
-    const machine = await Machine.connect({
-      monitor: { path: join(folder, 'qmp.sock') },
-      agent: { path: join(folder, 'agent.sock') },
-      folder: join(folder, 'sessions'),
-    });
+    const sessions = join(folder, 'sessions');
+    mkdirSync(sessions, { recursive: true, mode: 0o711 });
+    const machine = await connected(folder, sessions, uri && { domain: guest.name, connect: uri });
     const repository = Repository.open(join(folder, `repository-${process.pid}`), { create: true });
     const raw = join(folder, 'restored.raw');
     let records = 0;
@@ -46,21 +51,31 @@ async function backUpLive(folder) {
       const [{ mode, movedBytes }] = disks;
       console.log(`${point.number}: ${mode}, ${movedBytes} bytes, ${records} records, clean`);
     }
-    await machine.close();
+    await machine.close?.();
     return { repository, records };
   } finally {
     await guest.kill();
   }
 }
 
-async function main(folder) {
+async function connected(folder, sessions, domain) {
+  if (domain !== undefined) return await LibvirtMachine.find({ ...domain, folder: sessions });
+  return await Machine.connect({
+    monitor: { path: join(folder, 'qmp.sock') },
+    agent: { path: join(folder, 'agent.sock') },
+    folder: sessions,
+  });
+}
+
+async function main(folder, uri) {
   mkdirSync(folder, { recursive: true });
   makeGuest(folder);
-  const { repository, records } = await backUpLive(folder);
+  const { repository, records } = await backUpLive(folder, uri);
   await bootFromPoint(folder, repository.path, records);
 }
 
-if (process.argv[2] === undefined) {
-  console.error('usage: node scripts/real-guest.mjs FOLDER');
+const [folder, flag, uri] = process.argv.slice(2);
+if (folder === undefined || (flag !== undefined && (flag !== '--libvirt' || uri === undefined))) {
+  console.error('usage: node scripts/real-guest.mjs FOLDER [--libvirt URI]');
   process.exitCode = 2;
-} else await main(resolve(process.argv[2]));
+} else await main(resolve(folder), uri);

@@ -19,7 +19,7 @@
 //     node scripts/try-backup-tool.mjs --libvirt qemu:///system \
 //       --full 'virtnbdbackup -U {uri} -d {domain} -l full -o {store}' \
 //       --increment 'virtnbdbackup -U {uri} -d {domain} -l inc -o {store}' \
-//       --restore 'virtnbdrestore -i {store} -o {folder}'
+//       --restore 'virtnbdrestore -a restore -i {store} -o {folder}'
 //
 // --only D1,D4 tries some; --verbose shows what the tool prints. Exit code: 0 nothing was lost, 1 data was lost,
 // 2 misuse, 3 something could not be tried, because the tool failed.

@@ -103,35 +103,11 @@ export function makeDisk(folder) {
   return disk;
 }
 
-/** A guest that runs. */
-export class Guest {
-  #process;
-  #console;
-
-  /**
-   * Starts one.
-   *
-   * @param folder that makeGuest has filled; its sockets are `qmp.sock` and `agent.sock` in it
-   * @param drive the options of QEMU's -drive, without its id
-   * @param how `name` is a part of the names of its sockets; `more` are other arguments of QEMU
-   */
-  constructor(folder, drive, { name = '', more = [] } = {}) {
-    this.#console = join(folder, `console${name}.log`);
-    const [agent, qmp] = [join(folder, `agent${name}.sock`), join(folder, `qmp${name}.sock`)];
-    for (const path of [this.#console, agent, qmp]) rmSync(path, { force: true });
-    const args = [
-      ...['-accel', 'tcg', '-m', '256', '-nodefaults', '-no-user-config', '-display', 'none'],
-      ...['-serial', `file:${this.#console}`],
-      ...['-kernel', join(folder, 'vmlinuz'), '-initrd', join(folder, 'initrd.gz')],
-      ...['-append', 'console=ttyS0 quiet panic=1'],
-      ...['-drive', `if=none,id=disk,${drive}`],
-      ...['-device', 'virtio-blk-pci,drive=disk,id=vda', '-device', 'virtio-serial'],
-      ...['-chardev', `socket,id=agent,path=${agent},server=on,wait=off`],
-      ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
-      ...['-qmp', `unix:${qmp},server=on,wait=off`, ...more],
-    ];
-    const stdio = ['ignore', 'ignore', 'inherit'];
-    this.#process = spawn('qemu-system-x86_64', args, { stdio });
+/** What a guest says on its console, which is a file. */
+class Console {
+  constructor(path) {
+    this.path = path;
+    rmSync(path, { force: true });
   }
 
   /** Waits until the guest writes records; returns how many it found on its disk. */
@@ -148,17 +124,48 @@ export class Guest {
   /** Waits until its console has shown what is asked for; the numbers that it has shown until then are told. */
   async #until(pattern, isEnough) {
     for (const end = Date.now() + BOOT_MS; Date.now() < end; await sleep(LOOK_MS)) {
-      const text = this.#text();
+      const text = existsSync(this.path) ? readFileSync(this.path, 'utf8') : '';
       const counts = [...text.matchAll(new RegExp(pattern, 'g'))].map(([, count]) => Number(count));
       const enough = counts.length > 0 && isEnough(counts);
       if (enough !== false) return enough;
-      if (/MOUNT FAILED|GAP|Kernel panic/.test(text) || this.#process.exitCode !== null) break;
+      if (/MOUNT FAILED|GAP|Kernel panic/.test(text) || !this.isRunning()) break;
     }
-    throw new Error(`the guest does not say ${pattern.source}: see ${this.#console}`);
+    throw new Error(`the guest does not say ${pattern.source}: see ${this.path}`);
+  }
+}
+
+/** A guest that runs. */
+export class Guest extends Console {
+  #process;
+
+  /**
+   * Starts one.
+   *
+   * @param folder that makeGuest has filled; its sockets are `qmp.sock` and `agent.sock` in it
+   * @param drive the options of QEMU's -drive, without its id
+   * @param how `name` is a part of the names of its sockets; `more` are other arguments of QEMU
+   */
+  constructor(folder, drive, { name = '', more = [] } = {}) {
+    super(join(folder, `console${name}.log`));
+    const [agent, qmp] = [join(folder, `agent${name}.sock`), join(folder, `qmp${name}.sock`)];
+    for (const path of [agent, qmp]) rmSync(path, { force: true });
+    const args = [
+      ...['-accel', 'tcg', '-m', '256', '-nodefaults', '-no-user-config', '-display', 'none'],
+      ...['-serial', `file:${this.path}`],
+      ...['-kernel', join(folder, 'vmlinuz'), '-initrd', join(folder, 'initrd.gz')],
+      ...['-append', 'console=ttyS0 quiet panic=1'],
+      ...['-drive', `if=none,id=disk,${drive}`],
+      ...['-device', 'virtio-blk-pci,drive=disk,id=vda', '-device', 'virtio-serial'],
+      ...['-chardev', `socket,id=agent,path=${agent},server=on,wait=off`],
+      ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
+      ...['-qmp', `unix:${qmp},server=on,wait=off`, ...more],
+    ];
+    const stdio = ['ignore', 'ignore', 'inherit'];
+    this.#process = spawn('qemu-system-x86_64', args, { stdio });
   }
 
-  #text() {
-    return existsSync(this.#console) ? readFileSync(this.#console, 'utf8') : '';
+  isRunning() {
+    return this.#process.exitCode === null;
   }
 
   /** Ends it at once, as a power cut would. */
@@ -167,6 +174,54 @@ export class Guest {
     const ended = once(this.#process, 'exit');
     this.#process.kill('SIGKILL');
     await ended;
+  }
+}
+
+/** The same guest as a domain of libvirt's, for as long as it runs. */
+export class DomainGuest extends Console {
+  name = `lacuna-guest-${process.pid}`;
+  #uri;
+
+  /**
+   * Starts one.
+   *
+   * @param folder that makeGuest has filled, and that the user of libvirt's QEMU can enter
+   * @param disk its qcow2 image
+   */
+  constructor(folder, disk, uri) {
+    super(join(folder, 'console.log'));
+    this.#uri = uri;
+    const file = join(folder, 'domain.xml');
+    writeFileSync(
+      file,
+      `<domain type='qemu'><name>${this.name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+      <os><type arch='x86_64' machine='pc'>hvm</type><kernel>${join(folder, 'vmlinuz')}</kernel>
+        <initrd>${join(folder, 'initrd.gz')}</initrd><cmdline>console=ttyS0 quiet panic=1</cmdline></os>
+      <devices>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+          <source file='${disk}'/><target dev='vda' bus='virtio'/></disk>
+        <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+        <serial type='file'><source path='${this.path}'/></serial>
+        <controller type='usb' model='none'/><memballoon model='none'/>
+      </devices></domain>`,
+    );
+    this.#virsh('define', file);
+    this.#virsh('start', this.name);
+  }
+
+  /** What it says tells. */
+  isRunning() {
+    return true;
+  }
+
+  async kill() {
+    this.#virsh('destroy', this.name);
+    this.#virsh('undefine', this.name, '--checkpoints-metadata');
+  }
+
+  #virsh(...args) {
+    const stdio = ['ignore', 'pipe', 'inherit'];
+    execFileSync('virsh', ['-q', '-c', this.#uri, ...args], { stdio });
   }
 }
 
