@@ -7,6 +7,7 @@ import { BenchMachine } from './live/machine.js';
 import { type BenchOptions, exec, median } from './support/bench.js';
 
 const MIB = 2 ** 20;
+const GIB = 2 ** 30;
 const TIB = 2 ** 40;
 
 /** What one backup took. */
@@ -15,7 +16,7 @@ interface Row {
   readonly name: string;
   readonly wallMs: number;
   readonly qemuSeconds: number;
-  readonly ourSeconds: number;
+  readonly ownSeconds: number;
   readonly storedBytes: number;
   /** Milliseconds that writes of the guest took meanwhile. */
   readonly latency: { readonly median: number; readonly p99: number; readonly worst: number };
@@ -24,6 +25,10 @@ interface Row {
 export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<void> {
   const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
   const [size, dataMib, dirtyMib] = smoke ? [TIB / 64, 4, 8] : [TIB, 64, 1024];
+  const [full, increment] = [
+    `full: ${size / GIB} GiB, ${dataMib} MiB of data`,
+    `increment: ${size / GIB} GiB, ${dirtyMib} MiB dirty`,
+  ];
   const spread = (count: number) =>
     Array.from({ length: count }, (_, i) => Math.floor((i * size) / count / MIB) * MIB);
   const machine = await BenchMachine.start(folder, size);
@@ -37,8 +42,8 @@ export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<vo
         // The first round is looked at, while nobody writes; the others count, if there are any.
         const isQuiet = round === 0;
         const made = [
-          await bench.run('full: 1 TiB, 64 MiB of data', () => contender.full(), isQuiet),
-          await bench.run('increment: 1 TiB, 1 GiB dirty', () => contender.increment(), isQuiet, {
+          await bench.run(full, () => contender.full(), isQuiet),
+          await bench.run(increment, () => contender.increment(), isQuiet, {
             prepare: () => machine.fill(dirty, 2 + round),
           }),
         ];
@@ -74,13 +79,13 @@ class Round {
     const before = isQuiet && prepare === undefined ? 0 : this.#stored();
     const guest = isQuiet ? undefined : this.#machine.writing(this.#places);
     const [startSeconds, started] = [this.#machine.processorSeconds(), performance.now()];
-    const ourSeconds = await work();
+    const ownSeconds = await work();
     const wallMs = performance.now() - started;
     const qemuSeconds = this.#machine.processorSeconds() - startSeconds;
     const times = (await guest?.end()) ?? [0];
     if (isQuiet) await this.#verify();
     const row = {
-      ...{ workload, name: this.#contender.name, wallMs, qemuSeconds, ourSeconds },
+      ...{ workload, name: this.#contender.name, wallMs, qemuSeconds, ownSeconds },
       storedBytes: this.#stored() - before,
       latency: latencyOf(times),
     };
@@ -114,27 +119,27 @@ function latencyOf(times: readonly number[]): Row['latency'] {
   return { median: at(0.5), p99: at(0.99), worst: sorted[sorted.length - 1] };
 }
 
-function report(rows: readonly Row[], json: boolean): void {
-  if (json) {
-    console.log(JSON.stringify(rows, null, 2));
-    return;
-  }
+/** The medians of what one contender took for one workload. */
+function summary(rows: readonly Row[]) {
   const kinds = new Set(rows.map(({ workload, name }) => `${workload}\n${name}`));
-  console.table(
-    [...kinds].map((kind) => {
-      const same = rows.filter(({ workload, name }) => `${workload}\n${name}` === kind);
-      const of = (pick: (row: Row) => number) => Number(median(same.map(pick)).toPrecision(3));
-      return {
-        workload: same[0].workload,
-        contender: same[0].name,
-        'wall ms': of(({ wallMs }) => wallMs),
-        'QEMU s': of(({ qemuSeconds }) => qemuSeconds),
-        'own s': of(({ ourSeconds }) => ourSeconds),
-        'stored MiB': of(({ storedBytes }) => storedBytes / MIB),
-        'guest ms': of(({ latency }) => latency.median),
-        'p99 ms': of(({ latency }) => latency.p99),
-        'worst ms': of(({ latency }) => latency.worst),
-      };
-    }),
-  );
+  return [...kinds].map((kind) => {
+    const same = rows.filter(({ workload, name }) => `${workload}\n${name}` === kind);
+    const of = (pick: (row: Row) => number) => Number(median(same.map(pick)).toPrecision(3));
+    return {
+      workload: same[0].workload,
+      name: same[0].name,
+      medianMs: of(({ wallMs }) => wallMs),
+      qemuSeconds: of(({ qemuSeconds }) => qemuSeconds),
+      ownSeconds: of(({ ownSeconds }) => ownSeconds),
+      storedMib: of(({ storedBytes }) => storedBytes / MIB),
+      guestMs: of(({ latency }) => latency.median),
+      guestP99Ms: of(({ latency }) => latency.p99),
+      guestWorstMs: of(({ latency }) => latency.worst),
+    };
+  });
+}
+
+function report(rows: readonly Row[], json: boolean): void {
+  if (json) console.log(JSON.stringify(summary(rows), null, 2));
+  else console.table(summary(rows));
 }
