@@ -33,6 +33,7 @@ const LIBVIRTD_CONF = `
 auth_unix_rw = "none"
 log_outputs = "4:stderr"
 `;
+const AGENT_CHANNEL = `<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>`;
 const PAUSE_MS = 20;
 const INIT = fileURLToPath(new URL('libvirt-init.py', import.meta.url));
 
@@ -129,6 +130,35 @@ exit $code
     return `${folder}:${process.env.PATH}`;
   }
 
+  /**
+   * Puts a virsh before the system's that answers for a guest agent, which no machine without an operating system has: it says
+   * that one is connected, and that file systems freeze and thaw. It notes these calls, and those that begin a backup.
+   *
+   * @returns the PATH that leads to it, and the calls so far
+   */
+  async virshWithAgent(): Promise<{ path: string; calls(): string[] }> {
+    const folder = join(this.folder, 'agent');
+    const [program, log] = ['virsh', 'log'].map((name) => join(folder, name));
+    const real = (await run('sh', ['-c', 'command -v virsh'])).trim();
+    mkdirSync(folder, { recursive: true });
+    const script = `#!/bin/sh
+case " $* " in
+*" domfsfreeze "*) echo freeze >> "${log}"; echo "Froze 2 filesystem(s)"; exit ;;
+*" domfsthaw "*) echo thaw >> "${log}"; echo "Thawed 2 filesystem(s)"; exit ;;
+*" backup-begin "*) echo begin >> "${log}" ;;
+*" dumpxml "*) "${real}" "$@" | sed "s/state='disconnected'/state='connected'/"; exit ;;
+esac
+exec "${real}" "$@"
+`;
+    writeFileSync(program, script);
+    writeFileSync(log, '');
+    await chmod(program, 0o755);
+    return {
+      path: `${folder}:${process.env.PATH}`,
+      calls: () => readFileSync(log, 'utf8').split('\n').filter(Boolean),
+    };
+  }
+
   virsh(...args: string[]): Promise<string> {
     return run('virsh', ['-q', '-c', this.connect, ...args]);
   }
@@ -144,6 +174,8 @@ export interface DomainOptions {
   /** The format of each disk. Default: one qcow2. */
   readonly formats?: readonly ('qcow2' | 'raw')[];
   readonly isTransient?: boolean;
+  /** It has a channel for a guest agent, to which none is connected. */
+  readonly hasAgentChannel?: boolean;
   /** QEMU runs as another user than the test, as it does on most hosts. */
   readonly isOtherUser?: boolean;
 }
@@ -302,6 +334,7 @@ export class TestDomain {
       <os><type arch='x86_64' machine='pc'>hvm</type></os>
       <devices>${disks.join('')}
         <disk type='file' device='cdrom'><target dev='hdc' bus='ide'/><readonly/></disk>
+        ${this.#options.hasAgentChannel ? AGENT_CHANNEL : ''}
         <controller type='usb' model='none'/><memballoon model='none'/>
       </devices>${this.#options.isOtherUser ? user : ''}</domain>`;
   }

@@ -197,6 +197,20 @@ test('when QEMU was killed, or a disk was exchanged, the next backup is full and
   await chain.expectOnlyTraces();
 });
 
+test('a guest is frozen through libvirt for the begin of the backup alone', async () => {
+  const chain = new Chain(await libvirt.domain({ hasAgentChannel: true }));
+  const { path, calls } = await libvirt.virshWithAgent();
+  const { PATH } = process.env;
+  onTestFinished(() => {
+    process.env.PATH = PATH;
+  });
+  process.env.PATH = path;
+  const { point } = await chain.backUp({ freeze: 'require' });
+  expect(point.frozen).toBe(true);
+  expect(calls()).toEqual(['freeze', 'begin', 'thaw']);
+  await chain.expectOnlyTraces();
+});
+
 test('a backup that cannot begin leaves nothing, whatever step fails', async () => {
   const chain = new Chain(await libvirt.domain());
   const { domain } = chain;
