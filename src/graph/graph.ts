@@ -69,7 +69,12 @@ export interface FilterInsertion {
 }
 
 const checkGraphOptions = optionCheck<GraphOptions>({ drainLimitMs: 'any' });
-const checkAdd = optionCheck<AddNodeOptions>({ writable: 'flag', signal: 'signal' });
+const checkAdd = optionCheck<AddNodeOptions>({
+  writable: 'flag',
+  bitmapFile: 'any',
+  trustBitmaps: 'flag',
+  signal: 'signal',
+});
 const checkExport = optionCheck<AddExportOptions>({
   name: { needed: 'what the export is called' },
   node: { needed: 'the node that it leads to' },

@@ -173,6 +173,19 @@ export class BitmapFile implements BitmapStore {
     bitmaps.store = this;
   }
 
+  /** @internal As {@link restore}, where the disk was changed by others: all bitmaps lack that. */
+  restoreInconsistent(bitmaps: DirtyBitmaps): void {
+    this.#checkSize(bitmaps.size);
+    const { readOnly = false } = this.#options;
+    bitmaps.register(
+      ...this.#sections.map(({ name, granularity }) => ({
+        ...{ name, granularity, readOnly, recording: false, inconsistent: true, dirtyBytes: 0 },
+        load: () => this.load(name),
+      })),
+    );
+    if (!readOnly) bitmaps.store = this;
+  }
+
   /** Marks a bitmap, if the file has one of that name, before it begins to record. */
   beforeRecording(name: string): void {
     this.#mark([name]);
@@ -200,12 +213,14 @@ export class BitmapFile implements BitmapStore {
    * read-only afterwards, so that no write is recorded that would not be stored. Without, what
    * recorded or was merged into since it was opened stays marked.
    *
+   * @param identity what else tells the disk from others from now on, where that changes with it.
    * @throws as {@link store}; the file is still open then.
    */
-  close(bitmaps?: DirtyBitmaps): void {
+  close(bitmaps?: DirtyBitmaps, identity?: string): void {
     if (this.#closed) return;
     if (bitmaps !== undefined) {
-      this.#replace(bitmaps, false);
+      if (identity !== undefined) checkIdentity(identity);
+      this.#replace(bitmaps, false, identity);
       for (const { name, persistent } of bitmaps.list()) {
         if (persistent) bitmaps.setReadOnly(name, true);
       }
@@ -240,7 +255,7 @@ export class BitmapFile implements BitmapStore {
   }
 
   /** Writes the file anew beside itself, and puts it in its place. */
-  #replace(bitmaps: DirtyBitmaps, open: boolean): void {
+  #replace(bitmaps: DirtyBitmaps, open: boolean, identity = this.#identity): void {
     const previous = this.#writable();
     const operations = this.#operations;
     const sections = newSectionsOf(bitmaps);
@@ -250,7 +265,7 @@ export class BitmapFile implements BitmapStore {
       if (!this.#swept) sweep(this.path);
       this.#swept = true;
       fresh = Replacement.create(this.path, { operations });
-      const disk = { size: bitmaps.size, identity: this.#identity };
+      const disk = { size: bitmaps.size, identity };
       const head = writeFile(operations, fresh.fd, sections, { ...disk, open });
       this.warnings.push(...fresh.finish());
       this.#adopt(fresh.fd, head, namesIn(sections, open));

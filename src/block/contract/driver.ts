@@ -87,6 +87,8 @@ export interface Driver {
   readonly snapshot?: SnapshotSource;
   /** @internal Told, while no request is in flight, that somebody uses it from now on. */
   firstUsed?(): void;
+  /** @internal Requests that wait for their turn, because of a rate, go on at once, and so do those that come until it is taken back. */
+  hurry?(on: boolean): void;
   /** @internal Resolves when nothing goes on any more that no request waits for. */
   settled?(): Promise<void>;
   /** @internal Told, while no request is in flight, that the device below it under a key is another one. */

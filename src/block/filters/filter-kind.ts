@@ -32,6 +32,8 @@ interface FilterOptions<D> {
 interface Held {
   readonly pass: Around;
   readonly close: () => void;
+  /** See {@link Driver.hurry}. */
+  readonly hurry?: (on: boolean) => void;
 }
 
 /**
@@ -66,7 +68,9 @@ export function filterKind<D extends Description>({
           child.description && ({ ...wanted, file: child.description } as DeviceDescription);
         const held = around(wanted, shared, child);
         if (typeof held === 'function') return passThrough(child, held, opened);
-        return passThrough(child, held.pass, opened, () => child.close().finally(held.close));
+        const close = () => child.close().finally(held.close);
+        const driver = passThrough(child, held.pass, opened, close);
+        return held.hurry === undefined ? driver : Object.assign(driver, { hurry: held.hurry });
       } catch (error) {
         await child.close();
         throw error;

@@ -46,16 +46,42 @@ function limited(
     burst = BURST_SECONDS,
   }: ThrottleDescription,
   counters: SharedCounters,
-): Around {
+): { pass: Around; close: () => void; hurry: (on: boolean) => void } {
   if (bytesPerSecond === 0) throw new TypeError('bytes-per-second must be above 0');
   const most = burst * SECOND;
   const turn = (index: number, amount: number, rate: number | undefined) =>
     rate === undefined ? 0 : counters.takeTurn(index, (amount / rate) * SECOND, most);
-  return async ({ operation, length, signal }, pass) => {
+  const haste = new Haste();
+  const limit: Around = async ({ operation, length, signal }, pass) => {
     // Zeroes, discards and status move no bytes.
     const moved = operation === 'read' || operation === 'write' ? length : 0;
     const waits = [turn(BYTES, moved, bytesPerSecond), turn(REQUESTS, 1, requestsPerSecond)];
-    await pause(Math.max(...waits), signal);
+    await haste.pause(Math.max(...waits), signal);
     return await pass();
   };
+  return { pass: limit, close: () => {}, hurry: (on) => haste.turn(on) };
+}
+
+/** Waits that somebody may cut short: all of them at once, and those that come, until it is taken back. */
+class Haste {
+  #hurries = 0;
+  #waits = new AbortController();
+
+  turn(on: boolean): void {
+    this.#hurries += on ? 1 : -1;
+    if (!on) return;
+    this.#waits.abort();
+    this.#waits = new AbortController();
+  }
+
+  async pause(ms: number, signal?: AbortSignal): Promise<void> {
+    if (this.#hurries > 0 || ms <= 0) return;
+    const cut = this.#waits.signal;
+    const ends = signal === undefined ? cut : AbortSignal.any([cut, signal]);
+    try {
+      await pause(ms, ends);
+    } catch (error) {
+      if (signal?.aborted || !cut.aborted) throw error;
+    }
+  }
 }

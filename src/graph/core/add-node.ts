@@ -1,6 +1,7 @@
 import {
   checkNamedDescription,
   type DeviceDescription,
+  type Driver,
   describeOpened,
   kindOf,
   type NamedDescription,
@@ -10,6 +11,7 @@ import { LIVE_KINDS } from '../filters/index.js';
 import type { NodeDescription } from './description.js';
 import { Edge } from './edge.js';
 import { called, conflict } from './failures.js';
+import { FileBitmaps } from './file-bitmaps.js';
 import { Node } from './node.js';
 import { checkUsers } from './permissions.js';
 import type { GraphState } from './state.js';
@@ -24,6 +26,13 @@ type Described = DeviceDescription & NamedDescription;
 export interface AddNodeOptions {
   /** Open for writing. Default false; what lies below an overlay is always for reading only. */
   readonly writable?: boolean;
+  /**
+   * A file that keeps its bitmaps, for a raw disk, whose format has no place for them. It is made when they are stored for the first
+   * time. Where others have written the disk since it was closed here, or nobody can tell, they are inconsistent.
+   */
+  readonly bitmapFile?: string;
+  /** Nobody has written the disk since the bitmap file was stored: the caller knows, of a block device say. Default false. */
+  readonly trustBitmaps?: boolean;
   /** Ends opening; afterwards it has no effect. */
   readonly signal?: AbortSignal;
 }
@@ -37,7 +46,7 @@ export interface AddNodeOptions {
 export async function addNode(
   state: GraphState,
   given: NodeDescription,
-  { writable = false, signal }: AddNodeOptions,
+  { writable = false, bitmapFile, trustBitmaps = false, signal }: AddNodeOptions,
 ): Promise<Node> {
   const { 'node-name': name, ...checked }: Described = checkNamedDescription(given, LIVE_KEYS);
   const named = name === undefined ? {} : { 'node-name': name };
@@ -48,11 +57,41 @@ export async function addNode(
   };
   const opening = { above: [], open: neverOpens, bitsOf, ...(signal && { signal }) };
   const adder = new Adder(state, () => state.freeName('node'));
-  return adder.open(described, opening, false);
+  const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
+  return adder.open(described, opening, { isOwned: false, ...file });
 }
 
 function neverOpens(): never {
   throw new TypeError('a node opens what is below it for itself');
+}
+
+/** How a node comes into a graph. */
+interface OpenedAs {
+  readonly isOwned: boolean;
+  readonly bitmapFile?: string;
+  readonly trustBitmaps?: boolean;
+}
+
+/** Gives a node its driver, which is closed where that fails. */
+async function beginNode(
+  node: Node,
+  driver: Driver,
+  { grows, bitmapFile: path, trustBitmaps: isTrusted = false }: OpenedAs & { grows: boolean },
+): Promise<void> {
+  try {
+    if (path === undefined) return node.begin(driver, grows);
+    if (driver.keeps !== undefined) {
+      throw new TypeError(`${driver.name} keeps its bitmaps itself: leave out bitmapFile`);
+    }
+    node.begin(
+      driver,
+      grows,
+      new FileBitmaps(driver, { path, writable: node.writable, isTrusted }),
+    );
+  } catch (error) {
+    await driver.close();
+    throw error;
+  }
 }
 
 /** Opens one node: its driver asks for the devices below it, which are nodes too. */
@@ -65,7 +104,7 @@ class Adder {
     this.#nameIt = nameIt;
   }
 
-  async open(description: Described, opening: Opening, isOwned: boolean): Promise<Node> {
+  async open(description: Described, opening: Opening, as: OpenedAs): Promise<Node> {
     const state = this.#state;
     const { 'node-name': given, ...own } = description;
     const kind = LIVE_KINDS[own.driver] ?? kindOf(own as DeviceDescription);
@@ -73,7 +112,13 @@ class Adder {
     const name = given ?? this.#nameIt();
     state.checkFree(name);
     const writable = own['read-only'] !== true;
-    const node = new Node({ name, driverName: own.driver, writable, isFilter, isOwned });
+    const node = new Node({
+      name,
+      driverName: own.driver,
+      writable,
+      isFilter,
+      isOwned: as.isOwned,
+    });
     const edges: Edge[] = [];
     const open = async (part: DeviceDescription, below: Opening) => {
       const edge = new Edge(node, below.as!, await this.#child(node, part, below));
@@ -84,9 +129,10 @@ class Adder {
     };
     try {
       const driver = await kind.open(own, { ...opening, open, live: true });
-      node.begin(driver, opening.grows === true);
+      await beginNode(node, driver, { grows: opening.grows === true, ...as });
       state.checkFree(name);
     } catch (error) {
+      await node.close();
       for (const edge of edges) state.edges.delete(edge);
       await state.removeOwned(edges.map(({ to }) => to));
       throw error;
@@ -98,13 +144,13 @@ class Adder {
   async #child(parent: Node, part: Described, below: Opening): Promise<Node> {
     if (part.node === undefined) {
       const nameIt = () => this.#state.freeName(`${parent.name}.${below.as!.key}`);
-      return new Adder(this.#state, nameIt).open(part, below, true);
+      return new Adder(this.#state, nameIt).open(part, below, { isOwned: true });
     }
     const node = this.#state.node(part.node);
     if (below.grows !== true || node.grows) return node;
     // As the file of an image it is as long as the image makes it, so nobody else can have it.
-    if (this.#state.view.to(node).length > 0) {
-      const message = `${called(parent)} would make ${called(node)} longer, which others use: end that first`;
+    if (this.#state.view.to(node).length > 0 || node.hasBitmapFile) {
+      const message = `${called(parent)} would make ${called(node)} longer, which others use, or which has a file of bitmaps: end that first`;
       throw conflict(message);
     }
     node.letGrow();

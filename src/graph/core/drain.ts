@@ -1,8 +1,9 @@
 import { busy, called, type Named } from './failures.js';
 import type { Gate } from './gate.js';
 
-/** What may go on doing something after it has answered. */
+/** What may make requests wait, or go on doing something after it has answered. */
 export interface Lasting {
+  hurry?(on: boolean): void;
   settled?(): Promise<void>;
 }
 
@@ -33,10 +34,12 @@ export async function drained<T>(
   work: () => Promise<T> | T,
 ): Promise<T> {
   for (const { gate } of entrances) gate.close();
+  for (const each of lasting) each.hurry?.(true);
   try {
     await allIdle({ entrances, lasting }, limitMs);
     return await work();
   } finally {
+    for (const each of lasting) each.hurry?.(false);
     for (const { gate } of entrances) gate.open();
   }
 }

@@ -1,6 +1,7 @@
 import { Bitmap, type BitmapAction, DirtyBitmaps } from '../../bitmap/index.js';
 import type { KeptBitmaps } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import { FileBitmaps } from './file-bitmaps.js';
 import type { ChangeLog } from './recorder.js';
 
 /** The named bitmaps of a node, and how its changes get into them. */
@@ -12,6 +13,11 @@ export class NodeBitmaps implements ChangeLog {
   constructor(size: number, kept?: KeptBitmaps) {
     this.bitmaps = kept?.bitmaps ?? new DirtyBitmaps({ size });
     if (kept !== undefined) this.#kept = kept;
+  }
+
+  /** Whether they are kept in a file beside the disk. */
+  get isInFile(): boolean {
+    return this.#kept instanceof FileBitmaps;
   }
 
   /** A mark that is due is waited for; another one may be due then. */
@@ -76,9 +82,12 @@ export class NodeBitmaps implements ChangeLog {
     }
   }
 
-  free(): void {
+  /** @param wasClosed the disk has been closed, and nothing of it was lost. */
+  async close(wasClosed: boolean): Promise<void> {
+    const kept = this.#kept;
     // What a driver keeps, it frees.
-    if (this.#kept === undefined) this.bitmaps.free();
+    if (kept === undefined) this.bitmaps.free();
+    else if (kept instanceof FileBitmaps) await (wasClosed ? kept.close() : kept.giveUp());
   }
 
   async #markAndRecord(kept: KeptBitmaps, offset: number, length: number): Promise<void> {

@@ -1,6 +1,7 @@
 import type { DirtyBitmap, DirtyBitmapInfo } from '../../bitmap/index.js';
 import { Device, type Driver, GrowingFile } from '../../block/index.js';
 import type { Named } from './failures.js';
+import type { FileBitmaps } from './file-bitmaps.js';
 import { NodeBitmaps } from './node-bitmaps.js';
 import { Recorder } from './recorder.js';
 
@@ -74,19 +75,28 @@ export class Node implements Named {
     throw new TypeError(`node '${this.name}' is the file of an image, which has no bitmaps`);
   }
 
+  /** @internal Whether its bitmaps are kept in a file beside it. */
+  get hasBitmapFile(): boolean {
+    return this.#bitmaps?.isInFile ?? false;
+  }
+
   /** @internal Whether it is as large as its user makes it. */
   get grows(): boolean {
     return this.#bitmaps === undefined;
   }
 
-  /** @internal @param grows it is the file of an image that is written. */
-  begin(driver: Driver, grows: boolean): void {
+  /**
+   * @internal
+   * @param grows it is the file of an image that is written.
+   * @param kept where its bitmaps are kept, if not by its driver.
+   */
+  begin(driver: Driver, grows: boolean, kept?: FileBitmaps): void {
     this.#driver = grows && driver.grows ? new GrowingFile(driver) : driver;
     if (this.#driver !== driver) {
       this.#device = new Device(this.#driver, { readOnly: !this.writable });
       return;
     }
-    this.#bitmaps = new NodeBitmaps(driver.size, driver.keeps);
+    this.#bitmaps = new NodeBitmaps(driver.size, kept ?? driver.keeps);
     const recorder = new Recorder(driver, this.#bitmaps);
     this.#device = new Device(recorder, { readOnly: !this.writable });
   }
@@ -95,17 +105,19 @@ export class Node implements Named {
   letGrow(): void {
     const { driver } = this;
     if (this.grows || !driver.grows) return;
-    this.#bitmaps?.free();
+    this.#bitmaps?.bitmaps.free();
     this.#bitmaps = undefined;
     this.begin(driver, true);
   }
 
   /** @internal */
   async close(): Promise<void> {
+    let wasClosed = false;
     try {
       await this.#device?.close();
+      wasClosed = true;
     } finally {
-      this.#bitmaps?.free();
+      await this.#bitmaps?.close(wasClosed);
     }
   }
 }

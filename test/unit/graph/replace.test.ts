@@ -290,3 +290,19 @@ describe('a change', () => {
     expect(uses(graph)).toEqual([]);
   });
 });
+
+test('a filter that makes requests wait lets them go when it is changed', async () => {
+  const disk = new ManualDisk(SIZE);
+  disk.isFree = true;
+  await graph.addDevice('held', disk.device);
+  const guest = await graph.addExport({ name: 'guest', node: 'held', writable: true });
+  const choked = { 'node-name': 'choked', driver: 'throttle', 'bytes-per-second': 1 } as const;
+  await graph.insertFilter({ filter: choked, above: 'held' });
+  const writes = [0, 1000, 2000].map((offset) => guest.write(offset, pattern(1000)));
+  await settled();
+  await graph.insertFilter({ filter: slow, above: 'choked' });
+  await graph.removeFilter('choked');
+  await Promise.all(writes);
+  await guest.write(3000, pattern(1000));
+  expect(disk.bytes.subarray(2000, 3000)).toEqual(pattern(1000));
+});
