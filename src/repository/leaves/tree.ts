@@ -18,6 +18,7 @@ export const PART_BYTES = PART_BLOCKS * DIGEST_BYTES;
 
 /** The digest of a block of zeroes. */
 export const ZERO_LEAF = zeroDigest(0);
+const ZERO_PAIR = Buffer.concat([ZERO_LEAF, ZERO_LEAF]);
 /** The digest of a part of zeroes. */
 const ZERO_PART = zeroDigest(PART_HEIGHT);
 
@@ -40,12 +41,21 @@ export function partDigest(digests: Buffer): Buffer {
 
 /** The digest of a node over the first so many digests, a power of two. */
 function fold(digests: Buffer, count: number): Buffer {
+  const at = (index: number) => digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES);
+  if (count === 1) return at(0);
   let level: Buffer[] = [];
-  for (let i = 0; i < count; i++)
-    level.push(digests.subarray(i * DIGEST_BYTES, (i + 1) * DIGEST_BYTES));
-  while (level.length > 1) {
-    const above: Buffer[] = [];
-    for (let i = 0; i < level.length; i += 2) above.push(parentOf(level[i], level[i + 1]));
+  for (let i = 0; i < count; i += 2) {
+    const [from, to] = [i * DIGEST_BYTES, (i + 2) * DIGEST_BYTES];
+    // Most blocks of a disk are zero, and what lies over them is known.
+    const isZero = ZERO_PAIR.compare(digests, from, to) === 0;
+    level.push(isZero ? zeroDigest(1) : parentOf(at(i), at(i + 1)));
+  }
+  for (let height = 1; level.length > 1; height++) {
+    const [zero, above]: [Buffer, Buffer[]] = [zeroDigest(height), []];
+    for (let i = 0; i < level.length; i += 2) {
+      const isZero = level[i].equals(zero) && level[i + 1].equals(zero);
+      above.push(isZero ? zeroDigest(height + 1) : parentOf(level[i], level[i + 1]));
+    }
     level = above;
   }
   return level[0];
