@@ -14,6 +14,8 @@ import { Repository } from 'lacuna/repository';
 import { Guest, makeDisk, makeGuest, recordsOf, run } from './guest/guest.mjs';
 
 const TIMES = 50;
+/** Records that the guest writes between two backups, and where it runs now. */
+const MORE_RECORDS = 50;
 const LOOK_MS = 50;
 
 /** A guest, and where it runs. */
@@ -54,6 +56,7 @@ class MovingGuest {
 
   /** Makes a restore point, restores it, and looks at it. */
   async backUp() {
+    await this.#guest.wrote(this.#records + MORE_RECORDS);
     const options = { machine: 'guest', freeze: 'require' };
     const { point, disks } = await backupMachine(this.#repository, this.#machine, options);
     const { name } = point.disks[0].file;

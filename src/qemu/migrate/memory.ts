@@ -89,6 +89,7 @@ export class MemoryMove implements Disposable {
    * @throws LacunaError ERR_MIGRATION_FAILED where it goes on itself.
    */
   async handOver(): Promise<void> {
+    await this.#checkDestination();
     const isDone = async () => (await this.status()).status !== WAITS;
     try {
       await this.#source.executeOnce('migrate-continue', { state: WAITS }, { isDone });
@@ -104,6 +105,17 @@ export class MemoryMove implements Disposable {
       if (info.status === 'completed') return;
       throwIfEnded(this.#source.name, info);
       await this.heard();
+    }
+  }
+
+  /** Whoever cannot be asked now could not take over either. */
+  async #checkDestination(): Promise<void> {
+    try {
+      await this.#destination.execute('query-status');
+    } catch (cause) {
+      const { name: device } = this.#destination;
+      const message = `${device}: the destination has ended, or does not answer, before the switch: ${(cause as Error).message}`;
+      throw new LacunaError('ERR_MIGRATION_FAILED', message, { device, cause, retryable: true });
     }
   }
 

@@ -142,8 +142,6 @@ class Migration {
     await this.#copyLast(control.ending);
     control.throwIfEnding();
     this.#phase = 'switch';
-    // Whoever cannot be asked now could not take over either.
-    await destination.execute('query-status');
     await memory.handOver();
     await takeOver({
       ...{ source: monitor, destination, disks: plan.disks, mustRun: plan.isRunning },

@@ -40,6 +40,31 @@ test('a machine is planned and moved on the command line', async () => {
   expect(await moving.isRunning(moving.destination)).toBe(true);
 });
 
+test('the command gives up when it is interrupted, and the machine stays where it is', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  let interrupt = () => {};
+  moving.source.proxy.reset({
+    before: ({ name }) => {
+      if (name === 'migrate') interrupt();
+    },
+  });
+  const args = ['--qmp', moving.source.proxy.path, '--to-qmp', moving.destination.proxy.path];
+  const more = ['--scratch', moving.folder, '--bitmap', moving.generation];
+  const { code, stderr } = await runCli(
+    ['migrate', ...args, ...more, moving.destination.images.vda],
+    {
+      started: (child) => {
+        interrupt = () => child.kill('SIGINT');
+      },
+    },
+  );
+  expect(stderr).toContain('the source goes on with its own disks');
+  expect(code).toBe(130);
+  expect(await moving.isRunning(moving.source)).toBe(true);
+  expect(await moving.leftovers()).toEqual([]);
+});
+
 test.each([
   ['without a target', [], 'say where the disk moves'],
   ['with a target and targets of disks', ['--disk', 'vda=/a', '/b'], 'say where the disk moves'],
