@@ -143,17 +143,18 @@ export class Guest extends Console {
    *
    * @param folder that makeGuest has filled; its sockets are `qmp.sock` and `agent.sock` in it
    * @param drive the options of QEMU's -drive, without its id
-   * @param how `name` is a part of the names of its sockets; `more` are other arguments of QEMU
+   * @param how `name` is a part of the names of its sockets; `more` are other arguments of QEMU; `accel` is how it is emulated
    */
-  constructor(folder, drive, { name = '', more = [] } = {}) {
+  constructor(folder, drive, { name = '', more = [], accel = 'tcg' } = {}) {
     super(join(folder, `console${name}.log`));
     const [agent, qmp] = [join(folder, `agent${name}.sock`), join(folder, `qmp${name}.sock`)];
     for (const path of [agent, qmp]) rmSync(path, { force: true });
     const args = [
-      ...['-accel', 'tcg', '-m', '256', '-nodefaults', '-no-user-config', '-display', 'none'],
+      ...['-accel', accel, '-m', '256', '-nodefaults', '-no-user-config', '-display', 'none'],
       ...['-serial', `file:${this.path}`],
       ...['-kernel', join(folder, 'vmlinuz'), '-initrd', join(folder, 'initrd.gz')],
-      ...['-append', 'console=ttyS0 quiet panic=1'],
+      // A kernel that waits for its timer on a busy host gives up.
+      ...['-append', 'console=ttyS0 quiet panic=1 no_timer_check'],
       ...['-drive', `if=none,id=disk,${drive}`],
       ...['-device', 'virtio-blk-pci,drive=disk,id=vda', '-device', 'virtio-serial'],
       ...['-chardev', `socket,id=agent,path=${agent},server=on,wait=off`],
