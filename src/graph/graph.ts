@@ -106,6 +106,8 @@ const checkInsertion = optionCheck<FilterInsertion>({
  */
 export class Graph implements AsyncDisposable {
   readonly #changer: Changer;
+  /** Jobs and backups that have not ended; ends one and waits for it. */
+  readonly #lasting = new Set<() => Promise<unknown>>();
 
   constructor(options: GraphOptions = {}) {
     checkGraphOptions('Graph', options);
@@ -306,7 +308,12 @@ export class Graph implements AsyncDisposable {
    * what opening the scratch nodes throws. Nothing stays then.
    */
   openBackup(options: BackupOptions): Promise<GraphBackup> {
-    return openBackup(this.#changer, options);
+    const opened = openBackup(this.#changer, options);
+    const end = async () => (await opened).fail();
+    this.#lasting.add(end);
+    const forget = () => this.#lasting.delete(end);
+    opened.then((begun) => begun.ended.then(forget), forget);
+    return opened;
   }
 
   /**
@@ -316,7 +323,16 @@ export class Graph implements AsyncDisposable {
    * ERR_VIEW_LOST where what is about to be changed could not be copied, what reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED.
    */
   backup(options: BackupJobOptions): Job<BackupJobReport> {
-    return backup(this.#changer, options);
+    const job = backup(this.#changer, options);
+    // Its end counts as awaited: whoever looks at the graph sees it.
+    const ended = job.then(nothing, nothing);
+    const end = () => {
+      job.stop();
+      return ended;
+    };
+    this.#lasting.add(end);
+    void ended.then(() => this.#lasting.delete(end));
+    return job;
   }
 
   /** The graph as it is now, for `JSON.stringify`. */
@@ -329,8 +345,9 @@ export class Graph implements AsyncDisposable {
     return toDot(this.toJSON());
   }
 
-  /** Closes all exports, when their requests have ended, and all nodes. */
+  /** Stops all jobs, gives up all backups, closes all exports, when their requests have ended, and all nodes. */
   async close(): Promise<void> {
+    for (const end of [...this.#lasting]) await end();
     for (const root of this.users) await root.close();
     await this.#changer.run(async () => {
       const state = this.#state;

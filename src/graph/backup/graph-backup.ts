@@ -40,6 +40,9 @@ export class GraphBackup implements AsyncDisposable {
   #viewEnd: Promise<void> | undefined;
   #wasSound = false;
   #isEnded = false;
+  /** @internal Resolves when it is over. */
+  readonly ended: Promise<void>;
+  #tellEnd: () => void = () => {};
 
   /** @internal */
   constructor(changer: Changer, kept: readonly KeptNode[], control: AbortController) {
@@ -47,6 +50,9 @@ export class GraphBackup implements AsyncDisposable {
     this.#changer = changer;
     this.#kept = kept;
     this.#control = control;
+    this.ended = new Promise((resolve) => {
+      this.#tellEnd = resolve;
+    });
   }
 
   /** Fires when the backup is given up. */
@@ -137,6 +143,7 @@ export class GraphBackup implements AsyncDisposable {
   async #end(bitmaps: readonly BitmapChange[]): Promise<void> {
     await this.#changer.run(() => this.#changer.change({ bitmaps }));
     this.#isEnded = true;
+    this.#tellEnd();
     await Promise.all(this.disks.map((disk) => disk.free()));
   }
 

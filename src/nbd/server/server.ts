@@ -13,6 +13,7 @@ import {
   type NbdServerAddress,
   type NbdServerTls,
 } from '../address/index.js';
+import type { NbdExportOptions } from './export/index.js';
 import { ended } from './failures/index.js';
 import {
   type BudgetCounters,
@@ -99,6 +100,8 @@ export class NbdServer implements AsyncDisposable {
   #started = false;
   #closing: Promise<void> | undefined;
   #whenEmpty: (() => void) | undefined;
+  /** Told when a client is gone whose export goes. */
+  readonly #leaving = new Map<NbdConnection, () => void>();
 
   /** @throws TypeError or RangeError when the options are not valid. */
   constructor(options: NbdServerOptions);
@@ -139,6 +142,48 @@ export class NbdServer implements AsyncDisposable {
   /** The names of the exports. */
   get exportNames(): readonly string[] {
     return [...this.#service.offer.exports.keys()];
+  }
+
+  /**
+   * Serves one more export, to clients that ask from now on.
+   *
+   * @throws TypeError or RangeError where it cannot be served, or the server has threads: those keep the exports that they began
+   * with.
+   */
+  addExport(options: NbdExportOptions): void {
+    this.#checkOneThread();
+    this.#service.addExport(options);
+  }
+
+  /**
+   * Serves an export no more: nobody finds it from now on, and the clients that have entered it are answered what they have asked, and
+   * hung up on. Resolves when the last of them is gone; its device is not used any more then.
+   *
+   * @throws TypeError where there is none of that name, or the server has threads; RangeError when the timeout is none.
+   */
+  async removeExport(name: string, options: NbdServerCloseOptions = {}): Promise<void> {
+    checkCloseOptions('removeExport', options);
+    const { timeoutMs = CLOSE_TIMEOUT_MS } = options;
+    checkWait('timeoutMs', timeoutMs);
+    this.#checkOneThread();
+    this.#service.withdraw(name);
+    const clients = [...this.#connections].filter(({ exportName }) => exportName === name);
+    const gone = clients.map(
+      (client) => new Promise<void>((resolve) => this.#leaving.set(client, resolve)),
+    );
+    for (const client of clients) client.shutdown();
+    const stopWaiting = afterWaiting(timeoutMs, () => {
+      for (const client of clients) client.destroy(ended('it took too long'));
+    });
+    await Promise.all(gone);
+    stopWaiting();
+  }
+
+  #checkOneThread(): void {
+    if (this.#hosts.length === 1) return;
+    throw new TypeError(
+      'a server with threads keeps the exports that it began with: say threads: 0',
+    );
   }
 
   /**
@@ -275,6 +320,8 @@ export class NbdServer implements AsyncDisposable {
   #closed(connection: NbdConnection, failure: unknown): void {
     this.#connections.delete(connection);
     this.#handshakes.delete(connection);
+    this.#leaving.get(connection)?.();
+    this.#leaving.delete(connection);
     const faults = failure instanceof LacunaError && failure.code !== 'ERR_NBD_DISCONNECTED';
     if (faults) this.#onRefused(failure);
     if (this.#connections.size === 0) this.#whenEmpty?.();

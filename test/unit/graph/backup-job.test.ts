@@ -326,3 +326,14 @@ test('in every order of two writes and what a backup job does, it copies its poi
   });
   expect(orders).toBe(40);
 });
+
+test('a graph that is closed stops its jobs', async () => {
+  await setUp();
+  const job = run();
+  await begun(job);
+  const closed = graph.close();
+  release();
+  await closed;
+  expect(['done', 'stopped']).toContain(job.state);
+  expect(graph.toJSON()).toEqual({ nodes: [], users: [], edges: [] });
+});

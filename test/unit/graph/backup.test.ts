@@ -219,3 +219,13 @@ describe('a backup is refused, and leaves nothing,', () => {
     await backup.finish(() => {});
   });
 });
+
+test('a graph that is closed gives up its backups', async () => {
+  await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b' }] });
+  await guest.write(G, filled(1));
+  const backup = await graph.openBackup({ nodes: ['disk'], bitmap: 'b' });
+  await graph.close();
+  expect(backup.signal.aborted).toBe(true);
+  expect(graph.nodes).toEqual([]);
+  await backup.fail();
+});

@@ -27,6 +27,7 @@ export class ServerConnection implements NbdConnection {
   readonly #transport: ServerTransport;
   readonly #stopWaiting: () => void;
   #session: ServerSession | undefined;
+  #exportName: string | undefined;
 
   constructor(accepted: Socket, options: ConnectionOptions, events: ClientEvents) {
     this.#options = options;
@@ -40,6 +41,10 @@ export class ServerConnection implements NbdConnection {
     this.#stopWaiting = afterWaiting(options.handshakeTimeoutMs, () => this.#tooSlow());
     say = (bytes) => this.#say(bytes);
     for (const bytes of greeting) say(bytes);
+  }
+
+  get exportName(): string | undefined {
+    return this.#exportName;
   }
 
   shutdown(): void {
@@ -84,6 +89,7 @@ export class ServerConnection implements NbdConnection {
       this.#events.crowded();
       return;
     }
+    this.#exportName = entered.export.name;
     this.#events.entered();
     this.#transport.write(answer);
     const session = new ServerSession(this.#transport, entered, this.#options, account);

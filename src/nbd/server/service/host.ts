@@ -4,6 +4,8 @@ import type { ServerKeys } from '../socket/index.js';
 
 /** One client, as the server that let it in sees it. */
 export interface NbdConnection {
+  /** The export that it has entered; undefined before that, and where another thread serves it. */
+  readonly exportName?: string | undefined;
   /** Answers what the client has asked, then closes; a client that is still in the handshake just closes. */
   shutdown(): void;
   /** Closes at once. */

@@ -31,6 +31,7 @@ const HANDSHAKE_TIMEOUT_MS = 10_000;
 export class NbdService implements NbdHost {
   /** What clients find. */
   readonly offer: Offer;
+  readonly #exports: Map<string, ServedExport>;
   readonly #connections = new Set<NbdConnection>();
   #options: ConnectionOptions;
 
@@ -38,7 +39,8 @@ export class NbdService implements NbdHost {
   constructor(options: NbdServiceOptions, tls: OfferedTls, budget: MemoryBudget) {
     const { idleTimeoutMs = 0, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS } = options;
     const limits = resolveLimits(options.limits);
-    this.offer = { exports: servedExports(options.exports, limits.maxPayload), tls };
+    this.#exports = servedExports(options.exports, limits.maxPayload);
+    this.offer = { exports: this.#exports, tls };
     this.#options = {
       limits,
       pool: new BufferPool(),
@@ -57,6 +59,17 @@ export class NbdService implements NbdHost {
 
   start(keys: ServerKeys | undefined): void {
     if (keys !== undefined) this.#options = { ...this.#options, tls: tlsOptions(keys) };
+  }
+
+  /** Offers one more export to clients that come from now on. @throws TypeError or RangeError when it cannot be served. */
+  addExport(options: NbdExportOptions): void {
+    checkExportOptions('addExport', options);
+    addTo(this.#exports, options, this.#options.limits.maxPayload);
+  }
+
+  /** Offers an export no more; those who have entered it go on. @throws TypeError where there is none of that name. */
+  withdraw(name: string): void {
+    if (!this.#exports.delete(name)) throw new TypeError(`there is no export "${name}"`);
   }
 
   accept(socket: Socket, events: ClientEvents): NbdConnection {
@@ -78,16 +91,23 @@ export class NbdService implements NbdHost {
 function servedExports(
   exports: readonly NbdExportOptions[],
   maxPayload: number,
-): ReadonlyMap<string, ServedExport> {
+): Map<string, ServedExport> {
   const served = new Map<string, ServedExport>();
   if (!Array.isArray(exports)) throw new TypeError('NbdServer: exports must be a list');
   for (const [i, options] of exports.entries()) {
     checkExportOptions(`NbdServer: exports[${i}]`, options);
-    if (served.has(options.name))
-      throw new TypeError(`two exports have the name "${options.name}"`);
-    served.set(options.name, new ServedExport(options, maxPayload));
+    addTo(served, options, maxPayload);
   }
   return served;
+}
+
+function addTo(
+  served: Map<string, ServedExport>,
+  options: NbdExportOptions,
+  maxPayload: number,
+): void {
+  if (served.has(options.name)) throw new TypeError(`two exports have the name "${options.name}"`);
+  served.set(options.name, new ServedExport(options, maxPayload));
 }
 
 /**
