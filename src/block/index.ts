@@ -28,8 +28,8 @@ export {
   type RequestOptions,
   type SnapshotDetails,
   type SnapshotSource,
-  seconds,
   type TakenBytes,
+  timeout,
   type WriteOptions,
   type ZeroOptions,
 } from './contract/index.js';

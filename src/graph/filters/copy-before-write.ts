@@ -9,7 +9,7 @@ import {
   type Opening,
   oneOf,
   passThrough,
-  seconds,
+  timeout,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { isPowerOfTwo } from '../../util/index.js';
@@ -44,7 +44,7 @@ export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
     target: { read: description, required: true },
     bitmap: { read: bitmapName },
     'on-cbw-error': { read: oneOf('break-guest-write', 'break-snapshot') },
-    'cbw-timeout': { read: seconds },
+    'cbw-timeout': { read: timeout },
   },
   isFilter: true,
   open: async (wanted, opening) => {
@@ -88,7 +88,7 @@ class CopyBeforeWrite {
         return await pass();
       },
       undefined,
-      async () => this.#kept.free(),
+      () => this.#kept.close(),
     );
     this.driver = Object.assign(around, {
       snapshot: this.#kept,

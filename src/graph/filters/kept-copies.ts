@@ -9,8 +9,8 @@ import { LacunaError } from '../../errors/index.js';
 import { ExtentList, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 
-/** Copied at once. */
-const PIECE = 1024 * 1024;
+/** Copied at once: whole granules, which are marked when all of them is copied. */
+const PIECE = 2 * 1024 * 1024;
 const ZEROES = Buffer.alloc(PIECE);
 
 /** What becomes of a granule: it is on the disk as it was, it was copied to the target, or nobody wants it any more. */
@@ -136,12 +136,15 @@ export class KeptCopies implements SnapshotSource {
     const list = new ExtentList(offset);
     const options = signal === undefined ? {} : { signal };
     await this.#hold(offset, offset + length, false, async () => {
+      if (this.#broken !== undefined) throw this.#broken;
       for (const run of this.#runs(offset, offset + length)) {
         if (run.kept !== 'here') {
           list.push(run.length, Status.data);
           continue;
         }
         const [known] = await this.#devices.disk.someExtents(run.offset, run.length, options);
+        // Writers have gone on meanwhile: this is the disk of another moment.
+        if (this.#broken !== undefined) throw this.#broken;
         const stop = run.offset + run.length;
         for (let i = 0; i < known.count && list.end < stop; i++) {
           list.push(Math.min(known.endAt(i), stop) - list.end, known.flagsAt(i));
@@ -171,7 +174,9 @@ export class KeptCopies implements SnapshotSource {
     return this.#locks.idle;
   }
 
-  free(): void {
+  /** Waits for copies that somebody has given up: they are not over yet. */
+  async close(): Promise<void> {
+    await this.idle;
     this.#here.free();
     this.#copied.free();
   }

@@ -1,0 +1,113 @@
+import { createQcow2 } from 'lacuna';
+import type { Root } from 'lacuna/graph';
+import { Graph } from 'lacuna/graph';
+import { describe, expect, test } from 'vitest';
+import { pattern } from '../../support/fake-device.js';
+import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
+
+workInNewFolders();
+
+const MIB = 1024 * 1024;
+const SIZE = 4 * MIB;
+const OLD = pattern(SIZE);
+
+interface Setup {
+  graph: Graph;
+  disk: ManualDisk;
+  target: ManualDisk;
+  guest: Root;
+  view: Root;
+}
+
+/** A disk whose old content is kept, and a view of that. */
+async function setUp(options: object = {}): Promise<Setup> {
+  const graph = new Graph({ drainLimitMs: 2 ** 30 });
+  const [disk, target] = [new ManualDisk(SIZE, 'disk'), new ManualDisk(SIZE, 'target')];
+  disk.bytes.set(OLD);
+  disk.isFree = true;
+  target.isFree = true;
+  await graph.addDevice('disk', disk.device);
+  await graph.addDevice('target', target.device);
+  const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
+  await graph.insertFilter({ filter: { ...filter, ...options }, above: 'disk' });
+  await graph.add({ driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' });
+  const view = await graph.addExport({ name: 'reader', node: 'view' });
+  return { graph, disk, target, guest, view };
+}
+
+/** Whether a view still shows what the disk was: compared here, as a failing comparison of so many bytes takes minutes. */
+async function showsOld(view: Root): Promise<boolean> {
+  const bytes = new Uint8Array(SIZE);
+  await view.read(0, bytes);
+  return Buffer.compare(bytes, OLD) === 0;
+}
+
+test('a large granule of which only the first half could be copied is not taken for copied', async () => {
+  const graph = new Graph();
+  const disk = new ManualDisk(SIZE, 'disk');
+  disk.bytes.set(OLD);
+  disk.isFree = true;
+  await graph.addDevice('disk', disk.device);
+  await createQcow2('target.qcow2', { size: SIZE, clusterSize: 2 * MIB });
+  const file = { driver: 'file', filename: 'target.qcow2' } as const;
+  await graph.add({ 'node-name': 'target', driver: 'qcow2', file }, { writable: true });
+  const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
+  await graph.insertFilter({ filter, above: 'disk' });
+  await graph.add({ driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' });
+  const view = await graph.addExport({ name: 'reader', node: 'view' });
+  disk.isFree = false;
+  const write = guest.write(0, new Uint8Array(10)).catch((error) => error.code);
+  await settled();
+  // A read that begins behind the first half fails, and one that is for all of it.
+  while (disk.held[0].offset + disk.held[0].length <= MIB) {
+    disk.held[0].release();
+    await expect.poll(() => disk.held.length, { interval: 1 }).toBe(1);
+  }
+  disk.held[0].fail(false);
+  expect(await write).toBe('ERR_DEVICE_IO');
+  disk.isFree = true;
+  await guest.write(0, new Uint8Array(10));
+  expect(await showsOld(view)).toBe(true);
+  await graph.close();
+});
+
+describe('a view that is lost', () => {
+  test('tells no status either: a zero that is new would be taken for one of that moment', async () => {
+    const { guest, view, target } = await setUp({ 'on-cbw-error': 'break-snapshot' });
+    target.isFree = false;
+    const write = guest.zero(0, MIB);
+    await settled();
+    target.held[0].fail(false);
+    await write;
+    await expect(view.extents(0, SIZE)).rejects.toMatchObject({ code: 'ERR_VIEW_LOST' });
+  });
+});
+
+test('a filter is not closed while a copy that took too long is still under way', async () => {
+  const { graph, guest, view, target } = await setUp({ 'cbw-timeout': 0.01 });
+  target.isFree = false;
+  const write = guest.write(0, new Uint8Array(10));
+  await expect(write).rejects.toMatchObject({ cause: { code: 'ERR_TIMEOUT' } });
+  await view.close();
+  await graph.remove('view');
+  await guest.close();
+  let isRemoved = false;
+  const removed = graph.removeFilter('cbw').then(() => {
+    isRemoved = true;
+  });
+  await settled();
+  expect(isRemoved).toBe(false);
+  target.isFree = true;
+  target.held[0].release();
+  await removed;
+});
+
+test('a limit for copies that no timer can keep is refused', async () => {
+  const { graph } = await setUp();
+  const filter = { driver: 'copy-before-write', target: 'target', 'cbw-timeout': 3e6 } as const;
+  const inserted = graph.insertFilter({ filter, above: 'cbw' });
+  await expect(inserted).rejects.toThrow('cbw-timeout must be 2000000 seconds at most');
+});
