@@ -265,7 +265,8 @@ export class Graph implements AsyncDisposable {
     return this.#changer.run(async () => {
       const state = this.#state;
       const below = state.node(insertion.above);
-      const edges = state.view.to(below);
+      // Who reads what the node keeps does not come to it: a filter in between would keep nothing.
+      const edges = state.view.to(below).filter(({ role }) => role !== 'snapshot');
       const meant = insertion.parents?.map((parent) => state.user(parent));
       const missing = meant?.find((user) => !edges.some(({ parent }) => parent === user));
       if (missing !== undefined) {

@@ -85,14 +85,16 @@ export interface Driver {
   readonly keeps?: KeptBitmaps;
   /** @internal The disk as it was at a moment, which a filter keeps beside the one that it shows. */
   readonly snapshot?: SnapshotSource;
-  /** @internal Told, while no request is in flight, that somebody uses it from now on. */
-  firstUsed?(): void;
+  /**
+   * @internal Told, while no request is in flight, that somebody uses it from now on; may be told again. Answers what takes it back.
+   */
+  firstUsed?(): () => void;
   /** @internal Requests that wait for their turn, because of a rate, go on at once, and so do those that come until it is taken back. */
   hurry?(on: boolean): void;
   /** @internal Resolves when nothing goes on any more that no request waits for. */
   settled?(): Promise<void>;
-  /** @internal Told, while no request is in flight, that the device below it under a key is another one. */
-  childReplaced?(key: string): void;
+  /** @internal Told, while no request is in flight, that something below it, at whatever depth, is another device. */
+  changedBelow?(): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
 }
@@ -101,6 +103,8 @@ export interface Driver {
 export interface SnapshotSource {
   /** Bytes. */
   readonly size: number;
+  /** Whether the moment has come: from then on nobody may write the disk beside the filter. */
+  readonly hasBegun: boolean;
   /** Why it cannot be read any more; undefined as long as it can. */
   readonly broken: LacunaError | undefined;
   /** What can be given back is a multiple of this. */

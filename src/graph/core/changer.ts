@@ -30,8 +30,8 @@ export class Changer {
   }
 
   /** Changes edges and bitmaps at one moment, and closes what is not used any more. */
-  async change({ edges = [], bitmaps = [] }: Partial<Changes>): Promise<void> {
-    await change(this.state, { edges, bitmaps }, this.#limitMs);
+  async change({ edges = [], bitmaps = [], ...filters }: Partial<Changes>): Promise<void> {
+    await change(this.state, { edges, bitmaps, ...filters }, this.#limitMs);
     await this.state.removeOwned(edges.map(({ expected }) => expected));
   }
 
@@ -43,6 +43,7 @@ export class Changer {
     state.edges.add(root.edge);
     try {
       for (const node of state.view.reach(root.node)) checkUsers(node, state.view);
+      for (const node of state.view.used()) node.driver.firstUsed?.();
     } catch (error) {
       state.edges.delete(root.edge);
       throw error;
@@ -55,7 +56,7 @@ export class Changer {
   async leave(root: Root): Promise<void> {
     // What a change has held up was let in since.
     await root.gate.idle();
-    this.state.roots.delete(root.name);
+    if (this.state.roots.get(root.name) === root) this.state.roots.delete(root.name);
     this.state.edges.delete(root.edge);
     await this.state.removeOwned([root.node]);
   }
@@ -65,7 +66,9 @@ export class Changer {
     const { view } = this.state;
     const edges = filters.flatMap((filter) => {
       const [{ to: below }] = view.from(filter);
-      const users = view.to(below).filter(({ parent }) => parent !== filter);
+      const users = view.to(below).filter(({ parent, role }) => {
+        return parent !== filter && role !== 'snapshot';
+      });
       return users.map((edge) => ({
         edge,
         expected: below,
@@ -73,7 +76,7 @@ export class Changer {
         unsafe: false,
       }));
     });
-    await this.change({ edges, bitmaps });
+    await this.change({ edges, bitmaps, begins: filters });
   }
 
   /** Takes filters out and changes bitmaps, at one moment, and closes the filters. */
@@ -94,7 +97,9 @@ export class Changer {
       const [{ to: below }] = view.from(filter);
       return users.map((edge) => ({ edge, expected: filter, replacement: below, unsafe: false }));
     });
-    if (edges.length + bitmaps.length > 0) await this.change({ edges, bitmaps });
+    if (edges.length + bitmaps.length > 0) {
+      await this.change({ edges, bitmaps, removed: filters });
+    }
     for (const filter of filters) {
       if (state.nodes.get(filter.name) === filter) await state.remove(filter);
     }

@@ -22,48 +22,62 @@ export interface Drained {
 /** For so long a change waits for the requests in flight. */
 export const DRAIN_LIMIT_MS = 10_000;
 
+/** What is done while nothing is in flight. */
+export interface DrainedWork<T> {
+  /** What must be durable first; the limit holds for it too. */
+  readonly prepare: () => Promise<void>;
+  readonly assign: () => T;
+}
+
 /**
  * Runs work while nothing is in flight below some exports and jobs: what comes meanwhile waits in front of their gates, and
  * goes on afterwards, however the work ended.
  *
- * @throws LacunaError ERR_GRAPH_BUSY where that takes longer than the limit; nothing was begun then.
+ * @throws LacunaError ERR_GRAPH_BUSY where it takes longer than the limit; nothing was assigned then.
  */
 export async function drained<T>(
   { entrances, lasting }: Drained,
   limitMs: number,
-  work: () => Promise<T> | T,
+  { prepare, assign }: DrainedWork<T>,
 ): Promise<T> {
   for (const { gate } of entrances) gate.close();
   for (const each of lasting) each.hurry?.(true);
   try {
-    await allIdle({ entrances, lasting }, limitMs);
-    return await work();
+    await ready({ entrances, lasting }, limitMs, prepare);
+    return assign();
   } finally {
     for (const each of lasting) each.hurry?.(false);
     for (const { gate } of entrances) gate.open();
   }
 }
 
-async function allIdle({ entrances, lasting }: Drained, limitMs: number): Promise<void> {
+async function ready(
+  { entrances, lasting }: Drained,
+  limitMs: number,
+  prepare: () => Promise<void>,
+): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
+  let waitsFor = 'copies of what was written before';
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooLate(entrances, limitMs)), limitMs);
+    timer = setTimeout(() => reject(tooLate(entrances, limitMs, waitsFor)), limitMs);
   });
   try {
     const idle = Promise.all(entrances.map(({ gate }) => gate.idle()));
     await Promise.race([idle, late]);
     const settled = Promise.all(lasting.map((each) => each.settled?.()));
     await Promise.race([settled, late]);
+    waitsFor = 'a flush, or a mark in an image, before the change';
+    await Promise.race([prepare(), late]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-function tooLate(entrances: readonly Entrance[], limitMs: number): Error {
+function tooLate(entrances: readonly Entrance[], limitMs: number, otherwise: string): Error {
   const held = entrances
     .filter(({ gate }) => gate.inFlight > 0)
     .map((each) => `${each.gate.inFlight} of ${called(each)}`);
-  const who = held.length === 0 ? 'copies of what was written before' : held.join(', ');
+  const who = held.length === 0 ? otherwise : held.join(', ');
   const message = `requests in flight did not end within ${limitMs} ms: ${who}; nothing was changed: try again, or give it more time`;
   return busy(message);
 }

@@ -80,6 +80,11 @@ export class Node implements Named {
     return this.#bitmaps?.isInFile ?? false;
   }
 
+  /** @internal Whether it keeps what the disk below it was: nobody may write that beside it then. */
+  get keepsOld(): boolean {
+    return this.#driver?.snapshot?.hasBegun ?? false;
+  }
+
   /** @internal Whether it is as large as its user makes it. */
   get grows(): boolean {
     return this.#bitmaps === undefined;

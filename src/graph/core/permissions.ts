@@ -46,7 +46,7 @@ function needsOf(edge: Edge, view: View): Needs {
     case 'disk':
       return needsOfUsers(parent as Node, view);
     case 'watched disk':
-      return watching(needsOfUsers(parent as Node, view));
+      return watching(parent as Node, needsOfUsers(parent as Node, view));
   }
 }
 
@@ -58,9 +58,9 @@ function needsOfUsers(filter: Node, view: View): Needs {
   };
 }
 
-/** Whoever writes beside it would not be seen; as long as nobody uses it, there is nothing to see. */
-function watching({ needs, shares }: Needs): Needs {
-  if (needs.length === 0) return { needs, shares };
+/** Whoever writes beside it would not be seen; as long as nobody has used it, there is nothing to see. */
+function watching(filter: Node, { needs, shares }: Needs): Needs {
+  if (needs.length === 0 && !filter.keepsOld) return { needs, shares };
   return { needs, shares: shares.filter((each) => each === 'read') };
 }
 

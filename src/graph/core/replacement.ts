@@ -18,13 +18,19 @@ export interface EdgeChange {
  *
  * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT
  */
-export function checkChanges(edges: Iterable<Edge>, changes: readonly EdgeChange[]): void {
+export function checkChanges(
+  edges: Iterable<Edge>,
+  changes: readonly EdgeChange[],
+  removed: readonly Node[] = [],
+): void {
   for (const change of changes) {
     checkExpected(change);
     checkSize(change);
   }
   const replaced = new Map(changes.map(({ edge, replacement }) => [edge, replacement]));
-  const after = new View(edges, replaced);
+  if (replaced.size < changes.length) throw new TypeError(`${twice(changes)} is replaced twice`);
+  const remaining = [...edges].filter(({ parent }) => !removed.includes(parent as Node));
+  const after = new View(remaining, replaced);
   const circle = after.circle();
   if (circle !== undefined) {
     const names = [...circle, circle[0]].map(({ name }) => `'${name}'`).join(' > ');
@@ -32,7 +38,12 @@ export function checkChanges(edges: Iterable<Edge>, changes: readonly EdgeChange
   }
   const before = new View(edges);
   for (const change of changes) checkContent(change, before, after);
-  for (const edge of edges) checkUsers(after.childOf(edge), after);
+  for (const edge of remaining) checkUsers(after.childOf(edge), after);
+}
+
+function twice(changes: readonly EdgeChange[]): string {
+  const edges = changes.map(({ edge }) => edge);
+  return edges.find((edge, i) => edges.indexOf(edge) < i)!.label;
 }
 
 /** @throws LacunaError ERR_GRAPH_EDGE_CHANGED */
@@ -49,10 +60,33 @@ function checkSize({ edge, expected, replacement }: EdgeChange): void {
 
 /** Filters show what is below them: where it is the same node, nobody sees a change. */
 function checkContent(change: EdgeChange, before: View, after: View): void {
-  if (change.unsafe || !changesContent(change, before, after)) return;
   const { edge, expected, replacement } = change;
+  if (edge.role === 'snapshot') {
+    const message = `${edge.label} shows what ${called(expected)} keeps, which nothing else has: remove ${called(edge.parent)}, and add it again`;
+    throw conflict(message);
+  }
+  if (!changesContent(change, before, after)) return;
+  checkReplaceable(change);
+  if (edge.role !== 'root') checkNotKept(edge.parent as Node, before);
+  if (change.unsafe) return;
   const message = `${called(replacement)} is not ${called(expected)} with other filters, so ${edge.label} would show another disk from one moment to the next: say unsafe where that is meant`;
   throw conflict(message);
+}
+
+/** What is kept in a node by whoever uses it is not in another one. */
+function checkReplaceable({ edge, expected }: EdgeChange): void {
+  if (edge.role !== 'image' && edge.role !== 'data file' && edge.role !== 'target') return;
+  const message = `${called(edge.parent)} knows where it keeps what in ${called(expected)}: only filters may come in between`;
+  throw conflict(message);
+}
+
+/** What a filter has not copied yet must stay on the disk. */
+function checkNotKept(parent: Node, view: View): void {
+  for (const above of view.above(parent)) {
+    if (!(above as Node).keepsOld) continue;
+    const message = `${called(above as Node)} keeps what the disk below it was, which cannot become another one: remove the filter first`;
+    throw conflict(message);
+  }
 }
 
 /** Whether another disk is seen through the edge afterwards. */

@@ -1,7 +1,6 @@
 import type { BitmapAction } from '../../bitmap/index.js';
 import type { Driver } from '../../block/index.js';
 import { drained } from './drain.js';
-import type { Edge } from './edge.js';
 import type { Node } from './node.js';
 import { changesContent, checkChanges, checkExpected, type EdgeChange } from './replacement.js';
 import type { GraphState } from './state.js';
@@ -17,6 +16,10 @@ export interface BitmapChange {
 export interface Changes {
   readonly edges: readonly EdgeChange[];
   readonly bitmaps: readonly BitmapChange[];
+  /** Filters that come into use, even where nobody uses what is below them. */
+  readonly begins?: readonly Node[];
+  /** Filters that go behind the change: what they need does not count any more. */
+  readonly removed?: readonly Node[];
 }
 
 /**
@@ -26,15 +29,22 @@ export interface Changes {
  * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT, ERR_GRAPH_BUSY; what a change of a bitmap throws.
  */
 export async function change(state: GraphState, changes: Changes, limitMs: number): Promise<void> {
-  checkChanges(state.edges, changes.edges);
+  checkChanges(state.edges, changes.edges, changes.removed);
   const dirtied = dirtiedBy(state, changes.edges);
   for (const { log } of dirtied) await log.prepareDirtyAll();
   for (const { node, actions } of changes.bitmaps) await node.log.prepare(actions);
-  await drained(state.stillness(nodesOf(changes)), limitMs, async () => {
-    // What an old node was told leaves the way of flushes with it.
-    for (const { expected } of changes.edges) if (expected.writable) await expected.device.flush();
-    for (const { node } of changes.bitmaps) await node.log.markAll();
-    apply(changes, dirtied, firstUsedBy(state, changes.edges));
+  await drained(state.stillness(nodesOf(changes)), limitMs, {
+    prepare: async () => {
+      // What an old node was told leaves the way of flushes with it.
+      for (const { expected } of changes.edges) {
+        if (expected.writable) await expected.device.flush();
+      }
+      for (const { node } of changes.bitmaps) await node.log.markAll();
+    },
+    assign: () => {
+      apply(changes, dirtied, usedAfter(state, changes));
+      tellAbove(state, changes.edges);
+    },
   });
 }
 
@@ -42,7 +52,7 @@ export async function change(state: GraphState, changes: Changes, limitMs: numbe
 function apply(
   { edges, bitmaps }: Changes,
   dirtied: readonly Node[],
-  firstUsed: readonly Driver[],
+  used: readonly Driver[],
 ): void {
   for (const each of edges) checkExpected(each);
   // First, as it may find no memory: more dirt than there must be does no harm.
@@ -50,17 +60,20 @@ function apply(
   const begun: { commit(): void; undo(): void }[] = [];
   try {
     for (const { node, actions } of bitmaps) begun.push(node.log.bitmaps.begin(actions));
-    for (const driver of firstUsed) driver.firstUsed?.();
+    for (const driver of used) {
+      const undo = driver.firstUsed?.();
+      if (undo !== undefined) begun.push({ commit: () => {}, undo });
+    }
   } catch (error) {
     for (const each of begun.reverse()) each.undo();
     throw error;
   }
   for (const each of begun) each.commit();
   for (const { edge, replacement } of edges) edge.to = replacement;
-  for (const { edge } of edges) tellParent(edge);
 }
 
-function* nodesOf({ edges, bitmaps }: Changes): Generator<Node> {
+function* nodesOf({ edges, bitmaps, begins = [] }: Changes): Generator<Node> {
+  yield* begins;
   for (const { edge, expected, replacement } of edges) {
     if (edge.role !== 'root') yield edge.parent as Node;
     yield expected;
@@ -84,13 +97,18 @@ function dirtiedBy({ edges, view }: GraphState, changes: readonly EdgeChange[]):
   return [...dirtied].filter((node) => !node.grows);
 }
 
-/** The drivers of nodes that nobody has used yet. */
-function firstUsedBy({ view }: GraphState, changes: readonly EdgeChange[]): Driver[] {
-  const nodes = new Set(changes.map(({ replacement }) => replacement));
-  const isUsed = (node: Node) => view.to(node).some(({ role }) => role !== 'snapshot');
-  return [...nodes].filter((node) => !isUsed(node)).map(({ driver }) => driver);
+/** The drivers of nodes that somebody uses afterwards. */
+function usedAfter({ edges: all }: GraphState, { edges, begins = [] }: Changes): Driver[] {
+  const replaced = new Map(edges.map(({ edge, replacement }) => [edge, replacement]));
+  return [...new View(all, replaced).used(), ...begins].map(({ driver }) => driver);
 }
 
-function tellParent({ role, parent, key }: Edge): void {
-  if (role !== 'root') (parent as Node).driver.childReplaced?.(key);
+/** What those above remember of it may be of the node that was there before. */
+function tellAbove({ view }: GraphState, edges: readonly EdgeChange[]): void {
+  for (const { edge } of edges) {
+    if (edge.role === 'root') continue;
+    for (const above of view.above(edge.parent as Node)) {
+      if ((above as Node).what === 'node') (above as Node).driver.changedBelow?.();
+    }
+  }
 }

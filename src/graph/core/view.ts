@@ -34,6 +34,18 @@ export class View {
     return found;
   }
 
+  /** All nodes that exports and jobs come to; who reads what a filter keeps does not come to the filter. */
+  used(): Set<Node> {
+    const found = new Set<Node>();
+    const visit = (node: Node): void => {
+      if (found.has(node)) return;
+      found.add(node);
+      for (const edge of this.from(node)) if (edge.role !== 'snapshot') visit(this.childOf(edge));
+    };
+    for (const edge of this.#edges) if (edge.role === 'root') visit(this.childOf(edge));
+    return found;
+  }
+
   /** Everything above a node, and itself: nodes, exports and jobs. */
   above(node: Node, found = new Set<unknown>()): Set<unknown> {
     if (found.has(node)) return found;

@@ -97,13 +97,16 @@ class CopyBeforeWrite {
     });
   }
 
-  #begin(): void {
+  /** There is one moment, however often the users of the filter change. */
+  #begin(): () => void {
+    if (this.#kept.hasBegun) return () => {};
     const bits = this.#bits?.();
     try {
       this.#kept.begin(bits);
     } finally {
       bits?.free();
     }
+    return () => this.#kept.undoBegin();
   }
 
   async #keep(offset: number, length: number): Promise<void> {

@@ -54,6 +54,7 @@ export class KeptCopies implements SnapshotSource {
   readonly #copied: Bitmap;
   readonly #locks = new RangeLock();
   #broken: LacunaError | undefined;
+  #hasBegun = false;
 
   constructor(devices: KeptDevices, granularity: number) {
     const { size } = devices.disk;
@@ -68,10 +69,21 @@ export class KeptCopies implements SnapshotSource {
     return this.#broken;
   }
 
+  get hasBegun(): boolean {
+    return this.#hasBegun;
+  }
+
   /** The moment is now. @param wanted what is going to be read; all of it by default. */
   begin(wanted?: Bitmap): void {
     if (wanted === undefined) this.#here.setAll();
     else this.#here.merge(wanted);
+    this.#hasBegun = true;
+  }
+
+  /** Takes back {@link begin}, before anything was kept. */
+  undoBegin(): void {
+    this.#here.resetAll();
+    this.#hasBegun = false;
   }
 
   /** The content is lost: nobody waits for copies any more, and every read fails. */

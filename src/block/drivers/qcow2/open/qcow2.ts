@@ -184,8 +184,8 @@ export class Qcow2Driver implements Driver {
     return this.#bitmaps?.kept;
   }
 
-  childReplaced(key: string): void {
-    if (key === 'backing') this.#status.backingReplaced();
+  changedBelow(): void {
+    this.#status.changedBelow();
   }
 
   whyNoContext(context: string): LacunaError | undefined {

@@ -69,8 +69,8 @@ export class ChainStatus {
     return contexts.map((context) => (context === Context.depth ? lists.depth : lists.allocation));
   }
 
-  /** The device below is another one. */
-  backingReplaced(): void {
+  /** The device below shows something else. */
+  changedBelow(): void {
     this.#backing?.forget();
   }
 
