@@ -215,6 +215,7 @@ describe('a backup does not begin, and changes nothing,', () => {
     const { live, machine } = await started();
     const refused = [
       [{ generation: 'a b' }, /1 to 64 letters/],
+      [{ generation: 'migrate.1' }, /does not begin with "migrate\."/],
       [{ generation: 'g', base: 'g' }, /needs a new name/],
       [{ scratchBytes: 5 }, /1 MiB or more/],
       [{ mode: 'increment' }, /has no mode "increment"/],
