@@ -59,6 +59,8 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   formatNbdUri: (options) => nbd.formatNbdUri({ ...ADDRESS, ...options } as never),
   backupMachine: (options) =>
     qemu.backupMachine({} as never, {} as never, { machine: 'web', ...options }),
+  recoverMachine: (options) =>
+    qemu.recoverMachine({} as never, {} as never, { machine: 'web', ...options }),
   planMachine: (options) =>
     qemu.planMachine({} as never, {} as never, { machine: 'web', ...options }),
   Machine: (options) =>

@@ -337,3 +337,28 @@ test('a graph that is closed stops its jobs', async () => {
   expect(['done', 'stopped']).toContain(job.state);
   expect(graph.toJSON()).toEqual({ nodes: [], users: [], edges: [] });
 });
+
+test('in every order of a write, a backup job and a filter of others that comes in, the copy is of one moment, and the filter stays', async () => {
+  await everyOrder(async (choose) => {
+    await setUp(G);
+    disk.isFree = false;
+    const moments: string[] = [];
+    disk.onFlush = () => void moments.push(disk.bytes.join());
+    const filter = { driver: 'delay', milliseconds: 0, 'node-name': 'filter' } as const;
+    await playInOrder(
+      choose,
+      [disk],
+      [
+        () => guest.write(0, filled(1)),
+        () => run(),
+        () => graph.insertFilter({ filter, above: 'disk' }),
+      ],
+    );
+    expect(moments).toContain(target.bytes.join());
+    expect(graph.edges).toContainEqual({ parent: 'guest', child: 'root', node: 'filter' });
+    expect(graph.edges).toContainEqual({ parent: 'filter', child: 'file', node: 'disk' });
+    expect(graph.edges).toHaveLength(2);
+    disk.isFree = true;
+    await graph.close();
+  });
+});

@@ -1,3 +1,4 @@
+import { copyFileSync } from 'node:fs';
 import { createQcow2, createRawFile, openBitmaps, openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { expect, test } from 'vitest';
@@ -169,4 +170,44 @@ test('a replaced backing makes stored bitmaps of the image all dirty', async () 
   for (const name of ['records', 'rests']) {
     expect((await after.bitmaps.load(name)).dirtyBytes).toBe(SIZE);
   }
+});
+
+test('a stored bitmap of a backup is inconsistent where the process dies, has it all where the graph is closed, and what came since where the backup is good', async () => {
+  await createQcow2('disk.qcow2', { size: SIZE });
+  const granules = async (path: string) => {
+    await using opened = await openBitmaps(path);
+    const [{ inconsistent }] = opened.bitmaps.list();
+    if (inconsistent) return 'inconsistent';
+    const bitmap = await opened.bitmaps.load('b');
+    return [0, 1, 2, 3, 4, 5, 6, 7].filter((granule) => bitmap.get(granule * G));
+  };
+  /** Writes a granule, begins a backup, and writes the next one. */
+  const begin = async (granule: number) => {
+    const graph = new Graph();
+    await graph.add({ 'node-name': 'disk', ...image('disk.qcow2') }, { writable: true });
+    const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+    await guest.write(granule * G, pattern(10));
+    const backup = await graph.openBackup({ nodes: ['disk'], bitmap: 'b', persistent: true });
+    await guest.write((granule + 1) * G, pattern(10));
+    return { graph, backup };
+  };
+  const first = await begin(0);
+  await first.backup.finish(() => {});
+  await first.graph.close();
+  expect(await granules('disk.qcow2')).toEqual([1]);
+
+  const second = await begin(2);
+  expect(second.backup.disk('disk').mode).toBe('incremental');
+  copyFileSync('disk.qcow2', 'crashed.qcow2');
+  expect(await granules('crashed.qcow2')).toBe('inconsistent');
+  await second.graph.storeBitmaps('disk');
+  copyFileSync('disk.qcow2', 'stored.qcow2');
+  expect(await granules('stored.qcow2')).toBe('inconsistent');
+  await second.graph.close();
+  expect(await granules('disk.qcow2')).toEqual([1, 2, 3]);
+
+  const third = await begin(5);
+  await third.backup.finish(() => {});
+  await third.graph.close();
+  expect(await granules('disk.qcow2')).toEqual([6]);
 });
