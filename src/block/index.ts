@@ -97,6 +97,9 @@ export {
 export {
   BitmapImage,
   type BitmapImageOptions,
+  type CheckOptions,
+  type CheckReport,
+  checkQcow2,
   type ExportBitmapOptions,
   exportBitmap,
   openBitmaps,

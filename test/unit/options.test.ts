@@ -40,6 +40,7 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   copyFromStream: (options) => lacuna.copyFromStream(process.stdin, '/nowhere', options),
   openDevice: (options) => lacuna.openDevice('/nowhere', options),
   openBitmaps: (options) => lacuna.openBitmaps('/nowhere.qcow2', options),
+  checkQcow2: (options) => lacuna.checkQcow2('/nowhere.qcow2', options),
   createRawFile: (options) => lacuna.createRawFile('/nowhere/a.raw', SIZE, options),
   createQcow2: (options) => lacuna.createQcow2('/nowhere/a.qcow2', { size: SIZE, ...options }),
   exportBitmap: (options) =>

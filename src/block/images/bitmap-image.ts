@@ -8,7 +8,8 @@ import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index
 import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';
 import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
 import { Allocator, checkWritable } from '../drivers/qcow2/write/index.js';
-import { type OpenOptions, openBelow, openDevice } from '../open/index.js';
+import type { OpenOptions } from '../open/index.js';
+import { openImageFile } from './image-file.js';
 
 /** How the bitmaps of an image are opened; see {@link OpenOptions} for what has no words of its own. */
 export interface BitmapImageOptions
@@ -149,23 +150,13 @@ export async function openBitmaps(
   if (image === undefined) throw notKept(source);
   const { snapshot, file: own } = image;
   if (snapshot !== undefined) throw ofSnapshot(snapshot, own);
-  const file = await openFile(own, { ...options, writable });
+  const file = await openImageFile(own, { ...options, writable });
   try {
     return await BitmapImage.open(file, options);
   } catch (error) {
     await file.close();
     throw error;
   }
-}
-
-/** A file that is written grows; so it is opened behind what lets it. A block device has the size it has. */
-async function openFile(
-  description: DeviceDescription,
-  { writable, forceShare, signal }: BitmapImageOptions,
-): Promise<BlockDevice> {
-  if (!writable) return openDevice(description, { forceShare, signal });
-  if (forceShare) throw new TypeError('force-share is for reading only');
-  return openBelow(description, { open: openBelow, above: [], grows: true, signal });
 }
 
 /** Bitmaps tell what was written until now, and a snapshot is from before. */

@@ -1,6 +1,7 @@
 import type { CommandRow } from '../shell/index.js';
 import { backupRow } from './backup/index.js';
 import { bitmapRow } from './bitmap/index.js';
+import { checkRow } from './check/index.js';
 import { commitRow } from './commit/index.js';
 import { compareRow } from './compare/index.js';
 import { copyRow } from './copy/index.js';
@@ -29,6 +30,7 @@ export const COMMANDS: readonly CommandRow[] = [
   compareRow,
   digestRow,
   createRow,
+  checkRow,
   populateRow,
   serveRow,
   bitmapRow,

@@ -171,6 +171,18 @@ const CREATE: readonly Role[] = [
     args: (path) => ['create', '-f', 'qcow2', path, '1M'],
   },
   {
+    name: 'check IMAGE',
+    covers: 'check <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['check', '-f', 'qcow2', path],
+  },
+  {
+    name: 'check --repair IMAGE',
+    covers: 'check <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['check', '--repair', 'all', '-f', 'qcow2', path],
+  },
+  {
     name: 'create -b FILE',
     covers: 'create --backing <file>',
     good: 'base.raw',

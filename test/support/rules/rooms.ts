@@ -48,7 +48,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['write'],
     ['create'],
     ['bitmaps'],
-    ['repair'],
+    ['repair', 'check'],
     ['open'],
   ],
   copy: [

@@ -1,2 +1,2 @@
 export { describeMissing, findMissing, refuseCut } from './missing.js';
-export { repairRefcounts } from './repair.js';
+export { rebuildRefcounts, repairRefcounts } from './repair.js';

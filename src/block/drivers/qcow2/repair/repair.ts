@@ -114,7 +114,49 @@ export async function repairRefcounts(
   return live.current;
 }
 
+/** Which refcounts are made right. */
+export interface RebuildOptions {
+  /** Only those that are too high; nothing else is changed then. Default false. */
+  readonly leaksOnly?: boolean;
+  /** Gives up what may take long. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes the refcounts of an image right, whatever it says of them. An image of version 3 is marked until all is done, so
+ * that what is cut off is done again by whoever opens it. Nothing is changed where tables name what cannot be.
+ *
+ * @returns how many marks of clusters that are alone were wrong, and are right now.
+ * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED, ERR_ABORTED.
+ */
+export async function rebuildRefcounts(
+  file: BlockDevice,
+  header: Header,
+  { leaksOnly = false, signal }: RebuildOptions,
+): Promise<number> {
+  const host = new HostFile(file);
+  const live = new LiveHeader(host, header);
+  const references = await References.open(file, header, signal);
+  const repair = new Repair(file, host, live, references, leaksOnly);
+  await repair.look();
+  const autoclear = header.autoclear & KNOWN_AUTOCLEAR;
+  if (leaksOnly) {
+    await live.update({ autoclear });
+    await repair.run();
+    await host.flush();
+    return 0;
+  }
+  await live.update({ autoclear, incompatible: header.incompatible | Incompatible.dirty });
+  await repair.run();
+  const marks = Incompatible.dirty | Incompatible.corrupt;
+  await live.update({ incompatible: header.incompatible & ~marks });
+  return repair.marked;
+}
+
 class Repair {
+  /** Entries that say otherwise now whether their cluster is alone. */
+  marked = 0;
+  readonly #leaksOnly: boolean;
   readonly #name: string;
   readonly #file: BlockDevice;
   readonly #host: HostFile;
@@ -125,7 +167,14 @@ class Repair {
   readonly #turns = new Turns();
   #table: Uint8Array = new Uint8Array(0);
 
-  constructor(file: BlockDevice, host: HostFile, live: LiveHeader, references: References) {
+  constructor(
+    file: BlockDevice,
+    host: HostFile,
+    live: LiveHeader,
+    references: References,
+    leaksOnly = false,
+  ) {
+    this.#leaksOnly = leaksOnly;
     const { current, geometry } = live;
     this.#name = host.name;
     this.#file = file;
@@ -137,11 +186,34 @@ class Repair {
     this.#rules = { geometry, version: current.version, dataFile, image: host.name };
   }
 
-  async run(): Promise<void> {
+  /**
+   * Looks whether all can be made right, before anything is changed.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED
+   */
+  async look(): Promise<void> {
+    await this.#readTable();
+    const { refcountBlockEntries: entries } = this.#rules.geometry;
+    const size = Math.max(WINDOW, entries);
+    for (const window of await this.#windows(size)) {
+      const counts = await this.#count(window * size, size);
+      if (this.#leaksOnly) continue;
+      for (let index = counts.first / entries; counts.has(index * entries); index++) {
+        this.#blockOf(index, counts);
+        if (this.#needsBlock(index, counts)) this.#placeFor(index, counts);
+      }
+    }
+  }
+
+  async #readTable(): Promise<void> {
     const { refcountTableOffset, refcountTableClusters } = this.#header;
-    const { clusterSize, refcountBlockEntries: entries } = this.#rules.geometry;
-    this.#table = new Uint8Array(refcountTableClusters * clusterSize);
+    this.#table = new Uint8Array(refcountTableClusters * this.#rules.geometry.clusterSize);
     await this.#host.read(refcountTableOffset, this.#table);
+  }
+
+  async run(): Promise<void> {
+    await this.#readTable();
+    const { clusterSize, refcountBlockEntries: entries } = this.#rules.geometry;
     const size = Math.max(WINDOW, entries);
     const used = await this.#windows(size);
     // With one window this is done by its own repair.
@@ -187,21 +259,33 @@ class Repair {
     const { refcountBlockEntries: entries } = this.#rules.geometry;
     const counts = await this.#count(first, size);
     for (let index = first / entries; index * entries < first + size; index++) {
-      const from = index * entries;
-      const isThere = index * 8 < this.#table.length && this.#blockAt(index) !== 0;
-      if (isThere) await this.#writeBlock(index, counts);
-      else if (counts.has(from) && !counts.isFree(from, from + entries)) {
+      if (this.#isThere(index)) await this.#writeBlock(index, counts);
+      else if (!this.#leaksOnly && this.#needsBlock(index, counts)) {
         await this.#addBlock(index, counts);
       }
     }
-    await this.#mark(counts);
+    if (!this.#leaksOnly) await this.#mark(counts);
+  }
+
+  #isThere(index: number): boolean {
+    return index * 8 < this.#table.length && this.#blockAt(index) !== 0;
+  }
+
+  /** Whether there is no block for clusters that are in use. */
+  #needsBlock(index: number, counts: Counts): boolean {
+    const { refcountBlockEntries: entries } = this.#rules.geometry;
+    const from = index * entries;
+    if (this.#isThere(index) || !counts.has(from)) return false;
+    return !counts.isFree(from, from + entries);
   }
 
   async #writeBlock(index: number, counts: Counts): Promise<void> {
     const offset = this.#blockAt(index);
     const before = new Uint8Array(this.#rules.geometry.clusterSize);
     await this.#host.read(offset, before);
-    const after = this.#blockOf(index, counts);
+    const after = this.#leaksOnly
+      ? this.#lowered(index, before, counts)
+      : this.#blockOf(index, counts);
     if (Buffer.compare(before, after) !== 0) await this.#host.write(offset, after);
     await this.#turns.next();
   }
@@ -222,14 +306,31 @@ class Repair {
     return block;
   }
 
-  /** Adds a block where there is none, in a free one of the clusters that it describes. */
-  async #addBlock(index: number, counts: Counts): Promise<void> {
+  /** A block whose refcounts are nowhere higher than they must be, and nowhere higher than before. */
+  #lowered(index: number, before: Uint8Array, counts: Counts): Uint8Array {
+    const { refcountBlockEntries: entries } = this.#rules.geometry;
+    const block = before.slice();
+    for (let i = 0; i < entries; i++) {
+      const cluster = index * entries + i;
+      const count = counts.has(cluster) ? counts.get(cluster) : 0;
+      if (count < this.#codec.get(block, i)) this.#codec.set(block, i, count);
+    }
+    return block;
+  }
+
+  /** A free one of the clusters that a block describes, for the block itself. */
+  #placeFor(index: number, counts: Counts): number {
     const { clusterSize, refcountBlockEntries: entries } = this.#rules.geometry;
     const cluster = counts.nextFree(index * entries, (index + 1) * entries);
     const isRoom = cluster >= 0 && (cluster + 1) * clusterSize <= this.#host.room;
-    if (!isRoom || index * 8 >= this.#table.length) {
-      throw unsupported(this.#name, 'uses clusters that no refcount can be kept for', ADVICE);
-    }
+    if (isRoom && index * 8 < this.#table.length) return cluster;
+    throw unsupported(this.#name, 'uses clusters that no refcount can be kept for', ADVICE);
+  }
+
+  /** Adds a block where there is none. */
+  async #addBlock(index: number, counts: Counts): Promise<void> {
+    const { clusterSize } = this.#rules.geometry;
+    const cluster = this.#placeFor(index, counts);
     counts.add(cluster, 1, Use.alone, 'a refcount block');
     await this.#host.write(cluster * clusterSize, this.#blockOf(index, counts));
     await this.#host.flush();
@@ -258,6 +359,7 @@ class Repair {
       const { offset, copied } = readL1Entry(view, at);
       if (offset === 0 || this.#isMarked(offset, copied, counts)) continue;
       writeL1Entry(view, at, { offset, copied: !copied });
+      this.marked++;
       changed = joinSpans(changed, { from: at, to: at + 8 });
     }
     return changed;
@@ -273,6 +375,7 @@ class Repair {
       const { host, copied } = mapped;
       if (host === undefined || this.#isMarked(host, copied, counts)) continue;
       writeMapped(table, at, { ...mapped, copied: !copied }, geometry);
+      this.marked++;
       changed = joinSpans(changed, { from: at, to: at + geometry.l2EntryBytes });
     }
     return changed;

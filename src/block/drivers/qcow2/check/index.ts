@@ -1,0 +1,1 @@
+export { type Checked, checkImage } from './check.js';

@@ -1,0 +1,119 @@
+import { type Header, Incompatible } from '../../qcow2/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import { A_SOURCE, type DeviceDescription } from '../contract/index.js';
+import { type Checked, checkImage } from '../drivers/qcow2/check/index.js';
+import { readHeader } from '../drivers/qcow2/io/index.js';
+import { rebuildRefcounts } from '../drivers/qcow2/repair/index.js';
+import type { OpenOptions } from '../open/index.js';
+import { imageFileOf, openImageFile } from './image-file.js';
+
+/** How an image is checked; see {@link OpenOptions} for what has no words of its own. */
+export interface CheckOptions extends Pick<OpenOptions, 'forceShare' | 'format' | 'signal'> {
+  /**
+   * What is repaired: refcounts that are too high (`leaks`), or all refcounts, and the marks that follow from them
+   * (`all`). Nobody else may have the image open then. Default: nothing.
+   */
+  readonly repair?: 'leaks' | 'all';
+}
+
+const checkOptions = optionCheck<CheckOptions>({
+  repair: 'any',
+  forceShare: 'flag',
+  format: 'any',
+  signal: 'signal',
+});
+
+/** What a check found, counted as `qemu-img check` does; after a repair, what is left. */
+export interface CheckReport {
+  /** What is wrong with the image, and may cost data. */
+  readonly corruptions: number;
+  readonly corruptionsFixed: number;
+  /** Clusters whose refcount is higher than the number of references: only space is lost. */
+  readonly leaks: number;
+  readonly leaksFixed: number;
+  /** What could not be looked at. */
+  readonly checkErrors: number;
+  /** Whether a repair of `all` can make the image right: false where tables name what cannot be. */
+  readonly repairable: boolean;
+  /** The first hundred of all these, in words. */
+  readonly problems: readonly string[];
+  /** Bytes of the file up to behind the last cluster in use. */
+  readonly imageEnd: number;
+  /** Clusters of the disk, and how many of them lie in the image. */
+  readonly totalClusters: number;
+  readonly allocatedClusters: number;
+  /** Those that do not follow the one before. */
+  readonly fragmentedClusters: number;
+  readonly compressedClusters: number;
+}
+
+/**
+ * Checks a qcow2 image: its tables and refcounts, not what lies below it. A repair changes nothing where tables name what
+ * cannot be. One that is cut off may be done again.
+ *
+ * @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_FORMAT where it is no qcow2 image,
+ * ERR_DEVICE_LOCKED, ERR_QCOW2_CORRUPT and ERR_QCOW2_UNSUPPORTED where it cannot be looked at, or not be repaired; ERR_ABORTED.
+ */
+export async function checkQcow2(
+  source: string | DeviceDescription,
+  options: CheckOptions = {},
+): Promise<CheckReport> {
+  checkGiven('checkQcow2', 'source', source, A_SOURCE);
+  checkOptions('checkQcow2', options);
+  const { repair, format, forceShare, signal } = options;
+  if (repair !== undefined && repair !== 'leaks' && repair !== 'all') {
+    throw new RangeError(`repair must be leaks or all, not ${repair}`);
+  }
+  const own = imageFileOf(source, format);
+  const writable = repair !== undefined;
+  const file = await openImageFile(own, { writable, forceShare, signal });
+  try {
+    const header = await readHeader(file);
+    const before = await checkImage(file, header, { signal });
+    const { findings } = before;
+    if (repair === undefined || !isToRepair(header, before)) return reportOf(before);
+    const leaksOnly = repair === 'leaks' && findings.low > 0;
+    const marked = await rebuildRefcounts(file, header, { leaksOnly, signal });
+    const after = await checkImage(file, await readHeader(file), { signal });
+    return reportOf(after, {
+      leaksFixed: findings.leaks - after.findings.leaks,
+      corruptionsFixed: findings.low - after.findings.low + marked,
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+/** Whether there is something to repair that can be repaired. */
+function isToRepair({ incompatible }: Header, checked: Checked): boolean {
+  const { leaks, corruptions } = checked.findings;
+  const isMarked = (incompatible & (Incompatible.dirty | Incompatible.corrupt)) !== 0n;
+  return (isMarked || leaks + corruptions > 0) && isRepairable(checked);
+}
+
+function isRepairable({ findings }: Checked): boolean {
+  return findings.damaged + findings.checkErrors === 0;
+}
+
+function reportOf(
+  checked: Checked,
+  fixed: Pick<CheckReport, 'leaksFixed' | 'corruptionsFixed'> = {
+    leaksFixed: 0,
+    corruptionsFixed: 0,
+  },
+): CheckReport {
+  const { findings, imageEnd, totalClusters } = checked;
+  return {
+    corruptions: findings.corruptions,
+    leaks: findings.leaks,
+    ...fixed,
+    checkErrors: findings.checkErrors,
+    repairable: isRepairable(checked),
+    problems: findings.told,
+    imageEnd,
+    totalClusters,
+    allocatedClusters: findings.allocatedClusters,
+    fragmentedClusters: findings.fragmentedClusters,
+    compressedClusters: findings.compressedClusters,
+  };
+}
