@@ -10,6 +10,7 @@ export {
   type EdgePicture,
   type FilterNodeDescription,
   type GraphPicture,
+  type Named,
   type Node,
   type NodeDescription,
   type NodePicture,
@@ -17,6 +18,8 @@ export {
   RecordingDevice,
   type Root,
   type UserPicture,
+  type WithNames,
+  type WithoutFile,
 } from './core/index.js';
 export type { CopyBeforeWriteDescription, SnapshotAccessDescription } from './filters/index.js';
 export {

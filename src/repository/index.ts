@@ -11,11 +11,13 @@ export type { FoundLock, Holder, LockFile, LockKind } from './lock/index.js';
 export type {
   BackupMode,
   DiskManifest,
+  GoneImage,
+  ImageFile,
   ImageState,
   LeavesState,
   Manifest,
 } from './manifest/index.js';
-export type { PointName } from './points/index.js';
+export type { PointBelow, PointName } from './points/index.js';
 export { pointBelow } from './points/index.js';
 export type {
   KeepRules,

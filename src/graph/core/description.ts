@@ -2,7 +2,7 @@ import type { DeviceDescription } from '../../block/index.js';
 import type { CopyBeforeWriteDescription, SnapshotAccessDescription } from '../filters/index.js';
 
 /** A description in which each device below may be the name of a node instead. */
-type WithNames<D> = D extends DeviceDescription
+export type WithNames<D> = D extends DeviceDescription
   ? {
       [K in keyof D]: Extract<D[K], DeviceDescription> extends never
         ? D[K]
@@ -21,7 +21,8 @@ export type NodeDescription =
   | WithNames<DeviceDescription>
   | ((CopyBeforeWriteDescription | SnapshotAccessDescription) & { 'node-name'?: string });
 
-type WithoutFile<D> = D extends { file: unknown } ? Omit<D, 'file'> : never;
+/** A description without the device below it. */
+export type WithoutFile<D> = D extends { file: unknown } ? Omit<D, 'file'> : never;
 
 /** The description of a filter whose place in a graph is said elsewhere. */
 export type FilterNodeDescription = WithoutFile<Extract<NodeDescription, { file: unknown }>>;

@@ -3,6 +3,7 @@ import { type ErrorCode, LacunaError } from '../../errors/index.js';
 
 /** What is named in a graph. */
 export interface Named {
+  /** What it is called in the graph. */
   readonly name: string;
   /** What it is, in front of its name: `node`, `export`. */
   readonly what: string;

@@ -1,8 +1,13 @@
 export type { AddNodeOptions } from './add-node.js';
 export { Changer } from './changer.js';
-export type { FilterNodeDescription, NodeDescription } from './description.js';
+export type {
+  FilterNodeDescription,
+  NodeDescription,
+  WithNames,
+  WithoutFile,
+} from './description.js';
 export { DRAIN_LIMIT_MS } from './drain.js';
-export { unknownName } from './failures.js';
+export { type Named, unknownName } from './failures.js';
 export { Node } from './node.js';
 export { EVERYTHING, type Permission } from './permissions.js';
 export { RecordingDevice } from './recorder.js';

@@ -3,28 +3,37 @@ import type { GraphState } from './state.js';
 
 /** A graph as it is at a moment: plain JSON. */
 export interface GraphPicture {
+  /** In the order in which they were added. */
   readonly nodes: readonly NodePicture[];
   /** Exports and jobs. */
   readonly users: readonly UserPicture[];
+  /** Every use of a node. */
   readonly edges: readonly EdgePicture[];
 }
 
 /** A node. */
 export interface NodePicture {
+  /** What it is called in the graph. */
   readonly name: string;
+  /** The name of its driver: `qcow2`, `throttle` and so on. */
   readonly driver: string;
   /** Bytes. */
   readonly size: number;
+  /** Whether its device is open for writing. */
   readonly writable: boolean;
   /** The path or URI of its device. */
   readonly device: string;
+  /** Its named bitmaps. */
   readonly bitmaps: readonly DirtyBitmapInfo[];
 }
 
 /** An export or a job. */
 export interface UserPicture {
+  /** What it is called in the graph. */
   readonly name: string;
+  /** What it is: `export`, for example. */
   readonly kind: string;
+  /** Whether it may write. */
   readonly writable: boolean;
 }
 

@@ -5,6 +5,7 @@ export {
   bitmapPrefix,
   type DiskManifest,
   type GoneImage,
+  type ImageFile,
   type ImageState,
   type LeavesState,
   type Manifest,

@@ -16,7 +16,7 @@ export interface LeavesState {
 }
 
 /** An image of a disk. */
-interface ImageFile {
+export interface ImageFile {
   /** The name of the file, without folders. */
   readonly name: string;
   /** Bytes of the file. */

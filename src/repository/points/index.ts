@@ -1,2 +1,2 @@
-export { pointBelow } from './point-below.js';
+export { type PointBelow, pointBelow } from './point-below.js';
 export { type PointName, selectPoint } from './select.js';

@@ -8,12 +8,15 @@ import { bitmapPrefix, type Manifest } from '../manifest/index.js';
 import { Store } from '../store/index.js';
 
 /** A point below an image that is not the repository's. */
-class PointBelow {
+export class PointBelow {
+  /** The machine whose point it is. */
   readonly machine: string;
+  /** The number of the point. */
   readonly number: number;
   readonly #store: Store;
   readonly #points: MachinePoints;
 
+  /** @internal */
   constructor(store: Store, points: MachinePoints, { number }: Manifest) {
     this.machine = points.machine;
     this.number = number;

@@ -549,6 +549,8 @@ export const NOT_PATHS_HERE: readonly string[] = [
   ),
   ...['[source...]', '<repository>', '--backing-folder <folder>'].map((of) => `backup ${of}`),
   'restore <target>',
+  // test/integration/repository has what is told of these.
+  ...['backup', 'restore'].map((command) => `${command} --configuration <file>`),
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),
