@@ -27,9 +27,11 @@ const checkOptions = optionCheck<CheckOptions>({
 export interface CheckReport {
   /** What is wrong with the image, and may cost data. */
   readonly corruptions: number;
+  /** How many of them the repair has mended. */
   readonly corruptionsFixed: number;
   /** Clusters whose refcount is higher than the number of references: only space is lost. */
   readonly leaks: number;
+  /** How many of them the repair has freed. */
   readonly leaksFixed: number;
   /** What could not be looked at. */
   readonly checkErrors: number;
@@ -39,11 +41,13 @@ export interface CheckReport {
   readonly problems: readonly string[];
   /** Bytes of the file up to behind the last cluster in use. */
   readonly imageEnd: number;
-  /** Clusters of the disk, and how many of them lie in the image. */
+  /** Clusters of the disk. */
   readonly totalClusters: number;
+  /** How many of them lie in the image. */
   readonly allocatedClusters: number;
   /** Those that do not follow the one before. */
   readonly fragmentedClusters: number;
+  /** Those that are compressed. */
   readonly compressedClusters: number;
 }
 
