@@ -1,5 +1,6 @@
 import type { BitmapAction } from '../bitmap/index.js';
-import { type BlockDevice, passThrough } from '../block/index.js';
+import { type BlockDevice, isBlockDevice, passThrough } from '../block/index.js';
+import { LacunaError } from '../errors/index.js';
 import type { Job } from '../job/index.js';
 import { checkGiven, optionCheck } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
@@ -106,6 +107,8 @@ const checkInsertion = optionCheck<FilterInsertion>({
  */
 export class Graph implements AsyncDisposable {
   readonly #changer: Changer;
+  /** What `addDevice` was given. */
+  readonly #lent = new WeakMap<Node, BlockDevice>();
   /** Jobs and backups that have not ended; ends one and waits for it. */
   readonly #lasting = new Set<() => Promise<unknown>>();
 
@@ -171,6 +174,7 @@ export class Graph implements AsyncDisposable {
   addExport(options: AddExportOptions): Promise<Root> {
     checkExport('Graph.addExport', options);
     const { name, node, writable = false, shares = EVERYTHING } = options;
+    checkName(name);
     checkPermissions(shares);
     return this.#changer.run(async () =>
       this.#changer.enter({
@@ -189,9 +193,10 @@ export class Graph implements AsyncDisposable {
    *
    * @throws LacunaError ERR_GRAPH_EDGE_CHANGED where another node is there than expected; ERR_GRAPH_CONFLICT where sizes differ,
    * nodes would lie in a circle, users would not go together, or another disk would be shown; ERR_GRAPH_BUSY where requests did
-   * not end in time; ERR_GRAPH_UNKNOWN. Nothing was changed then.
+   * not end in time; ERR_GRAPH_UNKNOWN. Nothing was changed then. Where a node that nobody uses any more cannot be closed, that
+   * error is thrown behind the change, which stays.
    */
-  replaceChild(replacements: ChildReplacement | readonly ChildReplacement[]): Promise<void> {
+  async replaceChild(replacements: ChildReplacement | readonly ChildReplacement[]): Promise<void> {
     const list = Array.isArray(replacements) ? replacements : [replacements];
     const meant = list.map((one: ChildReplacement) => {
       checkReplacement('Graph.replaceChild', one);
@@ -199,7 +204,7 @@ export class Graph implements AsyncDisposable {
       const { expected } = one;
       return { ...one, expected: typeof expected === 'string' ? this.node(expected) : expected };
     });
-    return this.#changer.run(() =>
+    await this.#changer.run(() =>
       this.#changer.change({ edges: meant.map((one) => this.#resolve(one)) }),
     );
   }
@@ -213,6 +218,11 @@ export class Graph implements AsyncDisposable {
    */
   changeBitmaps(actions: Readonly<Record<string, readonly BitmapAction[]>>): Promise<void> {
     checkGiven('Graph.changeBitmaps', 'actions', actions, 'lists of actions by names of nodes');
+    for (const [name, list] of Object.entries(actions)) {
+      if (Array.isArray(list) && list.every((one) => typeof one === 'object' && one !== null))
+        continue;
+      throw new TypeError(`what is done to the bitmaps of '${name}' must be a list of actions`);
+    }
     return this.#changer.run(() => {
       const bitmaps = Object.entries(actions).map(([name, list]) => ({
         node: this.#state.node(name),
@@ -235,13 +245,17 @@ export class Graph implements AsyncDisposable {
    * Lets a device that is open be a node: one that a driver of one's own makes, say. It belongs to its opener, who closes it
    * when the node was removed, and does not use it until then.
    *
-   * @throws LacunaError ERR_GRAPH_EXISTS
+   * @throws TypeError where it is no device, or an export of this graph. LacunaError ERR_GRAPH_EXISTS; ERR_GRAPH_CONFLICT where the
+   * device is a node already: what the one is used for would not be seen at the other.
    */
   addDevice(name: string, device: BlockDevice): Promise<Node> {
     checkGiven('Graph.addDevice', 'name', name, 'what the node is called');
     checkGiven('Graph.addDevice', 'device', device, 'the open device that becomes a node');
+    checkName(name);
+    if (!isBlockDevice(device)) throw new TypeError('device must be a device that is open');
     return this.#changer.run(async () => {
       this.#state.checkFree(name);
+      this.#checkNew(device);
       const { capabilities, description } = device;
       const driverName = description?.driver ?? 'device';
       const options = { name, driverName, writable: capabilities.write };
@@ -250,6 +264,7 @@ export class Graph implements AsyncDisposable {
         passThrough(device, (_request, pass) => pass(), undefined, nothing),
         false,
       );
+      this.#lent.set(node, device);
       this.#state.nodes.set(name, node);
       return node;
     });
@@ -262,6 +277,12 @@ export class Graph implements AsyncDisposable {
    */
   insertFilter(insertion: FilterInsertion): Promise<Node> {
     checkInsertion('Graph.insertFilter', insertion);
+    if (insertion.parents !== undefined && !Array.isArray(insertion.parents)) {
+      throw new TypeError('parents must be a list of nodes, exports and jobs');
+    }
+    if ('file' in insertion.filter) {
+      throw new TypeError('leave "file" out of the filter: above says what it lies above');
+    }
     return this.#changer.run(async () => {
       const state = this.#state;
       const below = state.node(insertion.above);
@@ -348,21 +369,35 @@ export class Graph implements AsyncDisposable {
 
   /** Stops all jobs, gives up all backups, closes all exports, when their requests have ended, and all nodes. */
   async close(): Promise<void> {
-    for (const end of [...this.#lasting]) await end();
-    for (const root of this.users) await root.close();
+    const failures: unknown[] = [];
+    const note = (error: unknown) => void failures.push(error);
+    for (const end of [...this.#lasting]) await end().catch(note);
+    for (const root of this.users) await root.close().catch(note);
     await this.#changer.run(async () => {
       const state = this.#state;
       for (;;) {
         const { view } = state;
         const top = [...state.nodes.values()].find((node) => view.to(node).length === 0);
         if (top === undefined) return;
-        await state.remove(top);
+        await state.remove(top).catch(note);
       }
     });
+    if (failures.length > 0) throw failures[0];
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #checkNew(device: BlockDevice): void {
+    const root = this.users.find((one) => one === device);
+    if (root !== undefined) {
+      throw new TypeError(`export '${root.name}' leads to a node of this graph: use that node`);
+    }
+    const same = this.nodes.find((node) => this.#lent.get(node) === device);
+    if (same === undefined) return;
+    const message = `the device ${device.name} is node '${same.name}' already: use that`;
+    throw new LacunaError('ERR_GRAPH_CONFLICT', message, { device: device.name });
   }
 
   #resolve(meant: ChildReplacement & { readonly expected: Node }): EdgeChange {
@@ -372,7 +407,14 @@ export class Graph implements AsyncDisposable {
   }
 }
 
+function checkName(name: unknown): void {
+  if (typeof name === 'string' && name !== '') return;
+  throw new TypeError(`name must be a text that is not empty, not ${JSON.stringify(name)}`);
+}
+
 function checkPermissions(shares: readonly unknown[]): void {
+  if (!Array.isArray(shares))
+    throw new TypeError('shares must be a list of read, write and resize');
   for (const each of shares) {
     if (EVERYTHING.includes(each as Permission)) continue;
     throw new TypeError(`shares has read, write and resize, not ${JSON.stringify(each)}`);

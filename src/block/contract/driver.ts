@@ -135,6 +135,8 @@ export interface TakenBytes {
 /** @internal Named bitmaps and the place where they are stored. */
 export interface KeptBitmaps {
   readonly bitmaps: DirtyBitmaps;
+  /** Whether persistent bitmaps can be added. */
+  readonly canAdd: boolean;
   /** Whether `mark` must be awaited before a change is recorded. */
   readonly mustMark: boolean;
   /** Marks durably what records and is not marked yet; with names, those too. */

@@ -120,8 +120,9 @@ class Adder {
       isOwned: as.isOwned,
     });
     const edges: Edge[] = [];
+    const undo: (() => void)[] = [];
     const open = async (part: DeviceDescription, below: Opening) => {
-      const edge = new Edge(node, below.as!, await this.#child(node, part, below));
+      const edge = new Edge(node, below.as!, await this.#child(node, part, { below, undo }));
       edges.push(edge);
       state.edges.add(edge);
       for (const each of state.view.reach(edge.to)) checkUsers(each, state.view);
@@ -132,16 +133,23 @@ class Adder {
       await beginNode(node, driver, { grows: opening.grows === true, ...as });
       state.checkFree(name);
     } catch (error) {
-      await node.close();
+      // What went wrong first says more than what follows from it.
+      await node.close().catch(() => {});
       for (const edge of edges) state.edges.delete(edge);
-      await state.removeOwned(edges.map(({ to }) => to));
+      for (const each of undo) each();
+      await state.removeOwned(edges.map(({ to }) => to)).catch(() => {});
       throw error;
     }
     state.nodes.set(name, node);
     return node;
   }
 
-  async #child(parent: Node, part: Described, below: Opening): Promise<Node> {
+  /** @param undo gets what takes back, where opening fails, what was done to a node that was there. */
+  async #child(
+    parent: Node,
+    part: Described,
+    { below, undo }: { below: Opening; undo: (() => void)[] },
+  ): Promise<Node> {
     if (part.node === undefined) {
       const nameIt = () => this.#state.freeName(`${parent.name}.${below.as!.key}`);
       return new Adder(this.#state, nameIt).open(part, below, { isOwned: true });
@@ -153,7 +161,11 @@ class Adder {
       const message = `${called(parent)} would make ${called(node)} longer, which others use, or which has a file of bitmaps: end that first`;
       throw conflict(message);
     }
-    node.letGrow();
+    if (node.bitmaps.length > 0 || node.hasBitmapFile) {
+      const message = `${called(node)} has bitmaps, which the file of an image that is written cannot have: remove them first`;
+      throw conflict(message);
+    }
+    undo.push(node.letGrow());
     return node;
   }
 }

@@ -39,7 +39,7 @@ export class Changer {
   enter(options: RootOptions): Root {
     const { state } = this;
     state.checkFree(options.name);
-    const root = new Root(options, (closed) => this.run(() => this.leave(closed)));
+    const root = new Root(options, (closed) => this.#close(closed));
     state.edges.add(root.edge);
     try {
       for (const node of state.view.reach(root.node)) checkUsers(node, state.view);
@@ -50,6 +50,19 @@ export class Changer {
     }
     state.roots.set(root.name, root);
     return root;
+  }
+
+  /** Who closes waits for requests outside its turn: others do not wait for those. */
+  async #close(root: Root): Promise<void> {
+    for (let hasLeft = false; !hasLeft; ) {
+      await root.gate.idle();
+      hasLeft = await this.run(async () => {
+        // What a change has held up was let in since.
+        if (root.gate.inFlight > 0) return false;
+        await this.leave(root);
+        return true;
+      });
+    }
   }
 
   /** Takes an export or a job out, when its requests have ended. */

@@ -25,6 +25,7 @@ export class FileBitmaps implements KeptBitmaps {
   readonly bitmaps: DirtyBitmaps;
   /** What records is marked at once, where it is recorded. */
   readonly mustMark = false;
+  readonly canAdd: boolean;
   readonly #file: BitmapFile;
   readonly #disk: string | undefined;
   readonly #writable: boolean;
@@ -36,6 +37,7 @@ export class FileBitmaps implements KeptBitmaps {
     this.#file = file;
     this.#disk = disk;
     this.#writable = writable;
+    this.canAdd = writable;
     const state = stateOf(disk);
     const isSame = state !== undefined && file.identity === state.text;
     try {

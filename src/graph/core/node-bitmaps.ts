@@ -1,4 +1,4 @@
-import { Bitmap, type BitmapAction, DirtyBitmaps } from '../../bitmap/index.js';
+import { type AddOptions, Bitmap, type BitmapAction, DirtyBitmaps } from '../../bitmap/index.js';
 import type { KeptBitmaps } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { FileBitmaps } from './file-bitmaps.js';
@@ -29,6 +29,8 @@ export class NodeBitmaps implements ChangeLog {
   /** Loads the bits that actions need, and marks durably what they add to. */
   async prepare(actions: readonly BitmapAction[]): Promise<void> {
     const { bitmaps } = this;
+    const lasting = actions.find((action) => action.type === 'add' && action.persistent);
+    if (lasting !== undefined && !this.#kept?.canAdd) throw nowhere(lasting as AddOptions);
     const added = actions.flatMap((action) =>
       action.type === 'merge' ? [action.target] : action.type === 'reclaim' ? [action.name] : [],
     );
@@ -104,6 +106,11 @@ export class NodeBitmaps implements ChangeLog {
       this.bitmaps.loseRecording();
     }
   }
+}
+
+function nowhere({ name }: AddOptions): LacunaError {
+  const message = `there is no place to keep bitmap '${name}' in: add it without persistent, or to an image that is open for writing, or open its raw disk with a bitmapFile`;
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', message);
 }
 
 function cannotDirty(name: string, readOnly: boolean): LacunaError {

@@ -106,13 +106,14 @@ export class Node implements Named {
     this.#device = new Device(recorder, { readOnly: !this.writable });
   }
 
-  /** @internal Becomes the file of an image that is written. Nobody else may use it. */
-  letGrow(): void {
+  /** @internal Becomes the file of an image that is written. Nobody else may use it. Answers what takes it back. */
+  letGrow(): () => void {
     const { driver } = this;
-    if (this.grows || !driver.grows) return;
+    if (this.grows || !driver.grows) return () => {};
     this.#bitmaps?.bitmaps.free();
     this.#bitmaps = undefined;
     this.begin(driver, true);
+    return () => this.begin(driver, false);
   }
 
   /** @internal */

@@ -106,8 +106,8 @@ export class Root implements BlockDevice, Named {
     this.#checkWritable();
     const { signal, ...others } = options;
     if (signal === undefined) return this.#change(() => this.edge.write(offset, source, options));
-    // A caller who is gone uses its memory for something else.
-    const bytes = Uint8Array.from(source);
+    // A caller who is gone uses its memory for something else. What are no bytes, the node refuses.
+    const bytes = source instanceof Uint8Array ? Uint8Array.from(source) : source;
     return this.#change(() => this.edge.write(offset, bytes, others), signal);
   }
 

@@ -88,9 +88,12 @@ export class GraphState {
 
   /** Closes what was made with nodes that are gone, where nobody else uses it. */
   async removeOwned(nodes: readonly Node[]): Promise<void> {
+    const failures: unknown[] = [];
     for (const node of new Set(nodes)) {
       const isUsed = this.view.to(node).length > 0;
-      if (node.isOwned && !isUsed && this.nodes.get(node.name) === node) await this.remove(node);
+      if (!node.isOwned || isUsed || this.nodes.get(node.name) !== node) continue;
+      await this.remove(node).catch((error) => void failures.push(error));
     }
+    if (failures.length > 0) throw failures[0];
   }
 }

@@ -29,6 +29,7 @@ export class OpenBitmaps {
     this.#stored = stored;
     this.kept = {
       bitmaps,
+      canAdd: stored !== undefined,
       get mustMark() {
         return stored?.mustMark ?? false;
       },
