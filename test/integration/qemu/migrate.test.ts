@@ -98,7 +98,7 @@ test('a machine moves with its disks, whatever its guest writes between two comm
     moving.source.proxy.reset({
       before: async ({ name }) => {
         // With each round it writes less, or it would not be moved.
-        if (name === 'nbd-server-start') calm *= 2;
+        if (name === 'nbd-server-start') calm *= 4;
         // A guest that stands still writes nothing.
         if (random.below(calm) === 0 && (await moving.isRunning(moving.source))) {
           await moving.scribble(random, 1);
@@ -107,7 +107,7 @@ test('a machine moves with its disks, whatever its guest writes between two comm
       },
     });
     const dirty = moving.dirtyBytes;
-    const report = await machine.migrate({ ...moving.move, leaveBytes: 4 * 65536 });
+    const report = await machine.migrate({ ...moving.move, leaveBytes: 12 * 65536 });
     await machine.close();
     moving.source.proxy.reset();
     const { rounds } = report;
