@@ -99,6 +99,10 @@ export type ErrorCode =
   | 'ERR_MIGRATION_UNDECIDED'
   /** A command that was to run before or after a backup has failed. */
   | 'ERR_HOOK_FAILED'
+  /** A mirror has ended before its time: the replica does not equal the disk, and what it lacks is still marked. */
+  | 'ERR_MIRROR_LOST'
+  /** What is known of a replica is of something else, or the replica was changed: only a full copy makes it equal again. */
+  | 'ERR_REPLICA_MISMATCH'
   /** Source and target do not fit each other. */
   | 'ERR_COPY_MISMATCH'
   /** A source of 0 bytes would replace a target that holds something, or comes from a server that may not be ready. */

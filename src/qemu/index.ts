@@ -25,6 +25,7 @@ export type {
   MigrateReport,
   MigrateRound,
 } from './migrate/index.js';
+export type { MirrorOptions, MirrorProgress, MirrorReport } from './mirror/index.js';
 export type {
   MachineBitmap,
   MachinePopulateOptions,

@@ -17,6 +17,13 @@ import {
   shortPlan,
 } from './migrate/index.js';
 import {
+  checkMirrorOptions,
+  type MirrorOptions,
+  type MirrorProgress,
+  type MirrorReport,
+  mirrorMachine,
+} from './mirror/index.js';
+import {
   checkPopulateOptions,
   type MachinePopulateOptions,
   type MachinePopulateReport,
@@ -182,6 +189,26 @@ export class Machine implements AsyncDisposable {
   migrate(options: MigrateOptions): Job<MigrateReport, MigrateProgress> {
     checkMigrateOptions(options);
     return migrateMachine(this.#target, options, () => recoverWithoutGeneration(this.#target));
+  }
+
+  /**
+   * Keeps a replica of a disk in step, while the guest goes on: QEMU hands on all that is written from now on, and what has
+   * changed before is copied beside that. `stop()` ends it: once it is in step the job is then done, and the replica equals
+   * the disk as it was at one moment; before, it rejects with ERR_JOB_STOPPED. Where it fails, is stopped early or dies, the
+   * replica equals nothing, and the next mirror catches it up from the same bitmap.
+   *
+   * The guest never waits for the replica. `pause()` lets QEMU only note what is written. The rate is for what has changed
+   * before. What mirrors have left in the folder whose processes have died is taken away first.
+   *
+   * @throws TypeError or RangeError for options that make no sense. The job rejects with LacunaError ERR_MIRROR_LOST where
+   *   QEMU cannot write to the replica any more, or somebody has ended its job; ERR_REPLICA_MISMATCH where the state of the
+   *   replica is of something else; ERR_BITMAP_UNKNOWN and ERR_BITMAP_INCONSISTENT where all of the disk must be copied;
+   *   ERR_COPY_MISMATCH; ERR_MACHINE_DISK; ERR_MACHINE_BUSY; ERR_QMP_UNSUPPORTED; ERR_QMP_COMMAND; ERR_DEVICE_OPEN;
+   *   ERR_JOB_STOPPED; ERR_ABORTED; what a copy throws.
+   */
+  mirror(options: MirrorOptions): Job<MirrorReport, MirrorProgress> {
+    checkMirrorOptions(options);
+    return mirrorMachine(this.#target, options, () => recoverWithoutGeneration(this.#target));
   }
 
   /**

@@ -48,6 +48,11 @@ export class SessionNames {
     return `${this.prefix}-a${disk}`;
   }
 
+  /** The node through which a mirror writes its replica. */
+  replica(disk: number): string {
+    return `${this.prefix}-t${disk}`;
+  }
+
   job(disk: number): string {
     return `${this.prefix}-j${disk}`;
   }

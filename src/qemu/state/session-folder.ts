@@ -68,6 +68,11 @@ export class SessionFolder {
     return join(this.path, 'nbd.sock');
   }
 
+  /** Where a replica is served. */
+  get replicaSocket(): string {
+    return join(this.path, 'out.sock');
+  }
+
   scratch(disk: number): string {
     return join(this.path, `${disk}.qcow2`);
   }

@@ -35,7 +35,7 @@ export class Teardown {
     await this.#until('exports', () => this.#endExports());
     await this.#until('nodes', () => this.#deleteNodes('-a'));
     await this.#until('jobs', () => this.#endJobs());
-    await this.#until('nodes', () => this.#deleteNodes('-s'));
+    await this.#until('nodes', () => this.#deleteNodes('-[st]'));
     const isOurs = (name: string) => prefixOfRecording(name) === this.#names.prefix;
     await this.#until('bitmaps', async () => (await this.#removeWhere(isOurs)).left);
   }

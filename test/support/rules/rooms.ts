@@ -69,7 +69,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['inspect'],
     ['view', 'guard'],
     ['session'],
-    ['populate', 'libvirt', 'migrate'],
+    ['populate', 'mirror', 'libvirt', 'migrate'],
   ],
   repository: [
     ['layout', 'work'],

@@ -1,0 +1,7 @@
+export { mirrorMachine } from './mirror.js';
+export {
+  checkMirrorOptions,
+  type MirrorOptions,
+  type MirrorProgress,
+  type MirrorReport,
+} from './options.js';

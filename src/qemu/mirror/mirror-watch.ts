@@ -1,0 +1,136 @@
+import { LacunaError } from '../../errors/index.js';
+import type { EventStream, JobInfo, Monitor, TypedEvent } from '../../qmp/index.js';
+
+/** A mirror in one of these hands on writes, or will; draining pauses it for a moment. */
+const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
+/** A mirror that was told to end goes through these. */
+const ENDING: ReadonlySet<string> = new Set(['waiting', 'pending', 'concluded']);
+
+/** A QEMU that lives listens again at once. */
+const RECONNECT_MS = 10_000;
+
+interface Waiter {
+  readonly status: string;
+  readonly resolve: () => void;
+}
+
+/** Looks at the job that mirrors, and learns of its end by events. */
+export class MirrorWatch {
+  readonly #monitor: Monitor;
+  readonly #job: string;
+  readonly #lost: (failure: LacunaError) => void;
+  readonly #waiters = new Set<Waiter>();
+  #events: EventStream<TypedEvent<'JOB_STATUS_CHANGE'>> | undefined;
+  #status = '';
+  #mayEnd = false;
+  #isStopped = false;
+  #isQemuGone = false;
+
+  constructor(monitor: Monitor, job: string, lost: (failure: LacunaError) => void) {
+    this.#monitor = monitor;
+    this.#job = job;
+    this.#lost = lost;
+  }
+
+  /** Begins once the job is there. */
+  start(): void {
+    void this.#listen();
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#events?.close();
+  }
+
+  /** QEMU does not answer any more, so nothing of it can be taken away. */
+  get isQemuGone(): boolean {
+    return this.#isQemuGone;
+  }
+
+  /** Whether the job is in this state now, as far as is known. */
+  is(status: string): boolean {
+    return this.#status === status;
+  }
+
+  /** Resolves when the job has gone into this state; a job that is lost is told to whoever made the watch. */
+  until(status: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiters.add({ status, resolve });
+      this.#ring();
+    });
+  }
+
+  /** From here on the job is expected to end. */
+  mayEnd(): void {
+    this.#mayEnd = true;
+  }
+
+  async #listen(): Promise<void> {
+    while (!this.#isStopped) {
+      const events = this.#monitor.events(['JOB_STATUS_CHANGE']);
+      this.#events = events;
+      try {
+        // What has happened before is asked, also after the connection was lost.
+        await this.#look();
+        for await (const { data } of events) if (data.id === this.#job) await this.#look();
+      } catch (error) {
+        if (!this.#isStopped) await this.#recover(error);
+      }
+    }
+  }
+
+  async #look(): Promise<void> {
+    const jobs = await this.#monitor.execute('query-jobs');
+    if (this.#isStopped) return;
+    const job = jobs.find(({ id }) => id === this.#job);
+    const failure = this.#failureOf(job);
+    if (failure !== undefined) {
+      this.#end(mirrorLost(this.#monitor.name, failure));
+      return;
+    }
+    this.#status = job!.status;
+    this.#ring();
+  }
+
+  /** What is wrong with the job; undefined where nothing is. */
+  #failureOf(job: JobInfo | undefined): string | undefined {
+    if (job === undefined) return `its job "${this.#job}" is gone`;
+    const { status, error } = job;
+    if (error !== undefined) return `its job "${this.#job}" has failed: ${error}`;
+    if (SOUND.has(status) || (this.#mayEnd && ENDING.has(status))) return undefined;
+    return `its job "${this.#job}" is ${status}`;
+  }
+
+  async #recover(why: unknown): Promise<void> {
+    try {
+      if (this.#monitor.isConnected) throw why;
+      await this.#monitor.reconnect({ timeoutMs: RECONNECT_MS });
+    } catch (error) {
+      if (this.#isStopped) return;
+      this.#isQemuGone = !this.#monitor.isConnected;
+      this.#end(mirrorLost(this.#monitor.name, 'QEMU does not answer any more', error));
+    }
+  }
+
+  #end(failure: LacunaError): void {
+    this.stop();
+    this.#lost(failure);
+  }
+
+  #ring(): void {
+    for (const waiter of this.#waiters) {
+      if (waiter.status !== this.#status) continue;
+      this.#waiters.delete(waiter);
+      waiter.resolve();
+    }
+  }
+}
+
+/** The replica is not what the disk is, and what it lacks is still marked. */
+export function mirrorLost(device: string, why: string, cause?: unknown): LacunaError {
+  return new LacunaError(
+    'ERR_MIRROR_LOST',
+    `${device}: the mirror has ended before its time: ${why}. The replica does not equal the disk; begin the mirror again, which catches it up`,
+    { device, cause, retryable: true },
+  );
+}

@@ -1,0 +1,106 @@
+/**
+ * What is known of a replica, in a file beside it. It alone decides what the next mirror begins from: what a replica holds is
+ * trusted only where this file says that it equals the disk at one moment, and is caught up from the bitmap in all other
+ * cases.
+ */
+import fs from 'node:fs';
+import { LacunaError } from '../../errors/index.js';
+import { storeFile } from '../../files/index.js';
+
+const FORMAT = 'lacuna replica';
+
+/** How far a replica is durable, while it is written. */
+export interface Durable {
+  /** Writes of QEMU in this run, in the order in which they were carried out. */
+  readonly writes: number;
+  /** Bytes of these. */
+  readonly bytes: number;
+  /** When the flush had ended; ISO 8601. */
+  readonly at: string;
+}
+
+/** What tells whether somebody else has changed the file of a replica. */
+export interface TargetFile {
+  readonly inode: string;
+  readonly bytes: number;
+  /** Nanoseconds. */
+  readonly changed: string;
+}
+
+export interface ReplicaState {
+  readonly format: typeof FORMAT;
+  readonly version: 1;
+  /** The disk, as messages name it. */
+  readonly disk: string;
+  /** Bytes of the disk. */
+  readonly size: number;
+  /** `equal`: the replica is what the disk was when the bitmap began, or later. `changing`: it may lack anything that it marks. */
+  readonly phase: 'changing' | 'equal';
+  /** The bitmap that marks what the replica may lack; null where it may lack anything. */
+  readonly bitmap: string | null;
+  /** Bitmaps that mirrors have added to the disk, and not removed yet. */
+  readonly made: readonly string[];
+  readonly durable?: Durable | undefined;
+  readonly target?: TargetFile | undefined;
+}
+
+/** Stores the state in the place of the last one; it is durable when this returns. */
+export async function storeReplicaState(
+  path: string,
+  state: Omit<ReplicaState, 'format' | 'version'>,
+): Promise<void> {
+  const whole: ReplicaState = { format: FORMAT, version: 1, ...state };
+  await storeFile('store the state of a replica in', path, `${JSON.stringify(whole, null, 2)}\n`);
+}
+
+/**
+ * The state of a replica; undefined where there is none yet.
+ *
+ * @throws LacunaError ERR_REPLICA_MISMATCH where it cannot be read, or is none.
+ */
+export function readReplicaState(path: string): ReplicaState | undefined {
+  try {
+    const state = JSON.parse(fs.readFileSync(path, 'utf8')) as ReplicaState;
+    if (isState(state)) return state;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw unreadable(path, error);
+  }
+  throw unreadable(path);
+}
+
+/** What is to be seen of a file of a replica that nobody has open any more; undefined where it is none. */
+export function targetFile(path: string | undefined): TargetFile | undefined {
+  if (path === undefined) return undefined;
+  const stat = fs.statSync(path, { bigint: true, throwIfNoEntry: false });
+  if (!stat?.isFile()) return undefined;
+  return {
+    inode: String(stat.ino),
+    bytes: Number(stat.size),
+    changed: String(stat.mtimeNs),
+  };
+}
+
+export function isSameTarget(a: TargetFile | undefined, b: TargetFile | undefined): boolean {
+  return a?.inode === b?.inode && a?.bytes === b?.bytes && a?.changed === b?.changed;
+}
+
+function isState(value: ReplicaState): boolean {
+  return (
+    value?.format === FORMAT &&
+    value.version === 1 &&
+    typeof value.size === 'number' &&
+    (value.phase === 'changing' || value.phase === 'equal') &&
+    (value.bitmap === null || typeof value.bitmap === 'string') &&
+    Array.isArray(value.made) &&
+    value.made.every((name) => typeof name === 'string')
+  );
+}
+
+function unreadable(path: string, cause?: unknown): LacunaError {
+  return new LacunaError(
+    'ERR_REPLICA_MISMATCH',
+    `${path} cannot be read as the state of a replica, so what the replica holds is not known: remove the file, and copy all of the disk (full)`,
+    { device: path, cause },
+  );
+}
