@@ -47,6 +47,7 @@ describe('docs', () => {
     'docs/live-backup.md',
     'docs/graph.md',
     'docs/migrate.md',
+    'docs/mirror.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const missing = links.filter((link) => !existsSync(new URL(`../../${link}`, import.meta.url)));

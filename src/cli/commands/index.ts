@@ -13,6 +13,7 @@ import { infoRow } from './info/index.js';
 import { listRow } from './list/index.js';
 import { mapRow } from './map/index.js';
 import { migrateRow } from './migrate/index.js';
+import { mirrorRow } from './mirror/index.js';
 import { populateRow } from './populate/index.js';
 import { pruneRow } from './prune/index.js';
 import { rebaseRow } from './rebase/index.js';
@@ -44,6 +45,7 @@ export const COMMANDS: readonly CommandRow[] = [
   diffRow,
   unlockRow,
   migrateRow,
+  mirrorRow,
   recoverRow,
   demoRow,
 ];

@@ -1,3 +1,5 @@
+import { parseNbdUri } from '../../nbd/address/index.js';
+import type { NbdServerAddress } from '../../nbd/index.js';
 import type { DiskChoice } from '../../qemu/index.js';
 
 const NODE = 'node:';
@@ -18,5 +20,18 @@ export function bitmapNamed(flag: string, text: string): { disk: DiskChoice; nam
   if (disk !== '' && disk !== NODE && name !== '') return { disk: diskNamed(disk), name };
   throw new TypeError(
     `${flag} takes DISK:BITMAP or node:NODE:BITMAP, such as vda:backup0, not ${text}`,
+  );
+}
+
+/**
+ * Where an NBD server listens, without an export.
+ *
+ * @throws TypeError
+ */
+export function serverAddress(uri: string): NbdServerAddress {
+  const { server, export: name, tls } = parseNbdUri(uri);
+  if (tls === undefined && name === '') return server;
+  throw new TypeError(
+    `${uri} must say only where the server listens: nbd://HOST:PORT or nbd+unix:///?socket=PATH`,
   );
 }

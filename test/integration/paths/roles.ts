@@ -415,6 +415,16 @@ const BITMAPS: readonly Role[] = [
     args: (path, work) => ['populate', work('old.raw'), '--output', path],
   },
   {
+    name: 'mirror --qmp SOCKET',
+    covers: 'mirror --qmp <socket>',
+    good: 'nothing',
+    files: ['old.raw'],
+    args: (path, work) => {
+      const scratch = dirname(work('x'));
+      return ['mirror', '--qmp', path, '--scratch', scratch, '--full', work('old.raw')];
+    },
+  },
+  {
     name: 'populate --qmp SOCKET',
     covers: 'populate --qmp <socket>',
     good: 'nothing',
@@ -555,6 +565,7 @@ export const NOT_PATHS_HERE: readonly string[] = [
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),
   'populate --scratch <folder>',
+  ...['<target>', '--state <file>', '--scratch <folder>'].map((of) => `mirror ${of}`),
   ...['[target]', '--qmp <socket>', '--to-qmp <socket>', '--scratch <folder>'].map(
     (of) => `migrate ${of}`,
   ),

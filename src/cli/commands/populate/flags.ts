@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { PopulateOptions } from '../../../copy/index.js';
-import { type NbdServerAddress, parseNbdUri } from '../../../nbd/index.js';
-import type { SourceFlags } from '../../device/index.js';
+import type { NbdServerAddress } from '../../../nbd/index.js';
+import { type SourceFlags, serverAddress } from '../../device/index.js';
 import { collect } from '../../shell/index.js';
 
 export interface PopulateFlags extends SourceFlags {
@@ -44,11 +44,11 @@ export function addMachineFlags(command: Command): Command {
       "with --qmp: take in this bitmap of the machine too, such as a backing file's; may be repeated",
       collect,
     )
-    .option('--nbd <uri>', 'with --qmp: where the NBD server of this QEMU listens', addressOf)
+    .option('--nbd <uri>', 'with --qmp: where the NBD server of this QEMU listens', serverAddress)
     .option(
       '--serve <uri>',
       'with --qmp: where to serve the bits to a QEMU that may not open our file',
-      addressOf,
+      serverAddress,
     )
     .option(
       '--scratch <folder>',
@@ -76,12 +76,4 @@ export function refuseFileFlags({
     if (value === undefined) continue;
     throw new TypeError(`${flag} is not for a running machine: leave it out, or leave out --qmp`);
   }
-}
-
-function addressOf(uri: string): NbdServerAddress {
-  const { server, export: name, tls } = parseNbdUri(uri);
-  if (tls === undefined && name === '') return server;
-  throw new TypeError(
-    `${uri} must say only where the server listens: nbd://HOST:PORT or nbd+unix:///?socket=PATH`,
-  );
 }
