@@ -24,27 +24,28 @@ interface Row {
 
 export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<void> {
   const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
-  const [size, dataMib, dirtyMib] = smoke ? [TIB / 64, 4, 8] : [TIB, 64, 1024];
+  const [size, mib, busyMib] = smoke ? [TIB / 64, 8, 4] : [TIB, 1024, 64];
   const [full, increment] = [
-    `full: ${size / GIB} GiB, ${dataMib} MiB of data`,
-    `increment: ${size / GIB} GiB, ${dirtyMib} MiB dirty`,
+    `full: ${size / GIB} GiB, ${mib} MiB of data`,
+    `increment: ${size / GIB} GiB, ${mib} MiB dirty`,
   ];
   const spread = (count: number) =>
     Array.from({ length: count }, (_, i) => Math.floor((i * size) / count / MIB) * MIB);
   const machine = await BenchMachine.start(folder, size);
   const rows: Row[] = [];
   try {
-    const [data, dirty] = [spread(dataMib), spread(dirtyMib)];
+    // The guest writes to some of it while it is backed up.
+    const [data, busy] = [spread(mib), spread(busyMib)];
     await machine.fill(data, 1);
     for (let round = 0; round <= runs; round++) {
       for (const contender of [new Lacuna(machine, folder), new QemuJob(machine, folder)]) {
-        const bench = new Round(machine, contender, data);
+        const bench = new Round(machine, contender, busy);
         // The first round is looked at, while nobody writes; the others count, if there are any.
         const isQuiet = round === 0;
         const made = [
           await bench.run(full, () => contender.full(), isQuiet),
           await bench.run(increment, () => contender.increment(), isQuiet, {
-            prepare: () => machine.fill(dirty, 2 + round),
+            prepare: () => machine.fill(data, 2 + round),
           }),
         ];
         if (!isQuiet || runs === 0) rows.push(...made);
