@@ -74,6 +74,7 @@ export type { NbdDescription } from './drivers/nbd/index.js';
 export { type NullDescription, NullDriver } from './drivers/null/index.js';
 export {
   checkBacking,
+  checkOptions as checkNewImage,
   createQcow2,
   layOutQcow2,
   type MappedClusters,

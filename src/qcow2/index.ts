@@ -40,6 +40,13 @@ export { type Compression, type Header, hasDataFile } from './header.js';
 export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
 export * from './limits.js';
 export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
+export {
+  allocatedBytes,
+  bitmapsBytes,
+  type MeasuredBitmap,
+  type MeasuredImage,
+  wholeClusters,
+} from './measure.js';
 export { RefcountCodec } from './refcounts.js';
 export { encodeSnapshots, parseSnapshots, type Snapshot } from './snapshots.js';
 export { findZstdFrame } from './zstd-frame.js';

@@ -12,6 +12,7 @@ import { digestRow } from './digest/index.js';
 import { infoRow } from './info/index.js';
 import { listRow } from './list/index.js';
 import { mapRow } from './map/index.js';
+import { measureRow } from './measure/index.js';
 import { migrateRow } from './migrate/index.js';
 import { mirrorRow } from './mirror/index.js';
 import { populateRow } from './populate/index.js';
@@ -20,6 +21,7 @@ import { rebaseRow } from './rebase/index.js';
 import { recoverRow } from './recover/index.js';
 import { restoreRow } from './restore/index.js';
 import { serveRow } from './serve/index.js';
+import { snapshotRow } from './snapshot/index.js';
 import { unlockRow } from './unlock/index.js';
 import { verifyRow } from './verify/index.js';
 
@@ -32,6 +34,8 @@ export const COMMANDS: readonly CommandRow[] = [
   digestRow,
   createRow,
   checkRow,
+  measureRow,
+  snapshotRow,
   populateRow,
   serveRow,
   bitmapRow,

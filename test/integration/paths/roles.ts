@@ -561,6 +561,10 @@ export const NOT_PATHS_HERE: readonly string[] = [
   'restore <target>',
   // test/integration/repository has what is told of these.
   ...['backup', 'restore'].map((command) => `${command} --configuration <file>`),
+  // A device is opened as by "info".
+  // Files that -o names are not looked at.
+  ...['[source]', '--backing-folder <folder>', '--options <list>'].map((of) => `measure ${of}`),
+  ...['<image>', '--backing-folder <folder>'].map((of) => `snapshot ${of}`),
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),

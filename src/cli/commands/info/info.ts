@@ -12,8 +12,10 @@ import {
 } from '../../device/index.js';
 import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatShare } from '../../text/index.js';
+import { type LayerInfo, layersOf } from './chain-space.js';
 
 interface InfoFlags extends SourceFlags {
+  backingChain?: boolean;
   json?: boolean;
 }
 
@@ -40,7 +42,8 @@ The device is opened for reading, so it does not tell whether it could be writte
 Examples:
   lacuna info disk.raw
   lacuna info --json nbd://host/vda | jq .allocation.data
-  lacuna info disk.qcow2                      # its version, features, backing files and snapshots too`;
+  lacuna info disk.qcow2                      # its version, features, backing files and snapshots too
+  lacuna info --backing-chain disk.qcow2      # the space that each file of the chain takes`;
 
 /** Tells commander what `lacuna info` takes, and what it does. */
 export function registerInfo(command: Command, shell: Shell): void {
@@ -48,7 +51,11 @@ export function registerInfo(command: Command, shell: Shell): void {
     .description('Shows the size of a device, what it can do, and how much of it is allocated.')
     .argument('<source>', 'the device to look at');
   addRescueFlag(addSourceFlags(command))
-    .option('--json', 'print one JSON document')
+    .option(
+      '--backing-chain',
+      'tell of the image and all below it, and of the space that the files of each take',
+    )
+    .option('--json', 'print one JSON document; with --backing-chain an array, as qemu-img does')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
 }
@@ -56,6 +63,7 @@ export function registerInfo(command: Command, shell: Shell): void {
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
   const device = await openSource(source, flags, { signal: shell.signal });
   try {
+    if (flags.backingChain) return await tellChain(device, flags, shell);
     const info = await inspect(device, shell.signal);
     if (info.allocation === null) shell.exitCode = Exit.leftOut;
     noteWarnings(info.warnings, shell);
@@ -64,6 +72,20 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   } finally {
     await device.close();
   }
+}
+
+async function tellChain(device: BlockDevice, { json }: InfoFlags, shell: Shell): Promise<void> {
+  noteWarnings(device.warnings, shell);
+  noteMissing(device, shell);
+  const layers = layersOf(device);
+  await shell.print(json ? `${JSON.stringify(layers, null, 2)}\n` : layers.map(lineOf).join(''));
+}
+
+/** One layer of a chain for people. */
+function lineOf(layer: LayerInfo): string {
+  const { filename, format, 'virtual-size': size, 'actual-size': space } = layer;
+  const takes = space === undefined ? '' : `, takes ${formatBytes(space)}`;
+  return `layer     ${printable(filename)} (${printable(format)}, ${formatBytes(size)}${takes})\n`;
 }
 
 async function inspect(device: BlockDevice, signal: AbortSignal): Promise<DeviceInfo> {

@@ -1,2 +1,7 @@
 export { createQcow2, layOutQcow2, type MappedClusters } from './create.js';
-export { checkBacking, type Preallocation, type Qcow2Options } from './create-options.js';
+export {
+  checkBacking,
+  checkOptions,
+  type Preallocation,
+  type Qcow2Options,
+} from './create-options.js';

@@ -1,0 +1,8 @@
+import type { CommandRow } from '../../shell/index.js';
+
+/** `lacuna snapshot` in the list of commands. */
+export const snapshotRow: CommandRow = {
+  usage: 'snapshot [options] <image>',
+  summary: 'list the internal snapshots of an image',
+  load: async () => (await import('./snapshot.js')).registerSnapshot,
+};
