@@ -112,6 +112,25 @@ describe('hooks of a backup', () => {
     expect(logged()).toEqual(['ended']);
   });
 
+  test('that take too long are ended with what ignores being told to end', async () => {
+    const pid = join(folder, 'deaf');
+    const deaf = `sh -c 'trap "" TERM; echo $$ > ${pid}; exec sleep 600'`;
+    const { code, stderr } = await backup(['--before', `${deaf}; true`, '--hook-timeout', '1']);
+    expect(code).toBe(1);
+    expect(stderr).toContain('did not end within 1 s (--hook-timeout)');
+    const isThere = () => existsSync(`/proc/${readFileSync(pid, 'utf8').trim()}/cmdline`);
+    await expect.poll(isThere).toBe(false);
+  });
+
+  test('may leave something running, which holds their output', async () => {
+    const pid = join(folder, 'left');
+    const before = `sleep 600 & echo $! > ${pid}; echo to be seen`;
+    const { code, stderr } = await backup(['--before', before]);
+    process.kill(Number(readFileSync(pid, 'utf8')), 'SIGKILL');
+    expect(code).toBe(0);
+    expect(stderr).toContain('before: to be seen');
+  });
+
   test('are ended by Ctrl-C before the backup is begun, and the last one runs all the same', async () => {
     const started = join(folder, 'started');
     const { code } = await backup(

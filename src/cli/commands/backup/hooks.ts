@@ -1,8 +1,10 @@
 /** Commands of the user that run before and after a backup of a running machine. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../../errors/index.js';
 import type { BackupHooks, BackupOutcome } from '../../../qemu/index.js';
 import { afterWaiting, onAbort } from '../../../util/index.js';
@@ -24,6 +26,8 @@ interface Subject {
 const TIMEOUT_SECONDS = 600;
 /** A command that was told to end gets so much time for it. */
 const END_MS = 5000;
+/** What a command has printed before it ended is waited for so long, where something that it has started holds the pipes. */
+const LAST_WORDS_MS = 1000;
 
 /** What `backupMachine` calls for the flags, and whether that of `--after` has failed. */
 export function hooksOf(
@@ -88,6 +92,7 @@ class Hook {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+    const closed = once(child, 'close').catch(() => {});
     for (const stream of [child.stdout, child.stderr]) this.#show(stream);
     const end = (why: string) => this.#end(child, why);
     const interrupted = () => end('was interrupted');
@@ -97,12 +102,23 @@ class Hook {
     if (signal?.aborted) interrupted();
     else if (signal) onAbort(signal, interrupted);
     try {
-      const [code, by] = await once(child, 'close');
+      const [code, by] = await once(child, 'exit');
+      await this.#letGo(child, closed);
       if (code !== 0) throw this.#failure(this.#why ?? `ended with ${by ?? code}`);
     } finally {
       stopWaiting();
       signal?.removeEventListener('abort', interrupted);
     }
+  }
+
+  /** The command has ended; what it has started may go on, and hold the pipes, unless it was to be ended as well. */
+  async #letGo(child: ChildProcess, closed: Promise<unknown>): Promise<void> {
+    const limitMs = this.#why === undefined ? LAST_WORDS_MS : END_MS;
+    const late = sleep(limitMs, 'late', { ref: false });
+    if ((await Promise.race([closed, late])) !== 'late') return;
+    if (this.#why !== undefined) signalGroup(child, 'SIGKILL');
+    // What it prints is shown as long as this process lives, which is no longer for that.
+    for (const stream of [child.stdout, child.stderr]) (stream as Socket).unref();
   }
 
   /** On standard error, line by line: standard output may be one JSON document. */
@@ -114,8 +130,10 @@ class Hook {
 
   #end(child: ChildProcess, why: string): void {
     this.#why ??= why;
+    const hasEnded = () => child.exitCode !== null || child.signalCode !== null;
+    if (hasEnded()) return;
     signalGroup(child, 'SIGTERM');
-    setTimeout(() => signalGroup(child, 'SIGKILL'), END_MS).unref();
+    setTimeout(() => hasEnded() || signalGroup(child, 'SIGKILL'), END_MS).unref();
   }
 
   #failure(why: string): LacunaError {
@@ -127,8 +145,8 @@ class Hook {
   }
 }
 
-function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: NodeJS.Signals): void {
-  if (pid === undefined || exitCode !== null || signalCode !== null) return;
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  if (pid === undefined) return;
   try {
     process.kill(-pid, signal);
   } catch {
