@@ -1,8 +1,10 @@
 /** The last round: the machine stands still, so its disks themselves are read. */
 import { openDevice } from '../../block/index.js';
 import { copy } from '../../copy/index.js';
+import { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { Monitor } from '../../qmp/index.js';
+import { type MachineDisk, takeInventory } from '../inspect/index.js';
 import { bitmapOf, type SessionNames } from '../state/index.js';
 import { Teardown, ViewMaker } from '../view/index.js';
 import type { Copied } from './rounds.js';
@@ -23,6 +25,7 @@ export interface LastRoundOptions {
  */
 export async function lastRound(monitor: Monitor, options: LastRoundOptions): Promise<Copied> {
   const { names, nbd, targets, signal } = options;
+  await checkUnchanged(monitor, options);
   if (nbd.isOurs) {
     await new ViewMaker(monitor, names, 'overlay', signal).startServer(nbd.server);
   }
@@ -36,6 +39,40 @@ export async function lastRound(monitor: Monitor, options: LastRoundOptions): Pr
   await closeTargets(targets);
   await new Teardown(monitor, names).run();
   return copied;
+}
+
+/**
+ * The bitmaps know nothing of what was written above them, or to disks that came later.
+ *
+ * @throws LacunaError ERR_MIGRATION_FAILED where the machine has other disks than were planned
+ */
+async function checkUnchanged(
+  monitor: Monitor,
+  { targets, signal }: LastRoundOptions,
+): Promise<void> {
+  const { disks } = await takeInventory(monitor, undefined, signal);
+  const planned = new Map(targets.map(({ planned: { disk } }) => [disk.name, disk]));
+  for (const { name, node, size } of disks) {
+    const before = planned.get(name);
+    planned.delete(name);
+    if (before?.node === node && before.size === size) continue;
+    throw changed(monitor.name, `${name} ${howChanged(before, size)}`);
+  }
+  for (const name of planned.keys()) throw changed(monitor.name, `${name} is gone`);
+}
+
+function howChanged(before: MachineDisk | undefined, size: number): string {
+  if (before === undefined) return 'is new';
+  if (before.size !== size) return `has ${size} bytes, and had ${before.size}`;
+  return 'has another image on top, such as by a snapshot';
+}
+
+function changed(device: string, what: string): LacunaError {
+  return new LacunaError(
+    'ERR_MIGRATION_FAILED',
+    `${device}: the disks of the machine have changed while it was being moved: ${what}`,
+    { device, retryable: true },
+  );
 }
 
 /** An export shows only bitmaps that do not record, and none is ever disabled. */
