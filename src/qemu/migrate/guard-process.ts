@@ -5,7 +5,7 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Monitor, type QmpAddress } from '../../qmp/index.js';
-import { cancelMigration } from '../guard/index.js';
+import { cancelMigration, restoreCapabilities } from '../guard/index.js';
 import type { Guarded } from './guard.js';
 import { goBack, takeOver } from './take-over.js';
 
@@ -30,7 +30,7 @@ process.once('disconnect', () => {
 
 async function decide(): Promise<void> {
   if (guarded === undefined) return;
-  const { disks, mustRun, folder } = guarded;
+  const { disks, mustRun, capabilities, folder } = guarded;
   await using source = await patiently(guarded.source, SOURCE_MS);
   if (!(await cancelMigration(source))) return;
   let destination: Monitor;
@@ -40,6 +40,7 @@ async function decide(): Promise<void> {
     return await goBack({ source, disks, mustRun }, 'the destination', error);
   }
   await takeOver({ source, destination, disks, mustRun });
+  await restoreCapabilities(destination, capabilities).catch(() => {});
   await destination.close();
   await source.execute('quit').catch(() => {});
   rmSync(folder, { recursive: true, force: true });

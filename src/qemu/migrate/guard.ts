@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { LacunaError } from '../../errors/index.js';
-import type { QmpAddress } from '../../qmp/index.js';
+import type { MigrationCapability, QmpAddress } from '../../qmp/index.js';
 
 const PROGRAM = '#dist/qemu/migrate/guard-process.js';
 
@@ -13,6 +13,8 @@ export interface Guarded {
   /** Images on the destination. */
   readonly disks: readonly { readonly target: string; readonly format: string }[];
   readonly mustRun: boolean;
+  /** What the destination gets back once the machine runs there. */
+  readonly capabilities: readonly MigrationCapability[];
   /** The folder of the migration, which is of no use once the machine has moved. */
   readonly folder: string;
 }

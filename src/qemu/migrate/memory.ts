@@ -12,6 +12,8 @@ const EVENTS = ['MIGRATION', 'STOP', 'RESUME'];
 
 /** Where no event is heard, QEMU is asked after so long at the latest. */
 const LONGEST_PAUSE_MS = 200;
+/** For a source that is handing over, while the machine stands still. */
+const RECONNECT_MS = 3000;
 
 /** A migration of the memory of a machine. */
 export class MemoryMove implements Disposable {
@@ -19,6 +21,8 @@ export class MemoryMove implements Disposable {
   stoppedAt: number | undefined;
   /** When the destination has begun to run, likewise. */
   resumedAt: number | undefined;
+  /** Whether the source has been told to hand over. */
+  wasTold = false;
   readonly #source: Monitor;
   readonly #destination: Monitor;
   readonly #streams: EventStream[];
@@ -36,11 +40,12 @@ export class MemoryMove implements Disposable {
     for (const stream of this.#streams) stream.close();
   }
 
-  /** The capabilities of the source that are going to be changed, as they are. */
-  async changedCapabilities(): Promise<MigrationCapability[]> {
-    const all = await this.#source.execute('query-migrate-capabilities');
-    const wanted = new Set(WANTED_OF_SOURCE);
-    return all.filter(({ capability, state }) => wanted.has(capability) && !state);
+  /** The capabilities of both sides that are going to be changed, as they are. */
+  async changedCapabilities(): Promise<Record<'source' | 'destination', MigrationCapability[]>> {
+    return {
+      source: await without(this.#source, WANTED_OF_SOURCE),
+      destination: await without(this.#destination, WANTED_OF_DESTINATION),
+    };
   }
 
   async setCapabilities(): Promise<void> {
@@ -69,8 +74,8 @@ export class MemoryMove implements Disposable {
   }
 
   /** How far the source is; over a new connection where the old one is lost. */
-  async status(): Promise<MigrationInfo> {
-    return (await ask(this.#source, 'query-migrate')) as MigrationInfo;
+  async status(reconnectMs?: number): Promise<MigrationInfo> {
+    return (await ask(this.#source, 'query-migrate', reconnectMs)) as MigrationInfo;
   }
 
   /** Waits for an event since the last call, or for a while. */
@@ -91,8 +96,10 @@ export class MemoryMove implements Disposable {
   async handOver(): Promise<void> {
     await this.#checkDestination();
     const isDone = async () => (await this.status()).status !== WAITS;
+    const reconnectMs = RECONNECT_MS;
+    this.wasTold = true;
     try {
-      await this.#source.executeOnce('migrate-continue', { state: WAITS }, { isDone });
+      await this.#source.executeOnce('migrate-continue', { state: WAITS }, { isDone, reconnectMs });
     } catch (error) {
       // Such as that somebody has cancelled it meanwhile.
       if ((error as LacunaError).code === 'ERR_QMP_COMMAND') {
@@ -101,7 +108,7 @@ export class MemoryMove implements Disposable {
       throw error;
     }
     for (;;) {
-      const info = await this.status();
+      const info = await this.status(RECONNECT_MS);
       if (info.status === 'completed') return;
       throwIfEnded(this.#source.name, info);
       await this.heard();
@@ -131,6 +138,11 @@ export class MemoryMove implements Disposable {
       // The connection was lost, and whoever asks next is told.
     }
   }
+}
+
+async function without(monitor: Monitor, names: readonly string[]): Promise<MigrationCapability[]> {
+  const all = await monitor.execute('query-migrate-capabilities');
+  return all.filter(({ capability, state }) => names.includes(capability) && !state);
 }
 
 /** @throws LacunaError ERR_MIGRATION_FAILED where a migration has ended without handing over */

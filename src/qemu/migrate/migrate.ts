@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl, type JobCounts } from '../../job/index.js';
-import { Monitor } from '../../qmp/index.js';
+import { type MigrationCapability, Monitor } from '../../qmp/index.js';
 import { cancelMigration, restoreCapabilities } from '../guard/index.js';
 import { refuseObstacles, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
@@ -22,6 +22,13 @@ const MOST_ROUNDS = 30;
 
 const GOES_ON =
   ' (the source goes on with its own disks, and its bitmap has marked everything: to migrate again, start the destination anew)';
+
+const HAS_LEFT =
+  ' (the source has handed over all the same, and must not go on: look whether the destination runs, and end the source then)';
+const SAYS_WHO_RUNS: ReadonlySet<string> = new Set([
+  'ERR_MIGRATION_FAILED',
+  'ERR_MIGRATION_UNDECIDED',
+]);
 
 /** @param before what is done before anything else */
 export function migrateMachine(
@@ -54,6 +61,8 @@ class Migration {
   #folder: SessionFolder | undefined;
   #journal: Journal | undefined;
   #guard: MigrationGuard | undefined;
+  /** The capabilities that the destination had, as far as they are changed. */
+  #ofDestination: readonly MigrationCapability[] = [];
   #memory = { totalBytes: 0, doneBytes: 0, sentBytes: 0 };
 
   constructor(target: Target, options: MigrateOptions) {
@@ -142,13 +151,13 @@ class Migration {
     await this.#copyLast(control.ending);
     control.throwIfEnding();
     this.#phase = 'switch';
-    await memory.handOver();
-    await takeOver({
-      ...{ source: monitor, destination, disks: plan.disks, mustRun: plan.isRunning },
-    });
+    await this.#switch(plan, memory, destination);
     const pauseMs = (memory.resumedAt ?? performance.now()) - stoppedAt;
     this.#phase = 'done';
-    const warnings = await this.#letGo(plan);
+    const warnings = [
+      ...(await this.#settleDestination(destination)),
+      ...(await this.#letGo(plan)),
+    ];
     return {
       rounds: this.#rounds!.done,
       memoryBytes: this.#memory.sentBytes,
@@ -163,12 +172,14 @@ class Migration {
     const { path: folder } = this.#folder!;
     const { destination, stream = `unix:${join(folder, 'ram.sock')}` } = this.#options;
     this.#phase = 'memory';
+    const changed = await memory.changedCapabilities();
     this.#guard = await MigrationGuard.start({
       ...{ source: this.#target.address, destination, mustRun: plan.isRunning, folder },
       disks: plan.disks.map(({ target, format }) => ({ target: resolve(target), format })),
+      capabilities: changed.destination,
     });
-    const moves = await memory.changedCapabilities();
-    await this.#write({ ...this.#journal!, moves });
+    await this.#write({ ...this.#journal!, moves: changed.source });
+    this.#ofDestination = changed.destination;
     await memory.setCapabilities();
     control.throwIfEnding();
     await memory.begin(stream, control.ending);
@@ -190,6 +201,30 @@ class Migration {
       if (info.status === WAITS) return;
       if ((await this.#rounds!.left()) > leaveBytes) await this.#rounds!.run(control);
       else await memory.heard();
+    }
+  }
+
+  async #switch(plan: FullPlan, memory: MemoryMove, destination: Monitor): Promise<void> {
+    const { monitor: source } = this.#target;
+    try {
+      await memory.handOver();
+    } catch (error) {
+      // A source that is gone may have handed over before: the destination knows.
+      if (source.isConnected || !memory.wasTold) throw error;
+    }
+    await takeOver({ source, destination, disks: plan.disks, mustRun: plan.isRunning });
+  }
+
+  /** What the user moves from there next must find it as it was. */
+  async #settleDestination(destination: Monitor): Promise<string[]> {
+    try {
+      await restoreCapabilities(destination, this.#ofDestination);
+      return [];
+    } catch (error) {
+      const names = this.#ofDestination.map(({ capability }) => capability).join(', ');
+      return [
+        `the destination keeps the migration capabilities ${names}: ${(error as Error).message}`,
+      ];
     }
   }
 
@@ -217,6 +252,11 @@ class Migration {
         ? []
         : [`the image of ${name} cannot keep the bitmap "${bitmap}": its next backup is full`],
     );
+    if (!monitor.isConnected) {
+      warnings.push(
+        'the source cannot be asked any more: if it is still there, end it (quit), and never let it go on (cont)',
+      );
+    }
     try {
       await monitor.execute('quit');
     } catch (error) {
@@ -235,12 +275,14 @@ class Migration {
     const folder = this.#folder;
     if (folder === undefined) return;
     try {
-      await closeTargets(this.#targets);
       await this.#takeDown(error);
       folder.remove();
     } catch (failure) {
       folder.leave();
       error.message += ` (and something is left in the machine: ${(failure as Error).message})`;
+    } finally {
+      // They are of no use, so that they cannot be made durable (where they are full, say) is no news.
+      await closeTargets(this.#targets).catch(() => {});
     }
   }
 
@@ -251,7 +293,10 @@ class Migration {
     if (moves !== undefined) {
       const hasLeft = await cancelMigration(monitor);
       this.#guard?.close();
-      if (hasLeft) return;
+      if (hasLeft) {
+        if (!SAYS_WHO_RUNS.has((error as LacunaError).code)) error.message += HAS_LEFT;
+        return;
+      }
       await restoreCapabilities(monitor, moves);
       error.message += GOES_ON;
     }

@@ -88,5 +88,6 @@ async function addBitmap(
 
 /** Makes everything durable, and closes: the destination may take them over. */
 export async function closeTargets(targets: readonly OpenTarget[]): Promise<void> {
-  for (const { device } of targets) await device.close();
+  const ends = await Promise.allSettled(targets.map(({ device }) => device.close()));
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }

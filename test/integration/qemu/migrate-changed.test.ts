@@ -1,0 +1,95 @@
+/** What migrations meet in the middle: disks that somebody changes, images that have no room, a source that is killed. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, onTestFinished, test } from 'vitest';
+import { MovingMachine } from '../../support/moving-machine.js';
+import { usePeers } from '../../support/peers.js';
+
+const peers = usePeers();
+
+/** Has a migration meet something when its rounds are over and its memory has not begun to move. */
+async function meet(moving: MovingMachine, what: () => Promise<unknown>): Promise<unknown> {
+  const machine = await moving.connect();
+  onTestFinished(() => machine.close());
+  let hasMet = false;
+  moving.source.proxy.reset({
+    before: async ({ name }) => {
+      if (name !== 'migrate' || hasMet) return;
+      hasMet = true;
+      await what();
+    },
+  });
+  return await machine.migrate(moving.move).catch((error: unknown) => error);
+}
+
+test('a snapshot of a disk while memory moves ends the migration: no write behind it stays behind', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const failure = await meet(moving, async () => {
+    await moving.source.other.execute('blockdev-snapshot-sync', {
+      ...{ 'node-name': 'vda', 'snapshot-node-name': 'snap', format: 'qcow2' },
+      'snapshot-file': join(moving.folder, '..', 'snap.qcow2'),
+    });
+    await moving.write('vda', 5 * 65536, 100, 7);
+  });
+  expect(failure).toMatchObject({ code: 'ERR_MIGRATION_FAILED' });
+  expect((failure as Error).message).toContain('vda has another image on top');
+  expect(await moving.isRunning(moving.source)).toBe(true);
+});
+
+test('a disk that grows while memory moves ends the migration', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const failure = await meet(moving, () =>
+    moving.source.other.execute('block_resize', { 'node-name': 'vda', size: 2 ** 21 }),
+  );
+  expect(failure).toMatchObject({ code: 'ERR_MIGRATION_FAILED' });
+  expect((failure as Error).message).toContain('vda has 2097152 bytes, and had 1048576');
+  expect(await moving.isRunning(moving.source)).toBe(true);
+  expect(await moving.leftovers()).toEqual([]);
+});
+
+test('a target that has no more room leaves nothing in the source', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  await moving.write('vda', 0, 12 * 65536, 7);
+  const child = fileURLToPath(new URL('migrate-child.mjs', import.meta.url));
+  const given = JSON.stringify({ machine: moving.options, migrate: moving.move });
+  const message = await new Promise<string>((resolve) => {
+    const args = ['--fsize=524288', process.execPath, child, given];
+    execFile('prlimit', args, (_, __, stderr) => resolve(stderr));
+  });
+  expect(message).toContain('EFBIG');
+  expect(message).not.toContain('something is left');
+  expect(await moving.isRunning(moving.source)).toBe(true);
+  expect(await moving.leftovers()).toEqual([]);
+});
+
+test('a source that is killed once it has handed over has moved', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const machine = await moving.connect();
+  onTestFinished(() => machine.close());
+  moving.source.proxy.reset({
+    after: async ({ name }) => {
+      if (name !== 'migrate-continue') return;
+      const { other } = moving.destination;
+      const hasAll = async () => (await other.execute('query-migrate')).status === 'completed';
+      while (!(await hasAll()));
+      await moving.source.qemu.stop('SIGKILL');
+    },
+  });
+  const report = await machine.migrate(moving.move);
+  expect(report.warnings).toEqual([expect.stringContaining('the source cannot be asked any more')]);
+  expect(await moving.isRunning(moving.destination)).toBe(true);
+});
+
+test('a destination has its capabilities back when the machine runs there', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const { other } = moving.destination;
+  const before = await other.execute('query-migrate-capabilities');
+  expect(await meet(moving, async () => {})).toMatchObject({ isRunning: true });
+  expect(await other.execute('query-migrate-capabilities')).toEqual(before);
+});
