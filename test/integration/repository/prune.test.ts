@@ -13,6 +13,7 @@ import {
   MiB,
   makeImage,
   pointsOf,
+  resize,
 } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
@@ -111,4 +112,48 @@ test('a bit that flips in it is damage of the point that has kept it', async () 
   const target = join(folder, 'never.raw');
   const restoring = repository.restore({ point: 2, disks: [{ name: 'vda', target }] });
   await expect(restoring).rejects.toMatchObject({ code: 'ERR_REPOSITORY_DAMAGED', device: kept });
+});
+
+test('what was written over lies below no image that is left', async () => {
+  const { disk, repository, day, images, expectPoint } = await begin();
+  for (let i = 2; i <= 4; i++) {
+    await change(disk, (device) => device.write(0, Buffer.alloc(12 * MiB, i)));
+    await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  }
+  await day();
+  const { machines } = await repository.prune({ keep: { last: 1 } });
+  expect(machines[0]).toMatchObject({ removed: [1, 2, 3, 4], merged: [{ point: 5, over: null }] });
+  expect(images()).toHaveLength(1);
+  await expectPoint(5, hashOf(disk, folder));
+});
+
+test('zeroes count as what was written over, although they take no space', async () => {
+  const { disk, repository, images, expectPoint } = await begin();
+  await change(disk, (device) => device.zero(0, 8 * MiB));
+  await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  await repository.prune({ keep: { last: 1 } });
+  expect(images()).toHaveLength(1);
+  await expectPoint(2, hashOf(disk, folder));
+});
+
+test('zeroes where there was nothing do not count', async () => {
+  const { disk, repository, images, expectPoint } = await begin();
+  await change(disk, (device) => device.zero(12 * MiB, 8 * MiB));
+  const { disks } = await repository.backup({
+    machine: 'm',
+    disks: [{ name: 'vda', source: disk }],
+  });
+  expect(disks[0]).toMatchObject({ mode: 'bitmap', dirtyBytes: 8 * MiB });
+  await repository.prune({ keep: { last: 1 } });
+  expect(images()).toHaveLength(2);
+  await expectPoint(2, hashOf(disk, folder));
+});
+
+test('what a shorter disk has cut off counts as what was written over', async () => {
+  const { disk, repository, images, expectPoint } = await begin();
+  await resize(disk, 4 * MiB);
+  await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  await repository.prune({ keep: { last: 1 } });
+  expect(images()).toHaveLength(1);
+  await expectPoint(2, hashOf(disk, folder));
 });
