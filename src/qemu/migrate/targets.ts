@@ -8,7 +8,7 @@ import {
   openDevice,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { pointBelow } from '../../repository/index.js';
+import { type PointBelow, pointBelow } from '../../repository/index.js';
 import type { PlannedMigration } from './plan-migrate.js';
 
 /** An image that is open for writing. */
@@ -62,7 +62,7 @@ function holdPoint(
   below: readonly string[],
   overlay: string,
 ): void {
-  const point = below.map((image) => pointBelow(image)).find((found) => found !== undefined);
+  const point = topPoint(below);
   if (point === undefined) return;
   const from = point.countedFrom(bitmap);
   if (from !== undefined && from > point.number) {
@@ -73,6 +73,15 @@ function holdPoint(
     );
   }
   point.hold(overlay);
+}
+
+function topPoint(images: readonly string[]): PointBelow | undefined {
+  for (const image of images) {
+    const point = pointBelow(image);
+    // What lies below it is its own affair, images of points that are gone as well.
+    if (point !== undefined) return point;
+  }
+  return undefined;
 }
 
 /** What an earlier attempt has recorded is recorded again: everything is copied anew from the disk's own bitmap. */

@@ -1,6 +1,7 @@
 /** Finds the point that an image of a repository belongs to, for who lays another image over it. */
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { LacunaError } from '../../errors/index.js';
 import type { MachinePoints } from '../disks/index.js';
 import { MachinePlaces, REPOSITORY_FILE } from '../layout/index.js';
 import { hold } from '../lock/index.js';
@@ -43,7 +44,7 @@ export class PointBelow {
 /**
  * The point whose image a file is; undefined for a file that is none of a repository's.
  *
- * @throws LacunaError ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE
+ * @throws LacunaError ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE; ERR_POINT_UNKNOWN for an image of a point that is gone.
  */
 export function pointBelow(image: string): PointBelow | undefined {
   // ROOT/machines/MACHINE/disks/DISK/FILE
@@ -62,5 +63,19 @@ export function pointBelow(image: string): PointBelow | undefined {
   const manifest = points.points.find(({ disks }) =>
     disks.some((one) => one.name === disk && one.file.name === file),
   );
+  if (manifest === undefined) refuseGone(points, disk, file);
   return manifest && new PointBelow(store, points, manifest);
+}
+
+/** Nothing keeps `prune` from an image whose point is gone: it merges it into the one above when it sees fit. */
+function refuseGone({ points, machine, places }: MachinePoints, disk: string, name: string): void {
+  const owner = points.find(({ disks }) =>
+    disks.some(
+      (one) => one.name === disk && one.file.below?.some((image) => image.name === name) === true,
+    ),
+  );
+  if (owner === undefined) return;
+  const device = places.file(disk, name);
+  const message = `${device} is of a point of ${machine} that is gone, and prune may remove it at any time: take an image of a point that is there, such as ${owner.number}`;
+  throw new LacunaError('ERR_POINT_UNKNOWN', message, { device });
 }

@@ -1,7 +1,7 @@
 /** What prune merges, and what it leaves because writing it again would cost more than it frees. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Repository } from 'lacuna/repository';
+import { pointBelow, Repository } from 'lacuna/repository';
 import { expect, test } from 'vitest';
 import {
   change,
@@ -156,4 +156,16 @@ test('what a shorter disk has cut off counts as what was written over', async ()
   await repository.prune({ keep: { last: 1 } });
   expect(images()).toHaveLength(1);
   await expectPoint(2, hashOf(disk, folder));
+});
+
+test('no overlay is to lie over it: nothing would keep it there', async () => {
+  const { path, repository, day } = await begin();
+  await day();
+  await repository.prune({ keep: { last: 1 } });
+  const [{ disks }] = pointsOf(repository, 'm');
+  const imageAt = (name: string) => join(path, 'machines/m/disks/vda', name);
+  expect(pointBelow(imageAt(disks[0].file.name))?.number).toBe(2);
+  expect(() => pointBelow(imageAt(disks[0].file.below![0].name))).toThrow(
+    expect.objectContaining({ code: 'ERR_POINT_UNKNOWN' }),
+  );
 });
