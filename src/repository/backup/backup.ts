@@ -5,7 +5,7 @@ import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.j
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl } from '../../job/index.js';
 import { type MachinePoints, removeUnnamed, settleReplacements } from '../disks/index.js';
-import { makeFolder, namesIn, numberOf } from '../layout/index.js';
+import { makeFolder, namesIn, numberOf, removeFiles } from '../layout/index.js';
 import { Lock } from '../lock/index.js';
 import {
   bitmapName,
@@ -202,7 +202,7 @@ class Backup {
       // A prune that did not see the lock may have come in between.
       this.#checkUnchanged(stored);
     } catch (error) {
-      this.#store.operations.remove(this.#points.places.manifest(this.#number));
+      removeFiles([this.#points.places.manifest(this.#number)], this.#store.operations);
       throw error;
     }
     return manifest;

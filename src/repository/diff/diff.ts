@@ -63,10 +63,11 @@ const check = optionCheck<DiffOptions>({
 /** @throws what {@link Repository.diff} says. */
 export async function diff(store: Store, options: DiffOptions): Promise<DiffReport> {
   check('diff', options);
-  const { points, manifest: from } = selectPoint(store, options.from, options.machine);
-  const { machine } = points;
-  const lock = Lock.take(points.places, 'read', 'diff', store.operations);
+  const { machine } = selectPoint(store, options.from, options.machine).points;
+  const lock = Lock.take(store.places(machine), 'read', 'diff', store.operations);
   try {
+    // Again, because it may have changed before the lock was taken.
+    const { points, manifest: from } = selectPoint(store, options.from, options.machine);
     const { manifest: to } = selectPoint(store, options.to, options.machine ?? machine);
     if (to.machine !== machine) {
       throw new TypeError(

@@ -54,7 +54,12 @@ function goneLayer(points: MachinePoints, owner: number, disk: string, image: Go
   return { number, disk, state, isGone: true, path, leaves };
 }
 
-async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
+/**
+ * The image of a point itself.
+ *
+ * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED where it is not there.
+ */
+export async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
   const { places } = points;
   const disk = points.diskOf(number, name);
   const path = places.file(name, disk.file.name);

@@ -6,10 +6,11 @@ import type { RepositoryOperations } from '../layout/index.js';
 import {
   type GoneImage,
   type ImageState,
+  isDamage,
   type Manifest,
   replaceManifest,
 } from '../manifest/index.js';
-import { layersOf } from './layers.js';
+import { layerOf } from './layers.js';
 import type { MachinePoints } from './points.js';
 
 /**
@@ -27,15 +28,32 @@ export async function settleReplacements(
       ({ name, file, replacement }) => replacement !== undefined || isKeptTwice(points, name, file),
     );
     if (!isBegun) continue;
-    const disks: Manifest['disks'][number][] = [];
-    for (const { replacement: _, ...disk } of points.get(point.number).disks) {
-      const [{ state: file }] = await layersOf(points, point.number, disk.name);
-      disks.push({ ...disk, file: overPoints(points, disk.name, file) });
-    }
+    const disks = await settled(points, point.number);
+    if (disks === undefined) continue;
     replaceManifest(points.places, { ...point, disks }, operations);
     isChanged = true;
   }
   return isChanged;
+}
+
+/** The disks of a point, over what they lie over; undefined where that cannot be told, because the point is damaged. */
+async function settled(
+  points: MachinePoints,
+  number: number,
+): Promise<Manifest['disks'] | undefined> {
+  const disks: Manifest['disks'][number][] = [];
+  try {
+    for (const { replacement, ...disk } of points.get(number).disks) {
+      const { name, file } = disk;
+      // What lies below is not looked at: its damage is that of other points too, and keeps nobody from a new backup.
+      const state = replacement === undefined ? file : (await layerOf(points, number, name)).state;
+      disks.push({ ...disk, file: overPoints(points, name, state) });
+    }
+    return disks;
+  } catch (error) {
+    if (isDamage(error)) return undefined;
+    throw error;
+  }
 }
 
 function isKeptTwice(points: MachinePoints, disk: string, { below = [] }: ImageState): boolean {
@@ -44,8 +62,8 @@ function isKeptTwice(points: MachinePoints, disk: string, { below = [] }: ImageS
 
 /** Whether the point of an image that was kept is still there, and has it. */
 function isOfPoint(points: MachinePoints, disk: string, { number, name }: GoneImage): boolean {
-  if (!points.has(number)) return false;
-  return points.get(number).disks.some((one) => one.name === disk && one.file.name === name);
+  const point = points.points.find((one) => one.number === number);
+  return point?.disks.some((one) => one.name === disk && one.file.name === name) === true;
 }
 
 /** The same image, over the first point that is there. */

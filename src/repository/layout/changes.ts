@@ -57,7 +57,7 @@ export function createFile(
       operations.write(made.fd, bytes, 0);
       operations.sync(made.fd);
       operations.link(made.path, path);
-      operations.syncFolder(path);
+      syncOrTakeBack(path, operations);
       return true;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
@@ -67,6 +67,20 @@ export function createFile(
       made.close();
     }
   });
+}
+
+/** Who is told that a file could not be made must not find it later. */
+function syncOrTakeBack(path: string, operations: RepositoryOperations): void {
+  try {
+    operations.syncFolder(path);
+  } catch (error) {
+    try {
+      removeFiles([path], operations);
+    } catch {
+      // Why it could not be made matters more.
+    }
+    throw error;
+  }
 }
 
 /** Removes files, and makes it durable that they are gone. */
