@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { createQcow2, createRawFile, openDevice } from 'lacuna';
 import type { MirrorOptions } from 'lacuna/qemu';
 import { expect } from 'vitest';
-import { DISK_BYTES, LiveMachine, Relay } from './live-machine.js';
+import { DISK_BYTES, LiveMachine, type LiveOptions, Relay } from './live-machine.js';
 import type { Peers } from './peers.js';
 
 const CHILD = fileURLToPath(new URL('../integration/qemu/mirror-child.mjs', import.meta.url));
@@ -18,8 +18,12 @@ export class MirroredMachine {
   /** The file of the replica. */
   readonly replica: string;
 
-  static async start(peers: Peers, format: 'qcow2' | 'raw' = 'raw'): Promise<MirroredMachine> {
-    const live = await LiveMachine.start(peers);
+  static async start(
+    peers: Peers,
+    format: 'qcow2' | 'raw' = 'raw',
+    options: LiveOptions = {},
+  ): Promise<MirroredMachine> {
+    const live = await LiveMachine.start(peers, options);
     const replica = `${live.file('replica')}.${format}`;
     if (format === 'raw') await createRawFile(replica, DISK_BYTES);
     else await createQcow2(replica, { size: DISK_BYTES });

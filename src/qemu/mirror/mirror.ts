@@ -103,8 +103,12 @@ class MirrorRun {
       const what = `${this.#places.state} was just changed by another mirror: begin again`;
       throw new LacunaError('ERR_MACHINE_BUSY', what, { retryable: true });
     }
-    const { name, size } = disk;
-    this.#state = { disk: name, size, phase: 'changing', bitmap: bitmap?.name ?? null, made };
+    const { name, file, size } = disk;
+    this.#state = {
+      ...{ disk: name, image: file, size, phase: 'changing' },
+      ...{ bitmap: bitmap?.name ?? null, marked: bitmap?.count, made },
+      target: targetFile(this.#places.file),
+    };
     await this.#store();
     const failed = (error: unknown) => this.#failing.abort(this.#explained(error as Error));
     this.#machinery = await MirrorMachinery.create(this.#target, this.#plan, failed);
@@ -176,7 +180,14 @@ class MirrorRun {
     await machinery.takeDown().catch((error: Error) => this.#warnings.push(error.message));
     await replica.close();
     const target = targetFile(this.#places.file);
-    this.#state = { ...this.#state, phase: 'equal', bitmap, durable: replica.durable, target };
+    this.#state = {
+      ...this.#state,
+      phase: 'equal',
+      bitmap,
+      marked: 0,
+      durable: replica.durable,
+      target,
+    };
     await this.#store();
     await this.#removeMade(bitmap);
     const { state } = this.#places;

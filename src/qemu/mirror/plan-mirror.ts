@@ -52,7 +52,7 @@ export async function planMirror(
   const obstacles = [...disk.obstacles, ...(await serverInTheWay(target, signal))];
   if (obstacles.length > 0) throw busy(`${monitor.name}: ${obstacles.join('; ')}`);
   const name = bitmapToBeginFrom(disk, options, state, places);
-  const bitmap = name === null ? undefined : usableBitmap(disk, name);
+  const bitmap = name === null ? undefined : usableBitmap(disk, name, state);
   const there = new Set(disk.bitmaps.map((one) => one.name));
   return { disk, bitmap, made: (state?.made ?? []).filter((one) => there.has(one)) };
 }
@@ -110,7 +110,16 @@ function bitmapToBeginFrom(
       `the replica has to be caught up from ${from}, and not from ${JSON.stringify(bitmap)}: leave out the bitmap`,
     );
   }
-  if (state.phase === 'equal' && !isSameTarget(state.target, targetFile(file))) {
+  // The name of a bitmap that a mirror has made is of one disk only.
+  const isUnique = state.bitmap === null || state.made.includes(state.bitmap);
+  if (!isUnique && (state.disk !== disk.name || state.image !== disk.file)) {
+    throw mismatch(
+      disk,
+      `the replica is one of ${state.disk} (${state.image}), and ${disk.name} is ${disk.file}: name the disk of the replica`,
+    );
+  }
+  // A replica that lacks everything may be any file.
+  if (state.bitmap !== null && !isSameTarget(state, targetFile(file))) {
     throw mismatch(
       disk,
       'somebody has changed, moved or exchanged the replica since the last mirror',
@@ -119,7 +128,11 @@ function bitmapToBeginFrom(
   return state.bitmap;
 }
 
-function usableBitmap(disk: MachineDisk, name: string): DirtyBitmapInfo {
+function usableBitmap(
+  disk: MachineDisk,
+  name: string,
+  state: ReplicaState | undefined,
+): DirtyBitmapInfo {
   const bitmap = disk.bitmaps.find((one) => one.name === name);
   const what = `the bitmap ${JSON.stringify(name)} of ${disk.name}`;
   if (bitmap === undefined) {
@@ -131,8 +144,8 @@ function usableBitmap(disk: MachineDisk, name: string): DirtyBitmapInfo {
       { device: disk.name },
     );
   }
-  if (bitmap.inconsistent || !bitmap.recording) {
-    const why = bitmap.inconsistent ? 'QEMU did not end as it should' : 'somebody has disabled it';
+  const why = whyItLacksWrites(bitmap, state);
+  if (why !== undefined) {
     throw new LacunaError(
       'ERR_BITMAP_INCONSISTENT',
       `${what} lacks writes, as ${why}: all of the disk must be copied (full)`,
@@ -141,6 +154,16 @@ function usableBitmap(disk: MachineDisk, name: string): DirtyBitmapInfo {
   }
   if (bitmap.busy) throw busy(`another operation uses ${what}: wait until it has ended`);
   return bitmap;
+}
+
+function whyItLacksWrites(
+  { inconsistent, recording, count }: DirtyBitmapInfo,
+  state: ReplicaState | undefined,
+): string | undefined {
+  if (inconsistent) return 'QEMU did not end as it should';
+  if (!recording) return 'somebody has disabled it';
+  if (count < (state?.marked ?? 0)) return 'somebody has cleared it since the last mirror began';
+  return undefined;
 }
 
 function mismatch({ name }: MachineDisk, why: string): LacunaError {

@@ -19,9 +19,11 @@ export interface Durable {
   readonly at: string;
 }
 
-/** What tells whether somebody else has changed the file of a replica. */
+/** What tells whether somebody else has exchanged or changed the file of a replica. */
 export interface TargetFile {
   readonly inode: string;
+  /** Nanoseconds: numbers of inodes are used again. 0 where the file system does not know. */
+  readonly born: string;
   readonly bytes: number;
   /** Nanoseconds. */
   readonly changed: string;
@@ -32,15 +34,20 @@ export interface ReplicaState {
   readonly version: 1;
   /** The disk, as messages name it. */
   readonly disk: string;
+  /** Its image, as QEMU names it. */
+  readonly image: string;
   /** Bytes of the disk. */
   readonly size: number;
   /** `equal`: the replica is what the disk was when the bitmap began, or later. `changing`: it may lack anything that it marks. */
   readonly phase: 'changing' | 'equal';
   /** The bitmap that marks what the replica may lack; null where it may lack anything. */
   readonly bitmap: string | null;
+  /** Bytes that this bitmap marked when the replica began to change: it marks more later, and less only if it was cleared. */
+  readonly marked?: number | undefined;
   /** Bitmaps that mirrors have added to the disk, and not removed yet. */
   readonly made: readonly string[];
   readonly durable?: Durable | undefined;
+  /** Undefined where the replica is no file. While it is `changing`, only `inode` and `born` are of use. */
   readonly target?: TargetFile | undefined;
 }
 
@@ -69,26 +76,35 @@ export function readReplicaState(path: string): ReplicaState | undefined {
   throw unreadable(path);
 }
 
-/** What is to be seen of a file of a replica that nobody has open any more; undefined where it is none. */
+/** What is to be seen of the file of a replica; undefined where the replica is no file. */
 export function targetFile(path: string | undefined): TargetFile | undefined {
   if (path === undefined) return undefined;
   const stat = fs.statSync(path, { bigint: true, throwIfNoEntry: false });
   if (!stat?.isFile()) return undefined;
   return {
     inode: String(stat.ino),
+    born: String(stat.birthtimeNs),
     bytes: Number(stat.size),
     changed: String(stat.mtimeNs),
   };
 }
 
-export function isSameTarget(a: TargetFile | undefined, b: TargetFile | undefined): boolean {
-  return a?.inode === b?.inode && a?.bytes === b?.bytes && a?.changed === b?.changed;
+/** Whether the replica is still the file that the state tells of, and unchanged where nobody was to change it. */
+export function isSameTarget(
+  { phase, target: before }: ReplicaState,
+  now: TargetFile | undefined,
+): boolean {
+  if (before?.inode !== now?.inode || before?.born !== now?.born) return false;
+  if (phase === 'changing') return true;
+  return before?.bytes === now?.bytes && before?.changed === now?.changed;
 }
 
 function isState(value: ReplicaState): boolean {
   return (
     value?.format === FORMAT &&
     value.version === 1 &&
+    typeof value.disk === 'string' &&
+    typeof value.image === 'string' &&
     typeof value.size === 'number' &&
     (value.phase === 'changing' || value.phase === 'equal') &&
     (value.bitmap === null || typeof value.bitmap === 'string') &&
