@@ -18,7 +18,7 @@ import {
 } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
-import { addHiddenZeroes, type Decision, decide } from './decide.js';
+import { addHidden, type Decision, decide } from './decide.js';
 import {
   type BackupDisk,
   type BackupOptions,
@@ -152,7 +152,7 @@ class Backup {
     }
     try {
       if (parent !== undefined && dirty !== undefined) {
-        await addHiddenZeroes(dirty, device, parent, drive.control.ending);
+        await addHidden(dirty, device, parent, drive.control.ending);
       }
       drive.tally.begin('copy', { disk: disk.name, point: this.#number });
       const base = `${this.#number}-${this.#id.slice(0, 8)}`;

@@ -156,9 +156,9 @@ function blocksIn(bitmap: Bitmap, size: number): Bitmap {
 /**
  * Adds what reads as zero by its status, and was something else at the parent point, to what is dirty. A bitmap says nothing of
  * it where the disk was made smaller and larger again: QEMU adds the new end as clean. And it adds what is cut off inside the last
- * block.
+ * block, and what is data behind the old end: QEMU leaves old bytes there in a cluster that a shorter disk has cut.
  */
-export async function addHiddenZeroes(
+export async function addHidden(
   dirty: Bitmap,
   device: BlockDevice,
   parent: DiskDigests,
@@ -167,6 +167,10 @@ export async function addHiddenZeroes(
   if (device.size < parent.size && device.size % DIGEST_BLOCK !== 0) dirty.set(device.size - 1, 1);
   const { data, zero } = await plan({ source: device, granularity: DIGEST_BLOCK, signal });
   try {
+    if (device.size > parent.size) {
+      const from = Math.floor(parent.size / DIGEST_BLOCK) * DIGEST_BLOCK;
+      for (const { offset, length } of data.ranges(from)) dirty.set(offset, length);
+    }
     zero.subtract(dirty);
     for (const { offset, length } of zero.ranges()) {
       const end = Math.ceil((offset + length) / DIGEST_BLOCK);
