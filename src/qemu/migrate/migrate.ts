@@ -115,7 +115,10 @@ class Migration {
       })),
       phase: 'begun',
     });
-    for (const disk of plan.disks) this.#targets.push(await openTarget(disk, control.ending));
+    const names = plan.disks.map(({ name }) => name);
+    for (const disk of plan.disks) {
+      this.#targets.push(await openTarget(disk, names, control.ending));
+    }
     const { scratchBytes } = this.#options;
     this.#rounds = new Rounds(this.#target, {
       ...{ names: this.#names, targets: this.#targets, scratchBytes },

@@ -4,6 +4,7 @@ export {
   checkGeneration,
   checkpointOf,
   countsFrom,
+  isOfBackup,
   isRound,
   newGeneration,
   prefixOf,

@@ -9,6 +9,7 @@ const PREFIX = /^(lacuna-[0-9a-f]{8})-/;
 const RECORDING = /^(lacuna-[0-9a-f]{8}):\d+$/;
 /** A bitmap that records from a round of a migration on. */
 const OF_ROUND = /^lacuna-migrate\.([0-9a-f]{8})\.\d+@/;
+const OF_BACKUP = /^lacuna-[A-Za-z0-9._-]{1,64}@/;
 const GENERATION = /^[A-Za-z0-9._-]{1,64}$/;
 /** Begins the generations of rounds of migrations, and no other. */
 const ROUND = 'migrate.';
@@ -122,6 +123,11 @@ export function bitmapOf(generation: string, disk: string): string {
 /** libvirt's checkpoint of a generation. It gives its bitmaps the same name, on every disk. */
 export function checkpointOf(generation: string): string {
   return `${BITMAP}${generation}`;
+}
+
+/** Whether a bitmap has a name that only backups give. */
+export function isOfBackup(bitmap: string): boolean {
+  return OF_BACKUP.test(bitmap);
 }
 
 /** Whether a bitmap counts from a generation, of whichever disk. */

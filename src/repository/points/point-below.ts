@@ -14,21 +14,33 @@ export class PointBelow {
   readonly machine: string;
   /** The number of the point. */
   readonly number: number;
+  /** The disk whose image it is. */
+  readonly disk: string;
   readonly #store: Store;
   readonly #points: MachinePoints;
 
   /** @internal */
-  constructor(store: Store, points: MachinePoints, { number }: Manifest) {
+  constructor(store: Store, points: MachinePoints, { number }: Manifest, disk: string) {
     this.machine = points.machine;
     this.number = number;
+    this.disk = disk;
     this.#store = store;
     this.#points = points;
   }
 
-  /** The number of the point of this machine from which a bitmap of this name counts; undefined where none is known. */
-  countedFrom(bitmap: string): number | undefined {
+  /** The point of the repository from which a bitmap of this name counts; undefined where the repository has none such. */
+  countedFrom(bitmap: string): Pick<PointBelow, 'machine' | 'number' | 'disk'> | undefined {
     const prefix = bitmapPrefix(this.#store.id);
-    return this.#points.points.find(({ id }) => bitmap.startsWith(`${prefix}${id}@`))?.number;
+    // Its own machine first: nobody else's points have to be read then.
+    const others = this.#store.machines().filter((machine) => machine !== this.machine);
+    for (const machine of [this.machine, ...others]) {
+      const points = machine === this.machine ? this.#points : this.#store.points(machine);
+      const found = points.points.find(({ id }) => bitmap.startsWith(`${prefix}${id}@`));
+      if (found === undefined) continue;
+      const disk = bitmap.slice(`${prefix}${found.id}@`.length);
+      return { machine, number: found.number, disk };
+    }
+    return undefined;
   }
 
   /**
@@ -60,11 +72,12 @@ export function pointBelow(image: string): PointBelow | undefined {
   if (places.file(disk, file) !== path || !fs.existsSync(join(root, REPOSITORY_FILE))) return;
   const store = Store.open(root);
   const points = store.points(machine);
-  const manifest = points.points.find(({ disks }) =>
+  // Points between which a disk has not changed share its image: it is as the newest of them has it.
+  const manifest = points.points.findLast(({ disks }) =>
     disks.some((one) => one.name === disk && one.file.name === file),
   );
   if (manifest === undefined) refuseGone(points, disk, file);
-  return manifest && new PointBelow(store, points, manifest);
+  return manifest && new PointBelow(store, points, manifest, disk);
 }
 
 /** Nothing keeps `prune` from an image whose point is gone: it merges it into the one above when it sees fit. */

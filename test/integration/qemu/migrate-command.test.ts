@@ -117,4 +117,53 @@ describe('over a restore point of a repository', () => {
     const pruning = repository.prune({ machine: 'web', keep: { last: 1 } });
     await expect(pruning).rejects.toThrow(/new\.qcow2 lies over point 2/);
   });
+
+  test('a machine moves to no overlay over another disk, over another machine, or over an unknown backup', async () => {
+    const moving = await MovingMachine.start(peers, 2);
+    const repository = Repository.open(join(moving.folder, '../repository'), { create: true });
+    const machine = await moving.connect();
+    const { generation: unknown } = moving;
+    const other = await backupMachine(repository, machine, { machine: 'other' });
+    await backupMachine(repository, machine, { machine: 'web' });
+    const { point } = await backupMachine(repository, machine, { machine: 'web' });
+    const known = `${repository.id.slice(0, 8)}-${point.id}`;
+    for (const node of moving.names) {
+      const bitmap = { node, name: 'own', granularity: 65536 };
+      await moving.source.other.execute('block-dirty-bitmap-add', bitmap);
+    }
+    let made = 0;
+    const over = async ({ machine: name, disks }: Manifest, ...below: string[]) => {
+      const images: Record<string, string> = {};
+      for (const [i, disk] of moving.names.entries()) {
+        const { file } = disks.find((one) => one.name === below[i])!;
+        const folder = join(repository.path, 'machines', name, 'disks', below[i]);
+        const backing = { filename: join(folder, file.name), format: 'qcow2' };
+        images[disk] = join(moving.folder, `../over${made++}.qcow2`);
+        await createQcow2(images[disk], { size: DISK_BYTES, backing });
+      }
+      return images;
+    };
+    const wrong = [
+      [known, await over(point, 'vdb', 'vda'), 'point 2 of web, disk vda: that is another disk'],
+      [
+        known,
+        await over(other.point, 'vda', 'vdb'),
+        'point 2 of web, disk vda: that is another disk',
+      ],
+      [unknown, await over(point, 'vda', 'vdb'), 'a backup that its repository does not have'],
+      ['own', await over(point, 'vdb', 'vda'), 'vda is another disk of this machine'],
+    ] as const;
+    for (const [bitmap, images, message] of wrong) {
+      await moving.await(images);
+      await expect(machine.migrate({ ...moving.move, bitmap })).rejects.toMatchObject({
+        code: 'ERR_BITMAP_MISMATCH',
+        message: expect.stringContaining(message),
+      });
+      await moving.endDestination();
+    }
+    await moving.await(await over(point, 'vda', 'vdb'));
+    await machine.migrate({ ...moving.move, bitmap: known });
+    await machine.close();
+    expect(await moving.isRunning(moving.destination)).toBe(true);
+  });
 });
