@@ -1,6 +1,6 @@
 import { openDevice } from '../../block/index.js';
 import { type CopyJob, copy } from '../../copy/index.js';
-import { LacunaError } from '../../errors/index.js';
+import { abortedError, LacunaError } from '../../errors/index.js';
 import { Job, type JobControl, type JobCounts } from '../../job/index.js';
 import type { Target } from '../session/index.js';
 import { bitmapOf, newGeneration } from '../state/index.js';
@@ -82,7 +82,7 @@ class MirrorRun {
       await this.#begin(control, before);
       const copiedBytes = await this.#catchUp(control);
       await this.#stayInStep(control);
-      return await this.#end(copiedBytes);
+      return await this.#end(copiedBytes, control);
     } catch (error) {
       const cause = this.#failing.signal.aborted ? this.#failing.signal.reason : error;
       await this.#undo(cause as Error);
@@ -165,7 +165,7 @@ class MirrorRun {
    * The new bitmap records before the mirror ends, so nothing is lost between the two; and the old one goes only when it is
    * durable that the replica needs it no more.
    */
-  async #end(copiedBytes: number): Promise<MirrorReport> {
+  async #end(copiedBytes: number, control: JobControl): Promise<MirrorReport> {
     const [machinery, replica] = [this.#machinery!, this.#replica!];
     const { disk, bitmap: old } = this.#plan;
     const bitmap = bitmapOf(newGeneration(), disk.name);
@@ -173,7 +173,7 @@ class MirrorRun {
     await this.#store();
     await machinery.addBitmap(bitmap);
     const equalAfter = new Date().toISOString();
-    await this.#orFailing(machinery.endMirror());
+    await this.#orGivenUp(machinery.endMirror(), control);
     const equalBefore = new Date().toISOString();
     await replica.flush();
     const { bytes: mirroredBytes } = replica.writers;
@@ -233,9 +233,12 @@ class MirrorRun {
     void this.#machinery?.pause(isPaused);
   }
 
-  async #orFailing(work: Promise<void>): Promise<void> {
-    await Promise.race([work, fired(this.#failing.signal)]);
-    this.#failing.signal.throwIfAborted();
+  /** A mirror cannot end while somebody has paused its job, or the replica does not answer; its signal ends the wait. */
+  async #orGivenUp(work: Promise<void>, { signal }: JobControl): Promise<void> {
+    const failing = this.#failing.signal;
+    await Promise.race([work, fired(failing), fired(signal)]);
+    failing.throwIfAborted();
+    if (signal.aborted) throw abortedError(signal);
   }
 
   /** QEMU says no more than that a write has failed; who has served it knows why. */

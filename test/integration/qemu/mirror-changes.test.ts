@@ -1,4 +1,4 @@
-/** What somebody else changes between two mirrors must never make a replica pass for equal that is not. */
+/** What somebody else changes between two mirrors must never make a replica pass for equal that is not, nor keep one from its end. */
 import { rmSync } from 'node:fs';
 import { createRawFile } from 'lacuna';
 import type { MirrorOptions, MirrorReport } from 'lacuna/qemu';
@@ -8,6 +8,8 @@ import { MirroredMachine } from '../../support/mirrored-machine.js';
 import { usePeers } from '../../support/peers.js';
 
 const peers = usePeers('suite');
+
+const LONG = { timeout: 60_000 };
 
 let machine: MirroredMachine;
 
@@ -67,4 +69,28 @@ describe('after a mirror that failed', () => {
     await machine.live.other.execute('block-dirty-bitmap-clear', { node: 'vda', name: 'b0' });
     await expect(mirrorOnce()).rejects.toMatchObject({ code: 'ERR_BITMAP_INCONSISTENT' });
   });
+});
+
+test('a mirror that cannot end, as somebody else has paused its job, is given up by its signal', async () => {
+  await start();
+  const { live } = machine;
+  const giving = new AbortController();
+  const { signal } = giving;
+  await using connected = await live.connect();
+  const job = connected.mirror({ ...machine.options, bitmap: 'b0', signal }).register();
+  await expect.poll(() => job.progress().phase, LONG).toBe('in step');
+  const passed: string[] = [];
+  live.proxy.reset({ after: ({ name }) => void passed.push(name) });
+  const [{ id }] = await live.other.execute('query-jobs');
+  await live.other.execute('job-pause', { id });
+  // The mirror has learned that its job is paused.
+  await expect.poll(() => passed, LONG).toContain('query-jobs');
+  job.stop();
+  await expect.poll(() => passed, LONG).toContain('block-dirty-bitmap-add');
+  giving.abort();
+  await expect(job).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  expect(passed).not.toContain('block-job-cancel');
+  expect(machine.state).toMatchObject({ phase: 'changing', bitmap: 'b0' });
+  await connected.mirror({ ...machine.options, once: true });
+  await machine.expectReplica(machine.guest.content, 'after the next mirror');
 });
