@@ -64,6 +64,7 @@ export async function planMigration(
     ...planned.flatMap((one) => busyBitmap(one)),
     ...(await serverInTheWay(source, signal)),
     ...(await sourceInTheWay(monitor, state.status)),
+    ...(await capabilitiesInTheWay(monitor)),
     ...(await destinationInTheWay(destination)),
   ];
   return { disks: planned, memoryBytes, obstacles, isRunning: state.running };
@@ -192,6 +193,26 @@ async function sourceInTheWay(monitor: Monitor, state: string): Promise<string[]
   const wasKept = state === 'postmigrate' && info.status !== 'completed';
   const isMovable = wasKept || ['running', 'paused', 'prelaunch', 'suspended'].includes(state);
   return isMovable ? [] : [`the source is in the state "${state}", and cannot be moved in it`];
+}
+
+/** Capabilities that somebody has switched on for migrations of another kind, and what each would do to this one. */
+const UNFIT: Readonly<Record<string, string>> = {
+  'dirty-bitmaps':
+    'QEMU would send bitmaps to an image that has one of that name already, and the destination would stop',
+  block: 'QEMU would send whole disks over what is copied here',
+  multifd: 'the destination must have it as well, and moving with it was never tried',
+  'background-snapshot': 'QEMU would write a snapshot, and hand nothing over',
+};
+
+async function capabilitiesInTheWay(monitor: Monitor): Promise<string[]> {
+  const all = await monitor.execute('query-migrate-capabilities');
+  return all.flatMap(({ capability, state }) =>
+    state && UNFIT[capability] !== undefined
+      ? [
+          `the migration capability "${capability}" of the source is on: ${UNFIT[capability]}; switch it off (migrate-set-capabilities)`,
+        ]
+      : [],
+  );
 }
 
 async function destinationInTheWay(monitor: Monitor): Promise<string[]> {

@@ -146,6 +146,25 @@ describe('a plan', () => {
   });
 });
 
+test('capabilities for migrations of another kind are in the way of a migration', async () => {
+  const { moving, machine } = await started();
+  const { destination, bitmap, targets } = moving.move;
+  const set = (capability: string, state: boolean) => {
+    const capabilities = [{ capability, state }];
+    return moving.source.other.execute('migrate-set-capabilities', { capabilities });
+  };
+  for (const capability of ['dirty-bitmaps', 'block', 'multifd', 'background-snapshot']) {
+    await set(capability, true);
+    const plan = await machine.planMigration({ destination, bitmap, targets });
+    expect(plan.obstacles).toEqual([
+      expect.stringContaining(`capability "${capability}" of the source is on`),
+    ]);
+    await expect(machine.migrate(moving.move)).rejects.toMatchObject({ code: 'ERR_MACHINE_BUSY' });
+    await set(capability, false);
+  }
+  expect(await machine.migrate(moving.move)).toMatchObject({ isRunning: true });
+});
+
 describe('a migration is refused before it changes anything', () => {
   test('where something is in the way, or is not what was said', async () => {
     const { moving, machine } = await started();
