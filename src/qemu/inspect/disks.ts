@@ -148,7 +148,7 @@ function describeDisk(
 function obstacleOf(job: string, disk: string): string {
   return prefixOf(job) === undefined
     ? `the job "${job}" works on ${disk}: wait for it, or cancel it`
-    : `a backup of ${disk} is running, or has left its job "${job}": wait for it, or call recover()`;
+    : `a backup or mirror of ${disk} is running, or has left its job "${job}": wait for it, or call recover()`;
 }
 
 /** Two disks of one name, or one node taken twice, would get the same bitmap twice. */

@@ -71,7 +71,7 @@ describe('after a mirror that failed', () => {
   });
 });
 
-test('a mirror that cannot end, as somebody else has paused its job, is given up by its signal', async () => {
+test('a mirror keeps a second one of its disk away, and is given up by its signal while somebody else has paused its job', async () => {
   await start();
   const { live } = machine;
   const giving = new AbortController();
@@ -79,6 +79,10 @@ test('a mirror that cannot end, as somebody else has paused its job, is given up
   await using connected = await live.connect();
   const job = connected.mirror({ ...machine.options, bitmap: 'b0', signal }).register();
   await expect.poll(() => job.progress().phase, LONG).toBe('in step');
+  await expect(connected.mirror({ ...machine.options, full: true })).rejects.toMatchObject({
+    code: 'ERR_MACHINE_BUSY',
+    message: expect.stringContaining('mirror of vda is running'),
+  });
   const passed: string[] = [];
   live.proxy.reset({ after: ({ name }) => void passed.push(name) });
   const [{ id }] = await live.other.execute('query-jobs');

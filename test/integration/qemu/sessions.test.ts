@@ -167,7 +167,7 @@ describe('a backup does not begin, and changes nothing,', () => {
     const session = await begin(live, machine);
     const failure = await begin(live, machine).catch((error) => error);
     expect(failure).toMatchObject({ code: 'ERR_MACHINE_BUSY' });
-    expect(failure.message).toContain('a backup of vda is running, or has left its job');
+    expect(failure.message).toContain('a backup or mirror of vda is running, or has left its job');
     await session.fail();
   });
 
