@@ -2,13 +2,14 @@
 //
 //     node scripts/newer-qemu.mjs FOLDER
 //
-// It needs root, debootstrap, and 400 MB. What it prints at the end runs the tests with it.
+// It needs root, debootstrap, and 400 MB. What it prints at the end runs the tests with it. debootstrap knows where packages
+// are; DEBIAN_MIRROR names another place.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 const SUITE = 'trixie';
-const MIRROR = process.env.DEBIAN_MIRROR ?? 'http://deb.debian.org/debian';
+const MIRROR = process.env.DEBIAN_MIRROR ? [process.env.DEBIAN_MIRROR] : [];
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu';
 
 function main([given]) {
@@ -22,7 +23,7 @@ function main([given]) {
   mkdirSync(folder, { recursive: true });
   if (!existsSync(daemon)) {
     const packages = '--include=qemu-system-common,qemu-utils';
-    const args = ['--variant=minbase', packages, SUITE, root, MIRROR];
+    const args = ['--variant=minbase', packages, SUITE, root, ...MIRROR];
     const { status, error } = spawnSync('debootstrap', args, { stdio: 'inherit' });
     if (status !== 0) {
       console.error(
