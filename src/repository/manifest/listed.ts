@@ -3,7 +3,7 @@
  * lies over its own. The list is written behind the commit of a backup and ahead of what a prune removes, so that a crash
  * leaves a point out at worst.
  */
-import { existsSync } from 'node:fs';
+import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
 import {
   type MachinePlaces,
@@ -41,11 +41,16 @@ export function listedPoints(places: MachinePlaces): readonly number[] | undefin
  * @param there those that have one, as they were found before
  */
 export function missingPoints(places: MachinePlaces, there: ReadonlySet<number>): LacunaError[] {
-  return (listedPoints(places) ?? [])
+  const gone = (listedPoints(places) ?? [])
     .filter((number) => !there.has(number))
-    .map((number) => ({ number, path: places.manifest(number) }))
-    .filter(({ path }) => !existsSync(path))
-    .map(({ number, path: device }) => {
+    .filter((number) => !fs.existsSync(places.manifest(number)));
+  if (gone.length === 0) return [];
+  // Not everybody who reads has a lock: a prune may have taken them out of the list, and removed them, since it was read.
+  const listed = new Set(listedPoints(places));
+  return gone
+    .filter((number) => listed.has(number))
+    .map((number) => {
+      const device = places.manifest(number);
       const message = `${device}: the manifest of point ${number} of ${places.machine} is not there, and no prune has removed it: bring it back from a copy of the repository, or remove ${places.listed} to do without the point`;
       return new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device });
     });

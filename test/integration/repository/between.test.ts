@@ -1,9 +1,9 @@
 /** What fails, or what others do, between two steps of an operation. */
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import fs, { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Repository } from 'lacuna/repository';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { type RepositoryOperations, repositoryOperations } from '#dist/repository/layout/index.js';
 import { change, KiB, MiB, makeImage, pointsOf } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -89,6 +89,35 @@ test('a prune between the choice of the points of a diff and its lock is no dama
   const diff = await racing.diff({ from: 3, to: 4 });
   expect(isPruned).toBe(true);
   expect(diff).toEqual(await repository.diff({ from: 3, to: 4 }));
+});
+
+test('a prune between two looks at the list of points is no damage', async () => {
+  const { path, repository } = await begin(3);
+  const manifest = join(path, 'machines/m/points/1.json');
+  const prune = `const { Repository } = await import(${JSON.stringify(library)});
+    await Repository.open(${JSON.stringify(path)}).prune({ keep: { last: 2 } });`;
+  // As if the folder had been read before the first backup, and the list behind it.
+  const { existsSync, readdirSync } = fs;
+  const reading = vi.spyOn(fs, 'readdirSync').mockImplementation(((name: string, ...more: []) => {
+    const names = readdirSync(name, ...more);
+    return names.filter((one) => !name.endsWith('/points') || one !== '1.json');
+  }) as typeof fs.readdirSync);
+  let isPruned = false;
+  const looking = vi.spyOn(fs, 'existsSync').mockImplementation((name) => {
+    if (name === manifest && !isPruned) {
+      isPruned = true;
+      execFileSync(process.execPath, ['--input-type=module', '--eval', prune]);
+    }
+    return existsSync(name);
+  });
+  try {
+    const [{ points, problems }] = repository.points('m');
+    expect({ isPruned, problems }).toEqual({ isPruned: true, problems: [] });
+    expect(points.map(({ number }) => number)).toEqual([2, 3]);
+  } finally {
+    reading.mockRestore();
+    looking.mockRestore();
+  }
 });
 
 test('a prune that died, and damage since then, keep nobody from a new full backup', async () => {
