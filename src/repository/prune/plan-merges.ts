@@ -39,11 +39,11 @@ export async function planMerges(
     const [own, ...below] = await layersOf(points, number, name);
     const end = below.findIndex((layer) => !layer.isGone && kept.has(layer.number));
     const between = end === -1 ? below : below.slice(0, end);
-    if (between.length === 0) continue;
+    // Of images that are gone only, the prune that left them has decided, and nothing above them has changed since.
+    if (between.every(({ isGone }) => isGone)) continue;
     const taken = await withDigests(points, number, name, async ({ files }) =>
       worthMerging([own, ...between], files, smallImage),
     );
-    if (taken === 0 && between.every(({ isGone }) => isGone)) continue;
     const over = below[end]?.number ?? null;
     planned.push({
       ...{ point: number, disk: name, over, taken },

@@ -13,7 +13,13 @@ import {
 } from '../disks/index.js';
 import { namesIn, removeFiles } from '../layout/index.js';
 import { endHold, holdsOf, Lock } from '../lock/index.js';
-import { type ImageState, listPoints, type Manifest, replaceManifest } from '../manifest/index.js';
+import {
+  type ImageFile,
+  type ImageState,
+  listPoints,
+  type Manifest,
+  replaceManifest,
+} from '../manifest/index.js';
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
 import { checkKeepRules, chooseKept, type KeepRules } from './keep.js';
@@ -275,24 +281,24 @@ class MachinePrune {
   }
 
   async #estimate(planned: readonly PlannedDisk[], going: readonly Manifest[]): Promise<number> {
-    const { places } = this.#points;
-    const freed = new Set<string>();
-    const filesOf = (disk: string, { name, leaves }: Pick<ImageState, 'name' | 'leaves'>) =>
-      [name, leaves.name].map((filename) => places.file(disk, filename));
-    for (const { disks } of going) {
+    const { places, points } = this.#points;
+    const filesOf = (disk: string, images: readonly ImageFile[]) =>
+      images.flatMap(({ name, leaves }) => [name, leaves.name].map((f) => places.file(disk, f)));
+    const before = points.flatMap(({ disks }) =>
+      disks.flatMap(({ name, file }) => filesOf(name, [file, ...(file.below ?? [])])),
+    );
+    const freed = new Set(before);
+    for (const { number, disks } of points.filter((point) => !going.includes(point))) {
       for (const { name, file } of disks) {
-        for (const image of [file, ...(file.below ?? [])]) {
-          for (const path of filesOf(name, image)) freed.add(path);
-        }
+        const plan = planned.find(({ point, disk }) => point === number && disk === name);
+        const left = plan === undefined ? (file.below ?? []) : plan.left;
+        const own = plan === undefined || plan.taken === 0 ? [file] : [];
+        for (const path of filesOf(name, [...own, ...left])) freed.delete(path);
       }
     }
     let bytes = 0;
-    for (const one of planned) {
-      const { file } = this.#points.diskOf(one.point, one.disk);
-      const own = [...(one.taken > 0 ? [file] : []), ...(file.below ?? [])];
-      for (const image of own) for (const path of filesOf(one.disk, image)) freed.add(path);
-      for (const image of one.left) for (const path of filesOf(one.disk, image)) freed.delete(path);
-      if (one.taken > 0) bytes -= await this.#withDisk(one, (disk) => estimate(disk, one));
+    for (const one of planned.filter(({ taken }) => taken > 0)) {
+      bytes -= await this.#withDisk(one, (disk) => estimate(disk, one));
     }
     return [...freed].reduce((sum, path) => sum + spaceOfFile(path), bytes);
   }

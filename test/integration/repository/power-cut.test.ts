@@ -55,7 +55,9 @@ beforeAll(async () => {
 /** Files of disks that no manifest names. */
 function unnamedFiles(repository: Repository): string[] {
   const named = pointsOf(repository, machine).flatMap(({ disks }) =>
-    disks.flatMap(({ file }) => [file.name, file.leaves.name]),
+    disks.flatMap(({ file }) =>
+      [file, ...(file.below ?? [])].flatMap(({ name, leaves }) => [name, leaves.name]),
+    ),
   );
   return ['vda', 'vdb']
     .flatMap((name) => readdirSync(join(copy, 'machines', machine, 'disks', name)))

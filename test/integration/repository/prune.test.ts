@@ -1,8 +1,9 @@
 /** What prune merges, and what it leaves because writing it again would cost more than it frees. */
-import { readdirSync, readFileSync } from 'node:fs';
+import fs, { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pointBelow, Repository } from 'lacuna/repository';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import { repositoryOperations } from '#dist/repository/layout/index.js';
 import {
   change,
   flipBit,
@@ -94,10 +95,34 @@ test('a prune with nothing to merge writes no image', async () => {
   expect(machines[0]).toMatchObject({ removed: [1], merged: [] });
   const after = images().map((name) => readFileSync(join(path, 'machines/m/disks/vda', name)));
   expect(after.every((bytes, i) => bytes.equals(before[i]))).toBe(true);
-  // The next one finds nothing to do.
-  const again = await repository.prune({ keep: { last: 1 } });
-  expect(again.machines[0]).toMatchObject({ removed: [], merged: [], freedBytes: 0 });
+  // The next one finds nothing to do, and reads no digests for it.
+  const opening = vi.spyOn(fs, 'openSync');
+  try {
+    const again = await repository.prune({ keep: { last: 1 } });
+    expect(again.machines[0]).toMatchObject({ removed: [], merged: [], freedBytes: 0 });
+    const opened = opening.mock.calls.map(([name]) => String(name));
+    expect(opened.filter((name) => name.endsWith('.leaves'))).toEqual([]);
+  } finally {
+    opening.mockRestore();
+  }
   await expectPoint(2, hashOf(disk, folder));
+});
+
+test('a dry run after a prune that died does not count an image that is left as freed', async () => {
+  const { path, repository, day } = await begin();
+  await day();
+  const remove = (name: string) => {
+    if (name.endsWith('points/1.json')) throw new Error('died');
+    repositoryOperations.remove(name);
+  };
+  const operations = { ...repositoryOperations, remove };
+  const dying = Repository.openWith(path, { operations, smallImage: 0 });
+  await expect(dying.prune({ keep: { last: 1 } })).rejects.toThrow('died');
+  const keep = { last: 1 };
+  const [dry] = (await repository.prune({ keep, dryRun: true })).machines;
+  const [real] = (await repository.prune({ keep })).machines;
+  expect([dry, real]).toMatchObject([{ removed: [1] }, { removed: [1] }]);
+  expect(Math.abs(dry.freedBytes - real.freedBytes)).toBeLessThan(MiB);
 });
 
 test('a bit that flips in it is damage of the point that has kept it', async () => {

@@ -99,7 +99,7 @@ function describeMachine(pruned: PrunedMachine, dryRun: boolean): string[] {
   );
   const does = dryRun ? 'would go' : 'are gone';
   lines.push(`${machine}: points that ${does}: ${list(removed)}\n`);
-  if (removed.length === 0 && merged.length === 0) return lines;
+  if (removed.length === 0) return lines;
   const space =
     freedBytes < 0
       ? `${formatBytes(-freedBytes)} more are taken`
