@@ -73,7 +73,7 @@ export interface RetryOptions {
 /** How a new qcow2 image is made; see {@link Qcow2Options}. */
 export type NewImageOptions = Omit<
   Qcow2Options,
-  'size' | 'preallocation' | 'exclusive' | 'inode' | 'mode' | 'dataFileMade'
+  'size' | 'preallocation' | 'exclusive' | 'inode' | 'mode' | 'dataFileMade' | 'signal'
 >;
 
 /**

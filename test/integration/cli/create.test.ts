@@ -1,4 +1,11 @@
-import { existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { run } from '../../support/peers.js';
@@ -114,6 +121,38 @@ test('a file that is there is replaced, unless --exclusive is said', async () =>
   expect(await lacuna('disk.raw', '1M')).toMatchObject({ code: 0 });
   expect(statSync('disk.raw').size).toBe(MIB);
   expect(await lacuna('--exclusive', 'new.raw', '1M')).toMatchObject({ code: 0 });
+});
+
+test('--exclusive keeps a data file that is there', async () => {
+  writeFileSync('disk.data', 'something');
+  const refused = await lacuna('--exclusive', '-o', 'data_file=disk.data', 'disk.qcow2', '1M');
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('ERR_DEVICE_OPEN')]);
+  expect(readFileSync('disk.data', 'utf8')).toBe('something');
+  expect(existsSync('disk.qcow2')).toBe(false);
+  expect(await lacuna('-o', 'data_file=disk.data', 'disk.qcow2', '1M')).toMatchObject({ code: 0 });
+  expect(statSync('disk.data').size).toBe(MIB);
+});
+
+/** Fires when it has been looked at so often. */
+function firesAfter(looks: number): AbortSignal {
+  const { signal } = new AbortController();
+  let left = looks;
+  return Object.defineProperty(signal, 'aborted', { get: () => left-- <= 0 });
+}
+
+test.each([
+  ['a raw file', ['disk.raw']],
+  ['an image', ['disk.qcow2']],
+  ['an image with a data file', ['-o', 'data_file=disk.data', 'disk.qcow2']],
+])('Ctrl-C ends the preallocation of %s anywhere, and nothing is left', async (_what, args) => {
+  const command = ['create', '-o', 'preallocation=full', ...args, '16M'];
+  let looks = 0;
+  for (; ; looks++) {
+    const { code } = await runHere(command, { signal: firesAfter(looks) });
+    if (code === 0) break;
+    expect([looks, code, readdirSync(folder)]).toEqual([looks, 130, []]);
+  }
+  expect(looks).toBeGreaterThan(2);
 });
 
 test('neither a base nor its data file is replaced by what lies over it', async () => {

@@ -57,7 +57,7 @@ export function registerCreate(command: Command, shell: Shell): void {
     .option('-F, --backing-format <format>', 'format of the backing file, which is never guessed')
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
     .option('-u, --unsafe', 'do not open the backing file, which need not be there; say the size')
-    .option('--exclusive', 'fail where there is a file of that name')
+    .option('--exclusive', 'fail if the image, or its data file, exists')
     .option('-q, --quiet', 'print nothing of what was made')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
@@ -80,13 +80,16 @@ async function createCommand(
   });
   if (image.format === 'raw') refuseForRaw(options);
   const size = await sizeOf(image.path, options, { given, ...flags }, shell);
+  const { signal } = shell;
   const make = (inode: string | undefined) => {
     if (image.format === 'qcow2') {
-      return createQcow2(image.path, { ...options, inode, size, preallocation });
+      // The image has been made exclusively; its data file is made there.
+      const how = { inode, exclusive, size, preallocation, signal };
+      return createQcow2(image.path, { ...options, ...how });
     }
     // What is not for raw files is refused there.
     const space = preallocation as RawPreallocation;
-    return createRawFile(image.path, size, { inode, preallocation: space, signal: shell.signal });
+    return createRawFile(image.path, size, { inode, preallocation: space, signal });
   };
   await makeFile(image.path, { exclusive, also: dataFileOf(image.path, options) }, make);
   if (quiet) return;

@@ -41,12 +41,14 @@ export interface Qcow2Options {
   readonly dataFileRaw?: boolean;
   /** Let writers postpone refcounts. Ours never needs to. Default false. */
   readonly lazyRefcounts?: boolean;
-  /** Fail with errno EEXIST where there is a file already, and follow no symbolic link. Default false. */
+  /** Fail with errno EEXIST where the image or its data file exists, and follow no symbolic link. Default false. */
   readonly exclusive?: boolean;
   /** The file is there, made by the caller for this; see `createRawFile`. */
   readonly inode?: string | undefined;
   /** Permission bits of a new file, less those that the process masks. Default 0666. */
   readonly mode?: number;
+  /** Fires to end the work; it fails with ERR_ABORTED. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export const checkQcow2Options = optionCheck<Qcow2Options>({
@@ -65,6 +67,7 @@ export const checkQcow2Options = optionCheck<Qcow2Options>({
   exclusive: 'flag',
   mode: 'any',
   inode: 'any',
+  signal: 'signal',
 });
 
 export const checkBacking = optionCheck<NonNullable<Qcow2Options['backing']>>({
@@ -73,8 +76,10 @@ export const checkBacking = optionCheck<NonNullable<Qcow2Options['backing']>>({
 });
 
 /** Options with every default in its place. */
-export type CheckedOptions = Required<Omit<Qcow2Options, 'backing' | 'dataFile' | 'inode'>> &
-  Pick<Qcow2Options, 'backing' | 'dataFile' | 'inode'>;
+export type CheckedOptions = Required<
+  Omit<Qcow2Options, 'backing' | 'dataFile' | 'inode' | 'signal'>
+> &
+  Pick<Qcow2Options, 'backing' | 'dataFile' | 'inode' | 'signal'>;
 
 /** The largest multiple of 512 that is exact. */
 const LARGEST_DISK = Number.MAX_SAFE_INTEGER - 511;

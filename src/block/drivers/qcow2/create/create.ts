@@ -1,5 +1,6 @@
+import { lstatSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { LacunaError } from '../../../../errors/index.js';
+import { LacunaError, throwIfAborted } from '../../../../errors/index.js';
 import { isSamePlace, samePlaceAmong } from '../../../../files/index.js';
 import {
   Autoclear,
@@ -67,7 +68,7 @@ interface NewImage {
  *
  * @throws RangeError and TypeError for options that cannot be; LacunaError ERR_DEVICE_OPEN if the path cannot be such a
  * file, ERR_IMAGE_CHAIN if it would replace what its backing file is made of, ERR_QCOW2_UNSUPPORTED if its header does not
- * fit into a cluster.
+ * fit into a cluster, ERR_ABORTED, ERR_DEVICE_LOCKED if another program uses a file that would be replaced.
  */
 export async function createQcow2(filename: string, given: Qcow2Options): Promise<void> {
   checkGiven('createQcow2', 'filename', filename, A_PATH);
@@ -117,7 +118,7 @@ async function create(
   zeroed = NONE,
 ): Promise<void> {
   const image = resolve(filename);
-  const { exclusive, mode, inode, dataFile, size, preallocation } = options;
+  const { exclusive, mode, inode, dataFile, preallocation, signal } = options;
   const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
   refuseCircle(image, options, path);
   const made = layOutImage(image, options, { mapped, zeroed });
@@ -128,17 +129,13 @@ async function create(
   await using file = await openNew(image, inode);
   // Now that it is there, whatever else leads to it is seen as well.
   if (path !== undefined && isSamePlace(path, image)) throw ownDataFile(image);
-  if (path !== undefined && !options.dataFileMade) {
-    await createRawFile(path, size, { exclusive, mode });
-    await using data = await openNew(path);
-    await reserve(data, 0, size, preallocation);
-  }
   await writeRefcounts(file, made);
   if (made.tables > 0) await writeTables(file, made);
   if (dataFile === undefined && made.tables > 0) {
     const start = made.firstData * made.geometry.clusterSize;
-    await reserve(file, start, file.size - start, preallocation);
+    await reserve(file, start, { preallocation, signal });
   }
+  if (path !== undefined && !options.dataFileMade) await makeDataFile(path, options);
   // Last, so that what was given up half way is no image.
   await file.write(0, header);
 }
@@ -152,6 +149,15 @@ function refuseCircle(image: string, { backing }: CheckedOptions, dataFile?: str
   if (found === undefined) return;
   const message = `${found} would be a file that the backing file of ${image} is made of: choose another name for the new one`;
   throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image });
+}
+
+/** A data file that is new is taken away again where making it fails. */
+async function makeDataFile(path: string, options: CheckedOptions): Promise<void> {
+  const { exclusive, mode, size, preallocation: space, signal } = options;
+  const isNew = exclusive || lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  // A raw file has no metadata.
+  const preallocation = space === 'metadata' ? 'off' : space;
+  await createRawFile(path, size, { exclusive: isNew, mode, preallocation, signal });
 }
 
 async function openNew(filename: string, inode?: string): Promise<BlockDevice> {
@@ -239,7 +245,7 @@ function incompatibleOf(options: CheckedOptions): bigint {
 /** The refcount table and its blocks: every cluster of the new file is used once. */
 async function writeRefcounts(
   file: BlockDevice,
-  { geometry, header, layout }: NewImage,
+  { geometry, header, layout, options }: NewImage,
 ): Promise<void> {
   const { clusterSize, refcountBlockEntries } = geometry;
   const codec = new RefcountCodec(header.refcountOrder);
@@ -250,6 +256,7 @@ async function writeRefcounts(
   let left = layout.total;
   let filled = 0;
   for (let index = 0; index < layout.blocks; index++) {
+    throwIfAborted(options.signal);
     const used = Math.min(left, refcountBlockEntries);
     for (; filled < used; filled++) codec.set(block, filled, 1);
     for (; filled > used; filled--) codec.set(block, filled - 1, 0);
@@ -305,6 +312,7 @@ async function writeTables(file: BlockDevice, made: NewImage): Promise<void> {
   let offset = firstTable * clusterSize;
   let host = firstData * clusterSize;
   for (let at = nextOf(made, 0); at >= 0; ) {
+    throwIfAborted(options.signal);
     const start = at - (at % l2Span);
     const stop = Math.min(start + l2Span, alignUp(options.size, clusterSize));
     const range = { start: at, stop, step: clusterSize };
@@ -332,13 +340,19 @@ async function writeTables(file: BlockDevice, made: NewImage): Promise<void> {
   await file.write(header.l1Offset, l1);
 }
 
-/** Reserves the space of a range that reads as zero. */
-async function reserve(file: BlockDevice, start: number, length: number, preallocation: string) {
+/** Reserves the space of a file that reads as zero from `start` on. */
+async function reserve(
+  file: BlockDevice,
+  start: number,
+  { preallocation, signal }: Pick<CheckedOptions, 'preallocation' | 'signal'>,
+): Promise<void> {
+  const length = file.size - start;
   if (length === 0 || preallocation === 'off' || preallocation === 'metadata') return;
-  if (preallocation === 'falloc') return file.zero(start, length, { unmap: false });
+  if (preallocation === 'falloc') return file.zero(start, length, { unmap: false, signal });
   const zeroes = new Uint8Array(Math.min(PIECE_BYTES, length));
   const turns = new Turns();
   for (let at = 0; at < length; at += zeroes.length) {
+    throwIfAborted(signal);
     await file.write(start + at, zeroes.subarray(0, Math.min(zeroes.length, length - at)));
     await turns.next();
   }
