@@ -13,7 +13,7 @@ import { baseOf, generationOf, newestOf } from './generation.js';
 import { type BackupHooks, betweenHooks } from './hooks.js';
 import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
 import type { Machine } from './machine.js';
-import type { BackupOptions, BackupSession } from './session/index.js';
+import { type BackupOptions, type BackupSession, noteLeft } from './session/index.js';
 
 /** How a running machine is backed up into a repository. */
 export interface MachineBackupOptions
@@ -162,7 +162,7 @@ class MachineBackup {
       // Why the view was lost says more than that it was read in vain.
       const why = (session.lost ?? error) as Error;
       await session.fail().catch((left: Error) => {
-        why.message += ` (and something is left in the machine: ${left.message})`;
+        noteLeft(why, left);
       });
       throw why;
     } finally {

@@ -1,10 +1,10 @@
 /** Moves a running machine to another QEMU by what has changed since a backup. */
 import { join, resolve } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
-import { Job, type JobControl, type JobCounts } from '../../job/index.js';
+import type { Job, JobControl, JobCounts } from '../../job/index.js';
 import { type MigrationCapability, Monitor } from '../../qmp/index.js';
 import { cancelMigration, restoreCapabilities } from '../guard/index.js';
-import { refuseObstacles, type Target } from '../session/index.js';
+import { journalOf, machineJob, noteLeft, refuseObstacles, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
 import { Teardown } from '../view/index.js';
 import { MigrationGuard } from './guard.js';
@@ -36,18 +36,9 @@ export function migrateMachine(
   options: MigrateOptions,
   before: () => Promise<readonly string[]>,
 ): Job<MigrateReport, MigrateProgress> {
+  const { rate, signal } = options;
   const work = new Migration(target, options);
-  return new Job({
-    what: 'a migration',
-    rate: options.rate,
-    signal: options.signal,
-    work: async (control) => {
-      const warnings = await before();
-      const report = await work.run(control);
-      return { ...report, warnings: [...warnings, ...report.warnings] };
-    },
-    counted: () => work.counted(),
-  });
+  return machineJob({ what: 'a migration', rate, signal, before, work });
 }
 
 class Migration {
@@ -98,23 +89,10 @@ class Migration {
 
   /** The journal says whose names they are before any of it is there. */
   async #prepare(plan: FullPlan, control: JobControl): Promise<void> {
-    const { folder: base, nbd, address } = this.#target;
-    const folder = await SessionFolder.create(base, this.#names.prefix);
+    const folder = await SessionFolder.create(this.#target.folder, this.#names.prefix);
     this.#folder = folder;
-    await this.#write({
-      format: 'lacuna backup session',
-      version: 1,
-      prefix: this.#names.prefix,
-      monitor: address,
-      nbd: { server: nbd ?? { type: 'unix', path: folder.socket }, isOurs: nbd === undefined },
-      // It adds no bitmaps that a backup could begin from.
-      keepsBase: true,
-      disks: plan.disks.map(({ disk: { name, qdev, file, node } }) => ({
-        ...{ name, file, node },
-        ...(qdev !== undefined && { qdev }),
-      })),
-      phase: 'begun',
-    });
+    const disks = plan.disks.map(({ disk }) => disk);
+    await this.#write(journalOf(this.#target, this.#names, folder, disks));
     const names = plan.disks.map(({ name }) => name);
     for (const disk of plan.disks) {
       this.#targets.push(await openTarget(disk, names, control.ending));
@@ -282,7 +260,7 @@ class Migration {
       folder.remove();
     } catch (failure) {
       folder.leave();
-      error.message += ` (and something is left in the machine: ${(failure as Error).message})`;
+      noteLeft(error, failure);
     } finally {
       // They are of no use, so that they cannot be made durable (where they are full, say) is no news.
       await closeTargets(this.#targets).catch(() => {});
@@ -304,8 +282,7 @@ class Migration {
       error.message += GOES_ON;
     }
     await this.#teardown.run();
-    const warning = nbd.isOurs && (await this.#teardown.stopServer(nbd.server));
-    if (warning) throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+    await this.#teardown.endServer(nbd);
   }
 
   async #write(journal: Journal): Promise<void> {

@@ -1,7 +1,7 @@
 /** Rounds: what is dirty at one point in time is copied from a view of it, while the guest goes on. */
 import { LacunaError } from '../../errors/index.js';
 import type { Job, JobControl } from '../../job/index.js';
-import { type BackupSession, startSession, type Target } from '../session/index.js';
+import { type BackupSession, noteLeft, startSession, type Target } from '../session/index.js';
 import { bitmapOf, type SessionNames } from '../state/index.js';
 import type { MigrateRound } from './options.js';
 import type { PlannedMigration } from './plan-migrate.js';
@@ -113,7 +113,7 @@ export class Rounds {
       // Why the view was lost says more than that it was read in vain.
       const why = (session.lost ?? error) as Error;
       await session.fail().catch((left: Error) => {
-        why.message += ` (and something is left in the machine: ${left.message})`;
+        noteLeft(why, left);
       });
       throw why;
     }

@@ -1,7 +1,7 @@
 /** What a mirror has in QEMU: a node for the replica, the job that mirrors, and an export of the disk as it changes. */
-import { LacunaError } from '../../errors/index.js';
+import type { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
-import type { Target } from '../session/index.js';
+import { journalOf, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
 import { Teardown, ViewMaker } from '../view/index.js';
 import { MirrorWatch } from './mirror-watch.js';
@@ -19,7 +19,7 @@ export class MirrorMachinery {
   readonly #names: SessionNames;
   readonly #teardown: Teardown;
   readonly #folder: SessionFolder;
-  readonly #nbd: Journal['nbd'];
+  readonly #journal: Journal;
   #isOver = false;
 
   /** Its journal says whose names they are before any of it is there. */
@@ -31,7 +31,13 @@ export class MirrorMachinery {
     const names = SessionNames.random();
     const folder = await SessionFolder.create(target.folder, names.prefix);
     const machinery = new MirrorMachinery(target, plan, { names, folder, lost });
-    await machinery.#writeJournal();
+    try {
+      await writeJournal(folder.path, machinery.#journal);
+    } catch (error) {
+      // Nothing of it is in QEMU yet.
+      folder.remove();
+      throw error;
+    }
     return machinery;
   }
 
@@ -41,13 +47,14 @@ export class MirrorMachinery {
     made: { names: SessionNames; folder: SessionFolder; lost: (failure: LacunaError) => void },
   ) {
     const { names, folder, lost } = made;
-    const { nbd, monitor } = target;
+    const { monitor } = target;
     this.#target = target;
     this.#plan = plan;
     this.#names = names;
     this.#folder = folder;
     this.#teardown = new Teardown(monitor, names);
-    this.#nbd = { server: nbd ?? { type: 'unix', path: folder.socket }, isOurs: nbd === undefined };
+    // Which bitmaps stay is decided by the state of the replica.
+    this.#journal = journalOf(target, names, folder, [plan.disk]);
     this.watch = new MirrorWatch(monitor, names.job(DISK), lost);
   }
 
@@ -60,7 +67,7 @@ export class MirrorMachinery {
   get source(): { server: NbdServerAddress; name: string; context: string | undefined } {
     const { bitmap } = this.#plan;
     const context = bitmap && `qemu:dirty-bitmap:${this.#names.recording(DISK)}`;
-    return { server: this.#nbd.server, name: this.#names.export(DISK), context };
+    return { server: this.#journal.nbd.server, name: this.#names.export(DISK), context };
   }
 
   /**
@@ -72,8 +79,8 @@ export class MirrorMachinery {
     const { monitor } = this.#target;
     const names = this.#names;
     const { disk } = this.#plan;
-    if (this.#nbd.isOurs)
-      await new ViewMaker(monitor, names, 'overlay', signal).startServer(this.#nbd.server);
+    const { server, isOurs } = this.#journal.nbd;
+    if (isOurs) await new ViewMaker(monitor, names, 'overlay', signal).startServer(server);
     await monitor.execute(
       'blockdev-add',
       { ...replica, 'node-name': names.replica(DISK), 'reconnect-delay': 0 },
@@ -152,29 +159,12 @@ export class MirrorMachinery {
     }
     try {
       await this.#teardown.run();
-      const warning = this.#nbd.isOurs && (await this.#teardown.stopServer(this.#nbd.server));
-      if (warning) throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+      await this.#teardown.endServer(this.#journal.nbd);
     } catch (error) {
       this.#folder.leave();
       throw error;
     }
     this.#folder.remove();
-  }
-
-  async #writeJournal(): Promise<void> {
-    const { disk } = this.#plan;
-    const { name, qdev, file, node } = disk;
-    await writeJournal(this.#folder.path, {
-      format: 'lacuna backup session',
-      version: 1,
-      prefix: this.#names.prefix,
-      monitor: this.#target.address,
-      nbd: this.#nbd,
-      // Which bitmaps stay is decided by the state of the replica.
-      keepsBase: true,
-      disks: [{ name, file, node, ...(qdev !== undefined && { qdev }) }],
-      phase: 'begun',
-    });
   }
 
   async #exportDisk(signal: AbortSignal): Promise<void> {

@@ -1,8 +1,8 @@
 import { openDevice } from '../../block/index.js';
 import { type CopyJob, copy } from '../../copy/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
-import { Job, type JobControl, type JobCounts } from '../../job/index.js';
-import type { Target } from '../session/index.js';
+import type { Job, JobControl, JobCounts } from '../../job/index.js';
+import { machineJob, noteLeft, type Target } from '../session/index.js';
 import { bitmapOf, newGeneration } from '../state/index.js';
 import { MirrorMachinery } from './machinery.js';
 import { mirrorLost } from './mirror-watch.js';
@@ -24,19 +24,9 @@ export function mirrorMachine(
   options: MirrorOptions,
   before: () => Promise<readonly string[]>,
 ): Job<MirrorReport, MirrorProgress> {
-  const places = placesOf(options);
-  const work = new MirrorRun(target, options, places);
-  return new Job<MirrorReport, MirrorProgress>({
-    what: 'a mirror',
-    rate: options.rate,
-    signal: options.signal,
-    work: async (control) => {
-      const warnings = await before();
-      const report = await work.run(control);
-      return { ...report, warnings: [...warnings, ...report.warnings] };
-    },
-    counted: () => work.counted(),
-  });
+  const { rate, signal } = options;
+  const work = new MirrorRun(target, options, placesOf(options));
+  return machineJob({ what: 'a mirror', rate, signal, before, work });
 }
 
 class MirrorRun {
@@ -215,10 +205,7 @@ class MirrorRun {
   }
 
   async #undo(error: Error): Promise<void> {
-    const add = (failure: Error) => {
-      error.message += ` (and something is left in the machine: ${failure.message})`;
-    };
-    await this.#machinery?.takeDown().catch(add);
+    await this.#machinery?.takeDown().catch((failure: Error) => noteLeft(error, failure));
     await this.#replica?.close().catch(() => {});
   }
 

@@ -1,11 +1,10 @@
 import { Bitmap } from '../../bitmap/index.js';
 import { exportBitmap, openDevice } from '../../block/index.js';
 import { populate } from '../../copy/index.js';
-import { LacunaError } from '../../errors/index.js';
 import { Context } from '../../extent/index.js';
-import { Job, type JobControl } from '../../job/index.js';
+import type { Job, JobControl } from '../../job/index.js';
 import type { MachineDisk } from '../inspect/index.js';
-import type { Target } from '../session/index.js';
+import { journalOf, machineJob, noteLeft, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
 import { Teardown, ViewMaker } from '../view/index.js';
 import { type HandedImage, handImage } from './image.js';
@@ -50,16 +49,8 @@ export function populateMachine(
   before: () => Promise<readonly string[]>,
 ): Job<MachinePopulateReport> {
   const work = new MachinePopulate(target, options);
-  return new Job({
-    what: 'a populate of a running machine',
-    signal: options.signal,
-    work: async (control) => {
-      const warnings = await before();
-      const report = await work.run(control);
-      return { ...report, warnings: [...warnings, ...report.warnings] };
-    },
-    counted: () => work.counted(),
-  });
+  const { signal } = options;
+  return machineJob({ what: 'a populate of a running machine', signal, before, work });
 }
 
 class MachinePopulate {
@@ -106,26 +97,14 @@ class MachinePopulate {
 
   /** The journal says whose names they are before any of it is there. */
   async #prepare({ targets }: PopulatePlan, signal: AbortSignal): Promise<void> {
-    const { folder: base, nbd, address, monitor } = this.#target;
+    const { folder: base, monitor } = this.#target;
     const folder = await SessionFolder.create(base, this.#names.prefix);
     this.#folder = folder;
-    this.#journal = {
-      format: 'lacuna backup session',
-      version: 1,
-      prefix: this.#names.prefix,
-      monitor: address,
-      nbd: { server: nbd ?? { type: 'unix', path: folder.socket }, isOurs: nbd === undefined },
-      // It adds no bitmaps that a backup could begin from.
-      keepsBase: true,
-      disks: targets.map(({ disk: { name, qdev, file, node } }) => ({
-        ...{ name, file, node },
-        ...(qdev !== undefined && { qdev }),
-      })),
-      phase: 'begun',
-    };
+    const disks = targets.map(({ disk }) => disk);
+    this.#journal = journalOf(this.#target, this.#names, folder, disks);
     await writeJournal(folder.path, this.#journal);
-    const maker = new ViewMaker(monitor, this.#names, 'overlay', signal);
-    if (nbd === undefined) await maker.startServer(this.#journal.nbd.server);
+    const { server, isOurs } = this.#journal.nbd;
+    if (isOurs) await new ViewMaker(monitor, this.#names, 'overlay', signal).startServer(server);
   }
 
   /**
@@ -252,9 +231,7 @@ class MachinePopulate {
 
   /** What cannot be taken away is left to the journal, and said. */
   async #undo(error: Error): Promise<void> {
-    await this.#takeDown().catch((failure: Error) => {
-      error.message += ` (and something is left in the machine: ${failure.message})`;
-    });
+    await this.#takeDown().catch((failure: Error) => noteLeft(error, failure));
   }
 
   async #takeDown(): Promise<void> {
@@ -262,8 +239,7 @@ class MachinePopulate {
     if (folder === undefined) return;
     try {
       await this.#teardown.run();
-      const warning = journal?.nbd.isOurs && (await this.#teardown.stopServer(journal.nbd.server));
-      if (warning) throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+      if (journal !== undefined) await this.#teardown.endServer(journal.nbd);
     } catch (error) {
       folder.leave();
       throw error;

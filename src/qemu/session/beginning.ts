@@ -7,6 +7,7 @@ import {
   writeJournal,
 } from '../state/index.js';
 import type { Freezer } from './freezer.js';
+import { noteLeft } from './machine-job.js';
 import type { BackupOptions } from './options.js';
 import type { BackupSession } from './session.js';
 import type { SessionDisk } from './session-disk.js';
@@ -88,7 +89,7 @@ export class Beginning {
       if (this.#journal !== undefined) await takeDown();
     } catch (failure) {
       folder.leave();
-      error.message += ` (and something is left in the machine: ${(failure as Error).message})`;
+      noteLeft(error, failure);
       return;
     }
     // What may be frozen is for recover() to thaw.

@@ -1,5 +1,6 @@
 export { Beginning, beginSession, type Starter } from './beginning.js';
 export { Freezer } from './freezer.js';
+export { journalOf, machineJob, noteLeft } from './machine-job.js';
 export {
   type BackupOptions,
   type BackupPlanOptions,

@@ -1,4 +1,3 @@
-import { LacunaError } from '../../errors/index.js';
 import type { Monitor } from '../../qmp/index.js';
 import type { Journal, SessionNames } from '../state/index.js';
 import { Teardown } from '../view/index.js';
@@ -27,10 +26,7 @@ export class QemuHold implements SessionHold {
 
   async end(): Promise<void> {
     await this.#teardown.run();
-    const { isOurs, server } = this.#nbd;
-    const warning = isOurs ? await this.#teardown.stopServer(server) : undefined;
-    if (warning === undefined) return;
-    throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+    await this.#teardown.endServer(this.#nbd);
   }
 
   forget(generation: string): Promise<string[]> {

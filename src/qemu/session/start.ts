@@ -101,8 +101,7 @@ class Start implements Starter {
     const teardown = new Teardown(this.#target.monitor, names);
     await teardown.run();
     if (journal.generation !== undefined) await teardown.removeBitmaps(journal.generation);
-    const warning = journal.nbd.isOurs ? await teardown.stopServer(journal.nbd.server) : undefined;
-    if (warning !== undefined) throw new Error(warning);
+    await teardown.endServer(journal.nbd);
   }
 
   async #prepareFolder(): Promise<ViewedDisk[]> {

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
 import type { Monitor } from '../../qmp/index.js';
-import { countsFrom, prefixOfRecording, type SessionNames } from '../state/index.js';
+import { countsFrom, type Journal, prefixOfRecording, type SessionNames } from '../state/index.js';
 import { socketUse } from './sockets.js';
 
 /** For each kind of thing to be gone. */
@@ -42,6 +42,17 @@ export class Teardown {
 
   /**
    * Stops the NBD server that the session has started, if it has.
+   *
+   * @throws LacunaError ERR_MACHINE_LEFTOVERS where it goes on; what the monitor throws.
+   */
+  async endServer({ server, isOurs }: Journal['nbd']): Promise<void> {
+    const warning = isOurs ? await this.stopServer(server) : undefined;
+    if (warning === undefined) return;
+    throw new LacunaError('ERR_MACHINE_LEFTOVERS', warning, { retryable: true });
+  }
+
+  /**
+   * As {@link endServer}, for a server that is the session's.
    *
    * @returns a warning where it goes on.
    */
