@@ -254,6 +254,7 @@ export class Graph implements AsyncDisposable {
     checkName(name);
     if (!isBlockDevice(device)) throw new TypeError('device must be a device that is open');
     return this.#changer.run(async () => {
+      this.#changer.checkOpen();
       this.#state.checkFree(name);
       this.#checkNew(device);
       const { capabilities, description } = device;
@@ -280,7 +281,7 @@ export class Graph implements AsyncDisposable {
     if (insertion.parents !== undefined && !Array.isArray(insertion.parents)) {
       throw new TypeError('parents must be a list of nodes, exports and jobs');
     }
-    if ('file' in insertion.filter) {
+    if ('file' in Object(insertion.filter)) {
       throw new TypeError('leave "file" out of the filter: above says what it lies above');
     }
     return this.#changer.run(async () => {
@@ -299,14 +300,13 @@ export class Graph implements AsyncDisposable {
       }
       const { writable } = below;
       const description = { ...insertion.filter, file: below.name } as NodeDescription;
-      const filter = await this.#changer.add(description, { writable });
+      const filter = await this.#changer.add(description, { writable, mustFilter: true });
       const moved = edges.filter(({ parent }) => meant?.includes(parent) ?? true);
       try {
-        if (!filter.isFilter) throw new TypeError(`${filter.driverName} is not a filter`);
         const edgeChange = { expected: below, replacement: filter, unsafe: false };
         await this.#changer.change({ edges: moved.map((edge) => ({ edge, ...edgeChange })) });
       } catch (error) {
-        await state.remove(filter);
+        await this.#changer.takeBack([], [filter]);
         throw error;
       }
       return filter;
@@ -331,7 +331,8 @@ export class Graph implements AsyncDisposable {
    */
   openBackup(options: BackupOptions): Promise<GraphBackup> {
     const opened = openBackup(this.#changer, options);
-    const end = async () => (await opened).fail();
+    // That it cannot be opened is told to the caller.
+    const end = () => opened.then((begun) => begun.fail(), nothing);
     this.#lasting.add(end);
     const forget = () => this.#lasting.delete(end);
     opened.then((begun) => begun.ended.then(forget), forget);
@@ -367,8 +368,12 @@ export class Graph implements AsyncDisposable {
     return toDot(this.toJSON());
   }
 
-  /** Stops all jobs, gives up all backups, closes all exports, when their requests have ended, and all nodes. */
+  /**
+   * Stops all jobs, gives up all backups, closes all exports, when their requests have ended, and all nodes. What is added from
+   * then on fails with ERR_DEVICE_CLOSED.
+   */
   async close(): Promise<void> {
+    await this.#changer.close();
     const failures: unknown[] = [];
     const note = (error: unknown) => void failures.push(error);
     for (const end of [...this.#lasting]) await end().catch(note);

@@ -160,14 +160,12 @@ export class GraphBackup implements AsyncDisposable {
     await Promise.all(kept.map(({ reader }) => reader.close()));
     await this.#changer.run(async () => {
       const { state } = this.#changer;
-      for (const { view } of kept) {
-        if (state.nodes.get(view.name) === view) await state.remove(view);
-      }
+      await state.removeAll(kept.map(({ view }) => view));
       const there = kept.filter(({ filter }) => state.nodes.get(filter.name) === filter);
-      await this.#changer.removeFilters(there.map(({ filter }) => filter));
-      for (const { scratch } of there) {
-        if (scratch !== undefined) await state.remove(scratch);
-      }
+      await this.#changer.removeFilters(
+        there.map(({ filter }) => filter),
+        { unused: kept.flatMap(({ scratch }) => scratch ?? []) },
+      );
     });
   }
 

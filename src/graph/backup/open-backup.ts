@@ -71,8 +71,10 @@ async function begin(changer: Changer, options: BackupOptions): Promise<GraphBac
     );
     return new GraphBackup(changer, kept, control);
   } catch (error) {
-    for (const { reader } of kept) await changer.leave(reader);
-    for (const node of opened.reverse()) await state.remove(node);
+    await changer.takeBack(
+      kept.map(({ reader }) => reader),
+      opened.reverse(),
+    );
     throw error;
   }
 }

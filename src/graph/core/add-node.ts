@@ -37,18 +37,30 @@ export interface AddNodeOptions {
   readonly signal?: AbortSignal;
 }
 
+/** As the graph itself opens a node. */
+export interface NodeOpening extends AddNodeOptions {
+  /** Only a filter will do. */
+  readonly mustFilter?: boolean;
+}
+
 /**
  * Opens a node with everything that its description says below it. Where a part cannot be opened, none of it stays.
  *
- * @throws TypeError for a description that is none; LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_EXISTS, ERR_GRAPH_CONFLICT; what
+ * @throws TypeError for a description that is not valid; LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_EXISTS, ERR_GRAPH_CONFLICT; what
  * `openDevice` throws.
  */
 export async function addNode(
   state: GraphState,
   given: NodeDescription,
-  { writable = false, bitmapFile, trustBitmaps = false, signal }: AddNodeOptions,
+  { writable = false, bitmapFile, trustBitmaps = false, signal, mustFilter = false }: NodeOpening,
 ): Promise<Node> {
+  if (typeof given === 'string') {
+    throw new TypeError(`a new node needs a description, such as { driver, ... }, not '${given}'`);
+  }
   const { 'node-name': name, ...checked }: Described = checkNamedDescription(given, LIVE_KEYS);
+  if (mustFilter && !kindFor(checked).isFilter) {
+    throw new TypeError(`${checked.driver} is not a filter`);
+  }
   const named = name === undefined ? {} : { 'node-name': name };
   const described = { ...describeOpened(checked as DeviceDescription, { writable }), ...named };
   const bitsOf = async (of: string, bitmap: string) => {
@@ -59,6 +71,10 @@ export async function addNode(
   const adder = new Adder(state, () => state.freeName('node'));
   const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
   return adder.open(described, opening, { isOwned: false, ...file });
+}
+
+function kindFor(description: Omit<Described, 'node-name'>) {
+  return LIVE_KINDS[description.driver] ?? kindOf(description as DeviceDescription);
 }
 
 function neverOpens(): never {
@@ -107,7 +123,7 @@ class Adder {
   async open(description: Described, opening: Opening, as: OpenedAs): Promise<Node> {
     const state = this.#state;
     const { 'node-name': given, ...own } = description;
-    const kind = LIVE_KINDS[own.driver] ?? kindOf(own as DeviceDescription);
+    const kind = kindFor(own);
     const { isFilter = false } = kind;
     const name = given ?? this.#nameIt();
     state.checkFree(name);
@@ -157,8 +173,8 @@ class Adder {
     const node = this.#state.node(part.node);
     if (below.grows !== true || node.grows) return node;
     // As the file of an image it is as long as the image makes it, so nobody else can have it.
-    if (this.#state.view.to(node).length > 0 || node.hasBitmapFile) {
-      const message = `${called(parent)} would make ${called(node)} longer, which others use, or which has a file of bitmaps: end that first`;
+    if (this.#state.view.to(node).length > 0) {
+      const message = `${called(parent)} would make ${called(node)} longer, which others use: end that first`;
       throw conflict(message);
     }
     if (node.bitmaps.length > 0 || node.hasBitmapFile) {

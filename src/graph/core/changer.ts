@@ -1,5 +1,6 @@
+import { LacunaError } from '../../errors/index.js';
 import { Serial } from '../../util/index.js';
-import { type AddNodeOptions, addNode } from './add-node.js';
+import { addNode, type NodeOpening } from './add-node.js';
 import type { NodeDescription } from './description.js';
 import { busy } from './failures.js';
 import type { Node } from './node.js';
@@ -13,6 +14,7 @@ export class Changer {
   readonly state = new GraphState();
   readonly #limitMs: number;
   readonly #turns = new Serial();
+  #isClosed = false;
 
   /** @param limitMs for so long a change waits for the requests in flight. */
   constructor(limitMs: number) {
@@ -24,8 +26,22 @@ export class Changer {
     return this.#turns.run(task);
   }
 
+  /** Lets nothing in any more, behind what was asked for earlier. */
+  close(): Promise<void> {
+    return this.run(async () => {
+      this.#isClosed = true;
+    });
+  }
+
+  /** @throws LacunaError ERR_DEVICE_CLOSED */
+  checkOpen(): void {
+    if (!this.#isClosed) return;
+    throw new LacunaError('ERR_DEVICE_CLOSED', 'the graph is closed: make a new one');
+  }
+
   /** Opens a node. */
-  add(description: NodeDescription, options: AddNodeOptions): Promise<Node> {
+  async add(description: NodeDescription, options: NodeOpening): Promise<Node> {
+    this.checkOpen();
     return addNode(this.state, description, options);
   }
 
@@ -38,6 +54,7 @@ export class Changer {
   /** Lets an export or a job in. */
   enter(options: RootOptions): Root {
     const { state } = this;
+    this.checkOpen();
     state.checkFree(options.name);
     const root = new Root(options, (closed) => this.#close(closed));
     state.edges.add(root.edge);
@@ -92,10 +109,17 @@ export class Changer {
     await this.change({ edges, bitmaps, begins: filters });
   }
 
-  /** Takes filters out and changes bitmaps, at one moment, and closes the filters. */
+  /**
+   * Takes filters out and changes bitmaps, at one moment, and closes the filters.
+   *
+   * @param unused nodes that only the filters have used; they are closed behind them.
+   */
   async removeFilters(
     filters: readonly Node[],
-    bitmaps: readonly BitmapChange[] = [],
+    {
+      bitmaps = [],
+      unused = [],
+    }: { bitmaps?: readonly BitmapChange[]; unused?: readonly Node[] } = {},
   ): Promise<void> {
     const { state } = this;
     const { view } = state;
@@ -113,8 +137,12 @@ export class Changer {
     if (edges.length + bitmaps.length > 0) {
       await this.change({ edges, bitmaps, removed: filters });
     }
-    for (const filter of filters) {
-      if (state.nodes.get(filter.name) === filter) await state.remove(filter);
-    }
+    await state.removeAll([...filters, ...unused]);
+  }
+
+  /** Takes back what was begun and has failed. A failure of this is not told: the first error says more. */
+  async takeBack(roots: readonly Root[], nodes: readonly Node[]): Promise<void> {
+    for (const root of roots) await this.leave(root).catch(() => {});
+    await this.state.removeAll(nodes).catch(() => {});
   }
 }

@@ -86,14 +86,22 @@ export class GraphState {
     ]);
   }
 
-  /** Closes what was made with nodes that are gone, where nobody else uses it. */
-  async removeOwned(nodes: readonly Node[]): Promise<void> {
+  /** Removes nodes, those that are still there, in order. One that fails holds up no other: its error is thrown at the end. */
+  async removeAll(nodes: Iterable<Node>): Promise<void> {
     const failures: unknown[] = [];
-    for (const node of new Set(nodes)) {
-      const isUsed = this.view.to(node).length > 0;
-      if (!node.isOwned || isUsed || this.nodes.get(node.name) !== node) continue;
+    for (const node of nodes) {
+      if (this.nodes.get(node.name) !== node) continue;
       await this.remove(node).catch((error) => void failures.push(error));
     }
     if (failures.length > 0) throw failures[0];
+  }
+
+  /** Closes what was made with nodes that are gone, where nobody else uses it. */
+  async removeOwned(nodes: readonly Node[]): Promise<void> {
+    await this.removeAll(this.#unused(nodes));
+  }
+
+  *#unused(nodes: readonly Node[]): Generator<Node> {
+    for (const node of nodes) if (node.isOwned && this.view.to(node).length === 0) yield node;
   }
 }

@@ -95,7 +95,9 @@ describe('a graph', () => {
     const wrong = { driver: 'memory', size: SIZE, colour: 'red' } as never;
     await expect(graph.add(wrong)).rejects.toThrow('colour is unknown');
     await expect(graph.add({ driver: 'throttle', file: 1 } as never)).rejects.toThrow(TypeError);
-    await expect(graph.add('disk.raw' as never)).rejects.toThrow(TypeError);
+    await expect(graph.add('disk.raw' as never)).rejects.toThrow(
+      "a new node needs a description, such as { driver, ... }, not 'disk.raw'",
+    );
   });
 
   test('closes what was made with a node when the node goes, but not what others use', async () => {

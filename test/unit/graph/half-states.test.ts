@@ -1,6 +1,7 @@
 import { createQcow2, createRawFile } from 'lacuna';
 import { Graph } from 'lacuna/graph';
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { MemoryDriver } from '#dist/block/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
@@ -46,6 +47,74 @@ test('a graph closes everything, also where one part cannot be closed', async ()
   graph.node('a').driver.close = () => Promise.reject(new Error('it cannot be closed'));
   await expect(graph.close()).rejects.toThrow('it cannot be closed');
   expect(graph.nodes).toEqual([]);
+});
+
+test('a graph that is closed lets nothing in that comes meanwhile', async () => {
+  const graph = new Graph();
+  await graph.addDevice('disk', fakeDevice(SIZE));
+  const early = graph.addExport({ name: 'early', node: 'disk' });
+  const closed = graph.close();
+  const memory = { driver: 'memory', size: SIZE } as const;
+  const late = [
+    graph.add(memory),
+    graph.addDevice('other', fakeDevice(SIZE)),
+    graph.addExport({ name: 'guest', node: 'disk' }),
+    graph.insertFilter({ filter: slow, above: 'disk' }),
+    graph.openBackup({ nodes: ['disk'] }),
+    graph.backup({ disks: [{ node: 'disk', target: memory }] }),
+  ];
+  for (const one of late) await expect(one).rejects.toMatchObject({ code: 'ERR_DEVICE_CLOSED' });
+  await early;
+  await closed;
+  expect(graph.toJSON()).toEqual({ nodes: [], users: [], edges: [] });
+});
+
+describe('what went wrong first is told, and all is taken back, where a node cannot be closed either,', () => {
+  const memory = { driver: 'memory', size: SIZE } as const;
+
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  async function twoDisks(): Promise<Graph> {
+    const graph = new Graph();
+    for (const name of ['a', 'b']) await graph.addDevice(name, fakeDevice(SIZE));
+    vi.spyOn(MemoryDriver.prototype, 'close').mockRejectedValueOnce(new Error('cannot be closed'));
+    return graph;
+  }
+
+  test('by a backup that cannot begin', async () => {
+    const graph = await twoDisks();
+    const opened = graph.openBackup({ nodes: ['a', 'b', 'nowhere'] });
+    await expect(opened).rejects.toMatchObject({ code: 'ERR_GRAPH_UNKNOWN' });
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['a', 'b']);
+  });
+
+  test('by a backup job that cannot begin', async () => {
+    const graph = await twoDisks();
+    const disks = ['a', 'b', 'nowhere'].map((node) => ({ node, target: memory }));
+    await expect(graph.backup({ disks })).rejects.toMatchObject({ code: 'ERR_GRAPH_UNKNOWN' });
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['a', 'b']);
+    expect(graph.users).toEqual([]);
+  });
+
+  test('by a backup job that fails', async () => {
+    const graph = await twoDisks();
+    const disk = new ManualDisk(SIZE);
+    await graph.addDevice('held', disk.device);
+    const disks = ['held', 'a'].map((node) => ({ node, target: memory }));
+    const job = graph.backup({ disks });
+    while (disk.held[0]?.what !== 'read') {
+      // The flush before the point in time.
+      disk.held[0]?.release();
+      await settled();
+    }
+    disk.isFree = true;
+    for (const request of [...disk.held]) request.fail(false);
+    await expect(job).rejects.toThrow('read at 0 failed by the test');
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['a', 'b', 'held']);
+    expect(graph.users).toEqual([]);
+  });
 });
 
 test('an export that closes holds up no change elsewhere while its requests end', async () => {
@@ -125,6 +194,9 @@ describe('misuse has an error that says what is wrong', () => {
     expect(() => graph.addExport({ name: 'b', node: 'a', shares })).toThrow('must be a list');
     expect(inserted({ parents: 'guest' })).toThrow('parents must be a list');
     expect(inserted({ filter: { ...slow, file: 'b' } })).toThrow('leave "file" out');
+    await expect(inserted({ filter: { driver: 'qcow2' } })()).rejects.toThrow(
+      'qcow2 is not a filter',
+    );
     const actions = { type: 'add', name: 'b' } as never;
     expect(() => graph.changeBitmaps({ a: actions })).toThrow("bitmaps of 'a' must be a list");
   });

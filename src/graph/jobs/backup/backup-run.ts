@@ -52,7 +52,11 @@ export class BackupRun {
     } catch (error) {
       failure = { error };
     }
-    await this.#endAtLast(failure === undefined, control);
+    try {
+      await this.#endAtLast(failure === undefined, control);
+    } catch (error) {
+      failure ??= { error };
+    }
     if (failure !== undefined) throw failure.error;
     return { movedBytes: this.#movedBytes, zeroedBytes: this.#zeroedBytes };
   }
@@ -60,54 +64,51 @@ export class BackupRun {
   /** The point in time of all disks. */
   async #begin(): Promise<void> {
     const changer = this.#changer;
+    const opened: Node[] = [];
     try {
-      for (const pair of this.#options.disks) await this.#open(pair);
+      for (const pair of this.#options.disks) await this.#open(pair, opened);
       const bitmaps = this.#bitmapChanges(() => [{ type: 'freeze', name: this.#options.bitmap! }]);
       await changer.moveUp(
         this.#disks.map(({ filter }) => filter),
         bitmaps,
       );
     } catch (error) {
-      for (const disk of [...this.#disks].reverse()) {
-        await changer.leave(disk.root);
-        await changer.state.remove(disk.filter);
-        if (disk.isOwn) await changer.state.remove(disk.target);
-      }
+      await changer.takeBack(
+        this.#disks.map(({ root }) => root),
+        opened.reverse(),
+      );
       throw error;
     }
   }
 
-  async #open({ node: name, target: wanted }: BackupPair): Promise<void> {
+  /** @param opened gets every node that was opened. */
+  async #open({ node: name, target: wanted }: BackupPair, opened: Node[]): Promise<void> {
     const changer = this.#changer;
     const { state } = changer;
     const { sync, bitmap, onCopyError, copyTimeout } = this.#options;
     const node = state.node(name);
     const isOwn = typeof wanted !== 'string';
     const nameFor = (what: string) => state.freeName(`${name}.${what}`);
-    const described = isOwn && { 'node-name': nameFor('target'), ...wanted };
-    const target = described
-      ? await changer.add(described as NodeDescription, { writable: true })
-      : state.node(wanted as string);
-    let filter: Node | undefined;
-    try {
-      const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
-      const description = {
-        driver: 'copy-before-write',
-        'node-name': nameFor('kept'),
-        file: name,
-        target: target.name,
-        'on-cbw-error': onCopyError,
-        'cbw-timeout': copyTimeout,
-        ...(isDirtyOnly && { bitmap: { node: name, name: bitmap! } }),
-      } as const;
-      filter = await changer.add(description, { writable: true });
-      const entering = { name: nameFor('backup'), what: 'job', node, writable: false };
-      this.#disks.push({ node, target, filter, root: changer.enter(entering), isOwn });
-    } catch (error) {
-      if (filter !== undefined) await state.remove(filter);
-      if (isOwn) await state.remove(target);
-      throw error;
-    }
+    const add = async (description: NodeDescription): Promise<Node> => {
+      const added = await changer.add(description, { writable: true });
+      opened.push(added);
+      return added;
+    };
+    const target = isOwn
+      ? await add({ 'node-name': nameFor('target'), ...wanted } as NodeDescription)
+      : state.node(wanted);
+    const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
+    const filter = await add({
+      driver: 'copy-before-write',
+      'node-name': nameFor('kept'),
+      file: name,
+      target: target.name,
+      'on-cbw-error': onCopyError,
+      'cbw-timeout': copyTimeout,
+      ...(isDirtyOnly && { bitmap: { node: name, name: bitmap! } }),
+    });
+    const entering = { name: nameFor('backup'), what: 'job', node, writable: false };
+    this.#disks.push({ node, target, filter, root: changer.enter(entering), isOwn });
   }
 
   /** What must be copied; what need not be is given up. */
@@ -210,12 +211,11 @@ export class BackupRun {
       for (const { root } of this.#disks) await changer.leave(root);
       await changer.removeFilters(
         this.#disks.map(({ filter }) => filter),
-        bitmaps,
+        { bitmaps, unused: this.#disks.flatMap(({ target, isOwn }) => (isOwn ? target : [])) },
       );
     } finally {
       for (const bits of remains) bits.free();
     }
-    for (const { target, isOwn } of this.#disks) if (isOwn) await changer.state.remove(target);
   }
 
   #lastActions(disk: Disk, isGood: boolean, remains: Bitmap[]): BitmapAction[] {
