@@ -237,6 +237,18 @@ const LOOKS: readonly Role[] = [
     args: (path, work) => ['info', ...follow(path), work('over.qcow2')],
   },
   {
+    name: 'measure SOURCE of qcow2',
+    covers: 'measure [source]',
+    good: 'disk.qcow2',
+    args: (path) => ['measure', '-O', 'qcow2', '-f', 'qcow2', path],
+  },
+  {
+    name: 'snapshot IMAGE',
+    covers: 'snapshot <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['snapshot', '-f', 'qcow2', path],
+  },
+  {
     name: 'compare A',
     covers: 'compare <a>',
     good: 'source.raw',
@@ -561,10 +573,10 @@ export const NOT_PATHS_HERE: readonly string[] = [
   'restore <target>',
   // test/integration/repository has what is told of these.
   ...['backup', 'restore'].map((command) => `${command} --configuration <file>`),
-  // A device is opened as by "info".
+  // Followed as by "info".
+  ...['measure', 'snapshot'].map((command) => `${command} --backing-folder <folder>`),
   // Files that -o names are not looked at.
-  ...['[source]', '--backing-folder <folder>', '--options <list>'].map((of) => `measure ${of}`),
-  ...['<image>', '--backing-folder <folder>'].map((of) => `snapshot ${of}`),
+  'measure --options <list>',
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),
