@@ -14,6 +14,7 @@ import {
   sharing,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import { counted } from '../../util/index.js';
 import type { CopyOptions, DeviceSource } from '../options/index.js';
 import { unfinishedWarning } from './clean.js';
 import { withMade } from './new-file.js';
@@ -106,7 +107,7 @@ class InPlace implements StreamTarget {
     if (device.size > size) {
       const more = device.size - size;
       warnings.push(
-        `${device.name} is ${more} bytes larger than the stream; those were left as they were`,
+        `${device.name} is ${counted(more, 'byte')} larger than the stream; those were left as they were`,
       );
     }
     if (flush && !device.capabilities.flush) {

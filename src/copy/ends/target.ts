@@ -17,6 +17,7 @@ import {
 } from '../../block/index.js';
 import { LacunaError, throwIfAborted } from '../../errors/index.js';
 import { followed, samePlaceAmong, statIfThere } from '../../files/index.js';
+import { counted } from '../../util/index.js';
 import {
   type CopyOptions,
   isPartial,
@@ -244,7 +245,7 @@ function checkSize(device: BlockDevice, source: BlockDevice, sameSize: boolean):
   if (device.size > source.size && !sameSize) {
     const more = device.size - source.size;
     return [
-      `${device.name} is ${more} bytes larger than ${source.name}; those were left as they were`,
+      `${device.name} is ${counted(more, 'byte')} larger than ${source.name}; those were left as they were`,
     ];
   }
   const need = sameSize ? 'an incremental copy needs' : 'a copy needs at least';

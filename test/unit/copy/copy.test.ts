@@ -122,7 +122,7 @@ describe('copy', () => {
       code: 'ERR_COPY_MISMATCH',
     });
     const { warnings } = await copy({ source, target: fakeDevice(SIZE + 1) });
-    expect(warnings.join()).toContain('1 bytes larger');
+    expect(warnings.join()).toContain('1 byte larger');
   });
 
   it('tells progress that ends with all of it done', async () => {

@@ -7,6 +7,7 @@ import {
   type RawPreallocation,
 } from '../../../block/index.js';
 import type { NewImageOptions } from '../../../copy/index.js';
+import { counted } from '../../../util/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, parseImageOptions } from '../../device/index.js';
 import { collect, FORMAT_FLAG, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, parseBytes } from '../../text/index.js';
@@ -133,5 +134,5 @@ function describe(
   { backing }: NewImageOptions,
 ): string {
   const over = backing === undefined ? '' : ` over ${printable(backing.filename)}`;
-  return `Made ${printable(name)}: ${format}, ${formatBytes(size)} (${size} bytes)${over}.\n`;
+  return `Made ${printable(name)}: ${format}, ${formatBytes(size)} (${counted(size, 'byte')})${over}.\n`;
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { BlockDevice } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
+import { counted } from '../../../util/index.js';
 import {
   addRescueFlag,
   addSourceFlags,
@@ -121,7 +122,7 @@ async function allocationOf(device: BlockDevice, signal: AbortSignal) {
   let answers = 0;
   const began = performance.now();
   const tooMany = new Error('too many answers');
-  const counted: Pick<BlockDevice, 'size' | 'someExtents'> = {
+  const limited: Pick<BlockDevice, 'size' | 'someExtents'> = {
     size: device.size,
     someExtents: async (offset, length, options) => {
       const isLong = answers++ >= FEW_ANSWERS && performance.now() - began > PATIENCE_MS;
@@ -130,7 +131,7 @@ async function allocationOf(device: BlockDevice, signal: AbortSignal) {
     },
   };
   try {
-    for await (const ranges of walkExtents(counted, { contexts: [Context.allocation], signal })) {
+    for await (const ranges of walkExtents(limited, { contexts: [Context.allocation], signal })) {
       for (const { length, flags } of ranges) bytes[kindOf(flags[0])] += length;
     }
   } catch (error) {
@@ -166,7 +167,7 @@ function describeDevice(info: DeviceInfo): string {
   const lines: Array<[string, string]> = [
     ['name', printable(info.name)],
     ...(info.driver === undefined ? [] : [['driver', info.driver] as [string, string]]),
-    ['size', `${formatBytes(size)} (${size} bytes)`],
+    ['size', `${formatBytes(size)} (${counted(size, 'byte')})`],
     ['requests', describeLimits(limits)],
     ['can', ['read', ...abilities.map(([, words]) => words)].join(', ')],
     ['contexts', info.contexts.map(printable).join(', ') || 'none'],

@@ -20,6 +20,7 @@ import {
   type MeasuredImage,
   wholeClusters,
 } from '../../../qcow2/index.js';
+import { counted } from '../../../util/index.js';
 import {
   addSourceFlags,
   openSource,
@@ -201,7 +202,7 @@ function imageLike(size: number, { image, preallocation }: ParsedImageOptions): 
 
 function describe(measured: Measured): string {
   const line = (label: string, bytes: number) =>
-    `${label} ${formatBytes(bytes)} (${bytes} bytes)\n`;
+    `${label} ${formatBytes(bytes)} (${counted(bytes, 'byte')})\n`;
   const { required, bitmaps } = measured;
   return [
     line('required       ', required),
