@@ -80,7 +80,7 @@ export class References {
   /**
    * Visits all references.
    *
-   * @throws LacunaError ERR_QCOW2_CORRUPT where a table names what cannot be; ERR_ABORTED.
+   * @throws LacunaError ERR_QCOW2_CORRUPT if a table has a wrong entry; ERR_ABORTED.
    */
   async visit(visit: VisitReference): Promise<void> {
     this.#refuseOverlaps();
@@ -153,7 +153,7 @@ export class References {
     throw corrupt(this.#file.name, `a table at ${shared[0]}, inside another one`, shared[0]);
   }
 
-  /** Who reads a table again and again comes to no end. */
+  /** A table that is named twice could make the walk loop for very long. */
   #refuseTwice(l1: Uint8Array, offset: number): void {
     const view = viewOf(l1);
     const tables = new Float64Array(l1.length / 8);
@@ -204,7 +204,7 @@ export class References {
     visit(offset / clusterSize, Math.ceil(length / clusterSize), use, what);
   }
 
-  /** The last cluster of a file may be there in part: whoever needs the bytes of it looks for himself. */
+  /** The last cluster of a file may be there in part: a caller that needs its bytes looks whether they are there. */
   #check(offset: number, length: number, what: string): void {
     const { clusterSize } = this.#geometry;
     const isPlace = offset > 0 || what === 'the header';

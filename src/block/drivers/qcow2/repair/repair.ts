@@ -1,7 +1,7 @@
 /**
  * Refcounts made anew for an image that was not closed ("Header", incompatible bit 0): they may be wrong then, and its
- * tables are right. Until the bit is cleared, which is last, whoever opens the image does not believe them; so this may
- * be cut off anywhere, and be done again.
+ * tables are right. The bit is cleared last, and until then nobody believes the refcounts; so this may be interrupted
+ * anywhere, and be done again.
  */
 import {
   Autoclear,
@@ -95,7 +95,7 @@ const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;
  * @param file the image's own, open for writing, which grows if it can.
  * @param signal gives up what may take long; the image is still marked then.
  * @returns the header as it is now.
- * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED where tables name what cannot be; the image is still
+ * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED if a table has a wrong entry; the image is still
  * marked then. ERR_ABORTED.
  */
 export async function repairRefcounts(
@@ -123,8 +123,9 @@ export interface RebuildOptions {
 }
 
 /**
- * Makes the refcounts of an image right, whatever it says of them. An image of version 3 is marked until all is done, so
- * that what is cut off is done again by whoever opens it. Nothing is changed where tables name what cannot be.
+ * Makes the refcounts of an image right, whatever it says of them. An image of version 3 stays marked as not closed until
+ * all is done: if the repair is interrupted, opening the image for writing does it again. Nothing is changed if a table has
+ * a wrong entry.
  *
  * @returns how many marks of clusters that are alone were wrong, and are right now.
  * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED, ERR_ABORTED.
@@ -166,6 +167,8 @@ class Repair {
   readonly #rules: MappingRules;
   readonly #turns = new Turns();
   #table: Uint8Array = new Uint8Array(0);
+  /** What {@link look} has found to be in use. */
+  #looked: ReadonlySet<number> | undefined;
 
   constructor(
     file: BlockDevice,
@@ -195,7 +198,8 @@ class Repair {
     await this.#readTable();
     const { refcountBlockEntries: entries } = this.#rules.geometry;
     const size = Math.max(WINDOW, entries);
-    for (const window of await this.#windows(size)) {
+    const used = await this.#windows(size);
+    for (const window of used) {
       const counts = await this.#count(window * size, size);
       if (this.#leaksOnly) continue;
       for (let index = counts.first / entries; counts.has(index * entries); index++) {
@@ -203,6 +207,7 @@ class Repair {
         if (this.#needsBlock(index, counts)) this.#placeFor(index, counts);
       }
     }
+    this.#looked = used;
   }
 
   async #readTable(): Promise<void> {
@@ -215,9 +220,10 @@ class Repair {
     await this.#readTable();
     const { clusterSize, refcountBlockEntries: entries } = this.#rules.geometry;
     const size = Math.max(WINDOW, entries);
-    const used = await this.#windows(size);
+    const used = this.#looked ?? (await this.#windows(size));
     // With one window this is done by its own repair.
-    if (used.size > 1) for (const window of used) await this.#count(window * size, size);
+    if (this.#looked === undefined && used.size > 1)
+      for (const window of used) await this.#count(window * size, size);
     for (const window of used) await this.#repair(window * size, size);
     // What lies elsewhere is free.
     const nothing = new Counts(0, 0, this.#name, clusterSize);
