@@ -35,7 +35,10 @@ export interface CheckReport {
   readonly leaksFixed: number;
   /** What could not be looked at. */
   readonly checkErrors: number;
-  /** Whether a repair of `all` can make the image right: false where tables name what cannot be. */
+  /**
+   * Whether a repair of `all` can make the image right, as far as a check can tell: false where a table has a wrong entry.
+   * A repair also refuses an image that uses a cluster for two things.
+   */
   readonly repairable: boolean;
   /** The first hundred of all these, in words. */
   readonly problems: readonly string[];
@@ -52,8 +55,8 @@ export interface CheckReport {
 }
 
 /**
- * Checks a qcow2 image: its tables and refcounts, not what lies below it. A repair changes nothing where tables name what
- * cannot be. One that is cut off may be done again.
+ * Checks a qcow2 image: its tables and refcounts, not what lies below it. A repair changes nothing if a table has a
+ * wrong entry. Run it again after it was interrupted.
  *
  * @throws TypeError for options that contradict each other; LacunaError ERR_DEVICE_FORMAT where it is no qcow2 image,
  * ERR_DEVICE_LOCKED, ERR_QCOW2_CORRUPT and ERR_QCOW2_UNSUPPORTED where it cannot be looked at, or not be repaired; ERR_ABORTED.

@@ -192,7 +192,7 @@ test('says in words what is wrong, what to do, and what was done', async () => {
   expect(await runHere(['check', 'disk.qcow2'])).toEqual({
     code: 0,
     stdout:
-      'No errors were found in disk.qcow2.\n2 of 16 clusters are allocated (12.5 %), 0 % fragmented, 0 % compressed; the image ends at byte 458752.\n',
+      'No errors were found in disk.qcow2.\nAllocated: 2 of 16 clusters (12.5 %), 0 % fragmented, 0 % compressed; the image ends at byte 458752.\n',
     stderr: '',
   });
   const bytes = readFileSync('disk.qcow2');
@@ -211,7 +211,7 @@ test('says in words what is wrong, what to do, and what was done', async () => {
   expect(await runHere(['check', '-q', 'disk.qcow2'])).toEqual({ code: 0, stdout: '', stderr: '' });
 });
 
-test('an image whose tables name what cannot be is left as it was', async () => {
+test('an image with a wrong entry in a table is left as it was', async () => {
   await createImage('disk.qcow2', MIB);
   await qemuIo('disk.qcow2', ['write 0 128k']);
   const bytes = readFileSync('disk.qcow2');
@@ -222,7 +222,7 @@ test('an image whose tables name what cannot be is left as it was', async () => 
   expect(readFileSync('disk.qcow2').equals(bytes)).toBe(true);
 });
 
-test('two tables in one cluster are not repaired, and the image is not marked', async () => {
+test('an image that uses a cluster for two things is not repaired, and not marked', async () => {
   await createImage('disk.qcow2', MIB);
   await qemuIo('disk.qcow2', ['write 0 128k']);
   const bytes = readFileSync('disk.qcow2');
@@ -240,6 +240,7 @@ test('what is no qcow2 image cannot be checked, which has an exit code of its ow
   writeFileSync('disk.raw', 'raw');
   const { code, stderr } = await runHere(['check', 'disk.raw']);
   expect([code, stderr]).toEqual([63, expect.stringContaining('-f qcow2')]);
+  expect((await runHere(['check', 'disk.vmdk'])).code).toBe(63);
   const missing = await runHere(['check', 'missing.qcow2']);
   expect([missing.code, missing.stderr]).toEqual([1, expect.stringContaining('ERR_DEVICE_OPEN')]);
   await expect(checkQcow2('x.qcow2', { repair: 'some' as never })).rejects.toThrow(RangeError);

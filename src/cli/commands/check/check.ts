@@ -4,8 +4,6 @@ import {
   type CheckReport,
   checkQcow2,
   type ImageFormat,
-  imageOf,
-  parseDescription,
 } from '../../../block/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { counted } from '../../../util/index.js';
@@ -40,7 +38,7 @@ Examples:
 
 Exit codes are those of qemu-img check: 0 nothing is wrong, 1 the check failed, 2 corruptions (or misuse), 3 leaks and
 nothing worse, 63 images of this format cannot be checked. Only the image itself is looked at, not what lies below it.
-With --repair nothing is changed in an image whose tables name what cannot be: copy what can be read of it.`;
+An image whose tables have wrong entries is not changed by --repair: copy what can be read of it.`;
 
 /** Tells commander what `lacuna check` takes, and what it does. */
 export function registerCheck(command: Command, shell: Shell): void {
@@ -63,12 +61,11 @@ export function registerCheck(command: Command, shell: Shell): void {
 
 async function checkCommand(name: string, flags: CheckFlags, shell: Shell): Promise<void> {
   const { format, forceShare, repair, quiet, json } = flags;
-  if (imageOf(parseDescription(name, { format })) === undefined) {
-    shell.failureCode = CheckExit.unknown;
-    const message = `${name} is no qcow2 image, and nothing else can be checked; if it is one, say so (-f qcow2)`;
-    throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: name });
-  }
-  const report = await checkQcow2(name, { format, forceShare, repair, signal: shell.signal });
+  const options = { format, forceShare, repair, signal: shell.signal };
+  const report = await checkQcow2(name, options).catch((error) => {
+    if (isUnknownFormat(error)) shell.failureCode = CheckExit.unknown;
+    throw error;
+  });
   for (const problem of report.problems) shell.note(`lacuna: ${problem}\n`);
   const told = report.problems.length;
   const all = report.corruptions + report.leaks + report.checkErrors;
@@ -76,6 +73,10 @@ async function checkCommand(name: string, flags: CheckFlags, shell: Shell): Prom
   shell.exitCode = exitOf(report);
   if (json) await shell.print(`${JSON.stringify(documentOf(name, report))}\n`);
   else if (!quiet) await shell.print(describe(name, report, repair));
+}
+
+function isUnknownFormat(error: unknown): boolean {
+  return error instanceof LacunaError && error.code === 'ERR_DEVICE_FORMAT';
 }
 
 function exitOf({ checkErrors, corruptions, leaks }: CheckReport): number {
@@ -119,9 +120,7 @@ function describe(name: string, report: CheckReport, repair: CheckFlags['repair'
   }
   if (corruptions > 0) lines.push(describeCorruptions(report, repair));
   if (leaks > 0) {
-    lines.push(
-      `${counted(leaks, 'cluster')} leaked: nothing refers to them, so only space is lost; --repair leaks frees it.`,
-    );
+    lines.push(`${counted(leaks, 'leaked cluster')}: only space is lost; --repair leaks frees it.`);
   }
   if (corruptions + leaks + checkErrors === 0) lines.push(`No errors were found in ${image}.`);
   return `${[...lines, describeUse(report)].join('\n')}\n`;
@@ -133,7 +132,7 @@ function describeCorruptions(
 ): string {
   const found = `${counted(corruptions, 'corruption')} found: do not write to the image.`;
   if (!repairable) {
-    return `${found} Its tables name what cannot be, so it cannot be repaired here, and was not changed: copy what can be read ("lacuna copy --rescue"), or restore it from a backup.`;
+    return `${found} Its tables have wrong entries, so it cannot be repaired here, and was not changed: copy what can be read ("lacuna copy --rescue"), or restore it from a backup.`;
   }
   return repair === 'all' ? found : `${found} --repair all makes its refcounts anew.`;
 }
@@ -143,5 +142,6 @@ function describeUse(report: CheckReport): string {
   const share = formatShare(allocatedClusters, totalClusters);
   const fragmented = formatShare(fragmentedClusters, allocatedClusters);
   const compressed = formatShare(compressedClusters, allocatedClusters);
-  return `${allocatedClusters} of ${totalClusters} clusters are allocated (${share}), ${fragmented} fragmented, ${compressed} compressed; the image ends at byte ${report.imageEnd}.`;
+  const clusters = counted(totalClusters, 'cluster');
+  return `Allocated: ${allocatedClusters} of ${clusters} (${share}), ${fragmented} fragmented, ${compressed} compressed; the image ends at byte ${report.imageEnd}.`;
 }

@@ -5,9 +5,9 @@ const MOST_TOLD = 100;
 
 /** Numbers as `qemu-img check` has them, and the first of what was found in words. */
 export class Findings {
-  /** Tables that name what cannot be, refcounts that are too low, and marks that are wrong. */
+  /** Wrong entries of tables, refcounts that are too low, and marks that are wrong. */
   corruptions = 0;
-  /** Those of them that other refcounts and marks do not mend: a table names what is not there, or cannot be. */
+  /** Those of them that right refcounts and marks do not mend: wrong entries of tables. */
   damaged = 0;
   /** Those of them that are clusters whose refcount is too low. */
   low = 0;
