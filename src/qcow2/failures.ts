@@ -10,7 +10,7 @@ import { LacunaError } from '../errors/index.js';
 export function corrupt(image: string, found: string, offset: number): LacunaError {
   const message =
     `${image} is corrupt: ${found} (at byte ${offset} of the file). ` +
-    'Look at it with "qemu-img check", repair a copy of it with "qemu-img check -r all", ' +
+    'Look at it with "lacuna check", repair a copy of it with "lacuna check -r all" or "qemu-img check -r all", ' +
     'or restore it from a backup';
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: image, offset });
 }

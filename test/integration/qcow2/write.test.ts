@@ -114,9 +114,9 @@ describe('an image that is written', () => {
   it('is refused where it must be repaired first, and changed by nobody', async () => {
     const image = { driver: 'qcow2', file: { driver: 'file', filename: path } } as const;
     for (const [bit, description, found] of [
-      // Whoever cannot change a table cannot repair one.
-      ['01', { ...image, mapping: 'fixed' }, /was not closed.*qemu-img check -r all/],
-      ['02', image, /marked as corrupt.*qemu-img check -r all/],
+      // A driver that cannot change a table cannot repair one.
+      ['01', { ...image, mapping: 'fixed' }, /was not closed.*lacuna check -r all/],
+      ['02', image, /marked as corrupt.*lacuna check -r all/],
     ] as const) {
       await create();
       patch(79, bit);

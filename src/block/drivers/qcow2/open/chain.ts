@@ -151,7 +151,7 @@ function isCorrupt(error: unknown): boolean {
 function checkWritable(header: Header, file: BlockDevice, description: Qcow2Description): void {
   const isMarked = (header.incompatible & Incompatible.corrupt) !== 0n;
   if (!isMarked || description['read-only'] === true) return;
-  const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "qemu-img check -r all"`;
+  const message = `${file.name} is marked as corrupt, so it is not written: repair a copy of it with "lacuna check -r all"`;
   throw new LacunaError('ERR_QCOW2_CORRUPT', message, { device: file.name });
 }
 

@@ -33,12 +33,12 @@ export function detailsOf(
   };
 }
 
-/** What whoever reads an image should know of it. */
+/** What the reader of an image should know of it. */
 export function warningsOf({ incompatible }: Header, name: string): string[] {
   if ((incompatible & Incompatible.corrupt) === 0n) return [];
   const what = `${name} is marked as corrupt: what is read may not be what the disk held`;
   return [
-    `${what}; see what "qemu-img check" says of it, and repair a copy with "qemu-img check -r all"`,
+    `${what}; see what "lacuna check" says of it, and repair a copy with "lacuna check -r all"`,
   ];
 }
 

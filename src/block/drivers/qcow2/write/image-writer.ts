@@ -332,6 +332,6 @@ export function checkWritable({ incompatible }: Header, image: string): void {
         ? 'was not closed, and its refcounts may be wrong'
         : undefined;
   if (found === undefined) return;
-  const advice = `repair it with "qemu-img check -r all ${image}" before it is written, or open it read-only`;
+  const advice = `repair it with "lacuna check -r all -f qcow2 ${image}" before it is written, or open it read-only`;
   throw new LacunaError('ERR_QCOW2_UNSUPPORTED', `${image} ${found}: ${advice}`, { device: image });
 }
