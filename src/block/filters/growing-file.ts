@@ -15,11 +15,19 @@ export class GrowingFile implements Driver {
   readonly name: string;
   readonly description?: DeviceDescription;
   readonly path?: string;
-  readonly size = Number.MAX_SAFE_INTEGER;
+  readonly grows = true;
   readonly limits: Limits;
   readonly capabilities: Capabilities;
   readonly #driver: Driver;
+  #size = Number.MAX_SAFE_INTEGER;
   #end: number;
+
+  /** Lets a file grow, also one that has grown before. */
+  static over(driver: Driver): GrowingFile {
+    if (!(driver instanceof GrowingFile)) return new GrowingFile(driver);
+    driver.#size = Number.MAX_SAFE_INTEGER;
+    return driver;
+  }
 
   /** @param driver a file that takes writes behind its end, and that nobody else changes meanwhile. */
   constructor(driver: Driver) {
@@ -35,6 +43,17 @@ export class GrowingFile implements Driver {
     };
     this.#driver = driver;
     this.#end = driver.size;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The file as it is when it grows no more: with the size that it has now. */
+  ended(): Driver {
+    if (this.#end === this.#driver.size) return this.#driver;
+    this.#size = this.#end;
+    return this;
   }
 
   get end(): number {

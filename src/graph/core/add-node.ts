@@ -136,9 +136,8 @@ class Adder {
       isOwned: as.isOwned,
     });
     const edges: Edge[] = [];
-    const undo: (() => void)[] = [];
     const open = async (part: DeviceDescription, below: Opening) => {
-      const edge = new Edge(node, below.as!, await this.#child(node, part, { below, undo }));
+      const edge = new Edge(node, below.as!, await this.#child(node, part, below));
       edges.push(edge);
       state.edges.add(edge);
       for (const each of state.view.reach(edge.to)) checkUsers(each, state.view);
@@ -151,21 +150,14 @@ class Adder {
     } catch (error) {
       // What went wrong first says more than what follows from it.
       await node.close().catch(() => {});
-      for (const edge of edges) state.edges.delete(edge);
-      for (const each of undo) each();
-      await state.removeOwned(edges.map(({ to }) => to)).catch(() => {});
+      await state.letGo(edges).catch(() => {});
       throw error;
     }
     state.nodes.set(name, node);
     return node;
   }
 
-  /** @param undo gets what takes back, where opening fails, what was done to a node that was there. */
-  async #child(
-    parent: Node,
-    part: Described,
-    { below, undo }: { below: Opening; undo: (() => void)[] },
-  ): Promise<Node> {
+  async #child(parent: Node, part: Described, below: Opening): Promise<Node> {
     if (part.node === undefined) {
       const nameIt = () => this.#state.freeName(`${parent.name}.${below.as!.key}`);
       return new Adder(this.#state, nameIt).open(part, below, { isOwned: true });
@@ -181,7 +173,7 @@ class Adder {
       const message = `${called(node)} has bitmaps, which the file of an image that is written cannot have: remove them first`;
       throw conflict(message);
     }
-    undo.push(node.letGrow());
+    node.letGrow();
     return node;
   }
 }

@@ -96,24 +96,29 @@ export class Node implements Named {
    * @param kept where its bitmaps are kept, if not by its driver.
    */
   begin(driver: Driver, grows: boolean, kept?: FileBitmaps): void {
-    this.#driver = grows && driver.grows ? new GrowingFile(driver) : driver;
-    if (this.#driver !== driver) {
-      this.#device = new Device(this.#driver, { readOnly: !this.writable });
+    const readOnly = !this.writable;
+    if (grows && driver.grows) {
+      this.#driver = GrowingFile.over(driver);
+      this.#device = new Device(this.#driver, { readOnly });
       return;
     }
+    this.#driver = driver;
     this.#bitmaps = new NodeBitmaps(driver.size, kept ?? driver.keeps);
-    const recorder = new Recorder(driver, this.#bitmaps);
-    this.#device = new Device(recorder, { readOnly: !this.writable });
+    this.#device = new Device(new Recorder(driver, this.#bitmaps), { readOnly });
   }
 
-  /** @internal Becomes the file of an image that is written. Nobody else may use it. Answers what takes it back. */
-  letGrow(): () => void {
+  /** @internal Becomes the file of an image that is written. Nobody else may use it. */
+  letGrow(): void {
     const { driver } = this;
-    if (this.grows || !driver.grows) return () => {};
+    if (!driver.grows) return;
     this.#bitmaps?.bitmaps.free();
     this.#bitmaps = undefined;
     this.begin(driver, true);
-    return () => this.begin(driver, false);
+  }
+
+  /** @internal The image is gone: it is as large as that has made it. */
+  endGrowth(): void {
+    if (this.grows && this.#driver instanceof GrowingFile) this.begin(this.#driver.ended(), false);
   }
 
   /** @internal */

@@ -1,4 +1,3 @@
-import { settleAll } from '../../util/index.js';
 import type { Drained } from './drain.js';
 import type { Edge } from './edge.js';
 import { busy, called, type Named, nameTaken, unknownName } from './failures.js';
@@ -78,12 +77,21 @@ export class GraphState {
     }
     this.nodes.delete(node.name);
     const edges = this.view.from(node);
-    await settleAll([
-      node.close().finally(async () => {
-        for (const edge of edges) this.edges.delete(edge);
-        await this.removeOwned(edges.map(({ to }) => to));
-      }),
-    ]);
+    try {
+      await node.close();
+    } finally {
+      await this.letGo(edges);
+    }
+  }
+
+  /** Ends the uses that a node which is closed has made of others. */
+  async letGo(edges: readonly Edge[]): Promise<void> {
+    for (const edge of edges) this.edges.delete(edge);
+    const below = edges.map(({ to }) => to);
+    for (const node of below) {
+      if (!node.isOwned && this.view.to(node).length === 0) node.endGrowth();
+    }
+    await this.removeOwned(below);
   }
 
   /** Removes nodes, those that are still there, in order. One that fails holds up no other: its error is thrown at the end. */

@@ -1,3 +1,4 @@
+import { readFileSync, statSync } from 'node:fs';
 import { createQcow2, createRawFile } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { afterEach, describe, expect, test, vi } from 'vitest';
@@ -22,6 +23,31 @@ describe('an image whose file is a node', () => {
     expect(raw.size).toBe(SIZE);
     await graph.changeBitmaps({ raw: [{ type: 'add', name: 'b' }] });
     expect(raw.bitmaps).toHaveLength(1);
+  });
+
+  test('gives it back when it is removed, as large as it has become, and for another image', async () => {
+    await createQcow2('disk.qcow2', { size: SIZE });
+    await using graph = new Graph();
+    const node = await graph.add({ 'node-name': 'f', ...file('disk.qcow2') }, { writable: true });
+    const before = node.size;
+    const image = { 'node-name': 'image', driver: 'qcow2', file: 'f' } as const;
+    for (const content of [pattern(SIZE), new Uint8Array(SIZE).fill(1)]) {
+      await graph.add(image, { writable: true });
+      const guest = await graph.addExport({ name: 'guest', node: 'image', writable: true });
+      await guest.write(0, content);
+      const bytes = new Uint8Array(SIZE);
+      await guest.read(0, bytes);
+      expect(Buffer.compare(bytes, content)).toBe(0);
+      await guest.close();
+      await graph.remove('image');
+      expect(node.size).toBeGreaterThanOrEqual(before + SIZE);
+      expect(node.size).toBe(statSync('disk.qcow2').size);
+      const reader = await graph.addExport({ name: 'reader', node: 'f' });
+      const raw = new Uint8Array(reader.size);
+      await reader.read(0, raw);
+      expect(Buffer.compare(raw, readFileSync('disk.qcow2'))).toBe(0);
+      await reader.close();
+    }
   });
 
   test('does not take bitmaps from it without a word', async () => {
