@@ -48,7 +48,7 @@ export interface ChildReplacement {
   readonly parent: string | Node | Root;
   /** As what: `file`, `backing` and so on; `root` for an export or a job. */
   readonly child: string;
-  /** The node that is used until now: the node itself, whatever has its name later. */
+  /** The node that is used until now. A name means the node that has it when this is called. */
   readonly expected: string | Node;
   /** The node that is used from then on. */
   readonly replacement: string | Node;
@@ -347,7 +347,7 @@ export class Graph implements AsyncDisposable {
    */
   backup(options: BackupJobOptions): Job<BackupJobReport> {
     const job = backup(this.#changer, options);
-    // Its end counts as awaited: whoever looks at the graph sees it.
+    // A job of a graph counts as awaited: its failure is no unhandled rejection.
     const ended = job.then(nothing, nothing);
     const end = () => {
       job.stop();

@@ -20,16 +20,16 @@ export interface Opening {
   /** What is written is what the disk shows already: bitmaps do not record it. Default false. */
   readonly unrecorded?: boolean;
   /**
-   * Who opens the device owns what is below it, may replace that while the device is open, and records what is written: the
-   * driver lends its bitmaps ({@link Driver.keeps}) and leaves them alone. Default false.
+   * The caller owns what is below the device, may replace it while the device is open, and records what is written: the driver
+   * lends its bitmaps ({@link Driver.keeps}) and leaves them alone. Default false.
    */
   readonly live?: boolean;
   /**
-   * Where there are nodes with names: loads a bitmap of a node, and answers what copies its bits as they are when it is called.
-   * The caller frees the copy.
+   * Loads a bitmap of a node, where nodes have names. Returns a function that copies its bits as they are when it is called; the
+   * caller frees the copy.
    */
   readonly bitsOf?: (node: string, bitmap: string) => Promise<() => Bitmap>;
-  /** What a device that is opened below another one is to that one. */
+  /** As what a device is opened below another one. */
   readonly as?: Pick<Child, 'key' | 'role'>;
   /** What the files do not have any more reads as zero. Default: what the description says. */
   readonly rescue?: boolean;
@@ -44,8 +44,8 @@ export interface Opening {
 export type ChildRole = 'disk' | 'image' | 'data file' | 'below' | LiveRole;
 
 /**
- * What it is in a graph alone: a disk whose old content is kept before it is written; the place where it is kept; and the filter
- * that keeps it, to who reads what it was.
+ * Roles that only graphs have: a disk whose old content is kept before it is written; the place where that is kept; and the filter
+ * that keeps it, for a view that shows it.
  */
 export type LiveRole = 'watched disk' | 'target' | 'snapshot';
 

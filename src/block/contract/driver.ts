@@ -81,19 +81,19 @@ export interface Driver {
    * having changed nothing, where the two cannot.
    */
   copyFrom?(source: Driver, range: CopyRange): Promise<boolean>;
-  /** @internal The named bitmaps that it keeps, where whoever opened it records into them; see Opening.live. */
+  /** @internal The named bitmaps that it keeps, where its opener records into them; see {@link Opening.live}. */
   readonly keeps?: KeptBitmaps;
   /** @internal The disk as it was at a moment, which a filter keeps beside the one that it shows. */
   readonly snapshot?: SnapshotSource;
   /**
-   * @internal Told, while no request is in flight, that somebody uses it from now on; may be told again. Answers what takes it back.
+   * @internal Called while no request is in flight: somebody uses it from now on. May be called again. Returns what takes it back.
    */
   firstUsed?(): () => void;
-  /** @internal Requests that wait for their turn, because of a rate, go on at once, and so do those that come until it is taken back. */
+  /** @internal While on, requests do not wait for a rate; those that wait when it is turned on go on at once. Counts its calls. */
   hurry?(on: boolean): void;
   /** @internal Resolves when nothing goes on any more that no request waits for. */
   settled?(): Promise<void>;
-  /** @internal Told, while no request is in flight, that something below it, at whatever depth, is another device. */
+  /** @internal Called while no request is in flight: a device below it, at any depth, was replaced. */
   changedBelow?(): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;

@@ -10,7 +10,7 @@ import type { ExtentList } from '../../extent/index.js';
 import { called, type Named } from './failures.js';
 import type { Node } from './node.js';
 
-/** What a node is to whoever uses it: see ChildRole; `root` to an export or a job. */
+/** As what a node is used: `root` by an export or a job; for its use by another node see ChildRole. */
 export type EdgeRole = ChildRole | 'root';
 
 /**

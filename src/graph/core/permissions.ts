@@ -58,7 +58,7 @@ function needsOfUsers(filter: Node, view: View): Needs {
   };
 }
 
-/** Whoever writes beside it would not be seen; as long as nobody has used it, there is nothing to see. */
+/** It must see every write, so nobody may write beside it. Until somebody uses it, it has nothing to see. */
 function watching(filter: Node, { needs, shares }: Needs): Needs {
   if (needs.length === 0 && !filter.keepsOld) return { needs, shares };
   return { needs, shares: shares.filter((each) => each === 'read') };

@@ -73,7 +73,7 @@ function checkContent(change: EdgeChange, before: View, after: View): void {
   throw conflict(message);
 }
 
-/** What is kept in a node by whoever uses it is not in another one. */
+/** An image, or a filter that keeps old content, finds what it has stored in its own node only. */
 function checkReplaceable({ edge, expected }: EdgeChange): void {
   if (edge.role !== 'image' && edge.role !== 'data file' && edge.role !== 'target') return;
   const message = `${called(edge.parent)} knows where it keeps what in ${called(expected)}: only filters may come in between`;

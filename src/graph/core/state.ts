@@ -5,7 +5,7 @@ import type { Node } from './node.js';
 import type { Root } from './root.js';
 import { View } from './view.js';
 
-/** What a graph consists of. Whoever changes it has its turn; see Graph. */
+/** What a graph consists of. It is changed by one task at a time, which has its turn; see Changer. */
 export class GraphState {
   readonly nodes = new Map<string, Node>();
   readonly roots = new Map<string, Root>();

@@ -6,7 +6,7 @@ export type { CopyBeforeWriteDescription } from './copy-before-write.js';
 export { KeepError } from './kept-copies.js';
 export type { SnapshotAccessDescription } from './snapshot-access.js';
 
-/** What there is in graphs alone, by its name in descriptions. To remove one, remove its file, and its line here. */
+/** The drivers that only graphs have, by their names in descriptions. To remove one, remove its file, and its line here. */
 export const LIVE_KINDS: Readonly<
   Record<string, DriverKind<CommonDescription & { driver: string }>>
 > = {

@@ -42,9 +42,9 @@ export interface KeptDevices {
  * The content that a disk had at a moment: what was not written since is read from the disk itself, the rest from copies that
  * were made before it was written.
  *
- * Whoever copies or gives back holds the range alone, whoever reads holds it with others; and what a range is, is looked at and
- * changed only by those who hold it. A granule goes from `here` to one of the other two, and never back: so a writer that
- * finds nothing `here` needs no hold.
+ * Copying and giving back hold a range alone, reading holds it together with other readers. The state of a granule is looked at
+ * and changed only while its range is held. It goes from `here` to one of the other two, and never back: so a writer that finds
+ * nothing `here` needs no hold.
  */
 export class KeptCopies implements SnapshotSource {
   readonly size: number;

@@ -100,7 +100,7 @@ export class NbdServer implements AsyncDisposable {
   #started = false;
   #closing: Promise<void> | undefined;
   #whenEmpty: (() => void) | undefined;
-  /** Told when a client is gone whose export goes. */
+  /** Called when a client is gone whose export is being removed. */
   readonly #leaving = new Map<NbdConnection, () => void>();
 
   /** @throws TypeError or RangeError when the options are not valid. */
@@ -147,8 +147,8 @@ export class NbdServer implements AsyncDisposable {
   /**
    * Serves one more export, to clients that ask from now on.
    *
-   * @throws TypeError or RangeError where it cannot be served, or the server has threads: those keep the exports that they began
-   * with.
+   * @throws TypeError or RangeError where it cannot be served. TypeError where the server has threads: those keep the exports that
+   * they began with.
    */
   addExport(options: NbdExportOptions): void {
     this.#checkOneThread();
@@ -156,10 +156,10 @@ export class NbdServer implements AsyncDisposable {
   }
 
   /**
-   * Serves an export no more: nobody finds it from now on, and the clients that have entered it are answered what they have asked, and
-   * hung up on. Resolves when the last of them is gone; its device is not used any more then.
+   * Stops serving an export: no client finds it from now on, and those that use it get the answers to what they have asked, and
+   * are disconnected. Resolves when the last of them is gone; its device is not used any more then.
    *
-   * @throws TypeError where there is none of that name, or the server has threads; RangeError when the timeout is none.
+   * @throws TypeError where no export has that name, or the server has threads; RangeError for a timeout that is not valid.
    */
   async removeExport(name: string, options: NbdServerCloseOptions = {}): Promise<void> {
     checkCloseOptions('removeExport', options);

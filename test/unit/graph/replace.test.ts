@@ -57,10 +57,12 @@ describe('a filter', () => {
     expect(uses(graph)).toHaveLength(3);
   });
 
-  test('is refused where it is none, and leaves nothing', async () => {
+  test('is refused where its driver is not a filter, and leaves nothing', async () => {
     await graph.addExport({ name: 'guest', node: 'disk' });
     const filter = { 'node-name': 'x', driver: 'qcow2' } as never;
-    await expect(graph.insertFilter({ filter, above: 'disk' })).rejects.toThrow();
+    await expect(graph.insertFilter({ filter, above: 'disk' })).rejects.toThrow(
+      'qcow2 is not a filter',
+    );
     await expect(graph.removeFilter('disk')).rejects.toThrow("node 'disk' is not a filter");
     expect(uses(graph)).toEqual(['guest.root = disk']);
     expect(graph.nodes).toHaveLength(2);

@@ -119,7 +119,7 @@ export class BackupRun {
       const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
       const dirty = isDirtyOnly ? disk.node.log.bitmaps.get(bitmap!).snapshot() : undefined;
       const mode = sync === 'top' ? 'top' : isDirtyOnly ? 'incremental' : 'full';
-      // The status is that of now, and not of the point in time: whoever takes a piece looks again.
+      // The status is that of now, and not of the point in time: each piece is looked at again when it is taken.
       const source = disk.root;
       try {
         const scope = { mode, ...(dirty && { bitmap: dirty }) } as const;

@@ -67,7 +67,7 @@ export class NbdService implements NbdHost {
     addTo(this.#exports, options, this.#options.limits.maxPayload);
   }
 
-  /** Offers an export no more; those who have entered it go on. @throws TypeError where there is none of that name. */
+  /** Offers an export no more; clients that have entered it go on. @throws TypeError where no export has that name. */
   withdraw(name: string): void {
     if (!this.#exports.delete(name)) throw new TypeError(`there is no export "${name}"`);
   }

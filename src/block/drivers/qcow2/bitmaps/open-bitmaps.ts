@@ -21,7 +21,7 @@ export class OpenBitmaps {
   readonly #broken: ReadonlySet<string>;
   readonly #bitmaps: DirtyBitmaps;
   readonly #stored?: ImageBitmaps;
-  /** For whoever records into them instead. */
+  /** The bitmaps, lent to a caller that records into them itself: see Driver.keeps. */
   readonly kept: KeptBitmaps;
 
   private constructor(bitmaps: DirtyBitmaps, stored?: ImageBitmaps) {

@@ -32,7 +32,7 @@ import { repairRefcounts } from '../repair/index.js';
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;
 
-/** What the devices below are to an image. */
+/** As what an image uses the devices below it. */
 const FILE = { key: 'file', role: 'image' } as const;
 const DATA = { key: 'data-file', role: 'data file' } as const;
 const BACKING = { key: 'backing', role: 'below' } as const;
