@@ -104,10 +104,12 @@ export class Root implements BlockDevice, Named {
 
   async write(offset: number, source: Uint8Array, options: WriteOptions = {}): Promise<void> {
     this.#checkWritable();
+    if (options.signal === undefined) {
+      return this.#ask(() => this.edge.write(offset, source, options));
+    }
     const { signal, ...others } = options;
-    if (signal === undefined) return this.#change(() => this.edge.write(offset, source, options));
-    // A caller who is gone uses its memory for something else. What are no bytes, the node refuses.
-    const bytes = source instanceof Uint8Array ? Uint8Array.from(source) : source;
+    // A caller that has given up uses its memory for something else. What is no Uint8Array, the node refuses.
+    const bytes = source instanceof Uint8Array ? new Uint8Array(source) : source;
     return this.#change(() => this.edge.write(offset, bytes, others), signal);
   }
 
@@ -166,10 +168,11 @@ export class Root implements BlockDevice, Named {
   }
 
   async #change(request: () => Promise<void>, signal?: AbortSignal): Promise<void> {
+    if (signal === undefined) return this.#ask(request);
     const wait = this.#enter(signal);
     if (wait !== undefined) await wait;
     const ended = request().finally(() => this.gate.leave());
-    await (signal === undefined ? ended : orAborted(ended, signal));
+    await orAborted(ended, signal);
   }
 
   #enter(signal?: AbortSignal): Promise<void> | undefined {
