@@ -9,7 +9,7 @@ const PAUSE_MS = 5;
 
 /** States in which no migration is under way. */
 const AT_REST: ReadonlySet<string> = new Set(['none', 'completed', 'failed', 'cancelled']);
-/** It has been told to go over already, and nobody can call it back. */
+/** The machine is being handed over, and nobody can call it back. */
 const GOES_OVER = 'device';
 
 /** Whether a migration is neither under way nor waiting to be told to go on. */
@@ -32,10 +32,25 @@ export async function cancelMigration(monitor: Monitor): Promise<boolean> {
       const { status: state } = await monitor.execute('query-status');
       // The end of a migration is told before the machine goes on.
       if (state !== 'finish-migrate') return state === 'postmigrate' && status === 'completed';
-    } else if (status !== GOES_OVER && status !== 'cancelling') {
+    } else if (status === 'cancelling') {
+      await wake(monitor);
+    } else if (status !== GOES_OVER) {
       await monitor.execute('migrate_cancel');
     }
     if (performance.now() > end) throw stays(monitor.name, status ?? 'none');
+  }
+}
+
+/**
+ * A cancel between the stop of the machine and `pre-switchover` is lost: QEMU waits there to be told to go on, and the machine
+ * stands still. Told to go on it sees that it was cancelled. Harmless where it does not wait.
+ */
+async function wake(monitor: Monitor): Promise<void> {
+  try {
+    await monitor.execute('migrate-continue', { state: 'cancelling' });
+  } catch (error) {
+    // It has ended meanwhile.
+    if ((error as LacunaError).code !== 'ERR_QMP_COMMAND') throw error;
   }
 }
 

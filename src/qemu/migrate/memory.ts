@@ -145,10 +145,12 @@ async function without(monitor: Monitor, names: readonly string[]): Promise<Migr
   return all.filter(({ capability, state }) => names.includes(capability) && !state);
 }
 
-/** @throws LacunaError ERR_MIGRATION_FAILED where a migration has ended without handing over */
+const HAS_ENDED: ReadonlySet<string> = new Set(['failed', 'cancelling', 'cancelled', 'none']);
+
+/** @throws LacunaError ERR_MIGRATION_FAILED where a migration has ended, or is being cancelled, without handing over */
 export function throwIfEnded(device: string, info: MigrationInfo): void {
   const { status = 'none', 'error-desc': description } = info;
-  if (status !== 'failed' && status !== 'cancelled' && status !== 'none') return;
+  if (!HAS_ENDED.has(status)) return;
   const why = description === undefined ? `it is "${status}"` : description;
   throw new LacunaError('ERR_MIGRATION_FAILED', `${device}: QEMU has ended the migration: ${why}`, {
     device,

@@ -11,7 +11,7 @@ import { Random } from 'lacuna/testing';
 import { describe, expect, test } from 'vitest';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import { MovingMachine } from '../../support/moving-machine.js';
-import { usePeers } from '../../support/peers.js';
+import { run, usePeers } from '../../support/peers.js';
 import type { PassingCommand } from '../../support/qmp-proxy.js';
 
 const CHILD = fileURLToPath(new URL('migrate-child.mjs', import.meta.url));
@@ -195,6 +195,26 @@ describe('a migration', () => {
     expect(await decided(moving)).toBe(true);
     await goOn(moving, true);
     await checkContent(moving);
+  });
+
+  test('that somebody cancels just when the machine has stopped gives up, and the machine goes on', async () => {
+    const moving = await MovingMachine.start(peers);
+    const { qemu, other } = moving.source;
+    // On one processor, QEMU takes the command before its migration has got as far as to wait.
+    await run('taskset', ['-a', '-c', '-p', '0', String(qemu.pid)]);
+    for (let turn = 0; turn < 3; turn++) {
+      await moving.await();
+      await using machine = await moving.connect();
+      using stops = other.events(['STOP']);
+      const cancelled = stops.next().then(() => other.execute('migrate_cancel'));
+      await expect(machine.migrate(moving.move)).rejects.toMatchObject({
+        code: 'ERR_MIGRATION_FAILED',
+        message: expect.stringContaining('the source goes on with its own disks'),
+      });
+      await cancelled;
+      expect(await decided(moving)).toBe(false);
+      await goOn(moving, false);
+    }
   });
 
   test('whose process and guard are both killed leaves a source that waits, until somebody recovers', async () => {
