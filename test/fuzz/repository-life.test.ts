@@ -1,7 +1,16 @@
 /** A random life of a machine: what each restore point must hold is known from a hash that QEMU took when it was made. */
-
-import { writeFileSync } from 'node:fs';
+import { execFile, execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { Repository } from 'lacuna/repository';
 import { expect, test } from 'vitest';
 import { Random } from '#dist/testing/index.js';
@@ -25,6 +34,18 @@ const LARGEST = 40 * MiB;
 const folder = temporaryFolder();
 const MACHINE = 'life';
 const DISKS = ['vda.qcow2', 'vdb.raw'] as const;
+/** The server is in this process, which must not wait for a client. */
+const run = promisify(execFile);
+
+/** What was written over a disk of a point. */
+interface Overlay {
+  readonly number: number;
+  readonly name: string;
+  /** Where its image is, if it is kept. */
+  readonly folder: string;
+  /** A raw file that has what a client must read. */
+  readonly model: string;
+}
 
 class Life {
   readonly random = new Random(firstSeed());
@@ -36,6 +57,9 @@ class Life {
   /** By the id of a point, the hash of each disk. */
   readonly #hashes = new Map<string, Record<string, string>>();
   readonly log: string[] = [];
+  /** It stays over its point until it is removed. */
+  #kept: Overlay | undefined;
+  #overlays = 0;
 
   path(disk: string): string {
     return join(folder, disk);
@@ -92,11 +116,108 @@ class Life {
     const { random } = this;
     const keep = { last: 1 + random.below(5), ...(random.below(2) === 0 && { tags: ['kept'] }) };
     this.log.push(`prune ${JSON.stringify(keep)}`);
-    const before = pointsOf(this.repository, MACHINE).map(({ number }) => number);
+    const points = pointsOf(this.repository, MACHINE);
+    const before = points.map(({ number }) => number);
+    const isTagged = (number: number) =>
+      points.some((point) => point.number === number && point.tags.includes('kept'));
+    const going = before.slice(0, -keep.last).filter((number) => !keep.tags || !isTagged(number));
+    if (this.#kept !== undefined && going.includes(this.#kept.number)) {
+      await this.#expectHeld(keep, this.#kept);
+      if (random.below(4) === 0) return;
+      this.log.push('the overlay is removed');
+      rmSync(this.#kept.folder, { recursive: true });
+      this.#kept = undefined;
+    }
     const { machines } = await this.repository.prune({ keep });
     const left = pointsOf(this.repository, MACHINE).map(({ number }) => number);
     expect([...machines[0].kept.map(({ number }) => number)]).toEqual(left);
     expect([...left, ...machines[0].removed].sort((a, b) => a - b)).toEqual(before);
+    this.checkKept();
+  }
+
+  /** Nothing is pruned while an overlay lies over what would go. */
+  async #expectHeld(keep: { last: number; tags?: string[] }, { number }: Overlay) {
+    const before = pointsOf(this.repository, MACHINE);
+    await expect(this.repository.prune({ keep })).rejects.toMatchObject({
+      code: 'ERR_REPOSITORY_LOCKED',
+      message: expect.stringContaining(`lies over point ${number}.`),
+    });
+    expect(pointsOf(this.repository, MACHINE)).toEqual(before);
+  }
+
+  /** Whether an overlay that is kept still shows what was written, and the point below, to QEMU alone. */
+  checkKept(): void {
+    if (this.#kept === undefined) return;
+    const { folder: path, name, model } = this.#kept;
+    expect(hashOf(join(path, `${name}.qcow2`), folder)).toBe(hashOfFile(model));
+  }
+
+  /** Serves a point, and writes to it: a client reads that, nobody prunes meanwhile, and no point changes. */
+  async serve(isKept: boolean): Promise<void> {
+    const { random, repository } = this;
+    if (isKept) this.#kept ??= this.#newOverlay();
+    const { number, name, folder: path, model } = (isKept && this.#kept) || this.#newOverlay();
+    this.log.push(
+      `serve ${name} of point ${number}, over an overlay in ${isKept ? path : 'no place'}`,
+    );
+    const options = { machine: MACHINE, point: number, disks: [name] };
+    const served = await repository.serve({
+      ...options,
+      overlay: isKept ? { folder: path } : 'discard',
+    });
+    try {
+      const socket = join(path, 'socket');
+      rmSync(socket, { force: true });
+      await served.server.listen({ type: 'unix', path: socket });
+      const uri = served.server.uri(name);
+      await this.#writeThrough(uri, model);
+      await expect(repository.prune({ keep: { last: 1 } })).rejects.toMatchObject({
+        code: 'ERR_REPOSITORY_LOCKED',
+      });
+      if (random.below(2) === 0) await this.backup();
+      const copied = join(folder, 'copied.raw');
+      await run('nbdcopy', [uri, copied]);
+      expect(hashOfFile(copied)).toBe(hashOfFile(model));
+    } finally {
+      await served.close();
+    }
+    this.checkKept();
+    await this.check(number);
+    await this.check(pointsOf(repository, MACHINE).at(-1)!.number);
+  }
+
+  #newOverlay(): Overlay {
+    const point = this.random.pick(pointsOf(this.repository, MACHINE));
+    const { name } = this.random.pick(point.disks);
+    const path = join(folder, `overlay-${++this.#overlays}`);
+    mkdirSync(path);
+    const model = join(path, 'model.raw');
+    const image = imageOf(this.repository, point, name);
+    execFileSync('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image, model]);
+    return { number: point.number, name, folder: path, model };
+  }
+
+  /** Writes and zeroes by a client of NBD, and the same to a file. */
+  async #writeThrough(uri: string, model: string): Promise<void> {
+    const { random } = this;
+    const sectors = statSync(model).size / 512;
+    const fd = openSync(model, 'r+');
+    try {
+      const commands: string[] = [];
+      for (let i = random.below(4); i >= 0; i--) {
+        const at = random.below(sectors);
+        const offset = at * 512;
+        const length = 512 * (1 + random.below(Math.min(600, sectors - at)));
+        const value = random.below(3) === 0 ? 0 : 1 + random.below(250);
+        const how = value === 0 ? random.pick(['-z', '-z -u', '-P 0']) : `-P ${value}`;
+        commands.push(`write ${how} ${offset} ${length}`);
+        writeSync(fd, Buffer.alloc(length, value), 0, length, offset);
+      }
+      this.log.push(...commands.map((command) => `  ${command}`));
+      await run('qemu-io', ['-f', 'raw', ...commands.flatMap((one) => ['-c', one]), uri]);
+    } finally {
+      closeSync(fd);
+    }
   }
 
   async restore(): Promise<void> {
@@ -127,13 +248,14 @@ class Life {
   }
 
   async step(): Promise<void> {
-    const chance = this.random.below(20);
+    const chance = this.random.below(22);
     if (chance < 8) return await this.write();
     if (chance < 9) return await this.resize();
     if (chance < 15) return await this.backup();
     if (this.repository.machines().length === 0) return;
-    if (chance < 17) return await this.prune();
+    if (chance < 18) return await this.prune();
     if (chance < 19) return await this.restore();
+    if (chance < 21) return await this.serve(chance === 20);
     await this.verify();
   }
 }
@@ -149,6 +271,7 @@ test('every point of a random life is what the disks were, whatever was pruned a
       expect(await sizeOf(life.path(DISKS[0]))).toBeGreaterThan(0);
     }
     await life.backup();
+    for (const isKept of [false, true]) await life.serve(isKept);
     for (const { number } of pointsOf(life.repository, MACHINE)) {
       await life.check(number);
       restored++;
