@@ -1,6 +1,7 @@
 /** What a mirror has in QEMU: a node for the replica, the job that mirrors, and an export of the disk as it changes. */
 import type { LacunaError } from '../../errors/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
+import { Serial } from '../../util/index.js';
 import { journalOf, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
 import { Teardown, ViewMaker } from '../view/index.js';
@@ -9,6 +10,8 @@ import type { MirrorPlan } from './plan-mirror.js';
 
 /** All names of a session have the number of the disk. */
 const DISK = 0;
+/** What QEMU calls a job that is paused, before it is in step and after. */
+const PAUSED: ReadonlySet<string> = new Set(['paused', 'standby']);
 /** QEMU holds back the writes of the guest for so long at most. */
 const TRANSACTION_MS = 30_000;
 
@@ -20,6 +23,9 @@ export class MirrorMachinery {
   readonly #teardown: Teardown;
   readonly #folder: SessionFolder;
   readonly #journal: Journal;
+  readonly #pausing = new Serial();
+  #isToPause = false;
+  #isPaused = false;
   #isOver = false;
 
   /** Its journal says whose names they are before any of it is there. */
@@ -129,7 +135,7 @@ export class MirrorMachinery {
   /** Ends the mirror at a moment at which the replica has everything. */
   async endMirror(): Promise<void> {
     const { monitor } = this.#target;
-    await this.#setPaused(false);
+    await this.pause(false);
     await this.watch.until('ready');
     this.watch.mayEnd();
     const ended = this.watch.until('concluded');
@@ -144,8 +150,9 @@ export class MirrorMachinery {
 
   /** Lets QEMU hand on nothing for a while; it goes on to note what the guest writes. */
   async pause(isPaused: boolean): Promise<void> {
-    // A job that is gone is told of by the watch.
-    await this.#setPaused(isPaused).catch(() => {});
+    this.#isToPause = isPaused;
+    // A job that is not there yet is paused once it is; one that is gone is told of by the watch.
+    await this.#pausing.run(() => this.#steer()).catch(() => {});
   }
 
   /** Takes away everything but the named bitmaps. Taking it away again is harmless. */
@@ -192,15 +199,17 @@ export class MirrorMachinery {
     );
   }
 
-  async #setPaused(isPaused: boolean): Promise<void> {
-    const isNow = this.#isPaused;
+  /** Pauses the job or lets it go on, as was asked for last; what somebody else has paused is left to them. */
+  async #steer(): Promise<void> {
+    const isPaused = this.#isToPause;
+    if (this.#isPaused === isPaused) return;
+    await this.#target.monitor.executeOnce(
+      isPaused ? 'block-job-pause' : 'block-job-resume',
+      { device: this.#names.job(DISK) },
+      { isDone: async () => PAUSED.has((await this.#job())?.status ?? '') === isPaused },
+    );
     this.#isPaused = isPaused;
-    if (isNow === isPaused) return;
-    const command = isPaused ? 'block-job-pause' : 'block-job-resume';
-    await this.#target.monitor.execute(command, { device: this.#names.job(DISK) });
   }
-
-  #isPaused = false;
 
   async #job() {
     const jobs = await this.#target.monitor.execute('query-jobs');

@@ -52,7 +52,7 @@ export class MirrorWatch {
     return this.#status === status;
   }
 
-  /** Resolves when the job has gone into this state; a job that is lost is told to whoever made the watch. */
+  /** Resolves when the job has gone into this state; that a job is lost is told by `lost`. */
   until(status: string): Promise<void> {
     return new Promise((resolve) => {
       this.#waiters.add({ status, resolve });

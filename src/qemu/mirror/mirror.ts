@@ -1,7 +1,9 @@
 import { openDevice } from '../../block/index.js';
 import { type CopyJob, copy } from '../../copy/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
+import { sweep } from '../../files/index.js';
 import type { Job, JobControl, JobCounts } from '../../job/index.js';
+import { joinSignals } from '../../util/index.js';
 import { machineJob, noteLeft, type Target } from '../session/index.js';
 import { bitmapOf, newGeneration } from '../state/index.js';
 import { MirrorMachinery } from './machinery.js';
@@ -41,6 +43,8 @@ class MirrorRun {
   #machinery: MirrorMachinery | undefined;
   #copy: CopyJob | undefined;
   #phase: MirrorProgress['phase'] = 'begin';
+  /** Fires when the mirror is given up, by its caller or because it has failed. */
+  #givenUp!: AbortSignal;
 
   constructor(target: Target, options: MirrorOptions, places: ReplicaPlaces) {
     this.#target = target;
@@ -59,9 +63,11 @@ class MirrorRun {
   }
 
   async run(control: JobControl): Promise<MirrorReport> {
-    const before = readReplicaState(this.#places.state);
+    const before = await readReplicaState(this.#places.state);
     const signal = control.ending;
     this.#plan = await planMirror(this.#target, { ...this.#options, signal }, before, this.#places);
+    const joined = joinSignals(control.signal, this.#failing.signal);
+    this.#givenUp = joined.signal;
     const letGo = control.steer({
       pause: () => this.#pause(true),
       resume: () => this.#pause(false),
@@ -72,12 +78,13 @@ class MirrorRun {
       await this.#begin(control, before);
       const copiedBytes = await this.#catchUp(control);
       await this.#stayInStep(control);
-      return await this.#end(copiedBytes, control);
+      return await this.#end(copiedBytes);
     } catch (error) {
       const cause = this.#failing.signal.aborted ? this.#failing.signal.reason : error;
       await this.#undo(cause as Error);
       throw cause;
     } finally {
+      joined.release();
       letGo();
     }
   }
@@ -89,7 +96,8 @@ class MirrorRun {
     this.#replica = replica;
     checkReplica(this.#plan, replica.device);
     // It is locked from here on: what another mirror has stored until now counts.
-    if (JSON.stringify(before) !== JSON.stringify(readReplicaState(this.#places.state))) {
+    const now = await readReplicaState(this.#places.state);
+    if (JSON.stringify(before) !== JSON.stringify(now)) {
       const what = `${this.#places.state} was just changed by another mirror: begin again`;
       throw new LacunaError('ERR_MACHINE_BUSY', what, { retryable: true });
     }
@@ -99,6 +107,7 @@ class MirrorRun {
       ...{ bitmap: bitmap?.name ?? null, marked: bitmap?.count, made },
       target: targetFile(this.#places.file),
     };
+    sweep(this.#places.state);
     await this.#store();
     const failed = (error: unknown) => this.#failing.abort(this.#explained(error as Error));
     this.#machinery = await MirrorMachinery.create(this.#target, this.#plan, failed);
@@ -115,7 +124,7 @@ class MirrorRun {
     const { server, name, context } = this.#machinery!.source;
     const contexts = context === undefined ? [] : [context];
     this.#phase = 'copy';
-    const signal = AbortSignal.any([control.signal, this.#failing.signal]);
+    const signal = this.#givenUp;
     await using source = await openDevice(
       { driver: 'nbd', server, export: name, contexts },
       { signal: AbortSignal.any([control.ending, this.#failing.signal]) },
@@ -155,7 +164,7 @@ class MirrorRun {
    * The new bitmap records before the mirror ends, so nothing is lost between the two; and the old one goes only when it is
    * durable that the replica needs it no more.
    */
-  async #end(copiedBytes: number, control: JobControl): Promise<MirrorReport> {
+  async #end(copiedBytes: number): Promise<MirrorReport> {
     const [machinery, replica] = [this.#machinery!, this.#replica!];
     const { disk, bitmap: old } = this.#plan;
     const bitmap = bitmapOf(newGeneration(), disk.name);
@@ -163,7 +172,7 @@ class MirrorRun {
     await this.#store();
     await machinery.addBitmap(bitmap);
     const equalAfter = new Date().toISOString();
-    await this.#orGivenUp(machinery.endMirror(), control);
+    await this.#orGivenUp(machinery.endMirror());
     const equalBefore = new Date().toISOString();
     await replica.flush();
     const { bytes: mirroredBytes } = replica.writers;
@@ -221,14 +230,13 @@ class MirrorRun {
   }
 
   /** A mirror cannot end while somebody has paused its job, or the replica does not answer; its signal ends the wait. */
-  async #orGivenUp(work: Promise<void>, { signal }: JobControl): Promise<void> {
-    const failing = this.#failing.signal;
-    await Promise.race([work, fired(failing), fired(signal)]);
-    failing.throwIfAborted();
-    if (signal.aborted) throw abortedError(signal);
+  async #orGivenUp(work: Promise<void>): Promise<void> {
+    await Promise.race([work, fired(this.#givenUp)]);
+    this.#failing.signal.throwIfAborted();
+    if (this.#givenUp.aborted) throw abortedError(this.#givenUp);
   }
 
-  /** QEMU says no more than that a write has failed; who has served it knows why. */
+  /** QEMU says no more than that a write has failed; the server knows why. */
   #explained(error: Error): Error {
     const failure = this.#replica?.writers.failure;
     if (!(failure instanceof Error)) return error;

@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
 import { storeFile } from '../../files/index.js';
+import { readSmallFile } from '../../util/index.js';
 
 const FORMAT = 'lacuna replica';
 
@@ -63,14 +64,15 @@ export async function storeReplicaState(
 /**
  * The state of a replica; undefined where there is none yet.
  *
- * @throws LacunaError ERR_REPLICA_MISMATCH where it cannot be read, or is none.
+ * @throws LacunaError ERR_REPLICA_MISMATCH where it cannot be read, or is none: it may be somebody's file.
  */
-export function readReplicaState(path: string): ReplicaState | undefined {
+export async function readReplicaState(path: string): Promise<ReplicaState | undefined> {
   try {
-    const state = JSON.parse(fs.readFileSync(path, 'utf8')) as ReplicaState;
+    const request = { code: 'ERR_REPLICA_MISMATCH', what: 'the state of a replica in' } as const;
+    const state = JSON.parse(String(await readSmallFile(path, request))) as ReplicaState;
     if (isState(state)) return state;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (error instanceof LacunaError && error.errno === 'ENOENT') return undefined;
     throw unreadable(path, error);
   }
   throw unreadable(path);
@@ -116,7 +118,7 @@ function isState(value: ReplicaState): boolean {
 function unreadable(path: string, cause?: unknown): LacunaError {
   return new LacunaError(
     'ERR_REPLICA_MISMATCH',
-    `${path} cannot be read as the state of a replica, so what the replica holds is not known: remove the file, and copy all of the disk (full)`,
+    `${path} holds no state of a replica that can be read, so what the replica holds is not known. If this is another file, name one of its own for the state (state). If the state was damaged, remove it and copy all of the disk (full)`,
     { device: path, cause },
   );
 }

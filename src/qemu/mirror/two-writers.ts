@@ -101,9 +101,7 @@ export class TwoWriters {
   /** First it is known that the bytes are the mirror's, then the copy's older ones are waited for. */
   async #asMirror(offset: number, length: number, work: () => Promise<void>): Promise<void> {
     this.#written?.add(offset, length);
-    const end = offset + length;
-    const before = [...this.#inFlight].filter((base) => base.offset < end && base.end > offset);
-    await Promise.allSettled(before.map(({ done }) => done));
+    if (this.#inFlight.size > 0) await this.#baseEnds(offset, offset + length);
     try {
       await work();
     } catch (error) {
@@ -112,6 +110,12 @@ export class TwoWriters {
     }
     this.#writes++;
     this.#bytes += length;
+  }
+
+  /** Waits for writes of the copy that are under way in a range. */
+  async #baseEnds(offset: number, end: number): Promise<void> {
+    const before = [...this.#inFlight].filter((base) => base.offset < end && base.end > offset);
+    await Promise.allSettled(before.map(({ done }) => done));
   }
 
   /** What is left to the copy is found, and known to be under way, before anything else can happen. */

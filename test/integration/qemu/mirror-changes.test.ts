@@ -1,8 +1,13 @@
 /** What somebody else changes between two mirrors must never make a replica pass for equal that is not, nor keep one from its end. */
-import { rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { getEventListeners } from 'node:events';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
 import { createRawFile } from 'lacuna';
 import type { MirrorOptions, MirrorReport } from 'lacuna/qemu';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { fileOperations } from '#dist/files/index.js';
+import { madePath } from '#dist/files/made-name.js';
 import { DISK_BYTES, type LiveOptions } from '../../support/live-machine.js';
 import { MirroredMachine } from '../../support/mirrored-machine.js';
 import { usePeers } from '../../support/peers.js';
@@ -97,4 +102,74 @@ test('a mirror keeps a second one of its disk away, and is given up by its signa
   expect(machine.state).toMatchObject({ phase: 'changing', bitmap: 'b0' });
   await connected.mirror({ ...machine.options, once: true });
   await machine.expectReplica(machine.guest.content, 'after the next mirror');
+});
+
+describe('the file of the state', () => {
+  const refused = {
+    code: 'ERR_REPLICA_MISMATCH',
+    message: expect.stringContaining('name one of its own'),
+  };
+
+  test('is left as it is where it is something else: a text, the replica itself, or a pipe', async () => {
+    await start();
+    const text = machine.live.file('notes');
+    writeFileSync(text, '{ "format": "lacuna replica, or nearly" }');
+    const pipe = machine.live.file('pipe');
+    execFileSync('mkfifo', [pipe]);
+    const before = [readFileSync(text), readFileSync(machine.replica)];
+    for (const state of [text, machine.replica, pipe]) {
+      await expect(mirrorOnce({ full: true, state }), state).rejects.toMatchObject(refused);
+    }
+    expect([readFileSync(text), readFileSync(machine.replica)]).toEqual(before);
+  });
+
+  test('has nothing beside it that a killed mirror was writing', async () => {
+    await start();
+    const state = `${machine.replica}.replica`;
+    writeFileSync(madePath(state, 'side'), 'half a state');
+    await mirrorOnce({ bitmap: 'b0' });
+    const there = readdirSync(dirname(state));
+    expect(there.filter((name) => name.startsWith(basename(state)))).toEqual([basename(state)]);
+  });
+});
+
+test('a mirror that cannot write its journal leaves no folder', async () => {
+  await start();
+  const { write } = fileOperations;
+  const spy = vi.spyOn(fileOperations, 'write').mockImplementation((fd, bytes, at) => {
+    if (String(bytes).includes('"prefix"')) throw Object.assign(new Error(), { code: 'ENOSPC' });
+    write(fd, bytes, at);
+  });
+  try {
+    await expect(mirrorOnce({ bitmap: 'b0' })).rejects.toThrow('write the journal');
+  } finally {
+    spy.mockRestore();
+  }
+  expect(readdirSync(machine.live.folder)).toEqual([]);
+});
+
+test('a mirror that is over listens no more to the signal that it was begun with', async () => {
+  await start();
+  const { signal } = new AbortController();
+  await mirrorOnce({ bitmap: 'b0', signal });
+  expect(getEventListeners(signal, 'abort')).toEqual([]);
+});
+
+test('a mirror that is paused before QEMU has its job is paused all the same', async () => {
+  await start();
+  const { live, guest } = machine;
+  await guest.write(0, Buffer.alloc(65536, 7));
+  await using connected = await live.connect();
+  const job = connected.mirror({ ...machine.options, bitmap: 'b0', once: true });
+  live.proxy.reset({
+    before: async ({ name }) => {
+      // QEMU hears of the pause before it is told to mirror.
+      if (name === 'blockdev-add') job.pause();
+    },
+  });
+  const state = async () => (await live.other.execute('query-jobs'))[0]?.status ?? '';
+  await expect.poll(state, LONG).toMatch(/^(paused|standby)$/);
+  job.resume();
+  await job;
+  await machine.expectReplica(guest.content, 'at the end');
 });
