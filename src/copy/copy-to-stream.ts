@@ -6,8 +6,8 @@ import { checkGiven, closeAfter, optionCheck } from '../util/index.js';
 import { StreamJob, type StreamReport, type StreamState } from './job/index.js';
 import { A_DEVICE, type CopyOptions, type DeviceSource } from './options/index.js';
 import { plan } from './plan/index.js';
-import { type ReadExtentsOptions, readExtents } from './read-extents.js';
 import { checkTransfer, MOST_MISSING } from './run/index.js';
+import { type ReadExtentsOptions, readExtents } from './view/index.js';
 
 /** How a disk is given out as a stream; see {@link CopyOptions} for what has no words of its own. */
 export interface ToStreamOptions

@@ -33,4 +33,4 @@ export type {
 } from './options/index.js';
 export { type Plan, type PlanOptions, plan } from './plan/index.js';
 export { type PopulateOptions, populate } from './populate.js';
-export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './read-extents.js';
+export { type PlannedExtent, type ReadExtentsOptions, readExtents } from './view/index.js';

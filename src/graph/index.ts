@@ -1,8 +1,7 @@
+export type { ViewCopyOptions, ViewReadOptions } from '../copy/view/index.js';
 export {
-  type BackupCopyOptions,
   BackupDisk,
   type BackupOptions,
-  type BackupReadOptions,
   GraphBackup,
 } from './backup/index.js';
 export {

@@ -1,4 +1,5 @@
 /** Live backup of running machines. */
+export type { ViewCopyOptions, ViewReadOptions } from '../copy/view/index.js';
 export {
   backupMachine,
   type MachineBackupOptions,
@@ -45,8 +46,6 @@ export {
   type PointInTime,
   type RecoverOptions,
   type RecoverReport,
-  type SessionCopyOptions,
   SessionDisk,
-  type SessionReadOptions,
 } from './session/index.js';
 export type { ViewKind } from './view/index.js';

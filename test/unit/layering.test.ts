@@ -52,7 +52,7 @@ const LONG: LongFunctions = {
     lines: 67,
     why: 'each kind of target, and what is refused before it is opened',
   },
-  'copy/read-extents.ts readAhead': { lines: 44, why: 'one loop and the state that it keeps' },
+  'copy/view/read-extents.ts readAhead': { lines: 44, why: 'one loop and the state that it keeps' },
   'copy/run/copy-run.ts #copy': { lines: 58, why: 'the course of a copy from plan to report' },
   'files/system-calls.ts declare': { lines: 44, why: 'one line for each call of the system' },
 };

@@ -1,32 +1,7 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
-import {
-  type CopyJob,
-  type CopyOptions,
-  copy,
-  type Plan,
-  type PlannedExtent,
-  type PlanTotals,
-  plan,
-  type ReadExtentsOptions,
-  readExtents,
-} from '../../copy/index.js';
-import { optionCheck } from '../../util/index.js';
-
-/** How the extents of a disk are read. */
-export type BackupReadOptions = Omit<ReadExtentsOptions, 'sourceFormat'>;
-
-/** How a disk is copied; what is copied, and what of it, is the backup's to say. */
-export type BackupCopyOptions = Omit<
-  CopyOptions,
-  'source' | 'sourceFormat' | 'context' | 'bitmap' | 'mode' | 'carryBitmaps' | 'resume'
->;
-
-const checkReadOptions = optionCheck<BackupReadOptions>({
-  requests: 'any',
-  requestSize: 'any',
-  signal: 'signal',
-});
+import type { CopyJob, CopyOptions, PlannedExtent, PlanTotals } from '../../copy/index.js';
+import { type ViewCopyOptions, ViewReader, type ViewReadOptions } from '../../copy/view/index.js';
 
 /** What a disk is made of. */
 export interface BackupDiskParts {
@@ -48,12 +23,8 @@ export class BackupDisk {
   /** The view: what it reads is of the point in time. Open until the backup ends. */
   readonly device: BlockDevice;
   readonly #dirty: (() => Bitmap) | undefined;
+  readonly #reader: ViewReader;
   #held: Bitmap | undefined;
-  readonly #signal: AbortSignal;
-  #plan: Promise<Plan> | undefined;
-  #hasReleased = false;
-  #loops = 0;
-  readonly #copies: CopyJob[] = [];
 
   /** @internal */
   constructor({ name, device, dirty, signal }: BackupDiskParts) {
@@ -61,7 +32,7 @@ export class BackupDisk {
     this.mode = dirty === undefined ? 'full' : 'incremental';
     this.device = device;
     this.#dirty = dirty;
-    this.#signal = signal;
+    this.#reader = new ViewReader({ name, device, scope: () => this.#scope, signal });
   }
 
   /** Bytes. */
@@ -71,13 +42,12 @@ export class BackupDisk {
 
   /** @internal A loop over its extents, or a copy, has not ended. */
   get isRead(): boolean {
-    const isCopied = this.#copies.some(({ state }) => state === 'running' || state === 'paused');
-    return isCopied || this.#loops > 0;
+    return this.#reader.isRead;
   }
 
   /** How much of the disk must be moved, and how much of that is zero. */
-  async totals(): Promise<PlanTotals> {
-    return { ...(await this.#planned()).totals };
+  totals(): Promise<PlanTotals> {
+    return this.#reader.totals();
   }
 
   /** What an increment has to take, as a bitmap, which the caller frees; undefined for a full backup, which takes all. */
@@ -91,15 +61,8 @@ export class BackupDisk {
    *
    * @throws in the loop: LacunaError ERR_VIEW_LOST; what reading the nodes throws; ERR_ABORTED.
    */
-  async *extents(options: BackupReadOptions = {}): AsyncGenerator<PlannedExtent, void, void> {
-    checkReadOptions('BackupDisk.extents', options);
-    this.#loops++;
-    try {
-      const planned = await this.#planned();
-      yield* readExtents(this.device, planned, { ...options, signal: this.#with(options.signal) });
-    } finally {
-      this.#loops--;
-    }
+  extents(options: ViewReadOptions = {}): AsyncGenerator<PlannedExtent, void, void> {
+    return this.#reader.extents('BackupDisk.extents', options);
   }
 
   /**
@@ -108,53 +71,24 @@ export class BackupDisk {
    *
    * @throws TypeError after {@link release}. The job fails as `copy` does.
    */
-  copyTo(target: CopyOptions['target'], options: Omit<BackupCopyOptions, 'target'> = {}): CopyJob {
-    if (this.#hasReleased) {
-      throw new TypeError(`parts of the view of ${this.name} were given back: copy it before`);
-    }
-    const job = copy({
-      ...options,
-      source: this.device,
-      target,
-      ...this.#scope,
-      signal: this.#with(options.signal),
-    });
-    this.#copies.push(job);
-    return job;
+  copyTo(target: CopyOptions['target'], options: ViewCopyOptions = {}): CopyJob {
+    return this.#reader.copyTo(target, options);
   }
 
   /** Says that a range will not be read again: it is neither kept nor copied any more. */
-  async release(offset: number, length: number): Promise<void> {
-    // The status of a range that was given back cannot be asked any more.
-    await this.#planned();
-    this.#hasReleased = true;
-    await this.device.discard(offset, length);
+  release(offset: number, length: number): Promise<void> {
+    return this.#reader.release(offset, length);
   }
 
   /** @internal */
   async free(): Promise<void> {
-    const planned = await this.#plan?.catch(() => undefined);
-    planned?.data.free();
-    planned?.zero.free();
+    await this.#reader.free();
     this.#held?.free();
-  }
-
-  #planned(): Promise<Plan> {
-    const options = { source: this.device, ...this.#scope, signal: this.#signal };
-    this.#plan ??= plan(options).catch((error) => {
-      this.#plan = undefined;
-      throw error;
-    });
-    return this.#plan;
   }
 
   get #scope(): { bitmap?: Bitmap } {
     if (this.#dirty === undefined) return {};
     this.#held ??= this.#dirty();
     return { bitmap: this.#held };
-  }
-
-  #with(signal: AbortSignal | undefined): AbortSignal {
-    return signal === undefined ? this.#signal : AbortSignal.any([this.#signal, signal]);
   }
 }

@@ -1,4 +1,5 @@
 import type { BitmapAction } from '../../bitmap/index.js';
+import { checkUnread, diskCalled } from '../../copy/view/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { BitmapChange, Changer, Node, Root } from '../core/index.js';
 import type { BackupDisk } from './backup-disk.js';
@@ -72,10 +73,7 @@ export class GraphBackup implements AsyncDisposable {
    * @throws TypeError where the backup has none of that name.
    */
   disk(name: string): BackupDisk {
-    const found = this.disks.find((disk) => disk.name === name);
-    if (found !== undefined) return found;
-    const names = this.disks.map((disk) => disk.name).join(', ');
-    throw new TypeError(`the backup has no disk ${JSON.stringify(name)}: it has ${names}`);
+    return diskCalled(this.disks, name);
   }
 
   /** Throws unless everything that was read until now was of the point in time. @throws LacunaError ERR_VIEW_LOST */
@@ -93,11 +91,7 @@ export class GraphBackup implements AsyncDisposable {
    */
   async accept(): Promise<void> {
     this.#checkOpen('accept');
-    const reading = this.disks.find(({ isRead }) => isRead);
-    if (reading !== undefined) {
-      const told = `${reading.name} is still being read: end the loop, or await the copy, first`;
-      throw new TypeError(told);
-    }
+    checkUnread(this.disks);
     await this.check();
     this.#wasSound = true;
     await this.#endView();

@@ -1,3 +1,3 @@
-export { type BackupCopyOptions, BackupDisk, type BackupReadOptions } from './backup-disk.js';
+export { BackupDisk } from './backup-disk.js';
 export { GraphBackup } from './graph-backup.js';
 export { type BackupOptions, openBackup } from './open-backup.js';

@@ -24,7 +24,7 @@ export {
 export { Recovery, THAW_MS } from './recovery.js';
 export { scratchLimit } from './scratch-limit.js';
 export { BackupSession, type FinishReport } from './session.js';
-export { type SessionCopyOptions, SessionDisk, type SessionReadOptions } from './session-disk.js';
+export { SessionDisk } from './session-disk.js';
 export type { SessionHold } from './session-hold.js';
 export { startSession } from './start.js';
 export type { Target } from './target.js';

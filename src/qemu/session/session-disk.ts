@@ -1,34 +1,9 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, openDevice } from '../../block/index.js';
-import {
-  type CopyJob,
-  type CopyOptions,
-  copy,
-  type Plan,
-  type PlannedExtent,
-  type PlanTotals,
-  plan,
-  type ReadExtentsOptions,
-  readExtents,
-} from '../../copy/index.js';
+import type { CopyJob, CopyOptions, PlannedExtent, PlanTotals } from '../../copy/index.js';
+import { type ViewCopyOptions, ViewReader, type ViewReadOptions } from '../../copy/view/index.js';
 import type { NbdServerAddress } from '../../nbd/index.js';
-import { joinSignals, optionCheck } from '../../util/index.js';
 import type { DiskInfo, PlannedDisk } from '../inspect/index.js';
-
-/** How the extents of a disk are read. */
-export type SessionReadOptions = Omit<ReadExtentsOptions, 'sourceFormat'>;
-
-/** How a disk is copied; what is copied, and what of it, is the session's to say. */
-export type SessionCopyOptions = Omit<
-  CopyOptions,
-  'source' | 'sourceFormat' | 'context' | 'bitmap' | 'mode' | 'carryBitmaps' | 'resume'
->;
-
-const checkReadOptions = optionCheck<SessionReadOptions>({
-  requests: 'any',
-  requestSize: 'any',
-  signal: 'signal',
-});
 
 /** For so long a read waits for a lost connection. */
 const RECONNECT_SECONDS = 60;
@@ -61,15 +36,8 @@ export class SessionDisk {
   readonly reason: string;
   /** The view: what it reads is of the point in time. Open until the session ends. */
   readonly device: BlockDevice;
-  readonly #context: string | undefined;
+  readonly #reader: ViewReader;
   readonly #canRelease: boolean;
-  readonly #session: SessionLink;
-  #plan: Promise<Plan> | undefined;
-  #hasReleased = false;
-  #loops = 0;
-  readonly #copies: CopyJob[] = [];
-  /** Let go of the signals that copies were begun with. */
-  readonly #releases: (() => void)[] = [];
 
   /** @internal */
   static async open(
@@ -101,9 +69,15 @@ export class SessionDisk {
     this.mode = mode;
     this.reason = reason;
     this.device = view.device;
-    this.#context = view.context;
+    const { device, context, session } = view;
+    this.#reader = new ViewReader({
+      name: disk.name,
+      device,
+      scope: () => ({ context }),
+      signal: session.signal,
+      check: () => session.check(),
+    });
     this.#canRelease = view.canRelease;
-    this.#session = view.session;
   }
 
   /** What the disk is called. */
@@ -118,19 +92,18 @@ export class SessionDisk {
 
   /** @internal A loop over its extents, or a copy, has not ended. */
   get isRead(): boolean {
-    const isCopied = this.#copies.some(({ state }) => state === 'running' || state === 'paused');
-    return isCopied || this.#loops > 0;
+    return this.#reader.isRead;
   }
 
   /** How much of the disk must be moved, and how much of that is zero. */
-  async totals(): Promise<PlanTotals> {
-    return { ...(await this.#planned()).totals };
+  totals(): Promise<PlanTotals> {
+    return this.#reader.totals();
   }
 
   /** What an increment has to take, as a bitmap, which the caller frees; undefined for a full backup, which takes all. */
   async changes(): Promise<Bitmap | undefined> {
     if (this.mode === 'full') return undefined;
-    const { data, zero } = await this.#planned();
+    const { data, zero } = await this.#reader.plan();
     const changes = data.snapshot();
     changes.merge(zero);
     return changes;
@@ -144,23 +117,8 @@ export class SessionDisk {
    *
    * @throws in the loop: LacunaError ERR_VIEW_LOST, ERR_SCRATCH_FULL; what reading an export throws; ERR_ABORTED.
    */
-  async *extents(options: SessionReadOptions = {}): AsyncGenerator<PlannedExtent, void, void> {
-    checkReadOptions('SessionDisk.extents', options);
-    this.#session.check();
-    const { signal, release } = joinSignals(this.#session.signal, options.signal);
-    this.#loops++;
-    try {
-      const planned = await this.#planned();
-      await this.#releaseClean();
-      yield* readExtents(this.device, planned, { ...options, signal });
-    } catch (error) {
-      // What is behind a read that failed, or was ended, may be that the view is lost.
-      this.#session.check();
-      throw error;
-    } finally {
-      release();
-      this.#loops--;
-    }
+  extents(options: ViewReadOptions = {}): AsyncGenerator<PlannedExtent, void, void> {
+    return this.#reader.extents('SessionDisk.extents', options, () => this.#releaseClean());
   }
 
   /**
@@ -170,26 +128,8 @@ export class SessionDisk {
    * @throws TypeError after {@link extents} has given a part of the view back. The job fails as `copy` does, with
    *   ERR_ABORTED where the view is lost: its cause says why.
    */
-  copyTo(target: CopyOptions['target'], options: Omit<SessionCopyOptions, 'target'> = {}): CopyJob {
-    if (this.#hasReleased) {
-      throw new TypeError(
-        `parts of the view of ${this.name} were given back: copy it instead of reading its extents`,
-      );
-    }
-    this.#session.check();
-    const { signal, release } = joinSignals(this.#session.signal, options.signal);
-    // That the copy has ended is the caller's to hear of; the session ends soon after.
-    this.#releases.push(release);
-    const context = this.#context;
-    const job = copy({
-      ...options,
-      source: this.device,
-      target,
-      ...(context !== undefined && { context }),
-      signal,
-    });
-    this.#copies.push(job);
-    return job;
+  copyTo(target: CopyOptions['target'], options: ViewCopyOptions = {}): CopyJob {
+    return this.#reader.copyTo(target, options);
   }
 
   /**
@@ -200,40 +140,18 @@ export class SessionDisk {
    */
   async release(offset: number, length: number): Promise<boolean> {
     if (!this.#canRelease) return false;
-    // Status of a range that was given back cannot be asked any more.
-    await this.#planned();
-    this.#hasReleased = true;
-    await this.device.discard(offset, length, { signal: this.#session.signal });
+    await this.#reader.release(offset, length);
     return true;
   }
 
   /** @internal */
   async close(): Promise<void> {
-    for (const release of this.#releases) release();
     await this.device.close();
-    const planned = await this.#plan?.catch(() => undefined);
-    planned?.data.free();
-    planned?.zero.free();
-  }
-
-  #planned(): Promise<Plan> {
-    this.#plan ??= this.#makePlan();
-    return this.#plan;
-  }
-
-  async #makePlan(): Promise<Plan> {
-    const { signal } = this.#session;
-    try {
-      return await plan({ source: this.device, context: this.#context, signal });
-    } catch (error) {
-      this.#plan = undefined;
-      this.#session.check();
-      throw error;
-    }
+    await this.#reader.free();
   }
 
   async #releaseClean(): Promise<void> {
-    if (!this.#canRelease || this.#hasReleased) return;
+    if (!this.#canRelease || this.#reader.hasReleased) return;
     const changes = await this.changes();
     if (changes === undefined) return;
     try {

@@ -1,3 +1,4 @@
+import { checkUnread, diskCalled } from '../../copy/view/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { type Journal, type SessionFolder, writeJournal } from '../state/index.js';
 import type { ViewKind } from '../view/index.js';
@@ -78,10 +79,7 @@ export class BackupSession implements AsyncDisposable {
    * @throws TypeError where the session has none of that name.
    */
   disk(name: string): SessionDisk {
-    const found = this.disks.find((disk) => disk.name === name);
-    if (found !== undefined) return found;
-    const names = this.disks.map((disk) => disk.name).join(', ');
-    throw new TypeError(`the backup has no disk ${JSON.stringify(name)}: it has ${names}`);
+    return diskCalled(this.disks, name);
   }
 
   /**
@@ -107,12 +105,7 @@ export class BackupSession implements AsyncDisposable {
    */
   async accept(): Promise<readonly string[]> {
     this.#checkOpen('accept');
-    const reading = this.disks.find(({ isRead }) => isRead);
-    if (reading !== undefined) {
-      throw new TypeError(
-        `${reading.name} is still being read: end the loop, or await the copy, first`,
-      );
-    }
+    checkUnread(this.disks);
     // Once it was sound behind the last read, only the manifest is missing.
     if (!this.#wasSound) await this.check();
     this.#wasSound = true;

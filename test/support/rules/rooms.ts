@@ -60,6 +60,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['resume', 'threads'],
     ['run'],
     ['job'],
+    ['view'],
   ],
   graph: [['filters'], ['core'], ['backup', 'jobs']],
   'graph/jobs': [['backup']],
@@ -91,6 +92,8 @@ const DOORS: Readonly<Record<string, string>> = {
     'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',
   'copy/move': 'how a digest is put together is for src/repository, not for users of the package',
+  'copy/view':
+    'how a live backup reads its disks is for src/graph and src/qemu, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
 };

@@ -3,8 +3,8 @@ import { Bitmap } from '#dist/bitmap/index.js';
 import { type PlannedExtent, plan, readExtents } from '#dist/copy/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
-import { contentOf, fakeDevice, pattern } from '../../support/fake-device.js';
-import fc from '../../support/fast-check.js';
+import { contentOf, fakeDevice, pattern } from '../../../support/fake-device.js';
+import fc from '../../../support/fast-check.js';
 
 const KIB = 1024;
 const PAGE = 64 * KIB;

@@ -1,14 +1,19 @@
 /** Hands out the extents of a plan one by one, with their bytes, to a product that writes a format of its own. */
 
-import type { Bitmap } from '../bitmap/index.js';
-import { type BlockDevice, type ImageFormat, isBlockDevice, openDevice } from '../block/index.js';
-import { LacunaError, throwIfAborted } from '../errors/index.js';
-import type { Range } from '../extent/index.js';
-import { checkGiven, optionCheck } from '../util/index.js';
-import { Arena, type ArenaBlock } from '../wasm/index.js';
-import { A_DEVICE, type DeviceSource } from './options/index.js';
-import type { Plan } from './plan/index.js';
-import { checkTransfer, defaultRequestSize, REQUESTS } from './run/index.js';
+import type { Bitmap } from '../../bitmap/index.js';
+import {
+  type BlockDevice,
+  type ImageFormat,
+  isBlockDevice,
+  openDevice,
+} from '../../block/index.js';
+import { LacunaError, throwIfAborted } from '../../errors/index.js';
+import type { Range } from '../../extent/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import { Arena, type ArenaBlock } from '../../wasm/index.js';
+import { A_DEVICE, type DeviceSource } from '../options/index.js';
+import type { Plan } from '../plan/index.js';
+import { checkTransfer, defaultRequestSize, REQUESTS } from '../run/index.js';
 
 /** How a plan is read. */
 export interface ReadExtentsOptions {
