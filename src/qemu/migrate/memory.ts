@@ -14,6 +14,8 @@ const EVENTS = ['MIGRATION', 'STOP', 'RESUME'];
 const LONGEST_PAUSE_MS = 200;
 /** For a source that is handing over, while the machine stands still. */
 const RECONNECT_MS = 3000;
+/** For the destination to confirm that it has the machine, which stands still meanwhile. */
+const CONFIRM_MS = 30_000;
 
 /** A migration of the memory of a machine. */
 export class MemoryMove implements Disposable {
@@ -91,7 +93,8 @@ export class MemoryMove implements Disposable {
   /**
    * Lets the source hand over, and waits until it has.
    *
-   * @throws LacunaError ERR_MIGRATION_FAILED where it goes on itself.
+   * @throws LacunaError ERR_MIGRATION_FAILED where it goes on itself; ERR_MIGRATION_UNDECIDED where the destination does not
+   *   confirm that it has the machine.
    */
   async handOver(): Promise<void> {
     await this.#checkDestination();
@@ -107,11 +110,11 @@ export class MemoryMove implements Disposable {
       }
       throw error;
     }
-    for (;;) {
+    for (const end = performance.now() + CONFIRM_MS; ; await this.heard()) {
       const info = await this.status(RECONNECT_MS);
       if (info.status === 'completed') return;
       throwIfEnded(this.#source.name, info);
-      await this.heard();
+      if (performance.now() > end) throw unconfirmed(this.#source.name);
     }
   }
 
@@ -157,6 +160,14 @@ export function throwIfEnded(device: string, info: MigrationInfo): void {
     retryable: true,
     ...(description !== undefined && { description }),
   });
+}
+
+function unconfirmed(device: string): LacunaError {
+  return new LacunaError(
+    'ERR_MIGRATION_UNDECIDED',
+    `${device}: the source is handing over, and the destination has not confirmed for ${CONFIRM_MS / 1000} s that it has the machine: both stand still. Where the destination goes on, so does the migration: see that the destination runs (query-status), and end the source (quit). Else kill the destination: the source goes on by itself then, with its own disks. Do not cancel this migration (migrate_cancel), and let nothing go on by hand (cont) on the source`,
+    { device },
+  );
 }
 
 /** Asks what changes nothing; over a new connection where the old one is lost. */

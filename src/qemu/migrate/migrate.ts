@@ -25,10 +25,6 @@ const GOES_ON =
 
 const HAS_LEFT =
   ' (the source has handed over all the same, and must not go on: look whether the destination runs, and end the source then)';
-const SAYS_WHO_RUNS: ReadonlySet<string> = new Set([
-  'ERR_MIGRATION_FAILED',
-  'ERR_MIGRATION_UNDECIDED',
-]);
 
 /** @param before what is done before anything else */
 export function migrateMachine(
@@ -255,6 +251,12 @@ class Migration {
   async #giveUp(error: Error): Promise<void> {
     const folder = this.#folder;
     if (folder === undefined) return;
+    if ((error as LacunaError).code === 'ERR_MIGRATION_UNDECIDED') {
+      // A person decides: this process and its guard touch neither side, and the journal is there for a source that goes on.
+      this.#guard?.close();
+      folder.leave();
+      return;
+    }
     try {
       await this.#takeDown(error);
       folder.remove();
@@ -275,7 +277,8 @@ class Migration {
       const hasLeft = await cancelMigration(monitor);
       this.#guard?.close();
       if (hasLeft) {
-        if (!SAYS_WHO_RUNS.has((error as LacunaError).code)) error.message += HAS_LEFT;
+        // That one says who runs.
+        if ((error as LacunaError).code !== 'ERR_MIGRATION_FAILED') error.message += HAS_LEFT;
         return;
       }
       await restoreCapabilities(monitor, moves);

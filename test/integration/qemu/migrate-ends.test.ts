@@ -8,7 +8,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { LacunaError } from 'lacuna/errors';
 import { Random } from 'lacuna/testing';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import { MovingMachine } from '../../support/moving-machine.js';
 import { run, usePeers } from '../../support/peers.js';
@@ -259,6 +259,51 @@ describe('a migration', () => {
     await expect.poll(() => moving.leftovers()).toEqual([]);
     await moving.write('vda', 65536, 100, 44);
     await checkContent(moving);
+  });
+
+  test('whose destination stands still in the switch is for a person to decide, and either side goes on as that says', async () => {
+    const moving = await MovingMachine.start(peers);
+    // Half a minute is over as soon as the source waits for the destination.
+    let late = 0;
+    const now = performance.now.bind(performance);
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + late);
+    onTestFinished(() => clock.mockRestore());
+    const meetsStopped = async () => {
+      late = 0;
+      await moving.await();
+      await using machine = await moving.connect();
+      const { source, destination } = moving;
+      source.proxy.reset({
+        before: ({ name }) => {
+          if (name === 'migrate-continue') process.kill(destination.qemu.pid, 'SIGSTOP');
+        },
+        after: async ({ name }) => {
+          if (name !== 'query-migrate' || !source.proxy.passed.includes('migrate-continue')) return;
+          late = 31_000;
+        },
+      });
+      const failure = await machine.migrate(moving.move).catch((error: unknown) => error);
+      expect(failure).toMatchObject({ code: 'ERR_MIGRATION_UNDECIDED' });
+      expect((failure as Error).message).toMatch(
+        /kill the destination: .* \(cont\) on the source$/,
+      );
+      source.proxy.reset();
+      expect(await source.other.execute('query-migrate')).toMatchObject({ status: 'device' });
+    };
+    await meetsStopped();
+    await moving.endDestination();
+    await expect.poll(() => moving.isRunning(moving.source)).toBe(true);
+    await recover(moving);
+    expect(await moving.leftovers()).toEqual([]);
+    await meetsStopped();
+    const { other, qemu } = moving.destination;
+    process.kill(qemu.pid, 'SIGCONT');
+    await expect.poll(async () => (await other.execute('query-migrate')).status).toBe('completed');
+    // It was started with -S.
+    await other.execute('cont');
+    expect(await stateOf(moving)).toEqual({ source: 'stands', destination: 'runs' });
+    const bytes = await moving.read(moving.destination, 'vda');
+    expect(bytes.equals(moving.content.vda)).toBe(true);
   });
 
   test('whose destination lives and does not answer is for a person to decide, and the source waits', async () => {
