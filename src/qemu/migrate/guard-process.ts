@@ -16,7 +16,8 @@ const PAUSE_MS = 50;
 
 let guarded: Guarded | undefined;
 
-process.once('message', (given: Guarded) => {
+// Again where it has changed.
+process.on('message', (given: Guarded) => {
   guarded = given;
   process.send!('ready');
 });

@@ -12,6 +12,7 @@ export interface Guarded {
   readonly destination: QmpAddress;
   /** Images on the destination. */
   readonly disks: readonly { readonly target: string; readonly format: string }[];
+  /** Whether the machine is to run, as far as is known: see {@link MigrationGuard.tell}. */
   readonly mustRun: boolean;
   /** What the destination gets back once the machine runs there. */
   readonly capabilities: readonly MigrationCapability[];
@@ -25,6 +26,7 @@ export interface Guarded {
  */
 export class MigrationGuard {
   readonly #child: ChildProcess;
+  readonly #guarded: Guarded;
 
   /** @throws LacunaError ERR_MACHINE_BUSY where it does not start */
   static async start(guarded: Guarded): Promise<MigrationGuard> {
@@ -47,12 +49,18 @@ export class MigrationGuard {
     // It is there for when this process ends.
     child.unref();
     child.channel?.unref();
-    return new MigrationGuard(child);
+    return new MigrationGuard(child, guarded);
   }
 
-  private constructor(child: ChildProcess) {
+  private constructor(child: ChildProcess, guarded: Guarded) {
     this.#child = child;
+    this.#guarded = guarded;
     child.on('error', () => {});
+  }
+
+  /** Whether the machine is to run, once QEMU has stopped it. Resolves when the process has it for sure, or is gone. */
+  async tell(mustRun: boolean): Promise<void> {
+    await new Promise((resolve) => this.#child.send({ ...this.#guarded, mustRun }, resolve));
   }
 
   /** There is nothing to guard any more. */

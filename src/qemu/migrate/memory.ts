@@ -1,7 +1,13 @@
 /** How the memory of a machine moves, and with it the machine: by QEMU's own migration, steered over both monitors. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
-import type { EventStream, MigrationCapability, MigrationInfo, Monitor } from '../../qmp/index.js';
+import type {
+  EventStream,
+  MigrationCapability,
+  MigrationInfo,
+  Monitor,
+  RunStatus,
+} from '../../qmp/index.js';
 
 /** QEMU waits before the switch, with the machine standing still, until it is told to go on. */
 export const WAITS = 'pre-switchover';
@@ -9,6 +15,8 @@ export const WAITS = 'pre-switchover';
 const WANTED_OF_SOURCE = ['events', 'return-path', 'pause-before-switchover'];
 const WANTED_OF_DESTINATION = ['events', 'return-path'];
 const EVENTS = ['MIGRATION', 'STOP', 'RESUME'];
+/** The state of a machine that QEMU has stopped for the switch. */
+const STOPPED_BY_QEMU = 'finish-migrate';
 
 /** Where no event is heard, QEMU is asked after so long at the latest. */
 const LONGEST_PAUSE_MS = 200;
@@ -29,9 +37,13 @@ export class MemoryMove implements Disposable {
   readonly #destination: Monitor;
   readonly #streams: EventStream[];
   #ring = () => {};
+  #isRunning: boolean;
+  #looking: Promise<void> = Promise.resolve();
   #hasRung = false;
 
-  constructor(source: Monitor, destination: Monitor) {
+  /** @param isRunning whether the machine runs, as was last seen */
+  constructor(source: Monitor, destination: Monitor, isRunning: boolean) {
+    this.#isRunning = isRunning;
     this.#source = source;
     this.#destination = destination;
     this.#streams = [source, destination].map((monitor) => monitor.events(EVENTS));
@@ -78,6 +90,17 @@ export class MemoryMove implements Disposable {
   /** How far the source is; over a new connection where the old one is lost. */
   async status(reconnectMs?: number): Promise<MigrationInfo> {
     return (await ask(this.#source, 'query-migrate', reconnectMs)) as MigrationInfo;
+  }
+
+  /** Whether the machine ran, as was last seen, until QEMU stopped it for the switch: somebody may stop it or let it go on. */
+  async isRunning(): Promise<boolean> {
+    await this.#looking;
+    return this.#isRunning;
+  }
+
+  async look(): Promise<void> {
+    const { status, running } = (await ask(this.#source, 'query-status')) as RunStatus;
+    if (status !== STOPPED_BY_QEMU) this.#isRunning = running;
   }
 
   /** Waits for an event since the last call, or for a while. */
@@ -133,6 +156,8 @@ export class MemoryMove implements Disposable {
     try {
       for await (const { event } of stream) {
         if (isOfSource && event === 'STOP') this.stoppedAt = performance.now();
+        // At once: a round may keep everybody else busy until QEMU has stopped the machine.
+        if (isOfSource && event !== 'MIGRATION') this.#looking = this.look().catch(() => {});
         if (!isOfSource && event === 'RESUME') this.resumedAt = performance.now();
         this.#hasRung = true;
         this.#ring();

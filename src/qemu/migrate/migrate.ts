@@ -120,15 +120,17 @@ class Migration {
 
   async #move(plan: FullPlan, destination: Monitor, control: JobControl): Promise<MigrateReport> {
     const { monitor } = this.#target;
-    using memory = new MemoryMove(monitor, destination);
+    using memory = new MemoryMove(monitor, destination, plan.isRunning);
     await this.#begin(plan, memory, control);
     await this.#untilItWaits(memory, control);
     const stoppedAt = memory.stoppedAt ?? performance.now();
+    const isRunning = await memory.isRunning();
+    await this.#guard!.tell(isRunning);
     this.#phase = 'last';
     await this.#copyLast(control.ending);
     control.throwIfEnding();
     this.#phase = 'switch';
-    await this.#switch(plan, memory, destination);
+    await this.#switch(plan, memory, { destination, mustRun: isRunning });
     const pauseMs = (memory.resumedAt ?? performance.now()) - stoppedAt;
     this.#phase = 'done';
     const warnings = [
@@ -138,8 +140,8 @@ class Migration {
     return {
       rounds: this.#rounds!.done,
       memoryBytes: this.#memory.sentBytes,
-      ...(plan.isRunning && { pauseMs }),
-      isRunning: plan.isRunning,
+      ...(isRunning && { pauseMs }),
+      isRunning,
       disks: plan.disks.map(shortDisk),
       warnings: [...this.#rounds!.warnings, ...warnings],
     };
@@ -159,6 +161,7 @@ class Migration {
     this.#ofDestination = changed.destination;
     await memory.setCapabilities();
     control.throwIfEnding();
+    await memory.look();
     await memory.begin(stream, control.ending);
   }
 
@@ -166,6 +169,7 @@ class Migration {
   async #untilItWaits(memory: MemoryMove, control: JobControl): Promise<void> {
     const { leaveBytes = LEAVE_BYTES } = this.#options;
     for (;;) {
+      await memory.look();
       const info = await memory.status();
       const { transferred = 0, remaining = 0, total = 0 } = info.ram ?? {};
       this.#memory = {
@@ -181,7 +185,11 @@ class Migration {
     }
   }
 
-  async #switch(plan: FullPlan, memory: MemoryMove, destination: Monitor): Promise<void> {
+  async #switch(
+    { disks }: FullPlan,
+    memory: MemoryMove,
+    { destination, mustRun }: { destination: Monitor; mustRun: boolean },
+  ): Promise<void> {
     const { monitor: source } = this.#target;
     try {
       await memory.handOver();
@@ -189,7 +197,7 @@ class Migration {
       // A source that is gone may have handed over before: the destination knows.
       if (source.isConnected || !memory.wasTold) throw error;
     }
-    await takeOver({ source, destination, disks: plan.disks, mustRun: plan.isRunning });
+    await takeOver({ source, destination, disks, mustRun });
   }
 
   /** What the user moves from there next must find it as it was. */

@@ -38,6 +38,50 @@ test('a snapshot of a disk while memory moves ends the migration: no write behin
   expect(await moving.isRunning(moving.source)).toBe(true);
 });
 
+test('a machine that somebody stops after the plan stands still on the other side', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const report = await meet(moving, () => moving.source.other.execute('stop'));
+  expect(report).toMatchObject({ isRunning: false, warnings: [] });
+  expect(report).not.toHaveProperty('pauseMs');
+  expect(await moving.isRunning(moving.destination)).toBe(false);
+});
+
+test('a machine that somebody lets go on after the plan runs on the other side', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  await moving.source.other.execute('stop');
+  const report = await meet(moving, () => moving.source.other.execute('cont'));
+  expect(report).toMatchObject({ isRunning: true, pauseMs: expect.any(Number) });
+  expect(await moving.isRunning(moving.destination)).toBe(true);
+});
+
+test('a machine that somebody stops while memory moves and a round is made stands still on the other side', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const { other } = moving.source;
+  await other.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 17 });
+  const machine = await moving.connect();
+  onTestFinished(() => machine.close());
+  let hasStopped = false;
+  moving.source.proxy.reset({
+    after: async ({ name }) => {
+      // Something is left, so that there is another round.
+      if (name === 'migrate') await moving.write('vda', 0, 65536, 3);
+      const { passed } = moving.source.proxy;
+      if (name !== 'block-export-add' || hasStopped || !passed.includes('migrate')) return;
+      hasStopped = true;
+      expect(await other.execute('query-migrate')).toMatchObject({ status: 'active' });
+      await other.execute('stop');
+      // The look at the machine follows at once, before the next command of the round.
+      await other.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 30 });
+    },
+  });
+  const report = await machine.migrate({ ...moving.move, leaveBytes: 0 });
+  expect({ hasStopped, ...report }).toMatchObject({ hasStopped: true, isRunning: false });
+  expect(await moving.isRunning(moving.destination)).toBe(false);
+});
+
 test('a disk that grows while memory moves ends the migration', async () => {
   const moving = await MovingMachine.start(peers);
   await moving.await();

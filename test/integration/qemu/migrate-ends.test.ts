@@ -238,6 +238,31 @@ describe('a migration', () => {
     expect(waits!.state).toBe(false);
   });
 
+  test('whose process is killed in the switch is ended by the process that guards it, and leaves the destination as it was', async () => {
+    const moving = await MovingMachine.start(peers);
+    await moving.await();
+    const { source, destination } = moving;
+    const before = await destination.other.execute('query-migrate-capabilities');
+    const given = JSON.stringify({ machine: moving.options, migrate: moving.move });
+    const child = spawn(process.execPath, [CHILD, given], { stdio: 'ignore' });
+    source.proxy.reset({
+      before: async ({ name }) => {
+        // The plan has seen it run, and the guard was told so.
+        if (name === 'migrate') await source.other.execute('stop');
+      },
+      after: ({ name }) => {
+        if (name !== 'migrate-continue') return;
+        child.kill('SIGKILL');
+        throw new Error('the child is dead');
+      },
+    });
+    await once(child, 'exit');
+    const isThere = async () => (await stateOf(moving)).source;
+    await expect.poll(isThere).toBe('gone');
+    expect(await stateOf(moving)).toEqual({ source: 'gone', destination: 'stands' });
+    expect(await destination.other.execute('query-migrate-capabilities')).toEqual(before);
+  });
+
   test('whose destination dies once the source has handed over goes back to the source', async () => {
     const moving = await MovingMachine.start(peers);
     await moving.await();
