@@ -67,7 +67,7 @@ async function* answersOf(
       yield lists;
     }
   } finally {
-    // Whoever stops early does not wait for an answer that nobody wants.
+    // A caller that stops early does not wait for an answer that nobody wants.
     stop.abort();
     joined.release();
   }

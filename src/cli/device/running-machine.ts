@@ -1,9 +1,9 @@
 /** The flags of every command that reaches a running machine, and what they mean together. */
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { parseNbdUri } from '../../nbd/address/index.js';
 import type { LibvirtMachine, Machine } from '../../qemu/index.js';
 import type { Shell } from '../shell/index.js';
+import { serverAddress } from './machine-disks.js';
 
 /** How a running machine is reached. */
 export interface MachineFlags {
@@ -63,7 +63,7 @@ export function reachMachine(flags: MachineFlags, repository: string): Reachable
     monitor: { path: qmp },
     folder,
     ...(agent !== undefined && { agent: { path: agent } }),
-    ...(nbd !== undefined && { nbd: parseNbdUri(nbd).server }),
+    ...(nbd !== undefined && { nbd: serverAddress(nbd) }),
   };
   return {
     folder,

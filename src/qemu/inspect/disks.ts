@@ -151,6 +151,12 @@ function obstacleOf(job: string, disk: string): string {
     : `a backup or mirror of ${disk} is running, or has left its job "${job}": wait for it, or call recover()`;
 }
 
+/** Which named bitmaps a disk has, for messages. */
+export function describeBitmaps({ bitmaps }: MachineDisk): string {
+  const names = bitmaps.map(({ name }) => JSON.stringify(name)).join(', ');
+  return names === '' ? 'it has no bitmaps' : `it has ${names}`;
+}
+
 /** Two disks of one name, or one node taken twice, would get the same bitmap twice. */
 function checkOnce(disks: readonly MachineDisk[], device: string): void {
   for (const key of ['name', 'node'] as const) {

@@ -4,7 +4,7 @@ import { LacunaError } from '../../errors/index.js';
 import { identityOf } from '../../files/index.js';
 import type { DirtyBitmapInfo, Monitor, QmpNeeds } from '../../qmp/index.js';
 import { isAtRest } from '../guard/index.js';
-import { type MachineDisk, takeInventory } from '../inspect/index.js';
+import { describeBitmaps, type MachineDisk, takeInventory } from '../inspect/index.js';
 import { serverInTheWay, type Target } from '../session/index.js';
 import { bitmapOf } from '../state/index.js';
 import type { MigratePlan, MigratePlanDisk, MigratePlanOptions } from './options.js';
@@ -135,11 +135,9 @@ function bitmapNamed(disk: MachineDisk, wanted: string): DirtyBitmapInfo {
   const names = [wanted, `${wanted}@${disk.name}`, bitmapOf(wanted, disk.name)];
   const found = disk.bitmaps.find(({ name }) => names.includes(name ?? ''));
   if (found === undefined) {
-    const there = disk.bitmaps.map(({ name }) => JSON.stringify(name)).join(', ');
-    const has = there === '' ? 'it has no bitmaps' : `it has ${there}`;
     throw new LacunaError(
       'ERR_BITMAP_UNKNOWN',
-      `${disk.name} has no bitmap ${JSON.stringify(wanted)} and none of a backup of that generation: ${has}`,
+      `${disk.name} has no bitmap ${JSON.stringify(wanted)} and none of a backup of that generation: ${describeBitmaps(disk)}`,
       { device: disk.name },
     );
   }

@@ -10,6 +10,8 @@ import type { MirrorPlan } from './plan-mirror.js';
 
 /** All names of a session have the number of the disk. */
 const DISK = 0;
+/** Bytes: QEMU hands on whole granules, and the end of the disk. */
+const GRANULARITY = 64 * 1024;
 /** What QEMU calls a job that is paused, before it is in step and after. */
 const PAUSED: ReadonlySet<string> = new Set(['paused', 'standby']);
 /** QEMU holds back the writes of the guest for so long at most. */
@@ -99,6 +101,7 @@ export class MirrorMachinery {
         device: disk.top,
         target: names.replica(DISK),
         sync: 'none',
+        granularity: GRANULARITY,
         'copy-mode': 'background',
         'on-source-error': 'report',
         'on-target-error': 'report',

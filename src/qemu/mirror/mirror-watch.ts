@@ -1,8 +1,7 @@
 import { LacunaError } from '../../errors/index.js';
 import type { EventStream, JobInfo, Monitor, TypedEvent } from '../../qmp/index.js';
+import { isSound } from '../session/index.js';
 
-/** A mirror in one of these hands on writes, or will; draining pauses it for a moment. */
-const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
 /** A mirror that was told to end goes through these. */
 const ENDING: ReadonlySet<string> = new Set(['waiting', 'pending', 'concluded']);
 
@@ -97,7 +96,7 @@ export class MirrorWatch {
     if (job === undefined) return `its job "${this.#job}" is gone`;
     const { status, error } = job;
     if (error !== undefined) return `its job "${this.#job}" has failed: ${error}`;
-    if (SOUND.has(status) || (this.#mayEnd && ENDING.has(status))) return undefined;
+    if (isSound(status) || (this.#mayEnd && ENDING.has(status))) return undefined;
     return `its job "${this.#job}" is ${status}`;
   }
 

@@ -3,31 +3,25 @@ import type { BlockDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { isSamePlace } from '../../files/index.js';
 import type { DirtyBitmapInfo, Monitor, QmpNeeds } from '../../qmp/index.js';
-import { type MachineDisk, takeInventory } from '../inspect/index.js';
-import { serverInTheWay, type Target } from '../session/index.js';
+import { describeBitmaps, type MachineDisk, takeInventory } from '../inspect/index.js';
+import { refuseObstacles, serverInTheWay, type Target } from '../session/index.js';
+import { COMMON_NEEDS } from '../view/index.js';
 import type { MirrorOptions } from './options.js';
 import { isSameTarget, type ReplicaState, targetFile } from './replica-state.js';
 import type { ReplicaPlaces } from './replica-target.js';
 
 const NEEDS: QmpNeeds = {
+  ...COMMON_NEEDS,
   'blockdev-add': ['driver.nbd'],
-  'blockdev-del': [],
-  'blockdev-mirror': ['job-id', 'filter-node-name', 'auto-dismiss', 'copy-mode', 'sync.none'],
+  'blockdev-mirror': [
+    ...['job-id', 'filter-node-name', 'auto-dismiss', 'copy-mode', 'granularity', 'sync.none'],
+  ],
   'block-job-cancel': ['force'],
   'block-job-pause': [],
   'block-job-resume': [],
   transaction: ['actions.type.block-dirty-bitmap-add', 'actions.type.block-dirty-bitmap-merge'],
   'block-dirty-bitmap-add': ['persistent'],
-  'block-dirty-bitmap-remove': [],
   'block-export-add': ['type.nbd', 'bitmaps', 'node-name'],
-  'block-export-del': ['mode.hard'],
-  'query-block-exports': [],
-  'nbd-server-start': [],
-  'nbd-server-stop': [],
-  'query-jobs': [],
-  'job-cancel': [],
-  'job-dismiss': [],
-  'x-debug-query-block-graph': [],
 };
 
 export interface MirrorPlan {
@@ -50,7 +44,7 @@ export async function planMirror(
   await monitor.require(NEEDS, { signal });
   const disk = await chosenDisk(monitor, options);
   const obstacles = [...disk.obstacles, ...(await serverInTheWay(target, signal))];
-  if (obstacles.length > 0) throw busy(`${monitor.name}: ${obstacles.join('; ')}`);
+  refuseObstacles({ obstacles }, monitor.name);
   const name = bitmapToBeginFrom(disk, options, state, places);
   const bitmap = name === null ? undefined : usableBitmap(disk, name, state);
   const there = new Set(disk.bitmaps.map((one) => one.name));
@@ -136,11 +130,9 @@ function usableBitmap(
   const bitmap = disk.bitmaps.find((one) => one.name === name);
   const what = `the bitmap ${JSON.stringify(name)} of ${disk.name}`;
   if (bitmap === undefined) {
-    const names = disk.bitmaps.map((one) => JSON.stringify(one.name)).join(', ');
-    const has = names === '' ? 'it has no bitmaps' : `it has ${names}`;
     throw new LacunaError(
       'ERR_BITMAP_UNKNOWN',
-      `${disk.name} has no bitmap ${JSON.stringify(name)}: ${has}. Without it all of the disk must be copied (full)`,
+      `${disk.name} has no bitmap ${JSON.stringify(name)}: ${describeBitmaps(disk)}. Without it all of the disk must be copied (full)`,
       { device: disk.name },
     );
   }
@@ -152,8 +144,9 @@ function usableBitmap(
       { device: disk.name },
     );
   }
-  if (bitmap.busy) throw busy(`another operation uses ${what}: wait until it has ended`);
-  return bitmap;
+  if (!bitmap.busy) return bitmap;
+  const message = `another operation uses ${what}: wait until it has ended`;
+  throw new LacunaError('ERR_MACHINE_BUSY', message, { retryable: true });
 }
 
 function whyItLacksWrites(
@@ -172,10 +165,6 @@ function mismatch({ name }: MachineDisk, why: string): LacunaError {
     `${name}: ${why}; or copy all of the disk anew (full)`,
     { device: name },
   );
-}
-
-function busy(what: string): LacunaError {
-  return new LacunaError('ERR_MACHINE_BUSY', what, { retryable: true });
 }
 
 function diskError({ name }: Monitor, what: string): LacunaError {

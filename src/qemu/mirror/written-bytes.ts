@@ -4,7 +4,10 @@ import { alignDown, alignUp } from '../../util/index.js';
 /** What is written as a whole takes a bit for so many bytes, what is written in part a bit for each byte of it. */
 const UNIT = 4096;
 
-/** A set of bytes of a disk, exact to the byte. It only grows. */
+/**
+ * A set of bytes of a disk, exact to the byte. It only grows. A QEMU writes whole granules of its mirror, so the set has nothing in
+ * part, and takes at most a bit for each unit; a client that writes a few bytes here and there costs a unit of memory each.
+ */
 export class WrittenBytes {
   readonly #size: number;
   readonly #whole: Bitmap;

@@ -1,8 +1,14 @@
 /** What a populate would do, found out before anything is changed. */
 import { LacunaError } from '../../errors/index.js';
 import type { DirtyBitmapInfo, QmpNeeds } from '../../qmp/index.js';
-import { type DiskChoice, type MachineDisk, takeInventory } from '../inspect/index.js';
-import { serverInTheWay, type Target } from '../session/index.js';
+import {
+  type DiskChoice,
+  describeBitmaps,
+  type MachineDisk,
+  takeInventory,
+} from '../inspect/index.js';
+import { refuseObstacles, serverInTheWay, type Target } from '../session/index.js';
+import { COMMON_NEEDS } from '../view/index.js';
 import {
   isGranularity,
   type MachineBitmap,
@@ -13,19 +19,10 @@ import {
 const DEFAULT_GRANULARITY = 64 * 1024;
 
 const NEEDS: QmpNeeds = {
+  ...COMMON_NEEDS,
   'blockdev-add': ['driver.qcow2', 'driver.file', 'read-only'],
-  'blockdev-del': [],
   transaction: ['actions.type.block-dirty-bitmap-add', 'actions.type.block-dirty-bitmap-merge'],
-  'block-dirty-bitmap-remove': [],
   'block-export-add': ['type.nbd', 'allocation-depth', 'node-name'],
-  'block-export-del': ['mode.hard'],
-  'query-block-exports': [],
-  'nbd-server-start': [],
-  'nbd-server-stop': [],
-  'query-jobs': [],
-  'job-cancel': [],
-  'job-dismiss': [],
-  'x-debug-query-block-graph': [],
 };
 
 interface FoundDisk extends MachineDisk {
@@ -93,7 +90,9 @@ export async function planPopulate(
   const written = new Map(
     disks.filter(({ readOnly }) => !readOnly).map((disk) => [disk.node, disk]),
   );
-  await refuseObstacles(target, disks, signal);
+  const inTheWay = new Set(disks.flatMap((disk) => disk.obstacles));
+  const obstacles = [...inTheWay, ...(await serverInTheWay(target, signal))];
+  refuseObstacles({ obstacles }, monitor.name);
   return {
     ...{ sources: layers, targets, merge, size, granularity },
     written: [...written.values()].map(({ node, clusterSize }) => ({
@@ -101,18 +100,6 @@ export async function planPopulate(
       granularity: isGranularity(clusterSize) ? Math.max(granularity, clusterSize) : granularity,
     })),
   };
-}
-
-async function refuseObstacles(
-  target: Target,
-  disks: readonly MachineDisk[],
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const obstacles = [
-    ...new Set(disks.flatMap((disk) => disk.obstacles)),
-    ...(await serverInTheWay(target, signal)),
-  ];
-  if (obstacles.length > 0) throw busy(`${target.monitor.name}: ${obstacles.join('; ')}`);
 }
 
 function plannedTarget(disk: FoundDisk, wanted: PopulateTarget): PlannedTarget {
@@ -178,11 +165,9 @@ function checkUsable({ name: disk, node }: MachineDisk, bitmap: DirtyBitmapInfo)
 function mergedFrom(disk: MachineDisk, { name }: MachineBitmap, size: number): BitmapOfNode {
   const bitmap = disk.bitmaps.find((one) => one.name === name);
   if (bitmap === undefined) {
-    const names = disk.bitmaps.map((one) => JSON.stringify(one.name)).join(', ');
-    const has = names === '' ? 'it has no bitmaps' : `it has ${names}`;
     throw new LacunaError(
       'ERR_BITMAP_UNKNOWN',
-      `${disk.name} has no bitmap ${JSON.stringify(name)}: ${has}`,
+      `${disk.name} has no bitmap ${JSON.stringify(name)}: ${describeBitmaps(disk)}`,
       { device: disk.name },
     );
   }

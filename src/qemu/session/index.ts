@@ -28,3 +28,4 @@ export { SessionDisk } from './session-disk.js';
 export type { SessionHold } from './session-hold.js';
 export { startSession } from './start.js';
 export type { Target } from './target.js';
+export { isSound } from './view-watch.js';

@@ -4,8 +4,13 @@ import type { SessionNames } from '../state/index.js';
 
 /** Events that tell of the end of a view. */
 const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_WRITE_THRESHOLD'] as const;
-/** A job in one of these holds its view; others are on the way out of it. Draining pauses a job for a moment. */
+/** A job in one of these works; others are on the way out of it. */
 const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
+
+/** Whether a job of this status works, or will; draining pauses a job for a moment. */
+export function isSound(status: string): boolean {
+  return SOUND.has(status);
+}
 
 /** What is told as it is. */
 const OWN: ReadonlySet<string> = new Set(['ERR_VIEW_LOST', 'ERR_SCRATCH_FULL']);
@@ -52,7 +57,7 @@ export class ViewWatch {
     const jobs = await this.#jobs();
     for (let disk = 0; disk < this.#disks; disk++) {
       const job = jobs.find(({ id }) => id === this.#names.job(disk));
-      if (job !== undefined && SOUND.has(job.status)) continue;
+      if (job !== undefined && isSound(job.status)) continue;
       const how = job === undefined ? 'is gone' : `is ${job.status}`;
       throw viewLost(this.#monitor.name, `its job "${this.#names.job(disk)}" ${how}`);
     }
@@ -120,7 +125,7 @@ export class ViewWatch {
       return;
     }
     const { id, status } = event.data;
-    if (!this.#names.owns(id) || SOUND.has(status)) return;
+    if (!this.#names.owns(id) || isSound(status)) return;
     this.#lost(viewLost(this.#monitor.name, `its job "${id}" is ${status}`));
   }
 }

@@ -5,7 +5,8 @@
  *                            journal.json
  *                            0.qcow2, 1.qcow2 ...
  *                            nbd.sock
- *                            qemu/                the last two, where QEMU runs as another user
+ *                            out.sock             of a mirror: where its replica is served
+ *                            qemu/                images and nbd.sock, where QEMU runs as another user
  */
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';

@@ -1,2 +1,2 @@
 export { Teardown } from './teardown.js';
-export { type ViewedDisk, type ViewKind, ViewMaker, viewKindOf } from './view.js';
+export { COMMON_NEEDS, type ViewedDisk, type ViewKind, ViewMaker, viewKindOf } from './view.js';

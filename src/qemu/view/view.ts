@@ -20,26 +20,31 @@ export type ViewKind = 'overlay' | 'access';
 /** The first version whose snapshot-access is sound. */
 const ACCESS_FROM = 8;
 
-const NEEDS: QmpNeeds = {
-  'blockdev-add': ['driver.qcow2', 'driver.file'],
+/** What all work in a machine needs: to look at its disks, to serve them, and to take away what it had there. */
+export const COMMON_NEEDS: QmpNeeds = {
   'blockdev-del': [],
-  'blockdev-backup': ['job-id', 'filter-node-name', 'auto-dismiss', 'sync.none'],
-  transaction: [
-    'actions.type.block-dirty-bitmap-add',
-    'actions.type.block-dirty-bitmap-merge',
-    'actions.type.blockdev-backup',
-  ],
   'block-dirty-bitmap-remove': [],
-  'block-export-add': ['type.nbd', 'bitmaps', 'node-name'],
   'block-export-del': ['mode.hard'],
   'query-block-exports': [],
-  'block-set-write-threshold': [],
   'nbd-server-start': [],
   'nbd-server-stop': [],
   'query-jobs': [],
   'job-cancel': [],
   'job-dismiss': [],
   'x-debug-query-block-graph': [],
+};
+
+const NEEDS: QmpNeeds = {
+  ...COMMON_NEEDS,
+  'blockdev-add': ['driver.qcow2', 'driver.file'],
+  'blockdev-backup': ['job-id', 'filter-node-name', 'auto-dismiss', 'sync.none'],
+  transaction: [
+    'actions.type.block-dirty-bitmap-add',
+    'actions.type.block-dirty-bitmap-merge',
+    'actions.type.blockdev-backup',
+  ],
+  'block-export-add': ['type.nbd', 'bitmaps', 'node-name'],
+  'block-set-write-threshold': [],
 };
 
 const ACCESS_NEEDS: QmpNeeds = { 'blockdev-add': ['driver.snapshot-access', 'discard'] };

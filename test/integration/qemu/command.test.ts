@@ -78,6 +78,11 @@ describe('a backup of a running machine is refused', () => {
     ['an unknown compression', ['--qmp', X, '--compress=lz4'], '--compress is deflate or zstd'],
     ['a format', ['--qmp', X, '-f', 'raw'], '--format is for disks at rest'],
     ['no bitmaps', ['--qmp', X, '--no-bitmaps'], '--no-bitmaps is for disks at rest'],
+    [
+      'a server with an export',
+      ['--qmp', X, '--nbd', 'nbd://h/vda'],
+      'only where the server listens',
+    ],
     ['a server that is none', ['--qmp', X, '--nbd', 'http://h/'], 'http://h/'],
   ])('with %s, and nothing is made', async (_, args, message) => {
     const nothing = join(live.folder, '..', 'nothing');
