@@ -59,7 +59,7 @@ export class DiskDigests implements AsyncDisposable {
     this.leaves = parts.leaves;
   }
 
-  /** What its images show without the first so many; it lasts as long as the disk. Undefined where that are all. */
+  /** What its images show without the first so many; it lasts as long as the disk. Undefined where those are all. */
   lower(without: number): LowerImages | undefined {
     const files = this.files.slice(without);
     if (files.length === 0) return undefined;
@@ -135,13 +135,20 @@ export async function withDigests<T>(
   name: string,
   work: (digests: DiskDigests) => Promise<T>,
 ): Promise<T> {
-  const digests = await DiskDigests.open(points, number, name);
+  return await closingAfter(await DiskDigests.open(points, number, name), work);
+}
+
+/** Does something with what is open, and closes it. */
+export async function closingAfter<D extends DiskDigests, T>(
+  disk: D,
+  work: (disk: D) => Promise<T>,
+): Promise<T> {
   try {
     return await closeAfter(
-      () => work(digests),
-      () => digests.close(),
+      () => work(disk),
+      () => disk.close(),
     );
   } catch (error) {
-    throw inPoint(points, number, name, error);
+    throw inPoint(disk.points, disk.number, disk.name, error);
   }
 }

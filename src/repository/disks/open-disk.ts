@@ -2,9 +2,8 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import { type BlockDevice, openDevice } from '../../block/index.js';
 import { plan } from '../../copy/index.js';
-import { closeAfter } from '../../util/index.js';
 import { DIGEST_BLOCK } from '../leaves/index.js';
-import { type DigestParts, DiskDigests, inPoint } from './disk-digests.js';
+import { closingAfter, type DigestParts, DiskDigests, inPoint } from './disk-digests.js';
 import { describeLayers, type Layer } from './layers.js';
 import type { MachinePoints } from './points.js';
 
@@ -82,13 +81,5 @@ export async function withDisk<T>(
   work: (disk: OpenDisk) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
-  const disk = await OpenDisk.open(points, number, name, signal);
-  try {
-    return await closeAfter(
-      () => work(disk),
-      () => disk.close(),
-    );
-  } catch (error) {
-    throw inPoint(points, number, name, error);
-  }
+  return await closingAfter(await OpenDisk.open(points, number, name, signal), work);
 }

@@ -1,4 +1,4 @@
-/** Finds the point that an image of a repository belongs to, for who lays another image over it. */
+/** Finds the point that an image of a repository belongs to, before another image is laid over it. */
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
@@ -63,17 +63,12 @@ export function pointBelow(image: string): PointBelow | undefined {
   const path = fs.existsSync(image) ? fs.realpathSync(image) : image;
   const machineFolder = dirname(dirname(dirname(path)));
   const root = dirname(dirname(machineFolder));
-  const { disk, file, machine } = {
-    disk: basename(dirname(path)),
-    file: basename(path),
-    machine: basename(machineFolder),
-  };
+  const [machine, disk, file] = [machineFolder, dirname(path), path].map((name) => basename(name));
   const places = new MachinePlaces(root, machine);
   if (places.file(disk, file) !== path || !fs.existsSync(join(root, REPOSITORY_FILE))) return;
   const store = Store.open(root);
   const points = store.points(machine);
-  // Points between which a disk has not changed share its image: it is as the newest of them has it.
-  const manifest = points.points.findLast(({ disks }) =>
+  const manifest = points.points.find(({ disks }) =>
     disks.some((one) => one.name === disk && one.file.name === file),
   );
   if (manifest === undefined) refuseGone(points, disk, file);
