@@ -17,6 +17,7 @@ import {
 import { makeDemoFolder } from './demo-folder.js';
 import { Guest } from './demo-guest.js';
 import { allocationOf, type CellsSize, dataExtents, dirtinessOf } from './demo-picture.js';
+import { indented, Story } from './story.js';
 
 const MIB = 1024 * 1024;
 const SMALLEST_DISK = 64 * MIB;
@@ -87,16 +88,14 @@ async function liveDemo(
 }
 
 /** The story, a step at a time. Every figure that it prints was measured in this run. */
-class Demo {
-  readonly #shell: Shell;
+class Demo extends Story {
   readonly #size: number;
   readonly #dataBytes: number;
   readonly #source: string;
   readonly #target: string;
-  #step = 0;
 
   constructor(folder: string, disk: { size: number; dataBytes: number }, shell: Shell) {
-    this.#shell = shell;
+    super(shell);
     this.#size = disk.size;
     this.#dataBytes = disk.dataBytes;
     this.#source = join(folder, 'disk.raw');
@@ -104,7 +103,7 @@ class Demo {
   }
 
   async run(): Promise<void> {
-    const { signal } = this.#shell;
+    const { signal } = this.shell;
     await createRawFile(this.#source, this.#size);
     const device = await openDevice(this.#source, { writable: true, signal });
     const dirty = new Bitmap({ size: this.#size, granularity: GRANULARITY });
@@ -124,40 +123,40 @@ class Demo {
 
   async #fill(guest: Guest, device: BlockDevice): Promise<void> {
     const size = formatBytes(this.#size);
-    await this.#title(`A machine has a disk of ${size}, and wrote to some of it`);
+    await this.title(`A machine has a disk of ${size}, and wrote to some of it`);
     const started = performance.now();
     const { bytes, places } = await guest.scatter(this.#dataBytes, 24);
-    await device.flush({ signal: this.#shell.signal });
+    await device.flush({ signal: this.shell.signal });
     const took = formatDuration(performance.now() - started);
     const { blocks } = await stat(this.#source);
-    await this.#say(
+    await this.say(
       `${printable(this.#source)}: ${formatBytes(bytes)} written in ${counted(places, 'place')}, in ${took}.`,
       `The file takes ${formatBytes(blocks * 512)}; everything else is a hole. Its map:`,
       '',
     );
-    await this.#draw(await allocationOf(device, this.#cells, this.#shell.signal));
+    await this.#draw(await allocationOf(device, this.#cells, this.shell.signal));
   }
 
   async #copyAll(source: BlockDevice): Promise<number> {
-    await this.#title('Copy it: ask where the data is, and read only that');
-    const job = copy({ source, target: this.#target, signal: this.#shell.signal });
-    const report = await showCopy(job, this.#shell);
-    await this.#say(describeCopy(report));
+    await this.title('Copy it: ask where the data is, and read only that');
+    const job = copy({ source, target: this.#target, signal: this.shell.signal });
+    const report = await showCopy(job, this.shell);
+    await this.say(describeCopy(report));
     return report.movedBytes;
   }
 
   async #change(guest: Guest, device: BlockDevice, dirty: Bitmap): Promise<void> {
-    await this.#title('The machine runs on, and a bitmap notes what it changes');
+    await this.title('The machine runs on, and a bitmap notes what it changes');
     guest.tracker = dirty;
     const fresh = await guest.scatter(this.#dataBytes / 32, 4);
-    const extents = await dataExtents(device, this.#shell.signal);
+    const extents = await dataExtents(device, this.shell.signal);
     const old = extents.filter((_, i) => i % 10 === 0).map(({ offset }) => offset);
     const again = await guest.overwrite(old, 4096);
     const trimmed = extents[Math.floor(extents.length / 3)];
     const zeroedBytes = Math.min(Math.floor(this.#size / 8), this.#size - trimmed.offset);
     await guest.zero(trimmed.offset, zeroedBytes);
-    await device.flush({ signal: this.#shell.signal });
-    await this.#say(
+    await device.flush({ signal: this.shell.signal });
+    await this.say(
       `It wrote ${formatBytes(fresh.bytes)} in ${counted(fresh.places, 'new place')},`,
       `wrote over ${again.places} old ones, and zeroed ${formatBytes(zeroedBytes)} in one go.`,
       `Dirty now, by granules of ${formatBytes(dirty.granularity)}:`,
@@ -166,15 +165,15 @@ class Demo {
     await this.#draw(dirtinessOf(dirty, this.#cells));
     const { equal, offset } = await this.#compare(device);
     if (equal) throw new Error('the copy should differ now; please report this');
-    await this.#say('', `The copy is out of date: it differs from byte ${offset} on.`);
+    await this.say('', `The copy is out of date: it differs from byte ${offset} on.`);
   }
 
   async #copyDirty(source: BlockDevice, bitmap: Bitmap): Promise<number> {
-    await this.#title('Bring the copy up to date: move what is dirty, zero what became zero');
-    const { signal } = this.#shell;
+    await this.title('Bring the copy up to date: move what is dirty, zero what became zero');
+    const { signal } = this.shell;
     const job = copy({ source, target: this.#target, bitmap, signal });
-    const report = await showCopy(job, this.#shell);
-    await this.#say(
+    const report = await showCopy(job, this.shell);
+    await this.say(
       describeCopy(report),
       'Of the range that the machine zeroed, only what still held data in the copy had to be zeroed.',
     );
@@ -182,10 +181,10 @@ class Demo {
   }
 
   async #verify(source: BlockDevice): Promise<void> {
-    await this.#title('Compare both disks, byte by byte');
+    await this.title('Compare both disks, byte by byte');
     const { equal, offset, comparedBytes, skippedBytes, durationMs } = await this.#compare(source);
     if (!equal) throw new Error(`the copy differs at byte ${offset}; please report this`);
-    await this.#say(
+    await this.say(
       `Equal. Read ${formatBytes(comparedBytes)} of each, in ${formatDuration(durationMs)};`,
       `the other ${formatBytes(skippedBytes)} are known to be zero on both.`,
     );
@@ -193,7 +192,7 @@ class Demo {
 
   #conclude(movedBytes: number): Promise<void> {
     const share = Math.round((2 * this.#size) / movedBytes).toLocaleString('en');
-    return this.#say(
+    return this.say(
       '',
       `In all, two copies of a disk of ${formatBytes(this.#size)} moved ${formatBytes(movedBytes)}: one byte in ${share}.`,
       'The same in your own program: examples/track-writes.mjs.',
@@ -201,29 +200,15 @@ class Demo {
   }
 
   #compare(source: BlockDevice) {
-    const { signal } = this.#shell;
-    return compareWithBar({ a: source, b: this.#target, signal }, this.#shell);
+    const { signal } = this.shell;
+    return compareWithBar({ a: source, b: this.#target, signal }, this.shell);
   }
 
   get #cells(): CellsSize {
-    return { size: this.#size, count: Math.min(100, this.#shell.width - 4) };
-  }
-
-  #title(text: string): Promise<void> {
-    this.#step++;
-    const title = this.#shell.colors.bold(`${this.#step}. ${text}`);
-    return this.#shell.paint(`${this.#step > 1 ? '\n' : ''}${title}\n`);
-  }
-
-  #say(...lines: string[]): Promise<void> {
-    return this.#shell.print(indented(lines));
+    return { size: this.#size, count: Math.min(100, this.shell.width - 4) };
   }
 
   #draw(row: PictureRow): Promise<void> {
-    return this.#shell.paint(indented(renderPicture(row, this.#shell)));
+    return this.shell.paint(indented(renderPicture(row, this.shell)));
   }
-}
-
-function indented(lines: readonly string[]): string {
-  return lines.map((line) => (line === '' ? '\n' : `   ${line}\n`)).join('');
 }

@@ -7,6 +7,7 @@ import type { Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { compareWithBar, showRepositoryJob } from '../../view/index.js';
 import { Guest } from './demo-guest.js';
+import { Story } from './story.js';
 import { startQemu, type ThrowawayQemu } from './throwaway-qemu.js';
 
 const DISK = 'vda';
@@ -19,18 +20,16 @@ const BUSY_PLACES = 512;
 const MOST_ZEROES = 4 * 2 ** 30;
 
 /** The story, a step at a time. Every figure that it prints was measured in this run. */
-export class LiveDemo {
-  readonly #shell: Shell;
+export class LiveDemo extends Story {
   readonly #folder: string;
   readonly #size: number;
   readonly #dataBytes: number;
-  #step = 0;
 
   constructor(folder: string, disk: { size: number; dataBytes: number }, shell: Shell) {
+    super(shell);
     this.#folder = folder;
     this.#size = disk.size;
     this.#dataBytes = disk.dataBytes;
-    this.#shell = shell;
   }
 
   get #server(): { type: 'unix'; path: string } {
@@ -42,7 +41,7 @@ export class LiveDemo {
   }
 
   async run(): Promise<void> {
-    const { signal } = this.#shell;
+    const { signal } = this.shell;
     const qemu = await startQemu(this.#folder, signal);
     try {
       const disk = await this.#startGuest(qemu);
@@ -54,14 +53,14 @@ export class LiveDemo {
     } finally {
       await qemu.end();
     }
-    await this.#say('', 'QEMU has ended, and nothing is left. On a machine of yours: README.md.');
+    await this.say('', 'QEMU has ended, and nothing is left. On a machine of yours: README.md.');
   }
 
   async #tell(qemu: ThrowawayQemu, disk: BlockDevice): Promise<void> {
-    const guest = new Guest(disk, this.#shell.signal);
-    await this.#title(`${qemu.name} has a disk of ${formatBytes(this.#size)}, and writes`);
+    const guest = new Guest(disk, this.shell.signal);
+    await this.title(`${qemu.name} has a disk of ${formatBytes(this.#size)}, and writes`);
     const { bytes, places } = await guest.scatter(this.#dataBytes, 24);
-    await this.#say(`${formatBytes(bytes)} in ${places} places are on it.`);
+    await this.say(`${formatBytes(bytes)} in ${places} places are on it.`);
     mkdirSync(this.#sessions);
     const { Repository } = await import('../../../repository/index.js');
     const repository = Repository.open(join(this.#folder, 'backup'), { create: true });
@@ -89,12 +88,12 @@ export class LiveDemo {
     });
     return await openDevice(
       { driver: 'nbd', server: this.#server, export: GUEST },
-      { writable: true, signal: this.#shell.signal },
+      { writable: true, signal: this.shell.signal },
     );
   }
 
   async #full(qemu: ThrowawayQemu, repository: Repository, guest: Guest): Promise<void> {
-    await this.#title(`Back it up while it writes: ${COMMAND}`);
+    await this.title(`Back it up while it writes: ${COMMAND}`);
     const writing = new AbortController();
     const places = Array.from({ length: BUSY_PLACES }, (_, i) => {
       return Math.floor((i * this.#size) / BUSY_PLACES / BLOCK) * BLOCK;
@@ -114,43 +113,43 @@ export class LiveDemo {
       writing.abort();
     }
     await busy;
-    await this.#say(
+    await this.say(
       `${formatBytes(report.disks[0].movedBytes)} stored in ${formatDuration(report.durationMs)}: the disk as it was at one moment.`,
-      `Meanwhile the machine wrote ${writes} times, and none of that is in it.`,
+      `Meanwhile the machine wrote ${writes} times; nothing that came later is in it.`,
     );
   }
 
   async #change(guest: Guest): Promise<void> {
-    await this.#title('It writes on, and zeroes much of its disk in one go');
+    await this.title('It writes on, and zeroes much of its disk in one go');
     const fresh = await guest.scatter(this.#dataBytes / 32, 4);
     const zeroedBytes = Math.min(MOST_ZEROES, Math.floor(this.#size / 16 / BLOCK) * BLOCK);
     await guest.zero(0, zeroedBytes);
-    await this.#say(
+    await this.say(
       `${formatBytes(fresh.bytes)} in ${fresh.places} places, and ${formatBytes(zeroedBytes)} of zeroes.`,
     );
   }
 
   async #increment(qemu: ThrowawayQemu, repository: Repository): Promise<void> {
-    await this.#title('The same command again takes what has changed, and no more');
+    await this.title('The same command again takes what has changed, and no more');
     const { disks, durationMs } = await this.#backUp(qemu, repository);
     const [{ movedBytes, zeroedBytes }] = disks;
-    await this.#say(
+    await this.say(
       `${formatBytes(movedBytes)} stored and ${formatBytes(zeroedBytes)} zero, in ${formatDuration(durationMs)}.`,
     );
   }
 
   async #restore(repository: Repository, disk: BlockDevice): Promise<void> {
-    await this.#title('Restore it, and compare it with the disk of the machine');
+    await this.title('Restore it, and compare it with the disk of the machine');
     const target = join(this.#folder, 'restored.raw');
-    const { signal } = this.#shell;
+    const { signal } = this.shell;
     const job = repository.restore({ point: 'latest', disks: [{ name: DISK, target }] });
-    await showRepositoryJob(job, this.#shell);
+    await showRepositoryJob(job, this.shell);
     const { equal, offset, comparedBytes } = await compareWithBar(
       { a: disk, b: target, signal },
-      this.#shell,
+      this.shell,
     );
     if (!equal) throw new Error(`it differs at byte ${offset}; please report this`);
-    await this.#say(
+    await this.say(
       `Equal, byte for byte: ${formatBytes(comparedBytes)} of each were read, the rest is zero.`,
       'What was written during the first backup was in the second one, not lost.',
     );
@@ -158,7 +157,7 @@ export class LiveDemo {
 
   async #backUp({ socket }: ThrowawayQemu, repository: Repository): Promise<BackupReport> {
     const { backupMachine, Machine } = await import('../../../qemu/index.js');
-    const { signal } = this.#shell;
+    const { signal } = this.shell;
     const monitor = { path: socket };
     await using machine = await Machine.connect({
       ...{ monitor, nbd: this.#server, folder: this.#sessions, signal },
@@ -167,7 +166,7 @@ export class LiveDemo {
       machine: MACHINE,
       disks: [{ node: DISK, name: DISK }],
     });
-    return await showRepositoryJob(job, this.#shell);
+    return await showRepositoryJob(job, this.shell);
   }
 
   async #expectNothingLeft(qemu: ThrowawayQemu): Promise<void> {
@@ -179,16 +178,6 @@ export class LiveDemo {
       ...readdirSync(this.#sessions),
     ]);
     if (left.length > 0) throw new Error(`${left.join(', ')} is left; please report this`);
-    await this.#say('QEMU has kept one bitmap, for the next increment, and nothing else.');
-  }
-
-  #title(text: string): Promise<void> {
-    this.#step++;
-    const title = this.#shell.colors.bold(`${this.#step}. ${text}`);
-    return this.#shell.paint(`${this.#step > 1 ? '\n' : ''}${title}\n`);
-  }
-
-  #say(...lines: string[]): Promise<void> {
-    return this.#shell.print(lines.map((line) => (line === '' ? '\n' : `   ${line}\n`)).join(''));
+    await this.say('QEMU has kept one bitmap, for the next increment, and nothing else.');
   }
 }
