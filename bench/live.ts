@@ -15,7 +15,9 @@ interface Row {
   readonly workload: string;
   readonly name: string;
   readonly wallMs: number;
+  /** Of processor time. */
   readonly qemuSeconds: number;
+  /** Of processor time of the command. */
   readonly ownSeconds: number;
   readonly storedBytes: number;
   /** Milliseconds that writes of the guest took meanwhile. */
@@ -130,12 +132,12 @@ function summary(rows: readonly Row[]) {
       workload: same[0].workload,
       name: same[0].name,
       medianMs: of(({ wallMs }) => wallMs),
-      qemuSeconds: of(({ qemuSeconds }) => qemuSeconds),
-      ownSeconds: of(({ ownSeconds }) => ownSeconds),
+      qemuCpuSeconds: of(({ qemuSeconds }) => qemuSeconds),
+      commandCpuSeconds: of(({ ownSeconds }) => ownSeconds),
       storedMib: of(({ storedBytes }) => storedBytes / MIB),
-      guestMs: of(({ latency }) => latency.median),
-      guestP99Ms: of(({ latency }) => latency.p99),
-      guestWorstMs: of(({ latency }) => latency.worst),
+      guestWriteMs: of(({ latency }) => latency.median),
+      guestWriteP99Ms: of(({ latency }) => latency.p99),
+      guestWriteWorstMs: of(({ latency }) => latency.worst),
     };
   });
 }

@@ -2,18 +2,18 @@
 import { readdirSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { measured, ours } from '../copy/tools.js';
 import { exec } from '../support/bench.js';
 import type { BenchMachine } from './machine.js';
 
-const LACUNA = new URL('../../dist/cli/main.js', import.meta.url).pathname;
 const BITMAP = 'of-job';
 
 /** One that makes full backups and increments. */
 export interface BackupContender {
   readonly name: string;
-  /** From nothing. */
+  /** Of everything; seconds of processor time that the command took, without QEMU. */
   full(): Promise<number>;
-  /** What has changed since the last backup; seconds of processor time of whoever is not QEMU. */
+  /** Of what has changed since the last backup; the same seconds. */
   increment(): Promise<number>;
   /** The image of the newest backup, with its backing files. */
   newest(): string;
@@ -40,7 +40,7 @@ export class Lacuna implements BackupContender {
     const nbd = `nbd+unix:///?socket=${this.#machine.nbd.path}`;
     const args = ['backup', '--qmp', this.#machine.monitorPath, '--nbd', nbd];
     args.push('--disk', 'node:vda', '--machine', 'bench', this.#repository);
-    return await processorSeconds([process.execPath, LACUNA, ...args]);
+    return (await measured(ours(...args))) / 1000;
   }
 
   newest(): string {
@@ -130,14 +130,6 @@ export class QemuJob implements BackupContender {
     clearInterval(alive);
     await monitor.execute('blockdev-del', { 'node-name': 'target' });
   }
-}
-
-/** Runs a program with the shell's own clock. */
-async function processorSeconds([program, ...args]: readonly string[]): Promise<number> {
-  const script = 'TIMEFORMAT="%U %S"; time "$@" > /dev/null';
-  const { stderr } = await exec('bash', ['-c', script, 'bash', program, ...args]);
-  const [user, system] = stderr.trim().split('\n').at(-1)!.split(' ').map(Number);
-  return user + system;
 }
 
 function allocated(folder: string): number {
