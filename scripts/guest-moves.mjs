@@ -83,8 +83,22 @@ class MovingGuest {
       ...{ name, accel: ACCEL },
       more: ['-incoming', 'defer'],
     });
-    const path = join(this.#folder, `qmp${name}.sock`);
-    while (!existsSync(path)) await sleep(LOOK_MS);
+    try {
+      await this.#moveTo(next, join(this.#folder, `qmp${name}.sock`), image);
+    } catch (error) {
+      await next.kill();
+      throw error;
+    }
+    await this.stop();
+    this.#guest = next;
+    this.#machine = await this.#connect(name);
+  }
+
+  async #moveTo(next, path, image) {
+    while (!existsSync(path)) {
+      if (!next.isRunning()) throw new Error('the QEMU to move to does not start');
+      await sleep(LOOK_MS);
+    }
     const { rounds, pauseMs, memoryBytes } = await this.#machine.migrate({
       destination: { path },
       bitmap: this.generation,
@@ -94,9 +108,6 @@ class MovingGuest {
     console.log(
       `moved: ${bytes} bytes of the disk in ${rounds.length} rounds, ${memoryBytes} of memory, stood still for ${Math.round(pauseMs)} ms`,
     );
-    await this.stop();
-    this.#guest = next;
-    this.#machine = await this.#connect(name);
   }
 }
 
@@ -116,7 +127,8 @@ async function main(folder, times) {
   }
 }
 
-if (process.argv[2] === undefined) {
+const [folder, times = TIMES] = process.argv.slice(2);
+if (folder === undefined || !(Number(times) > 0)) {
   console.error('usage: node scripts/guest-moves.mjs FOLDER [TIMES]');
   process.exitCode = 2;
-} else await main(resolve(process.argv[2]), Number(process.argv[3] ?? TIMES));
+} else await main(resolve(folder), Number(times));

@@ -210,7 +210,7 @@ export class DomainGuest extends Console {
     this.#virsh('start', this.name);
   }
 
-  /** What it says tells. */
+  /** libvirt has its process: that it has ended is known when it says nothing more. */
   isRunning() {
     return true;
   }

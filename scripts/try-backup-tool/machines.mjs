@@ -1,4 +1,4 @@
-// Machines without an operating system: whoever tries a backup tool is their guest, and writes to their disks.
+// Machines without an operating system: the script that tries a backup tool is their guest, and writes to their disks.
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
