@@ -55,6 +55,8 @@ export interface MigratePlanDisk {
   readonly dirtyBytes: number;
   /** Whether the image can keep the bitmap, from which the next increment begins. */
   readonly carriesBitmap: boolean;
+  /** Names of its other bitmaps, which do not arrive: what counts from them is full next time. */
+  readonly otherBitmaps: readonly string[];
 }
 
 /** What a migration would move, and what is in its way. */

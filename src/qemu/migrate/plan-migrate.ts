@@ -6,7 +6,7 @@ import type { DirtyBitmapInfo, Monitor, QmpNeeds } from '../../qmp/index.js';
 import { isAtRest } from '../guard/index.js';
 import { describeBitmaps, type MachineDisk, takeInventory } from '../inspect/index.js';
 import { serverInTheWay, type Target } from '../session/index.js';
-import { bitmapOf } from '../state/index.js';
+import { bitmapOf, prefixOfRecording } from '../state/index.js';
 import type { MigratePlan, MigratePlanDisk, MigratePlanOptions } from './options.js';
 
 const NEEDS_OF_SOURCE: QmpNeeds = {
@@ -37,8 +37,8 @@ export function shortPlan({ disks, memoryBytes, obstacles }: FullPlan): MigrateP
 }
 
 export function shortDisk(planned: PlannedMigration): MigratePlanDisk {
-  const { name, file, target, size, bitmap, dirtyBytes, carriesBitmap } = planned;
-  return { name, file, target, size, bitmap, dirtyBytes, carriesBitmap };
+  const { name, file, target, size, bitmap, dirtyBytes, carriesBitmap, otherBitmaps } = planned;
+  return { name, file, target, size, bitmap, dirtyBytes, carriesBitmap, otherBitmaps };
 }
 
 /** @throws what `Machine.planMigration` throws */
@@ -127,6 +127,7 @@ function planDisk(
     ...{ disk, name: disk.name, file: disk.file, target: path, size: disk.size },
     ...{ bitmap: bitmap.name!, dirtyBytes: bitmap.count, granularity: bitmap.granularity },
     ...{ format: other.format, carriesBitmap: other.canPersist },
+    otherBitmaps: otherBitmaps(disk, bitmap),
   };
 }
 
@@ -147,6 +148,13 @@ function bitmapNamed(disk: MachineDisk, wanted: string): DirtyBitmapInfo {
     'ERR_BITMAP_INCONSISTENT',
     `the bitmap ${JSON.stringify(found.name)} of ${disk.name} may lack writes: ${why}. Back the machine up, and begin from that backup`,
     { device: disk.name },
+  );
+}
+
+/** Those that somebody may count from: not what work that has died has left. */
+function otherBitmaps({ bitmaps }: MachineDisk, { name: own }: DirtyBitmapInfo): string[] {
+  return bitmaps.flatMap(({ name }) =>
+    name === undefined || name === own || prefixOfRecording(name) !== undefined ? [] : [name],
   );
 }
 

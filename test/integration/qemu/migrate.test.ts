@@ -123,6 +123,11 @@ describe('a plan', () => {
   test('says how much will move, and changes nothing', async () => {
     const { moving, machine } = await started();
     await moving.write('vda', 5 * 65536, 100, 7);
+    // Somebody else's, and one that a migration that has died has left.
+    const left = 'lacuna-migrate.0123abcd.1@vda';
+    for (const name of ['own', left]) {
+      await moving.source.other.execute('block-dirty-bitmap-add', { node: 'vda', name });
+    }
     moving.source.proxy.reset();
     const { destination, bitmap, targets } = moving.move;
     const plan = await machine.planMigration({ destination, bitmap, targets });
@@ -130,7 +135,7 @@ describe('a plan', () => {
       disks: [
         {
           ...{ name: 'vda', target: targets.vda, size: DISK_BYTES, dirtyBytes: 65536 },
-          ...{ bitmap: `lacuna-${bitmap}@vda`, carriesBitmap: true },
+          ...{ bitmap: `lacuna-${bitmap}@vda`, carriesBitmap: true, otherBitmaps: ['own'] },
         },
       ],
       memoryBytes: 16 * 2 ** 20,
@@ -139,7 +144,7 @@ describe('a plan', () => {
     expect(moving.source.proxy.passed.filter((name) => !name.startsWith('query-'))).toEqual(
       moving.source.proxy.passed.filter((name) => name === 'x-debug-query-block-graph'),
     );
-    expect(await moving.leftovers()).toEqual([]);
+    expect(await moving.leftovers()).toEqual(['bitmap vda/own', `bitmap vda/${left}`]);
     expect(await moving.leftovers(moving.destination)).toEqual([
       `no bitmap vda/lacuna-${bitmap}@vda`,
     ]);

@@ -179,12 +179,18 @@ function describeDisk({
   bitmap,
   dirtyBytes,
   carriesBitmap,
+  otherBitmaps,
 }: MigratePlanDisk): string {
   const what = `${formatBytes(dirtyBytes)} of ${formatBytes(size)} are dirty in "${printable(bitmap)}"`;
   const next = carriesBitmap
     ? 'the next increment goes on from there'
     : 'it cannot keep the bitmap, so the next backup is full';
-  return `${printable(name)}: ${what} and would move to ${printable(target)}; ${next}.\n`;
+  const others = otherBitmaps.map((other) => `"${printable(other)}"`).join(', ');
+  const left =
+    others === ''
+      ? ''
+      : ` Its other bitmaps do not arrive (${others}): what counts from them is full next time.`;
+  return `${printable(name)}: ${what} and would move to ${printable(target)}; ${next}.${left}\n`;
 }
 
 function describeReport({ rounds, memoryBytes, pauseMs, isRunning }: MigrateReport): string {
