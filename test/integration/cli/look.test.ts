@@ -1,5 +1,5 @@
 /** What is told of images without changing them, compared with what qemu-img tells. */
-import { statSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { run } from '../../support/peers.js';
 import { createImage, makeNoise, qemuIo, randomCommands } from '../../support/qemu-images.js';
@@ -68,6 +68,29 @@ test('measures what images and raw disks hold as qemu-img measures it', async ()
       }
     }
   }
+});
+
+test('measures the worst where an image would lie over a backing file, as qemu-img does', async () => {
+  await createImage('disk.qcow2', '3M');
+  await qemuIo('disk.qcow2', ['write 0 64k']);
+  const backing = 'backing_file=base.raw,backing_fmt=raw';
+  const args = ['measure', '-O', 'qcow2', '-o', backing, '-f', 'qcow2', 'disk.qcow2'];
+  const theirs = await qemuImg(...args, '--output=json');
+  expect(JSON.parse(await lacuna(...args, '--json'))).toEqual(theirs);
+});
+
+test('measures the room of inconsistent bitmaps too, as qemu-img does', async () => {
+  await createImage('disk.qcow2', '3M');
+  for (const name of ['b0', 'b1']) await run('qemu-img', ['bitmap', '--add', 'disk.qcow2', name]);
+  const bytes = readFileSync('disk.qcow2');
+  const extension = bytes.indexOf(Buffer.from([0x23, 0x85, 0x28, 0x75]));
+  const directory = Number(bytes.readBigUInt64BE(extension + 24));
+  // The first bitmap was in use when its image was left.
+  bytes[directory + 15] |= 1;
+  writeFileSync('disk.qcow2', bytes);
+  const args = ['measure', '-O', 'qcow2', '-f', 'qcow2', 'disk.qcow2'];
+  const theirs = await qemuImg(...args, '--output=json');
+  expect(JSON.parse(await lacuna(...args, '--json'))).toEqual(theirs);
 });
 
 test('says what cannot be measured, and what to say instead', async () => {

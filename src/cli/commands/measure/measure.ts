@@ -162,7 +162,6 @@ async function bitmapsOf(
   await using image = await openBitmaps(source, { format, forceShare, signal: shell.signal });
   const kept: MeasuredBitmap[] = image.bitmaps
     .list()
-    .filter(({ inconsistent }) => !inconsistent)
     .map(({ name, granularity }) => ({ name, granularityBits: Math.log2(granularity) }));
   return bitmapsBytes(imageLike(device.size, options), kept);
 }
