@@ -3,6 +3,7 @@ import { checkQcow2, openDevice } from 'lacuna';
 import { expect, test } from 'vitest';
 import { checkImage } from '#dist/block/drivers/qcow2/check/check.js';
 import { readHeader } from '#dist/block/drivers/qcow2/io/read-header.js';
+import { firesAfter } from '../../support/fires-after.js';
 import { run } from '../../support/peers.js';
 import {
   createImage,
@@ -209,6 +210,83 @@ test('says in words what is wrong, what to do, and what was done', async () => {
   expect([repaired.code, repaired.stderr]).toEqual([0, '']);
   expect(repaired.stdout).toContain('Repaired 1 leaked cluster of disk.qcow2.');
   expect(await runHere(['check', '-q', 'disk.qcow2'])).toEqual({ code: 0, stdout: '', stderr: '' });
+});
+
+/** An image with two clusters: one has too high a refcount and a wrong mark, the other too low a refcount. */
+async function spoiledImage(): Promise<{ high: number; low: number }> {
+  await createImage('disk.qcow2', MIB);
+  await qemuIo('disk.qcow2', ['write 0 128k']);
+  const bytes = readFileSync('disk.qcow2');
+  const { block, l2, clusterSize } = layoutOf(bytes);
+  const data = Number(bytes.readBigUInt64BE(l2[0]) & 0x00ff_ffff_ffff_fe00n) / clusterSize;
+  const [high, low] = [block + 2 * data + 1, block + 2 * (data + 1) + 1];
+  bytes[high] = 2;
+  bytes[low] = 0;
+  bytes[l2[0]] &= 0x7f;
+  writeFileSync('disk.qcow2', bytes);
+  return { high, low };
+}
+
+test('--repair leaks raises no refcount', async () => {
+  const { high, low } = await spoiledImage();
+  expect((await runHere(['check', '--repair', 'leaks', 'disk.qcow2'])).code).toBe(2);
+  const bytes = readFileSync('disk.qcow2');
+  expect([bytes[high], bytes[low]]).toEqual([1, 0]);
+});
+
+test('a repair clears what the image says of its refcounts, and features that are not known', async () => {
+  await spoiledImage();
+  const bytes = readFileSync('disk.qcow2');
+  // It was not closed, and is corrupt; another program knows what bit 5 means.
+  bytes[79] |= 3;
+  bytes[95] |= 0x20;
+  writeFileSync('disk.qcow2', bytes);
+  expect((await runHere(['check', '--repair', 'all', 'disk.qcow2'])).code).toBe(0);
+  const repaired = readFileSync('disk.qcow2');
+  expect([repaired[79], repaired[95]]).toEqual([0, 0]);
+});
+
+test('a repair that is interrupted is done again by opening the image for writing', async () => {
+  await spoiledImage();
+  const spoiled = readFileSync('disk.qcow2');
+  let changed = 0;
+  for (let looks = 0; ; looks++) {
+    writeFileSync('disk.qcow2', spoiled);
+    const repair = checkQcow2('disk.qcow2', { repair: 'all', signal: firesAfter(looks) });
+    const code = await repair.then(
+      () => undefined,
+      (error) => error.code,
+    );
+    if (code === undefined) break;
+    expect([looks, code]).toEqual([looks, 'ERR_ABORTED']);
+    if (readFileSync('disk.qcow2').equals(spoiled)) continue;
+    changed++;
+    await (await openDevice('disk.qcow2', { writable: true })).close();
+    expect([looks, (await ours('disk.qcow2')).code]).toEqual([looks, 0]);
+  }
+  expect(changed).toBeGreaterThan(0);
+});
+
+test('a check ends when it is interrupted', async () => {
+  await createImage('disk.qcow2', MIB);
+  await qemuIo('disk.qcow2', ['write 0 128k']);
+  for (let looks = 0; looks < 4; looks++) {
+    const check = checkQcow2('disk.qcow2', { signal: firesAfter(looks) });
+    await expect(check, `${looks} looks`).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+  }
+});
+
+test('of very many problems the first hundred are told in words, and the others counted', async () => {
+  await createImage('disk.qcow2', 16 * MIB);
+  await qemuIo('disk.qcow2', ['write 0 16M']);
+  const bytes = readFileSync('disk.qcow2');
+  const { block } = layoutOf(bytes);
+  for (let cluster = 5; cluster < 5 + 150; cluster++) bytes[block + 2 * cluster + 1] = 2;
+  writeFileSync('disk.qcow2', bytes);
+  const { stderr } = await runHere(['check', 'disk.qcow2']);
+  const lines = stderr.trimEnd().split('\n');
+  // Each is leaked, and marked wrongly.
+  expect([lines.length, lines.at(-1)]).toEqual([101, 'lacuna: and 200 more problems']);
 });
 
 test('an image with a wrong entry in a table is left as it was', async () => {

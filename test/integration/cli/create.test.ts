@@ -7,7 +7,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { openDevice } from 'lacuna';
 import { expect, test } from 'vitest';
+import { firesAfter } from '../../support/fires-after.js';
 import { run } from '../../support/peers.js';
 import { qemuMap } from '../../support/qemu-images.js';
 import { runHere } from '../../support/run-here.js';
@@ -93,6 +95,23 @@ test('a backing file that is not there needs --unsafe and a size', async () => {
   expect(await lacuna('-u', ...backing, 'over.qcow2', '1M')).toMatchObject({ code: 0 });
 });
 
+test('the size of a backing file is looked up while a machine writes to it', async () => {
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', 'base.qcow2', '3M']);
+  await using _machine = await openDevice('base.qcow2', { writable: true });
+  const { code, stdout } = await lacuna('--json', '-b', 'base.qcow2', '-F', 'qcow2', 'over.qcow2');
+  expect([code, JSON.parse(stdout).size]).toEqual([0, 3 * MIB]);
+});
+
+test.each([
+  ['nbd://localhost/disk', 'raw'],
+  ['base.vmdk', 'vmdk'],
+])('over %s an image is made with --unsafe only', async (base, format) => {
+  const backing = ['-b', base, '-F', format];
+  const refused = await lacuna(...backing, 'over.qcow2', '1M');
+  expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('--unsafe')]);
+  expect(await lacuna('-u', ...backing, 'over.qcow2', '1M')).toMatchObject({ code: 0 });
+});
+
 test('a raw file is as long as it was said, and takes no space, or all of it', async () => {
   expect((await lacuna('disk.raw', '1.5M')).stdout).toBe(
     'Made disk.raw: raw, 1.5 MiB (1572864 bytes).\n',
@@ -132,13 +151,6 @@ test('--exclusive keeps a data file that is there', async () => {
   expect(await lacuna('-o', 'data_file=disk.data', 'disk.qcow2', '1M')).toMatchObject({ code: 0 });
   expect(statSync('disk.data').size).toBe(MIB);
 });
-
-/** Fires when it has been looked at so often. */
-function firesAfter(looks: number): AbortSignal {
-  const { signal } = new AbortController();
-  let left = looks;
-  return Object.defineProperty(signal, 'aborted', { get: () => left-- <= 0 });
-}
 
 test.each([
   ['a raw file', ['disk.raw']],
