@@ -142,6 +142,23 @@ test('a file that is there is replaced, unless --exclusive is said', async () =>
   expect(await lacuna('--exclusive', 'new.raw', '1M')).toMatchObject({ code: 0 });
 });
 
+test('a file that somebody uses is replaced neither as an image nor as its data file', async () => {
+  writeFileSync('disk.raw', 'something');
+  await using _user = await openDevice('disk.raw', { writable: true });
+  for (const args of [
+    ['disk.raw', '1M'],
+    ['-f', 'qcow2', 'disk.raw', '1M'],
+    ['-o', 'data_file=disk.raw', 'disk.qcow2', '1M'],
+  ]) {
+    const { code, stderr } = await lacuna(...args);
+    expect([args, code, stderr]).toEqual([args, 1, expect.stringContaining('ERR_DEVICE_LOCKED')]);
+  }
+  expect([readFileSync('disk.raw', 'utf8'), readdirSync(folder)]).toEqual([
+    'something',
+    ['disk.raw'],
+  ]);
+});
+
 test('--exclusive keeps a data file that is there', async () => {
   writeFileSync('disk.data', 'something');
   const refused = await lacuna('--exclusive', '-o', 'data_file=disk.data', 'disk.qcow2', '1M');
