@@ -1,10 +1,12 @@
 import { LacunaError } from '../errors/index.js';
 import { fileError } from './file-error.js';
+import { sweep } from './leftovers.js';
 import { fileOperations, syncFolder } from './operations.js';
 import { Replacement } from './replacement.js';
 
 /**
- * Stores a small file in place of what its name held, durably: whatever happens, the name holds the one or the other.
+ * Stores a small file in place of what its name held, durably: whatever happens, the name holds the one or the other. What
+ * processes that died have left of it is removed.
  *
  * @param action what is done, for messages: `store the digest in`
  * @returns warnings: what could not be kept of the old file
@@ -12,6 +14,7 @@ import { Replacement } from './replacement.js';
  */
 export async function storeFile(action: string, path: string, content: string): Promise<string[]> {
   let file: Replacement | undefined;
+  sweep(path);
   try {
     file = Replacement.create(path);
     fileOperations.write(file.fd, Buffer.from(content), 0);

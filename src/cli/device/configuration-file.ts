@@ -1,6 +1,6 @@
 /** The configuration of a machine in a file: into a restore point, and back out of it. */
 import { existsSync } from 'node:fs';
-import { storeFile, sweep } from '../../files/index.js';
+import { storeFile } from '../../files/index.js';
 import { readSmallFile } from '../../util/index.js';
 
 /** Every list of points reads the manifests with all that they hold. */
@@ -60,6 +60,5 @@ export async function storeConfiguration(path: string, configuration: unknown): 
   const isText = typeof configuration === 'string';
   const text = isText ? configuration : `${JSON.stringify(configuration, null, 2)}\n`;
   checkConfigurationFile(path, configuration);
-  sweep(path);
   await storeFile('store the configuration in', path, text);
 }

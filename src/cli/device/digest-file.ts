@@ -1,7 +1,7 @@
 /** A digest in a file, for comparison at any later time; docs/digest.md has the form. */
 import { readFile, stat } from 'node:fs/promises';
 import { LacunaError } from '../../errors/index.js';
-import { fileError, Replacement, storeFile, sweep } from '../../files/index.js';
+import { fileError, Replacement, storeFile } from '../../files/index.js';
 import { readText } from '../text/index.js';
 
 export interface StoredDigest {
@@ -62,7 +62,6 @@ export async function storeDigest(path: string, { digest, size }: StoredDigest):
   // The copy may have made it meanwhile.
   await checkDigestFile(path);
   const text = `${JSON.stringify({ digest, size, ...METHOD })}\n`;
-  sweep(path);
   return await storeFile(ACTION, path, text);
 }
 

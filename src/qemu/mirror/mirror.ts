@@ -1,7 +1,6 @@
 import { openDevice } from '../../block/index.js';
 import { type CopyJob, copy } from '../../copy/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
-import { sweep } from '../../files/index.js';
 import type { Job, JobControl, JobCounts } from '../../job/index.js';
 import { joinSignals } from '../../util/index.js';
 import { machineJob, noteLeft, type Target } from '../session/index.js';
@@ -107,7 +106,6 @@ class MirrorRun {
       ...{ bitmap: bitmap?.name ?? null, marked: bitmap?.count, made },
       target: targetFile(this.#places.file),
     };
-    sweep(this.#places.state);
     await this.#store();
     const failed = (error: unknown) => this.#failing.abort(this.#explained(error as Error));
     this.#machinery = await MirrorMachinery.create(this.#target, this.#plan, failed);

@@ -123,6 +123,27 @@ describe('the file of the state', () => {
     expect([readFileSync(text), readFileSync(machine.replica)]).toEqual(before);
   });
 
+  test('decides anew where another mirror has stored it since it was read', async () => {
+    await start();
+    await mirrorOnce({ bitmap: 'b0' });
+    const file = `${machine.replica}.replica`;
+    const { state } = machine;
+    const stored: string[] = [];
+    machine.live.proxy.reset({
+      before: async ({ name, index }) => {
+        if (name !== 'query-named-block-nodes') return;
+        stored.push(JSON.stringify({ ...state, made: [`of ${index}`] }));
+        writeFileSync(file, stored.at(-1)!);
+      },
+    });
+    await expect(mirrorOnce()).rejects.toMatchObject({
+      code: 'ERR_MACHINE_BUSY',
+      message: expect.stringContaining('begin again'),
+    });
+    machine.live.proxy.reset();
+    expect(readFileSync(file, 'utf8')).toBe(stored.at(-1));
+  });
+
   test('has nothing beside it that a killed mirror was writing', async () => {
     await start();
     const state = `${machine.replica}.replica`;
