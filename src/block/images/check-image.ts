@@ -40,6 +40,8 @@ export interface CheckReport {
    * A repair also refuses an image that uses a cluster for two things.
    */
   readonly repairable: boolean;
+  /** What the image says of itself: that it is corrupt, or that its last writer did not close it. A repair of `all` ends that. */
+  readonly marked?: 'corrupt' | 'dirty';
   /** The first hundred of all these, in words. */
   readonly problems: readonly string[];
   /** Bytes of the file up to behind the last cluster in use. */
@@ -78,11 +80,12 @@ export async function checkQcow2(
     const header = await readHeader(file);
     const before = await checkImage(file, header, { signal });
     const { findings } = before;
-    if (repair === undefined || !isToRepair(header, before)) return reportOf(before);
+    if (repair === undefined || !isToRepair(header, before)) return reportOf(header, before);
     const leaksOnly = repair === 'leaks' && findings.low > 0;
     const marked = await rebuildRefcounts(file, header, { leaksOnly, signal });
-    const after = await checkImage(file, await readHeader(file), { signal });
-    return reportOf(after, {
+    const now = await readHeader(file);
+    const after = await checkImage(file, now, { signal });
+    return reportOf(now, after, {
       leaksFixed: findings.leaks - after.findings.leaks,
       corruptionsFixed: findings.low - after.findings.low + marked,
     });
@@ -92,17 +95,22 @@ export async function checkQcow2(
 }
 
 /** Whether there is something to repair that can be repaired. */
-function isToRepair({ incompatible }: Header, checked: Checked): boolean {
+function isToRepair(header: Header, checked: Checked): boolean {
   const { leaks, corruptions } = checked.findings;
-  const isMarked = (incompatible & (Incompatible.dirty | Incompatible.corrupt)) !== 0n;
-  return (isMarked || leaks + corruptions > 0) && isRepairable(checked);
+  return (markOf(header) !== undefined || leaks + corruptions > 0) && isRepairable(checked);
 }
 
 function isRepairable({ findings }: Checked): boolean {
   return findings.damaged + findings.checkErrors === 0;
 }
 
+function markOf({ incompatible }: Header): CheckReport['marked'] {
+  if ((incompatible & Incompatible.corrupt) !== 0n) return 'corrupt';
+  return (incompatible & Incompatible.dirty) !== 0n ? 'dirty' : undefined;
+}
+
 function reportOf(
+  header: Header,
   checked: Checked,
   fixed: Pick<CheckReport, 'leaksFixed' | 'corruptionsFixed'> = {
     leaksFixed: 0,
@@ -110,12 +118,14 @@ function reportOf(
   },
 ): CheckReport {
   const { findings, imageEnd, totalClusters } = checked;
+  const marked = markOf(header);
   return {
     corruptions: findings.corruptions,
     leaks: findings.leaks,
     ...fixed,
     checkErrors: findings.checkErrors,
     repairable: isRepairable(checked),
+    ...(marked !== undefined && { marked }),
     problems: findings.told,
     imageEnd,
     totalClusters,

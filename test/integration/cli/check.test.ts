@@ -246,6 +246,24 @@ test('a repair clears what the image says of its refcounts, and features that ar
   expect([repaired[79], repaired[95]]).toEqual([0, 0]);
 });
 
+test.each([
+  ['not closed', 1],
+  ['corrupt', 2],
+])(
+  'an image that is marked as %s, and sound, is told so until it is repaired',
+  async (mark, bit) => {
+    await createImage('disk.qcow2', MIB);
+    const bytes = readFileSync('disk.qcow2');
+    bytes[79] |= bit;
+    writeFileSync('disk.qcow2', bytes);
+    const told = `It is marked as ${mark}: --repair all clears the mark.`;
+    const { code, stdout } = await runHere(['check', 'disk.qcow2']);
+    expect([code, stdout]).toEqual([0, expect.stringContaining(told)]);
+    const repaired = await runHere(['check', '--repair', 'all', 'disk.qcow2']);
+    expect([repaired.code, repaired.stdout]).toEqual([0, expect.not.stringContaining('marked')]);
+  },
+);
+
 test('a repair that is interrupted is done again by opening the image for writing', async () => {
   await spoiledImage();
   const spoiled = readFileSync('disk.qcow2');

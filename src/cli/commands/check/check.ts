@@ -100,6 +100,7 @@ function documentOf(filename: string, report: CheckReport): object {
     'allocated-clusters': report.allocatedClusters,
     'fragmented-clusters': report.fragmentedClusters,
     'compressed-clusters': report.compressedClusters,
+    ...(report.marked !== undefined && { marked: report.marked }),
     problems: report.problems,
   };
 }
@@ -123,6 +124,10 @@ function describe(name: string, report: CheckReport, repair: CheckFlags['repair'
     lines.push(`${counted(leaks, 'leaked cluster')}: only space is lost; --repair leaks frees it.`);
   }
   if (corruptions + leaks + checkErrors === 0) lines.push(`No errors were found in ${image}.`);
+  if (report.marked !== undefined && report.repairable) {
+    const mark = report.marked === 'dirty' ? 'not closed' : 'corrupt';
+    lines.push(`It is marked as ${mark}: --repair all clears the mark.`);
+  }
   return `${[...lines, describeUse(report)].join('\n')}\n`;
 }
 
