@@ -3,7 +3,8 @@ import { Graph } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
-import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { type KeptDisk, keptDisk } from '../../support/kept-disk.js';
+import { settled } from '../../support/manual-disk.js';
 import { playInOrder } from '../../support/play-in-order.js';
 
 const GRANULE = 65_536;
@@ -12,33 +13,7 @@ const OLD = pattern(SIZE);
 
 const filled = (value: number, length = GRANULE) => new Uint8Array(length).fill(value);
 
-interface Setup {
-  graph: Graph;
-  disk: ManualDisk;
-  target: ManualDisk;
-  guest: Root;
-  view: Root;
-}
-
-/** A disk with a filter that keeps what it is now in a target, and a view of that. */
-async function setUp(options: object = {}, size = SIZE): Promise<Setup> {
-  const graph = new Graph({ drainLimitMs: 2 ** 30 });
-  const [disk, target] = [new ManualDisk(size, 'disk'), new ManualDisk(size, 'target')];
-  disk.bytes.set(OLD.subarray(0, size));
-  disk.isFree = true;
-  target.isFree = true;
-  await graph.addDevice('disk', disk.device);
-  await graph.addDevice('target', target.device);
-  const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
-  const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
-  await graph.insertFilter({ filter: { ...filter, ...options }, above: 'disk' });
-  await graph.add(
-    { driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' },
-    { writable: true },
-  );
-  const view = await graph.addExport({ name: 'reader', node: 'view', writable: true });
-  return { graph, disk, target, guest, view };
-}
+const setUp = (options: object = {}, size = SIZE) => keptDisk(OLD.subarray(0, size), options);
 
 async function contentOf(root: Root, offset = 0, length = root.size): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
@@ -47,7 +22,7 @@ async function contentOf(root: Root, offset = 0, length = root.size): Promise<Ui
 }
 
 describe('copy-before-write', () => {
-  let setup: Setup;
+  let setup: KeptDisk;
 
   beforeEach(async () => {
     setup = await setUp();

@@ -3,6 +3,7 @@ import type { Root } from 'lacuna/graph';
 import { Graph } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
+import { keptDisk } from '../../support/kept-disk.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
@@ -12,30 +13,7 @@ const MIB = 1024 * 1024;
 const SIZE = 4 * MIB;
 const OLD = pattern(SIZE);
 
-interface Setup {
-  graph: Graph;
-  disk: ManualDisk;
-  target: ManualDisk;
-  guest: Root;
-  view: Root;
-}
-
-/** A disk whose old content is kept, and a view of that. */
-async function setUp(options: object = {}): Promise<Setup> {
-  const graph = new Graph({ drainLimitMs: 2 ** 30 });
-  const [disk, target] = [new ManualDisk(SIZE, 'disk'), new ManualDisk(SIZE, 'target')];
-  disk.bytes.set(OLD);
-  disk.isFree = true;
-  target.isFree = true;
-  await graph.addDevice('disk', disk.device);
-  await graph.addDevice('target', target.device);
-  const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
-  const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
-  await graph.insertFilter({ filter: { ...filter, ...options }, above: 'disk' });
-  await graph.add({ driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' });
-  const view = await graph.addExport({ name: 'reader', node: 'view' });
-  return { graph, disk, target, guest, view };
-}
+const setUp = (options: object = {}) => keptDisk(OLD, options);
 
 /** Whether a view still shows what the disk was: compared here, as a failing comparison of so many bytes takes minutes. */
 async function showsOld(view: Root): Promise<boolean> {
