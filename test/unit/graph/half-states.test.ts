@@ -2,7 +2,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { createQcow2, createRawFile } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { MemoryDriver } from '#dist/block/index.js';
+import { Device, MemoryDriver } from '#dist/block/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
@@ -180,6 +180,32 @@ test('one device is not two nodes, nor an export of the graph itself', async () 
   await root.close();
   await graph.remove('a');
   await graph.addDevice('b', device);
+});
+
+test('bitmaps of several nodes are changed together, or none of them', async () => {
+  await using graph = new Graph();
+  for (const name of ['a', 'b']) await graph.addDevice(name, fakeDevice(SIZE));
+  const added = { type: 'add', name: 'new' } as const;
+  const changed = graph.changeBitmaps({ a: [added], b: [added, { type: 'clear', name: 'x' }] });
+  await expect(changed).rejects.toMatchObject({ code: 'ERR_BITMAP_UNKNOWN' });
+  expect(graph.nodes.map(({ bitmaps }) => bitmaps)).toEqual([[], []]);
+});
+
+test('a discard does nothing where the node that came in place of another one has none', async () => {
+  await using graph = new Graph();
+  await graph.addDevice('a', fakeDevice(SIZE));
+  const memory = new MemoryDriver({ size: SIZE });
+  const capabilities = { ...memory.capabilities, discard: false };
+  const without = new Device(Object.assign(memory, { capabilities }));
+  await without.write(0, pattern(SIZE));
+  await graph.addDevice('b', without);
+  const guest = await graph.addExport({ name: 'guest', node: 'a', writable: true });
+  const swap = { parent: 'guest', child: 'root', expected: 'a', replacement: 'b' };
+  await graph.replaceChild({ ...swap, unsafe: true });
+  await guest.discard(0, SIZE);
+  const bytes = new Uint8Array(SIZE);
+  await guest.read(0, bytes);
+  expect(Buffer.compare(bytes, pattern(SIZE))).toBe(0);
 });
 
 test('a persistent bitmap is refused where nothing would keep it', async () => {
