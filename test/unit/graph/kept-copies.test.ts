@@ -2,7 +2,8 @@ import { createQcow2 } from 'lacuna';
 import type { Root } from 'lacuna/graph';
 import { Graph } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
-import { pattern } from '../../support/fake-device.js';
+import { ExtentList, Status } from '#dist/extent/index.js';
+import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { keptDisk } from '../../support/kept-disk.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
@@ -61,6 +62,48 @@ describe('a view that is lost', () => {
     target.held[0].fail(false);
     await write;
     await expect(view.extents(0, SIZE)).rejects.toMatchObject({ code: 'ERR_VIEW_LOST' });
+  });
+});
+
+describe('a view that is lost while it is looked at', () => {
+  const LOSING = { 'on-cbw-error': 'break-snapshot', 'cbw-timeout': 0.01 } as const;
+
+  test('shows nothing of what was written meanwhile', async () => {
+    const { guest, view, disk } = await setUp(LOSING);
+    disk.isFree = false;
+    const read = view.read(0, new Uint8Array(10)).catch((error) => error.code);
+    await settled();
+    const write = guest.write(0, new Uint8Array(10));
+    // The copy waits for the read, longer than it may.
+    await expect.poll(() => disk.held.map(({ what }) => what)).toEqual(['read', 'write']);
+    disk.held[1].release();
+    await write;
+    disk.held[0].release();
+    expect(await read).toBe('ERR_VIEW_LOST');
+    disk.isFree = true;
+  });
+
+  test('tells nothing of the status that the disk has got meanwhile', async () => {
+    await using graph = new Graph();
+    const answers: (() => void)[] = [];
+    const extents = async (offset: number, length: number) => {
+      await new Promise<void>((resolve) => answers.push(resolve));
+      const list = new ExtentList(offset);
+      list.push(length, Status.hole | Status.zero);
+      return [list];
+    };
+    await graph.addDevice('disk', fakeDevice(SIZE, { extents }));
+    await graph.addDevice('target', new ManualDisk(SIZE).device);
+    const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+    const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
+    await graph.insertFilter({ filter: { ...filter, ...LOSING }, above: 'disk' });
+    await graph.add({ driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' });
+    const view = await graph.addExport({ name: 'reader', node: 'view' });
+    const status = view.extents(0, SIZE).catch((error) => error.code);
+    await expect.poll(() => answers.length).toBe(1);
+    await guest.zero(0, MIB);
+    answers[0]();
+    expect(await status).toBe('ERR_VIEW_LOST');
   });
 });
 

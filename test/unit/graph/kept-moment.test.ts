@@ -128,6 +128,22 @@ test('a view stays with the filter that keeps what it shows', async () => {
   expect(await showsOld(view)).toBe(true);
 });
 
+test('a filter whose old content is shown can be backed up, and goes on being shown', async () => {
+  const guest = await exportOf('guest', 'disk');
+  await graph.insertFilter({ filter: cbw, above: 'disk' });
+  const view = await viewOf('cbw');
+  await guest.write(0, new Uint8Array(G));
+  const backup = await graph.openBackup({ nodes: ['cbw'] });
+  await guest.write(G, new Uint8Array(G));
+  const bytes = new Uint8Array(SIZE);
+  await backup.disks[0].device.read(0, bytes);
+  const expected = OLD.slice();
+  expected.fill(0, 0, G);
+  expect(Buffer.compare(bytes, expected)).toBe(0);
+  await backup.finish(() => {});
+  expect(await showsOld(view)).toBe(true);
+});
+
 test('a disk that nobody uses can be backed up', async () => {
   const backup = await graph.openBackup({ nodes: ['disk'] });
   const bytes = Buffer.alloc(SIZE);
