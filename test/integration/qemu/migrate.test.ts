@@ -144,7 +144,7 @@ describe('a plan', () => {
     expect(moving.source.proxy.passed.filter((name) => !name.startsWith('query-'))).toEqual(
       moving.source.proxy.passed.filter((name) => name === 'x-debug-query-block-graph'),
     );
-    expect(await moving.leftovers()).toEqual(['bitmap vda/own', `bitmap vda/${left}`]);
+    expect(await moving.leftovers()).toEqual([`bitmap vda/${left}`, 'bitmap vda/own']);
     expect(await moving.leftovers(moving.destination)).toEqual([
       `no bitmap vda/lacuna-${bitmap}@vda`,
     ]);
