@@ -1,6 +1,7 @@
 import { JOB_OPTIONS, type JobOptions, type JobProgress } from '../../job/index.js';
 import type { QmpAddress } from '../../qmp/index.js';
 import { optionCheck } from '../../util/index.js';
+import { checkScratchBytes } from '../session/index.js';
 
 /** Where a machine is moved to. */
 export interface MigrateOptions extends JobOptions {
@@ -139,7 +140,8 @@ export function checkMigrateOptions(options: MigrateOptions): void {
   const owner = 'Machine.migrate';
   checkAll(owner, options);
   checkValues(owner, options);
-  const { stream, leaveBytes = 0 } = options;
+  const { stream, leaveBytes = 0, scratchBytes } = options;
+  checkScratchBytes(owner, scratchBytes);
   if (stream !== undefined && !STREAM.test(stream)) {
     throw new TypeError(`${owner}: stream is tcp:HOST:PORT or unix:PATH, not ${stream}`);
   }

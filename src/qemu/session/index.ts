@@ -6,6 +6,7 @@ export {
   type BackupPlanOptions,
   checkBackupOptions,
   checkPlanOptions,
+  checkScratchBytes,
   type FreezePolicy,
 } from './options.js';
 export {

@@ -92,6 +92,11 @@ export function checkBackupOptions(options: BackupOptions, owner = 'Machine.back
     }
   }
   if (freeze !== undefined) checkKnown(owner, 'freeze', freeze, ['require', 'try', 'off']);
+  checkScratchBytes(owner, scratchBytes);
+}
+
+/** @throws RangeError */
+export function checkScratchBytes(owner: string, scratchBytes: number | undefined): void {
   if (scratchBytes === undefined || scratchBytes >= LEAST_SCRATCH) return;
   throw new RangeError(`${owner}: scratchBytes must be 1 MiB or more, not ${scratchBytes}`);
 }

@@ -195,6 +195,7 @@ describe('a migration is refused before it changes anything', () => {
     expect(busy).toMatchObject({ code: 'ERR_MACHINE_BUSY' });
     expect(busy.message).toContain('start it with -incoming defer');
     expect(() => machine.migrate({ ...move, targets: {} })).toThrow(/at least one disk/);
+    expect(() => machine.migrate({ ...move, scratchBytes: 5 })).toThrow(/must be 1 MiB or more/);
     expect(() => machine.migrate({ ...move, stream: 'exec:rm' })).toThrow(/tcp:HOST:PORT/);
     expect(await moving.leftovers()).toEqual([]);
     expect(await moving.isRunning(source)).toBe(true);
