@@ -251,7 +251,13 @@ class Migration {
       }
     }
     this.#guard?.close();
-    this.#folder!.remove();
+    try {
+      this.#folder!.remove();
+    } catch (error) {
+      // The machine has moved all the same.
+      this.#folder!.leave();
+      warnings.push(`${this.#folder!.path} is left: ${(error as Error).message}`);
+    }
     return warnings;
   }
 

@@ -1,5 +1,6 @@
 /** What migrations meet in the middle: disks that somebody changes, images that have no room, a source that is killed. */
 import { execFile } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
@@ -127,6 +128,21 @@ test('a source that is killed once it has handed over has moved', async () => {
   const report = await machine.migrate(moving.move);
   expect(report.warnings).toEqual([expect.stringContaining('the source cannot be asked any more')]);
   expect(await moving.isRunning(moving.destination)).toBe(true);
+});
+
+test('a scratch folder that is gone in the end does not make a migration fail', async () => {
+  const moving = await MovingMachine.start(peers);
+  await moving.await();
+  const machine = await moving.connect();
+  onTestFinished(() => machine.close());
+  moving.source.proxy.reset({
+    before: ({ name }) => {
+      if (name === 'quit') rmSync(moving.folder, { recursive: true });
+    },
+  });
+  const { isRunning, warnings } = await machine.migrate(moving.move);
+  expect(isRunning).toBe(true);
+  expect(warnings).toEqual([expect.stringMatching(/ is left: .*ENOENT/)]);
 });
 
 test('a destination has its capabilities back when the machine runs there', async () => {
