@@ -141,7 +141,7 @@ export class MemoryMove implements Disposable {
     }
   }
 
-  /** Whoever cannot be asked now could not take over either. */
+  /** A destination that cannot be asked now could not take over either. */
   async #checkDestination(): Promise<void> {
     try {
       await this.#destination.execute('query-status');
@@ -163,7 +163,7 @@ export class MemoryMove implements Disposable {
         this.#ring();
       }
     } catch {
-      // The connection was lost, and whoever asks next is told.
+      // The connection was lost: the next question fails, and says so.
     }
   }
 }

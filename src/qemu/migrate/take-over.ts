@@ -77,7 +77,7 @@ export async function goBack(
   );
 }
 
-/** Whoever dies gives its locks back, if not at once. */
+/** A process that dies gives its locks back, if not at once. */
 async function locked(filename: string, format: string): Promise<AsyncDisposable> {
   const file = { driver: 'file', filename } as const;
   const image = format === 'qcow2' ? ({ driver: 'qcow2', file, backing: null } as const) : file;

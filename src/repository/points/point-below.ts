@@ -31,6 +31,8 @@ export class PointBelow {
   /** The point of the repository from which a bitmap of this name counts; undefined where the repository has none such. */
   countedFrom(bitmap: string): Pick<PointBelow, 'machine' | 'number' | 'disk'> | undefined {
     const prefix = bitmapPrefix(this.#store.id);
+    // The points of all machines need not be read for a bitmap of another name.
+    if (!bitmap.startsWith(prefix)) return undefined;
     // Its own machine first: nobody else's points have to be read then.
     const others = this.#store.machines().filter((machine) => machine !== this.machine);
     for (const machine of [this.machine, ...others]) {

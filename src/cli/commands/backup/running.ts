@@ -82,7 +82,7 @@ export async function backupRunning(
   flags: BackupFlags,
   shell: Shell,
 ): Promise<BackupReport | undefined> {
-  // Whatever makes no sense is refused before anything is made, the repository included.
+  // Flags that make no sense are refused before anything is made, the repository included.
   checkRunningFlags(flags);
   const given = optionsOf(flags);
   const reachable = reachMachine(flags, path);
