@@ -205,6 +205,18 @@ describe('a file that is', () => {
     },
   );
 
+  test('cut short at a border inside (qcow2) is found by a backup, which lies over nothing of it', async () => {
+    const copy = await damagedCopy();
+    const path = fileOf(copy, 2, 'qcow2');
+    truncateSync(path, statSync(path).size - 64 * KiB);
+    const disks = [{ name: 'vda', source: join(folder, 'vda.qcow2') }];
+    const report = await Repository.open(copy).backup({ machine: 'm', disks, bitmaps: false });
+    expect(report.disks[0]).toMatchObject({
+      mode: 'full',
+      reason: expect.stringContaining(`${path} has `),
+    });
+  });
+
   test('renamed (qcow2) is missed by all points above it, and not found by its likeness', async () => {
     const copy = await damagedCopy();
     const path = fileOf(copy, 2, 'qcow2');

@@ -48,6 +48,17 @@ async function begin() {
   return { disk, path, repository, day, images, expectPoint };
 }
 
+/** A prune that dies before it removes the first point. */
+async function pruneAndDie(path: string): Promise<void> {
+  const remove = (name: string) => {
+    if (name.endsWith('points/1.json')) throw new Error('died');
+    repositoryOperations.remove(name);
+  };
+  const operations = { ...repositoryOperations, remove };
+  const dying = Repository.openWith(path, { operations, smallImage: 0 });
+  await expect(dying.prune({ keep: { last: 1 } })).rejects.toThrow('died');
+}
+
 test('an image that is much larger than what is merged above it is left, and its point is gone all the same', async () => {
   const { disk, repository, day, images, expectPoint } = await begin();
   for (let i = 0; i < 3; i++) await day();
@@ -111,18 +122,23 @@ test('a prune with nothing to merge writes no image', async () => {
 test('a dry run after a prune that died does not count an image that is left as freed', async () => {
   const { path, repository, day } = await begin();
   await day();
-  const remove = (name: string) => {
-    if (name.endsWith('points/1.json')) throw new Error('died');
-    repositoryOperations.remove(name);
-  };
-  const operations = { ...repositoryOperations, remove };
-  const dying = Repository.openWith(path, { operations, smallImage: 0 });
-  await expect(dying.prune({ keep: { last: 1 } })).rejects.toThrow('died');
+  await pruneAndDie(path);
+  expect(pointsOf(repository, 'm')[1].disks[0].file.below).toMatchObject([{ number: 1 }]);
   const keep = { last: 1 };
   const [dry] = (await repository.prune({ keep, dryRun: true })).machines;
   const [real] = (await repository.prune({ keep })).machines;
   expect([dry, real]).toMatchObject([{ removed: [1] }, { removed: [1] }]);
   expect(Math.abs(dry.freedBytes - real.freedBytes)).toBeLessThan(MiB);
+});
+
+test('a point that a prune which died was to remove is the parent again where the next one keeps it', async () => {
+  const { path, disk, repository, day, expectPoint } = await begin();
+  await day();
+  await pruneAndDie(path);
+  await repository.prune({ keep: { last: 2 } });
+  const { file } = pointsOf(repository, 'm')[1].disks[0];
+  expect({ parent: file.parent, below: file.below }).toEqual({ parent: 1, below: undefined });
+  await expectPoint(2, hashOf(disk, folder));
 });
 
 test('a bit that flips in it is damage of the point that has kept it', async () => {
