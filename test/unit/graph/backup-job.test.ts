@@ -18,8 +18,8 @@ let guest: Root;
 let disk: ManualDisk;
 let target: ManualDisk;
 
-async function setUp(size = SIZE): Promise<void> {
-  graph = new Graph({ drainLimitMs: 2 ** 30 });
+async function setUp(size = SIZE, drainLimitMs = 2 ** 30): Promise<void> {
+  graph = new Graph({ drainLimitMs });
   disk = new ManualDisk(size, 'disk');
   target = new ManualDisk(size, 'target');
   disk.isFree = true;
@@ -184,6 +184,31 @@ describe('a backup job', () => {
     target.isFree = true;
     target.held[0].release();
     expect(await job).toEqual({ movedBytes: G, zeroedBytes: 0 });
+  });
+
+  test('is done when its target has been flushed', async () => {
+    let flushes = 0;
+    target.onFlush = () => flushes++;
+    await run();
+    expect(flushes).toBe(1);
+  });
+
+  test('that is stopped tries to end until the requests in flight let it', async () => {
+    await setUp(SIZE, 100);
+    const job = run({ sync: 'none' });
+    while (graph.edges.length < 4) await settled();
+    disk.isFree = false;
+    const read = guest.read(0, new Uint8Array(10));
+    await settled();
+    job.stop();
+    await settled();
+    // It has its turn behind the first attempt of the job.
+    const change = graph.changeBitmaps({ disk: [{ type: 'add', name: 'b' }] });
+    await expect(change).rejects.toMatchObject({ code: 'ERR_GRAPH_BUSY' });
+    disk.isFree = true;
+    disk.held[0].release();
+    await read;
+    expect(await job).toEqual({ movedBytes: 0, zeroedBytes: 0 });
   });
 
   test('fails where a write could not wait for its copy, and the write goes on', async () => {
