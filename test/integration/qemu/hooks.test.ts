@@ -112,10 +112,13 @@ describe('hooks of a backup', () => {
     expect(logged()).toEqual(['ended']);
   });
 
-  test('that take too long are ended with what ignores being told to end', async () => {
+  test.each([
+    ['and holds their output', ''],
+    ['and has an output of its own', '>/dev/null 2>&1'],
+  ])('that take too long are ended with what ignores being told to end %s', async (_, output) => {
     const pid = join(folder, 'deaf');
-    const deaf = `sh -c 'trap "" TERM; echo $$ > ${pid}; exec sleep 600'`;
-    const { code, stderr } = await backup(['--before', `${deaf}; true`, '--hook-timeout', '1']);
+    const deaf = `sh -c 'trap "" TERM; echo $$ > ${pid}; exec sleep 600' ${output}`;
+    const { code, stderr } = await backup(['--before', `${deaf} & wait`, '--hook-timeout', '1']);
     expect(code).toBe(1);
     expect(stderr).toContain('did not end within 1 s (--hook-timeout)');
     const isThere = () => existsSync(`/proc/${readFileSync(pid, 'utf8').trim()}/cmdline`);

@@ -28,6 +28,7 @@ const TIMEOUT_SECONDS = 600;
 const END_MS = 5000;
 /** What a command has printed before it ended is waited for so long, where something that it has started holds the pipes. */
 const LAST_WORDS_MS = 1000;
+const LOOK_MS = 50;
 
 /** What `backupMachine` calls for the flags, and whether that of `--after` has failed. */
 export function hooksOf(
@@ -111,12 +112,11 @@ class Hook {
     }
   }
 
-  /** The command has ended; what it has started may go on, and hold the pipes, unless it was to be ended as well. */
+  /** The command has ended; what it has started may go on, and hold the pipes, unless it is to be ended as well. */
   async #letGo(child: ChildProcess, closed: Promise<unknown>): Promise<void> {
-    const limitMs = this.#why === undefined ? LAST_WORDS_MS : END_MS;
-    const late = sleep(limitMs, 'late', { ref: false });
+    if (this.#why !== undefined) await endGroup(child);
+    const late = sleep(LAST_WORDS_MS, 'late', { ref: false });
     if ((await Promise.race([closed, late])) !== 'late') return;
-    if (this.#why !== undefined) signalGroup(child, 'SIGKILL');
     // What it prints is shown as long as this process lives, which is no longer for that.
     for (const stream of [child.stdout, child.stderr]) (stream as Socket).unref();
   }
@@ -145,11 +145,22 @@ class Hook {
   }
 }
 
-function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
-  if (pid === undefined) return;
+/** A group that was told to end is killed where something in it is still there after a while. */
+async function endGroup(child: ChildProcess): Promise<void> {
+  for (let waitedMs = 0; waitedMs < END_MS; waitedMs += LOOK_MS) {
+    if (!signalGroup(child, 0)) return;
+    await sleep(LOOK_MS);
+  }
+  signalGroup(child, 'SIGKILL');
+}
+
+/** Whether there is something in the group. */
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals | 0): boolean {
+  if (pid === undefined) return false;
   try {
-    process.kill(-pid, signal);
+    return process.kill(-pid, signal);
   } catch {
     // It has ended.
+    return false;
   }
 }
