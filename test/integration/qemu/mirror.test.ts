@@ -7,7 +7,7 @@ import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:
 import type { MirrorOptions, MirrorReport } from 'lacuna/qemu';
 import { Random } from 'lacuna/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Relay } from '../../support/live-machine.js';
+import { DISK_BYTES, type Relay } from '../../support/live-machine.js';
 import { firstSeed } from '../../support/long-run.js';
 import { MirroredMachine } from '../../support/mirrored-machine.js';
 import { usePeers } from '../../support/peers.js';
@@ -15,6 +15,8 @@ import { runCli } from '../../support/run-cli.js';
 
 const peers = usePeers('suite');
 const LONG = { timeout: 60_000 };
+/** Granules of the disk. */
+const PLACES = DISK_BYTES / 65536;
 
 let machine: MirroredMachine;
 let random: Random;
@@ -73,6 +75,23 @@ describe('a mirror that ends as it should', () => {
     await machine.guest.write(65536, Buffer.from('x'));
     expect((await mirrorOnce()).copiedBytes).toBe(65536);
     await machine.expectReplica(machine.guest.content, 'at the end');
+  });
+
+  test('leaves to the next mirror what is written from its end on, each write in a place of its own', async () => {
+    const { live, guest } = machine;
+    let place = -1;
+    live.proxy.reset({
+      after: async ({ name }) => {
+        if (name === 'block-job-cancel') place = 0;
+        if (place < 0 || place === PLACES) return;
+        await guest.write(65536 * place++, random.bytes(512));
+      },
+    });
+    await mirrorOnce({ bitmap: 'b0' });
+    live.proxy.reset();
+    expect(place).toBeGreaterThan(1);
+    await mirrorOnce();
+    await machine.expectReplica(guest.content, 'at the end');
   });
 
   test('goes on until it is stopped, makes durable what it has written meanwhile, and says so', async () => {
