@@ -98,7 +98,11 @@ export class Peers {
     const chardev = `socket,id=monitor,path=${path},server=on,wait=off`;
     const fixed = ['--chardev', chardev, '--monitor', `chardev=monitor${monitor}`];
     const { LACUNA_STORAGE_DAEMON: program = 'qemu-storage-daemon' } = process.env;
-    return this.#start(program, [...args, ...fixed], path);
+    // It crashes while it starts about once in 20,000 times (7.2), also after its socket is there.
+    for (let tries = 1; ; tries++) {
+      const daemon = await this.#start(program, [...args, ...fixed], path);
+      if ((await daemon.greets()) || tries === 3) return daemon;
+    }
   }
 
   /** A machine whose processors stand still, with a monitor on its socket. */
@@ -151,7 +155,7 @@ export class Peers {
     return join(await this.folder(), `${this.#sockets++}.sock`);
   }
 
-  async #start(program: string, args: readonly string[], path: string): Promise<Peer> {
+  async #start(program: string, args: readonly string[], path: string): Promise<ChildPeer> {
     // Programs for administrators are not in the path of every user.
     const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
     const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], env });
@@ -190,6 +194,8 @@ class ChildPeer implements Peer {
   readonly uri: string;
   readonly #child: ChildProcess;
   readonly #exited: Promise<void>;
+  /** What ended it, where that was a signal. */
+  #signal: NodeJS.Signals | null = null;
   #spawnError: Error | undefined;
   #ended = false;
   #log = '';
@@ -209,7 +215,10 @@ class ChildPeer implements Peer {
         resolve();
       };
       child.once('error', ended);
-      child.once('exit', () => ended());
+      child.once('exit', (_code, signal) => {
+        this.#signal = signal;
+        ended();
+      });
     });
   }
 
@@ -226,6 +235,18 @@ class ChildPeer implements Peer {
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
     await this.#exited;
     clearTimeout(timer);
+  }
+
+  /** Waits until a monitor greets; false when the program has crashed instead. */
+  async greets(): Promise<boolean> {
+    const deadline = Date.now() + START_MS;
+    // A client that comes while the one before it leaves may be turned away.
+    while (!(await greeted(this.server.path))) {
+      if (this.#ended) return this.#signal !== 'SIGSEGV';
+      if (Date.now() > deadline) throw new Error(`${this.#child.spawnfile} does not greet`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    return true;
   }
 
   /** Tries to connect until it is let in: the socket's file appears before anybody listens. */
@@ -311,14 +332,18 @@ function canConnect(path: string): Promise<boolean> {
   });
 }
 
-/** Waits for the first bytes of a server, or until it hangs up. */
-function greeted(path: string): Promise<void> {
+/** Waits for the first bytes of a server, or until it hangs up; tells whether they came. */
+function greeted(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ path });
-    socket.once('data', () => socket.destroy());
+    let hasCome = false;
+    socket.once('data', () => {
+      hasCome = true;
+      socket.destroy();
+    });
     // That it ended is told by whatever is asked of it next.
     socket.once('error', () => {});
-    socket.once('close', () => resolve());
+    socket.once('close', () => resolve(hasCome));
   });
 }
 
