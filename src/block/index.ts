@@ -1,4 +1,5 @@
 export {
+  type BackingName,
   type BlockDevice,
   type Capabilities,
   type Child,
@@ -22,6 +23,7 @@ export {
   type Location,
   type Opening,
   oneOf,
+  type PullSource,
   plainFile,
   type Range,
   RangeLock,
@@ -29,6 +31,7 @@ export {
   type SnapshotDetails,
   type SnapshotSource,
   type TakenBytes,
+  text,
   timeout,
   type WriteOptions,
   type ZeroOptions,
@@ -82,7 +85,7 @@ export {
   type Qcow2Options,
 } from './drivers/qcow2/create/index.js';
 export type { Qcow2Description } from './drivers/qcow2/index.js';
-export { type BackingName, dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
+export { dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
 export {
   type DelayDescription,
   type ErrorDescription,

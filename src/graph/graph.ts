@@ -22,7 +22,14 @@ import {
   toDot,
   unknownName,
 } from './core/index.js';
-import { type BackupJobOptions, type BackupJobReport, backup } from './jobs/index.js';
+import {
+  type BackupJobOptions,
+  type BackupJobReport,
+  backup,
+  type StreamJobOptions,
+  type StreamJobReport,
+  stream,
+} from './jobs/index.js';
 
 /** How patient a graph is. */
 export interface GraphOptions {
@@ -346,16 +353,18 @@ export class Graph implements AsyncDisposable {
    * ERR_VIEW_LOST where what is about to be changed could not be copied, what reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED.
    */
   backup(options: BackupJobOptions): Job<BackupJobReport> {
-    const job = backup(this.#changer, options);
-    // A job of a graph counts as awaited: its failure is no unhandled rejection.
-    const ended = job.then(nothing, nothing);
-    const end = () => {
-      job.stop();
-      return ended;
-    };
-    this.#lasting.add(end);
-    void ended.then(() => this.#lasting.delete(end));
-    return job;
+    return this.#begun(backup(this.#changer, options));
+  }
+
+  /**
+   * Starts a stream job: copies into an image what it shows of the layers below it, while it is written, and takes those out.
+   *
+   * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: LacunaError ERR_GRAPH_UNKNOWN,
+   * ERR_GRAPH_CONFLICT, ERR_IMAGE_CHAIN where the base has no name, or the image has internal snapshots; ERR_GRAPH_BUSY, what
+   * reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED. The image shows the same in any case, and has its layers still.
+   */
+  stream(options: StreamJobOptions): Job<StreamJobReport> {
+    return this.#begun(stream(this.#changer, options));
   }
 
   /** The graph as it is now, for `JSON.stringify`. */
@@ -392,6 +401,19 @@ export class Graph implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** A job ends with its graph. */
+  #begun<Report>(job: Job<Report>): Job<Report> {
+    // A job of a graph counts as awaited: its failure is no unhandled rejection.
+    const ended = job.then(nothing, nothing);
+    const end = () => {
+      job.stop();
+      return ended;
+    };
+    this.#lasting.add(end);
+    void ended.then(() => this.#lasting.delete(end));
+    return job;
   }
 
   #checkNew(device: BlockDevice): void {

@@ -20,7 +20,11 @@ export {
   type WithNames,
   type WithoutFile,
 } from './core/index.js';
-export type { CopyBeforeWriteDescription, SnapshotAccessDescription } from './filters/index.js';
+export type {
+  CopyBeforeWriteDescription,
+  CopyOnReadDescription,
+  SnapshotAccessDescription,
+} from './filters/index.js';
 export {
   type AddExportOptions,
   type ChildReplacement,
@@ -34,5 +38,7 @@ export type {
   BackupPair,
   BitmapMode,
   JobErrorPolicy,
+  StreamJobOptions,
+  StreamJobReport,
   SyncMode,
 } from './jobs/index.js';

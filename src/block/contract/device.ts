@@ -41,11 +41,16 @@ const checkDeviceOptions = optionCheck<DeviceOptions>({
 });
 
 const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
-const checkWrite = optionCheck<WriteOptions>({ fua: 'flag', signal: 'signal' });
+const checkWrite = optionCheck<WriteOptions>({
+  fua: 'flag',
+  unrecorded: 'flag',
+  signal: 'signal',
+});
 const checkZero = optionCheck<ZeroOptions>({
   unmap: 'flag',
   fast: 'flag',
   fua: 'flag',
+  unrecorded: 'flag',
   signal: 'signal',
 });
 const checkExtents = optionCheck<ExtentsOptions>({ contexts: 'any', signal: 'signal' });

@@ -29,6 +29,11 @@ export interface Opening {
    * caller frees the copy.
    */
   readonly bitsOf?: (node: string, bitmap: string) => Promise<() => Bitmap>;
+  /**
+   * How many layers of images there are from a device that was opened through this down to a node, both counted, whenever it is
+   * asked; undefined where the node does not lie below.
+   */
+  readonly layersTo?: (device: BlockDevice, node: string) => number | undefined;
   /** As what a device is opened below another one. */
   readonly as?: Pick<Child, 'key' | 'role'>;
   /** What the files do not have any more reads as zero. Default: what the description says. */
@@ -44,10 +49,10 @@ export interface Opening {
 export type ChildRole = 'disk' | 'image' | 'data file' | 'below' | LiveRole;
 
 /**
- * Roles that only graphs have: a disk whose old content is kept before it is written; the place where that is kept; and the filter
- * that keeps it, for a view that shows it.
+ * Roles that only graphs have: a disk whose old content is kept before it is written; a disk into which is copied what shines
+ * through from below; the place where old content is kept; and the filter that keeps it, for a view that shows it.
  */
-export type LiveRole = 'watched disk' | 'target' | 'snapshot';
+export type LiveRole = 'watched disk' | 'filled disk' | 'target' | 'snapshot';
 
 /** A device below another one, as the description of that says it. */
 export interface Child {

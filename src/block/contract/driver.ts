@@ -95,8 +95,34 @@ export interface Driver {
   settled?(): Promise<void>;
   /** @internal Called while no request is in flight: a device below it, at any depth, was replaced. */
   changedBelow?(): void;
+  /** @internal Called while no request is in flight: what shone through from below is gone, and reads as zero. */
+  endBacking?(): void;
+  /** @internal Makes the image name another backing file, or none, durably, and behind all that was written before. */
+  nameBacking?(backing: BackingName | null): Promise<void>;
+  /** @internal Opens what is open for reading for writing too, or ends that. */
+  setWritable?(writable: boolean): Promise<void>;
+  /** @internal Makes the disk larger; what is added reads as zero. An image has the size that it had until it is opened anew. */
+  grow?(size: number): Promise<void>;
+  /** @internal What a filter can bring up from below into the layer that it lies above. */
+  readonly pull?: PullSource;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
+}
+
+/** A backing file: its name as it shall stand in the image, and its format. */
+export interface BackingName {
+  /** Relative to the image's folder, or absolute. */
+  readonly filename: string;
+  /** Such as `raw` or `qcow2`; readers must not guess it. */
+  readonly format: string;
+}
+
+/** @internal What shines through from layers below into the top layer. */
+export interface PullSource {
+  /**
+   * Copies what of a range is not in the top layer into it. Rejects with an error that says which side failed.
+   */
+  take(offset: number, length: number): Promise<TakenBytes>;
 }
 
 /** @internal The disk as it was at a moment. */
@@ -213,6 +239,8 @@ export interface CopyRange {
 export interface WriteOptions {
   /** Force unit access: the bytes are durable when the call returns. */
   readonly fua?: boolean;
+  /** @internal The disk shows the same afterwards, or whoever writes keeps account himself: bitmaps do not note it. */
+  readonly unrecorded?: boolean;
   /** Fires to end the request before its next piece begins. */
   readonly signal?: AbortSignal;
 }
@@ -229,6 +257,8 @@ export interface ZeroOptions {
   readonly fast?: boolean;
   /** Force unit access: the zeroes are durable when the call returns. */
   readonly fua?: boolean;
+  /** @internal See {@link WriteOptions.unrecorded}. */
+  readonly unrecorded?: boolean;
   /** Fires to end the request before its next piece begins. */
   readonly signal?: AbortSignal;
 }

@@ -14,6 +14,7 @@ export {
 } from './description.js';
 export { Device, type DeviceOptions } from './device.js';
 export type {
+  BackingName,
   Capabilities,
   CopyRange,
   Driver,
@@ -21,6 +22,7 @@ export type {
   KeptBitmaps,
   Limits,
   Location,
+  PullSource,
   SnapshotDetails,
   SnapshotSource,
   TakenBytes,

@@ -170,7 +170,7 @@ export class Requests {
    * undo a change that a neighbour was told is done.
    */
   #patch(part: Part, source: Uint8Array | undefined, options: WriteOptions): Promise<void> {
-    const { fua, signal } = options;
+    const { fua, unrecorded, signal } = options;
     const start = this.#grid.down(part.start);
     const end = this.#grid.up(part.end);
     const change = this.#hold({ start, end }, true, { signal }, async () => {
@@ -180,7 +180,7 @@ export class Requests {
       throwIfAborted(signal);
       if (source === undefined) block.fill(0, part.start - start, part.end - start);
       else block.set(source, part.start - start);
-      await this.#driver.write!(start, block, { fua, signal: this.#closing.signal });
+      await this.#driver.write!(start, block, { fua, unrecorded, signal: this.#closing.signal });
     });
     return orAborted(change, signal);
   }

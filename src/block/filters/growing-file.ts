@@ -49,6 +49,11 @@ export class GrowingFile implements Driver {
     return this.#size;
   }
 
+  /** See {@link Driver.setWritable}. */
+  get setWritable(): Driver['setWritable'] {
+    return this.#driver.setWritable?.bind(this.#driver);
+  }
+
   /** The file as it is when it grows no more: with the size that it has now. */
   ended(): Driver {
     if (this.#end === this.#driver.size) return this.#driver;

@@ -1,4 +1,5 @@
 import {
+  type BlockDevice,
   checkNamedDescription,
   type DeviceDescription,
   type Driver,
@@ -67,7 +68,13 @@ export async function addNode(
     const bits = await state.node(of).bitmap(bitmap);
     return () => bits.snapshot();
   };
-  const opening = { above: [], open: neverOpens, bitsOf, ...(signal && { signal }) };
+  const layersTo = (device: BlockDevice, below: string) => {
+    return state.view.layersTo((device as Edge).to, state.node(below));
+  };
+  const opening = {
+    ...{ above: [], open: neverOpens, bitsOf, layersTo },
+    ...(signal && { signal }),
+  };
   const adder = new Adder(state, () => state.freeName('node'));
   const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
   return adder.open(described, opening, { isOwned: false, ...file });
@@ -136,6 +143,7 @@ class Adder {
       isOwned: as.isOwned,
     });
     const edges: Edge[] = [];
+    const above = { ...opening, live: true };
     const open = async (part: DeviceDescription, below: Opening) => {
       const edge = new Edge(node, below.as!, await this.#child(node, part, below));
       edges.push(edge);
@@ -144,7 +152,7 @@ class Adder {
       return edge;
     };
     try {
-      const driver = await kind.open(own, { ...opening, open, live: true });
+      const driver = await kind.open(own, { ...above, open });
       await beginNode(node, driver, { grows: opening.grows === true, ...as });
       state.checkFree(name);
     } catch (error) {
@@ -153,8 +161,29 @@ class Adder {
       await state.letGo(edges).catch(() => {});
       throw error;
     }
+    if (edges.length > 0) {
+      node.openAnew = async (wanted) => kind.open(...this.#anew(node, own, wanted, above));
+    }
     state.nodes.set(name, node);
     return node;
+  }
+
+  /** How a node is opened once more: what is below it stays open. */
+  #anew(node: Node, own: Omit<Described, 'node-name'>, writable: boolean, opening: Opening) {
+    const edges = this.#state.view.from(node);
+    const backing = edges.find(({ key }) => key === 'backing');
+    const open = async (_part: DeviceDescription, { as }: Opening) => {
+      return edges.find(({ key }) => key === as!.key)!;
+    };
+    const description = {
+      ...own,
+      'read-only': !writable,
+      // It may have another one by now than its header says, or none.
+      ...('backing' in kindFor(own).keys && {
+        backing: backing === undefined ? null : { node: backing.to.name },
+      }),
+    };
+    return [description as never, { ...opening, open }] as const;
   }
 
   async #child(parent: Node, part: Described, below: Opening): Promise<Node> {

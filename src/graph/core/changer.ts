@@ -2,9 +2,11 @@ import { LacunaError } from '../../errors/index.js';
 import { Serial } from '../../util/index.js';
 import { addNode, type NodeOpening } from './add-node.js';
 import type { NodeDescription } from './description.js';
+import { drained } from './drain.js';
 import { busy } from './failures.js';
 import type { Node } from './node.js';
 import { checkUsers } from './permissions.js';
+import { growNode, setWritable } from './reopen.js';
 import { Root, type RootOptions } from './root.js';
 import { GraphState } from './state.js';
 import { type BitmapChange, type Changes, change } from './transaction.js';
@@ -49,6 +51,22 @@ export class Changer {
   async change({ edges = [], bitmaps = [], ...filters }: Partial<Changes>): Promise<void> {
     await change(this.state, { edges, bitmaps, ...filters }, this.#limitMs);
     await this.state.removeOwned(edges.map(({ expected }) => expected));
+  }
+
+  /** Opens a node for writing that is open for reading only, or ends that; see {@link setWritable}. */
+  async setWritable(node: Node, writable: boolean): Promise<void> {
+    if (writable) return setWritable(this.state, node, true);
+    if (node.writable) await this.#still(node, () => setWritable(this.state, node, false));
+  }
+
+  /** Makes the disk of a node that is written larger; what is added reads as zero. */
+  async grow(node: Node, size: number): Promise<void> {
+    if (node.size < size) await this.#still(node, () => growNode(node, size));
+  }
+
+  async #still(node: Node, finish: () => Promise<void>): Promise<void> {
+    const nothing = { prepare: async () => {}, assign: () => {} };
+    await drained(this.state.stillness([node]), this.#limitMs, { ...nothing, finish });
   }
 
   /** Lets an export or a job in. */
@@ -113,13 +131,14 @@ export class Changer {
    * Takes filters out and changes bitmaps, at one moment, and closes the filters.
    *
    * @param unused nodes that only the filters have used; they are closed behind them.
+   * @param others what else changes at the same moment.
    */
   async removeFilters(
     filters: readonly Node[],
     {
-      bitmaps = [],
       unused = [],
-    }: { bitmaps?: readonly BitmapChange[]; unused?: readonly Node[] } = {},
+      ...others
+    }: Partial<Omit<Changes, 'removed'>> & { unused?: readonly Node[] } = {},
   ): Promise<void> {
     const { state } = this;
     const { view } = state;
@@ -134,8 +153,9 @@ export class Changer {
       const [{ to: below }] = view.from(filter);
       return users.map((edge) => ({ edge, expected: filter, replacement: below, unsafe: false }));
     });
-    if (edges.length + bitmaps.length > 0) {
-      await this.change({ edges, bitmaps, removed: filters });
+    const all = [...edges, ...(others.edges ?? [])];
+    if (all.length > 0 || others.bitmaps?.length || others.ended?.length) {
+      await this.change({ ...others, edges: all, removed: filters });
     }
     await state.removeAll([...filters, ...unused]);
   }

@@ -1,5 +1,9 @@
 import type { DeviceDescription } from '../../block/index.js';
-import type { CopyBeforeWriteDescription, SnapshotAccessDescription } from '../filters/index.js';
+import type {
+  CopyBeforeWriteDescription,
+  CopyOnReadDescription,
+  SnapshotAccessDescription,
+} from '../filters/index.js';
 
 /** A description in which each device below may be the name of a node instead. */
 export type WithNames<D> = D extends DeviceDescription
@@ -19,7 +23,9 @@ export type WithNames<D> = D extends DeviceDescription
  */
 export type NodeDescription =
   | WithNames<DeviceDescription>
-  | ((CopyBeforeWriteDescription | SnapshotAccessDescription) & { 'node-name'?: string });
+  | ((CopyBeforeWriteDescription | CopyOnReadDescription | SnapshotAccessDescription) & {
+      'node-name'?: string;
+    });
 
 /** A description without the device below it. */
 export type WithoutFile<D> = D extends { file: unknown } ? Omit<D, 'file'> : never;

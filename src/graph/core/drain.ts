@@ -27,6 +27,8 @@ export interface DrainedWork<T> {
   /** What must be durable first; the limit holds for it too. */
   readonly prepare: () => Promise<void>;
   readonly assign: () => T;
+  /** What must be done to its end while nothing is in flight, however long it takes. */
+  readonly finish?: () => Promise<void>;
 }
 
 /**
@@ -38,13 +40,15 @@ export interface DrainedWork<T> {
 export async function drained<T>(
   { entrances, lasting }: Drained,
   limitMs: number,
-  { prepare, assign }: DrainedWork<T>,
+  { prepare, assign, finish }: DrainedWork<T>,
 ): Promise<T> {
   for (const { gate } of entrances) gate.close();
   for (const each of lasting) each.hurry?.(true);
   try {
     await ready({ entrances, lasting }, limitMs, prepare);
-    return assign();
+    const result = assign();
+    if (finish !== undefined) await finish();
+    return result;
   } finally {
     for (const each of lasting) each.hurry?.(false);
     for (const { gate } of entrances) gate.open();

@@ -7,6 +7,7 @@ export type {
   WithoutFile,
 } from './description.js';
 export { DRAIN_LIMIT_MS } from './drain.js';
+export type { Edge } from './edge.js';
 export { type Named, unknownName } from './failures.js';
 export { Node } from './node.js';
 export { EVERYTHING, type Permission } from './permissions.js';
@@ -22,4 +23,5 @@ export {
   toDot,
   type UserPicture,
 } from './show.js';
+export type { GraphState } from './state.js';
 export type { BitmapChange } from './transaction.js';

@@ -4,6 +4,14 @@ import { LacunaError } from '../../errors/index.js';
 import { FileBitmaps } from './file-bitmaps.js';
 import type { ChangeLog } from './recorder.js';
 
+/** A bitmap that is kept in memory only, with bits of its own. */
+export interface MemoryBitmap {
+  readonly name: string;
+  readonly granularity: number;
+  readonly recording: boolean;
+  readonly bits: Bitmap;
+}
+
 /** The named bitmaps of a node, and how its changes get into them. */
 export class NodeBitmaps implements ChangeLog {
   readonly bitmaps: DirtyBitmaps;
@@ -80,6 +88,32 @@ export class NodeBitmaps implements ChangeLog {
         bitmaps.merge(name, [all]);
       } finally {
         all.free();
+      }
+    }
+  }
+
+  /** Those that are kept nowhere else, for {@link restore}. One that lacks writes is of no use to anybody, and goes. */
+  inMemory(): MemoryBitmap[] {
+    const { bitmaps } = this;
+    const lost = bitmaps
+      .list()
+      .filter(({ persistent, inconsistent }) => !persistent && !inconsistent);
+    return lost.map(({ name, granularity, recording }) => {
+      return { name, granularity, recording, bits: bitmaps.get(name).snapshot() };
+    });
+  }
+
+  /** Gets bitmaps of another opening of the disk, which may have become larger, and frees their bits. */
+  restore(kept: readonly MemoryBitmap[]): void {
+    const { bitmaps } = this;
+    for (const { name, granularity, recording, bits } of kept) {
+      bitmaps.add({ name, granularity, disabled: true });
+      try {
+        bits.resize(bitmaps.size);
+        bitmaps.merge(name, [bits]);
+        if (recording) bitmaps.enable(name);
+      } finally {
+        bits.free();
       }
     }
   }

@@ -2,7 +2,7 @@ import type { DirtyBitmap, DirtyBitmapInfo } from '../../bitmap/index.js';
 import { Device, type Driver, GrowingFile } from '../../block/index.js';
 import type { Named } from './failures.js';
 import type { FileBitmaps } from './file-bitmaps.js';
-import { NodeBitmaps } from './node-bitmaps.js';
+import { type MemoryBitmap, NodeBitmaps } from './node-bitmaps.js';
 import { Recorder } from './recorder.js';
 
 /** What is known of a node before its driver is open. */
@@ -23,12 +23,15 @@ export class Node implements Named {
   readonly what = 'node';
   /** The driver of its description, such as `qcow2` or `throttle`. */
   readonly driverName: string;
-  /** Whether it may be written. */
-  readonly writable: boolean;
+  /** @internal Opens its driver once more, over the same nodes; absent where that is impossible. */
+  openAnew?: (writable: boolean) => Promise<Driver>;
+  /** @internal The job that has put it into its place, as a person would name it. */
+  heldBy?: string;
   /** @internal */
   readonly isFilter: boolean;
   /** @internal */
   readonly isOwned: boolean;
+  #writable: boolean;
   #driver: Driver | undefined;
   #device: Device | undefined;
   #bitmaps: NodeBitmaps | undefined;
@@ -37,9 +40,14 @@ export class Node implements Named {
   constructor({ name, driverName, writable, isFilter, isOwned }: NodeOptions) {
     this.name = name;
     this.driverName = driverName;
-    this.writable = writable;
+    this.#writable = writable;
     this.isFilter = isFilter;
     this.isOwned = isOwned;
+  }
+
+  /** Whether it may be written. */
+  get writable(): boolean {
+    return this.#writable;
   }
 
   /** Bytes. */
@@ -105,6 +113,20 @@ export class Node implements Named {
     this.#driver = driver;
     this.#bitmaps = new NodeBitmaps(driver.size, kept ?? driver.keeps);
     this.#device = new Device(new Recorder(driver, this.#bitmaps), { readOnly });
+  }
+
+  /**
+   * @internal Its driver is another one from now on, for the same disk.
+   *
+   * @param kept bitmaps that it keeps in memory. Default: all that it has.
+   */
+  beginAnew(driver: Driver, writable: boolean, kept?: readonly MemoryBitmap[]): void {
+    const before = this.#bitmaps;
+    const bitmaps = kept ?? before?.inMemory() ?? [];
+    this.#writable = writable;
+    this.begin(driver, false);
+    this.log.restore(bitmaps);
+    if (kept === undefined) before?.bitmaps.free();
   }
 
   /** @internal Becomes the file of an image that is written. Nobody else may use it. */

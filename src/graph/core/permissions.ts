@@ -47,6 +47,8 @@ function needsOf(edge: Edge, view: View): Needs {
       return needsOfUsers(parent as Node, view);
     case 'watched disk':
       return watching(parent as Node, needsOfUsers(parent as Node, view));
+    case 'filled disk':
+      return filling(parent as Node, needsOfUsers(parent as Node, view));
   }
 }
 
@@ -61,7 +63,17 @@ function needsOfUsers(filter: Node, view: View): Needs {
 /** It must see every write, so nobody may write beside it. Until somebody uses it, it has nothing to see. */
 function watching(filter: Node, { needs, shares }: Needs): Needs {
   if (needs.length === 0 && !filter.keepsOld) return { needs, shares };
-  return { needs, shares: shares.filter((each) => each === 'read') };
+  return { needs, shares: shares.filter(isRead) };
+}
+
+/** It writes what the disk shows already: a write beside it could be lost under that. */
+function filling(filter: Node, { needs, shares }: Needs): Needs {
+  if (needs.length === 0 || !filter.writable) return { needs, shares };
+  return { needs: [...new Set([...needs, 'write' as const])], shares: shares.filter(isRead) };
+}
+
+function isRead(permission: Permission): boolean {
+  return permission === 'read';
 }
 
 /**

@@ -69,13 +69,13 @@ export class Recorder implements Driver {
   }
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
-    const noted = this.#log.record(offset, source.byteLength);
+    const noted = options.unrecorded ? undefined : this.#log.record(offset, source.byteLength);
     if (noted !== undefined) await noted;
     await this.#driver.write!(offset, source, options);
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
-    const noted = this.#log.record(offset, length);
+    const noted = options.unrecorded ? undefined : this.#log.record(offset, length);
     if (noted !== undefined) await noted;
     await this.#driver.zero!(offset, length, options);
   }

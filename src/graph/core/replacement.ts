@@ -11,6 +11,8 @@ export interface EdgeChange {
   readonly replacement: Node;
   /** What is seen through the edge may be another disk then. */
   readonly unsafe: boolean;
+  /** Its parent sees the same disk as before, although it is another node that holds that: who changes it has seen to that. */
+  readonly isSame?: boolean;
 }
 
 /**
@@ -65,7 +67,7 @@ function checkContent(change: EdgeChange, before: View, after: View): void {
     const message = `${edge.label} shows what ${called(expected)} keeps, which nothing else has: remove ${called(edge.parent)}, and add it again`;
     throw conflict(message);
   }
-  if (!changesContent(change, before, after)) return;
+  if (change.isSame || !changesContent(change, before, after)) return;
   checkReplaceable(change);
   if (edge.role !== 'root') checkNotKept(edge.parent as Node, before);
   if (change.unsafe) return;
@@ -80,9 +82,14 @@ function checkReplaceable({ edge, expected }: EdgeChange): void {
   throw conflict(message);
 }
 
-/** What a filter has not copied yet must stay on the disk. */
+/** What a filter has not copied yet must stay on the disk, and what a job moves between layers must stay what it is. */
 function checkNotKept(parent: Node, view: View): void {
   for (const above of view.above(parent)) {
+    const { heldBy } = above as Node;
+    if (heldBy !== undefined) {
+      const message = `${heldBy} works on the layers below ${called(above as Node)}, none of which can become another one: wait for its end, or stop it`;
+      throw conflict(message);
+    }
     if (!(above as Node).keepsOld) continue;
     const message = `${called(above as Node)} keeps what the disk below it was, which cannot become another one: remove the filter first`;
     throw conflict(message);
@@ -95,12 +102,5 @@ export function changesContent(
   before: View,
   after: View,
 ): boolean {
-  return belowFilters(expected, before) !== belowFilters(replacement, after);
-}
-
-/** The first node that is no filter. */
-function belowFilters(node: Node, view: View): Node {
-  if (!node.isFilter) return node;
-  const [edge] = view.from(node);
-  return belowFilters(view.childOf(edge), view);
+  return before.unfiltered(expected) !== after.unfiltered(replacement);
 }

@@ -1,6 +1,7 @@
 import type { BitmapAction } from '../../bitmap/index.js';
 import type { Driver } from '../../block/index.js';
 import { drained } from './drain.js';
+import type { Edge } from './edge.js';
 import type { Node } from './node.js';
 import { changesContent, checkChanges, checkExpected, type EdgeChange } from './replacement.js';
 import type { GraphState } from './state.js';
@@ -20,6 +21,10 @@ export interface Changes {
   readonly begins?: readonly Node[];
   /** Filters that go behind the change: what they need does not count any more. */
   readonly removed?: readonly Node[];
+  /** Uses of a node that end: their parents show nothing in its place any more, which looks the same to who is above. */
+  readonly ended?: readonly Edge[];
+  /** What must be durable before anything is assigned, while nothing is in flight. */
+  readonly prepare?: () => Promise<void>;
 }
 
 /**
@@ -29,7 +34,9 @@ export interface Changes {
  * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT, ERR_GRAPH_BUSY; what a change of a bitmap throws.
  */
 export async function change(state: GraphState, changes: Changes, limitMs: number): Promise<void> {
-  checkChanges(state.edges, changes.edges, changes.removed);
+  const { removed, ended = [] } = changes;
+  const remaining = [...state.edges].filter((edge) => !ended.includes(edge));
+  checkChanges(remaining, changes.edges, removed);
   const dirtied = dirtiedBy(state, changes.edges);
   for (const { log } of dirtied) await log.prepareDirtyAll();
   for (const { node, actions } of changes.bitmaps) await node.log.prepare(actions);
@@ -37,13 +44,15 @@ export async function change(state: GraphState, changes: Changes, limitMs: numbe
     prepare: async () => {
       // What an old node was told leaves the way of flushes with it.
       for (const { expected } of changes.edges) {
-        if (expected.writable) await expected.device.flush();
+        if (expected.writable && !removed?.includes(expected)) await expected.device.flush();
       }
       for (const { node } of changes.bitmaps) await node.log.markAll();
+      await changes.prepare?.();
     },
     assign: () => {
       apply(changes, dirtied, usedAfter(state, changes));
-      tellAbove(state, changes.edges);
+      end(state, ended);
+      tellAbove(state, [...changes.edges.map(({ edge }) => edge), ...ended]);
     },
   });
 }
@@ -72,7 +81,15 @@ function apply(
   for (const { edge, replacement } of edges) edge.to = replacement;
 }
 
-function* nodesOf({ edges, bitmaps, begins = [] }: Changes): Generator<Node> {
+function end(state: GraphState, ended: readonly Edge[]): void {
+  for (const edge of ended) {
+    state.edges.delete(edge);
+    (edge.parent as Node).driver.endBacking?.();
+  }
+}
+
+function* nodesOf({ edges, bitmaps, begins = [], ended = [] }: Changes): Generator<Node> {
+  for (const { parent } of ended) yield parent as Node;
   yield* begins;
   for (const { edge, expected, replacement } of edges) {
     if (edge.role !== 'root') yield edge.parent as Node;
@@ -89,7 +106,7 @@ function dirtiedBy({ edges, view }: GraphState, changes: readonly EdgeChange[]):
   const dirtied = new Set<Node>();
   for (const each of changes) {
     const { edge } = each;
-    if (edge.role === 'root' || !changesContent(each, view, after)) continue;
+    if (edge.role === 'root' || each.isSame || !changesContent(each, view, after)) continue;
     for (const above of after.above(edge.parent as Node)) {
       if ((above as Node).what === 'node') dirtied.add(above as Node);
     }
@@ -104,8 +121,8 @@ function usedAfter({ edges: all }: GraphState, { edges, begins = [] }: Changes):
 }
 
 /** What those above remember of it may be of the node that was there before. */
-function tellAbove({ view }: GraphState, edges: readonly EdgeChange[]): void {
-  for (const { edge } of edges) {
+function tellAbove({ view }: GraphState, edges: readonly Edge[]): void {
+  for (const edge of edges) {
     if (edge.role === 'root') continue;
     for (const above of view.above(edge.parent as Node)) {
       if ((above as Node).what === 'node') (above as Node).driver.changedBelow?.();

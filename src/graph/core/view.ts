@@ -46,6 +46,30 @@ export class View {
     return found;
   }
 
+  /** The first node from one downwards that is no filter. */
+  unfiltered(node: Node): Node {
+    if (!node.isFilter) return node;
+    return this.unfiltered(this.childOf(this.from(node)[0]));
+  }
+
+  /** What lies below an image: the use of the next layer, if there is one. */
+  backingOf(image: Node): Edge | undefined {
+    return this.from(image).find(({ role }) => role === 'below');
+  }
+
+  /** The images of a chain, from the top down; filters are left out. */
+  layers(top: Node): Node[] {
+    const image = this.unfiltered(top);
+    const backing = this.backingOf(image);
+    return [image, ...(backing === undefined ? [] : this.layers(this.childOf(backing)))];
+  }
+
+  /** How many images there are from one node down to another one, both counted; undefined where it does not lie below. */
+  layersTo(top: Node, bottom: Node): number | undefined {
+    const at = this.layers(top).indexOf(this.unfiltered(bottom));
+    return at < 0 ? undefined : at + 1;
+  }
+
   /** Everything above a node, and itself: nodes, exports and jobs. */
   above(node: Node, found = new Set<unknown>()): Set<unknown> {
     if (found.has(node)) return found;

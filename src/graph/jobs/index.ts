@@ -7,3 +7,4 @@ export {
   type JobErrorPolicy,
   type SyncMode,
 } from './backup/index.js';
+export { type StreamJobOptions, type StreamJobReport, stream } from './stream/index.js';

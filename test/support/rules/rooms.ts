@@ -63,7 +63,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['view'],
   ],
   graph: [['filters'], ['core'], ['backup', 'jobs']],
-  'graph/jobs': [['backup']],
+  'graph/jobs': [['layers'], ['backup', 'stream']],
   qemu: [
     ['virsh'],
     ['state'],

@@ -16,7 +16,7 @@ import type { FileDescription } from './description.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { walkExtents } from './file-extents.js';
 import { type FileKind, inspect } from './file-kind.js';
-import { lockImage } from './image-locks.js';
+import { lockImage, unlockImage } from './image-locks.js';
 
 /** Kinds of "not here": the next way to do the same thing is tried, and this one never again. */
 const UNSUPPORTED = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'ENODEV']);
@@ -35,14 +35,17 @@ const closeFile = promisify(fs.close);
  */
 export class FileDriver implements Driver {
   readonly name: string;
-  readonly description: FileDescription;
+  description: FileDescription;
   readonly path: string;
-  readonly size: number;
+  size: number;
   readonly limits: Limits;
-  readonly capabilities: Capabilities;
+  capabilities: Capabilities;
   /** Set where a file is opened by its name alone. */
   warnings: readonly string[] = [];
-  readonly #fd: number;
+  #fd: number;
+  /** Opened first, for reading only: its locks stand for both. */
+  #lockedFd?: number;
+  readonly #locking: FileDescription['locking'];
   readonly #kind: FileKind;
   readonly #calls?: SystemCalls;
   #seeks = true;
@@ -53,7 +56,7 @@ export class FileDriver implements Driver {
 
   private constructor(
     description: FileDescription,
-    fd: number,
+    { fd, locking }: { fd: number; locking: FileDescription['locking'] },
     kind: FileKind,
     calls?: SystemCalls,
   ) {
@@ -64,6 +67,7 @@ export class FileDriver implements Driver {
     this.size = kind.size;
     this.limits = kind.limits;
     this.#fd = fd;
+    this.#locking = locking;
     this.#kind = kind;
     this.#calls = calls;
     this.capabilities = {
@@ -97,12 +101,74 @@ export class FileDriver implements Driver {
       throw error;
     }
     const { inode } = kind;
-    return new FileDriver({ ...description, filename, locking: 'off', inode }, fd, kind, calls);
+    const opened = { ...description, filename, locking: 'off', inode } as const;
+    return new FileDriver(opened, { fd, locking }, kind, calls);
   }
 
   /** Whether writes behind its end make it longer. */
   get grows(): boolean {
     return !this.#kind.isBlock;
+  }
+
+  /**
+   * Opens a file that is open for reading for writing too, or ends that. Its locks change with it, and are never given up in
+   * between.
+   *
+   * @throws LacunaError ERR_DEVICE_OPEN, ERR_DEVICE_LOCKED; it is as it was then.
+   */
+  async setWritable(writable: boolean): Promise<void> {
+    if (writable === this.capabilities.write) return;
+    if (writable) await this.#openForWriting();
+    else await this.#endWriting();
+    this.description = { ...this.description, 'read-only': !writable };
+    this.capabilities = { ...this.capabilities, write: writable, flush: writable };
+  }
+
+  async #openForWriting(): Promise<void> {
+    const { filename, inode, 'force-share': shared = false } = this.description;
+    if (shared) {
+      const message = `${filename} is read although others write it (force-share): open it without that to write it`;
+      throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
+    }
+    const locks = { filename, locking: this.#locking, calls: this.#calls };
+    await lockImage({ ...locks, fd: this.#fd, access: 'write', held: 'read' });
+    try {
+      const alone = this.#locking !== 'off';
+      const { fd, kind } = inspect(filename, { readOnly: false, alone });
+      this.#lockedFd = this.#fd;
+      this.#fd = fd;
+      checkInode(filename, kind, inode);
+    } catch (error) {
+      if (this.#lockedFd !== undefined) await this.#endWriting();
+      else unlockImage({ ...locks, fd: this.#fd }, 'write', 'read');
+      throw error;
+    }
+  }
+
+  async #endWriting(): Promise<void> {
+    const lockedFd = this.#lockedFd;
+    if (lockedFd === undefined) {
+      const message = `${this.name} was opened for writing: open it again to read it only`;
+      throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+    }
+    const fd = this.#fd;
+    this.#fd = lockedFd;
+    this.#lockedFd = undefined;
+    unlockImage({ fd: lockedFd, locking: this.#locking, calls: this.#calls }, 'write', 'read');
+    await closeFile(fd);
+  }
+
+  /** Makes the disk larger; what is added reads as zero. */
+  async grow(size: number): Promise<void> {
+    if (this.#kind.isBlock) {
+      const message = `${this.name} is a block device of ${this.size} bytes, which cannot be made larger here`;
+      throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: this.name });
+    }
+    if (size <= this.size) return;
+    this.#attempt({ action: 'resize', offset: this.size, length: size - this.size }, () =>
+      fs.ftruncateSync(this.#fd, size),
+    );
+    this.size = size;
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
@@ -200,6 +266,7 @@ export class FileDriver implements Driver {
 
   async close(): Promise<void> {
     try {
+      if (this.#lockedFd !== undefined) await closeFile(this.#lockedFd);
       await closeFile(this.#fd);
     } catch (error) {
       throw fileError('ERR_DEVICE_IO', { action: 'close', device: this.name }, error as Error);

@@ -46,6 +46,8 @@ export interface LockRequest {
   readonly fd: number;
   readonly filename: string;
   readonly access: FileAccess;
+  /** How this opening has locked the file already; what that has stays locked, also where this fails. */
+  readonly held?: FileAccess;
   readonly locking?: FileDescription['locking'];
   readonly calls?: SystemCalls;
 }
@@ -57,16 +59,14 @@ export interface LockRequest {
  * ERR_DEVICE_OPEN where `locking` is on and the system has no such locks.
  */
 export async function lockImage(request: LockRequest): Promise<void> {
-  const { fd, access, locking = 'auto', calls } = request;
+  const { fd, access, held: before, locking = 'auto', calls } = request;
   if (locking === 'off') return;
   if (calls === undefined || calls.isByteLocked(fd, USES) < 0) {
     if (locking === 'on') throw unlockable(request);
     return;
   }
-  const own = [
-    ...USED[access].map((permission) => USES + permission),
-    ...KEPT[access].map((permission) => KEEPS_OTHERS_FROM + permission),
-  ];
+  const had = before === undefined ? [] : bytesOf(before);
+  const own = bytesOf(access).filter((byte) => !had.includes(byte));
   for (const byte of own) checked(request, calls.lockByte(fd, byte));
   const contrary = [
     ...KEPT[access].map((permission) => USES + permission),
@@ -78,6 +78,24 @@ export async function lockImage(request: LockRequest): Promise<void> {
     for (const held of own) calls.unlockByte(fd, held);
     throw await locked(request, byte);
   }
+}
+
+/** Gives back what one way to use a file needs more than another one. */
+export function unlockImage(
+  { fd, locking, calls }: Pick<LockRequest, 'fd' | 'locking' | 'calls'>,
+  held: FileAccess,
+  access: FileAccess,
+): void {
+  if (locking === 'off' || calls === undefined) return;
+  const kept = bytesOf(access);
+  for (const byte of bytesOf(held)) if (!kept.includes(byte)) calls.unlockByte(fd, byte);
+}
+
+function bytesOf(access: FileAccess): number[] {
+  return [
+    ...USED[access].map((permission) => USES + permission),
+    ...KEPT[access].map((permission) => KEEPS_OTHERS_FROM + permission),
+  ];
 }
 
 /**

@@ -22,10 +22,12 @@ export async function nameBitmapDirectory(
   header: LiveHeader,
   bitmaps: BitmapsExtension | undefined,
 ): Promise<void> {
-  const cluster = new Uint8Array(header.geometry.clusterSize);
-  await file.read(0, cluster);
-  const naming = new Naming(file, header, cluster);
-  await (bitmaps === undefined ? naming.remove() : naming.set(bitmaps));
+  await header.layOut(async () => {
+    const cluster = new Uint8Array(header.geometry.clusterSize);
+    await file.read(0, cluster);
+    const naming = new Naming(file, header, cluster);
+    await (bitmaps === undefined ? naming.remove() : naming.set(bitmaps));
+  });
 }
 
 class Naming {

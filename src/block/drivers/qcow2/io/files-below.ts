@@ -2,7 +2,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { clusterSizeIn, type Header, parseHeader } from '../../../../qcow2/index.js';
-import type { BackingName } from './backing-name.js';
+import type { BackingName } from '../../../contract/index.js';
 
 /** Longer chains are not opened, and objects in JSON that are deeper name nothing. */
 const MOST_FILES = 1000;

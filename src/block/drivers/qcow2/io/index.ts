@@ -1,4 +1,4 @@
-export type { BackingName } from './backing-name.js';
+export type { BackingName } from '../../../contract/index.js';
 export type { Qcow2Description } from './description.js';
 export { dataFileOf, filesBelow } from './files-below.js';
 export { GatheredWrites } from './gathered-writes.js';
@@ -16,3 +16,4 @@ export { readHeader, readSnapshots, readSnapshotTable } from './read-header.js';
 export { readPadded } from './read-padded.js';
 export { readerOf } from './reader-of.js';
 export { tableCache } from './table-cache.js';
+export { writeBackingName } from './write-backing-name.js';

@@ -1,6 +1,8 @@
 import { type Geometry, geometryOf, type Header } from '../../../../qcow2/index.js';
 import { alignDown, Serial, viewOf, writeU64 } from '../../../../util/index.js';
+import type { BackingName } from '../../../contract/index.js';
 import type { HostFile } from './host-file.js';
+import { writeBackingName } from './write-backing-name.js';
 
 /**
  * The fields that change while an image is written. All lie in the first sector, and so change at once; but for the
@@ -27,6 +29,7 @@ export class LiveHeader {
   readonly tables = new Map<number, string>();
   readonly #file: HostFile;
   readonly #turns = new Serial();
+  readonly #layouts = new Serial();
   #current: Header;
 
   constructor(file: HostFile, header: Header) {
@@ -51,6 +54,24 @@ export class LiveHeader {
       await this.#file.flush();
       this.#current = header;
     });
+  }
+
+  /**
+   * Runs what lays out the first cluster anew, beyond the fields that {@link update} changes: one after another. It may call
+   * that.
+   */
+  layOut<T>(task: () => Promise<T>): Promise<T> {
+    return this.#layouts.run(task);
+  }
+
+  /** Names another backing file, or none: after all that was written before is durable, and durably when it returns. */
+  nameBacking(backing: BackingName | null): Promise<void> {
+    return this.layOut(() =>
+      this.#turns.run(async () => {
+        await this.#file.flush();
+        this.#current = await writeBackingName(this.#file, this.#current, backing);
+      }),
+    );
   }
 
   /** What of the metadata whose places are known lies between two bytes of the file. */

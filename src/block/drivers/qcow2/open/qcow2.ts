@@ -2,6 +2,7 @@ import { LacunaError } from '../../../../errors/index.js';
 import { Context, type ExtentList, isDirtyContext } from '../../../../extent/index.js';
 import { RunKind, type Snapshot } from '../../../../qcow2/index.js';
 import type {
+  BackingName,
   BlockDevice,
   Capabilities,
   CopyRange,
@@ -50,7 +51,7 @@ export class Qcow2Driver implements Driver {
   warnings: readonly string[];
   readonly missing: readonly Range[];
   readonly #image: Image;
-  readonly #backing?: BlockDevice;
+  #backing?: BlockDevice;
   readonly #devices: readonly BlockDevice[];
   readonly #status: ChainStatus;
   readonly #slices: TableSlices;
@@ -177,7 +178,8 @@ export class Qcow2Driver implements Driver {
   }
 
   get details(): ImageDetails {
-    return detailsOf(this.#image.header, this.#snapshots, chainOf(this.#backing));
+    const header = this.#writer?.current ?? this.#image.header;
+    return detailsOf(header, this.#snapshots, chainOf(this.#backing));
   }
 
   get keeps(): KeptBitmaps | undefined {
@@ -186,6 +188,15 @@ export class Qcow2Driver implements Driver {
 
   changedBelow(): void {
     this.#status.changedBelow();
+  }
+
+  endBacking(): void {
+    this.#backing = undefined;
+    this.#status.endBacking();
+  }
+
+  nameBacking(backing: BackingName | null): Promise<void> {
+    return this.#writer!.nameBacking(backing);
   }
 
   whyNoContext(context: string): LacunaError | undefined {

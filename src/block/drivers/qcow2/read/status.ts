@@ -30,7 +30,7 @@ const HERE = 1;
  */
 export class ChainStatus {
   readonly #image: Image;
-  readonly #backing?: BackingStatus;
+  #backing?: BackingStatus;
   #holes?: Promise<FileHoles | undefined>;
   #tables = 0;
   #decoder?: Promise<RunDecoder | undefined>;
@@ -72,6 +72,11 @@ export class ChainStatus {
   /** The device below shows something else. */
   changedBelow(): void {
     this.#backing?.forget();
+  }
+
+  /** Nothing is below any more. */
+  endBacking(): void {
+    this.#backing = undefined;
   }
 
   async close(): Promise<void> {

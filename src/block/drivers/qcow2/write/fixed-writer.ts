@@ -29,6 +29,17 @@ export class FixedWriter implements GuestWriter {
     image.expectChanges();
   }
 
+  get current(): Header {
+    return this.#image.header;
+  }
+
+  async nameBacking(): Promise<never> {
+    throw refusal(
+      this.#image.name,
+      'its mapping is fixed, so its backing file cannot be another one',
+    );
+  }
+
   /** Nobody ever moves what is read. */
   reading<T>(_offset: number, _length: number, read: () => Promise<T>): Promise<T> {
     return read();

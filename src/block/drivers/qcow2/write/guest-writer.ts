@@ -1,4 +1,5 @@
-import type { WriteOptions, ZeroOptions } from '../../../contract/index.js';
+import type { Header } from '../../../../qcow2/index.js';
+import type { BackingName, WriteOptions, ZeroOptions } from '../../../contract/index.js';
 
 /** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
 export interface GuestWriter {
@@ -11,6 +12,10 @@ export interface GuestWriter {
   flush(): Promise<void>;
   /** Brings into the file what is only in memory, so that it can be closed. */
   finish(): Promise<void>;
+  /** The header as it is now. */
+  readonly current: Header;
+  /** Names another backing file, or none, durably and behind all that was written. */
+  nameBacking(backing: BackingName | null): Promise<void>;
   /** Makes the disk larger. */
   grow(size: number): Promise<void>;
 }

@@ -9,6 +9,7 @@ import {
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
 import {
+  type BackingName,
   type BlockDevice,
   RangeLock,
   type WriteOptions,
@@ -199,6 +200,15 @@ export class ImageWriter implements GuestWriter {
   async flush(): Promise<void> {
     await this.#compressor?.end();
     await this.#flusher.flush();
+  }
+
+  get current(): Header {
+    return this.header.current;
+  }
+
+  async nameBacking(backing: BackingName | null): Promise<void> {
+    await this.flush();
+    await this.header.nameBacking(backing);
   }
 
   finish(): Promise<void> {

@@ -1,0 +1,140 @@
+import {
+  type BlockDevice,
+  type PullSource,
+  RangeLock,
+  type TakenBytes,
+} from '../../block/index.js';
+import { Context, readsAsZero } from '../../extent/index.js';
+import { alignDown, alignUp } from '../../util/index.js';
+
+/** Copied at once. */
+const PIECE = 1024 * 1024;
+/** At least so much is copied, and kept for itself. */
+const LEAST_UNIT = 65_536;
+
+/** A copy between two layers that was not made, and because of which side. */
+export class PullError extends Error {
+  readonly side: 'source' | 'target';
+
+  constructor(side: 'source' | 'target', cause: Error) {
+    super(cause.message, { cause });
+    this.side = side;
+  }
+}
+
+interface Run {
+  readonly offset: number;
+  readonly length: number;
+  readonly isZero: boolean;
+}
+
+/**
+ * What shines through an image from layers below, and is copied into it while it is written.
+ *
+ * A copy has its range for itself from the question what is still missing in the image to the end of the write; changes of others
+ * share theirs. So a copy never writes over what somebody has written since. What is in the image stays there, so a reader who
+ * finds nothing missing needs no hold.
+ */
+export class PulledLayers implements PullSource {
+  readonly #image: BlockDevice;
+  readonly #layers: () => number;
+  readonly #locks = new RangeLock();
+  readonly #unit: number;
+
+  /** @param layers how many layers are copied from, the image itself counted. */
+  constructor(image: BlockDevice, layers: () => number) {
+    this.#image = image;
+    this.#layers = layers;
+    this.#unit = Math.max(LEAST_UNIT, image.limits.preferred);
+  }
+
+  /** Resolves when nobody copies or changes anything. */
+  get idle(): Promise<unknown> {
+    return this.#locks.idle;
+  }
+
+  /** Runs a change of the image while nothing is copied there. */
+  beside<T>(offset: number, length: number, change: () => Promise<T>): Promise<T> {
+    return this.#hold(offset, offset + length, false, change);
+  }
+
+  async take(offset: number, length: number, signal?: AbortSignal): Promise<TakenBytes> {
+    const { size } = this.#image;
+    const start = alignDown(offset, this.#unit);
+    const end = Math.min(size, alignUp(offset + length, this.#unit));
+    const taken = { movedBytes: 0, zeroedBytes: 0 };
+    if (!(await this.#isMissing(start, end, signal))) return taken;
+    await this.#hold(start, end, true, async () => {
+      const runs = await this.#missing(start, end, signal);
+      for (const { offset: at, length: bytes, isZero } of runs) {
+        if (isZero) await this.#zero(at, bytes);
+        else await this.#copy(at, at + bytes, signal);
+        taken[isZero ? 'zeroedBytes' : 'movedBytes'] += bytes;
+      }
+    });
+    return taken;
+  }
+
+  async #isMissing(start: number, end: number, signal?: AbortSignal): Promise<boolean> {
+    return (await this.#missing(start, end, signal)).length > 0;
+  }
+
+  /** What is to be copied: it lies in one of the layers below, and not in the image. */
+  async #missing(start: number, end: number, signal?: AbortSignal): Promise<Run[]> {
+    const image = this.#image;
+    const contexts = [Context.allocation, Context.depth];
+    if (!image.capabilities.contexts.includes(Context.depth)) return [];
+    const layers = this.#layers();
+    const runs: Run[] = [];
+    for (let at = start; at < end; ) {
+      const options = { contexts, ...(signal && { signal }) };
+      const asked = image.someExtents(at, end - at, options);
+      const [status, depths] = await on('source', asked);
+      const stop = Math.min(end, status.end, depths.end);
+      while (at < stop) {
+        const [i, j] = [status.indexOf(at), depths.indexOf(at)];
+        const to = Math.min(stop, status.endAt(i), depths.endAt(j));
+        const depth = depths.flagsAt(j);
+        if (depth > 1 && depth <= layers) {
+          runs.push({ offset: at, length: to - at, isZero: readsAsZero(status.flagsAt(i)) });
+        }
+        at = to;
+      }
+    }
+    return runs;
+  }
+
+  async #copy(offset: number, end: number, signal?: AbortSignal): Promise<void> {
+    const options = signal === undefined ? {} : { signal };
+    const bytes = new Uint8Array(Math.min(PIECE, end - offset));
+    for (let at = offset; at < end; at += PIECE) {
+      const piece = bytes.subarray(0, Math.min(PIECE, end - at));
+      await on('source', this.#image.read(at, piece, options));
+      // The disk shows the same afterwards. It is waited for whoever has given up: the range is free when it has ended.
+      await on('target', this.#image.write(at, piece, { unrecorded: true }));
+    }
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    await on('target', this.#image.zero(offset, length, { unrecorded: true }));
+  }
+
+  async #hold<T>(start: number, end: number, alone: boolean, work: () => Promise<T>): Promise<T> {
+    const from = alignDown(start, this.#unit);
+    const hold = this.#locks.acquire(from, alignUp(end, this.#unit), alone);
+    try {
+      if (hold.ready !== undefined) await hold.ready;
+      return await work();
+    } finally {
+      this.#locks.release(hold);
+    }
+  }
+}
+
+async function on<T>(side: 'source' | 'target', request: Promise<T>): Promise<T> {
+  try {
+    return await request;
+  } catch (error) {
+    throw new PullError(side, error as Error);
+  }
+}

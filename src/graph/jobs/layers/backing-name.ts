@@ -1,0 +1,44 @@
+import { dirname, isAbsolute, relative, resolve } from 'node:path';
+import type { BackingName } from '../../../block/index.js';
+import { LacunaError } from '../../../errors/index.js';
+import type { GraphState, Node } from '../../core/index.js';
+
+/**
+ * How an image names another node as its backing file: relative to its folder if the image below which that lies until now
+ * names it so.
+ *
+ * @param namer the image that names the node until now.
+ * @throws LacunaError ERR_IMAGE_CHAIN where the node is not in a file, or in a format that has no name.
+ */
+export function nameFor(state: GraphState, image: Node, base: Node, namer: Node): BackingName {
+  const format = formatOf(state, base);
+  const path = fileOf(state, base);
+  const { backingFile: named, backingFormat } = namer.device.details ?? {};
+  if (path === undefined) {
+    // A name that only others understand, such as an export, holds wherever the image lies.
+    if (named !== undefined && backingFormat !== undefined && named.includes(':')) {
+      return { filename: named, format: backingFormat };
+    }
+    const message = `${base.device.name} is in no file that ${image.device.name} could name as its backing file: say the name as "backing"`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image.device.name });
+  }
+  const own = fileOf(state, image);
+  const isRelative = named === undefined || !isAbsolute(named);
+  if (!isRelative || own === undefined) return { filename: resolve(path), format };
+  const filename = relative(dirname(resolve(own)), resolve(path));
+  // QEMU takes what stands before a colon for a protocol.
+  const isPlain = !filename.split('/')[0].includes(':');
+  return { filename: isPlain ? filename : `./${filename}`, format };
+}
+
+/** A node that is a file or a device of this machine is a raw disk. */
+function formatOf({ view }: GraphState, node: Node): string {
+  const isImage = view.from(node).some(({ role }) => role === 'image');
+  return isImage ? node.driverName : 'raw';
+}
+
+/** The file that a node's own bytes lie in. */
+function fileOf({ view }: GraphState, node: Node): string | undefined {
+  const own = view.from(node).find(({ role }) => role === 'image' || role === 'disk');
+  return own === undefined ? node.device.path : fileOf({ view } as GraphState, own.to);
+}

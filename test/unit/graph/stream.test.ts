@@ -1,0 +1,277 @@
+import { openDevice } from 'lacuna';
+import { Graph, type Root, type StreamJobOptions } from 'lacuna/graph';
+import { describe, expect, test } from 'vitest';
+import { everyOrder } from '../../support/every-order.js';
+import { pattern } from '../../support/fake-device.js';
+import {
+  GRANULE as G,
+  granulesOf,
+  type Layer,
+  layeredGraph,
+  makeChain,
+  shownBy,
+} from '../../support/layered-graph.js';
+import { settled } from '../../support/manual-disk.js';
+import { playInOrder } from '../../support/play-in-order.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
+
+workInNewFolders();
+
+const image = (filename: string) =>
+  ({ driver: 'qcow2', file: { driver: 'file', filename } }) as const;
+const _ = undefined;
+const LAYERS: readonly Layer[] = [
+  [1, 1, 1, _, 1, 1, _, _],
+  [_, 2, _, 2, 0, _, _, _],
+  [_, _, 3, _, _, _, _, 0],
+];
+
+interface Chain {
+  readonly graph: Graph;
+  readonly guest: Root;
+}
+
+async function openChain(layers: readonly Layer[] = LAYERS, writable = true): Promise<Chain> {
+  const names = await makeChain(layers);
+  const graph = new Graph();
+  await graph.add({ 'node-name': 'top', ...image(names.at(-1)!) }, { writable });
+  const guest = await graph.addExport({ name: 'guest', node: 'top', writable });
+  return { graph, guest };
+}
+
+async function shown(path: string): Promise<{ granules: number[]; backing: string | undefined }> {
+  await using device = await openDevice(path);
+  return { granules: await granulesOf(device), backing: device.details?.backingFile };
+}
+
+const run = ({ graph }: Chain, options: Partial<StreamJobOptions> = {}) =>
+  graph.stream({ node: 'top', ...options });
+
+describe('a stream job', () => {
+  test('brings all layers into the image, which has nothing below it then', async () => {
+    const chain = await openChain();
+    const report = await run(chain);
+    expect(report).toEqual({
+      movedBytes: 4 * G,
+      zeroedBytes: G,
+      dropped: ['top.backing', 'top.backing.backing'],
+    });
+    expect(chain.graph.nodes.map(({ name }) => name)).toEqual(['top.file', 'top']);
+    expect(chain.graph.node('top').device.details?.chain).toEqual([]);
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(LAYERS));
+    const [status] = await chain.guest.extents(6 * G, G);
+    expect([...status].map(({ flags }) => flags)).toEqual([6]);
+    await chain.graph.close();
+    expect(await shown('2.qcow2')).toEqual({ granules: shownBy(LAYERS), backing: undefined });
+  });
+
+  test('with a base takes out the layers between', async () => {
+    const chain = await openChain();
+    const report = await run(chain, { base: 'top.backing.backing' });
+    expect(report).toEqual({ movedBytes: 2 * G, zeroedBytes: G, dropped: ['top.backing'] });
+    expect(chain.graph.edges).toContainEqual({
+      parent: 'top',
+      child: 'backing',
+      node: 'top.backing.backing',
+    });
+    await chain.guest.write(6 * G, new Uint8Array(G).fill(9));
+    await chain.graph.close();
+    const expected = shownBy(LAYERS);
+    expected[6] = 9;
+    expect(await shown('2.qcow2')).toEqual({ granules: expected, backing: '0.qcow2' });
+  });
+
+  test('goes down to a bottom, and has nothing to do where that is the image itself', async () => {
+    const chain = await openChain();
+    const nothing = await run(chain, { base: 'top.backing' });
+    expect(nothing).toEqual({ movedBytes: 0, zeroedBytes: 0, dropped: [] });
+    await run(chain, { bottom: 'top.backing' });
+    await chain.graph.close();
+    expect(await shown('2.qcow2')).toEqual({ granules: shownBy(LAYERS), backing: '0.qcow2' });
+  });
+
+  test('keeps zeroes behind the end of a short layer, over a longer one', async () => {
+    const layers = [
+      [1, 1, 1, 1],
+      [_, 2],
+      [_, _, _, _],
+    ];
+    const chain = await openChain(layers);
+    expect(shownBy(layers)).toEqual([1, 2, 0, 0]);
+    await run(chain, { base: 'top.backing.backing' });
+    expect(await granulesOf(chain.guest)).toEqual([1, 2, 0, 0]);
+    await chain.graph.close();
+    expect(await shown('2.qcow2')).toEqual({ granules: [1, 2, 0, 0], backing: '0.qcow2' });
+  });
+
+  test('keeps a filter that came above the base meanwhile', async () => {
+    const chain = await openChain();
+    const job = run(chain, { base: 'top.backing.backing' });
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    const slow = { driver: 'throttle', 'node-name': 'slow', 'requests-per-second': 1e9 } as const;
+    await chain.graph.insertFilter({ filter: slow, above: 'top.backing.backing' });
+    job.resume();
+    await job;
+    const edges = chain.graph.edges.filter(({ parent }) => parent === 'top' || parent === 'slow');
+    expect(edges).toContainEqual({ parent: 'top', child: 'backing', node: 'slow' });
+    expect(edges).toContainEqual({ parent: 'slow', child: 'file', node: 'top.backing.backing' });
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(LAYERS));
+    await chain.graph.close();
+  });
+
+  test('of a layer in the middle opens that for writing, and for reading only again', async () => {
+    const chain = await openChain();
+    await run(chain, { node: 'top.backing' });
+    expect(chain.graph.node('top.backing').writable).toBe(false);
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(LAYERS));
+    // Others may read it again.
+    await (await openDevice('1.qcow2')).close();
+    await chain.graph.close();
+    expect(await shown('1.qcow2')).toEqual({
+      granules: shownBy(LAYERS.slice(0, 2)),
+      backing: undefined,
+    });
+    expect(await shown('2.qcow2')).toEqual({ granules: shownBy(LAYERS), backing: '1.qcow2' });
+  });
+
+  test('leaves bitmaps as they are, and they note what the guest writes meanwhile', async () => {
+    const chain = await openChain();
+    const add = { type: 'add', name: 'b', persistent: true } as const;
+    await chain.graph.changeBitmaps({ top: [add] });
+    const job = run(chain);
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    await chain.guest.write(0, new Uint8Array(G).fill(9));
+    job.resume();
+    await job;
+    const bitmap = await chain.graph.node('top').bitmap('b');
+    expect([...bitmap.ranges()]).toEqual([{ offset: 0, length: G }]);
+    await chain.graph.close();
+  });
+
+  test('that is stopped leaves the layers where they are', async () => {
+    const chain = await openChain();
+    const job = run(chain);
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(chain.graph.users).toHaveLength(1);
+    expect(chain.graph.nodes.map(({ name }) => name)).not.toContain('top.pulled');
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(LAYERS));
+    await chain.graph.close();
+    expect((await shown('2.qcow2')).backing).toBe('1.qcow2');
+  });
+
+  test('does not let a layer become another disk while it works', async () => {
+    const chain = await openChain();
+    const job = run(chain);
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    await chain.graph.add({ 'node-name': 'other', driver: 'memory', size: 8 * G });
+    const replaced = chain.graph.replaceChild({
+      parent: 'top.backing',
+      child: 'backing',
+      expected: 'top.backing.backing',
+      replacement: 'other',
+      unsafe: true,
+    });
+    await expect(replaced).rejects.toThrow(/job 'top.stream' works on the layers/);
+    job.resume();
+    await job;
+    await chain.graph.close();
+  });
+
+  test('says what its options must be', async () => {
+    await using graph = new Graph();
+    const both = { node: 'a', base: 'b', bottom: 'c' };
+    expect(() => graph.stream(both)).toThrow(/leave one of them out/);
+    const odd = { node: 'a', onTargetError: 'ignore' } as never;
+    expect(() => graph.stream(odd)).toThrow(/onTargetError must be report or stop/);
+    await expect(graph.stream({ node: 'a' })).rejects.toMatchObject({ code: 'ERR_GRAPH_UNKNOWN' });
+    expect(() => graph.stream({ node: 7 } as never)).toThrow(/node must be the name of a node/);
+    await graph.add({ 'node-name': 'a', driver: 'memory', size: G });
+    await graph.add({ 'node-name': 'b', driver: 'memory', size: G });
+    const apart = graph.stream({ node: 'a', base: 'b' });
+    await expect(apart).rejects.toThrow(/'b' does not lie below node 'a', whose layers are 'a'/);
+  });
+});
+
+describe('a stream job beside a guest', () => {
+  test('never loses a write, in whatever order reads of the base and writes of the image end', async () => {
+    const old = pattern(2 * G);
+    const fresh = new Uint8Array(1000).fill(7);
+    const orders = await everyOrder(async (choose) => {
+      const { graph, guest, base, data } = await layeredGraph(old);
+      base.isFree = false;
+      data.isFree = false;
+      data.onFlush = () => {};
+      let job: PromiseLike<unknown> = Promise.resolve();
+      await playInOrder(
+        choose,
+        [base, data],
+        [
+          async () => {
+            job = graph.stream({ node: 'top' });
+            await job;
+          },
+          () => guest.write(500, fresh),
+        ],
+      );
+      await job;
+      base.bytes.fill(0xee);
+      base.isFree = true;
+      data.isFree = true;
+      const bytes = new Uint8Array(2 * G);
+      await guest.read(0, bytes);
+      const expected = old.slice();
+      expected.set(fresh, 500);
+      expect(Buffer.compare(bytes, expected)).toBe(0);
+      await graph.close();
+    });
+    expect(orders).toBeGreaterThan(4);
+  });
+
+  test('waits for a human where its policy says so, and goes on', async () => {
+    for (const side of ['base', 'data'] as const) {
+      const layered = await layeredGraph(pattern(2 * G));
+      const { graph, guest } = layered;
+      const disk = layered[side];
+      disk.isFree = false;
+      const policy = side === 'base' ? 'onSourceError' : 'onTargetError';
+      const job = graph.stream({ node: 'top', [policy]: 'stop' });
+      await expect.poll(() => disk.held.length).toBe(1);
+      disk.held[0].fail(false);
+      await expect.poll(() => job.state).toBe('paused');
+      expect(job.progress().error?.message).toMatch(/failed by the test/);
+      // Nothing is held meanwhile.
+      disk.isFree = true;
+      await guest.write(0, new Uint8Array(10).fill(3));
+      job.resume();
+      await job;
+      const bytes = new Uint8Array(2 * G);
+      await guest.read(0, bytes);
+      const expected = pattern(2 * G);
+      expected.fill(3, 0, 10);
+      expect(Buffer.compare(bytes, expected)).toBe(0);
+      await graph.close();
+    }
+  });
+
+  test('fails where a layer cannot be read, and leaves the chain as it was', async () => {
+    const { graph, guest, base } = await layeredGraph(pattern(2 * G));
+    base.isFree = false;
+    const job = graph.stream({ node: 'top' });
+    await expect.poll(() => base.held.length).toBe(1);
+    base.held[0].fail(false);
+    await expect(job).rejects.toThrow('failed by the test');
+    base.isFree = true;
+    await settled();
+    expect(graph.edges).toContainEqual({ parent: 'top', child: 'backing', node: 'base' });
+    const bytes = new Uint8Array(2 * G);
+    await guest.read(0, bytes);
+    expect(Buffer.compare(bytes, pattern(2 * G))).toBe(0);
+    await graph.close();
+  });
+});
