@@ -23,4 +23,5 @@ export {
   type DirtyBitmapsOptions,
   type MergeSource,
   type StoredBitmap,
+  type WriteWatch,
 } from './named/index.js';

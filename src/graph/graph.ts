@@ -26,6 +26,9 @@ import {
   type BackupJobOptions,
   type BackupJobReport,
   backup,
+  type PopulateJobOptions,
+  type PopulateJobReport,
+  populate,
   type StreamJobOptions,
   type StreamJobReport,
   stream,
@@ -365,6 +368,18 @@ export class Graph implements AsyncDisposable {
    */
   stream(options: StreamJobOptions): Job<StreamJobReport> {
     return this.#begun(stream(this.#changer, options));
+  }
+
+  /**
+   * Starts a populate job: makes bitmaps dirty, or clean, by what is allocated in nodes, while they are written. All bitmaps change at
+   * one moment; what is written while the job runs counts, and is never made clean. A job that fails or is stopped has changed none.
+   *
+   * @throws TypeError for options that make no sense. Everything else rejects the job: LacunaError ERR_GRAPH_UNKNOWN,
+   * ERR_GRAPH_BUSY, ERR_BITMAP_UNKNOWN, ERR_BITMAP_BUSY, ERR_BITMAP_INCONSISTENT, ERR_BITMAP_READONLY, ERR_BITMAP_MISMATCH where
+   * sizes differ, ERR_JOB_STOPPED, ERR_ABORTED.
+   */
+  populate(options: PopulateJobOptions): Job<PopulateJobReport> {
+    return this.#begun(populate(this.#changer, options));
   }
 
   /** The graph as it is now, for `JSON.stringify`. */

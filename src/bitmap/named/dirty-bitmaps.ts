@@ -1,14 +1,15 @@
 import { optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';
-import { type Bitmap, checkBytes, checkRange, granularityShift } from '../bits/index.js';
+import { Bitmap, checkBytes, checkRange, granularityShift } from '../bits/index.js';
 import type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
 import { checkAddOptions } from './actions.js';
 import { type BitmapStore, type CommandState, Commands, findEntry, lookAt } from './commands.js';
-import type { StoredBitmap } from './content.js';
+import { Content, type StoredBitmap } from './content.js';
 import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 import { type BitmapUser, type Entry, Undo } from './entry.js';
 import { Journal } from './journal.js';
 import { CHANGES, readOnly, refuse, USES } from './rules.js';
+import { WriteWatch } from './watch.js';
 
 /** The device whose bitmaps are kept. */
 export interface DirtyBitmapsOptions {
@@ -51,6 +52,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   readonly #journal: Journal;
   readonly #entries = new Map<string, Entry>();
   readonly #views = new WeakMap<Entry, DirtyBitmap>();
+  readonly #watches = new Set<WriteWatch>();
   /** Whether the next write must first be refused by a read-only bitmap, or told to the store. */
   #gated = false;
 
@@ -289,14 +291,15 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
 
   /**
    * Keeps a bitmap from being changed, except by recording, and from being removed until it is
-   * released by all who acquired it. `user` is named to whoever is refused.
+   * released by all who acquired it. `user` is named to whoever is refused. Who is going to change it is its only user.
    *
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_BUSY when it has a successor,
-   * ERR_BITMAP_INCONSISTENT
+   * ERR_BITMAP_INCONSISTENT; of who is going to change it also ERR_BITMAP_BUSY when others use it, ERR_BITMAP_READONLY.
    */
-  acquire(name: string, user: string): BitmapUse {
+  acquire(name: string, user: string, { changes = false } = {}): BitmapUse {
     const entry = findEntry(this.#state, name);
-    refuse(entry, { ...USES, busy: entry.successor !== null }, 'use');
+    if (changes) refuse(entry, CHANGES, 'change');
+    else refuse(entry, { ...USES, busy: entry.successor !== null }, 'use');
     const release = (): void => {
       entry.users.delete(use);
     };
@@ -345,9 +348,24 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     return successor === null ? content.unchanged : null;
   }
 
+  /** @internal Records from now on for somebody who is no bitmap of the device, until that is freed. */
+  watch(granularity: number): WriteWatch {
+    const { size, arena } = this.#state;
+    const content = new Content(this.#journal, new Bitmap({ size, granularity, arena }));
+    const watch = new WriteWatch(content, (ended) => void this.#watches.delete(ended));
+    this.#watches.add(watch);
+    return watch;
+  }
+
+  /** @internal */
+  get isWatched(): boolean {
+    return this.#watches.size > 0;
+  }
+
   /** @internal A write is made that nothing could record: what records has missed it from now on. */
   loseRecording(): void {
     for (const entry of this.#recording) entry.lose();
+    for (const watch of this.#watches) watch.lose();
     this.#update();
   }
 

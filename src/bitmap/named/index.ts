@@ -5,3 +5,4 @@ export { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 export { type BitmapUse, DirtyBitmaps, type DirtyBitmapsOptions } from './dirty-bitmaps.js';
 export type { BitmapUser } from './entry.js';
 export { exists, unknown } from './rules.js';
+export type { WriteWatch } from './watch.js';

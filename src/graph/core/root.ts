@@ -22,6 +22,8 @@ export interface RootOptions {
   readonly writable: boolean;
   /** What others may do with the node. Default: everything. */
   readonly shares?: readonly Permission[];
+  /** It is about this node: what comes to lie above it is not for it. Default false. */
+  readonly isPinned?: boolean;
 }
 
 /**
@@ -44,12 +46,14 @@ export class Root implements BlockDevice, Named {
   readonly needs: readonly Permission[];
   /** @internal */
   readonly shares: readonly Permission[];
+  /** @internal */
+  readonly isPinned: boolean;
   readonly #remove: (root: Root) => Promise<void>;
   #closing: Promise<void> | undefined;
 
   /** @internal */
   constructor(options: RootOptions, remove: (root: Root) => Promise<void>) {
-    const { name, what, node, writable, shares = EVERYTHING } = options;
+    const { name, what, node, writable, shares = EVERYTHING, isPinned = false } = options;
     const { capabilities, limits, size } = node.device;
     const { zero, fastZero, discard, flush, contexts } = capabilities;
     const can = writable ? { zero, fastZero, discard, flush } : NO_CHANGES;
@@ -71,6 +75,7 @@ export class Root implements BlockDevice, Named {
     };
     this.needs = writable ? ['read', 'write'] : ['read'];
     this.shares = shares;
+    this.isPinned = isPinned;
     this.edge = new Edge(this, { key: 'root', role: 'root' }, node);
     this.#remove = remove;
   }

@@ -11,6 +11,11 @@ import { View } from './view.js';
 export interface BitmapChange {
   readonly node: Node;
   readonly actions: readonly BitmapAction[];
+  /**
+   * Called while nothing is in flight, for what is only known then: what it returns is done in the place of `actions`, which say to
+   * which bitmaps it adds.
+   */
+  readonly now?: () => readonly BitmapAction[];
 }
 
 /** All that happens at one moment. */
@@ -68,7 +73,9 @@ function apply(
   for (const { log } of dirtied) log.dirtyAll();
   const begun: { commit(): void; undo(): void }[] = [];
   try {
-    for (const { node, actions } of bitmaps) begun.push(node.log.bitmaps.begin(actions));
+    for (const { node, actions, now } of bitmaps) {
+      begun.push(node.log.bitmaps.begin(now?.() ?? actions));
+    }
     for (const driver of used) {
       const undo = driver.firstUsed?.();
       if (undo !== undefined) begun.push({ commit: () => {}, undo });

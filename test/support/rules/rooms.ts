@@ -63,7 +63,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['view'],
   ],
   graph: [['filters'], ['core'], ['backup', 'jobs']],
-  'graph/jobs': [['layers'], ['backup', 'stream']],
+  'graph/jobs': [['layers'], ['backup', 'populate', 'stream']],
   qemu: [
     ['virsh'],
     ['state'],
@@ -92,6 +92,7 @@ const DOORS: Readonly<Record<string, string>> = {
     'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',
   'copy/move': 'how a digest is put together is for src/repository, not for users of the package',
+  'copy/plan': 'how a walk tells what counts is for src/graph, not for users of the package',
   'copy/view':
     'how a live backup reads its disks is for src/graph and src/qemu, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
