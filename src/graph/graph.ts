@@ -6,7 +6,9 @@ import { checkGiven, optionCheck } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
 import {
   type AddNodeOptions,
+  busy,
   Changer,
+  called,
   DRAIN_LIMIT_MS,
   type EdgeChange,
   type EdgePicture,
@@ -26,6 +28,8 @@ import {
   type BackupJobOptions,
   type BackupJobReport,
   backup,
+  MirrorJob,
+  type MirrorOptions,
   type PopulateJobOptions,
   type PopulateJobReport,
   populate,
@@ -173,7 +177,11 @@ export class Graph implements AsyncDisposable {
    * @throws LacunaError ERR_GRAPH_UNKNOWN, ERR_GRAPH_BUSY; what closing throws: it is gone all the same then.
    */
   remove(node: string | Node): Promise<void> {
-    return this.#changer.run(() => this.#state.remove(this.#state.node(node)));
+    return this.#changer.run(async () => {
+      const gone = this.#state.node(node);
+      checkNotOfJob(gone);
+      await this.#state.remove(gone);
+    });
   }
 
   /**
@@ -329,7 +337,11 @@ export class Graph implements AsyncDisposable {
    * @throws TypeError where it is not a filter; as {@link replaceChild}.
    */
   removeFilter(filter: string | Node): Promise<void> {
-    return this.#changer.run(() => this.#changer.removeFilters([this.#state.node(filter)]));
+    return this.#changer.run(async () => {
+      const gone = this.#state.node(filter);
+      checkNotOfJob(gone);
+      await this.#changer.removeFilters([gone]);
+    });
   }
 
   /**
@@ -368,6 +380,18 @@ export class Graph implements AsyncDisposable {
    */
   stream(options: StreamJobOptions): Job<StreamJobReport> {
     return this.#begun(stream(this.#changer, options));
+  }
+
+  /**
+   * Starts a mirror job: copies a node to a target, and what is written meanwhile too, until it is told to complete, and the target comes
+   * into use in the place of the node, or to be cancelled.
+   *
+   * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: ERR_GRAPH_UNKNOWN, ERR_GRAPH_CONFLICT,
+   * ERR_GRAPH_BUSY; ERR_BITMAP_BUSY, ERR_BITMAP_INCONSISTENT where the bitmap cannot be used; what reading and writing throws;
+   * ERR_ARENA_FULL where a write could not be noted; ERR_JOB_STOPPED, ERR_ABORTED.
+   */
+  mirror(options: MirrorOptions): MirrorJob {
+    return this.#begun(new MirrorJob(this.#changer, options));
   }
 
   /**
@@ -419,7 +443,7 @@ export class Graph implements AsyncDisposable {
   }
 
   /** A job ends with its graph. */
-  #begun<Report>(job: Job<Report>): Job<Report> {
+  #begun<One extends Job<unknown>>(job: One): One {
     // A job of a graph counts as awaited: its failure is no unhandled rejection.
     const ended = job.then(nothing, nothing);
     const end = () => {
@@ -452,6 +476,12 @@ export class Graph implements AsyncDisposable {
 function checkName(name: unknown): void {
   if (typeof name === 'string' && name !== '') return;
   throw new TypeError(`name must be a text that is not empty, not ${JSON.stringify(name)}`);
+}
+
+/** @throws LacunaError ERR_GRAPH_BUSY */
+function checkNotOfJob(node: Node): void {
+  if (!node.isOfJob) return;
+  throw busy(`${called(node)} is a part of a job, and goes with it: end the job`);
 }
 
 function checkPermissions(shares: readonly unknown[]): void {

@@ -1,3 +1,4 @@
+export type { CopyMode } from '../block/index.js';
 export type { ViewCopyOptions, ViewReadOptions } from '../copy/view/index.js';
 export {
   BackupDisk,
@@ -38,6 +39,10 @@ export type {
   BackupPair,
   BitmapMode,
   JobErrorPolicy,
+  MirrorChange,
+  MirrorOptions,
+  MirrorProgress,
+  MirrorReport,
   PopulateFrom,
   PopulateJobOptions,
   PopulateJobReport,
@@ -48,3 +53,4 @@ export type {
   StreamJobReport,
   SyncMode,
 } from './jobs/index.js';
+export { LiveJob, MirrorJob } from './jobs/index.js';

@@ -22,9 +22,11 @@ export interface PartJob<Report> extends Steered, PromiseLike<Report> {
 }
 
 /** Told of what the work itself does to the state of its job. */
-export interface PauseListener {
+export interface WorkListener {
   /** A failure waits for a human. */
   paused(error: Error): void;
+  /** The job waits to be told to end. */
+  ready(): void;
 }
 
 /** How the work of a job is told to pause, to keep to a rate, and to end. */
@@ -34,7 +36,7 @@ export class JobControl {
   /** Fires with `signal`, and when the job is asked to stop: ends what need not be finished, such as waits and questions. */
   readonly ending: AbortSignal;
   readonly #ending = new AbortController();
-  readonly #listener: PauseListener;
+  readonly #listener: WorkListener;
   readonly #parts = new Set<Steered>();
   readonly #clock = new ByteClock(performance.now());
   readonly #turns = new Turns();
@@ -42,10 +44,11 @@ export class JobControl {
   #rate: number | undefined;
   #isPaused = false;
   #isOver = false;
+  #isReady = false;
   #error: Error | undefined;
 
   /** @internal A {@link Job} makes it. */
-  constructor(signal: AbortSignal | undefined, listener: PauseListener) {
+  constructor(signal: AbortSignal | undefined, listener: WorkListener) {
     this.signal = signal ?? new AbortController().signal;
     this.#listener = listener;
     this.ending = this.#ending.signal;
@@ -58,6 +61,11 @@ export class JobControl {
   /** Whether nothing is to be begun now. */
   get isPaused(): boolean {
     return this.#isPaused;
+  }
+
+  /** Whether the work is ready to end, and goes on until it is told to. */
+  get isReady(): boolean {
+    return this.#isReady;
   }
 
   /** What the job waits for a human about, if anything. */
@@ -109,6 +117,13 @@ export class JobControl {
     if (this.ending.aborted && !this.signal.aborted) throw stoppedError(error);
     this.#pauseAbout(error);
     await this.next();
+  }
+
+  /** Says that the work is ready to end; from then on it waits to be told to. */
+  becomeReady(): void {
+    if (this.#isReady) return;
+    this.#isReady = true;
+    this.#listener.ready();
   }
 
   /**

@@ -18,6 +18,8 @@ export interface JobEvents<Report, Progress extends JobProgress = JobProgress> {
   paused: [error?: Error];
   /** The job goes on. */
   resumed: [];
+  /** A job that does not end by itself has come so far that it may be told to. */
+  ready: [];
   /** The job is done. */
   done: [report: Report];
   /** The job has failed, or was stopped. Who listens to this is told, as one who awaits the job. */
@@ -28,6 +30,7 @@ const EVENTS = Object.keys({
   progress: true,
   paused: true,
   resumed: true,
+  ready: true,
   done: true,
   failed: true,
 } satisfies Record<keyof JobEvents<unknown>, true>);
@@ -98,7 +101,10 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     checkRate(rate);
     this.#what = what;
     this.#counted = counted;
-    this.#control = new JobControl(signal, { paused: (error) => this.#tell('paused', error) });
+    this.#control = new JobControl(signal, {
+      paused: (error) => this.#tell('paused', error),
+      ready: () => this.#tell('ready'),
+    });
     this.#control.setRate(rate);
     this.#ended = this.#run(work);
     this.#report = this.#ended.then((report) => report);
@@ -141,6 +147,11 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   /** Running, paused, or how it has ended. */
   get state(): JobState {
     return this.#end?.state ?? (this.#control.isPaused ? 'paused' : 'running');
+  }
+
+  /** Whether a job that does not end by itself has come so far that it may be told to. */
+  get isReady(): boolean {
+    return this.#control.isReady;
   }
 
   /**

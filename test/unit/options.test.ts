@@ -109,6 +109,8 @@ const EXEMPT = new Set([
   ...[
     'Graph',
     'GraphBackup',
+    'LiveJob',
+    'MirrorJob',
     'BackupDisk',
     'fromWire',
     'toWire',

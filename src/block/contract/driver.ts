@@ -85,6 +85,8 @@ export interface Driver {
   readonly keeps?: KeptBitmaps;
   /** @internal The disk as it was at a moment, which a filter keeps beside the one that it shows. */
   readonly snapshot?: SnapshotSource;
+  /** @internal A copy of the disk, which a filter keeps up to date while the disk is written. */
+  readonly diskCopy?: DiskCopy;
   /**
    * @internal Called while no request is in flight: somebody uses it from now on. May be called again. Returns what takes it back.
    */
@@ -105,6 +107,8 @@ export interface Driver {
   grow?(size: number): Promise<void>;
   /** @internal What a filter can bring up from below into the layer that it lies above. */
   readonly pull?: PullSource;
+  /** @internal Called while no request is in flight: what it shows is another disk from now on. */
+  contentChanged?(): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
 }
@@ -156,6 +160,65 @@ export interface SnapshotSource {
 export interface TakenBytes {
   readonly movedBytes: number;
   readonly zeroedBytes: number;
+}
+
+/**
+ * @internal How a write gets to the copy of a disk: `background`, a job copies it later; `write-blocking`, it is made on both, and the
+ * writer waits for both.
+ */
+export type CopyMode = 'background' | 'write-blocking';
+
+/**
+ * @internal A disk that is written, and its copy, the target. What may differ is dirty, or was taken by the last `takeDirty`. Whoever
+ * copies what was taken marks as dirty again what it could not copy.
+ */
+export interface DiskCopy {
+  /** Writers go through the filter: from then on nobody may write the disk beside it. */
+  readonly hasBegun: boolean;
+  /** Why it is not known any more what differs; undefined as long as it is. */
+  readonly broken: LacunaError | undefined;
+  /** Bytes of a bit: what is written in part is dirty as a whole. */
+  readonly granularity: number;
+  /** Bytes that are dirty. */
+  readonly dirtyBytes: number;
+  /** How writes get to the copy that begin from now on. */
+  mode: CopyMode;
+  /** While this says true, no write goes to the target. */
+  isStopped: () => boolean;
+  /** Told when something becomes dirty, and when the target fails a write. */
+  onNews: () => void;
+  /** Why a write was not made on the target, since this was asked the last time. Writes are not made there until `recover`. */
+  takeFailure(): Error | undefined;
+  /** The target works again. */
+  recover(): void;
+  /** What is dirty, which is clean from then on. Ends the first round. The caller frees it. */
+  takeDirty(): Bitmap;
+  /** A copy of what is dirty, which the caller frees. */
+  copyDirty(): Bitmap;
+  /** This must be copied again. */
+  setDirty(offset: number, length: number): void;
+  /** All of this must be copied again. */
+  addDirty(bits: Bitmap): void;
+  /** Copies a range. Rejects with an error that says which side failed. */
+  copy(offset: number, length: number): Promise<TakenBytes>;
+  /**
+   * Zeroes a range that was found to read as zero, but for what was written since: that is told, and must be copied.
+   */
+  zero(offset: number, length: number): Promise<ZeroedRange>;
+  /** Copies what of a range can be read, and zeroes the rest in the target; that is told, and stays dirty. */
+  copyReadable(offset: number, length: number): Promise<ReadableRange>;
+  /** Makes the copy durable. What is not known to be durable becomes dirty where this fails. */
+  flush(): Promise<void>;
+}
+
+/** @internal What was zeroed, and what is left to be copied. */
+export interface ZeroedRange extends TakenBytes {
+  readonly left: readonly Range[];
+}
+
+/** @internal What was copied, and what could not be read. */
+export interface ReadableRange extends TakenBytes {
+  readonly unread: readonly Range[];
 }
 
 /** @internal Named bitmaps and the place where they are stored. */

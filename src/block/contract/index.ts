@@ -16,17 +16,21 @@ export { Device, type DeviceOptions } from './device.js';
 export type {
   BackingName,
   Capabilities,
+  CopyMode,
   CopyRange,
+  DiskCopy,
   Driver,
   ImageDetails,
   KeptBitmaps,
   Limits,
   Location,
   PullSource,
+  ReadableRange,
   SnapshotDetails,
   SnapshotSource,
   TakenBytes,
   WriteOptions,
+  ZeroedRange,
   ZeroOptions,
 } from './driver.js';
 export type { Child, ChildRole, DriverKind, Opening } from './driver-kind.js';

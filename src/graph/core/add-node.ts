@@ -8,7 +8,7 @@ import {
   type NamedDescription,
   type Opening,
 } from '../../block/index.js';
-import { LIVE_KINDS } from '../filters/index.js';
+import { JOB_KINDS, type Kinds, LIVE_KINDS } from '../filters/index.js';
 import type { NodeDescription } from './description.js';
 import { Edge } from './edge.js';
 import { called, conflict } from './failures.js';
@@ -17,9 +17,13 @@ import { Node } from './node.js';
 import { checkUsers } from './permissions.js';
 import type { GraphState } from './state.js';
 
-const LIVE_KEYS = Object.fromEntries(
-  Object.entries(LIVE_KINDS).map(([name, { keys }]) => [name, keys]),
-);
+const ALL_KINDS: Kinds = { ...LIVE_KINDS, ...JOB_KINDS };
+const LIVE_KEYS = keysOf(LIVE_KINDS);
+const ALL_KEYS = keysOf(ALL_KINDS);
+
+function keysOf(kinds: Kinds) {
+  return Object.fromEntries(Object.entries(kinds).map(([name, { keys }]) => [name, keys]));
+}
 
 type Described = DeviceDescription & NamedDescription;
 
@@ -42,6 +46,8 @@ export interface AddNodeOptions {
 export interface NodeOpening extends AddNodeOptions {
   /** Only a filter will do. */
   readonly mustFilter?: boolean;
+  /** It is a part of a job. Default false. */
+  readonly isOfJob?: boolean;
 }
 
 /**
@@ -53,12 +59,17 @@ export interface NodeOpening extends AddNodeOptions {
 export async function addNode(
   state: GraphState,
   given: NodeDescription,
-  { writable = false, bitmapFile, trustBitmaps = false, signal, mustFilter = false }: NodeOpening,
+  options: NodeOpening,
 ): Promise<Node> {
+  const { writable = false, bitmapFile, trustBitmaps = false, signal } = options;
+  const { mustFilter = false, isOfJob = false } = options;
   if (typeof given === 'string') {
     throw new TypeError(`a new node needs a description, such as { driver, ... }, not '${given}'`);
   }
-  const { 'node-name': name, ...checked }: Described = checkNamedDescription(given, LIVE_KEYS);
+  const { 'node-name': name, ...checked }: Described = checkNamedDescription(
+    given,
+    isOfJob ? ALL_KEYS : LIVE_KEYS,
+  );
   if (mustFilter && !kindFor(checked).isFilter) {
     throw new TypeError(`${checked.driver} is not a filter`);
   }
@@ -77,11 +88,11 @@ export async function addNode(
   };
   const adder = new Adder(state, () => state.freeName('node'));
   const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
-  return adder.open(described, opening, { isOwned: false, ...file });
+  return adder.open(described, opening, { isOwned: false, isOfJob, ...file });
 }
 
 function kindFor(description: Omit<Described, 'node-name'>) {
-  return LIVE_KINDS[description.driver] ?? kindOf(description as DeviceDescription);
+  return ALL_KINDS[description.driver] ?? kindOf(description as DeviceDescription);
 }
 
 function neverOpens(): never {
@@ -91,6 +102,7 @@ function neverOpens(): never {
 /** How a node comes into a graph. */
 interface OpenedAs {
   readonly isOwned: boolean;
+  readonly isOfJob?: boolean;
   readonly bitmapFile?: string;
   readonly trustBitmaps?: boolean;
 }
@@ -135,12 +147,10 @@ class Adder {
     const name = given ?? this.#nameIt();
     state.checkFree(name);
     const writable = own['read-only'] !== true;
+    const { isOwned, isOfJob = false } = as;
     const node = new Node({
-      name,
-      driverName: own.driver,
-      writable,
-      isFilter,
-      isOwned: as.isOwned,
+      ...{ name, driverName: own.driver, writable, isFilter },
+      ...{ isOwned, isOfJob },
     });
     const edges: Edge[] = [];
     const above = { ...opening, live: true };

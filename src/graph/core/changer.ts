@@ -1,15 +1,30 @@
 import { LacunaError } from '../../errors/index.js';
+import { isDirtyContext } from '../../extent/index.js';
 import { Serial } from '../../util/index.js';
 import { addNode, type NodeOpening } from './add-node.js';
 import type { NodeDescription } from './description.js';
 import { drained } from './drain.js';
-import { busy } from './failures.js';
+import { busy, called, conflict } from './failures.js';
 import type { Node } from './node.js';
 import { checkUsers } from './permissions.js';
 import { growNode, setWritable } from './reopen.js';
+import { checkNotHeld } from './replacement.js';
 import { Root, type RootOptions } from './root.js';
 import { GraphState } from './state.js';
 import { type BitmapChange, type Changes, change } from './transaction.js';
+
+/** What changes beside the filters that are taken out. */
+export type MovingDown = Partial<Omit<Changes, 'removed'>>;
+
+/** What happens when the users of a filter get another node. */
+export interface Pivot {
+  /** Goes on using the filter. */
+  readonly except: Root;
+  /** Changed at the same moment. */
+  readonly bitmaps: readonly BitmapChange[];
+  /** See {@link Changes}. */
+  readonly prepare: () => Promise<void>;
+}
 
 /** What changes a graph. Everybody who changes something has its turn with `run`; the other methods are for who has it. */
 export class Changer {
@@ -128,20 +143,22 @@ export class Changer {
   }
 
   /**
-   * Takes filters out and changes bitmaps, at one moment, and closes the filters.
+   * Takes filters out and closes them.
    *
    * @param unused nodes that only the filters have used; they are closed behind them.
    * @param others what else changes at the same moment.
    */
   async removeFilters(
     filters: readonly Node[],
-    {
-      unused = [],
-      ...others
-    }: Partial<Omit<Changes, 'removed'>> & { unused?: readonly Node[] } = {},
+    { unused = [], ...others }: MovingDown & { unused?: readonly Node[] } = {},
   ): Promise<void> {
-    const { state } = this;
-    const { view } = state;
+    await this.moveDown(filters, others);
+    await this.state.removeAll([...filters, ...unused]);
+  }
+
+  /** Lets the users of filters use what is below them again. @param others what else changes at the same moment. */
+  async moveDown(filters: readonly Node[], others: MovingDown = {}): Promise<void> {
+    const { view } = this.state;
     const edges = filters.flatMap((filter) => {
       if (!filter.isFilter) throw new TypeError(`node '${filter.name}' is not a filter`);
       const users = view.to(filter);
@@ -154,15 +171,54 @@ export class Changer {
       return users.map((edge) => ({ edge, expected: filter, replacement: below, unsafe: false }));
     });
     const all = [...edges, ...(others.edges ?? [])];
-    if (all.length > 0 || others.bitmaps?.length || others.ended?.length) {
+    if (all.length > 0 || others.bitmaps?.length || others.ended?.length || others.prepare) {
       await this.change({ ...others, edges: all, removed: filters });
     }
-    await state.removeAll([...filters, ...unused]);
+  }
+
+  /**
+   * Lets the users of a filter use another node instead, which holds the same at that moment, and changes bitmaps then. The filter
+   * stays, for whoever is excepted.
+   *
+   * @throws LacunaError ERR_GRAPH_CONFLICT where an export shows a bitmap that the other node does not have.
+   */
+  async pivot(filter: Node, target: Node, { except, bitmaps, prepare }: Pivot): Promise<void> {
+    const { state } = this;
+    checkContexts(state, filter, target);
+    checkNotHeld(filter, state.view);
+    const change = { expected: filter, replacement: target, unsafe: false, isSame: true };
+    const edges = state.view
+      .to(filter)
+      .filter((edge) => edge !== except.edge)
+      .map((edge) => ({ edge, ...change }));
+    await this.change({ edges, bitmaps, prepare, begins: [filter], removed: [filter] });
+  }
+
+  /** A node, and what it shows through filters, down to the first that is none. */
+  path(node: Node): Node[] {
+    if (!node.isFilter) return [node];
+    const [edge] = this.state.view.from(node);
+    return [node, ...this.path(edge.to)];
   }
 
   /** Takes back what was begun and has failed. A failure of this is not told: the first error says more. */
   async takeBack(roots: readonly Root[], nodes: readonly Node[]): Promise<void> {
     for (const root of roots) await this.leave(root).catch(() => {});
     await this.state.removeAll(nodes).catch(() => {});
+  }
+}
+
+/** An export promises what it shows for its whole life. */
+function checkContexts({ view, roots }: GraphState, filter: Node, target: Node): void {
+  const { contexts } = target.device.capabilities;
+  const above = view.above(filter);
+  for (const root of roots.values()) {
+    const lost = root.capabilities.contexts.find(
+      (each) => isDirtyContext(each) && !contexts.includes(each),
+    );
+    if (lost === undefined || !above.has(root)) continue;
+    throw conflict(
+      `${called(root)} shows ${lost}, which ${called(target)} does not have: remove the export first`,
+    );
   }
 }

@@ -8,7 +8,7 @@ export type {
 } from './description.js';
 export { DRAIN_LIMIT_MS } from './drain.js';
 export type { Edge } from './edge.js';
-export { type Named, unknownName } from './failures.js';
+export { busy, called, conflict, type Named, unknownName } from './failures.js';
 export { Node } from './node.js';
 export { EVERYTHING, type Permission } from './permissions.js';
 export { RecordingDevice } from './recorder.js';

@@ -28,6 +28,11 @@ export class NodeBitmaps implements ChangeLog {
     return this.#kept instanceof FileBitmaps;
   }
 
+  /** Whether there is a place where they can be kept. */
+  get canKeep(): boolean {
+    return this.#kept?.canAdd ?? false;
+  }
+
   /** A mark that is due is waited for; another one may be due then. */
   record(offset: number, length: number): Promise<void> | void {
     if (this.#kept?.mustMark) return this.#markAndRecord(this.#kept, offset, length);

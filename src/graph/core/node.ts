@@ -14,6 +14,8 @@ export interface NodeOptions {
   readonly isFilter: boolean;
   /** It was made with the node above it, and goes with the last one. */
   readonly isOwned: boolean;
+  /** It is a part of a job, which alone removes it. */
+  readonly isOfJob?: boolean;
 }
 
 /** A device with a name in a graph. What changes it goes through the graph: it is used through exports and jobs. */
@@ -31,18 +33,22 @@ export class Node implements Named {
   readonly isFilter: boolean;
   /** @internal */
   readonly isOwned: boolean;
+  /** @internal */
+  readonly isOfJob: boolean;
   #writable: boolean;
   #driver: Driver | undefined;
   #device: Device | undefined;
   #bitmaps: NodeBitmaps | undefined;
 
   /** @internal */
-  constructor({ name, driverName, writable, isFilter, isOwned }: NodeOptions) {
+  constructor(options: NodeOptions) {
+    const { name, driverName, writable, isFilter, isOwned, isOfJob = false } = options;
     this.name = name;
     this.driverName = driverName;
     this.#writable = writable;
     this.isFilter = isFilter;
     this.isOwned = isOwned;
+    this.isOfJob = isOfJob;
   }
 
   /** Whether it may be written. */
@@ -88,9 +94,14 @@ export class Node implements Named {
     return this.#bitmaps?.isInFile ?? false;
   }
 
-  /** @internal Whether it keeps what the disk below it was: nobody may write that beside it then. */
+  /** @internal Whether it keeps what the disk below it was. */
   get keepsOld(): boolean {
     return this.#driver?.snapshot?.hasBegun ?? false;
+  }
+
+  /** @internal Whether it must see every write of what is below it: nobody may write that beside it then. */
+  get isWatching(): boolean {
+    return this.keepsOld || (this.#driver?.diskCopy?.hasBegun ?? false);
   }
 
   /** @internal Whether it is as large as its user makes it. */

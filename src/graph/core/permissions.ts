@@ -62,7 +62,7 @@ function needsOfUsers(filter: Node, view: View): Needs {
 
 /** It must see every write, so nobody may write beside it. Until somebody uses it, it has nothing to see. */
 function watching(filter: Node, { needs, shares }: Needs): Needs {
-  if (needs.length === 0 && !filter.keepsOld) return { needs, shares };
+  if (needs.length === 0 && !filter.isWatching) return { needs, shares };
   return { needs, shares: shares.filter(isRead) };
 }
 

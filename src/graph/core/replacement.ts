@@ -82,16 +82,26 @@ function checkReplaceable({ edge, expected }: EdgeChange): void {
   throw conflict(message);
 }
 
-/** What a filter has not copied yet must stay on the disk, and what a job moves between layers must stay what it is. */
+/** What a filter has not copied yet must stay on the disk. */
 function checkNotKept(parent: Node, view: View): void {
+  checkNotHeld(parent, view);
   for (const above of view.above(parent)) {
-    const { heldBy } = above as Node;
-    if (heldBy !== undefined) {
-      const message = `${heldBy} works on the layers below ${called(above as Node)}, none of which can become another one: wait for its end, or stop it`;
-      throw conflict(message);
-    }
     if (!(above as Node).keepsOld) continue;
     const message = `${called(above as Node)} keeps what the disk below it was, which cannot become another one: remove the filter first`;
+    throw conflict(message);
+  }
+}
+
+/**
+ * What a job moves between layers must stay what it is.
+ *
+ * @throws LacunaError ERR_GRAPH_CONFLICT
+ */
+export function checkNotHeld(node: Node, view: View): void {
+  for (const above of view.above(node)) {
+    const { heldBy } = above as Node;
+    if (heldBy === undefined) continue;
+    const message = `${heldBy} works on the layers below ${called(above as Node)}, none of which can become another one: wait for its end, or stop it`;
     throw conflict(message);
   }
 }

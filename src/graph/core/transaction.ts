@@ -70,7 +70,10 @@ function apply(
 ): void {
   for (const each of edges) checkExpected(each);
   // First, as it may find no memory: more dirt than there must be does no harm.
-  for (const { log } of dirtied) log.dirtyAll();
+  for (const { log, driver } of dirtied) {
+    log.dirtyAll();
+    driver.contentChanged?.();
+  }
   const begun: { commit(): void; undo(): void }[] = [];
   try {
     for (const { node, actions, now } of bitmaps) {

@@ -12,8 +12,9 @@ import {
   timeout,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { isPowerOfTwo } from '../../util/index.js';
-import { KeepError, KeptCopies } from './kept-copies.js';
+import { granularityFor } from './granularity.js';
+import { KeptCopies } from './kept-copies.js';
+import { SideError } from './side-error.js';
 
 /** Keeps what a disk was: what is about to be written is first copied to a target. */
 export interface CopyBeforeWriteDescription extends CommonDescription {
@@ -33,9 +34,6 @@ export interface CopyBeforeWriteDescription extends CommonDescription {
   /** A copy that takes longer than so many seconds has failed; 0: no limit. Default 0. */
   'cbw-timeout'?: number;
 }
-
-const LEAST_GRANULARITY = 65_536;
-const LARGEST_GRANULARITY = 2 * 1024 * 1024;
 
 /** The disk as it is; beside that it keeps what the disk was when the filter came into use. */
 export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
@@ -113,7 +111,7 @@ class CopyBeforeWrite {
     try {
       await within(this.#limitMs, this.#kept.take(offset, length, false));
     } catch (error) {
-      const cause = error instanceof KeepError ? (error.cause as Error) : (error as Error);
+      const cause = error instanceof SideError ? error.cause : (error as Error);
       if (!this.#breaksSnapshot) throw unkept(cause, offset, length);
       this.#kept.break(cause);
     }
@@ -139,12 +137,6 @@ async function within(limitMs: number, work: Promise<unknown>): Promise<void> {
   } finally {
     clearTimeout(timer);
   }
-}
-
-/** Copies are made in units that the target likes. */
-function granularityFor({ limits: { preferred } }: BlockDevice): number {
-  if (!isPowerOfTwo(preferred)) return LEAST_GRANULARITY;
-  return Math.min(LARGEST_GRANULARITY, Math.max(LEAST_GRANULARITY, preferred));
 }
 
 async function bitsFor({ bitmap }: CopyBeforeWriteDescription, { bitsOf }: Opening): Promise<Bits> {

@@ -8,6 +8,7 @@ import {
 import { LacunaError } from '../../errors/index.js';
 import { ExtentList, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
+import { onSide } from './side-error.js';
 
 /** Copied at once: whole granules, which are marked when all of them is copied. */
 const PIECE = 2 * 1024 * 1024;
@@ -20,16 +21,6 @@ interface Run {
   readonly offset: number;
   readonly length: number;
   readonly kept: Kept;
-}
-
-/** A copy that was not made, and because of which side. */
-export class KeepError extends Error {
-  readonly side: 'disk' | 'target';
-
-  constructor(side: 'disk' | 'target', cause: Error) {
-    super(cause.message, { cause });
-    this.side = side;
-  }
 }
 
 /** A disk, and the place where its old content goes. */
@@ -198,16 +189,16 @@ export class KeptCopies implements SnapshotSource {
     const bytes = Buffer.allocUnsafe(Math.min(PIECE, end - offset));
     for (let at = offset; at < end; at += PIECE) {
       const piece = bytes.subarray(0, Math.min(PIECE, end - at));
-      await on('disk', disk.read(at, piece));
+      await onSide('source', disk.read(at, piece));
       const isZero = piece.equals(ZEROES.subarray(0, piece.length));
-      await on('target', isZero ? target.zero(at, piece.length) : target.write(at, piece));
+      await onSide('target', isZero ? target.zero(at, piece.length) : target.write(at, piece));
       this.#mark(at, at + piece.length);
     }
   }
 
   async #zeroRange(offset: number, end: number): Promise<void> {
     if (offset === end) return;
-    await on('target', this.#devices.target.zero(offset, end - offset));
+    await onSide('target', this.#devices.target.zero(offset, end - offset));
     this.#mark(offset, end);
   }
 
@@ -265,13 +256,5 @@ export class KeptCopies implements SnapshotSource {
     } finally {
       this.#locks.release(hold);
     }
-  }
-}
-
-async function on(side: 'disk' | 'target', request: Promise<void>): Promise<void> {
-  try {
-    await request;
-  } catch (error) {
-    throw new KeepError(side, error as Error);
   }
 }

@@ -2,11 +2,15 @@ export {
   type BackupJobOptions,
   type BackupJobReport,
   type BackupPair,
-  type BitmapMode,
   backup,
-  type JobErrorPolicy,
-  type SyncMode,
 } from './backup/index.js';
+export {
+  type MirrorChange,
+  MirrorJob,
+  type MirrorOptions,
+  type MirrorProgress,
+  type MirrorReport,
+} from './mirror/index.js';
 export {
   type PopulateFrom,
   type PopulateJobOptions,
@@ -16,4 +20,5 @@ export {
   type PopulateTarget,
   populate,
 } from './populate/index.js';
+export { type BitmapMode, type JobErrorPolicy, LiveJob, type SyncMode } from './rounds/index.js';
 export { type StreamJobOptions, type StreamJobReport, stream } from './stream/index.js';

@@ -63,7 +63,10 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['view'],
   ],
   graph: [['filters'], ['core'], ['backup', 'jobs']],
-  'graph/jobs': [['layers'], ['backup', 'populate', 'stream']],
+  'graph/jobs': [
+    ['rounds', 'layers'],
+    ['backup', 'mirror', 'populate', 'stream'],
+  ],
   qemu: [
     ['virsh'],
     ['state'],

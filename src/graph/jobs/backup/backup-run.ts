@@ -1,15 +1,10 @@
 import { Bitmap, type BitmapAction } from '../../../bitmap/index.js';
 import { plan } from '../../../copy/index.js';
-import { LacunaError } from '../../../errors/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import { settleAll } from '../../../util/index.js';
 import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
-import { KeepError } from '../../filters/index.js';
+import { SideError } from '../../filters/index.js';
+import { endAtLast, inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
 import type { BackupJobReport, BackupPair, CheckedOptions } from './options.js';
-import { type Piece, piecesOf } from './pieces.js';
-
-/** Pieces under way at the same time. */
-const LANES = 8;
 
 /** A disk while it is backed up. */
 interface Disk {
@@ -20,6 +15,11 @@ interface Disk {
   readonly root: Root;
   /** The target was opened for the job. */
   readonly isOwn: boolean;
+}
+
+/** A piece of one of the disks. */
+interface DiskPiece extends Piece {
+  readonly disk: Disk;
 }
 
 /** One run of a backup job. */
@@ -53,7 +53,7 @@ export class BackupRun {
       failure = { error };
     }
     try {
-      await this.#endAtLast(failure === undefined, control);
+      await endAtLast(() => this.#changer.run(() => this.#end(failure === undefined)), control);
     } catch (error) {
       failure ??= { error };
     }
@@ -112,9 +112,12 @@ export class BackupRun {
   }
 
   /** What must be copied; what need not be is given up. */
-  async #plan(control: JobControl): Promise<Piece<Disk>[]> {
+  async #plan(control: JobControl): Promise<DiskPiece[]> {
     const { sync, bitmap, targetIsZero } = this.#options;
-    const pieces: Piece<Disk>[] = [];
+    const pieces: DiskPiece[] = [];
+    const add = (disk: Disk, some: Iterable<Piece>) => {
+      for (const piece of some) pieces.push({ ...piece, disk });
+    };
     for (const disk of this.#disks) {
       const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
       const dirty = isDirtyOnly ? disk.node.log.bitmaps.get(bitmap!).snapshot() : undefined;
@@ -125,8 +128,8 @@ export class BackupRun {
         const scope = { mode, ...(dirty && { bitmap: dirty }) } as const;
         const { data, zero } = await plan({ source, ...scope, signal: control.ending });
         try {
-          pieces.push(...piecesOf(disk, data, 'data'));
-          if (!targetIsZero) pieces.push(...piecesOf(disk, zero, 'zero'));
+          add(disk, piecesOf(data.ranges(), 'data'));
+          if (!targetIsZero) add(disk, piecesOf(zero.ranges(), 'zero'));
           if (sync === 'top' || targetIsZero) await giveUpRest(disk, data, targetIsZero, zero);
         } finally {
           data.free();
@@ -140,26 +143,15 @@ export class BackupRun {
     return pieces;
   }
 
-  async #move(pieces: readonly Piece<Disk>[], control: JobControl): Promise<void> {
-    const next = pieces.values();
-    let hasFailed = false;
-    const lane = async () => {
-      for (const piece of next) {
-        if (hasFailed) return;
-        try {
-          await this.#take(piece, control);
-        } catch (error) {
-          hasFailed = true;
-          throw error;
-        }
-        this.#doneBytes += piece.length;
-      }
-    };
-    await settleAll(Array.from({ length: LANES }, lane));
+  async #move(pieces: readonly DiskPiece[], control: JobControl): Promise<void> {
+    await inLanes(pieces, async (piece) => {
+      await this.#take(piece, control);
+      this.#doneBytes += piece.length;
+    });
   }
 
   /** A piece, again and again where its policy says so. Between the attempts nothing is held. */
-  async #take(piece: Piece<Disk>, control: JobControl): Promise<void> {
+  async #take(piece: DiskPiece, control: JobControl): Promise<void> {
     const { disk, offset, length, kind } = piece;
     for (;;) {
       await control.next(kind === 'data' ? length : 0);
@@ -172,11 +164,9 @@ export class BackupRun {
         this.#zeroedBytes += taken.zeroedBytes;
         return;
       } catch (error) {
-        if (!(error instanceof KeepError)) throw error;
-        const { onSourceError, onTargetError } = this.#options;
-        const policy = error.side === 'disk' ? onSourceError : onTargetError;
-        if (policy === 'report') throw error.cause;
-        await control.waitAbout(error.cause as Error);
+        if (!(error instanceof SideError)) throw error;
+        if (policyFor(this.#options, error) === 'report') throw error.cause;
+        await control.waitAbout(error.cause);
       }
     }
   }
@@ -185,21 +175,6 @@ export class BackupRun {
     for (const { filter } of this.#disks) {
       const broken = filter.driver.snapshot?.broken;
       if (broken !== undefined) throw broken;
-    }
-  }
-
-  /** Where writers do not come to an end, a human is asked, and then it is tried again. */
-  async #endAtLast(isGood: boolean, control: JobControl): Promise<void> {
-    for (;;) {
-      try {
-        await this.#changer.run(() => this.#end(isGood));
-        return;
-      } catch (error) {
-        const isBusy = error instanceof LacunaError && error.code === 'ERR_GRAPH_BUSY';
-        if (!isBusy) throw error;
-        // Once the job is to end there is nobody to ask.
-        if (!control.ending.aborted) await control.waitAbout(error).catch(() => {});
-      }
     }
   }
 

@@ -7,9 +7,6 @@ export type {
   BackupJobOptions,
   BackupJobReport,
   BackupPair,
-  BitmapMode,
-  JobErrorPolicy,
-  SyncMode,
 } from './options.js';
 
 /** Begins a backup job; see `Graph.backup`. */

@@ -1,6 +1,7 @@
 import { JOB_OPTIONS, type JobOptions } from '../../../job/index.js';
 import { optionCheck } from '../../../util/index.js';
 import type { NodeDescription } from '../../core/index.js';
+import type { BitmapMode, JobErrorPolicy, SyncMode } from '../rounds/index.js';
 
 /** A node, and where its backup goes. */
 export interface BackupPair {
@@ -10,38 +11,29 @@ export interface BackupPair {
   readonly target: string | NodeDescription;
 }
 
-/**
- * What is taken: `full`, everything; `top`, what the top layer of a chain of images holds; `bitmap`, what is dirty; `incremental`, the same
- * with the bitmap mode `on-success`; `none`, only what is about to be changed, until the job is stopped.
- */
-export type SyncMode = 'full' | 'top' | 'bitmap' | 'incremental' | 'none';
-
-/**
- * What becomes of the bitmap: `on-success`, it tells of what was written since the start, if the job has succeeded, and of all that was
- * dirty before too, if it has not; `always`, where the job has failed, of what was not copied, and of what was written since the start;
- * `never`, it goes on as if there had been no job.
- */
-export type BitmapMode = 'on-success' | 'always' | 'never';
-
-/** What happens when a request of the job fails: `report`, the job fails; `stop`, it waits for a human. */
-export type JobErrorPolicy = 'report' | 'stop';
-
 /** A backup job. */
 export interface BackupJobOptions extends JobOptions {
   /** The nodes and their targets: all at one point in time, and all succeed or none. */
   readonly disks: readonly BackupPair[];
-  /** Default `full`, or `incremental` with a bitmap. */
+  /**
+   * `full`, everything; `top`, what the top layer of a chain of images holds; `bitmap`, what is dirty; `incremental`, the same with the bitmap
+   * mode `on-success`; `none`, only what is about to be changed, until the job is stopped. Default `full`, or `incremental` with a bitmap.
+   */
   readonly sync?: SyncMode;
   /** A bitmap that each of the nodes has. */
   readonly bitmap?: string;
-  /** Default `on-success`. */
+  /**
+   * `on-success`, it tells of what was written since the start, if the job has succeeded, and of all that was dirty before too, if it has
+   * not; `always`, where the job has failed, of what was not copied, and of what was written since the start; `never`, it goes on as if there
+   * had been no job. Default `on-success`.
+   */
   readonly bitmapMode?: BitmapMode;
   /** The targets are known to read as zero. Default false. */
   readonly targetIsZero?: boolean;
   /** Default `report`. */
-  readonly onSourceError?: JobErrorPolicy;
+  readonly onSourceError?: Exclude<JobErrorPolicy, 'ignore'>;
   /** Default `report`. */
-  readonly onTargetError?: JobErrorPolicy;
+  readonly onTargetError?: Exclude<JobErrorPolicy, 'ignore'>;
   /** Where what is about to be changed cannot be copied: `break-snapshot` fails the job, `break-guest-write` the write. Default the first. */
   readonly onCopyError?: 'break-guest-write' | 'break-snapshot';
   /** Seconds after which such a copy has failed; 0: no limit. Default 0. */

@@ -1,4 +1,4 @@
-import type { Bitmap } from '../../../bitmap/index.js';
+import type { Range } from '../../../extent/index.js';
 
 /** Taken at once. */
 const PIECE = 1024 * 1024;
@@ -6,25 +6,18 @@ const PIECE = 1024 * 1024;
 const ZERO_PIECE = 64 * PIECE;
 
 /** A part of a disk that is copied, or zeroed in the target. */
-export interface Piece<Disk> {
-  readonly disk: Disk;
-  readonly offset: number;
-  readonly length: number;
+export interface Piece extends Range {
   readonly kind: 'data' | 'zero';
 }
 
-/** What a bitmap has, in pieces. */
-export function* piecesOf<Disk>(
-  disk: Disk,
-  bitmap: Bitmap,
-  kind: Piece<Disk>['kind'],
-): Generator<Piece<Disk>> {
+/** Ranges in pieces. */
+export function* piecesOf(ranges: Iterable<Range>, kind: Piece['kind']): Generator<Piece> {
   const most = kind === 'data' ? PIECE : ZERO_PIECE;
-  for (const { offset, length } of bitmap.ranges()) {
+  for (const { offset, length } of ranges) {
     for (let at = offset; at < offset + length; ) {
       // Pieces end at multiples, so that two of them do not share a granule.
       const end = Math.min(offset + length, at - (at % most) + most);
-      yield { disk, offset: at, length: end - at, kind };
+      yield { offset: at, length: end - at, kind };
       at = end;
     }
   }

@@ -1,0 +1,200 @@
+import type { Bitmap, BitmapAction } from '../../../bitmap/index.js';
+import type { DiskCopy } from '../../../block/index.js';
+import type { JobControl } from '../../../job/index.js';
+import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import { endAtLast } from '../rounds/index.js';
+import { carried, checkCarried } from './carried-bitmaps.js';
+import type { CheckedMirror } from './options.js';
+
+/** What a mirror has in its graph. */
+interface Parts {
+  readonly node: Node;
+  readonly target: Node;
+  readonly filter: Node;
+  readonly root: Root;
+}
+
+type Finish = () => Promise<void>;
+
+/** The place of a mirror in its graph: how it comes in, and how it goes. */
+export class MirrorPlace {
+  readonly target: Node;
+  /** Where the job reads status, and passes for each piece. */
+  readonly root: Root;
+  readonly copy: DiskCopy;
+  readonly #changer: Changer;
+  readonly #options: CheckedMirror;
+  readonly #node: Node;
+  readonly #filter: Node;
+  #carried: readonly string[] = [];
+  #isGone = false;
+
+  private constructor(changer: Changer, options: CheckedMirror, parts: Parts) {
+    this.#changer = changer;
+    this.#options = options;
+    this.#node = parts.node;
+    this.#filter = parts.filter;
+    this.target = parts.target;
+    this.root = parts.root;
+    this.copy = parts.filter.driver.diskCopy!;
+  }
+
+  /** Lets all users of the node go through a filter. Where that cannot be, nothing stays. It has the turn. */
+  static async begin(changer: Changer, options: CheckedMirror): Promise<MirrorPlace> {
+    const opened: Node[] = [];
+    const roots: Root[] = [];
+    try {
+      const parts = await open(changer, options, opened);
+      roots.push(parts.root);
+      const { node, filter } = parts;
+      const { bitmap } = options;
+      if (bitmap !== undefined) await node.log.bitmaps.load(bitmap);
+      await changer.moveUp(
+        [filter],
+        bitmap === undefined ? [] : [{ node, actions: [{ type: 'freeze', name: bitmap }] }],
+      );
+      return new MirrorPlace(changer, options, parts);
+    } catch (error) {
+      await changer.takeBack(roots, opened.reverse());
+      throw error;
+    }
+  }
+
+  /** The names of the bitmaps that the target has got. */
+  get carried(): readonly string[] {
+    return this.#carried;
+  }
+
+  /** Whether the users go another way again. */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  /** What was dirty at the start; the caller frees it. */
+  frozen(): Bitmap {
+    return this.#node.log.bitmaps.get(this.#options.bitmap!).snapshot();
+  }
+
+  /** @throws where it is not known what differs. */
+  checkSound(): void {
+    if (this.copy.broken !== undefined) throw this.copy.broken;
+  }
+
+  /** The target comes into use. @param finish makes it equal, while nobody writes. */
+  complete(finish: Finish): Promise<void> {
+    const changer = this.#changer;
+    return changer.run(async () => {
+      const bitmaps = this.#bitmapChanges(this.#whenGood);
+      const path = changer.path(this.#node);
+      const { names, changes } =
+        this.#options.bitmaps === 'none'
+          ? { names: [], changes: [] }
+          : await carried(path, this.target);
+      await changer.pivot(this.#filter, this.target, {
+        bitmaps: [...bitmaps, ...changes],
+        prepare: finish,
+        except: this.root,
+      });
+      this.#isGone = true;
+      this.#carried = names;
+      await this.#leave([]);
+    });
+  }
+
+  /** Everybody uses the node again; the target is a copy of this moment. */
+  cancel(finish: Finish): Promise<void> {
+    return this.#changer.run(async () => {
+      await this.#changer.moveDown([this.#filter], {
+        bitmaps: this.#bitmapChanges(this.#whenGood),
+        prepare: finish,
+      });
+      this.#isGone = true;
+      await this.#leave(this.#ownTarget);
+    });
+  }
+
+  /** The job has failed: everybody uses the node again, and the target is nothing. */
+  async giveUp(control: JobControl): Promise<void> {
+    if (this.#isGone) return;
+    this.copy.mode = 'background';
+    // What is not durable then is dirty.
+    await this.copy.flush().catch(() => {});
+    await endAtLast(() => this.#changer.run(() => this.#giveUp()), control);
+  }
+
+  async #giveUp(): Promise<void> {
+    const remains = this.copy.copyDirty();
+    try {
+      const bitmaps = this.#bitmapChanges(this.#whenFailed(remains));
+      await this.#changer.moveDown([this.#filter], { bitmaps });
+    } finally {
+      remains.free();
+    }
+    this.#isGone = true;
+    await this.#leave(this.#ownTarget);
+  }
+
+  get #ownTarget(): Node[] {
+    return typeof this.#options.target === 'string' ? [] : [this.target];
+  }
+
+  async #leave(unused: readonly Node[]): Promise<void> {
+    await this.#changer.leave(this.root);
+    await this.#changer.state.removeAll([this.#filter, ...unused]);
+  }
+
+  /** What is equal at the end is not dirty. */
+  get #whenGood(): BitmapAction[] {
+    const { bitmap: name = '', bitmapMode } = this.#options;
+    if (bitmapMode === 'never') return [{ type: 'reclaim', name }];
+    return [
+      { type: 'abdicate', name },
+      { type: 'clear', name },
+    ];
+  }
+
+  #whenFailed(remains: Bitmap): BitmapAction[] {
+    const { bitmap: name = '', bitmapMode } = this.#options;
+    if (bitmapMode !== 'always') return [{ type: 'reclaim', name }];
+    return [
+      { type: 'abdicate', name },
+      { type: 'merge', target: name, sources: [remains] },
+    ];
+  }
+
+  #bitmapChanges(actions: BitmapAction[]): BitmapChange[] {
+    return this.#options.bitmap === undefined ? [] : [{ node: this.#node, actions }];
+  }
+}
+
+/** @param opened gets every node that was opened. */
+async function open(changer: Changer, options: CheckedMirror, opened: Node[]): Promise<Parts> {
+  const { state } = changer;
+  const { node: name, target: wanted } = options;
+  const node = state.node(name);
+  const nameFor = (what: string) => state.freeName(`${name}.${what}`);
+  const add = async (description: object, isOfJob: boolean): Promise<Node> => {
+    const added = await changer.add(description as NodeDescription, { writable: true, isOfJob });
+    opened.push(added);
+    return added;
+  };
+  const target =
+    typeof wanted === 'string'
+      ? state.node(wanted)
+      : await add({ 'node-name': nameFor('target'), ...wanted }, false);
+  if (options.bitmaps === 'recording') checkCarried(changer.path(node), target);
+  const filter = await add(
+    {
+      driver: 'mirror',
+      'node-name': nameFor('mirror'),
+      file: name,
+      target: target.name,
+      'target-is-zero': options.targetIsZero,
+      'detect-zeroes': options.detectZeroes,
+      'write-timeout': options.writeTimeout,
+    },
+    true,
+  );
+  const entering = { name: nameFor('mirror-job'), what: 'job', node, writable: false };
+  return { node, target, filter, root: changer.enter(entering) };
+}
