@@ -142,11 +142,17 @@ export class MirrorMachinery {
     await this.watch.until('ready');
     this.watch.mayEnd();
     const ended = this.watch.until('concluded');
-    await monitor.executeOnce(
-      'block-job-cancel',
-      { device: this.#names.job(DISK), force: false },
-      { isDone: async () => (await this.#job())?.status === 'concluded' },
-    );
+    try {
+      await monitor.executeOnce(
+        'block-job-cancel',
+        { device: this.#names.job(DISK), force: false },
+        { isDone: async () => (await this.#job())?.status === 'concluded' },
+      );
+    } catch (refusal) {
+      // A job that has just failed refuses it, before its events tell why.
+      await this.watch.look().catch(() => {});
+      throw refusal;
+    }
     await ended;
     this.watch.stop();
   }

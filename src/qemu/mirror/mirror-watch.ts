@@ -64,21 +64,8 @@ export class MirrorWatch {
     this.#mayEnd = true;
   }
 
-  async #listen(): Promise<void> {
-    while (!this.#isStopped) {
-      const events = this.#monitor.events(['JOB_STATUS_CHANGE']);
-      this.#events = events;
-      try {
-        // What has happened before is asked, also after the connection was lost.
-        await this.#look();
-        for await (const { data } of events) if (data.id === this.#job) await this.#look();
-      } catch (error) {
-        if (!this.#isStopped) await this.#recover(error);
-      }
-    }
-  }
-
-  async #look(): Promise<void> {
+  /** Looks at the job now; that it is lost is told by `lost`. */
+  async look(): Promise<void> {
     const jobs = await this.#monitor.execute('query-jobs');
     if (this.#isStopped) return;
     const job = jobs.find(({ id }) => id === this.#job);
@@ -89,6 +76,20 @@ export class MirrorWatch {
     }
     this.#status = job!.status;
     this.#ring();
+  }
+
+  async #listen(): Promise<void> {
+    while (!this.#isStopped) {
+      const events = this.#monitor.events(['JOB_STATUS_CHANGE']);
+      this.#events = events;
+      try {
+        // What has happened before is asked, also after the connection was lost.
+        await this.look();
+        for await (const { data } of events) if (data.id === this.#job) await this.look();
+      } catch (error) {
+        if (!this.#isStopped) await this.#recover(error);
+      }
+    }
   }
 
   /** What is wrong with the job; undefined where nothing is. */

@@ -226,6 +226,29 @@ describe('a mirror that does not end as it should', () => {
     await expectCaughtUp('after the cut');
   });
 
+  test('says that it is lost also where its connection is cut just before QEMU is told to end it', async () => {
+    const { live, guest } = machine;
+    let relay: Relay | undefined;
+    live.proxy.reset({
+      before: async ({ name }) => {
+        await machine.relay(name, (one) => {
+          relay = one;
+        });
+        if (name !== 'block-job-cancel') return;
+        // QEMU notes the cut when it hands on the next write.
+        relay!.cut();
+        await guest.write(0, random.bytes(65536));
+        const states = async () =>
+          (await live.other.execute('query-jobs')).map((job) => job.status);
+        await expect.poll(states, LONG).toEqual(['concluded']);
+      },
+    });
+    await expect(mirrorOnce({ bitmap: 'b0' })).rejects.toMatchObject({ code: 'ERR_MIRROR_LOST' });
+    relay!.stop();
+    live.proxy.reset();
+    await expectCaughtUp('after the cut');
+  });
+
   test('says why the replica could not be written', async () => {
     const file = { driver: 'file' as const, filename: machine.replica };
     const target = {
