@@ -22,7 +22,10 @@ import type { HowMade, UnfinishedFile } from './unfinished-file.js';
 
 /** What of the options of a copy says how a new image is made. */
 export type NewImageChoices = PlanScope &
-  Pick<CopyOptions, 'image' | 'compress' | 'preallocation' | 'carryBitmaps' | 'resume'>;
+  Pick<
+    CopyOptions,
+    'image' | 'baseIsKnown' | 'compress' | 'preallocation' | 'carryBitmaps' | 'resume'
+  >;
 
 /** What a new image is given beside, and what ends its making. */
 export interface Making {
@@ -103,14 +106,18 @@ export function newImage(
   { bitmaps, signal }: Making,
 ): NewFile {
   checkImage(options);
-  const { image = {}, compress = description.compress, preallocation } = options;
+  const { image = {}, baseIsKnown: backingIsKnown, preallocation } = options;
+  const { compress = description.compress } = options;
   const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
   refuseResume(file.filename, options);
-  const made = { ...image, size, ...(dataFile !== undefined && { dataFileMade: true }) };
+  const dataFileMade = dataFile !== undefined;
+  const made = { ...image, size, backingIsKnown, ...(dataFileMade && { dataFileMade }) };
   const below = backing && describeBacking(file.filename, backing);
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
-  const layers = { backing: below ?? null, ...folders };
+  // What is laid out shows nothing of its base while it is written.
+  const layers =
+    isLaidOut && backingIsKnown ? { backing: null } : { backing: below ?? null, ...folders };
   const how = isLaidOut ? ({ mapping: 'fixed' } as const) : { compress };
   const describe = (image: Made, data?: UnfinishedFile) =>
     describeImage(target, { ...description, ...layers, ...how }, image, data);

@@ -53,13 +53,16 @@ type Named = readonly [DeviceSource, ImageFormat?];
 /**
  * Refuses files beside the disks, such as the log of a filter, that are a part of one of the disks.
  *
- * @param more other files that are written
+ * @param more tells other files that are written; asked only where there are files beside the disks
  * @throws RangeError
  */
-export function refuseSideFiles(devices: readonly Named[], more: readonly string[] = []): void {
+export function refuseSideFiles(
+  devices: readonly Named[],
+  more: () => readonly string[] = () => [],
+): void {
   const sideFiles = devices.flatMap((named) => sideFilesOf(describeDevice(...named)));
   if (sideFiles.length === 0) return;
-  const disks = [...devices.flatMap((named) => filesIn(...named)), ...more];
+  const disks = [...devices.flatMap((named) => filesIn(...named)), ...more()];
   for (const { key, path } of sideFiles) {
     if (samePlaceAmong(path, disks) === undefined) continue;
     throw new RangeError(

@@ -15,10 +15,10 @@ import type { CopyOptions } from '../options/index.js';
 /** A file that others are made of must stay. */
 export async function refuseSameFile(
   target: DeviceDescription | undefined,
-  { image }: Pick<CopyOptions, 'image'>,
+  { image, baseIsKnown = false }: Pick<CopyOptions, 'image' | 'baseIsKnown'>,
   source: BlockDevice,
 ) {
-  const backing = image?.backing && target ? filesUnder(target, image.backing) : [];
+  const backing = image?.backing && target && !baseIsKnown ? filesUnder(target, image.backing) : [];
   const data = target && image?.dataFile !== undefined ? dataFileOf(target, image.dataFile) : [];
   const used = [...filesOf(source.description), ...backing];
   for (const filename of [...filesOf(target), ...data]) {

@@ -73,7 +73,14 @@ export interface RetryOptions {
 /** How a new qcow2 image is made; see {@link Qcow2Options}. */
 export type NewImageOptions = Omit<
   Qcow2Options,
-  'size' | 'preallocation' | 'exclusive' | 'inode' | 'mode' | 'dataFileMade' | 'signal'
+  | 'size'
+  | 'preallocation'
+  | 'exclusive'
+  | 'inode'
+  | 'mode'
+  | 'dataFileMade'
+  | 'backingIsKnown'
+  | 'signal'
 >;
 
 /**
@@ -94,6 +101,12 @@ export interface CopyOptions extends TransferOptions, PlanScope {
    * must hold, an image is made in the modes `top` and `incremental` too, and takes in only what these write.
    */
   image?: NewImageOptions;
+  /**
+   * @internal The caller knows the backing file of `image` and all below it, and that the target is none of them: they are
+   * neither looked at nor opened, but for what is not written whole. A long chain takes longer than a short increment.
+   * Default false.
+   */
+  baseIsKnown?: boolean;
   /**
    * Give a target that is a new qcow2 image the bitmaps of the source, which must be one too: those that stand in the
    * image itself, and not in its backing files. Default false. A bitmap that is inconsistent fails the copy before it
@@ -214,6 +227,7 @@ const checkAllOfCopy = optionCheck<CopyOptions>({
   sourceFormat: 'any',
   targetFormat: 'any',
   image: 'any',
+  baseIsKnown: 'flag',
   carryBitmaps: 'flag',
   skipBrokenBitmaps: 'flag',
   compress: 'flag',

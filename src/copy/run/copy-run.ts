@@ -129,13 +129,12 @@ export class CopyRun {
 
   #refuseSideFiles(): void {
     const { source, sourceFormat, target, targetFormat } = this.#options;
-    const made = filesOfNewImage(target, this.#options);
     refuseSideFiles(
       [
         [source, sourceFormat],
         [target, targetFormat],
       ],
-      made,
+      () => filesOfNewImage(target, this.#options),
     );
   }
 

@@ -4,8 +4,16 @@ import nodeModule from 'node:module';
 import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl } from '../../job/index.js';
-import { type MachinePoints, removeUnnamed, settleReplacements } from '../disks/index.js';
-import { makeFolder, namesIn, numberOf, removeFiles } from '../layout/index.js';
+import {
+  type DiskFiles,
+  digestOfFiles,
+  filesIfNamed,
+  type MachinePoints,
+  namedFiles,
+  removeUnnamed,
+  settleReplacements,
+} from '../disks/index.js';
+import { isThere, makeFolder, removeFiles } from '../layout/index.js';
 import { Lock } from '../lock/index.js';
 import {
   bitmapName,
@@ -14,6 +22,7 @@ import {
   listedPoints,
   listPoints,
   type Manifest,
+  numbersIn,
   readManifest,
 } from '../manifest/index.js';
 import type { Store } from '../store/index.js';
@@ -63,19 +72,41 @@ async function backUp(
   for (const folder of [places.points, places.disks]) makeFolder(folder, store.operations);
   const lock = Lock.take(places, 'add', 'backup', store.operations);
   try {
-    let points = store.points(machine);
-    if (await settleReplacements(points, store.operations)) points = store.points(machine);
-    const removed = removeUnnamed(points, store.operations);
-    return await new Backup(store, points, options, workshop).run(removed);
+    const found = await tidied(store, machine);
+    return await new Backup(store, found, options, workshop).run(found.removed);
   } finally {
     lock.release();
   }
 }
 
+/** What a backup finds when it begins. */
+interface Found {
+  /** All points of the machine, or as many as are needed. */
+  readonly points: MachinePoints;
+  /** The files of disks, each of which belongs to a point; undefined where that is not known. */
+  readonly files: DiskFiles | undefined;
+  /** Files that a run which died had left. */
+  readonly removed: readonly string[];
+}
+
+/** Ends what a run that died has begun. Where there is nothing of that kind, only the newest chain is read. */
+async function tidied(store: Store, machine: string): Promise<Found> {
+  const { operations } = store;
+  const files = filesIfNamed(store.places(machine));
+  const chain = files && store.newestChain(machine);
+  if (chain !== undefined) return { points: chain, files, removed: [] };
+  let points = store.points(machine);
+  if (await settleReplacements(points, operations)) points = store.points(machine);
+  const removed = removeUnnamed(points, operations);
+  const isTidy = points.problems.length === 0;
+  return { points, files: isTidy ? namedFiles(points.points) : undefined, removed };
+}
+
 /** What a backup would do. */
 export async function planBackup(store: Store, options: BackupOptions): Promise<DiskPlan[]> {
   checkBackupOptions(options);
-  const points = store.points(options.machine);
+  const { machine } = options;
+  const points = store.newestChain(machine) ?? store.points(machine);
   const prepared = await prepareAll(store, points, options);
   const plans = prepared.map(planOf);
   const [failure] = await closeAll(prepared);
@@ -86,6 +117,7 @@ export async function planBackup(store: Store, options: BackupOptions): Promise<
 class Backup {
   readonly #store: Store;
   readonly #points: MachinePoints;
+  readonly #files: DiskFiles | undefined;
   readonly #options: BackupOptions;
   readonly #drive: Drive;
   readonly #id: string;
@@ -94,9 +126,10 @@ class Backup {
   readonly #time = new Date().toISOString();
   readonly #warnings: string[] = [];
 
-  constructor(store: Store, points: MachinePoints, options: BackupOptions, workshop: Workshop) {
+  constructor(store: Store, found: Found, options: BackupOptions, workshop: Workshop) {
     this.#store = store;
-    this.#points = points;
+    this.#points = found.points;
+    this.#files = found.files;
     this.#options = options;
     this.#drive = { ...workshop, threads: options.threads, compress: options.compress };
     this.#id = options.id ?? randomBytes(8).toString('hex');
@@ -107,8 +140,7 @@ class Backup {
   /** Of all points that are there or must be. */
   #numbers(): number[] {
     const { places } = this.#points;
-    const there = namesIn(places.points).map(numberOf);
-    return [...(listedPoints(places) ?? []), ...there].filter((number) => number !== undefined);
+    return [...(listedPoints(places) ?? []), ...numbersIn(places)];
   }
 
   async run(removed: readonly string[]): Promise<BackupReport> {
@@ -129,7 +161,7 @@ class Backup {
       this.#removeOwn();
       throw error;
     }
-    this.#list();
+    this.#list(point);
     for (const why of await closeAll(prepared)) {
       this.#warn('A source or an older point could not be closed', why);
     }
@@ -211,16 +243,19 @@ class Backup {
   /** What the new point needs must still be there, even if the lock was lost. */
   #checkUnchanged(stored: readonly StoredDisk[]): void {
     const { places } = this.#points;
-    for (const { manifest } of stored) {
-      const { parent, name, leaves } = manifest.file;
-      if (parent !== null) {
-        const now = readManifest(places, parent, this.#store.id);
-        if (now?.id !== this.#points.get(parent).id) {
-          throw changed(`point ${parent}, which the new one lies over, was removed meanwhile`);
-        }
+    const files = stored.map(({ manifest }) => manifest.file);
+    for (const parent of new Set(files.map((file) => file.parent))) {
+      if (parent === null) continue;
+      const now = readManifest(places, parent, this.#store.id);
+      if (now?.id !== this.#points.get(parent).id) {
+        throw changed(`point ${parent}, which the new one lies over, was removed meanwhile`);
       }
-      const files = namesIn(places.disk(manifest.name));
-      const missing = [name, leaves.name].find((file) => !files.includes(file));
+    }
+    for (const { manifest } of stored) {
+      const { name, leaves } = manifest.file;
+      const missing = [name, leaves.name].find(
+        (file) => !isThere(places.file(manifest.name, file)),
+      );
       if (missing !== undefined) throw changed(`${missing} was removed while the backup ran`);
     }
   }
@@ -235,10 +270,14 @@ class Backup {
   }
 
   /** The point exists, so that a failure here only leaves it out of the list of those that there must be. */
-  #list(): void {
+  #list({ disks }: Manifest): void {
     const { places } = this.#points;
+    const files = this.#files && new Map(this.#files);
+    for (const { name, file } of disks) {
+      files?.set(name, [...(files.get(name) ?? []), file.name, file.leaves.name]);
+    }
     try {
-      listPoints(places, this.#numbers(), this.#store.operations);
+      listPoints(places, this.#numbers(), files && digestOfFiles(files), this.#store.operations);
     } catch (error) {
       this.#warn(`The new point is not in ${places.listed}, so nobody would miss it`, error);
     }

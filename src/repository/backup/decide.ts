@@ -61,8 +61,9 @@ async function parentFor({ points, disk, options }: Question): Promise<DiskDiges
   signal?.throwIfAborted();
   let length: number;
   try {
-    ({ length } = await layersOf(points, number, disk.name));
-    if (length < longestChain) return await DiskDigests.open(points, number, disk.name);
+    const layers = await layersOf(points, number, disk.name);
+    ({ length } = layers);
+    if (length < longestChain) return await DiskDigests.over(points, number, disk.name, layers);
   } catch (error) {
     if (!isDamage(error)) throw error;
     return `point ${number} is damaged: ${error.message}`;
@@ -76,7 +77,7 @@ async function increment(
 ): Promise<Omit<Decision, 'parent'>> {
   const over = `over point ${parent.number}`;
   const chain = parent.layers.filter(({ isGone }) => !isGone);
-  const generations = chain.map(({ number }) => points.get(number).id);
+  const generations = chain.map(({ number }) => points.idOf(number));
   const asked = { number: parent.number, id: generations[0], generations, size: parent.size };
   const given = await givenChanges(disk, asked, device);
   if (given !== undefined) {

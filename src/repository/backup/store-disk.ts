@@ -153,6 +153,8 @@ async function copyImage(
     source,
     target: { driver: 'qcow2', file: { driver: 'file', filename } },
     image: { ...(compress && { compressionType: compress }), ...(backing && { backing }) },
+    // The images below are as their manifests say, and nobody else has a file of this name.
+    baseIsKnown: true,
     ...(compress && { compress: true }),
     ...(dirty && { bitmap: dirty }),
     allowEmpty: true,

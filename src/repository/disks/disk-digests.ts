@@ -32,7 +32,20 @@ export class DiskDigests implements AsyncDisposable {
    * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE
    */
   static async open(points: MachinePoints, number: number, name: string): Promise<DiskDigests> {
-    const layers = await layersOf(points, number, name);
+    return await DiskDigests.over(points, number, name, await layersOf(points, number, name));
+  }
+
+  /**
+   * Opens the digests of a disk whose images are known.
+   *
+   * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE
+   */
+  static async over(
+    points: MachinePoints,
+    number: number,
+    name: string,
+    layers: readonly Layer[],
+  ): Promise<DiskDigests> {
     const files: LeafFile[] = [];
     try {
       for (const { leaves, state } of layers) files.push(LeafFile.open(leaves, state.leaves));

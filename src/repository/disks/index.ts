@@ -5,4 +5,12 @@ export { describeLayers, type Layer, layersOf } from './layers.js';
 export { OpenDisk, withDisk } from './open-disk.js';
 export { MachinePoints } from './points.js';
 export { settleReplacements } from './replacements.js';
-export { NEW, removeUnnamed, unnamedFiles } from './unnamed.js';
+export {
+  type DiskFiles,
+  digestOfFiles,
+  filesIfNamed,
+  NEW,
+  namedFiles,
+  removeUnnamed,
+  unnamedFiles,
+} from './unnamed.js';

@@ -30,14 +30,18 @@ export async function layersOf(
   disk: string,
 ): Promise<Layer[]> {
   const layers: Layer[] = [];
+  // Of the point itself more is used than its images.
+  points.diskOf(number, disk);
+  let lowest = Number.POSITIVE_INFINITY;
   for (let at: number | null = number; at !== null; ) {
     if (layers.length > 0 && !points.has(at)) throw parentGone(points, layers.at(-1)!, at);
-    if (layers.some((layer) => layer.number <= at!)) {
+    if (at >= lowest) {
       throw points.damaged(layers.at(-1)!.number, `the parent of its disk ${disk} is not older`);
     }
     const layer = await layerOf(points, at, disk);
     const { below = [], parent } = layer.state;
     layers.push(layer, ...below.map((image) => goneLayer(points, at!, disk, image)));
+    lowest = Math.min(lowest, at, ...below.map((image) => image.number));
     at = parent;
   }
   return layers;
@@ -61,7 +65,7 @@ function goneLayer(points: MachinePoints, owner: number, disk: string, image: Go
  */
 export async function layerOf(points: MachinePoints, number: number, name: string): Promise<Layer> {
   const { places } = points;
-  const disk = points.diskOf(number, name);
+  const disk = points.diskBelow(number, name);
   const path = places.file(name, disk.file.name);
   const size = sizeOf(points, number, path);
   const isReplaced = disk.replacement !== undefined && (await isNew(points, number, name));
@@ -90,7 +94,7 @@ function checkSize(
 
 /** Whether an image that was being replaced is the new one; the two differ in what lies below. */
 async function isNew(points: MachinePoints, number: number, name: string): Promise<boolean> {
-  const { file, replacement } = points.diskOf(number, name);
+  const { file, replacement } = points.diskBelow(number, name);
   const path = points.places.file(name, file.name);
   const found = await backingNameOf(path);
   const [old, fresh] = [file, replacement!].map((state) => backingOf(points, name, state));
@@ -106,7 +110,9 @@ function backingOf(
   { below = [], parent }: ImageState,
 ): string | undefined {
   if (below.length > 0) return below[0].name;
-  return parent === null || !points.has(parent) ? undefined : points.diskOf(parent, disk).file.name;
+  return parent === null || !points.has(parent)
+    ? undefined
+    : points.diskBelow(parent, disk).file.name;
 }
 
 async function backingNameOf(path: string): Promise<string | undefined> {

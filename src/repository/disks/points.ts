@@ -49,7 +49,29 @@ export class MachinePoints {
 
   /** @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED */
   diskOf(number: number, name: string): DiskManifest {
-    const { disks } = this.get(number);
+    return this.#diskIn(this.get(number), name);
+  }
+
+  /**
+   * A disk of a point that is there, as far as it is needed of what lies below another one: the schema is not asked, which takes
+   * longer than all else of a long chain, and what an image needs was looked at when the manifest was read.
+   *
+   * @throws LacunaError ERR_POINT_UNKNOWN, ERR_REPOSITORY_DAMAGED
+   */
+  diskBelow(number: number, name: string): DiskManifest {
+    return this.#diskIn(this.#listed(number), name);
+  }
+
+  /** The generation of a point that is there, which any list has. */
+  idOf(number: number): string {
+    return this.#listed(number).id;
+  }
+
+  #listed(number: number): Manifest {
+    return this.#byNumber.get(number) ?? this.get(number);
+  }
+
+  #diskIn({ number, disks }: Manifest, name: string): DiskManifest {
     const disk = disks.find((disk) => disk.name === name);
     if (disk !== undefined) return disk;
     const names = disks.map((disk) => disk.name).join(', ') || 'none';

@@ -7,7 +7,9 @@ import {
   numberOf,
   type RepositoryOperations,
   removeFiles,
+  sha256,
 } from '../layout/index.js';
+import { listedFiles, type Manifest } from '../manifest/index.js';
 import type { MachinePoints } from './points.js';
 
 const MAKING = '.partial-';
@@ -15,6 +17,9 @@ const MAKING = '.partial-';
 const OURS = /^\d+-[0-9a-f]{8}(-[0-9a-f]{8})?\.(qcow2|leaves)(\.new)?$/;
 /** What an image is called that is going to replace another one. */
 export const NEW = '.new';
+
+/** Names of files by the disk that they are of. */
+export type DiskFiles = ReadonlyMap<string, readonly string[]>;
 
 /**
  * Removes what no manifest names. With a manifest that cannot be read nothing is removed, since nobody knows what it names.
@@ -24,9 +29,14 @@ export const NEW = '.new';
  */
 export function removeUnnamed(points: MachinePoints, operations: RepositoryOperations): string[] {
   if (points.problems.length > 0) return [];
-  const { places } = points;
-  const found = [...unnamedFiles(points), ...unfinishedManifests(points)];
+  const found = [...unnamedFiles(points), ...unfinishedManifests(points.places)];
   removeFiles(found, operations);
+  sweepUnfinished(points.places);
+  return found;
+}
+
+/** Removes files that nobody but a run which died had in mind, and which no manifest names in any case. */
+function sweepUnfinished(places: MachinePlaces): void {
   for (const name of namesIn(places.locks)) {
     const [made, rest] = name.split(MAKING);
     // Who is about to take a lock makes such a file as well.
@@ -34,40 +44,71 @@ export function removeUnnamed(points: MachinePoints, operations: RepositoryOpera
   }
   sweep(places.verified);
   sweep(places.listed);
-  return found;
 }
 
-function unfinishedManifests({ places }: MachinePoints): string[] {
+/**
+ * The files of all disks, if there is nothing that {@link removeUnnamed} would remove: each belonged to a point when they were
+ * noted last, and they are the same. Undefined where that is not known. No manifest is read for it.
+ */
+export function filesIfNamed(places: MachinePlaces): DiskFiles | undefined {
+  const noted = listedFiles(places);
+  if (noted === undefined) return undefined;
+  const files = filesOf(places);
+  if (digestOfFiles(files) !== noted || unfinishedManifests(places).length > 0) return undefined;
+  sweepUnfinished(places);
+  return files;
+}
+
+/** One digest of the names of files, whatever their order. */
+export function digestOfFiles(files: DiskFiles): string {
+  const disks = [...files].filter(([, names]) => names.length > 0);
+  const lines = disks.map(([disk, names]) => [disk, ...[...new Set(names)].sort()].join('\n'));
+  return sha256(Buffer.from(lines.sort().join('\n\n')));
+}
+
+/** The names of all files that points have. */
+export function namedFiles(points: readonly Manifest[]): Map<string, string[]> {
+  const files = new Map<string, string[]>();
+  for (const { disks } of points) {
+    for (const { name, file, replacement } of disks) {
+      const names = files.get(name) ?? [];
+      files.set(name, names);
+      for (const image of [file, ...(file.below ?? []), ...(replacement?.below ?? [])]) {
+        names.push(image.name, image.leaves.name);
+      }
+      if (replacement !== undefined) names.push(file.name + NEW, replacement.leaves.name);
+    }
+  }
+  return files;
+}
+
+function unfinishedManifests(places: MachinePlaces): string[] {
   return namesIn(places.points)
-    .filter((name) => numberOf(name.split(MAKING)[0]) !== undefined)
+    .filter((name) => name.includes(MAKING) && numberOf(name.split(MAKING)[0]) !== undefined)
     .map((name) => join(places.points, name))
     .filter(isUnfinished);
 }
 
 /** Files of disks that no manifest names. */
 export function unnamedFiles({ places, points }: MachinePoints): string[] {
-  const named = new Set<string>();
-  for (const { disks } of points) {
-    for (const { name, file, replacement } of disks) {
-      for (const image of [file, ...(file.below ?? []), ...(replacement?.below ?? [])]) {
-        named.add(places.file(name, image.name)).add(places.file(name, image.leaves.name));
-      }
-      if (replacement === undefined) continue;
-      named.add(places.file(name, file.name + NEW));
-      named.add(places.file(name, replacement.leaves.name));
-    }
-  }
-  return namesIn(places.disks)
-    .flatMap((disk) => filesOf(places, disk))
-    .filter((path) => !named.has(path));
+  const named = namedFiles(points);
+  return [...filesOf(places)].flatMap(([disk, names]) => {
+    const own = new Set(named.get(disk));
+    return names.filter((name) => !own.has(name)).map((name) => places.file(disk, name));
+  });
 }
 
-/** The files of a disk that were made here. */
-function filesOf(places: MachinePlaces, disk: string): string[] {
-  return namesIn(places.disk(disk))
-    .filter((name) => OURS.test(name.split(MAKING)[0]))
-    .map((name) => places.file(disk, name))
-    .filter((path) => !path.includes(MAKING) || isUnfinished(path));
+/** The files of disks that were made here. */
+function filesOf(places: MachinePlaces): DiskFiles {
+  return new Map(
+    namesIn(places.disks).map((disk) => [
+      disk,
+      namesIn(places.disk(disk)).filter((name) => {
+        if (!name.includes(MAKING)) return OURS.test(name);
+        return OURS.test(name.split(MAKING)[0]) && isUnfinished(places.file(disk, name));
+      }),
+    ]),
+  );
 }
 
 /** Whether a file was being made here for the name that it begins with. */

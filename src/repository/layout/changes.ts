@@ -95,7 +95,7 @@ export function readIfThere(path: string): Buffer | undefined {
   return attempt('read', path, () => {
     let fd: number;
     try {
-      fd = openFile(path);
+      ({ fd } = openFile(path));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
       throw error;
@@ -108,18 +108,32 @@ export function readIfThere(path: string): Buffer | undefined {
   });
 }
 
+/** A file that is open for reading, and how many bytes it had then. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly size: number;
+}
+
 /**
  * Opens a file for reading; never waits for the other end of a named pipe.
  *
  * @throws LacunaError ERR_REPOSITORY_DAMAGED for what is no file.
  */
-export function openFile(path: string, flags = 0): number {
+export function openFile(path: string, flags = 0): OpenFile {
   const { O_RDONLY, O_NONBLOCK } = fs.constants;
   const fd = fs.openSync(path, O_RDONLY | O_NONBLOCK | flags);
-  if (fs.fstatSync(fd).isFile()) return fd;
+  const state = fs.fstatSync(fd);
+  if (state.isFile()) return { fd, size: state.size };
   fs.closeSync(fd);
   const message = `${path} is not a file: remove it, or bring back the file from a copy of the repository`;
   throw new LacunaError('ERR_REPOSITORY_DAMAGED', message, { device: path });
+}
+
+/** Whether there is something of this name. */
+export function isThere(path: string): boolean {
+  return (
+    attempt('look for', path, () => fs.lstatSync(path, { throwIfNoEntry: false })) !== undefined
+  );
 }
 
 /** The names in a folder, in order; none where there is no such folder. */

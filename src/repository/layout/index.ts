@@ -1,8 +1,10 @@
 export {
   attempt,
   createFile,
+  isThere,
   makeFolder,
   namesIn,
+  type OpenFile,
   openFile,
   type RepositoryOperations,
   readIfThere,

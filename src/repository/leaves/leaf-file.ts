@@ -2,13 +2,15 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
-import { attempt, openFile } from '../layout/index.js';
+import { attempt, type OpenFile, openFile } from '../layout/index.js';
 import type { LeavesState } from '../manifest/index.js';
 import { blocksOf, DIGEST_BLOCK, DIGEST_BYTES, PART_BLOCKS, ZERO_LEAF } from './tree.js';
 
 export const MAGIC = Buffer.from('lacuna leaves 1\n', 'latin1');
 export const HEAD_BYTES = 48;
 export const RUN_BYTES = 16;
+/** Bytes that are read at once of a file that is opened. */
+const FIRST_BYTES = 4096;
 export const PART_ENTRY_BYTES = 8 + DIGEST_BYTES;
 /** Of a number of blocks: all of them are zero. */
 export const ZERO_RUN = 2n ** 63n;
@@ -38,8 +40,9 @@ export class LeafFile {
 
   /** @throws LacunaError ERR_REPOSITORY_DAMAGED, ERR_REPOSITORY_FILE */
   static open(path: string, state: LeavesState): LeafFile {
-    const fd = attempt('open', path, () => openThere(path));
+    const { fd, size } = attempt('open', path, () => openThere(path));
     try {
+      if (size !== state.size) throw damaged(path, 'it has another size than when it was written');
       return new LeafFile(path, fd, state);
     } catch (error) {
       fs.closeSync(fd);
@@ -50,16 +53,15 @@ export class LeafFile {
   private constructor(path: string, fd: number, state: LeavesState) {
     this.path = path;
     this.#fd = fd;
-    if (fs.fstatSync(fd).size !== state.size)
-      throw damaged(path, 'it has another size than when it was written');
-    const start = this.#read(0, HEAD_BYTES);
+    // Most heads are short, and a chain has many: one read is enough.
+    const start = this.#read(0, Math.min(FIRST_BYTES, Math.max(HEAD_BYTES, state.size)));
     const [size, runs, parts, fileSize] = [16, 24, 32, 40].map((at) =>
       Number(start.readBigUInt64LE(at)),
     );
     const length = HEAD_BYTES + runs * RUN_BYTES + parts * PART_ENTRY_BYTES;
     // Before anything of that length is read.
     if (!(length <= state.size)) throw damaged(path, 'its head was changed since it was written');
-    const head = this.#read(0, length);
+    const head = length <= start.length ? start.subarray(0, length) : this.#read(0, length);
     if (createHash('sha256').update(head).digest('hex') !== state.headSha256) {
       throw damaged(path, 'its head was changed since it was written');
     }
@@ -143,7 +145,7 @@ export class LeafFile {
   }
 }
 
-function openThere(path: string): number {
+function openThere(path: string): OpenFile {
   try {
     return openFile(path, fs.constants.O_NOFOLLOW);
   } catch (error) {

@@ -1,4 +1,4 @@
-export { listedPoints, listPoints } from './listed.js';
+export { listedFiles, listedPoints, listPoints } from './listed.js';
 export {
   type BackupMode,
   bitmapName,
@@ -10,6 +10,15 @@ export {
   type LeavesState,
   type Manifest,
 } from './manifest.js';
-export { faultOf, isDamage, type Manifests, newer, readManifest, readManifests } from './read.js';
+export {
+  faultOf,
+  isDamage,
+  type Manifests,
+  newer,
+  numbersIn,
+  readManifest,
+  readManifests,
+} from './read.js';
+export { readNewestChain } from './read-chain.js';
 export { schemaText } from './schema.js';
 export { commitManifest, replaceManifest } from './write.js';

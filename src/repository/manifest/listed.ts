@@ -14,25 +14,47 @@ import {
   unseal,
 } from '../layout/index.js';
 
-/** Notes the points that there must be. */
+/**
+ * Notes the points that there must be.
+ *
+ * @param files the digest of the names of all files of disks, where each of them belongs to a point
+ */
 export function listPoints(
   places: MachinePlaces,
   numbers: Iterable<number>,
+  files: string | undefined,
   operations: RepositoryOperations,
 ): void {
   const { machine } = places;
   const points = [...new Set(numbers)].sort((a, b) => a - b);
-  replaceFile(places.listed, seal({ machine, points }), operations);
+  const list = { machine, points, ...(files !== undefined && { files }) };
+  replaceFile(places.listed, seal(list), operations);
 }
 
 /** The points that there must be; undefined where the list was changed since it was written. */
 export function listedPoints(places: MachinePlaces): readonly number[] | undefined {
+  const found = readList(places);
+  return found === 'changed' ? undefined : (found?.points ?? []);
+}
+
+/** The digest of the names of all files of disks, when each of them belonged to a point; undefined where it is not known. */
+export function listedFiles(places: MachinePlaces): string | undefined {
+  const found = readList(places);
+  return found === 'changed' || typeof found?.files !== 'string' ? undefined : found.files;
+}
+
+interface List {
+  readonly points: readonly number[];
+  readonly files?: unknown;
+}
+
+/** Undefined where there is none. */
+function readList(places: MachinePlaces): List | 'changed' | undefined {
   const bytes = readIfThere(places.listed);
-  if (bytes === undefined) return [];
-  const found = unseal(bytes);
-  const { machine, points } = found ?? {};
-  if (machine !== places.machine || !Array.isArray(points)) return undefined;
-  return points.every(Number.isSafeInteger) ? points : undefined;
+  if (bytes === undefined) return undefined;
+  const { machine, points, files } = unseal(bytes) ?? {};
+  if (machine !== places.machine || !Array.isArray(points)) return 'changed';
+  return points.every(Number.isSafeInteger) ? { points, files } : 'changed';
 }
 
 /**

@@ -19,13 +19,18 @@ export interface Manifests {
   readonly problems: readonly LacunaError[];
 }
 
+/** The numbers that files have which are manifests by their names. */
+export function numbersIn(places: MachinePlaces): number[] {
+  return namesIn(places.points)
+    .map(numberOf)
+    .filter((number) => number !== undefined);
+}
+
 /** Reads all manifests of a machine. */
 export function readManifests(places: MachinePlaces, repository: string): Manifests {
   const points: Manifest[] = [];
   const problems: LacunaError[] = [];
-  const numbers = namesIn(places.points)
-    .map(numberOf)
-    .filter((number) => number !== undefined);
+  const numbers = numbersIn(places);
   for (const number of numbers) {
     try {
       const manifest = readManifest(places, number, repository);

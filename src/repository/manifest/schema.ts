@@ -4,7 +4,9 @@ const hex = (digits: number) => ({ type: 'string', pattern: `^[0-9a-f]{${digits}
 const bytes = { type: 'integer', minimum: 0, maximum: Number.MAX_SAFE_INTEGER };
 const number = { type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER };
 const name = { type: 'string', pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' };
-const filename = { type: 'string', pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' };
+/** What images and leaves may be called. */
+export const FILENAME_PATTERN = '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$';
+const filename = { type: 'string', pattern: FILENAME_PATTERN };
 const digest = { type: 'string', pattern: '^lacuna1:[0-9a-f]{64}$' };
 const text = { type: 'string', maxLength: 4096 };
 const object = (properties: Record<string, object>, optional: readonly string[] = []) => ({

@@ -1,5 +1,8 @@
 /** Whether a manifest has what every reader of many uses: much less than its schema says, and quick. */
 import { isName } from '../layout/index.js';
+import { FILENAME_PATTERN } from './schema.js';
+
+const FILENAME = new RegExp(FILENAME_PATTERN);
 
 /** Why a list of points could not be made with a manifest; undefined where it can. */
 export function shapeFault(found: Record<string, unknown>): string | undefined {
@@ -30,9 +33,14 @@ function isImage(image: unknown): boolean {
 }
 
 function isFile(image: unknown): image is Record<string, unknown> {
-  if (!isObject(image) || typeof image.name !== 'string' || !isSize(image.size)) return false;
+  if (!isObject(image) || !isFilename(image.name) || !isSize(image.size)) return false;
   const { leaves } = image;
-  return isObject(leaves) && typeof leaves.name === 'string' && isSize(leaves.size);
+  return isObject(leaves) && isFilename(leaves.name) && isSize(leaves.size);
+}
+
+/** Nothing that leads out of the folder of the disk. */
+function isFilename(name: unknown): boolean {
+  return typeof name === 'string' && FILENAME.test(name);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -4,8 +4,11 @@ import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl, type JobOptions } from '../../job/index.js';
 import { counted, optionCheck } from '../../util/index.js';
 import {
+  type DiskFiles,
+  digestOfFiles,
   type MachinePoints,
   NEW,
+  namedFiles,
   type OpenDisk,
   removeUnnamed,
   settleReplacements,
@@ -216,6 +219,7 @@ class MachinePrune {
     listPoints(
       this.#points.places,
       staying.map(({ number }) => number),
+      digestOfFiles(this.#filesOf(staying)),
       operations,
     );
     // Newest first, so that no point is there whose parent is gone.
@@ -224,6 +228,13 @@ class MachinePrune {
     const left = this.#store.points(this.#points.machine);
     removeUnnamed(left, operations);
     return before - spaceOf(left);
+  }
+
+  /** What there will be when the others are gone; their manifests may have been replaced. */
+  #filesOf(staying: readonly Manifest[]): DiskFiles {
+    const { points } = this.#store.points(this.#points.machine);
+    const numbers = new Set(staying.map(({ number }) => number));
+    return namedFiles(points.filter(({ number }) => numbers.has(number)));
   }
 
   /** After a failure, so that a full disk is not kept full; the next run would do it as well. */

@@ -23,7 +23,7 @@ import {
   sha256,
   unseal,
 } from '../layout/index.js';
-import { newer, readManifests, schemaText } from '../manifest/index.js';
+import { newer, readManifests, readNewestChain, schemaText } from '../manifest/index.js';
 
 export interface StoreOptions {
   /** Make a repository where the folder is not there, or empty. */
@@ -97,6 +97,13 @@ export class Store {
   points(machine: string): MachinePoints {
     const places = this.places(machine);
     return new MachinePoints(places, readManifests(places, this.id));
+  }
+
+  /** Its newest point with those below it, as an increment needs them; undefined where all points have to be looked at. */
+  newestChain(machine: string): MachinePoints | undefined {
+    const places = this.places(machine);
+    const chain = readNewestChain(places, this.id);
+    return chain && new MachinePoints(places, chain);
   }
 
   /** @throws LacunaError ERR_POINT_UNKNOWN for a machine that is not there. */

@@ -30,6 +30,8 @@ export interface Qcow2Options {
   readonly preallocation?: Preallocation;
   /** The image below: its name as it shall stand in the new image, and its format, which readers must not guess. */
   readonly backing?: { readonly filename: string; readonly format: string };
+  /** @internal No file below is this one, as the caller knows: they are not looked at. Default false. */
+  readonly backingIsKnown?: boolean;
   /**
    * A file for the guest's clusters; a relative name counts from the image's folder. It is made. The image names it by its
    * whole path: QEMU looks for a relative name in the folder that it runs in.
@@ -60,6 +62,7 @@ export const checkQcow2Options = optionCheck<Qcow2Options>({
   compressionType: 'any',
   preallocation: 'any',
   backing: 'any',
+  backingIsKnown: 'flag',
   dataFile: 'any',
   dataFileMade: 'flag',
   dataFileRaw: 'flag',
@@ -91,6 +94,7 @@ const DEFAULTS = {
   extendedL2: false,
   compressionType: 'deflate',
   preallocation: 'off',
+  backingIsKnown: false,
   dataFileRaw: false,
   dataFileMade: false,
   lazyRefcounts: false,

@@ -141,8 +141,12 @@ async function create(
 }
 
 /** Neither the image nor its data file must be a part of what the new image is over. */
-function refuseCircle(image: string, { backing }: CheckedOptions, dataFile?: string): void {
-  if (backing === undefined) return;
+function refuseCircle(
+  image: string,
+  { backing, backingIsKnown }: CheckedOptions,
+  dataFile?: string,
+): void {
+  if (backing === undefined || backingIsKnown) return;
   const below = filesBelow(image, backing);
   const made = [image, ...(dataFile === undefined ? [] : [dataFile])];
   const found = made.find((path) => samePlaceAmong(path, below) !== undefined);

@@ -12,7 +12,7 @@ import { checkWritable } from './image-writer.js';
 export class FixedWriter implements GuestWriter {
   readonly #image: Image;
   readonly #slices: TableSlices;
-  readonly #backing: BlockDevice | undefined;
+  readonly #isOver: boolean;
 
   /**
    * @throws LacunaError ERR_DEVICE_UNSUPPORTED where writing in place would change what snapshots hold, or what other
@@ -25,7 +25,8 @@ export class FixedWriter implements GuestWriter {
     if (found !== undefined) throw refusal(name, `it has ${found}, so its mapping cannot be fixed`);
     this.#image = image;
     this.#slices = slices;
-    this.#backing = backing;
+    // Whoever opens it alone does not see what it lies over, and others will.
+    this.#isOver = backing !== undefined || header.backingFile !== undefined;
     image.expectChanges();
   }
 
@@ -94,7 +95,7 @@ export class FixedWriter implements GuestWriter {
 
   /** In place, or because it reads as zero already. */
   #canZero(kind: number): boolean {
-    if (kind === RunKind.unallocated) return this.#backing === undefined;
+    if (kind === RunKind.unallocated) return !this.#isOver;
     return kind !== RunKind.compressed;
   }
 
