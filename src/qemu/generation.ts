@@ -3,8 +3,7 @@ import type { Manifest, Repository } from '../repository/index.js';
 
 /** The newest point of a machine; undefined where it has none. */
 export function newestOf(repository: Repository, machine: string): Manifest | undefined {
-  if (!repository.machines().includes(machine)) return undefined;
-  return repository.points(machine)[0].points.at(-1);
+  return repository.newest(machine);
 }
 
 /** The generation of a point, as the names of bitmaps have it, in images at rest as well. */

@@ -105,6 +105,11 @@ export class Repository {
     });
   }
 
+  /** @internal The newest point of a machine, found without a look at all of them where that can be. */
+  newest(machine: string): Manifest | undefined {
+    return (this.#store.newestChain(machine) ?? this.#store.points(machine)).newest;
+  }
+
   /**
    * Finds a point: by its number, `latest`, or a time, of the only machine, or of one that is named with it as in `web/7`.
    *

@@ -127,6 +127,17 @@ describe('an image that is written', () => {
     }
   });
 
+  it('takes no zeroes for there already where it is opened without its backing file, and its mapping is fixed', async () => {
+    const backing = { filename: 'below.qcow2', format: 'qcow2' };
+    await create({ backing });
+    const file = { driver: 'file', filename: path } as const;
+    await using device = await openDevice(
+      { driver: 'qcow2', file, backing: null, mapping: 'fixed' },
+      { writable: true },
+    );
+    await expect(device.zero(0, 65536)).rejects.toMatchObject({ code: 'ERR_DEVICE_UNSUPPORTED' });
+  });
+
   it('stays as it is when it is opened and nothing is written', async () => {
     await create();
     patch(95, '80');
