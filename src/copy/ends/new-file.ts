@@ -106,18 +106,16 @@ export function newImage(
   { bitmaps, signal }: Making,
 ): NewFile {
   checkImage(options);
-  const { image = {}, baseIsKnown: backingIsKnown, preallocation } = options;
-  const { compress = description.compress } = options;
+  const { image = {}, compress = description.compress, preallocation } = options;
   const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
   refuseResume(file.filename, options);
-  const dataFileMade = dataFile !== undefined;
-  const made = { ...image, size, backingIsKnown, ...(dataFileMade && { dataFileMade }) };
+  const made = madeBy(options, size);
   const below = backing && describeBacking(file.filename, backing);
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
   // What is laid out shows nothing of its base while it is written.
   const layers =
-    isLaidOut && backingIsKnown ? { backing: null } : { backing: below ?? null, ...folders };
+    isLaidOut && made.backingIsKnown ? { backing: null } : { backing: below ?? null, ...folders };
   const how = isLaidOut ? ({ mapping: 'fixed' } as const) : { compress };
   const describe = (image: Made, data?: UnfinishedFile) =>
     describeImage(target, { ...description, ...layers, ...how }, image, data);
@@ -166,6 +164,12 @@ export function newImage(
     }),
     ...(bitmaps && { finish: bitmaps.addTo, unfinish: removeBitmaps }),
   };
+}
+
+/** The options of the new image. */
+function madeBy({ image, baseIsKnown = false }: NewImageChoices, size: number) {
+  const dataFileMade = image?.dataFile !== undefined;
+  return { ...image, size, backingIsKnown: baseIsKnown, ...(dataFileMade && { dataFileMade }) };
 }
 
 /** How the image is made, for a message. */
