@@ -2,23 +2,18 @@ import type { BitmapAction } from '../bitmap/index.js';
 import { type BlockDevice, isBlockDevice, passThrough } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
 import type { Job } from '../job/index.js';
-import { checkGiven, optionCheck } from '../util/index.js';
+import { checkGiven } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
 import {
   type AddNodeOptions,
-  busy,
   Changer,
-  called,
   DRAIN_LIMIT_MS,
-  type EdgeChange,
   type EdgePicture,
   EVERYTHING,
   edgePictures,
-  type FilterNodeDescription,
   type GraphPicture,
   Node,
   type NodeDescription,
-  type Permission,
   picture,
   type Root,
   toDot,
@@ -37,77 +32,29 @@ import {
   type StreamJobReport,
   stream,
 } from './jobs/index.js';
-
-/** How patient a graph is. */
-export interface GraphOptions {
-  /** For so long a change waits for requests in flight. Default 10 s. */
-  readonly drainLimitMs?: number;
-}
-
-/** An export to be added. */
-export interface AddExportOptions {
-  /** What it is called; no node, export or job of the graph may have the name. */
-  readonly name: string;
-  /** The node that it leads to. */
-  readonly node: string | Node;
-  /** Whether it may be written. Default false. */
-  readonly writable?: boolean;
-  /** What others may do with the node meanwhile. Default: everything. */
-  readonly shares?: readonly Permission[];
-}
-
-/** Which child of which node, export or job becomes another one. */
-export interface ChildReplacement {
-  /** The node, export or job that uses the child. */
-  readonly parent: string | Node | Root;
-  /** As what: `file`, `backing` and so on; `root` for an export or a job. */
-  readonly child: string;
-  /** The node that is used until now. A name means the node that has it when this is called. */
-  readonly expected: string | Node;
-  /** The node that is used from then on. */
-  readonly replacement: string | Node;
-  /**
-   * The parent may show another disk from one moment to the next. The bitmaps of all nodes above are all dirty then. Default
-   * false: only filters come and go.
-   */
-  readonly unsafe?: boolean;
-}
-
-/** A filter and the place where it comes in. */
-export interface FilterInsertion {
-  /** The filter; what it lies above is said by `above`. */
-  readonly filter: FilterNodeDescription;
-  /** The node that it comes to lie above. */
-  readonly above: string | Node;
-  /** The users of that node that go through the filter. Default: all of them. */
-  readonly parents?: readonly (string | Node | Root)[];
-}
-
-const checkGraphOptions = optionCheck<GraphOptions>({ drainLimitMs: 'any' });
-const checkAdd = optionCheck<AddNodeOptions>({
-  writable: 'flag',
-  bitmapFile: 'any',
-  trustBitmaps: 'flag',
-  signal: 'signal',
-});
-const checkExport = optionCheck<AddExportOptions>({
-  name: { needed: 'what the export is called' },
-  node: { needed: 'the node that it leads to' },
-  writable: 'flag',
-  shares: 'any',
-});
-const checkReplacement = optionCheck<ChildReplacement>({
-  parent: { needed: 'the node, export or job that uses the child' },
-  child: { needed: 'the key of the child, such as file or backing; root for an export' },
-  expected: { needed: 'the node that is there until now' },
-  replacement: { needed: 'the node that comes in its place' },
-  unsafe: 'flag',
-});
-const checkInsertion = optionCheck<FilterInsertion>({
-  filter: { needed: 'the description of the filter' },
-  above: { needed: 'the node that it comes to lie above' },
-  parents: 'any',
-});
+import {
+  type AddExportOptions,
+  type ChildReplacement,
+  checkAdd,
+  checkExport,
+  checkGraphOptions,
+  checkInsertion,
+  checkName,
+  checkNotOfJob,
+  checkPermissions,
+  checkReplacement,
+  expectedNow,
+  type FilterInsertion,
+  type GraphOptions,
+  resolveReplacement,
+} from './options/index.js';
+import {
+  type CreateImageOptions,
+  type CreateImageReport,
+  create,
+  type SnapshotOptions,
+  snapshot,
+} from './snapshot/index.js';
 
 /**
  * Named devices that use each other, and that can be changed while they are in use. Requests enter through exports and jobs
@@ -216,14 +163,15 @@ export class Graph implements AsyncDisposable {
    */
   async replaceChild(replacements: ChildReplacement | readonly ChildReplacement[]): Promise<void> {
     const list = Array.isArray(replacements) ? replacements : [replacements];
+    const changer = this.#changer;
     const meant = list.map((one: ChildReplacement) => {
       checkReplacement('Graph.replaceChild', one);
-      // Its name may be another node's by the time that the change has its turn.
-      const { expected } = one;
-      return { ...one, expected: typeof expected === 'string' ? this.node(expected) : expected };
+      return { one, expected: expectedNow(changer, one) };
     });
-    await this.#changer.run(() =>
-      this.#changer.change({ edges: meant.map((one) => this.#resolve(one)) }),
+    await changer.run(() =>
+      changer.change({
+        edges: meant.map(({ one, expected }) => resolveReplacement(changer, one, expected)),
+      }),
     );
   }
 
@@ -406,6 +354,29 @@ export class Graph implements AsyncDisposable {
     return this.#begun(populate(this.#changer, options));
   }
 
+  /**
+   * Starts a job that makes a new image, durably, for a description by which it can be a node afterwards. It replaces no file.
+   *
+   * @throws TypeError for options that make no sense. Everything else rejects the job: LacunaError ERR_GRAPH_UNKNOWN;
+   * ERR_GRAPH_CONFLICT where the content of `over` is in no file; what `createQcow2` and `createRawFile` throw.
+   */
+  create(options: CreateImageOptions): Job<CreateImageReport> {
+    return this.#begun(create(this.#changer, options));
+  }
+
+  /**
+   * Puts a new layer on top of nodes, of all of them at one moment: who has used them uses the new layers from then on, and the nodes
+   * are only read.
+   *
+   * @returns the nodes of the new layers, in the same order.
+   * @throws TypeError for options that make no sense. LacunaError ERR_GRAPH_CONFLICT where a layer is no empty image over the node,
+   * or a user needs the node itself; ERR_GRAPH_UNKNOWN, ERR_GRAPH_EXISTS, ERR_GRAPH_BUSY; what opening the layers and adding their
+   * bitmaps throws. Nothing was changed then.
+   */
+  snapshot(options: SnapshotOptions): Promise<Node[]> {
+    return snapshot(this.#changer, options);
+  }
+
   /** The graph as it is now, for `JSON.stringify`. */
   toJSON(): GraphPicture {
     return picture(this.#state);
@@ -464,32 +435,6 @@ export class Graph implements AsyncDisposable {
     if (same === undefined) return;
     const message = `the device ${device.name} is node '${same.name}' already: use that`;
     throw new LacunaError('ERR_GRAPH_CONFLICT', message, { device: device.name });
-  }
-
-  #resolve(meant: ChildReplacement & { readonly expected: Node }): EdgeChange {
-    const { parent, child, expected, replacement, unsafe = false } = meant;
-    const edge = this.#state.edge(parent, child);
-    return { edge, expected, replacement: this.#state.node(replacement), unsafe };
-  }
-}
-
-function checkName(name: unknown): void {
-  if (typeof name === 'string' && name !== '') return;
-  throw new TypeError(`name must be a text that is not empty, not ${JSON.stringify(name)}`);
-}
-
-/** @throws LacunaError ERR_GRAPH_BUSY */
-function checkNotOfJob(node: Node): void {
-  if (!node.isOfJob) return;
-  throw busy(`${called(node)} is a part of a job, and goes with it: end the job`);
-}
-
-function checkPermissions(shares: readonly unknown[]): void {
-  if (!Array.isArray(shares))
-    throw new TypeError('shares must be a list of read, write and resize');
-  for (const each of shares) {
-    if (EVERYTHING.includes(each as Permission)) continue;
-    throw new TypeError(`shares has read, write and resize, not ${JSON.stringify(each)}`);
   }
 }
 

@@ -26,13 +26,7 @@ export type {
   CopyOnReadDescription,
   SnapshotAccessDescription,
 } from './filters/index.js';
-export {
-  type AddExportOptions,
-  type ChildReplacement,
-  type FilterInsertion,
-  Graph,
-  type GraphOptions,
-} from './graph.js';
+export { Graph } from './graph.js';
 export type {
   BackupJobOptions,
   BackupJobReport,
@@ -54,3 +48,15 @@ export type {
   SyncMode,
 } from './jobs/index.js';
 export { LiveJob, MirrorJob } from './jobs/index.js';
+export type {
+  AddExportOptions,
+  ChildReplacement,
+  FilterInsertion,
+  GraphOptions,
+} from './options/index.js';
+export type {
+  CreateImageOptions,
+  CreateImageReport,
+  SnapshotDisk,
+  SnapshotOptions,
+} from './snapshot/index.js';

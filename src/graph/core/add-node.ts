@@ -48,6 +48,8 @@ export interface NodeOpening extends AddNodeOptions {
   readonly mustFilter?: boolean;
   /** It is a part of a job. Default false. */
   readonly isOfJob?: boolean;
+  /** It comes to lie over this node later, at one moment with its users; until then others may write that. */
+  readonly over?: Node;
 }
 
 /**
@@ -62,7 +64,7 @@ export async function addNode(
   options: NodeOpening,
 ): Promise<Node> {
   const { writable = false, bitmapFile, trustBitmaps = false, signal } = options;
-  const { mustFilter = false, isOfJob = false } = options;
+  const { mustFilter = false, isOfJob = false, over } = options;
   if (typeof given === 'string') {
     throw new TypeError(`a new node needs a description, such as { driver, ... }, not '${given}'`);
   }
@@ -88,7 +90,8 @@ export async function addNode(
   };
   const adder = new Adder(state, () => state.freeName('node'));
   const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
-  return adder.open(described, opening, { isOwned: false, isOfJob, ...file });
+  const joining = { isOfJob, ...file, ...(over && { over }) };
+  return adder.open(described, opening, { isOwned: false, ...joining });
 }
 
 function kindFor(description: Omit<Described, 'node-name'>) {
@@ -105,6 +108,7 @@ interface OpenedAs {
   readonly isOfJob?: boolean;
   readonly bitmapFile?: string;
   readonly trustBitmaps?: boolean;
+  readonly over?: Node;
 }
 
 /** Gives a node its driver, which is closed where that fails. */
@@ -143,19 +147,18 @@ class Adder {
     const state = this.#state;
     const { 'node-name': given, ...own } = description;
     const kind = kindFor(own);
-    const { isFilter = false } = kind;
     const name = given ?? this.#nameIt();
     state.checkFree(name);
-    const writable = own['read-only'] !== true;
     const { isOwned, isOfJob = false } = as;
     const node = new Node({
-      ...{ name, driverName: own.driver, writable, isFilter },
-      ...{ isOwned, isOfJob },
+      ...{ name, driverName: own.driver, writable: own['read-only'] !== true },
+      ...{ isFilter: kind.isFilter ?? false, isOwned, isOfJob },
     });
     const edges: Edge[] = [];
     const above = { ...opening, live: true };
     const open = async (part: DeviceDescription, below: Opening) => {
-      const edge = new Edge(node, below.as!, await this.#child(node, part, below));
+      const child = await this.#child(node, part, below);
+      const edge = new Edge(node, below.as!, child, child === as.over);
       edges.push(edge);
       state.edges.add(edge);
       for (const each of state.view.reach(edge.to)) checkUsers(each, state.view);

@@ -10,6 +10,8 @@ export interface Lasting {
 /** Where requests enter: an export or a job. */
 export interface Entrance extends Named {
   readonly gate: Gate;
+  /** What comes to lie above its node is not for it. */
+  readonly isPinned: boolean;
 }
 
 /** What is kept still. */

@@ -7,6 +7,7 @@ import type {
   ZeroOptions,
 } from '../../block/index.js';
 import type { ExtentList } from '../../extent/index.js';
+import type { Entrance } from './drain.js';
 import { called, type Named } from './failures.js';
 import type { Node } from './node.js';
 
@@ -27,9 +28,17 @@ export class Edge implements BlockDevice {
   readonly role: EdgeRole;
   /** Only a change assigns it. */
   to: Node;
+  /** Its parent is used by nobody yet, and does not count: others may write what it leads to. Only a change ends this. */
+  isPending: boolean;
   readonly limits: BlockDevice['limits'];
 
-  constructor(parent: Named, { key, role }: { key: string; role: EdgeRole }, to: Node) {
+  constructor(
+    parent: Named,
+    { key, role }: { key: string; role: EdgeRole },
+    to: Node,
+    isPending = false,
+  ) {
+    this.isPending = isPending;
     this.parent = parent;
     this.key = key;
     this.role = role;
@@ -110,6 +119,11 @@ export class Edge implements BlockDevice {
 
   someExtents(offset: number, length: number, options?: ExtentsOptions): Promise<ExtentList[]> {
     return this.to.device.someExtents(offset, length, options);
+  }
+
+  /** It is for what is at its end now, and for nothing that comes to lie above that. */
+  get isPinned(): boolean {
+    return (this.parent as Partial<Entrance>).isPinned === true;
   }
 
   /** @internal */

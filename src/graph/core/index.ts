@@ -24,4 +24,5 @@ export {
   type UserPicture,
 } from './show.js';
 export type { GraphState } from './state.js';
-export type { BitmapChange } from './transaction.js';
+export type { BitmapChange, Changes } from './transaction.js';
+export type { View } from './view.js';

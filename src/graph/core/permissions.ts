@@ -31,6 +31,7 @@ const OWNER: Needs = { needs: EVERYTHING, shares: ['read'] };
 /** What an edge needs and shares, as its user is used itself. */
 function needsOf(edge: Edge, view: View): Needs {
   const { parent, role } = edge;
+  if (view.isPending(edge)) return NOTHING;
   switch (role) {
     case 'root':
       return parent as unknown as Entering;

@@ -24,6 +24,7 @@ export function checkChanges(
   edges: Iterable<Edge>,
   changes: readonly EdgeChange[],
   removed: readonly Node[] = [],
+  joined: readonly Edge[] = [],
 ): void {
   for (const change of changes) {
     checkExpected(change);
@@ -32,7 +33,7 @@ export function checkChanges(
   const replaced = new Map(changes.map(({ edge, replacement }) => [edge, replacement]));
   if (replaced.size < changes.length) throw new TypeError(`${twice(changes)} is replaced twice`);
   const remaining = [...edges].filter(({ parent }) => !removed.includes(parent as Node));
-  const after = new View(remaining, replaced);
+  const after = new View(remaining, replaced, joined);
   const circle = after.circle();
   if (circle !== undefined) {
     const names = [...circle, circle[0]].map(({ name }) => `'${name}'`).join(' > ');

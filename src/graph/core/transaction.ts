@@ -28,6 +28,8 @@ export interface Changes {
   readonly removed?: readonly Node[];
   /** Uses of a node that end: their parents show nothing in its place any more, which looks the same to who is above. */
   readonly ended?: readonly Edge[];
+  /** Uses by nodes that nobody has used, which count from then on. */
+  readonly joined?: readonly Edge[];
   /** What must be durable before anything is assigned, while nothing is in flight. */
   readonly prepare?: () => Promise<void>;
 }
@@ -39,9 +41,9 @@ export interface Changes {
  * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT, ERR_GRAPH_BUSY; what a change of a bitmap throws.
  */
 export async function change(state: GraphState, changes: Changes, limitMs: number): Promise<void> {
-  const { removed, ended = [] } = changes;
+  const { removed, ended = [], joined = [] } = changes;
   const remaining = [...state.edges].filter((edge) => !ended.includes(edge));
-  checkChanges(remaining, changes.edges, removed);
+  checkChanges(remaining, changes.edges, removed, joined);
   const dirtied = dirtiedBy(state, changes.edges);
   for (const { log } of dirtied) await log.prepareDirtyAll();
   for (const { node, actions } of changes.bitmaps) await node.log.prepare(actions);
@@ -57,7 +59,8 @@ export async function change(state: GraphState, changes: Changes, limitMs: numbe
     assign: () => {
       apply(changes, dirtied, usedAfter(state, changes));
       end(state, ended);
-      tellAbove(state, [...changes.edges.map(({ edge }) => edge), ...ended]);
+      for (const edge of joined) edge.isPending = false;
+      tellAbove(state, [...changes.edges.map(({ edge }) => edge), ...ended, ...joined]);
     },
   });
 }
@@ -98,8 +101,15 @@ function end(state: GraphState, ended: readonly Edge[]): void {
   }
 }
 
-function* nodesOf({ edges, bitmaps, begins = [], ended = [] }: Changes): Generator<Node> {
+function* nodesOf({
+  edges,
+  bitmaps,
+  begins = [],
+  ended = [],
+  joined = [],
+}: Changes): Generator<Node> {
   for (const { parent } of ended) yield parent as Node;
+  for (const { to } of joined) yield to;
   yield* begins;
   for (const { edge, expected, replacement } of edges) {
     if (edge.role !== 'root') yield edge.parent as Node;

@@ -5,11 +5,25 @@ import type { Node } from './node.js';
 export class View {
   readonly #edges: Iterable<Edge>;
   readonly #replaced: ReadonlyMap<Edge, Node>;
+  readonly #joined: readonly Edge[];
 
-  /** @param replaced where edges would lead, in place of where they do. */
-  constructor(edges: Iterable<Edge>, replaced: ReadonlyMap<Edge, Node> = new Map()) {
+  /**
+   * @param replaced where edges would lead, in place of where they do.
+   * @param joined edges that would count, although they do not yet.
+   */
+  constructor(
+    edges: Iterable<Edge>,
+    replaced: ReadonlyMap<Edge, Node> = new Map(),
+    joined: readonly Edge[] = [],
+  ) {
     this.#edges = edges;
     this.#replaced = replaced;
+    this.#joined = joined;
+  }
+
+  /** Whether a use does not count yet. */
+  isPending(edge: Edge): boolean {
+    return edge.isPending && !this.#joined.includes(edge);
   }
 
   childOf(edge: Edge): Node {

@@ -62,7 +62,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['job'],
     ['view'],
   ],
-  graph: [['filters'], ['core'], ['backup', 'jobs']],
+  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs', 'snapshot']],
   'graph/jobs': [
     ['rounds', 'layers'],
     ['backup', 'mirror', 'populate', 'stream'],

@@ -1,5 +1,7 @@
 import { closeSync, fstatSync, fsyncSync, lstatSync, openSync, rmSync } from 'node:fs';
-import { fileError, inodeOf, syncFolder } from '../../../files/index.js';
+import { fileError } from './file-error.js';
+import { syncFolder } from './operations.js';
+import { inodeOf } from './places.js';
 
 export interface MakeOptions {
   /** Fail where there is a file already. */

@@ -1,0 +1,25 @@
+import { dirname, resolve } from 'node:path';
+import type { Node, View } from '../core/index.js';
+
+/** The file that holds what a node stores, if it is one file of this machine: through filters, and that of an image. */
+export function fileBelow(view: View, node: Node): string | undefined {
+  const below = view
+    .from(node)
+    .find(({ role }) => role === 'image' || role === 'disk' || role === 'watched disk');
+  return below === undefined ? node.driver.path : fileBelow(view, below.to);
+}
+
+/** The format of what is in that file; undefined where it is none that an image can name. */
+export function formatBelow(view: View, node: Node): string | undefined {
+  if (node.isFilter) {
+    const [{ to }] = view.from(node);
+    return formatBelow(view, to);
+  }
+  if (node.driverName === 'file') return 'raw';
+  return node.driverName === 'qcow2' ? 'qcow2' : undefined;
+}
+
+/** The path that an image means by a name in its header. */
+export function backingNameOf(image: string, name: string | undefined): string | undefined {
+  return name === undefined ? undefined : resolve(dirname(resolve(image)), name);
+}
