@@ -1,5 +1,5 @@
 import { getSystemErrorName } from 'node:util';
-import { bindCallsNow, type Koffi } from '../util/index.js';
+import { bindCalls, type Koffi } from '../util/index.js';
 
 /**
  * The calls on files that Node lacks, where there are any. What returns a number returns a negative errno for a failure.
@@ -32,9 +32,9 @@ const AT_FDCWD = -100;
 
 let calls: { bound: FileCalls | undefined } | undefined;
 
-/** The calls, bound once for each thread; undefined where `bindCallsNow` cannot. */
+/** The calls, bound once for each thread; undefined where `bindCalls` cannot. */
 export function fileCalls(): FileCalls | undefined {
-  calls ??= { bound: bindCallsNow(declare) };
+  calls ??= { bound: bindCalls(declare) };
   return calls.bound;
 }
 

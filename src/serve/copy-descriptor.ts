@@ -9,7 +9,7 @@ import { bindCalls, type Koffi } from '../util/index.js';
 export type CopyDescriptor = (socket: Socket) => number | undefined;
 
 /** Undefined where the system cannot be asked. */
-export function descriptorCopier(): Promise<CopyDescriptor | undefined> {
+export function descriptorCopier(): CopyDescriptor | undefined {
   return bindCalls(declare);
 }
 

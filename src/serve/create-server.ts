@@ -25,7 +25,7 @@ export async function createServer(options: ServeOptions): Promise<NbdServer> {
   const { threads = Math.min(MOST_THREADS, availableParallelism() - 1), ...serving } = options;
   checkCount('threads', threads, 0, 1024);
   if (threads === 0 || !options.exports.every(isAlikeEverywhere)) return new NbdServer(serving);
-  const copyDescriptor = await descriptorCopier();
+  const copyDescriptor = descriptorCopier();
   if (copyDescriptor === undefined) return new NbdServer(serving);
   const work = workOf(options);
   const onDeviceError = guarded(options.onDeviceError);

@@ -3,7 +3,7 @@ export { alignDown, alignUp, isPowerOfTwo } from './align.js';
 export { exactText, joinHalves, readU64, TWO_32, viewOf, writeU64 } from './bytes.js';
 export { closeAfter } from './close-after.js';
 export { counted } from './counted.js';
-export { bindCalls, bindCallsNow, type Koffi, loadKoffi } from './koffi.js';
+export { bindCalls, type Koffi, loadKoffi } from './koffi.js';
 export { Lanes, type LaneWork } from './lanes.js';
 export {
   checkGiven,

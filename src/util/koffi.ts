@@ -6,34 +6,21 @@ export type Koffi = typeof import('koffi').default;
  * The optional package koffi, through which functions of the C library can be called. Undefined where it is not
  * installed, on other systems than 64-bit Linux, and where the environment says LACUNA_FFI=off; then all works,
  * only slower.
+ *
+ * It is required and never imported: the package is there in both forms, and each one loads and prepares it anew.
  */
-export async function loadKoffi(): Promise<Koffi | undefined> {
+export function loadKoffi(): Koffi | undefined {
   if (!isSupported()) return undefined;
   try {
-    return (await import('koffi')).default;
+    return nodeModule.createRequire(import.meta.url)('koffi') as Koffi;
   } catch {
     return undefined;
   }
 }
 
 /** What `declare` makes of functions of the C library; undefined where there is no koffi, or one of them is missing. */
-export async function bindCalls<T>(declare: (koffi: Koffi) => T): Promise<T | undefined> {
-  return declared(await loadKoffi(), declare);
-}
-
-/** The same for callers that cannot wait. */
-export function bindCallsNow<T>(declare: (koffi: Koffi) => T): T | undefined {
-  if (!isSupported()) return undefined;
-  let koffi: Koffi | undefined;
-  try {
-    koffi = nodeModule.createRequire(import.meta.url)('koffi') as Koffi;
-  } catch {
-    return undefined;
-  }
-  return declared(koffi, declare);
-}
-
-function declared<T>(koffi: Koffi | undefined, declare: (koffi: Koffi) => T): T | undefined {
+export function bindCalls<T>(declare: (koffi: Koffi) => T): T | undefined {
+  const koffi = loadKoffi();
   if (koffi === undefined) return undefined;
   try {
     return declare(koffi);

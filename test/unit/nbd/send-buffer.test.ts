@@ -7,7 +7,7 @@ import { enlargeSendBuffer } from '#dist/nbd/server/socket/send-buffer.js';
 import { loadKoffi } from '#dist/util/index.js';
 
 // The tests run where it can be installed, and fail where it was not.
-const koffi = (await loadKoffi())!;
+const koffi = loadKoffi()!;
 
 const closers: Array<() => unknown> = [];
 afterEach(async () => {
@@ -49,20 +49,20 @@ describe('the send buffer', () => {
     closers.push(() => rm(folder, { recursive: true }));
     const { socket, fd } = await accepted(await listening({ path: join(folder, 'socket') }));
     const before = sendBufferOf(fd);
-    await enlargeSendBuffer(socket);
+    enlargeSendBuffer(socket);
     expect(sendBufferOf(fd)).toBeGreaterThan(before);
   });
 
   test('of a TCP socket is left to the system', async () => {
     const { socket, fd } = await accepted(await listening({ host: '127.0.0.1', port: 0 }));
     const before = sendBufferOf(fd);
-    await enlargeSendBuffer(socket);
+    enlargeSendBuffer(socket);
     expect(sendBufferOf(fd)).toBe(before);
   });
 
   test('of a socket that is closed does not matter', async () => {
     const { socket } = await accepted(await listening({ host: '127.0.0.1', port: 0 }));
     socket.destroy();
-    await expect(enlargeSendBuffer(socket)).resolves.toBeUndefined();
+    expect(() => enlargeSendBuffer(socket)).not.toThrow();
   });
 });

@@ -45,12 +45,12 @@ const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 
-let calls: Promise<SystemCalls | undefined> | undefined;
+let calls: { bound: SystemCalls | undefined } | undefined;
 
 /** Binds the calls, once for each thread; undefined where `bindCalls` cannot. */
-export function systemCalls(): Promise<SystemCalls | undefined> {
-  calls ??= bindCalls(declare);
-  return calls;
+export function systemCalls(): SystemCalls | undefined {
+  calls ??= { bound: bindCalls(declare) };
+  return calls.bound;
 }
 
 /** The name of the errno in a negative result. */

@@ -90,7 +90,7 @@ export class FileDriver implements Driver {
   static async open(description: FileDescription): Promise<FileDriver> {
     const filename = resolve(description.filename);
     const { 'read-only': readOnly = false, 'force-share': shared = false, locking } = description;
-    const calls = await systemCalls();
+    const calls = systemCalls();
     const { fd, kind } = inspect(filename, { readOnly, alone: locking !== 'off' });
     try {
       checkInode(filename, kind, description.inode);

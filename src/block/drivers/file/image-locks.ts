@@ -106,7 +106,7 @@ function bytesOf(access: FileAccess): number[] {
  * @throws LacunaError ERR_DEVICE_LOCKED where somebody uses the file.
  */
 export async function guardImage(filename: string): Promise<() => void> {
-  const calls = await systemCalls();
+  const calls = systemCalls();
   let fd: number;
   try {
     fd = fs.openSync(filename, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);

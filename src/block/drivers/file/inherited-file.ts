@@ -39,7 +39,7 @@ export class InheritedFile {
   static async of(fd: number): Promise<InheritedFile | undefined> {
     const stat = fs.fstatSync(fd, { bigint: false });
     if (!stat.isFile() && !stat.isBlockDevice()) return undefined;
-    return new InheritedFile(fd, await systemCalls(), stat);
+    return new InheritedFile(fd, systemCalls(), stat);
   }
 
   /** The one of some paths that leads to it; undefined where none does. */

@@ -40,7 +40,7 @@ export async function preallocate(fd: number, options: PreallocateOptions): Prom
   }
   if (preallocation === 'off') return;
   const step = preallocation === 'full' ? FULL_STEP : FALLOC_STEP;
-  const take = preallocation === 'full' ? zeroWriter(fd, options) : await allocator(fd, options);
+  const take = preallocation === 'full' ? zeroWriter(fd, options) : allocator(fd, options);
   for (let offset = 0; offset < size; offset += step) {
     throwIfAborted(signal);
     await take(offset, Math.min(step, size - offset));
@@ -49,8 +49,8 @@ export async function preallocate(fd: number, options: PreallocateOptions): Prom
 
 type Take = (offset: number, length: number) => Promise<void>;
 
-async function allocator(fd: number, { filename }: PreallocateOptions): Promise<Take> {
-  const calls = await systemCalls();
+function allocator(fd: number, { filename }: PreallocateOptions): Take {
+  const calls = systemCalls();
   if (calls === undefined) throw noFalloc(filename);
   return async (offset, length) => {
     const result = calls.allocate(fd, offset, length);

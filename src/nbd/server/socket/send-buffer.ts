@@ -14,14 +14,14 @@ const SO_SNDBUF = 7;
 
 type SetSendBuffer = (fd: number) => void;
 
-let binding: Promise<SetSendBuffer | undefined> | undefined;
+let binding: { set: SetSendBuffer | undefined } | undefined;
 
 /** Gives a Unix socket a larger send buffer, where that is possible. Nothing else than speed depends on it. */
-export async function enlargeSendBuffer(socket: Socket): Promise<void> {
-  binding ??= bindCalls(declare);
-  const set = await binding;
+export function enlargeSendBuffer(socket: Socket): void {
   const fd = descriptorOf(socket);
-  if (set !== undefined && fd !== undefined && !isInternet(socket)) set(fd);
+  if (fd === undefined || isInternet(socket)) return;
+  binding ??= { set: bindCalls(declare) };
+  binding.set?.(fd);
 }
 
 /** TCP finds a size that fits the way to the client, as long as nobody sets one. */

@@ -132,7 +132,7 @@ export class ServerTransport {
     const socket = new Socket(options as ConstructorParameters<typeof Socket>[0]);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    void enlargeSendBuffer(socket);
+    enlargeSendBuffer(socket);
     return socket;
   }
 
