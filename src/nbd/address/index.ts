@@ -11,10 +11,6 @@ export {
   type NbdTls,
   type NbdTlsPsk,
   type NbdTlsX509,
-  pskKeys,
-  pskOptions,
-  tlsFailure,
-  x509Options,
 } from './tls.js';
 export {
   AN_ADDRESS,

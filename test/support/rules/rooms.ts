@@ -30,7 +30,11 @@ const PURE_ROOMS_KNOW = ['errors', 'util', 'extent'];
 /** Folders inside a folder, from the lowest line to the highest. Files directly in it come last. */
 const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   bitmap: [['bits'], ['named'], ['files']],
-  nbd: [['wire', 'address'], ['stream'], ['client', 'server']],
+  nbd: [
+    ['wire', 'address'],
+    ['stream', 'tls'],
+    ['client', 'server'],
+  ],
   'nbd/client': [['failures'], ['handshake', 'session', 'connection'], ['export'], ['reconnect']],
   'nbd/server': [
     ['failures', 'limits'],

@@ -7,15 +7,8 @@ import {
   type TLSSocket,
 } from 'node:tls';
 import type { LacunaError } from '../../../errors/index.js';
-import {
-  type NbdServerAddress,
-  type NbdTls,
-  type NbdTlsPsk,
-  pskKeys,
-  pskOptions,
-  tlsFailure,
-  x509Options,
-} from '../../address/index.js';
+import type { NbdServerAddress, NbdTls, NbdTlsPsk } from '../../address/index.js';
+import { pskKeys, pskOptions, tlsFailure, x509Options } from '../../tls/index.js';
 import { disconnected, violation } from '../failures/index.js';
 
 /** Puts TLS over a socket on which the server has agreed to it. */

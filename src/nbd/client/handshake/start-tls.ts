@@ -1,5 +1,5 @@
-import { tlsFailure } from '../../address/index.js';
 import { type Conversation, say, secure } from '../../stream/index.js';
+import { tlsFailure } from '../../tls/index.js';
 import { encodeOption, Option, OptionError, OptionReply } from '../../wire/index.js';
 import { violation } from '../failures/index.js';
 import type { Greeting } from './greeting.js';

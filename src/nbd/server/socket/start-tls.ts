@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { createServer, type SecureContextOptions, type TLSSocket, type TlsOptions } from 'node:tls';
-import { type NbdServerTls, pskKeys, pskOptions, x509Options } from '../../address/index.js';
+import type { NbdServerTls } from '../../address/index.js';
+import { pskKeys, pskOptions, x509Options } from '../../tls/index.js';
 import { ended } from '../failures/index.js';
 
 /** Whether clients may, or must, start TLS. */

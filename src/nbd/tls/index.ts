@@ -1,0 +1,1 @@
+export { pskKeys, pskOptions, tlsFailure, x509Options } from './credentials.js';
