@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { type MessagePort, workerData } from 'node:worker_threads';
-import { Arena, Bitmap, type SharedArena } from '../bitmap/index.js';
+import { Bitmap } from '../bitmap/bits/index.js';
 import { type BlockDevice, openShared, type SharedDevice } from '../block/index.js';
 import { fromWire, type LacunaError, toWire } from '../errors/index.js';
 import {
@@ -12,6 +12,7 @@ import {
   NbdService,
   type ServerKeys,
 } from '../nbd/server/index.js';
+import { Arena, type SharedArena } from '../wasm/index.js';
 import type { FromThread, ToThread } from './messages.js';
 import { type CounterCells, countersOf } from './shared-counters.js';
 import type { ServingWork, SharedBitmap } from './work.js';

@@ -1,13 +1,9 @@
-import { type Arena, type Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
+import type { Arena, Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { geometryOf } from '../../qcow2/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
 import { A_SOURCE, type BlockDevice, type DeviceDescription } from '../contract/index.js';
 import { checkDescription, fileOf, imageOf, parseDescription } from '../describe/index.js';
-import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
-import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';
-import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
-import { Allocator, checkWritable } from '../drivers/qcow2/write/index.js';
+import type { ImageBitmaps } from '../drivers/qcow2/bitmaps/index.js';
 import type { OpenOptions } from '../open/index.js';
 import { openImageFile } from './image-file.js';
 
@@ -50,27 +46,10 @@ export class BitmapImage implements AsyncDisposable {
   }
 
   /** @internal See {@link openBitmaps}. */
-  static async open(
-    file: BlockDevice,
-    { writable = false, arena, signal }: BitmapImageOptions,
-  ): Promise<BitmapImage> {
-    const found = await readHeader(file);
-    const header = writable ? await repairRefcounts(file, found, signal) : found;
-    const reader = readerOf(file);
-    const { clusterSize } = geometryOf(header);
-    const bitmaps = new DirtyBitmaps({ size: header.size, clusterSize, arena });
-    if (!writable) {
-      const options = { file: reader, readOnly: true, arena };
-      bitmaps.register(...(await readBitmapSections(header, file.name, options)));
-      return new BitmapImage(file, bitmaps);
-    }
-    checkWritable(header, file.name);
-    const host = new HostFile(file);
-    const live = new LiveHeader(host, header);
-    const allocator = await Allocator.open(host, live);
-    await refuseCut({ header, file, allocator }, signal);
-    const stored = await ImageBitmaps.open({ reader, file: host, header: live, allocator });
-    stored.restore(bitmaps);
+  static async open(file: BlockDevice, options: BitmapImageOptions): Promise<BitmapImage> {
+    // Loaded when it is needed, as most devices are not images.
+    const { openStoredBitmaps } = await import('./stored-bitmaps.js');
+    const { bitmaps, stored } = await openStoredBitmaps(file, options);
     return new BitmapImage(file, bitmaps, stored);
   }
 

@@ -1,5 +1,5 @@
 import { lstatSync } from 'node:fs';
-import { Bitmap } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError, Replacement, syncFolder } from '../../files/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';

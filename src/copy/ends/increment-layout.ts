@@ -1,5 +1,5 @@
 /** Lays out an image over a base for what an increment will write, so that nothing but data is written then. */
-import { Bitmap } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
 import {
   type BlockDevice,
   type DeviceDescription,

@@ -1,6 +1,6 @@
 /** What a copy makes where there is a file to be made: a raw disk, or an image. */
 import { dirname, resolve } from 'node:path';
-import { Bitmap } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
 import {
   changeUnfiltered,
   createQcow2,

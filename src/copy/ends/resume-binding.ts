@@ -6,7 +6,6 @@
  * nor its modification time. What the copy itself writes must be the same file; its size and time change by that.
  */
 import fs from 'node:fs';
-import { checksumOf } from '../../bitmap/files/index.js';
 import {
   type BlockDevice,
   type DeviceDescription,
@@ -17,7 +16,6 @@ import {
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { fileError } from '../../files/index.js';
-import type { CheckedScope } from '../options/index.js';
 import { isLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
 
 export type Binding = Readonly<Record<string, string>>;
@@ -33,17 +31,6 @@ export function sourceBinding(source: BlockDevice, target: DeviceDescription | u
 /** The facts of a target that is written in place. */
 export function targetBinding(target: BlockDevice): Binding {
   return deviceBinding('target', target, new Set(writtenFiles(target.description)));
-}
-
-/** What the copy was planned from: everything, the top layer, or what contexts or bitmaps call dirty. */
-export function planBinding(scope: CheckedScope): Binding {
-  return { 'choice of what to copy': choiceOf(scope) };
-}
-
-function choiceOf({ mode, contexts, bitmaps }: CheckedScope): string {
-  if (contexts.length > 0) return contexts.join(', ');
-  if (bitmaps.length > 0) return `bitmap ${bitmaps.map(checksumOf).join(', ')}`;
-  return mode === 'top' ? 'the top layer' : 'all';
 }
 
 /**

@@ -27,6 +27,7 @@ import {
 } from '../options/index.js';
 import { bitmapsToCarry } from './carry-bitmaps.js';
 import { unfinishedWarning } from './clean.js';
+import type { CopyState } from './copy-state.js';
 import { refuseNothing } from './empty-source.js';
 import { cutLater, fileToFit, openFitting } from './in-place-file.js';
 import type { Increment } from './increment-layout.js';
@@ -39,7 +40,6 @@ import {
   newRawFile,
 } from './new-file.js';
 import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
-import type { CopyState } from './resume-file.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
 import { patient, reopened } from './source.js';
 import { refuseBitmaps, refuseImage, refuseMaking, refuseSameFile } from './target-refusals.js';

@@ -1,6 +1,6 @@
 /** What an incremental copy has to look at: the union of dirty bitmaps, or of the dirty contexts of a source. */
 
-import { Bitmap } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { LacunaError } from '../../errors/index.js';
 import type { Range } from '../../extent/index.js';

@@ -1,4 +1,4 @@
-import { Bitmap } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
 import { type BlockDevice, type ImageFormat, isBlockDevice } from '../../block/index.js';
 import { alignDown, alignUp, closeAfter, optionCheck } from '../../util/index.js';
 import { Arena } from '../../wasm/index.js';

@@ -9,7 +9,8 @@
  */
 import type { Bitmap } from '../../bitmap/index.js';
 import { afterWaiting } from '../../util/index.js';
-import type { CopyState, ResumeFile } from '../ends/index.js';
+import type { CopyState } from '../ends/index.js';
+import type { ResumeFile } from './resume-file.js';
 
 /** Between two checkpoints, each time twice as long, up to the last. */
 const FIRST_INTERVAL_MS = 250;

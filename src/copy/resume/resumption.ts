@@ -10,11 +10,8 @@ import { purposeOf, removeLeftover } from '../../files/index.js';
 import type { Arena } from '../../wasm/index.js';
 import {
   type Binding,
-  type CopyMoment,
   checkBinding,
   mismatch,
-  planBinding,
-  ResumeFile,
   reconnects,
   refuseShared,
   sourceBinding,
@@ -23,6 +20,8 @@ import {
 } from '../ends/index.js';
 import type { CheckedScope } from '../options/index.js';
 import { Checkpoints, type CheckpointsOptions, type Remains } from './checkpoints.js';
+import { planBinding } from './plan-binding.js';
+import { type CopyMoment, ResumeFile } from './resume-file.js';
 
 export interface ResumptionOptions {
   source: BlockDevice;

@@ -31,7 +31,7 @@ import {
   rulesOf,
 } from '../options/index.js';
 import { type Plan, planDevice, planGranularity } from '../plan/index.js';
-import { Resumption } from '../resume/index.js';
+import type { Resumption } from '../resume/index.js';
 import { freeArena, takeArena } from '../threads/index.js';
 import { doneBytes, Rounds, type WorkToDo } from './rounds.js';
 import { THREADS } from './transfer.js';
@@ -149,6 +149,8 @@ export class CopyRun {
       ...(target === undefined ? [] : filesOfNewImage(target, this.#options)),
     ];
     const origin = { source: source.device, target, files, scope: this.#scope, arena };
+    // Loaded when it is needed, as most copies leave nothing to go on from.
+    const { Resumption } = await import('../resume/resumption.js');
     const resumption = await Resumption.open(resume, origin);
     this.#resumption = resumption;
     return await closeAfter(

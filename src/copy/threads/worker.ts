@@ -1,6 +1,7 @@
 /** One worker thread: opens its own connection to both sides and moves, or compares, its share of the plan. */
 import type { MessagePort } from 'node:worker_threads';
-import { Bitmap, type BitmapHandle } from '../../bitmap/index.js';
+import { Bitmap } from '../../bitmap/bits/index.js';
+import type { BitmapHandle } from '../../bitmap/index.js';
 import { type BlockDevice, openShared, type SharedDevice } from '../../block/index.js';
 import { toWire, type WireError } from '../../errors/index.js';
 import { Arena, type SharedArena } from '../../wasm/index.js';

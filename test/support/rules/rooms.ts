@@ -95,6 +95,8 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
 
 /** Folders whose index other rooms may use beside the room's own, and why that does not have it. */
 const DOORS: Readonly<Record<string, string>> = {
+  'bitmap/bits':
+    'a copy needs bits alone, and would load bitmaps with names and files of them with the index',
   'bitmap/files':
     'how files of bitmaps are written is for resume files, not for users of the package',
   'copy/ends': 'what a copy makes files with is for src/chain, not for users of the package',

@@ -16,13 +16,13 @@ import { basename, join } from 'node:path';
 import { Arena, Bitmap, BitmapFile, DirtyBitmaps } from 'lacuna/bitmap';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '#dist/block/index.js';
+import { type CopyOptions, copy } from '#dist/copy/index.js';
+import { Checkpoints } from '#dist/copy/resume/checkpoints.js';
 import {
   type CopyMoment,
   ResumeFile,
   type ResumeFileOperations,
-} from '#dist/copy/ends/resume-file.js';
-import { type CopyOptions, copy } from '#dist/copy/index.js';
-import { Checkpoints } from '#dist/copy/resume/checkpoints.js';
+} from '#dist/copy/resume/resume-file.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { fileOperations } from '#dist/files/index.js';
 import { contentOf, fakeDevice, pattern } from '../../../support/fake-device.js';
@@ -34,7 +34,7 @@ import { watchReads } from '../../../support/watched-device.js';
 import { FailingDisk, PowerCut } from '../../../unit/bitmap/power-cut.js';
 
 const FILES = new URL('../../../../dist/files/index.js', import.meta.url).href;
-const RESUME_FILE = new URL('../../../../dist/copy/ends/resume-file.js', import.meta.url).href;
+const RESUME_FILE = new URL('../../../../dist/copy/resume/resume-file.js', import.meta.url).href;
 const PAGE = 4096;
 const PAGES = 48;
 const SIZE = PAGES * PAGE - 1000;

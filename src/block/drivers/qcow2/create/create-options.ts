@@ -53,6 +53,13 @@ export interface Qcow2Options {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Which clusters of the disk a new image maps: a bitmap of clusters, or what can be asked like one. */
+export interface MappedClusters {
+  readonly count: number;
+  nextDirty(offset: number, end?: number): number;
+  nextZero(offset: number, end?: number): number;
+}
+
 export const checkQcow2Options = optionCheck<Qcow2Options>({
   size: { needed: 'bytes of the disk' },
   clusterSize: 'any',

@@ -1,7 +1,8 @@
-export { createQcow2, layOutQcow2, type MappedClusters } from './create.js';
+export { createQcow2, layOutQcow2 } from './create.js';
 export {
   checkBacking,
   checkOptions,
+  type MappedClusters,
   type Preallocation,
   type Qcow2Options,
 } from './create-options.js';
