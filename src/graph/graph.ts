@@ -55,6 +55,12 @@ import {
   type SnapshotOptions,
   snapshot,
 } from './snapshot/index.js';
+import {
+  type GraphAction,
+  type TransactionOptions,
+  type TransactionResult,
+  transaction,
+} from './transaction/index.js';
 
 /**
  * Named devices that use each other, and that can be changed while they are in use. Requests enter through exports and jobs
@@ -375,6 +381,21 @@ export class Graph implements AsyncDisposable {
    */
   snapshot(options: SnapshotOptions): Promise<Node[]> {
     return snapshot(this.#changer, options);
+  }
+
+  /**
+   * Does several things at one moment, or none of them: changes bitmaps, takes snapshots, replaces children, begins jobs. Every write is
+   * on one side of all of it.
+   *
+   * @throws TypeError for actions that make no sense. What the methods of the same names throw; nothing was changed then.
+   */
+  async transaction(
+    actions: readonly GraphAction[],
+    options: TransactionOptions = {},
+  ): Promise<TransactionResult> {
+    const begun = await transaction(this.#changer, actions, options);
+    for (const job of begun.jobs) this.#begun(job);
+    return begun;
   }
 
   /** The graph as it is now, for `JSON.stringify`. */

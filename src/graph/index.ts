@@ -60,3 +60,8 @@ export type {
   SnapshotDisk,
   SnapshotOptions,
 } from './snapshot/index.js';
+export type {
+  GraphAction,
+  TransactionOptions,
+  TransactionResult,
+} from './transaction/index.js';

@@ -126,6 +126,11 @@ export class Changer {
 
   /** Lets the users of a node use a filter over it instead, and changes bitmaps at the same moment. */
   async moveUp(filters: readonly Node[], bitmaps: readonly BitmapChange[] = []): Promise<void> {
+    await this.change({ ...this.upwards(filters), bitmaps });
+  }
+
+  /** What lets the users of nodes use filters over them instead. */
+  upwards(filters: readonly Node[]): Pick<Changes, 'edges' | 'begins'> {
     const { view } = this.state;
     const edges = filters.flatMap((filter) => {
       const [{ to: below }] = view.from(filter);
@@ -139,7 +144,7 @@ export class Changer {
         unsafe: false,
       }));
     });
-    await this.change({ edges, bitmaps, begins: filters });
+    return { edges, begins: filters };
   }
 
   /**

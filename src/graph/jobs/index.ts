@@ -3,7 +3,9 @@ export {
   type BackupJobReport,
   type BackupPair,
   backup,
+  backupPart,
 } from './backup/index.js';
+export { JobGroup, type JobPart } from './group/index.js';
 export {
   type MirrorChange,
   MirrorJob,
@@ -19,6 +21,7 @@ export {
   type PopulateSource,
   type PopulateTarget,
   populate,
+  populatePart,
 } from './populate/index.js';
 export { type BitmapMode, type JobErrorPolicy, LiveJob, type SyncMode } from './rounds/index.js';
 export { type StreamJobOptions, type StreamJobReport, stream } from './stream/index.js';

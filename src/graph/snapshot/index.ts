@@ -3,5 +3,5 @@ export {
   type CreateImageReport,
   create,
 } from './create.js';
-export type { SnapshotDisk } from './overlay.js';
+export { checkSnapshotDisk, openOverlay, type SnapshotDisk } from './overlay.js';
 export { type SnapshotOptions, snapshot } from './snapshot.js';

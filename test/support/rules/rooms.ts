@@ -66,11 +66,8 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['job'],
     ['view'],
   ],
-  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs', 'snapshot']],
-  'graph/jobs': [
-    ['rounds', 'layers'],
-    ['backup', 'mirror', 'populate', 'stream'],
-  ],
+  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs', 'snapshot'], ['transaction']],
+  'graph/jobs': [['rounds', 'layers'], ['group'], ['backup', 'mirror', 'populate', 'stream']],
   qemu: [
     ['virsh'],
     ['state'],

@@ -1,8 +1,16 @@
 import { Bitmap, type BitmapAction } from '../../../bitmap/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import type {
+  BitmapChange,
+  Changer,
+  Changes,
+  Node,
+  NodeDescription,
+  Root,
+} from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
+import { endTogether, type JobEnd, type JobGroup } from '../group/index.js';
 import { endAtLast, inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
 import type { BackupJobReport, BackupPair, CheckedOptions } from './options.js';
 
@@ -27,6 +35,7 @@ export class BackupRun {
   readonly #changer: Changer;
   readonly #options: CheckedOptions;
   readonly #disks: Disk[] = [];
+  readonly #opened: Node[] = [];
   #totalBytes = 0;
   #doneBytes = 0;
   #movedBytes = 0;
@@ -41,48 +50,60 @@ export class BackupRun {
     return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
   }
 
-  async work(control: JobControl): Promise<BackupJobReport> {
-    await this.#changer.run(() => this.#begin());
+  /** @param group jobs with which it has begun, and ends. */
+  async work(control: JobControl, group?: JobGroup): Promise<BackupJobReport> {
     let failure: { error: unknown } | undefined;
+    let hasEnded = false;
     try {
       if (this.#options.sync === 'none') await untilStopped(control);
       else await this.#move(await this.#plan(control), control);
       this.#checkSound();
       for (const { target } of this.#disks) await target.device.flush();
+      if (group !== undefined) {
+        failure = await group.succeed(() => this.#lastPart(true, []), control);
+        hasEnded = true;
+      }
     } catch (error) {
       failure = { error };
     }
-    try {
-      await endAtLast(() => this.#changer.run(() => this.#end(failure === undefined)), control);
-    } catch (error) {
-      failure ??= { error };
+    if (!hasEnded) {
+      const noteIt = (error: unknown) => {
+        failure ??= { error };
+      };
+      const end = () => this.#changer.run(() => this.#end(failure === undefined));
+      await endAtLast(end, control).catch(noteIt);
+      if (group !== undefined) await group.fail(failure?.error, control).catch(noteIt);
     }
     if (failure !== undefined) throw failure.error;
     return { movedBytes: this.#movedBytes, zeroedBytes: this.#zeroedBytes };
   }
 
   /** The point in time of all disks. */
-  async #begin(): Promise<void> {
-    const changer = this.#changer;
-    const opened: Node[] = [];
-    try {
-      for (const pair of this.#options.disks) await this.#open(pair, opened);
-      const bitmaps = this.#bitmapChanges(() => [{ type: 'freeze', name: this.#options.bitmap! }]);
-      await changer.moveUp(
-        this.#disks.map(({ filter }) => filter),
-        bitmaps,
-      );
-    } catch (error) {
-      await changer.takeBack(
-        this.#disks.map(({ root }) => root),
-        opened.reverse(),
-      );
-      throw error;
-    }
+  begin(): Promise<void> {
+    return this.#changer.run(async () => {
+      try {
+        await this.#changer.change(await this.prepare());
+      } catch (error) {
+        await this.takeBack();
+        throw error;
+      }
+    });
   }
 
-  /** @param opened gets every node that was opened. */
-  async #open({ node: name, target: wanted }: BackupPair, opened: Node[]): Promise<void> {
+  /** Opens what it needs, and tells what happens at its point in time. */
+  async prepare(): Promise<Partial<Changes>> {
+    for (const pair of this.#options.disks) await this.#open(pair);
+    const bitmaps = this.#bitmapChanges(() => [{ type: 'freeze', name: this.#options.bitmap! }]);
+    return { ...this.#changer.upwards(this.#disks.map(({ filter }) => filter)), bitmaps };
+  }
+
+  /** Takes back {@link prepare}, also where that has failed half way. */
+  async takeBack(): Promise<void> {
+    const roots = this.#disks.map(({ root }) => root);
+    await this.#changer.takeBack(roots, [...this.#opened].reverse());
+  }
+
+  async #open({ node: name, target: wanted }: BackupPair): Promise<void> {
     const changer = this.#changer;
     const { state } = changer;
     const { sync, bitmap, onCopyError, copyTimeout } = this.#options;
@@ -91,7 +112,7 @@ export class BackupRun {
     const nameFor = (what: string) => state.freeName(`${name}.${what}`);
     const add = async (description: NodeDescription): Promise<Node> => {
       const added = await changer.add(description, { writable: true });
-      opened.push(added);
+      this.#opened.push(added);
       return added;
     };
     const target = isOwn
@@ -179,18 +200,21 @@ export class BackupRun {
   }
 
   async #end(isGood: boolean): Promise<void> {
-    const changer = this.#changer;
     const remains: Bitmap[] = [];
     try {
-      const bitmaps = this.#bitmapChanges((disk) => this.#lastActions(disk, isGood, remains));
-      for (const { root } of this.#disks) await changer.leave(root);
-      await changer.removeFilters(
-        this.#disks.map(({ filter }) => filter),
-        { bitmaps, unused: this.#disks.flatMap(({ target, isOwn }) => (isOwn ? target : [])) },
-      );
+      await endTogether(this.#changer, [this.#lastPart(isGood, remains)]);
     } finally {
       for (const bits of remains) bits.free();
     }
+  }
+
+  #lastPart(isGood: boolean, remains: Bitmap[]): JobEnd {
+    return {
+      roots: this.#disks.map(({ root }) => root),
+      filters: this.#disks.map(({ filter }) => filter),
+      unused: this.#disks.flatMap(({ target, isOwn }) => (isOwn ? target : [])),
+      bitmaps: this.#bitmapChanges((disk) => this.#lastActions(disk, isGood, remains)),
+    };
   }
 
   #lastActions(disk: Disk, isGood: boolean, remains: Bitmap[]): BitmapAction[] {

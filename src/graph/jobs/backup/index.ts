@@ -1,5 +1,6 @@
-import { checkRate, Job } from '../../../job/index.js';
+import { checkRate, Job, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
+import type { JobPart } from '../group/index.js';
 import { BackupRun } from './backup-run.js';
 import { type BackupJobOptions, type BackupJobReport, checkBackupJob } from './options.js';
 
@@ -11,14 +12,49 @@ export type {
 
 /** Begins a backup job; see `Graph.backup`. */
 export function backup(changer: Changer, options: BackupJobOptions): Job<BackupJobReport> {
+  const run = runOf(changer, options);
+  return jobOf(run, options, async (control) => {
+    await run.begin();
+    return run.work(control);
+  });
+}
+
+/**
+ * A backup job that begins in a transaction.
+ *
+ * @param isGrouped it ends with other jobs.
+ */
+export function backupPart(
+  changer: Changer,
+  options: BackupJobOptions,
+  isGrouped: boolean,
+): JobPart<BackupJobReport> {
+  const run = runOf(changer, options);
+  if (isGrouped && options.sync === 'none') {
+    throw new TypeError('sync none ends only when it is stopped: it cannot end with other jobs');
+  }
+  return {
+    signal: options.signal,
+    prepare: () => run.prepare(),
+    takeBack: () => run.takeBack(),
+    start: (group) => {
+      const job = jobOf(run, options, (control) => run.work(control, group));
+      group?.add(() => job.stop());
+      return job;
+    },
+  };
+}
+
+function runOf(changer: Changer, options: BackupJobOptions): BackupRun {
   const checked = checkBackupJob(options);
   checkRate(options.rate);
-  const run = new BackupRun(changer, checked);
-  return new Job<BackupJobReport>({
-    what: 'a backup',
-    rate: options.rate,
-    signal: options.signal,
-    work: (control) => run.work(control),
-    counted: () => run.counted(),
-  });
+  return new BackupRun(changer, checked);
+}
+
+function jobOf(
+  run: BackupRun,
+  { rate, signal }: BackupJobOptions,
+  work: (control: JobControl) => Promise<BackupJobReport>,
+): Job<BackupJobReport> {
+  return new Job({ what: 'a backup', rate, signal, work, counted: () => run.counted() });
 }

@@ -1,5 +1,6 @@
-import { Job } from '../../../job/index.js';
+import { Job, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
+import type { JobPart } from '../group/index.js';
 import { checkPopulateJob, type PopulateJobOptions, type PopulateJobReport } from './options.js';
 import { PopulateRun } from './populate-run.js';
 
@@ -15,10 +16,34 @@ export type {
 /** Begins a populate job; see `Graph.populate`. */
 export function populate(changer: Changer, options: PopulateJobOptions): Job<PopulateJobReport> {
   const run = new PopulateRun(changer, checkPopulateJob(options));
-  return new Job<PopulateJobReport>({
-    what: 'a populate',
-    signal: options.signal,
-    work: (control) => run.work(control),
-    counted: () => run.counted(),
+  return jobOf(run, options, async (control) => {
+    await run.begin();
+    return run.work(control);
   });
+}
+
+/** A populate job that begins in a transaction. */
+export function populatePart(
+  changer: Changer,
+  options: PopulateJobOptions,
+): JobPart<PopulateJobReport> {
+  const run = new PopulateRun(changer, checkPopulateJob(options));
+  return {
+    signal: options.signal,
+    prepare: () => run.prepare(),
+    takeBack: () => run.takeBack(),
+    start: (group) => {
+      const job = jobOf(run, options, (control) => run.work(control, group));
+      group?.add(() => job.stop());
+      return job;
+    },
+  };
+}
+
+function jobOf(
+  run: PopulateRun,
+  { signal }: PopulateJobOptions,
+  work: (control: JobControl) => Promise<PopulateJobReport>,
+): Job<PopulateJobReport> {
+  return new Job({ what: 'a populate', signal, work, counted: () => run.counted() });
 }

@@ -1,7 +1,8 @@
 import type { Bitmap, BitmapAction, BitmapUse, WriteWatch } from '../../../bitmap/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import type { BitmapChange, Changer, Node, Root } from '../../core/index.js';
+import type { BitmapChange, Changer, Changes, Node, Root } from '../../core/index.js';
+import type { JobEnd, JobGroup } from '../group/index.js';
 import { Gathered } from './gathered.js';
 import type { CheckedPopulate, PopulateJobReport } from './options.js';
 
@@ -38,23 +39,63 @@ export class PopulateRun {
     return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
   }
 
-  async work(control: JobControl): Promise<PopulateJobReport> {
+  /** @param group jobs with which it has begun, and ends. */
+  async work(control: JobControl, group?: JobGroup): Promise<PopulateJobReport> {
+    const made: Bitmap[] = [];
+    let failure: { error: unknown } | undefined;
+    let warnings: string[] = [];
     try {
-      await this.#changer.run(() => this.#begin());
-      const warnings = await this.#gather(control);
+      warnings = await this.#gather(control);
       await control.next();
-      await this.#changer.run(() => this.#join());
-      return { warnings };
+      if (group === undefined) {
+        await this.#changer.run(() => this.#changer.change({ bitmaps: this.#joining(made) }));
+      } else failure = await group.succeed(() => this.#lastPart(made), control);
+    } catch (error) {
+      failure = { error };
+      await group?.fail(error, control);
     } finally {
-      for (const use of this.#uses) use.release();
-      for (const watch of this.#watches.values()) watch.free();
-      this.#gathered?.free();
-      await Promise.all([...this.#roots.values()].map((root) => root.close()));
+      for (const bits of made) bits.free();
+      await this.end();
     }
+    if (failure !== undefined) throw failure.error;
+    this.#doneBytes = this.#totalBytes;
+    return { warnings };
   }
 
-  /** Takes the targets, all or none, and begins to watch what is written. */
-  async #begin(): Promise<void> {
+  /** Lets go of everything. */
+  async end(): Promise<void> {
+    this.#letGo();
+    await Promise.all([...this.#roots.values()].map((root) => root.close()));
+  }
+
+  /** Takes back {@link prepare}, in the same turn. */
+  async takeBack(): Promise<void> {
+    this.#letGo();
+    await this.#changer.takeBack([...this.#roots.values()], []);
+  }
+
+  #letGo(): void {
+    for (const use of this.#uses) use.release();
+    for (const watch of this.#watches.values()) watch.free();
+    this.#watches.clear();
+    this.#gathered?.free();
+    this.#gathered = undefined;
+  }
+
+  /** As a job of its own. */
+  begin(): Promise<void> {
+    return this.#changer.run(async () => {
+      try {
+        await this.#changer.change(await this.prepare());
+      } catch (error) {
+        await this.takeBack();
+        throw error;
+      }
+    });
+  }
+
+  /** Takes the targets, all or none, and tells how what is written is watched from the beginning on. */
+  async prepare(): Promise<Partial<Changes>> {
     const { state } = this.#changer;
     const { sources, targets, from } = this.#options;
     for (const { node } of [...sources, ...targets]) this.#enter(state.node(node));
@@ -73,17 +114,16 @@ export class PopulateRun {
       ...asked.flatMap((node) => this.#contentOf(node)),
       ...this.#targets.map(({ node }) => node),
     ]);
-    // At one moment: a write that is in flight now is in what is asked, or in what is watched.
-    await this.#changer.change({
-      bitmaps: [...watched].map((node) => ({
-        node,
-        actions: [],
-        now: () => {
-          this.#watches.set(node, node.log.bitmaps.watch(finest));
-          return [];
-        },
-      })),
-    });
+    // A write that is in flight now is in what is asked, or in what is watched.
+    const bitmaps = [...watched].map((node) => ({
+      node,
+      actions: [],
+      now: () => {
+        this.#watches.set(node, node.log.bitmaps.watch(finest));
+        return [];
+      },
+    }));
+    return { bitmaps };
   }
 
   #enter(node: Node): void {
@@ -126,9 +166,12 @@ export class PopulateRun {
     return warnings;
   }
 
-  /** Changes all targets at one moment. */
-  async #join(): Promise<void> {
-    const made: Bitmap[] = [];
+  #lastPart(made: Bitmap[]): JobEnd {
+    return { roots: [], filters: [], unused: [], bitmaps: this.#joining(made) };
+  }
+
+  /** Changes all targets, at one moment. @param made gets bits that are needed for it, to be freed behind it. */
+  #joining(made: Bitmap[]): BitmapChange[] {
     let isComplete = false;
     const complete = () => {
       if (isComplete) return;
@@ -137,7 +180,7 @@ export class PopulateRun {
       this.#complete();
     };
     const nodes = new Set(this.#targets.map(({ node }) => node));
-    const bitmaps: BitmapChange[] = [...nodes].map((node) => {
+    return [...nodes].map((node) => {
       const own = this.#targets.filter((target) => target.node === node);
       const now = () => {
         complete();
@@ -149,12 +192,6 @@ export class PopulateRun {
       );
       return { node, actions, now };
     });
-    try {
-      await this.#changer.change({ bitmaps });
-      this.#doneBytes = this.#totalBytes;
-    } finally {
-      for (const bits of made) bits.free();
-    }
   }
 
   /** Adds what is only known at the end. */

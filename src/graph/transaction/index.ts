@@ -1,0 +1,6 @@
+export {
+  type GraphAction,
+  type TransactionOptions,
+  type TransactionResult,
+  transaction,
+} from './transaction.js';

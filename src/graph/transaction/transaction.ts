@@ -1,0 +1,194 @@
+import type { BitmapAction } from '../../bitmap/index.js';
+import { throwIfAborted } from '../../errors/index.js';
+import type { Job } from '../../job/index.js';
+import { checkGiven, optionCheck } from '../../util/index.js';
+import type { BitmapChange, Changer, Changes, Node } from '../core/index.js';
+import {
+  type BackupJobOptions,
+  type BackupJobReport,
+  backupPart,
+  JobGroup,
+  type JobPart,
+  type PopulateJobOptions,
+  type PopulateJobReport,
+  populatePart,
+} from '../jobs/index.js';
+import {
+  type ChildReplacement,
+  checkReplacement,
+  expectedNow,
+  resolveReplacement,
+} from '../options/index.js';
+import { checkSnapshotDisk, openOverlay, type SnapshotDisk } from '../snapshot/index.js';
+import { undoable } from './undoable.js';
+
+/** One part of a transaction. */
+export type GraphAction =
+  | {
+      readonly type: 'bitmaps';
+      /** The name of the node. */
+      readonly node: string;
+      /** What is done to its bitmaps, in order. */
+      readonly actions: readonly BitmapAction[];
+    }
+  | ({ readonly type: 'snapshot' } & SnapshotDisk)
+  | ({ readonly type: 'replace-child' } & ChildReplacement)
+  | ({ readonly type: 'backup' } & BackupJobOptions)
+  | ({ readonly type: 'populate' } & PopulateJobOptions);
+
+/** How a transaction ends. */
+export interface TransactionOptions {
+  /**
+   * `individual`: each job ends by itself; `grouped`: all jobs succeed, at one moment, or all fail, and bitmaps are as if the transaction
+   * had not been, but for what was written since. Default `individual`.
+   */
+  readonly completion?: 'individual' | 'grouped';
+}
+
+/** What a transaction has begun. */
+export interface TransactionResult {
+  /** The new layers, in the order of the snapshots. */
+  readonly nodes: readonly Node[];
+  /** The jobs, in the order of their actions. */
+  readonly jobs: readonly Job<BackupJobReport | PopulateJobReport>[];
+}
+
+const check = optionCheck<TransactionOptions>({ completion: 'any' });
+const checkBitmaps = optionCheck<{ type: string; node: string; actions: unknown }>({
+  type: { needed: 'bitmaps' },
+  node: { needed: 'the name of the node' },
+  actions: { needed: 'what is done to its bitmaps' },
+});
+
+type Report = BackupJobReport | PopulateJobReport;
+
+/** What one action brings into the transaction. */
+interface Part {
+  prepare(): Promise<Partial<Changes>>;
+  takeBack?(): Promise<void>;
+  readonly job?: JobPart<Report>;
+}
+
+/** Does several things to a graph at one moment; see `Graph.transaction`. */
+export async function transaction(
+  changer: Changer,
+  actions: readonly GraphAction[],
+  options: TransactionOptions = {},
+): Promise<TransactionResult> {
+  check('Graph.transaction', options);
+  const { completion = 'individual' } = options;
+  if (completion !== 'individual' && completion !== 'grouped') {
+    throw new TypeError(`completion must be individual or grouped, not ${completion}`);
+  }
+  if (!Array.isArray(actions)) throw new TypeError('actions must be a list');
+  const group = completion === 'grouped' ? new JobGroup(changer) : undefined;
+  const opened: Node[] = [];
+  const parts = actions.map((action, i) =>
+    partOf(changer, action, `actions[${i}]`, { group, opened }),
+  );
+  const jobs = parts.flatMap(({ job }) => job ?? []);
+  if (group !== undefined && jobs.length === 0) {
+    throw new TypeError('completion grouped is for jobs: there is none');
+  }
+  return changer.run(async () => {
+    const prepared: Part[] = [];
+    const all: Partial<Changes>[] = [];
+    try {
+      for (const { signal } of jobs) throwIfAborted(signal);
+      for (const part of parts) {
+        prepared.push(part);
+        all.push(await part.prepare());
+      }
+      await changer.change(joined(all));
+    } catch (error) {
+      for (const part of prepared.reverse()) await part.takeBack?.();
+      await changer.takeBack([], [...opened].reverse());
+      throw error;
+    }
+    const begun = jobs.map((job) => job.start(group));
+    return { nodes: opened, jobs: begun };
+  });
+}
+
+function joined(all: readonly Partial<Changes>[]): Partial<Changes> {
+  return {
+    edges: all.flatMap(({ edges = [] }) => edges),
+    bitmaps: byNode(all.flatMap(({ bitmaps = [] }) => bitmaps)),
+    begins: all.flatMap(({ begins = [] }) => begins),
+    joined: all.flatMap((one) => one.joined ?? []),
+  };
+}
+
+/** What is done to the bitmaps of a node is one change, in order. */
+function byNode(changes: readonly BitmapChange[]): BitmapChange[] {
+  return [...new Set(changes.map(({ node }) => node))].map((node) => {
+    const own = changes.filter((change) => change.node === node);
+    const actions = own.flatMap((change) => change.actions);
+    if (own.every(({ now }) => now === undefined)) return { node, actions };
+    return { node, actions, now: () => own.flatMap((change) => change.now?.() ?? change.actions) };
+  });
+}
+
+interface With {
+  readonly group: JobGroup | undefined;
+  readonly opened: Node[];
+}
+
+function partOf(
+  changer: Changer,
+  action: GraphAction,
+  where: string,
+  { group, opened }: With,
+): Part {
+  checkGiven('Graph.transaction', where, action, '{ type, ... }');
+  const { type, ...own } = action;
+  switch (type) {
+    case 'bitmaps':
+      return bitmapsPart(changer, action as never, group);
+    case 'snapshot': {
+      const disk = own as SnapshotDisk;
+      checkSnapshotDisk(`Graph.transaction: ${where}`, disk);
+      return { prepare: () => openOverlay(changer, disk, opened) };
+    }
+    case 'replace-child': {
+      const meant = own as ChildReplacement;
+      checkReplacement(`Graph.transaction: ${where}`, meant);
+      const expected = expectedNow(changer, meant);
+      return { prepare: async () => ({ edges: [resolveReplacement(changer, meant, expected)] }) };
+    }
+    case 'backup':
+      return jobPart(backupPart(changer, own as BackupJobOptions, group !== undefined));
+    case 'populate':
+      return jobPart(populatePart(changer, own as PopulateJobOptions));
+    default: {
+      const known = 'bitmaps, snapshot, replace-child, backup or populate';
+      throw new TypeError(`${where} must have the type ${known}, not ${type as unknown}`);
+    }
+  }
+}
+
+function jobPart(job: JobPart<Report>): Part {
+  return { prepare: () => job.prepare(), takeBack: () => job.takeBack(), job };
+}
+
+function bitmapsPart(
+  changer: Changer,
+  action: Extract<GraphAction, { type: 'bitmaps' }>,
+  group: JobGroup | undefined,
+): Part {
+  checkBitmaps('a bitmaps action', action);
+  const { node: name, actions } = action;
+  if (!Array.isArray(actions))
+    throw new TypeError(`actions for the bitmaps of '${name}' must be a list`);
+  const done = group === undefined ? undefined : undoable(actions);
+  return {
+    prepare: async () => {
+      const node = changer.state.node(name);
+      if (done === undefined || group === undefined) return { bitmaps: [{ node, actions }] };
+      const change = (list: readonly BitmapAction[]): BitmapChange[] => [{ node, actions: list }];
+      group.bitmaps.good.push(...change(done.good));
+      group.bitmaps.bad.push(...change(done.bad));
+      return { bitmaps: change(done.begin) };
+    },
+  };
+}
