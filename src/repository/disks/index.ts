@@ -8,6 +8,7 @@ export { settleReplacements } from './replacements.js';
 export {
   type DiskFiles,
   digestOfFiles,
+  disksIn,
   filesIfNamed,
   NEW,
   namedFiles,

@@ -2,6 +2,8 @@
 import { join } from 'node:path';
 import { purposeOf, sweep } from '../../files/index.js';
 import {
+  foldersIn,
+  isName,
   type MachinePlaces,
   namesIn,
   numberOf,
@@ -98,10 +100,15 @@ export function unnamedFiles({ places, points }: MachinePoints): string[] {
   });
 }
 
+/** The disks that have files. */
+export function disksIn(places: MachinePlaces): string[] {
+  return foldersIn(places.disks).filter(isName);
+}
+
 /** The files of disks that were made here. */
 function filesOf(places: MachinePlaces): DiskFiles {
   return new Map(
-    namesIn(places.disks).map((disk) => [
+    disksIn(places).map((disk) => [
       disk,
       namesIn(places.disk(disk)).filter((name) => {
         if (!name.includes(MAKING)) return OURS.test(name);

@@ -1,6 +1,6 @@
 /** Files of a repository that are made, replaced and removed: each whole or not there, whatever happens. */
 import fs from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import { type FileOperations, fileError, fileOperations, Replacement } from '../../files/index.js';
 
@@ -146,6 +146,15 @@ export function namesIn(folder: string): string[] {
       throw error;
     }
   });
+}
+
+/** The names of folders in a folder, in order; what else is in it is not ours. */
+export function foldersIn(folder: string): string[] {
+  return namesIn(folder).filter((name) =>
+    attempt('read', join(folder, name), () =>
+      fs.statSync(join(folder, name), { throwIfNoEntry: false })?.isDirectory(),
+    ),
+  );
 }
 
 /** Does something with a file; what the system says becomes an error that names it. */

@@ -1,6 +1,7 @@
 export {
   attempt,
   createFile,
+  foldersIn,
   isThere,
   makeFolder,
   namesIn,

@@ -102,6 +102,12 @@ function removeDead({ path }: FoundLock): void {
   }
 }
 
+/** Why nothing can be written: on a full disk a restore is wanted more than ever. */
+const WITHOUT_LOCK: ReadonlySet<string | undefined> = new Set([
+  ...['EROFS', 'EACCES', 'EPERM'],
+  ...['ENOSPC', 'EDQUOT'],
+]);
+
 /** @returns false where nothing can be written, and so nothing changed from here. */
 function write(
   places: MachinePlaces,
@@ -118,7 +124,7 @@ function write(
     return true;
   } catch (error) {
     const isReading = lock.kind === 'read' && error instanceof LacunaError;
-    if (isReading && ['EROFS', 'EACCES', 'EPERM'].includes(error.errno ?? '')) return false;
+    if (isReading && WITHOUT_LOCK.has(error.errno)) return false;
     throw error;
   }
 }

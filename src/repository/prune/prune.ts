@@ -6,6 +6,7 @@ import { counted, optionCheck } from '../../util/index.js';
 import {
   type DiskFiles,
   digestOfFiles,
+  disksIn,
   type MachinePoints,
   NEW,
   namedFiles,
@@ -323,7 +324,7 @@ function byPoint(planned: readonly PlannedDisk[]): Map<number, PlannedDisk[]> {
 
 /** Bytes on disk of all files of a machine's disks. */
 function spaceOf({ places }: MachinePoints): number {
-  return namesIn(places.disks)
+  return disksIn(places)
     .flatMap((disk) => namesIn(places.disk(disk)).map((name) => places.file(disk, name)))
     .reduce((sum, path) => sum + spaceOfFile(path), 0);
 }

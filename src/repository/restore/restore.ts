@@ -1,10 +1,14 @@
 /** Makes disks what they were at a point. */
+import { dirname } from 'node:path';
 
-import type { ImageFormat } from '../../block/index.js';
+import { filesOf, type ImageFormat, isBlockDevice, parseDescription } from '../../block/index.js';
 import { type CopyReport, copy, type DeviceSource } from '../../copy/index.js';
+import { LacunaError } from '../../errors/index.js';
+import { followed, isSamePlace } from '../../files/index.js';
 import { Job, type JobControl, type JobOptions } from '../../job/index.js';
 import { optionCheck } from '../../util/index.js';
 import { checkedDevice, type OpenDisk, withDisk } from '../disks/index.js';
+import { attempt } from '../layout/index.js';
 import { Lock } from '../lock/index.js';
 import type { Manifest } from '../manifest/index.js';
 import { type PointName, selectPoint } from '../points/index.js';
@@ -90,6 +94,7 @@ async function restoreDisks(
     const { points, manifest } = selectPoint(store, options.point, machine);
     const { number } = manifest;
     for (const { name } of disks) points.diskOf(number, name);
+    for (const target of disks) refuseInside(store, target);
     const reports: ({ name: string } & CopyReport)[] = [];
     for (const target of disks) {
       tally.begin('copy', { machine: chosen, point: number, disk: target.name });
@@ -101,6 +106,22 @@ async function restoreDisks(
     return { point: manifest, disks: reports, durationMs: performance.now() - started, warnings };
   } finally {
     lock.release();
+  }
+}
+
+/** Who names a file of the repository as the target would lose the points that it is of. */
+function refuseInside({ path }: Store, { target, format }: RestoreTarget): void {
+  const description = typeof target === 'string' ? parseDescription(target, { format }) : target;
+  for (const filename of filesOf(
+    isBlockDevice(description) ? description.description : description,
+  )) {
+    const file = attempt('open', filename, () => followed(filename));
+    let folder = dirname(file);
+    // A folder may be mounted in two places.
+    while (folder !== dirname(folder) && !isSamePlace(folder, path)) folder = dirname(folder);
+    if (!isSamePlace(folder, path)) continue;
+    const message = `${filename} lies in the repository itself (${path}), where a restore changes nothing: name a target outside of it`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: filename });
   }
 }
 

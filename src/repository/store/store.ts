@@ -8,6 +8,7 @@ import { MachinePoints } from '../disks/index.js';
 import {
   attempt,
   createFile,
+  foldersIn,
   isName,
   MachinePlaces,
   machinesFolder,
@@ -86,7 +87,7 @@ export class Store {
 
   /** The machines that have points, or had. */
   machines(): string[] {
-    return namesIn(machinesFolder(this.path)).filter(isName);
+    return foldersIn(machinesFolder(this.path)).filter(isName);
   }
 
   places(machine: string): MachinePlaces {
@@ -120,10 +121,13 @@ function noRepository(path: string): LacunaError {
   return new LacunaError('ERR_REPOSITORY_FORMAT', message, { device: path });
 }
 
+/** What making a repository leaves when it dies, and what a new file system has. */
+const MAY_BE_THERE: ReadonlySet<string> = new Set([SCHEMA_FILE, 'machines', 'lost+found']);
+
 /** A repository is made in a folder that holds nothing else. */
 function checkEmpty(path: string): void {
   const others = namesIn(path).filter(
-    (name) => name !== SCHEMA_FILE && name !== 'machines' && !name.includes('.partial-'),
+    (name) => !MAY_BE_THERE.has(name) && !name.includes('.partial-'),
   );
   if (others.length > 0) {
     const message = `${path} is not a repository, and not empty (there is ${others[0]}): name a folder that is new or empty`;

@@ -37,7 +37,7 @@ export interface VerifiedPoint {
   readonly machine: string;
   /** Its number. */
   readonly number: number;
-  /** Whether it is sound, with all that lies below it. */
+  /** Whether it is sound, with all that lies below it, as far as was read. */
   readonly ok: boolean;
   /** Points in its chain that are not sound: it may not be restorable. */
   readonly damagedBy: readonly number[];

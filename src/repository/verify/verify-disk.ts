@@ -8,21 +8,20 @@ import { DIGEST_BLOCK, DIGEST_BYTES, type LeafFile } from '../leaves/index.js';
 import type { Workshop } from '../work/index.js';
 import { compareBlocks } from './compare-blocks.js';
 import type { Problem } from './options.js';
+import type { Sample } from './sample.js';
 
 export interface DiskVerification {
   readonly points: MachinePoints;
   readonly number: number;
   readonly name: string;
-  /** Of all bytes; 1 for all. */
-  readonly share: number;
+  /** What is read of all bytes. */
+  readonly sample: Sample;
   readonly workshop: Workshop;
   found(problem: Problem): void;
   /** Told of bytes that were read. */
   read(bytes: number): void;
 }
 
-/** Bytes that are read one behind the other, of what is read in part. */
-const SAMPLE = 16 * DIGEST_BLOCK;
 /** Of a disk no more ranges are told one by one. */
 const MOST_RANGES = 20;
 
@@ -164,9 +163,9 @@ async function compare(
   verification: DiskVerification,
   { source, wanted, digestOf, what, file }: Compared,
 ): Promise<void> {
-  const { number, points, name, share, workshop, read, found } = verification;
+  const { number, points, name, sample, workshop, read, found } = verification;
   try {
-    if (share < 1) keepSample(wanted, share);
+    sample.keepIn(wanted);
     workshop.tally.begin('read', { machine: points.machine, point: number, disk: name });
     const comparison = { source, blocks: wanted, digestOf, workshop };
     const { ranges, readBytes } = await compareBlocks(comparison);
@@ -183,16 +182,5 @@ async function compare(
     }
   } finally {
     wanted.free();
-  }
-}
-
-/** Leaves a share of a bitmap, in pieces of 1 MiB, from a place that differs each time. */
-function keepSample(bitmap: Bitmap, share: number): void {
-  const phase = Math.random();
-  const count = Math.ceil(bitmap.size / SAMPLE);
-  for (let i = 0; i < count; i++) {
-    // Of so many pieces behind each other a whole number is taken, and never none of all.
-    const isChosen = Math.floor((i + 1) * share + phase) > Math.floor(i * share + phase);
-    if (!isChosen) bitmap.reset(i * SAMPLE, Math.min(SAMPLE, bitmap.size - i * SAMPLE));
   }
 }

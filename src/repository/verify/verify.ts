@@ -14,6 +14,7 @@ import {
   type VerifyOptions,
   type VerifyReport,
 } from './options.js';
+import { Sample } from './sample.js';
 import { verifyDisk } from './verify-disk.js';
 
 /** When each point was verified last, by its generation; in ISO 8601. */
@@ -50,6 +51,7 @@ class Verification {
   readonly #store: Store;
   readonly #options: VerifyOptions;
   readonly #workshop: Workshop;
+  readonly #sample: Sample;
   readonly #started = performance.now();
   readonly #problems: Problem[] = [];
   readonly #points: VerifiedPoint[] = [];
@@ -60,6 +62,7 @@ class Verification {
   constructor(store: Store, options: VerifyOptions, workshop: Workshop) {
     this.#store = store;
     this.#options = options;
+    this.#sample = new Sample(options.dataSubset ?? 1);
     this.#workshop = workshop;
   }
 
@@ -98,7 +101,6 @@ class Verification {
   async #checkPoint(points: MachinePoints, manifest: Manifest): Promise<void> {
     const { machine } = points;
     const { number } = manifest;
-    const { dataSubset: share = 1 } = this.#options;
     const workshop = this.#workshop;
     const fault = faultOf(manifest);
     if (fault !== undefined) {
@@ -110,7 +112,7 @@ class Verification {
     for (const { name } of manifest.disks) {
       workshop.control.throwIfEnding();
       await verifyDisk({
-        ...{ points, number, name, share, workshop },
+        ...{ points, number, name, workshop, sample: this.#sample },
         found: (problem) => this.#problems.push(problem),
         read: (bytes) => {
           this.#readBytes += bytes;

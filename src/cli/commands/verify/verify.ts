@@ -58,16 +58,13 @@ async function verifyCommand(path: string, flags: VerifyFlags, shell: Shell): Pr
   const report = await showRepositoryJob(job, shell);
   noteWarnings(report.warnings, shell);
   if (!report.ok) shell.exitCode = Exit.failed;
-  await shell.print(json ? `${JSON.stringify(report)}\n` : describeReport(report));
+  await shell.print(json ? `${JSON.stringify(report)}\n` : describeReport(report, dataSubset));
 }
 
-function describeReport({
-  points,
-  problems,
-  readBytes,
-  unnamed,
-  durationMs,
-}: VerifyReport): string {
+function describeReport(
+  { points, problems, readBytes, unnamed, durationMs }: VerifyReport,
+  share = 1,
+): string {
   const lines = problems.map(({ message }) => `${printable(message)}\n`);
   const bad = points.filter(({ ok }) => !ok).map(({ machine, number }) => `${machine}/${number}`);
   const good = points.length - bad.length;
@@ -76,7 +73,7 @@ function describeReport({
     unnamed.length === 0
       ? ''
       : ` The next backup removes ${counted(unnamed.length, 'file')} that no point has.`;
-  const sound = `${good} of ${counted(points.length, 'restore point')} ${good === 1 ? 'is' : 'are'} sound (${effort}).${left}\n`;
+  const sound = `${good} of ${counted(points.length, 'restore point')} ${good === 1 ? 'is' : 'are'} sound${share < 1 ? ' as far as was read' : ''} (${effort}).${left}\n`;
   if (bad.length === 0) return lines.join('') + sound;
   return `${lines.join('')}${sound}Damaged, or over a damaged point: ${bad.join(', ')}.\n`;
 }
