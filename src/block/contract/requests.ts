@@ -197,11 +197,17 @@ export class Requests {
     });
   }
 
-  #writeZeroes(range: Interval, options: WriteOptions): Promise<void> {
+  #writeZeroes(range: Interval, { fua, unrecorded, signal }: WriteOptions): Promise<void> {
     const { minimum, maximum } = this.#limits;
+    // What else a zero may say, a device below does not take with a write.
+    const options = {
+      ...(fua !== undefined && { fua }),
+      ...(unrecorded !== undefined && { unrecorded }),
+      ...(signal !== undefined && { signal }),
+    };
     const zeroes = minimum > ZEROES.byteLength ? new Uint8Array(minimum) : ZEROES;
     const longest = alignDown(Math.min(zeroes.byteLength, maximum), minimum);
-    return this.#pieces(range, longest, options.signal, (at, length) =>
+    return this.#pieces(range, longest, signal, (at, length) =>
       this.#driver.write!(at, zeroes.subarray(0, length), options),
     );
   }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Device, type Driver, MemoryDriver, NullDriver } from '#dist/block/index.js';
+import { Device, type Driver, MemoryDriver, NullDriver, passThrough } from '#dist/block/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 import { ExtentList, Status } from '#dist/extent/index.js';
 
@@ -127,6 +127,20 @@ describe('zero', () => {
     expect(bytes.indexOf(0)).toBe(5);
     expect(bytes.lastIndexOf(0)).toBe(SIZE - 6);
     expect(bytes.subarray(5, SIZE - 5).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('writes zeroes through a device below, which takes with a write only what a write may say', async () => {
+    const said: object[] = [];
+    const below = new Device(
+      changed({
+        zero: undefined,
+        write: async (_offset, _source, options) => void said.push(options),
+      }),
+    );
+    const device = new Device(passThrough(below, (_request, pass) => pass()));
+    await device.zero(0, 10, { unmap: true, fua: true });
+    await device.zero(0, 10, { unmap: true, fast: false });
+    expect(said).toEqual([{ fua: true }, {}]);
   });
 
   it('writes zeroes where the driver finds out late that it cannot zero, unless it must be fast', async () => {
