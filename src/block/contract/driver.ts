@@ -101,6 +101,8 @@ export interface Driver {
   endBacking?(): void;
   /** @internal Makes the image name another backing file, or none, durably, and behind all that was written before. */
   nameBacking?(backing: BackingName | null): Promise<void>;
+  /** @internal Throws where {@link nameBacking} would, for want of room say: before work is done for it. */
+  checkBackingName?(backing: BackingName | null): void;
   /** @internal Opens what is open for reading for writing too, or ends that. */
   setWritable?(writable: boolean): Promise<void>;
   /** @internal Makes the disk larger; what is added reads as zero. An image has the size that it had until it is opened anew. */

@@ -29,6 +29,8 @@ export class Node implements Named {
   openAnew?: (writable: boolean) => Promise<Driver>;
   /** @internal The job that has put it into its place, as a person would name it. */
   heldBy?: string;
+  /** @internal The images that this job works on. Without, all that are below. */
+  heldLayers?: ReadonlySet<Node>;
   /** @internal */
   readonly isFilter: boolean;
   /** @internal */

@@ -1,6 +1,7 @@
-import { openDevice } from 'lacuna';
+import { createQcow2, openDevice } from 'lacuna';
 import { Graph, type Root, type StreamJobOptions } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
+import { Context } from '#dist/extent/index.js';
 import { everyOrder } from '../../support/every-order.js';
 import { pattern } from '../../support/fake-device.js';
 import {
@@ -181,6 +182,71 @@ describe('a stream job', () => {
     job.resume();
     await job;
     await chain.graph.close();
+  });
+
+  test('is refused where its bottom is no layer of the node, even one with nothing below it', async () => {
+    const chain = await openChain();
+    await createQcow2('other.qcow2', { size: 8 * G });
+    await chain.graph.add({ 'node-name': 'other', ...image('other.qcow2') });
+    const message = /'other' does not lie below node 'top', whose layers are 'top' > 'top.backing'/;
+    await expect(run(chain, { bottom: 'other' })).rejects.toThrow(message);
+    expect(chain.graph.nodes.map(({ name }) => name)).toContain('top.backing');
+    await chain.graph.close();
+  });
+
+  test('keeps others from its layers, and works beside one on the layers below those', async () => {
+    const layers: Layer[] = [
+      [1, 1, 1, 1, 1],
+      [_, 2, _, _, _],
+      [_, _, 3, _, _],
+      [_, _, _, 4, _],
+    ];
+    const chain = await openChain(layers);
+    const [low, lower, lowest] = [1, 2, 3].map((depth) => `top${'.backing'.repeat(depth)}`);
+    const job = run(chain, { base: lower });
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    for (const node of ['top', low]) {
+      const other = run(chain, { node });
+      await expect(other).rejects.toThrow(/job 'top.stream' works on node 'top/);
+    }
+    expect(await run(chain, { node: lower })).toMatchObject({ dropped: [lowest] });
+    job.resume();
+    await job;
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(layers));
+    await chain.graph.close();
+    expect(await shown('3.qcow2')).toEqual({ granules: shownBy(layers), backing: '1.qcow2' });
+  });
+
+  test('is refused where another one works on a layer between', async () => {
+    const chain = await openChain();
+    const job = run(chain, { node: 'top.backing' });
+    job.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    await expect(run(chain)).rejects.toThrow(
+      /job 'top.backing.stream' works on node 'top.backing'/,
+    );
+    job.resume();
+    await job;
+    await chain.graph.close();
+  });
+
+  test('copies nothing where its name of the base cannot stand in the image', async () => {
+    const chain = await openChain();
+    const base = 'top.backing.backing';
+    const name = (filename: string) => ({ filename, format: 'qcow2' });
+    const long = run(chain, { base, backing: name('n'.repeat(1024)) });
+    await expect(long).rejects.toThrow(/a shorter name \(at most 1023 bytes\)/);
+    const without = run(chain, { backing: name('0.qcow2') });
+    await expect(without).rejects.toThrow(/backing would name .* nothing stays below it/);
+    const none = run(chain, { base: 'top.backing', backing: name('0.qcow2') });
+    await expect(none).rejects.toThrow(/backing would name .* no layer of it goes/);
+    expect(() => run(chain, { base, backing: name('') })).toThrow(/filename must be a text/);
+    expect(chain.graph.users).toHaveLength(1);
+    await chain.graph.close();
+    await using top = await openDevice('2.qcow2', { contexts: [Context.depth] });
+    const [depths] = await top.extents(0, G, { contexts: [Context.depth] });
+    expect([...depths].map(({ flags }) => flags)).toEqual([3]);
   });
 
   test('says what its options must be', async () => {

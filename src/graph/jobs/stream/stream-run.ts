@@ -1,16 +1,26 @@
 import type { BackingName } from '../../../block/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import {
+  type Changer,
+  called,
+  conflict,
+  type Node,
+  type NodeDescription,
+  type Root,
+} from '../../core/index.js';
 import { PullError } from '../../filters/index.js';
 import {
   drop,
   endAtLast,
+  type Layers,
   layersBetween,
+  layersDownTo,
   movePieces,
   nameFor,
   type Piece,
   type PieceFailure,
   planLayers,
+  refuseHeld,
   refuseSnapshots,
 } from '../layers/index.js';
 import type { StreamJobOptions, StreamJobReport } from './options.js';
@@ -21,8 +31,8 @@ interface Place {
   readonly top: Node;
   /** The lowest image that goes. */
   readonly bottom: Node;
-  /** Images from the top to the bottom. */
-  readonly count: number;
+  /** From the top to the bottom. */
+  readonly images: readonly Node[];
   readonly filter: Node;
   readonly root: Root;
   readonly name: BackingName | null;
@@ -59,43 +69,40 @@ export class StreamRun {
   /** Undefined where nothing is to be done. */
   async #begin(): Promise<Place | undefined> {
     const { state } = this.#changer;
-    const { view } = state;
-    const { node, base, bottom: lowest, backing } = this.#options;
-    const below = base ?? this.#belowOf(lowest);
-    const layers = layersBetween(
-      state,
-      state.node(node),
-      below === undefined ? undefined : state.node(below),
-    );
-    const [top] = layers.images;
-    const bottom = layers.images.at(-1)!;
+    const { backing } = this.#options;
+    const { images, base } = this.#layers();
+    const [top] = images;
+    const bottom = images.at(-1)!;
+    if (backing !== undefined && (bottom === top || base === undefined)) {
+      const why = base === undefined ? 'nothing stays below it' : 'no layer of it goes';
+      throw conflict(`backing would name what is below ${called(top)}, and ${why}: leave it out`);
+    }
     if (bottom === top) return undefined;
     refuseSnapshots([top]);
-    const lowerEdge = view.backingOf(bottom);
-    const name =
-      layers.base === undefined || lowerEdge === undefined
-        ? null
-        : (backing ?? nameFor(state, top, layers.base, bottom));
-    return this.#insert({ top, bottom, count: layers.images.length, name });
+    refuseHeld(state, images);
+    const name = base === undefined ? null : (backing ?? nameFor(state, top, base, bottom));
+    return this.#insert({ top, bottom, images, name });
   }
 
-  #belowOf(lowest: string | undefined): string | undefined {
-    if (lowest === undefined) return undefined;
-    const { view } = this.#changer.state;
-    const image = view.unfiltered(this.#changer.state.node(lowest));
-    return view.backingOf(image)?.to.name;
+  #layers(): Layers {
+    const { state } = this.#changer;
+    const { base, bottom } = this.#options;
+    const node = state.node(this.#options.node);
+    if (bottom !== undefined) return layersDownTo(state, node, state.node(bottom));
+    return layersBetween(state, node, base === undefined ? undefined : state.node(base));
   }
 
   /** The filter holds the place of the job, and keeps writers and copies apart. */
-  async #insert(chain: Pick<Place, 'top' | 'bottom' | 'count' | 'name'>): Promise<Place> {
+  async #insert(chain: Pick<Place, 'top' | 'bottom' | 'images' | 'name'>): Promise<Place> {
     const changer = this.#changer;
     const { state } = changer;
-    const { top, bottom } = chain;
+    const { top, bottom, images, name: backing } = chain;
     const wasReadOnly = !top.writable;
     const added: Node[] = [];
     const roots: Root[] = [];
     try {
       await changer.setWritable(top, true);
+      top.driver.checkBackingName!(backing);
       const filter = await changer.add(
         {
           driver: 'copy-on-read',
@@ -108,6 +115,7 @@ export class StreamRun {
       added.push(filter);
       const name = state.freeName(`${top.name}.stream`);
       filter.heldBy = `job '${name}'`;
+      filter.heldLayers = new Set(images);
       await changer.moveUp([filter]);
       const root = changer.enter({ name, what: 'job', node: filter, writable: false });
       roots.push(root);
@@ -138,8 +146,8 @@ export class StreamRun {
     throw failure.error;
   }
 
-  async #move({ root, filter, count }: Place, control: JobControl): Promise<void> {
-    const plan = await planLayers(root, { from: 2, to: count }, control);
+  async #move({ root, filter, images }: Place, control: JobControl): Promise<void> {
+    const plan = await planLayers(root, { from: 2, to: images.length }, control);
     this.#totalBytes = plan.totalBytes;
     try {
       await movePieces(plan.pieces(), control, {

@@ -80,10 +80,22 @@ export const checkQcow2Options = optionCheck<Qcow2Options>({
   signal: 'signal',
 });
 
-export const checkBacking = optionCheck<NonNullable<Qcow2Options['backing']>>({
+const checkBackingKeys = optionCheck<NonNullable<Qcow2Options['backing']>>({
   filename: { needed: 'the name of the backing file, as it shall stand in the image' },
   format: { needed: 'the format of the backing file, which is never guessed' },
 });
+
+/** @throws TypeError for what cannot stand in an image: without a name nothing would be below it. */
+export function checkBacking(owner: string, backing: NonNullable<Qcow2Options['backing']>): void {
+  checkBackingKeys(owner, backing);
+  for (const key of ['filename', 'format'] as const) {
+    const value: unknown = backing[key];
+    if (typeof value === 'string' && value !== '') continue;
+    throw new TypeError(
+      `${owner}: ${key} must be a text that is not empty, not ${JSON.stringify(value)}`,
+    );
+  }
+}
 
 /** Options with every default in its place. */
 export type CheckedOptions = Required<

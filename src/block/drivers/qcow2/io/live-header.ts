@@ -1,8 +1,8 @@
-import { type Geometry, geometryOf, type Header } from '../../../../qcow2/index.js';
+import { encodeHeader, type Geometry, geometryOf, type Header } from '../../../../qcow2/index.js';
 import { alignDown, Serial, viewOf, writeU64 } from '../../../../util/index.js';
 import type { BackingName } from '../../../contract/index.js';
 import type { HostFile } from './host-file.js';
-import { writeBackingName } from './write-backing-name.js';
+import { withBackingName, writeBackingName } from './write-backing-name.js';
 
 /**
  * The fields that change while an image is written. All lie in the first sector, and so change at once; but for the
@@ -72,6 +72,11 @@ export class LiveHeader {
         this.#current = await writeBackingName(this.#file, this.#current, backing);
       }),
     );
+  }
+
+  /** @throws LacunaError ERR_QCOW2_UNSUPPORTED where the name does not fit into the first cluster. */
+  checkBackingName(backing: BackingName | null): void {
+    encodeHeader(withBackingName(this.#current, backing), this.#file.name);
   }
 
   /** What of the metadata whose places are known lies between two bytes of the file. */

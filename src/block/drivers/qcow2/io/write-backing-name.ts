@@ -21,8 +21,7 @@ export async function writeBackingName(
   header: Header,
   backing: BackingName | null,
 ): Promise<Header> {
-  const extensions: Extensions = { ...header.extensions, backingFormat: backing?.format };
-  const changed = { ...header, backingFile: backing?.filename, extensions };
+  const changed = withBackingName(header, backing);
   const fresh = encodeHeader(changed, host.name);
   const name = Buffer.from(backing?.filename ?? '');
   const rest = fresh.length - name.length;
@@ -39,6 +38,11 @@ export async function writeBackingName(
   await host.writeSpan(0, cluster, { from: 0, to: host.unit });
   await host.flush();
   return changed;
+}
+
+export function withBackingName(header: Header, backing: BackingName | null): Header {
+  const extensions: Extensions = { ...header.extensions, backingFormat: backing?.format };
+  return { ...header, backingFile: backing?.filename, extensions };
 }
 
 /** Behind the old name if there is room, or else where the extensions end. */

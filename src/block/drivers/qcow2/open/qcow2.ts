@@ -199,6 +199,10 @@ export class Qcow2Driver implements Driver {
     return this.#writer!.nameBacking(backing);
   }
 
+  checkBackingName(backing: BackingName | null): void {
+    this.#writer!.checkBackingName(backing);
+  }
+
   whyNoContext(context: string): LacunaError | undefined {
     if (!isDirtyContext(context)) return undefined;
     const { name } = this;

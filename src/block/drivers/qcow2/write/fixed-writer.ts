@@ -35,6 +35,10 @@ export class FixedWriter implements GuestWriter {
   }
 
   async nameBacking(): Promise<never> {
+    return this.checkBackingName();
+  }
+
+  checkBackingName(): never {
     throw refusal(
       this.#image.name,
       'its mapping is fixed, so its backing file cannot be another one',

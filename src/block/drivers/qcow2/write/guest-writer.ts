@@ -16,6 +16,8 @@ export interface GuestWriter {
   readonly current: Header;
   /** Names another backing file, or none, durably and behind all that was written. */
   nameBacking(backing: BackingName | null): Promise<void>;
+  /** @throws what {@link nameBacking} would throw before it writes anything. */
+  checkBackingName(backing: BackingName | null): void;
   /** Makes the disk larger. */
   grow(size: number): Promise<void>;
 }

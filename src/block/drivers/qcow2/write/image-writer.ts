@@ -211,6 +211,10 @@ export class ImageWriter implements GuestWriter {
     await this.header.nameBacking(backing);
   }
 
+  checkBackingName(backing: BackingName | null): void {
+    this.header.checkBackingName(backing);
+  }
+
   finish(): Promise<void> {
     return this.flush();
   }
