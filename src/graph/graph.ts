@@ -398,6 +398,18 @@ export class Graph implements AsyncDisposable {
     return begun;
   }
 
+  /**
+   * Makes the disk of a node larger while it is in use; what is added reads as zero, and is clean in its bitmaps. Exports keep the size
+   * that they began with.
+   *
+   * @throws RangeError where it would become smaller. LacunaError ERR_GRAPH_CONFLICT where others count on the size: a filter, a job, an
+   * image over the node, an export that does not share `resize`; or where its driver or its bitmap file cannot follow;
+   * ERR_GRAPH_UNKNOWN, ERR_GRAPH_BUSY; what growing the file throws.
+   */
+  async resize(node: string | Node, size: number): Promise<void> {
+    await this.#changer.run(() => this.#changer.resize(this.#state.node(node), size));
+  }
+
   /** The graph as it is now, for `JSON.stringify`. */
   toJSON(): GraphPicture {
     return picture(this.#state);

@@ -9,6 +9,7 @@ import type { Node } from './node.js';
 import { checkUsers } from './permissions.js';
 import { growNode, setWritable } from './reopen.js';
 import { checkNotHeld } from './replacement.js';
+import { checkResize } from './resize.js';
 import { Root, type RootOptions } from './root.js';
 import { GraphState } from './state.js';
 import { type BitmapChange, type Changes, change } from './transaction.js';
@@ -77,6 +78,12 @@ export class Changer {
   /** Makes the disk of a node that is written larger; what is added reads as zero. */
   async grow(node: Node, size: number): Promise<void> {
     if (node.size < size) await this.#still(node, () => growNode(node, size));
+  }
+
+  /** The same for who has not looked whether others mind. @throws as {@link checkResize}. */
+  async resize(node: Node, size: number): Promise<void> {
+    checkResize(node, size, this.state.view);
+    await this.grow(node, size);
   }
 
   async #still(node: Node, finish: () => Promise<void>): Promise<void> {

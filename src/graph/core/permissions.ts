@@ -77,6 +77,11 @@ function isRead(permission: Permission): boolean {
   return permission === 'read';
 }
 
+/** Whether a use of a node does not go with another size of it. */
+export function refusesResize(edge: Edge, view: View): boolean {
+  return !needsOf(edge, view).shares.includes('resize');
+}
+
 /**
  * Throws unless all users of a node go together.
  *

@@ -98,6 +98,7 @@ export class Root implements BlockDevice, Named {
   }
 
   async read(offset: number, target: Uint8Array, options?: RequestOptions): Promise<void> {
+    this.#checkInside(offset, target?.byteLength);
     const wait = this.#enter(options?.signal);
     if (wait !== undefined) await wait;
     try {
@@ -109,6 +110,7 @@ export class Root implements BlockDevice, Named {
 
   async write(offset: number, source: Uint8Array, options: WriteOptions = {}): Promise<void> {
     this.#checkWritable();
+    this.#checkInside(offset, source?.byteLength);
     if (options.signal === undefined) {
       return this.#ask(() => this.edge.write(offset, source, options));
     }
@@ -120,12 +122,14 @@ export class Root implements BlockDevice, Named {
 
   async zero(offset: number, length: number, options: ZeroOptions = {}): Promise<void> {
     this.#checkWritable();
+    this.#checkInside(offset, length);
     const { signal, ...others } = options;
     return this.#change(() => this.edge.zero(offset, length, others), signal);
   }
 
   async discard(offset: number, length: number, { signal }: RequestOptions = {}): Promise<void> {
     this.#checkWritable();
+    this.#checkInside(offset, length);
     return this.#change(() => this.edge.discard(offset, length), signal);
   }
 
@@ -134,6 +138,7 @@ export class Root implements BlockDevice, Named {
   }
 
   async extents(offset: number, length: number, options?: ExtentsOptions): Promise<ExtentList[]> {
+    this.#checkInside(offset, length);
     return this.#ask(() => this.edge.extents(offset, length, options), options?.signal);
   }
 
@@ -142,6 +147,7 @@ export class Root implements BlockDevice, Named {
     length: number,
     options?: ExtentsOptions,
   ): Promise<ExtentList[]> {
+    this.#checkInside(offset, length);
     return this.#ask(() => this.edge.someExtents(offset, length, options), options?.signal);
   }
 
@@ -184,6 +190,13 @@ export class Root implements BlockDevice, Named {
     if (this.#closing === undefined) return this.gate.enter(signal);
     const message = `${this.what} '${this.name}' is closed`;
     throw new LacunaError('ERR_DEVICE_CLOSED', message, { device: this.name });
+  }
+
+  /** The node may have become larger since. What makes no sense at all, the node refuses. */
+  #checkInside(offset: number, length: number): void {
+    if (!(offset + length > this.size)) return;
+    const message = `${length} bytes at ${offset} reach behind the ${this.size} bytes of ${this.what} '${this.name}'`;
+    throw new RangeError(message);
   }
 
   #checkWritable(): void {
