@@ -1,5 +1,13 @@
 import { basename, dirname, resolve } from 'node:path';
-import { createQcow2, createRawFile } from '../../block/index.js';
+import {
+  createQcow2,
+  createRawFile,
+  type DeviceDescription,
+  type FileDescription,
+  type ImageDescription,
+  kindOf,
+  takesKey,
+} from '../../block/index.js';
 import { isSamePlace, makeFile } from '../../files/index.js';
 import { Job } from '../../job/index.js';
 import { optionCheck } from '../../util/index.js';
@@ -38,7 +46,8 @@ const check = optionCheck<CreateImageOptions>({
 
 interface Wanted {
   readonly path: string;
-  readonly format: 'raw' | 'qcow2';
+  /** Whether it is in a format; otherwise the file is the disk. */
+  readonly isImage: boolean;
 }
 
 /** Makes an image, durably; see `Graph.create`. */
@@ -61,25 +70,32 @@ export function create(changer: Changer, options: CreateImageOptions): Job<Creat
 }
 
 function wantedBy({ image, size, over, clusterSize }: CreateImageOptions): Wanted {
-  const { driver, file } = Object(image) as Record<string, unknown>;
-  const inside = Object(driver === 'qcow2' ? file : image) as Record<string, unknown>;
-  const isKnown = driver === 'qcow2' || driver === 'file';
-  if (!isKnown || inside.driver !== 'file' || typeof inside.filename !== 'string') {
+  const own = Object(image) as DeviceDescription;
+  const isImage = kindOf(own).around !== undefined;
+  const file: DeviceDescription = isImage ? Object((own as ImageDescription).file) : own;
+  if (!isNamedFile(file)) {
     throw new TypeError(
       `image must be { driver: 'file', filename }, or { driver: 'qcow2', file: { driver: 'file', filename } }, not ${JSON.stringify(image)}`,
     );
   }
   if (over === undefined && size === undefined)
     throw new TypeError('say a size, or over which node');
-  if (driver === 'file' && over !== undefined) throw new TypeError('a raw file lies over nothing');
-  if (driver === 'file' && clusterSize !== undefined)
-    throw new TypeError('a raw file has no clusters');
-  return { path: inside.filename, format: driver === 'qcow2' ? 'qcow2' : 'raw' };
+  if (!isImage && over !== undefined) throw new TypeError('a raw file lies over nothing');
+  if (!isImage && clusterSize !== undefined) throw new TypeError('a raw file has no clusters');
+  return { path: file.filename, isImage };
+}
+
+function isNamedFile(description: DeviceDescription): description is FileDescription {
+  return (
+    'driver' in description &&
+    takesKey(description, 'filename') &&
+    typeof description.filename === 'string'
+  );
 }
 
 async function make(
   { state }: Changer,
-  { path, format }: Wanted,
+  { path, isImage }: Wanted,
   { size: given, over, clusterSize, signal }: CreateImageOptions,
 ): Promise<number> {
   const below = over === undefined ? undefined : state.node(over);
@@ -90,7 +106,7 @@ async function make(
     backingOf(image, fileBelow(state.view, below), formatBelow(state.view, below), below.name);
   await makeFile(image, { exclusive: true, also: [] }, async (inode) => {
     const how = { ...(inode !== undefined && { inode }), ...(signal && { signal }) };
-    if (format === 'raw') await createRawFile(image, size, how);
+    if (!isImage) await createRawFile(image, size, how);
     else
       await createQcow2(image, {
         size,

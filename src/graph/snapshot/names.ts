@@ -15,8 +15,8 @@ export function formatBelow(view: View, node: Node): string | undefined {
     const [{ to }] = view.from(node);
     return formatBelow(view, to);
   }
-  if (node.driverName === 'file') return 'raw';
-  return node.driverName === 'qcow2' ? 'qcow2' : undefined;
+  if (view.from(node).some(({ role }) => role === 'image')) return node.driverName;
+  return node.driver.path === undefined ? undefined : 'raw';
 }
 
 /** The path that an image means by a name in its header. */

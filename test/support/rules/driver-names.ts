@@ -1,7 +1,7 @@
 /** Who may ask what a driver is called: its own folder alone. Everybody else asks the registry what they want to know. */
 import { type SourceTree, withoutComments } from './source-tree.js';
 
-const NAME = /\bdriver\b/.source;
+const NAME = /\bdriver(?:Name)?\b/.source;
 
 /** What tells drivers apart by their names, with the name in question where it is said. */
 const COMPARISONS = [
