@@ -10,14 +10,14 @@ export interface ParsedImageOptions {
 
 type Mutable = { -readonly [Key in keyof NewImageOptions]: NewImageOptions[Key] };
 
-interface Draft {
+interface SaidOptions {
   image: Mutable;
   preallocation?: string;
   backingFile?: string;
   backingFormat?: string;
 }
 
-const OPTIONS: Record<string, (draft: Draft, value: string) => void> = {
+const OPTIONS: Record<string, (said: SaidOptions, value: string) => void> = {
   cluster_size: ({ image }, value) => {
     image.clusterSize = size('cluster_size', value);
   },
@@ -45,14 +45,14 @@ const OPTIONS: Record<string, (draft: Draft, value: string) => void> = {
   data_file_raw: ({ image }, value) => {
     image.dataFileRaw = flag('data_file_raw', value);
   },
-  preallocation: (draft, value) => {
-    draft.preallocation = value;
+  preallocation: (said, value) => {
+    said.preallocation = value;
   },
-  backing_file: (draft, value) => {
-    draft.backingFile = value;
+  backing_file: (said, value) => {
+    said.backingFile = value;
   },
-  backing_fmt: (draft, value) => {
-    draft.backingFormat = value;
+  backing_fmt: (said, value) => {
+    said.backingFormat = value;
   },
 };
 
@@ -65,7 +65,7 @@ export function parseImageOptions(
   lists: readonly string[],
   backing: { file?: string; format?: string },
 ): ParsedImageOptions {
-  const draft: Draft = { image: {}, backingFile: backing.file, backingFormat: backing.format };
+  const said: SaidOptions = { image: {}, backingFile: backing.file, backingFormat: backing.format };
   for (const field of lists.flatMap((list) => list.match(/(?:[^,]|,,)+/g) ?? [])) {
     const [, name = field, value] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
     if (!Object.hasOwn(OPTIONS, name)) {
@@ -74,9 +74,9 @@ export function parseImageOptions(
       );
     }
     if (value === undefined) throw new TypeError(`-o ${name}: say its value, as ${name}=VALUE`);
-    OPTIONS[name](draft, value.replaceAll(',,', ','));
+    OPTIONS[name](said, value.replaceAll(',,', ','));
   }
-  const { image, preallocation, backingFile, backingFormat } = draft;
+  const { image, preallocation, backingFile, backingFormat } = said;
   if (backingFile === undefined && backingFormat !== undefined) {
     throw new TypeError('-F is the format of a backing file: name that with -B');
   }

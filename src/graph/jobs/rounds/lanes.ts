@@ -1,4 +1,4 @@
-import { settleAll } from '../../../util/index.js';
+import { Lanes } from '../../../util/index.js';
 
 /** Pieces under way at the same time. */
 const LANES = 8;
@@ -9,19 +9,12 @@ export async function inLanes<Piece>(
   work: (piece: Piece) => Promise<void>,
 ): Promise<void> {
   const next = pieces[Symbol.iterator]();
-  let hasFailed = false;
-  const lane = async () => {
-    for (;;) {
-      if (hasFailed) return;
+  await new Lanes().run({
+    count: LANES,
+    step: async () => {
       const { value, done } = next.next();
-      if (done) return;
-      try {
-        await work(value);
-      } catch (error) {
-        hasFailed = true;
-        throw error;
-      }
-    }
-  };
-  await settleAll(Array.from({ length: LANES }, lane));
+      if (!done) await work(value);
+      return !done;
+    },
+  });
 }
