@@ -93,6 +93,8 @@ export type ErrorCode =
   | 'ERR_VIEW_LOST'
   /** The scratch space of a backup was used up, and the backup was given up in favour of the guest. */
   | 'ERR_SCRATCH_FULL'
+  /** QEMU could not push the disks of a backup to the server that takes them: nothing of it counts. */
+  | 'ERR_PUSH_FAILED'
   /** A migration has ended before its machine had moved, and the source goes on, or is as it was. */
   | 'ERR_MIGRATION_FAILED'
   /** A machine has left the source, and is not known to run on the destination: a person has to look. */

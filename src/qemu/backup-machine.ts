@@ -30,7 +30,13 @@ export interface MachineBackupOptions
     >,
     Pick<
       BackupOptions,
-      'disks' | 'freeze' | 'freezeTimeoutMs' | 'freezeDeadlineMs' | 'scratchBytes' | 'view'
+      | 'disks'
+      | 'freeze'
+      | 'freezeTimeoutMs'
+      | 'freezeDeadlineMs'
+      | 'scratchBytes'
+      | 'view'
+      | 'fetch'
     >,
     BackupHooks {
   /** Take all of every disk, even where an increment could be taken. Default false. */
@@ -52,6 +58,7 @@ const checkOptions = optionCheck<MachineBackupOptions>({
   freezeDeadlineMs: 'any',
   scratchBytes: 'any',
   view: 'any',
+  fetch: 'any',
   full: 'flag',
   before: 'callback',
   after: 'callback',
@@ -61,6 +68,7 @@ const checkPlanned = optionCheck<Parameters<typeof planMachine>[2]>({
   machine: { needed: 'what the machine is called in the repository' },
   disks: 'any',
   view: 'any',
+  fetch: 'any',
   full: 'flag',
   signal: 'signal',
 });
@@ -108,16 +116,23 @@ export interface MachinePlan extends DomainPlan {
 export async function planMachine(
   repository: Repository,
   machine: Machine | LibvirtMachine,
-  options: Pick<MachineBackupOptions, 'machine' | 'disks' | 'view' | 'full' | 'signal'>,
+  options: Pick<MachineBackupOptions, 'machine' | 'disks' | 'view' | 'fetch' | 'full' | 'signal'>,
 ): Promise<MachinePlan> {
   checkGiven('planMachine', 'repository', repository, 'an open Repository');
   checkGiven('planMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkPlanned('planMachine', options);
   repository.checkBackup({ machine: options.machine });
-  const { disks, view, full, signal } = options;
+  const { disks, view, fetch, full, signal } = options;
   const newest = newestOf(repository, options.machine);
   const base = newest === undefined ? undefined : generationOf(repository.id, newest.id);
-  const plan = await machine.plan({ disks, view, signal, base, mode: full ? 'full' : 'auto' });
+  const plan = await machine.plan({
+    disks,
+    view,
+    fetch,
+    signal,
+    base,
+    mode: full ? 'full' : 'auto',
+  });
   return { ...plan, parent: newest?.number ?? null };
 }
 
@@ -175,10 +190,11 @@ class MachineBackup {
   }
 
   #begin(id: string, base: string | undefined, signal: AbortSignal): Promise<BackupSession> {
-    const { disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, full } =
-      this.#options;
+    const { disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes } = this.#options;
+    const { view, fetch, full, rate } = this.#options;
     return this.#machine.backup({
-      ...{ disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, base, signal },
+      ...{ disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, fetch },
+      ...{ base, signal, ...(fetch === 'push' && rate && { pushRate: rate }) },
       generation: generationOf(this.#repository.id, id),
       mode: full ? 'full' : 'auto',
     });

@@ -40,6 +40,7 @@ export {
   type BackupPlan,
   type BackupPlanOptions,
   BackupSession,
+  type Fetch,
   type FinishReport,
   type FreezePolicy,
   type PointDisk,

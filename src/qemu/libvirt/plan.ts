@@ -33,13 +33,7 @@ export async function planDomain(
   options: BackupPlanOptions & Pick<BackupOptions, 'generation'>,
 ): Promise<PlannedDomain> {
   const { signal, base, mode = 'auto', generation } = options;
-  if (options.view === 'access') {
-    throw new LacunaError(
-      'ERR_QMP_UNSUPPORTED',
-      `${domain.name}: libvirt holds a point in time with an overlay: leave out view`,
-      { device: domain.name },
-    );
-  }
+  refuseUnsupported(domain, options);
   const definition = await readDefinition(domain, signal);
   const disks = chooseDisks(definition, options.disks, domain.name);
   const checkpoints = await domain.checkpoints(signal);
@@ -56,10 +50,31 @@ export async function planDomain(
       ? disks.map((disk) => planDisk(disk, since))
       : disks.map((disk) => full(disk, `a ${mode === 'full' ? 'full backup' : mode} is asked for`));
   return {
-    plan: { disks: plans, view: 'overlay', obstacles, scratchFreeBytes: await freeBytes(folder) },
+    plan: {
+      ...{ disks: plans, view: 'overlay', fetch: 'pull', obstacles },
+      scratchFreeBytes: await freeBytes(folder),
+    },
     definition,
     broken: since.broken,
   };
+}
+
+/** @throws LacunaError ERR_QMP_UNSUPPORTED for what libvirt cannot */
+function refuseUnsupported({ name: device }: Domain, { view, fetch }: BackupPlanOptions): void {
+  if (view === 'access') {
+    throw new LacunaError(
+      'ERR_QMP_UNSUPPORTED',
+      `${device}: libvirt holds a point in time with an overlay: leave out view`,
+      { device },
+    );
+  }
+  if (fetch === 'push') {
+    throw new LacunaError(
+      'ERR_QMP_UNSUPPORTED',
+      `${device}: what libvirt pushes, it reads from the disks themselves, and the guest waits for the server: fetch by pull`,
+      { device },
+    );
+  }
 }
 
 async function obstaclesOf(domain: Domain): Promise<string[]> {

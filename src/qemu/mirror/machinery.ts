@@ -4,8 +4,8 @@ import type { NbdServerAddress } from '../../nbd/index.js';
 import { Serial } from '../../util/index.js';
 import { journalOf, type Target } from '../session/index.js';
 import { type Journal, SessionFolder, SessionNames, writeJournal } from '../state/index.js';
-import { Teardown, ViewMaker } from '../view/index.js';
-import { MirrorWatch } from './mirror-watch.js';
+import { JobWatch, Teardown, ViewMaker } from '../view/index.js';
+import { mirrorLost } from './mirror-lost.js';
 import type { MirrorPlan } from './plan-mirror.js';
 
 /** All names of a session have the number of the disk. */
@@ -18,7 +18,7 @@ const PAUSED: ReadonlySet<string> = new Set(['paused', 'standby']);
 const TRANSACTION_MS = 30_000;
 
 export class MirrorMachinery {
-  readonly watch: MirrorWatch;
+  readonly watch: JobWatch;
   readonly #target: Target;
   readonly #plan: MirrorPlan;
   readonly #names: SessionNames;
@@ -63,12 +63,13 @@ export class MirrorMachinery {
     this.#teardown = new Teardown(monitor, names);
     // Which bitmaps stay is decided by the state of the replica.
     this.#journal = journalOf(target, names, folder, [plan.disk]);
-    this.watch = new MirrorWatch(monitor, names.job(DISK), lost);
+    const failed = (why: string, cause?: unknown) => mirrorLost(monitor.name, why, cause);
+    this.watch = new JobWatch(monitor, names.job(DISK), failed, lost);
   }
 
   /** Where the replica is served unless somebody says otherwise. */
   get replicaSocket(): NbdServerAddress {
-    return { type: 'unix', path: this.#folder.replicaSocket };
+    return { type: 'unix', path: this.#folder.outSocket };
   }
 
   /** The disk as it changes, with a copy of the bitmap that does not. */
@@ -91,7 +92,7 @@ export class MirrorMachinery {
     if (isOurs) await new ViewMaker(monitor, names, 'overlay', signal).startServer(server);
     await monitor.execute(
       'blockdev-add',
-      { ...replica, 'node-name': names.replica(DISK), 'reconnect-delay': 0 },
+      { ...replica, 'node-name': names.outlet(DISK), 'reconnect-delay': 0 },
       { signal },
     );
     await monitor.execute(
@@ -99,7 +100,7 @@ export class MirrorMachinery {
       {
         'job-id': names.job(DISK),
         device: disk.top,
-        target: names.replica(DISK),
+        target: names.outlet(DISK),
         sync: 'none',
         granularity: GRANULARITY,
         'copy-mode': 'background',

@@ -6,7 +6,7 @@ import { joinSignals } from '../../util/index.js';
 import { machineJob, noteLeft, type Target } from '../session/index.js';
 import { bitmapOf, newGeneration } from '../state/index.js';
 import { MirrorMachinery } from './machinery.js';
-import { mirrorLost } from './mirror-watch.js';
+import { mirrorLost } from './mirror-lost.js';
 import type { MirrorOptions, MirrorProgress, MirrorReport } from './options.js';
 import { checkReplica, type MirrorPlan, planMirror } from './plan-mirror.js';
 import {

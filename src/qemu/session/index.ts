@@ -7,6 +7,7 @@ export {
   checkBackupOptions,
   checkPlanOptions,
   checkScratchBytes,
+  type Fetch,
   type FreezePolicy,
 } from './options.js';
 export {
@@ -29,4 +30,3 @@ export { SessionDisk } from './session-disk.js';
 export type { SessionHold } from './session-hold.js';
 export { startSession } from './start.js';
 export type { Target } from './target.js';
-export { isSound } from './view-watch.js';

@@ -24,9 +24,19 @@ export interface BackupPlanOptions {
   readonly mode?: 'auto' | 'full' | 'copy' | undefined;
   /** Default: the best that this QEMU can give. `overlay` is possible in every version, `access` only from 8.0. */
   readonly view?: ViewKind | undefined;
+  /**
+   * How the data comes here. `pull`: it is read from an NBD server of QEMU's. `push`: jobs of QEMU's write it to a server
+   * of this package, into files in the folder, which must have room for all that is taken; the disks of the session can be read
+   * once they are done, and the view ends then, where all of every disk is taken. From QEMU 8.0 on, and not through libvirt.
+   * Default `pull`.
+   */
+  readonly fetch?: Fetch | undefined;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   readonly signal?: AbortSignal | undefined;
 }
+
+/** How the data of a backup comes from QEMU. */
+export type Fetch = 'pull' | 'push';
 
 /** How a backup is made. */
 export interface BackupOptions extends BackupPlanOptions {
@@ -51,9 +61,18 @@ export interface BackupOptions extends BackupPlanOptions {
    * Default: the disks share 80 % of what is free in the folder.
    */
   readonly scratchBytes?: number | undefined;
+  /** Bytes per second that QEMU pushes at most, of all disks together. Only with `fetch: 'push'`. Default: no limit. */
+  readonly pushRate?: number | undefined;
 }
 
-const PLAN = { disks: 'any', base: 'any', mode: 'any', view: 'any', signal: 'signal' } as const;
+const PLAN = {
+  disks: 'any',
+  base: 'any',
+  mode: 'any',
+  view: 'any',
+  fetch: 'any',
+  signal: 'signal',
+} as const;
 
 const checkPlan = optionCheck<BackupPlanOptions>(PLAN);
 const checkBackup = optionCheck<BackupOptions>({
@@ -64,6 +83,7 @@ const checkBackup = optionCheck<BackupOptions>({
   freezeTimeoutMs: 'any',
   freezeDeadlineMs: 'any',
   scratchBytes: 'any',
+  pushRate: 'any',
 });
 
 const LONGEST_FREEZE_MS = 600_000;
@@ -76,7 +96,7 @@ export function checkPlanOptions(options: BackupPlanOptions, owner = 'Machine.pl
 export function checkBackupOptions(options: BackupOptions, owner = 'Machine.backup'): void {
   checkBackup(owner, options);
   checkValues(owner, options);
-  const { generation, freeze, scratchBytes } = options;
+  const { generation, freeze, scratchBytes, pushRate } = options;
   if (generation !== undefined) checkGeneration(owner, generation);
   if (generation !== undefined && generation === options.base) {
     throw new TypeError(
@@ -93,6 +113,9 @@ export function checkBackupOptions(options: BackupOptions, owner = 'Machine.back
   }
   if (freeze !== undefined) checkKnown(owner, 'freeze', freeze, ['require', 'try', 'off']);
   checkScratchBytes(owner, scratchBytes);
+  if (pushRate === undefined) return;
+  if (options.fetch !== 'push') throw new TypeError(`${owner}: pushRate goes with fetch: 'push'`);
+  if (!(pushRate > 0)) throw new RangeError(`${owner}: pushRate must be above 0, not ${pushRate}`);
 }
 
 /** @throws RangeError */
@@ -101,10 +124,14 @@ export function checkScratchBytes(owner: string, scratchBytes: number | undefine
   throw new RangeError(`${owner}: scratchBytes must be 1 MiB or more, not ${scratchBytes}`);
 }
 
-function checkValues(owner: string, { base, mode, view, disks }: BackupPlanOptions): void {
+function checkValues(owner: string, { base, mode, view, fetch, disks }: BackupPlanOptions): void {
   if (base !== undefined) checkGeneration(owner, base);
   if (mode !== undefined) checkKnown(owner, 'mode', mode, ['auto', 'full', 'copy']);
   if (view !== undefined) checkKnown(owner, 'view', view, ['overlay', 'access']);
+  if (fetch !== undefined) checkKnown(owner, 'fetch', fetch, ['pull', 'push']);
+  if (fetch === 'push' && view === 'overlay') {
+    throw new TypeError(`${owner}: QEMU pushes from a view of the kind access: leave out view`);
+  }
   if (disks === undefined || (Array.isArray(disks) && disks.length > 0)) return;
   throw new TypeError(`${owner}: disks must be a list of at least one disk`);
 }

@@ -8,9 +8,10 @@ import {
   planDisks,
   takeInventory,
 } from '../inspect/index.js';
+import { PUSH_NEEDS } from '../push/index.js';
 import { countsFrom } from '../state/index.js';
 import { type ViewKind, viewKindOf } from '../view/index.js';
-import type { BackupOptions, BackupPlanOptions } from './options.js';
+import type { BackupOptions, BackupPlanOptions, Fetch } from './options.js';
 import type { Target } from './target.js';
 
 /** What a backup of a machine would do. */
@@ -19,6 +20,8 @@ export interface BackupPlan {
   readonly disks: readonly DiskPlan[];
   /** How the point in time is held. */
   readonly view: ViewKind;
+  /** How the data comes from QEMU. */
+  readonly fetch: Fetch;
   /** What is in the way; with any of these a backup fails before it changes anything. */
   readonly obstacles: readonly string[];
   /** Bytes that are free in the folder of scratch images. */
@@ -31,8 +34,9 @@ export async function planBackup(
   options: BackupPlanOptions & Pick<BackupOptions, 'generation'>,
 ): Promise<BackupPlan> {
   const { monitor } = target;
-  const { signal, base, mode = 'auto', generation } = options;
+  const { signal, base, mode = 'auto', generation, fetch = 'pull' } = options;
   const best = await viewKindOf(monitor, signal);
+  if (fetch === 'push') await requirePush(target, best, signal);
   const { disks, nodes } = await takeInventory(monitor, options.disks, signal);
   if (disks.length === 0) {
     throw new LacunaError(
@@ -47,14 +51,20 @@ export async function planBackup(
   return {
     disks: plans,
     view: viewFrom(options.view, best, monitor.name),
+    fetch,
     obstacles: [
       ...disks.flatMap(({ obstacles }) => obstacles),
       ...disks.filter(isTaken).map(({ name }) => `${name} has a bitmap of this generation already`),
       ...busyBitmaps(plans),
-      ...(await serverInTheWay(target, signal)),
+      ...(needsServer({ fetch, disks: plans }) ? await serverInTheWay(target, signal) : []),
     ],
     scratchFreeBytes: await freeBytes(target.folder),
   };
+}
+
+/** Whether anything is read from QEMU: where it pushes all of every disk, nothing is. */
+export function needsServer({ fetch, disks }: Pick<BackupPlan, 'fetch' | 'disks'>): boolean {
+  return fetch === 'pull' || disks.some(({ mode }) => mode === 'incremental');
 }
 
 /**
@@ -100,6 +110,23 @@ export function refuseObstacles(
 function asked(disks: readonly MachineDisk[], mode: 'full' | 'copy'): DiskPlan[] {
   const reason = mode === 'full' ? 'a full backup is asked for' : 'a copy is asked for';
   return disks.map((disk) => ({ disk, mode: 'full', reason }));
+}
+
+/** @throws LacunaError ERR_QMP_UNSUPPORTED */
+async function requirePush(
+  { monitor }: Target,
+  best: ViewKind,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (best !== 'access') {
+    const { major, minor, micro } = monitor.version;
+    throw new LacunaError(
+      'ERR_QMP_UNSUPPORTED',
+      `${monitor.name}: QEMU can push a view from 8.0 on only, and this is ${major}.${minor}.${micro}, whose snapshot-access shows wrong data: fetch by pull, which every version can`,
+      { device: monitor.name },
+    );
+  }
+  await monitor.require(PUSH_NEEDS, { signal });
 }
 
 function viewFrom(wanted: ViewKind | undefined, best: ViewKind, device: string): ViewKind {

@@ -1,4 +1,5 @@
 import type { Monitor } from '../../qmp/index.js';
+import type { Push } from '../push/index.js';
 import type { Journal, SessionNames } from '../state/index.js';
 import { Teardown } from '../view/index.js';
 import type { SessionHold } from './session-hold.js';
@@ -9,11 +10,17 @@ export class QemuHold implements SessionHold {
   readonly #watch: ViewWatch;
   readonly #teardown: Teardown;
   readonly #nbd: Journal['nbd'];
+  readonly #push: Push | undefined;
 
-  constructor(monitor: Monitor, names: SessionNames, watch: ViewWatch, nbd: Journal['nbd']) {
-    this.#watch = watch;
+  constructor(
+    monitor: Monitor,
+    names: SessionNames,
+    held: { watch: ViewWatch; nbd: Journal['nbd']; push?: Push | undefined },
+  ) {
+    this.#watch = held.watch;
     this.#teardown = new Teardown(monitor, names);
-    this.#nbd = nbd;
+    this.#nbd = held.nbd;
+    this.#push = held.push;
   }
 
   check(): Promise<void> {
@@ -25,6 +32,7 @@ export class QemuHold implements SessionHold {
   }
 
   async end(): Promise<void> {
+    await this.#push?.close();
     await this.#teardown.run();
     await this.#teardown.endServer(this.#nbd);
   }

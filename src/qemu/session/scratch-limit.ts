@@ -21,3 +21,18 @@ export function scratchLimit(folder: string, freeBytes: number, disks: number): 
     { device: folder, retryable: true },
   );
 }
+
+/**
+ * Bytes that QEMU may push into the same folder.
+ *
+ * @throws LacunaError ERR_SCRATCH_FULL where nothing is left for it
+ */
+export function landingLimit(folder: string, freeBytes: number, scratchBytes: number): number {
+  const limit = Math.trunc(freeBytes * SHARE) - scratchBytes;
+  if (limit >= LEAST_SCRATCH) return limit;
+  throw new LacunaError(
+    'ERR_SCRATCH_FULL',
+    `${folder}: of ${freeBytes} bytes that are free here, the scratch images may take ${scratchBytes}, which leaves too little for what QEMU pushes; free some, choose another folder, or fetch by pull`,
+    { device: folder, retryable: true },
+  );
+}

@@ -38,6 +38,9 @@ export class SessionDisk {
   readonly device: BlockDevice;
   readonly #reader: ViewReader;
   readonly #canRelease: boolean;
+  /** It is a connection to QEMU. */
+  readonly #isServed: boolean;
+  #isClosed = false;
 
   /** @internal */
   static async open(
@@ -46,14 +49,23 @@ export class SessionDisk {
     session: SessionLink,
   ): Promise<SessionDisk> {
     const context = dirty === undefined ? undefined : `qemu:dirty-bitmap:${dirty}`;
-    const contexts = context === undefined ? [] : [context];
-    // A connection may be made again: the view stays what it is. When it ends, the signal ends the waiting.
-    const reconnect = { 'reconnect-delay': RECONNECT_SECONDS };
-    const device = await openDevice(
-      { driver: 'nbd', server, export: name, contexts, ...reconnect },
-      { writable: canRelease, signal: session.signal },
-    );
-    return new SessionDisk(planned, { device, context, canRelease, session });
+    const device = await openView({ server, name, dirty, canRelease }, session.signal);
+    return new SessionDisk(planned, { device, context, canRelease, session, isServed: true });
+  }
+
+  /**
+   * @internal A disk that QEMU pushes.
+   * @param context of the device: what an increment has to read; what it has not, is read from QEMU.
+   */
+  static landing(
+    planned: PlannedDisk,
+    device: BlockDevice,
+    context: string | undefined,
+    session: SessionLink,
+  ): SessionDisk {
+    const view = { device, context, session };
+    const isServed = context !== undefined;
+    return new SessionDisk(planned, { ...view, canRelease: false, isServed });
   }
 
   private constructor(
@@ -63,6 +75,7 @@ export class SessionDisk {
       context: string | undefined;
       canRelease: boolean;
       session: SessionLink;
+      isServed: boolean;
     },
   ) {
     this.disk = disk;
@@ -78,6 +91,7 @@ export class SessionDisk {
       check: () => session.check(),
     });
     this.#canRelease = view.canRelease;
+    this.#isServed = view.isServed;
   }
 
   /** What the disk is called. */
@@ -144,8 +158,15 @@ export class SessionDisk {
     return true;
   }
 
-  /** @internal */
+  /** @internal Ends what is connected to QEMU; what has landed can still be read. */
+  async disconnect(): Promise<void> {
+    if (this.#isServed) await this.close();
+  }
+
+  /** @internal Closing again is harmless. */
   async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     await this.device.close();
     await this.#reader.free();
   }
@@ -160,6 +181,19 @@ export class SessionDisk {
       changes.free();
     }
   }
+}
+
+/** A connection may be made again: the view stays what it is. When it ends, the signal ends the waiting. */
+export function openView(
+  { server, name, dirty, canRelease }: ViewExport,
+  signal: AbortSignal,
+): Promise<BlockDevice> {
+  const contexts = dirty === undefined ? [] : [`qemu:dirty-bitmap:${dirty}`];
+  const reconnect = { 'reconnect-delay': RECONNECT_SECONDS };
+  return openDevice(
+    { driver: 'nbd', server, export: name, contexts, ...reconnect },
+    { writable: canRelease, signal },
+  );
 }
 
 function* cleanRuns(bitmap: Bitmap): Generator<{ offset: number; length: number }> {

@@ -22,6 +22,10 @@ export interface SessionParts {
   readonly view: ViewKind;
   readonly point: PointInTime;
   readonly warnings: readonly string[];
+  /** Resolves when what QEMU pushes has arrived; absent where all is read from QEMU. */
+  readonly arrival?: Promise<void> | undefined;
+  /** Nothing has to be read from QEMU once it has. */
+  readonly isAllPushed?: boolean;
 }
 
 /**
@@ -52,6 +56,8 @@ export class BackupSession implements AsyncDisposable {
   /** Everything was read, and all of it counts. */
   #wasSound = false;
   #isEnded = false;
+  /** Resolves when the push has ended, well or not. */
+  readonly #arrived: Promise<void>;
 
   /** @internal */
   constructor(parts: SessionParts, disks: readonly SessionDisk[], control: AbortController) {
@@ -61,6 +67,7 @@ export class BackupSession implements AsyncDisposable {
     this.warnings = parts.warnings;
     this.#parts = parts;
     this.#control = control;
+    this.#arrived = this.#arrive(parts.arrival);
   }
 
   /** Fires when the view is lost, with the reason, and when the session is given up. */
@@ -106,11 +113,13 @@ export class BackupSession implements AsyncDisposable {
   async accept(): Promise<readonly string[]> {
     this.#checkOpen('accept');
     checkUnread(this.disks);
+    await this.#arrived;
     // Once it was sound behind the last read, only the manifest is missing.
     if (!this.#wasSound) await this.check();
     this.#wasSound = true;
     const warnings: string[] = [];
     await this.#endView().catch((error: Error) => warnings.push(error.message));
+    await this.#closeDisks();
     return warnings;
   }
 
@@ -188,12 +197,28 @@ export class BackupSession implements AsyncDisposable {
     this.#endView().catch(() => {});
   }
 
+  /** The view is of no use any more once everything has arrived: the guest must not pay for it while that is stored. */
+  async #arrive(arrival: Promise<void> | undefined): Promise<void> {
+    if (arrival === undefined) return;
+    try {
+      await arrival;
+    } catch (error) {
+      this.lose(error as LacunaError);
+      return;
+    }
+    if (this.#isEnded || !this.#parts.isAllPushed) return;
+    this.#wasSound = true;
+    // What is left of it is told by accept().
+    await this.#endView().catch(() => {});
+  }
+
   async #giveUp(generations: readonly string[]): Promise<void> {
     this.#isEnded = true;
     this.#control.abort(new LacunaError('ERR_ABORTED', 'Aborted: the backup was given up'));
     const { folder } = this.#parts;
     try {
       await this.#endView();
+      await this.#closeDisks();
       for (const generation of generations) {
         await this.#parts.hold.forget(generation);
       }
@@ -217,8 +242,12 @@ export class BackupSession implements AsyncDisposable {
     const { hold } = this.#parts;
     hold.unwatch();
     // Own connections first: a QEMU below 8.0 cannot stop its server while somebody connects.
-    await Promise.all(this.disks.map((disk) => disk.close()));
+    await Promise.all(this.disks.map((disk) => disk.disconnect()));
     await hold.end();
+  }
+
+  async #closeDisks(): Promise<void> {
+    await Promise.all(this.disks.map((disk) => disk.close()));
   }
 
   #checkOpen(what: string): void {

@@ -1,17 +1,10 @@
 import { LacunaError } from '../../errors/index.js';
 import type { EventStream, Monitor, QmpEventData, TypedEvent } from '../../qmp/index.js';
 import type { SessionNames } from '../state/index.js';
+import { isSound } from '../view/index.js';
 
 /** Events that tell of the end of a view. */
 const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_WRITE_THRESHOLD'] as const;
-/** A job in one of these works; others are on the way out of it. */
-const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
-
-/** Whether a job of this status works, or will; draining pauses a job for a moment. */
-export function isSound(status: string): boolean {
-  return SOUND.has(status);
-}
-
 /** What is told as it is. */
 const OWN: ReadonlySet<string> = new Set(['ERR_VIEW_LOST', 'ERR_SCRATCH_FULL']);
 
@@ -125,7 +118,7 @@ export class ViewWatch {
       return;
     }
     const { id, status } = event.data;
-    if (!this.#names.owns(id) || isSound(status)) return;
+    if (!this.#names.holdsView(id) || isSound(status)) return;
     this.#lost(viewLost(this.#monitor.name, `its job "${id}" is ${status}`));
   }
 }

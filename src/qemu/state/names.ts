@@ -49,13 +49,23 @@ export class SessionNames {
     return `${this.prefix}-a${disk}`;
   }
 
-  /** The node through which a mirror writes its replica. */
-  replica(disk: number): string {
+  /** The node through which QEMU writes to a server of ours: a mirror its replica, a push its disk. */
+  outlet(disk: number): string {
     return `${this.prefix}-t${disk}`;
   }
 
   job(disk: number): string {
     return `${this.prefix}-j${disk}`;
+  }
+
+  /** The job that pushes the view. */
+  pusher(disk: number): string {
+    return `${this.prefix}-p${disk}`;
+  }
+
+  /** The filter of that job. */
+  pushFilter(disk: number): string {
+    return `${this.prefix}-pf${disk}`;
   }
 
   /** The export, in QMP and in NBD. */
@@ -71,6 +81,16 @@ export class SessionNames {
   /** The generation that counts from a round of a migration. */
   round(number: number): string {
     return `${ROUND}${this.prefix.slice(BITMAP.length)}.${number}`;
+  }
+
+  /** Whether a job is one of those that hold the view. */
+  holdsView(job: string): boolean {
+    return job.startsWith(`${this.prefix}-j`);
+  }
+
+  /** Whether a job is one of those that push the view. */
+  pushes(job: string): boolean {
+    return job.startsWith(`${this.prefix}-p`);
   }
 
   /** Whether something is named by this session. */

@@ -5,7 +5,8 @@
  *                            journal.json
  *                            0.qcow2, 1.qcow2 ...
  *                            nbd.sock
- *                            out.sock             of a mirror: where its replica is served
+ *                            out.sock             where QEMU writes to: a mirror its replica, a push its disks
+ *                            0.raw, 1.raw ...     what QEMU pushes
  *                            qemu/                images and nbd.sock, where QEMU runs as another user
  */
 import fs from 'node:fs';
@@ -69,9 +70,14 @@ export class SessionFolder {
     return join(this.path, 'nbd.sock');
   }
 
-  /** Where a replica is served. */
-  get replicaSocket(): string {
+  /** Where QEMU writes to. */
+  get outSocket(): string {
     return join(this.path, 'out.sock');
+  }
+
+  /** Where a disk lands that QEMU pushes. */
+  landing(disk: number): string {
+    return join(this.path, `${disk}.raw`);
   }
 
   scratch(disk: number): string {

@@ -27,14 +27,15 @@ export class Teardown {
   }
 
   /**
-   * Ends exports, jobs and nodes, in this order, and removes the bitmaps in which a populate has recorded.
+   * Ends exports, jobs that read the view, those that hold it, and nodes, in this order, and removes the bitmaps in which a populate has recorded.
    *
    * @throws LacunaError ERR_MACHINE_LEFTOVERS that names what is left; what the monitor throws.
    */
   async run(): Promise<void> {
     await this.#until('exports', () => this.#endExports());
+    await this.#until('jobs', () => this.#endJobs((id) => this.#names.pushes(id)));
     await this.#until('nodes', () => this.#deleteNodes('-a'));
-    await this.#until('jobs', () => this.#endJobs());
+    await this.#until('jobs', () => this.#endJobs((id) => this.#names.owns(id)));
     await this.#until('nodes', () => this.#deleteNodes('-[st]'));
     const isOurs = (name: string) => prefixOfRecording(name) === this.#names.prefix;
     await this.#until('bitmaps', async () => (await this.#removeWhere(isOurs)).left);
@@ -118,9 +119,9 @@ export class Teardown {
     return ours.map(({ id }) => id);
   }
 
-  async #endJobs(): Promise<string[]> {
+  async #endJobs(isOurs: (id: string) => boolean): Promise<string[]> {
     const jobs = await this.#monitor.execute('query-jobs');
-    const ours = jobs.filter(({ id }) => this.#names.owns(id));
+    const ours = jobs.filter(({ id }) => isOurs(id));
     for (const { id, status } of ours) {
       if (status === 'concluded') await this.#tolerant('job-dismiss', { id });
       else if (status !== 'aborting') await this.#tolerant('job-cancel', { id });

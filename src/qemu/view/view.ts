@@ -123,18 +123,26 @@ export class ViewMaker {
     await this.#monitor.execute('transaction', { actions }, { timeoutMs });
   }
 
-  /** Makes the view of a disk an export. */
-  async expose({ index, plan }: ViewedDisk): Promise<void> {
+  /** Makes the view of a disk a node of its own; only a view of the kind `access` can be one. */
+  async show({ index }: ViewedDisk): Promise<void> {
+    await this.#execute('blockdev-add', {
+      driver: 'snapshot-access',
+      'node-name': this.#names.access(index),
+      file: this.#names.filter(index),
+      discard: 'unmap',
+    });
+  }
+
+  /**
+   * Makes the view of a disk an export.
+   *
+   * @param tellsDirty with the bitmap that says what an increment has to read; nothing else can use that meanwhile
+   */
+  async expose(disk: ViewedDisk, tellsDirty = true): Promise<void> {
+    const { index, plan } = disk;
     const names = this.#names;
     const isAccess = this.#kind === 'access';
-    if (isAccess) {
-      await this.#execute('blockdev-add', {
-        driver: 'snapshot-access',
-        'node-name': names.access(index),
-        file: names.filter(index),
-        discard: 'unmap',
-      });
-    }
+    if (isAccess) await this.show(disk);
     const dirty = { node: names.scratch(index), name: names.dirty };
     await this.#execute('block-export-add', {
       type: 'nbd',
@@ -143,7 +151,7 @@ export class ViewMaker {
       name: names.export(index),
       // Writes are refused; a TRIM gives scratch space back.
       writable: isAccess,
-      ...(plan.bitmap !== undefined && { bitmaps: [dirty] }),
+      ...(plan.bitmap !== undefined && tellsDirty && { bitmaps: [dirty] }),
     });
   }
 

@@ -60,6 +60,7 @@ describe('a backup of a running machine is refused', () => {
     ['without a monitor', ['--qmp', '/nowhere/qmp'], 1, 'ERR_QMP_DISCONNECTED'],
     ['with disks of its own', ['--qmp', '/x', 'disk.raw'], 2, 'are its own (--disk), not disk.raw'],
     ['with flags for one, and none', ['--agent', '/x', 'disk.raw'], 2, '--agent goes with --qmp'],
+    ['with a mode, and none', ['--mode', 'push', 'disk.raw'], 2, '--mode goes with --qmp'],
   ])('%s', async (_, args, exit, message) => {
     const { code, stderr } = await runCli(['backup', '--machine', 'web', ...args, repository]);
     expect(stderr).toContain(message);
@@ -75,6 +76,8 @@ describe('a backup of a running machine is refused', () => {
     ['another host', ['--libvirt', 'web', '--connect', 'qemu+ssh://h/system'], 'of this host'],
     ['an unknown policy', ['--qmp', X, '--freeze', 'maybe'], '--freeze is require, try, off'],
     ['a freeze without an agent', ['--qmp', X, '--freeze', 'require'], '--freeze require needs'],
+    ['an unknown mode', ['--qmp', X, '--mode', 'full'], '--mode is pull or push, not full'],
+    ['a push of libvirt', ['--libvirt', 'web', '--mode', 'push'], '--mode push does not go with'],
     ['an unknown compression', ['--qmp', X, '--compress=lz4'], '--compress is deflate or zstd'],
     ['a format', ['--qmp', X, '-f', 'raw'], '--format is for disks at rest'],
     ['no bitmaps', ['--qmp', X, '--no-bitmaps'], '--no-bitmaps is for disks at rest'],

@@ -3,10 +3,10 @@
  * disks held at the one moment of the transaction, byte for byte, and the next increment must have all that came later. The
  * tools that were tried lose such writes without a word.
  */
-import type { BackupOptions, BackupSession, Machine } from 'lacuna/qemu';
+import type { BackupOptions, BackupSession, Fetch, Machine } from 'lacuna/qemu';
 import { Random } from 'lacuna/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { type Guest, LiveMachine, Restored } from '../../support/live-machine.js';
+import { fetchModes, type Guest, LiveMachine, Restored } from '../../support/live-machine.js';
 import { firstSeed, runsOr } from '../../support/long-run.js';
 import { usePeers } from '../../support/peers.js';
 
@@ -25,7 +25,11 @@ type Inject = (position: number) => boolean;
 const everywhere: Inject = () => true;
 const nowhere: Inject = () => false;
 
-async function setUp(disks: number): Promise<void> {
+/** How the data of all backups is fetched. */
+let fetch: Fetch;
+
+async function setUp(disks: number, how: Fetch): Promise<void> {
+  fetch = how;
   live = await LiveMachine.start(peers, { disks });
   machine = await live.connect();
   restored = new Restored(live.names);
@@ -40,7 +44,7 @@ async function tearDown(): Promise<void> {
 
 /** Lets the guest write at every place that is chosen; the content at the point in time is what it gives back. */
 function watchTransaction(inject: Inject): () => Buffer[] {
-  let content: Buffer[] = [];
+  let content: Buffer[] | undefined;
   const scribble = async (position: number) => {
     if (!inject(position)) return;
     for (const guest of live.guests) await guest.scribble(random);
@@ -48,16 +52,25 @@ function watchTransaction(inject: Inject): () => Buffer[] {
   live.proxy.reset({
     before: async ({ name, index }) => {
       await scribble(index);
-      if (name === 'transaction') content = live.guests.map((guest) => Buffer.from(guest.content));
+      if (name !== 'transaction') return;
+      // The first one makes the point in time; where QEMU pushes, another one begins its jobs.
+      content ??= live.guests.map((guest) => Buffer.from(guest.content));
     },
   });
-  return () => content;
+  return () => content!;
 }
 
 /** Reads all extents into copies of what was restored last, with the guest writing between any two. */
 async function readAll(session: BackupSession, duringReads: boolean): Promise<Map<string, Buffer>> {
   const images = new Map<string, Buffer>();
   restored.movedBytes = 0;
+  // While QEMU pushes, nothing can be read yet, but the guest writes.
+  if (duringReads && fetch === 'push') {
+    await Promise.all([
+      session.disks[0].totals(),
+      ...live.guests.map((one) => one.scribble(random)),
+    ]);
+  }
   for (const disk of session.disks) {
     const image = Buffer.from(restored.disks.get(disk.name)!);
     for await (const { offset, length, data } of disk.extents({
@@ -81,7 +94,7 @@ async function readAll(session: BackupSession, duringReads: boolean): Promise<Ma
 async function backUp(options: BackupOptions, inject: Inject, duringReads = false): Promise<void> {
   const contentAt = watchTransaction(inject);
   const session = await machine.backup({
-    ...{ disks: live.choices, base: restored.generation },
+    ...{ disks: live.choices, base: restored.generation, fetch },
     ...options,
   });
   const images = await readAll(session, duringReads);
@@ -116,8 +129,10 @@ function firstDifference(a: Buffer, b: Buffer): number {
   return a.equals(b) ? -1 : a.findIndex((byte, at) => byte !== b[at]);
 }
 
-describe.each([1, 3])('backups of %i disks that are written meanwhile', (disks) => {
-  beforeEach(() => setUp(disks));
+const kinds = fetchModes().flatMap((how) => [1, 3].map((disks) => [how, disks] as const));
+
+describe.each(kinds)('backups by %s of %i disks that are written meanwhile', (how, disks) => {
+  beforeEach(() => setUp(disks, how));
   afterEach(tearDown);
 
   test('are right wherever between two commands a write falls', async () => {
@@ -146,7 +161,9 @@ describe.each([1, 3])('backups of %i disks that are written meanwhile', (disks) 
 
 async function failHalfway(): Promise<void> {
   watchTransaction(everywhere);
-  const session = await machine.backup({ disks: live.choices, base: restored.generation });
+  const session = await machine.backup({
+    ...{ disks: live.choices, base: restored.generation, fetch },
+  });
   for await (const _ of session.disks[0].extents()) break;
   await session.fail();
   live.proxy.reset();
@@ -156,44 +173,55 @@ async function failHalfway(): Promise<void> {
 /** Somebody else cancels the job: the view shows what is now there, so nothing of it may count. */
 async function cancelHalfway(): Promise<void> {
   watchTransaction(everywhere);
-  const session = await machine.backup({ disks: live.choices, base: restored.generation });
+  // So slowly that it does not end before.
+  const slow = fetch === 'push' && { pushRate: 1 };
+  const session = await machine.backup({
+    ...{ disks: live.choices, base: restored.generation, fetch },
+    ...slow,
+  });
   const jobs = await live.other.execute('query-jobs');
   await live.other.execute('job-cancel', { id: jobs[0].id });
   const record = () => expect.unreachable();
+  // Where QEMU pushes, the job that reads the view fails with it, or is the one that was cancelled.
   await expect(readAll(session, true).then(() => session.finish(record))).rejects.toMatchObject({
-    code: 'ERR_VIEW_LOST',
+    code: expect.stringMatching(fetch === 'push' ? 'ERR_(VIEW_LOST|PUSH_FAILED)' : 'ERR_VIEW_LOST'),
   });
   await session.fail();
   live.proxy.reset();
   expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
 }
 
-test('no cut is torn when a writer goes over two disks all the time', async () => {
-  await setUp(2);
-  const [a, b] = live.guests;
-  let isWriting = true;
-  let count = 0;
-  const writing = (async () => {
-    const number = Buffer.alloc(512);
-    while (isWriting) {
-      number.writeUInt32LE(++count);
-      await a.write(0, number);
-      await b.write(0, number);
+test.each(fetchModes())(
+  'no cut by %s is torn when a writer goes over two disks all the time',
+  async (how) => {
+    await setUp(2, how);
+    const [a, b] = live.guests;
+    let isWriting = true;
+    let count = 0;
+    const writing = (async () => {
+      const number = Buffer.alloc(512);
+      while (isWriting) {
+        number.writeUInt32LE(++count);
+        await a.write(0, number);
+        await b.write(0, number);
+      }
+    })();
+    for (let round = 0; round < runsOr(10); round++) {
+      const before = count;
+      const session = await machine.backup({
+        ...{ disks: live.choices, base: restored.generation, fetch },
+      });
+      const images = await readAll(session, false);
+      const { point } = await session.finish(() => {});
+      restored.generation = point.generation;
+      const numbers = live.names.map((name) => images.get(name)!.readUInt32LE(0));
+      for (const name of live.names) restored.disks.set(name, images.get(name)!);
+      // What is on the second disk was on the first one before.
+      expect([numbers[1], numbers[1] + 1]).toContain(numbers[0]);
+      expect(numbers[0]).toBeGreaterThanOrEqual(before);
     }
-  })();
-  for (let round = 0; round < runsOr(10); round++) {
-    const before = count;
-    const session = await machine.backup({ disks: live.choices, base: restored.generation });
-    const images = await readAll(session, false);
-    const { point } = await session.finish(() => {});
-    restored.generation = point.generation;
-    const numbers = live.names.map((name) => images.get(name)!.readUInt32LE(0));
-    for (const name of live.names) restored.disks.set(name, images.get(name)!);
-    // What is on the second disk was on the first one before.
-    expect([numbers[1], numbers[1] + 1]).toContain(numbers[0]);
-    expect(numbers[0]).toBeGreaterThanOrEqual(before);
-  }
-  isWriting = false;
-  await writing;
-  await tearDown();
-});
+    isWriting = false;
+    await writing;
+    await tearDown();
+  },
+);

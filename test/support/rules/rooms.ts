@@ -73,6 +73,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['state'],
     ['inspect'],
     ['view', 'guard'],
+    ['push'],
     ['session'],
     ['populate', 'mirror', 'libvirt', 'migrate'],
   ],

@@ -1,7 +1,7 @@
 /** `lacuna backup --qmp` and `--libvirt`: a running machine. */
 import { mkdirSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { FreezePolicy, MachineBackupOptions } from '../../../qemu/index.js';
+import type { Fetch, FreezePolicy, MachineBackupOptions } from '../../../qemu/index.js';
 import type { BackupReport } from '../../../repository/index.js';
 import {
   addMachineFlags,
@@ -19,6 +19,7 @@ import { hooksOf } from './hooks.js';
 /** The flags that are for running machines alone. */
 export interface RunningFlags extends MachineFlags {
   freeze?: string;
+  mode?: string;
   before?: string;
   after?: string;
   hookTimeout?: number;
@@ -39,6 +40,7 @@ interface BackupFlags extends RunningFlags, SourceFlags {
   json?: boolean;
 }
 
+const MODES: readonly string[] = ['pull', 'push'] satisfies Fetch[];
 const FREEZE: readonly string[] = ['require', 'try', 'off'] satisfies FreezePolicy[];
 
 export function addRunningFlags(command: Command): Command {
@@ -51,6 +53,10 @@ export function addRunningFlags(command: Command): Command {
       '--freeze <policy>',
       'require: no backup without a freeze; try (default with --agent); off',
     )
+    .option(
+      '--mode <mode>',
+      'pull (default): read the data from QEMU; push: have QEMU write it here (from 8.0)',
+    )
     .option('--before <command>', 'run this before the backup of a running machine begins')
     .option('--after <command>', 'run this when it has ended, well or not')
     .option('--hook-timeout <seconds>', 'how long either may take (default: 600)', parseCount(1));
@@ -59,7 +65,10 @@ export function addRunningFlags(command: Command): Command {
 /** @throws TypeError for a flag that is for running machines alone */
 export function checkNoRunningFlags(flags: RunningFlags): void {
   const given = (
-    ['agent', 'freeze', 'nbd', 'scratch', 'connect', 'before', 'after', 'hookTimeout'] as const
+    [
+      ...(['agent', 'freeze', 'mode', 'nbd', 'scratch', 'connect'] as const),
+      ...(['before', 'after', 'hookTimeout'] as const),
+    ] as const
   ).find((name) => flags[name] !== undefined);
   if (given === undefined) return;
   const which = given === 'connect' ? '--libvirt' : '--qmp';
@@ -94,8 +103,9 @@ export async function backupRunning(
     const options = { ...given, machine: flags.machine ?? (await nameOfMachine(machine)) };
     absent.checkBackup(options);
     if (flags.plan) {
-      const { machine: name, disks, full } = options;
-      const planned = await planMachine(absent, machine, { machine: name, disks, full });
+      const { machine: name, disks, full, fetch } = options;
+      const asked = { machine: name, disks, full, fetch };
+      const planned = await planMachine(absent, machine, asked);
       await shell.print(flags.json ? `${JSON.stringify(planned)}\n` : describeMachinePlan(planned));
       return undefined;
     }
@@ -119,7 +129,7 @@ export async function backupRunning(
 
 /** @throws TypeError for flags that do not go together */
 function checkRunningFlags(flags: BackupFlags): void {
-  const { format, forceShare, backingFolder, bitmaps, freeze, libvirt, agent } = flags;
+  const { format, forceShare, backingFolder, bitmaps, freeze, libvirt, agent, mode } = flags;
   const atRest = { '--format': format, '--force-share': forceShare };
   const more = { '--backing-folder': backingFolder, '--no-bitmaps': bitmaps ? undefined : true };
   for (const [flag, value] of Object.entries({ ...atRest, ...more })) {
@@ -129,13 +139,21 @@ function checkRunningFlags(flags: BackupFlags): void {
   if (freeze !== undefined && !FREEZE.includes(freeze)) {
     throw new TypeError(`--freeze is ${FREEZE.join(', ')}, not ${freeze}`);
   }
+  if (mode !== undefined && !MODES.includes(mode)) {
+    throw new TypeError(`--mode is ${MODES.join(' or ')}, not ${mode}`);
+  }
+  if (mode === 'push' && libvirt !== undefined) {
+    throw new TypeError(
+      '--mode push does not go with --libvirt: libvirt pushes the disks themselves, and the guest waits for that',
+    );
+  }
   if (freeze === 'require' && libvirt === undefined && agent === undefined) {
     throw new TypeError('--freeze require needs --agent SOCKET, that of the guest agent');
   }
 }
 
 function optionsOf(flags: BackupFlags): Omit<MachineBackupOptions, 'machine'> {
-  const { disk, full, tag, compress, maxChain, threads, freeze } = flags;
+  const { disk, full, tag, compress, maxChain, threads, freeze, mode } = flags;
   return {
     ...(disk && { disks: disk.map(diskNamed) }),
     ...(full && { full }),
@@ -143,6 +161,7 @@ function optionsOf(flags: BackupFlags): Omit<MachineBackupOptions, 'machine'> {
     ...(compress && { compress: compressionOf(compress) }),
     ...(maxChain !== undefined && { longestChain: maxChain }),
     ...(threads !== undefined && { threads }),
+    ...(mode !== undefined && { fetch: mode as Fetch }),
     ...(freeze !== undefined && { freeze: freeze as FreezePolicy }),
   };
 }

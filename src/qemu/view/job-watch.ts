@@ -1,8 +1,10 @@
-import { LacunaError } from '../../errors/index.js';
+import type { LacunaError } from '../../errors/index.js';
 import type { EventStream, JobInfo, Monitor, TypedEvent } from '../../qmp/index.js';
-import { isSound } from '../session/index.js';
 
-/** A mirror that was told to end goes through these. */
+/** A job in one of these works, or will; others are on the way out of it. Draining pauses a job for a moment. */
+const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
+
+/** A job that has done all its work, or was told to end, goes through these. */
 const ENDING: ReadonlySet<string> = new Set(['waiting', 'pending', 'concluded']);
 
 /** A QEMU that lives listens again at once. */
@@ -13,10 +15,19 @@ interface Waiter {
   readonly resolve: () => void;
 }
 
-/** Looks at the job that mirrors, and learns of its end by events. */
-export class MirrorWatch {
+/** Whether a job of this status works, or will. */
+export function isSound(status: string): boolean {
+  return SOUND.has(status);
+}
+
+/** What is told of a job that has failed. */
+export type JobFailure = (why: string, cause?: unknown) => LacunaError;
+
+/** Looks at a job that writes somewhere, and learns of its end by events. */
+export class JobWatch {
   readonly #monitor: Monitor;
   readonly #job: string;
+  readonly #failed: JobFailure;
   readonly #lost: (failure: LacunaError) => void;
   readonly #waiters = new Set<Waiter>();
   #events: EventStream<TypedEvent<'JOB_STATUS_CHANGE'>> | undefined;
@@ -25,9 +36,15 @@ export class MirrorWatch {
   #isStopped = false;
   #isQemuGone = false;
 
-  constructor(monitor: Monitor, job: string, lost: (failure: LacunaError) => void) {
+  constructor(
+    monitor: Monitor,
+    job: string,
+    failed: JobFailure,
+    lost: (failure: LacunaError) => void,
+  ) {
     this.#monitor = monitor;
     this.#job = job;
+    this.#failed = failed;
     this.#lost = lost;
   }
 
@@ -71,7 +88,7 @@ export class MirrorWatch {
     const job = jobs.find(({ id }) => id === this.#job);
     const failure = this.#failureOf(job);
     if (failure !== undefined) {
-      this.#end(mirrorLost(this.#monitor.name, failure));
+      this.#end(this.#failed(failure));
       return;
     }
     this.#status = job!.status;
@@ -108,7 +125,7 @@ export class MirrorWatch {
     } catch (error) {
       if (this.#isStopped) return;
       this.#isQemuGone = !this.#monitor.isConnected;
-      this.#end(mirrorLost(this.#monitor.name, 'QEMU does not answer any more', error));
+      this.#end(this.#failed('QEMU does not answer any more', error));
     }
   }
 
@@ -124,13 +141,4 @@ export class MirrorWatch {
       waiter.resolve();
     }
   }
-}
-
-/** The replica is not what the disk is, and what it lacks is still marked. */
-export function mirrorLost(device: string, why: string, cause?: unknown): LacunaError {
-  return new LacunaError(
-    'ERR_MIRROR_LOST',
-    `${device}: the mirror has ended before its time: ${why}. The replica does not equal the disk; begin the mirror again, which catches it up`,
-    { device, cause, retryable: true },
-  );
 }

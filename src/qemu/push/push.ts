@@ -1,0 +1,152 @@
+/**
+ * QEMU's own jobs write the views of all disks to a server of ours. The jobs read the views and never the disks, so a server
+ * that is slow or gone is a failure of theirs, which the guest does not see.
+ */
+import { LacunaError } from '../../errors/index.js';
+import type { Monitor, QmpNeeds } from '../../qmp/index.js';
+import type { SessionNames } from '../state/index.js';
+import { JobWatch, type ViewedDisk } from '../view/index.js';
+import type { Landing } from './landing.js';
+
+/** What QEMU must have beside what a view needs. */
+export const PUSH_NEEDS: QmpNeeds = {
+  'blockdev-add': ['driver.nbd', 'reconnect-delay'],
+  'blockdev-backup': ['bitmap', 'bitmap-mode.never', 'sync.bitmap', 'sync.full', 'speed'],
+};
+
+/** Gives the scratch space of what was pushed back at once; from 9.1. */
+const RELEASE: QmpNeeds = { 'blockdev-backup': ['discard-source'] };
+
+/** QEMU holds back the writes of the guest for so long at most. */
+const TRANSACTION_MS = 30_000;
+
+export interface PushOptions {
+  readonly monitor: Monitor;
+  readonly names: SessionNames;
+  readonly disks: readonly ViewedDisk[];
+  readonly landing: Landing;
+  /** Bytes per second, of all disks together. */
+  readonly rate?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class Push {
+  /** Resolves when everything has landed, and the files can be read; rejects with LacunaError ERR_PUSH_FAILED or ERR_SCRATCH_FULL. */
+  readonly done: Promise<void>;
+  readonly #given: PushOptions;
+  readonly #watches: readonly JobWatch[];
+  #reject!: (failure: Error) => void;
+  #resolve!: () => void;
+
+  constructor(given: PushOptions) {
+    this.#given = given;
+    const { monitor, names, disks } = given;
+    this.done = new Promise<void>((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Who waits for it is told; nobody may wait any more when it fails.
+    this.done.catch(() => {});
+    this.#watches = disks.map(({ index }) => {
+      const failed = (why: string, cause?: unknown) => pushFailed(monitor.name, why, cause);
+      return new JobWatch(monitor, names.pusher(index), failed, (failure) => this.fail(failure));
+    });
+  }
+
+  /** Gives it up: what QEMU could not write, says more than that its job has failed. */
+  fail(failure: Error): void {
+    const why = this.#given.landing.failure ?? failure;
+    for (const watch of this.#watches) watch.stop();
+    const { name } = this.#given.monitor;
+    const isTold = why instanceof LacunaError && why.code === 'ERR_SCRATCH_FULL';
+    const isOurs = why instanceof LacunaError && why === failure && why.device === name;
+    this.#reject(isTold || isOurs ? why : pushFailed(name, why.message, why));
+  }
+
+  /** Begins; the views are there. Every command is sent once. */
+  async begin(): Promise<void> {
+    const { monitor, names, disks, landing, signal } = this.#given;
+    for (const { index } of disks) {
+      await monitor.execute(
+        'blockdev-add',
+        {
+          driver: 'nbd',
+          'node-name': names.outlet(index),
+          server: { type: 'unix', path: landing.socket },
+          export: String(index),
+          // A server that is gone is not waited for.
+          'reconnect-delay': 0,
+        },
+        { signal },
+      );
+    }
+    const schema = await monitor.schema({ signal });
+    const canRelease = schema.missing(RELEASE).length === 0;
+    const actions = disks.flatMap((disk) => this.#actions(disk, canRelease));
+    await monitor.execute('transaction', { actions }, { timeoutMs: TRANSACTION_MS });
+    for (const watch of this.#watches) {
+      watch.mayEnd();
+      watch.start();
+    }
+    void this.#follow();
+  }
+
+  /** Ends the server, before anything that must not wait for it. */
+  async close(): Promise<void> {
+    this.fail(new LacunaError('ERR_ABORTED', 'Aborted: the push was given up'));
+    await this.#given.landing.close();
+  }
+
+  async #follow(): Promise<void> {
+    try {
+      await Promise.all(this.#watches.map((watch) => watch.until('concluded')));
+      await this.#given.landing.settle();
+      for (const watch of this.#watches) watch.stop();
+      // It has locked the files.
+      await this.#given.landing.close();
+      this.#resolve();
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
+
+  #actions({ index, plan }: ViewedDisk, canRelease: boolean): object[] {
+    const { names, disks, rate } = this.#given;
+    const dirty = { node: names.access(index), name: names.dirty };
+    const isFull = plan.bitmap === undefined;
+    const job = {
+      'job-id': names.pusher(index),
+      device: names.access(index),
+      target: names.outlet(index),
+      'filter-node-name': names.pushFilter(index),
+      'auto-dismiss': false,
+      'on-source-error': 'report',
+      'on-target-error': 'report',
+      ...(isFull
+        ? { sync: 'full' }
+        : { sync: 'bitmap', bitmap: names.dirty, 'bitmap-mode': 'never' }),
+      ...(canRelease && { 'discard-source': true }),
+      ...(rate !== undefined && { speed: Math.ceil(rate / disks.length) }),
+    };
+    const push = { type: 'blockdev-backup', data: job };
+    if (isFull) return [push];
+    const bitmaps = [{ node: names.scratch(index), name: names.dirty }];
+    const { granularity } = plan.bitmap!;
+    return [
+      { type: 'block-dirty-bitmap-add', data: { ...dirty, granularity, disabled: true } },
+      {
+        type: 'block-dirty-bitmap-merge',
+        data: { node: dirty.node, target: dirty.name, bitmaps },
+      },
+      push,
+    ];
+  }
+}
+
+function pushFailed(device: string, why: string, cause?: unknown): LacunaError {
+  return new LacunaError(
+    'ERR_PUSH_FAILED',
+    `${device}: QEMU could not push the disks of the backup: ${why}. Nothing of it counts; the guest has not noticed, and the next backup begins from where this one began`,
+    { device, cause, retryable: true },
+  );
+}
