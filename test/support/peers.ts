@@ -110,7 +110,8 @@ export class Peers {
     const path = await this.#socketPath();
     const fixed = ['-nodefaults', '-no-user-config', '-display', 'none', '-S', '-accel', 'tcg'];
     const monitor = ['-qmp', `unix:${path},server=on,wait=off`];
-    return this.#start('qemu-system-x86_64', [...fixed, ...monitor, ...args], path);
+    const { LACUNA_QEMU: program = 'qemu-system-x86_64' } = process.env;
+    return this.#start(program, [...fixed, ...monitor, ...args], path);
   }
 
   /** The guest agent, running here and so never allowed to do anything to this machine. */
