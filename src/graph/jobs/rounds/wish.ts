@@ -10,14 +10,16 @@ export class Wish {
   #news: (() => void)[] = [];
   #onAsk = () => {};
   #hasNews = false;
+  #isOver = false;
 
   /** What is asked for now. */
   get ending(): Ending | undefined {
     return this.#ending;
   }
 
-  /** Asks for an end. Rejects where that cannot be; the job goes on then. */
-  ask(ending: Ending): Promise<void> {
+  /** Asks for an end. Resolves when the job has ended, however; rejects where that cannot be, and the job goes on. */
+  async ask(ending: Ending): Promise<void> {
+    if (this.#isOver) return;
     if (this.#ending !== undefined && this.#ending !== ending) {
       throw new TypeError(`the job is about to ${this.#ending}: wait for that`);
     }
@@ -35,6 +37,7 @@ export class Wish {
 
   /** It is so, or the job has ended otherwise, of which it tells itself. */
   end(): void {
+    this.#isOver = true;
     for (const each of this.#take()) each.resolve();
   }
 

@@ -1,0 +1,69 @@
+import { createQcow2 } from 'lacuna';
+import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { pattern } from '../../support/fake-device.js';
+import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
+
+workInNewFolders();
+
+const G = 65_536;
+const SIZE = 8 * G;
+const filled = (value: number, granules = 1) => new Uint8Array(granules * G).fill(value);
+
+let graph: Graph;
+let guest: Root;
+let disk: ManualDisk;
+let target: ManualDisk;
+
+async function setUp(drainLimitMs = 2 ** 30): Promise<void> {
+  graph = new Graph({ drainLimitMs });
+  disk = new ManualDisk(SIZE, 'disk');
+  target = new ManualDisk(SIZE, 'target');
+  disk.isFree = true;
+  target.isFree = true;
+  await graph.addDevice('disk', disk.device);
+  await graph.addDevice('target', target.device);
+  guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  await guest.write(0, pattern(SIZE));
+  target.bytes.fill(0xee);
+}
+
+beforeEach(() => setUp());
+
+const run = (options: Partial<MirrorOptions> = {}): MirrorJob =>
+  graph.mirror({ node: 'disk', target: 'target', ...options });
+
+/** Waits until the target has caught up. */
+async function ready(job: MirrorJob): Promise<void> {
+  while (!job.isReady) {
+    if (job.state === 'failed') await job;
+    await settled();
+  }
+}
+
+const until = async (isSo: () => boolean): Promise<void> => {
+  while (!isSo()) await settled();
+};
+
+const heldBy = (one: ManualDisk, what: string) => one.held.find((request) => request.what === what);
+
+const SIDE_BY_SIDE = [{ parent: 'guest', child: 'root', node: 'disk' }];
+
+describe('a mirror that has ended', () => {
+  test('tells its report to one who asks it to complete once more', async () => {
+    const job = run();
+    await ready(job);
+    const report = await job.complete();
+    expect(await job.complete()).toEqual(report);
+  });
+
+  test('tells why it has failed to one who asks it to complete, or to be cancelled', async () => {
+    const job = run();
+    await ready(job);
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    await expect(job.complete()).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    await expect(job.cancel()).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+  });
+});
