@@ -67,3 +67,19 @@ describe('a mirror that has ended', () => {
     await expect(job.cancel()).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
   });
 });
+
+test('tells its progress while the target is closed', async () => {
+  await createQcow2('target.qcow2', { size: SIZE });
+  const filename = 'target.qcow2';
+  const job = run({ target: { driver: 'qcow2', file: { driver: 'file', filename } } });
+  await ready(job);
+  let isDone = false;
+  const cancelled = job.cancel().finally(() => {
+    isDone = true;
+  });
+  while (!isDone) {
+    expect(job.progress().dirtyBytes).toBe(0);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await cancelled;
+});

@@ -65,6 +65,12 @@ export class MirrorPlace {
     return this.#carried;
   }
 
+  /** Bytes that were written and are not copied yet, beside those of the round that goes on. */
+  get dirtyBytes(): number {
+    // Behind the end there are no bits any more, while nodes are still being closed.
+    return this.#isGone ? 0 : this.copy.dirtyBytes;
+  }
+
   /** Whether the users go another way again. */
   get isGone(): boolean {
     return this.#isGone;

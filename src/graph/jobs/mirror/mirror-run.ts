@@ -42,7 +42,7 @@ export class MirrorRun {
       doneBytes: this.#rounds?.doneBytes ?? 0,
       isReady: this.#isReady,
       copyMode: this.#mode,
-      dirtyBytes: this.#place?.copy.dirtyBytes ?? 0,
+      dirtyBytes: this.#place?.dirtyBytes ?? 0,
     };
   }
 
