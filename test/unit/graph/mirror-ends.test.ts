@@ -83,3 +83,25 @@ test('tells its progress while the target is closed', async () => {
   }
   await cancelled;
 });
+
+describe('a mirror that is told to complete while its target fails', () => {
+  test.each(['flush', 'write'] as const)('says so as the target does: %s', async (what) => {
+    const job = run();
+    await ready(job);
+    target.isFree = false;
+    if (what === 'write') {
+      job.pause();
+      await guest.write(0, filled(5));
+      job.resume();
+    }
+    const completed = job.complete();
+    completed.catch(() => {});
+    await until(() => target.held.length > 0);
+    target.held[0].fail(false);
+    target.isFree = true;
+    const failure = expect(completed).rejects;
+    await failure.toMatchObject({ code: 'ERR_DEVICE_IO' });
+    await job.complete();
+    expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
+  });
+});

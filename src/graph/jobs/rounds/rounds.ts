@@ -87,6 +87,18 @@ export class Rounds {
    * @param isOver says that nobody waits for it any more
    */
   async last(isOver: () => boolean): Promise<void> {
+    try {
+      await this.#last(isOver);
+    } catch (error) {
+      throw error instanceof SideError ? error.cause : error;
+    }
+  }
+
+  free(): void {
+    this.unread.free();
+  }
+
+  async #last(isOver: () => boolean): Promise<void> {
     const { copy, plan, control } = this.#options;
     if (copy.dirtyBytes > 0) {
       const dirty = this.#begin();
@@ -98,10 +110,6 @@ export class Rounds {
       });
     }
     await copy.flush();
-  }
-
-  free(): void {
-    this.unread.free();
   }
 
   #begin(): Bitmap {
