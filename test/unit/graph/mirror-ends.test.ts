@@ -105,3 +105,17 @@ describe('a mirror that is told to complete while its target fails', () => {
     expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
   });
 });
+
+test('one who has asked it to complete is told at once that the limit is over, while the target still hangs', async () => {
+  await setUp(50);
+  const job = run();
+  await ready(job);
+  target.isFree = false;
+  await expect(job.complete()).rejects.toMatchObject({ code: 'ERR_GRAPH_BUSY' });
+  await guest.write(0, filled(1));
+  expect(heldBy(target, 'flush')).toBeDefined();
+  for (const request of [...target.held]) request.release();
+  target.isFree = true;
+  await job.complete();
+  expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
+});

@@ -120,7 +120,9 @@ export class MirrorRun {
   async #tryTo(ending: Ending, place: MirrorPlace, rounds: Rounds): Promise<boolean> {
     let isOver = false;
     let last: Promise<void> | undefined;
-    const finish = () => {
+    const finish = async () => {
+      // What was to be durable before it may have taken longer than the limit.
+      if (isOver) throw new Error('the end took too long');
       last = rounds.last(() => isOver).then(() => place.checkSound());
       return last;
     };
@@ -129,10 +131,10 @@ export class MirrorRun {
       return true;
     } catch (error) {
       if (place.isGone) throw error;
-      // What is under way when the limit is over ends first: a round is made at a time.
       isOver = true;
-      await last?.catch(() => {});
       this.wish.refuse(error);
+      // What is under way when the limit is over ends first: a round is made at a time.
+      await last?.catch(() => {});
       return false;
     }
   }
