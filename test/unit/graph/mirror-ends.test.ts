@@ -119,3 +119,12 @@ test('one who has asked it to complete is told at once that the limit is over, w
   await job.complete();
   expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
 });
+
+test('that is stopped takes back all that was dirty, although it did not come as far as a plan', async () => {
+  await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b', granularity: G }] });
+  await guest.write(G, filled(1));
+  const job = run({ sync: 'bitmap', bitmap: 'b', bitmapMode: 'always' });
+  job.stop();
+  await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+  expect(graph.node('disk').bitmaps[0]).toMatchObject({ dirtyBytes: G, busy: false });
+});

@@ -27,6 +27,7 @@ export class MirrorPlace {
   readonly #node: Node;
   readonly #filter: Node;
   #carried: readonly string[] = [];
+  #isPlanned = false;
   #isGone = false;
 
   private constructor(changer: Changer, options: CheckedMirror, parts: Parts) {
@@ -74,6 +75,11 @@ export class MirrorPlace {
   /** Whether the users go another way again. */
   get isGone(): boolean {
     return this.#isGone;
+  }
+
+  /** It was found out what has to be copied: what is not copied yet is known from now on. */
+  planned(): void {
+    this.#isPlanned = true;
   }
 
   /** What was dirty at the start; the caller frees it. */
@@ -161,7 +167,8 @@ export class MirrorPlace {
 
   #whenFailed(remains: Bitmap): BitmapAction[] {
     const { bitmap: name = '', bitmapMode } = this.#options;
-    if (bitmapMode !== 'always') return [{ type: 'reclaim', name }];
+    const isKnown = this.#isPlanned && this.copy.broken === undefined;
+    if (bitmapMode !== 'always' || !isKnown) return [{ type: 'reclaim', name }];
     return [
       { type: 'abdicate', name },
       { type: 'merge', target: name, sources: [remains] },

@@ -79,7 +79,11 @@ export class MirrorRun {
   async #untilTold(place: MirrorPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
     const { wish } = this;
     const { copy } = place;
-    await rounds.first(() => this.#firstPlan(place, control));
+    await rounds.first(async () => {
+      const made = await this.#firstPlan(place, control);
+      place.planned();
+      return made;
+    });
     for (let failures = 0; ; ) {
       await control.next();
       if (copy.broken !== undefined) throw copy.broken;
