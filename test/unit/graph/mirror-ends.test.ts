@@ -128,3 +128,28 @@ test('that is stopped takes back all that was dirty, although it did not come as
   await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
   expect(graph.node('disk').bitmaps[0]).toMatchObject({ dirtyBytes: G, busy: false });
 });
+
+describe('a range that cannot be read, while the target fails what can', () => {
+  test('waits for a human where the policy of the target says so', async () => {
+    disk.onFlush = () => {};
+    disk.isFree = false;
+    const job = run({ onSourceError: 'ignore', onTargetError: 'stop' });
+    await until(() => heldBy(disk, 'read') !== undefined);
+    target.isFree = false;
+    disk.held[0].fail(false);
+    await until(() => disk.held.length > 0);
+    disk.held[0].release();
+    await until(() => target.held.length > 0);
+    target.held[0].fail(false);
+    await until(() => job.state !== 'running');
+    expect(job.state).toBe('paused');
+    expect(job.progress().error).toMatchObject({ code: 'ERR_DEVICE_IO' });
+    disk.isFree = true;
+    target.isFree = true;
+    for (const request of [...disk.held, ...target.held]) request.release();
+    job.resume();
+    await ready(job);
+    await job.complete();
+    expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
+  });
+});

@@ -166,16 +166,19 @@ export class Rounds {
   async #patiently(piece: Piece): Promise<readonly Range[]> {
     const { control, pass, copy } = this.#options;
     const { offset, length, kind } = piece;
+    const leaveOut = async () => {
+      this.#hasLeftOut = true;
+      copy.setDirty(offset, length);
+      return [];
+    };
     return this.#insist(
       async () => {
         await control.next(kind === 'data' ? length : 0);
         return pass(() => this.#take(piece));
       },
       async ({ side }) => {
-        if (side === 'source') return pass(() => this.#takeReadable(piece));
-        this.#hasLeftOut = true;
-        copy.setDirty(offset, length);
-        return [];
+        if (side === 'target') return leaveOut();
+        return this.#insist(() => pass(() => this.#takeReadable(piece)), leaveOut);
       },
     );
   }
