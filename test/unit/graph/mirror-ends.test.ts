@@ -153,3 +153,30 @@ describe('a range that cannot be read, while the target fails what can', () => {
     expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
   });
 });
+
+describe('a mirror that is stopped while its target hangs', () => {
+  test('lets guests go on, who have given up on the target', async () => {
+    const job = run({ copyMode: 'write-blocking', writeTimeout: 0.02 });
+    await ready(job);
+    target.isFree = false;
+    await guest.write(0, filled(1));
+    job.stop();
+    await settled();
+    await guest.write(0, filled(2));
+    const [late] = target.held;
+    expect(late.what).toBe('write');
+    target.isFree = true;
+    late.release();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(graph.edges).toEqual(SIDE_BY_SIDE);
+  });
+
+  test('does not wait for a flush that nobody needs', async () => {
+    const job = run();
+    await ready(job);
+    target.isFree = false;
+    job.stop();
+    await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(graph.edges).toEqual(SIDE_BY_SIDE);
+  });
+});

@@ -1,5 +1,5 @@
 import type { Bitmap, BitmapAction } from '../../../bitmap/index.js';
-import type { DiskCopy } from '../../../block/index.js';
+import type { CopyMode, DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
 import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
 import { endAtLast } from '../rounds/index.js';
@@ -28,6 +28,7 @@ export class MirrorPlace {
   readonly #filter: Node;
   #carried: readonly string[] = [];
   #isPlanned = false;
+  #isGivenUp = false;
   #isGone = false;
 
   private constructor(changer: Changer, options: CheckedMirror, parts: Parts) {
@@ -64,6 +65,11 @@ export class MirrorPlace {
   /** The names of the bitmaps that the target has got. */
   get carried(): readonly string[] {
     return this.#carried;
+  }
+
+  /** How writes get to the target that begin from now on. */
+  setMode(mode: CopyMode): void {
+    if (!this.#isGivenUp) this.copy.mode = mode;
   }
 
   /** Bytes that were written and are not copied yet, beside those of the round that goes on. */
@@ -128,9 +134,12 @@ export class MirrorPlace {
   /** The job has failed: everybody uses the node again, and the target is nothing. */
   async giveUp(control: JobControl): Promise<void> {
     if (this.#isGone) return;
+    this.#isGivenUp = true;
     this.copy.mode = 'background';
+    // Nobody else waits for the target, which may hang: a change that waited for it would hold up the guests.
+    await this.#filter.driver.settled!();
     // What is not durable then is dirty.
-    await this.copy.flush().catch(() => {});
+    if (this.#options.bitmapMode === 'always') await this.copy.flush().catch(() => {});
     await endAtLast(() => this.#changer.run(() => this.#giveUp()), control);
   }
 

@@ -33,7 +33,7 @@ export class MirrorRun {
 
   setMode(mode: CopyMode): void {
     this.#mode = mode;
-    if (this.#place !== undefined) this.#place.copy.mode = mode;
+    this.#place?.setMode(mode);
   }
 
   counted(): JobCounts<MirrorProgress> {
@@ -49,7 +49,7 @@ export class MirrorRun {
   async work(control: JobControl): Promise<MirrorReport> {
     const place = await this.#changer.run(() => MirrorPlace.begin(this.#changer, this.#options));
     const { copy, root } = place;
-    copy.mode = this.#mode;
+    place.setMode(this.#mode);
     copy.isStopped = () => control.isPaused;
     copy.onNews = () => this.wish.tell();
     const rounds = new Rounds({
