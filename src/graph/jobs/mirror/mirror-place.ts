@@ -18,7 +18,6 @@ type Finish = () => Promise<void>;
 
 /** The place of a mirror in its graph: how it comes in, and how it goes. */
 export class MirrorPlace {
-  readonly target: Node;
   /** Where the job reads status, and passes for each piece. */
   readonly root: Root;
   readonly copy: DiskCopy;
@@ -26,6 +25,8 @@ export class MirrorPlace {
   readonly #options: CheckedMirror;
   readonly #node: Node;
   readonly #filter: Node;
+  readonly #opened: Node | undefined;
+  #target: Node;
   #carried: readonly string[] = [];
   #isPlanned = false;
   #isGivenUp = false;
@@ -36,7 +37,8 @@ export class MirrorPlace {
     this.#options = options;
     this.#node = parts.node;
     this.#filter = parts.filter;
-    this.target = parts.target;
+    this.#target = parts.target;
+    this.#opened = typeof options.target === 'string' ? undefined : parts.target;
     this.root = parts.root;
     this.copy = parts.filter.driver.diskCopy!;
   }
@@ -60,6 +62,11 @@ export class MirrorPlace {
       await changer.takeBack(roots, opened.reverse());
       throw error;
     }
+  }
+
+  /** The node of the target. */
+  get target(): Node {
+    return this.#target;
   }
 
   /** The names of the bitmaps that the target has got. */
@@ -103,19 +110,20 @@ export class MirrorPlace {
     const changer = this.#changer;
     return changer.run(async () => {
       const bitmaps = this.#bitmapChanges(this.#whenGood);
-      const path = changer.path(this.#node);
+      const target = this.#below('target');
+      this.#target = changer.state.view.unfiltered(target);
       const { names, changes } =
         this.#options.bitmaps === 'none'
           ? { names: [], changes: [] }
-          : await carried(path, this.target);
-      await changer.pivot(this.#filter, this.target, {
+          : await carried(changer.path(this.#below('file')), this.#target);
+      await changer.pivot(this.#filter, target, {
         bitmaps: [...bitmaps, ...changes],
         prepare: finish,
         except: this.root,
       });
       this.#isGone = true;
       this.#carried = names;
-      await this.#leave([]);
+      await this.#leave();
     });
   }
 
@@ -127,7 +135,7 @@ export class MirrorPlace {
         prepare: finish,
       });
       this.#isGone = true;
-      await this.#leave(this.#ownTarget);
+      await this.#leave(this.#opened);
     });
   }
 
@@ -152,16 +160,20 @@ export class MirrorPlace {
       remains.free();
     }
     this.#isGone = true;
-    await this.#leave(this.#ownTarget);
+    await this.#leave(this.#opened);
   }
 
-  get #ownTarget(): Node[] {
-    return typeof this.#options.target === 'string' ? [] : [this.target];
+  /** What the filter leads to now: other jobs put other nodes there. */
+  #below(key: 'file' | 'target'): Node {
+    return this.#changer.state.edge(this.#filter, key).to;
   }
 
-  async #leave(unused: readonly Node[]): Promise<void> {
+  /** @param opened is closed too, unless others use it. */
+  async #leave(opened?: Node): Promise<void> {
+    const { state } = this.#changer;
     await this.#changer.leave(this.root);
-    await this.#changer.state.removeAll([this.#filter, ...unused]);
+    await state.removeAll([this.#filter]);
+    if (opened !== undefined && state.view.to(opened).length === 0) await state.removeAll([opened]);
   }
 
   /** What is equal at the end is not dirty. */

@@ -1,0 +1,92 @@
+import { createQcow2, createRawFile } from 'lacuna';
+import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { pattern } from '../../support/fake-device.js';
+import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { workInNewFolders } from '../../support/temporary-folder.js';
+
+workInNewFolders();
+
+const G = 65_536;
+const SIZE = 8 * G;
+const filled = (value: number, granules = 1) => new Uint8Array(granules * G).fill(value);
+
+let graph: Graph;
+let guest: Root;
+let disks: Record<string, ManualDisk>;
+
+beforeEach(async () => {
+  graph = new Graph({ drainLimitMs: 2 ** 30 });
+  disks = {};
+  for (const name of ['disk', 'first', 'second']) {
+    const disk = new ManualDisk(SIZE, name);
+    disk.isFree = true;
+    disks[name] = disk;
+    await graph.addDevice(name, disk.device);
+  }
+  guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  await guest.write(0, pattern(SIZE));
+});
+
+const run = (options: Partial<MirrorOptions> = {}): MirrorJob =>
+  graph.mirror({ node: 'disk', target: 'first', ...options });
+
+/** Waits until the target has caught up. */
+async function ready(job: MirrorJob): Promise<void> {
+  while (!job.isReady) {
+    if (job.state === 'failed') await job;
+    await settled();
+  }
+}
+
+const equal = (one: string, other: string) =>
+  expect(Buffer.compare(disks[one].bytes, disks[other].bytes)).toBe(0);
+
+/** Granules of a bitmap that are dirty. */
+async function dirty(node: string, name: string): Promise<number[]> {
+  const bitmap = await graph.node(node).bitmap(name);
+  return [0, 1, 2, 3, 4, 5, 6, 7].filter((granule) => bitmap.get(granule * G));
+}
+
+describe('a mirror whose target is mirrored too', () => {
+  test('and has moved leads its users to the place where it is now', async () => {
+    const job = run();
+    await ready(job);
+    const next = run({ node: 'first', target: 'second' });
+    await ready(next);
+    await next.complete();
+    await guest.write(G, filled(1));
+    await job.complete();
+    equal('second', 'disk');
+    const bytes = new Uint8Array(G);
+    await guest.read(G, bytes);
+    expect(bytes).toEqual(filled(1));
+    expect(graph.edges).toEqual([{ parent: 'guest', child: 'root', node: 'second' }]);
+  });
+
+  test('leads its users through the filter of the other job', async () => {
+    const job = run();
+    await ready(job);
+    const next = run({ node: 'first', target: 'second' });
+    await ready(next);
+    await job.complete();
+    await guest.write(G, filled(1));
+    await next.complete();
+    equal('second', 'first');
+    expect(graph.edges).toEqual([{ parent: 'guest', child: 'root', node: 'second' }]);
+  });
+});
+
+test('the bitmaps of the disk that a mirror shows go along, although that is another node by then', async () => {
+  await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b', granularity: G }] });
+  const outer = run();
+  await ready(outer);
+  const inner = run({ target: 'second' });
+  await ready(inner);
+  await inner.complete();
+  await guest.write(2 * G, filled(1));
+  const { bitmaps } = await outer.complete();
+  equal('first', 'second');
+  expect(bitmaps).toEqual(['b']);
+  expect(await dirty('first', 'b')).toEqual([2]);
+});
