@@ -141,8 +141,8 @@ export class Changer {
     const { view } = this.state;
     const edges = filters.flatMap((filter) => {
       const [{ to: below }] = view.from(filter);
-      const users = view.to(below).filter(({ parent, role }) => {
-        return parent !== filter && role !== 'snapshot';
+      const users = view.to(below).filter(({ parent, role, isPinned }) => {
+        return parent !== filter && role !== 'snapshot' && !isPinned;
       });
       return users.map((edge) => ({
         edge,

@@ -90,3 +90,19 @@ test('the bitmaps of the disk that a mirror shows go along, although that is ano
   expect(bitmaps).toEqual(['b']);
   expect(await dirty('first', 'b')).toEqual([2]);
 });
+
+test('a populate goes on with its own node, and not with what a mirror puts in its place', async () => {
+  await graph.changeBitmaps({ second: [{ type: 'add', name: 'b', granularity: G }] });
+  const populate = graph.populate({
+    from: 'allocation',
+    sources: [{ node: 'disk' }],
+    targets: [{ node: 'second', bitmap: 'b' }],
+  });
+  populate.pause();
+  const job = run();
+  await ready(job);
+  await job.complete();
+  expect(graph.edges.filter(({ node }) => node === 'disk')).toHaveLength(1);
+  populate.resume();
+  await populate;
+});
