@@ -106,3 +106,32 @@ test('a populate goes on with its own node, and not with what a mirror puts in i
   populate.resume();
   await populate;
 });
+
+describe('what could not be read', () => {
+  async function unread(): Promise<MirrorJob> {
+    await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b', granularity: G }] });
+    const { disk } = disks;
+    disk.onFlush = () => {};
+    const job = run({ onSourceError: 'ignore' });
+    const release = setInterval(() => {
+      for (const request of [...disk.held]) {
+        const isBad = request.what === 'read' && request.offset <= 3 * G;
+        const hasBad = isBad && request.offset + request.length > 3 * G;
+        if (hasBad) request.fail(false);
+        else request.release();
+      }
+    }, 1);
+    disk.isFree = false;
+    await ready(job);
+    const ending = job.complete();
+    const report = await ending.finally(() => clearInterval(release));
+    disk.isFree = true;
+    expect(report.unreadBytes).toBe(4096);
+    return job;
+  }
+
+  test('is dirty in the bitmaps that go along, since it reads as zero from then on', async () => {
+    await unread();
+    expect(await dirty('first', 'b')).toEqual([3]);
+  });
+});

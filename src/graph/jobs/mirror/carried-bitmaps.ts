@@ -1,4 +1,4 @@
-import type { BitmapAction } from '../../../bitmap/index.js';
+import type { Bitmap, BitmapAction } from '../../../bitmap/index.js';
 import { type BitmapChange, called, conflict, type Node } from '../../core/index.js';
 
 /** What a target gets of the bitmaps of some nodes. */
@@ -40,8 +40,16 @@ export function checkCarried(nodes: readonly Node[], target: Node): void {
   }
 }
 
-/** Adds the bitmaps that record to the target, as they are at the moment of the change, behind the changes of their own node. */
-export async function carried(nodes: readonly Node[], target: Node): Promise<Carried> {
+/**
+ * Adds the bitmaps that record to the target, as they are at the moment of the change, behind the changes of their own node.
+ *
+ * @param unread what the target does not hold: it is dirty in them then.
+ */
+export async function carried(
+  nodes: readonly Node[],
+  target: Node,
+  unread: Bitmap,
+): Promise<Carried> {
   checkCarried(nodes, target);
   const found = recordingOf(nodes);
   const actions: BitmapAction[] = [];
@@ -50,7 +58,7 @@ export async function carried(nodes: readonly Node[], target: Node): Promise<Car
     const { bitmaps } = node.log;
     await bitmaps.load(name);
     actions.push({ type: 'add', name, granularity, persistent });
-    actions.push({ type: 'merge', target: name, sources: [{ bitmaps, name }] });
+    actions.push({ type: 'merge', target: name, sources: [{ bitmaps, name }, unread] });
   }
   const names = found.map(({ info }) => info.name);
   return { names, changes: actions.length === 0 ? [] : [{ node: target, actions }] };

@@ -14,7 +14,13 @@ interface Parts {
   readonly root: Root;
 }
 
-type Finish = () => Promise<void>;
+/** How a mirror ends well. */
+interface Finish {
+  /** Makes the target equal, while nobody writes. */
+  readonly work: () => Promise<void>;
+  /** What could not be read until then, and is zero in the target. */
+  readonly unread: Bitmap;
+}
 
 /** The place of a mirror in its graph: how it comes in, and how it goes. */
 export class MirrorPlace {
@@ -105,20 +111,20 @@ export class MirrorPlace {
     if (this.copy.broken !== undefined) throw this.copy.broken;
   }
 
-  /** The target comes into use. @param finish makes it equal, while nobody writes. */
+  /** The target comes into use. */
   complete(finish: Finish): Promise<void> {
     const changer = this.#changer;
     return changer.run(async () => {
-      const bitmaps = this.#bitmapChanges(this.#whenGood);
+      const bitmaps = this.#bitmapChanges(this.#whenGood(finish));
       const target = this.#below('target');
       this.#target = changer.state.view.unfiltered(target);
       const { names, changes } =
         this.#options.bitmaps === 'none'
           ? { names: [], changes: [] }
-          : await carried(changer.path(this.#below('file')), this.#target);
+          : await carried(changer.path(this.#below('file')), this.#target, finish.unread);
       await changer.pivot(this.#filter, target, {
         bitmaps: [...bitmaps, ...changes],
-        prepare: finish,
+        prepare: finish.work,
         except: this.root,
       });
       this.#isGone = true;
@@ -131,8 +137,8 @@ export class MirrorPlace {
   cancel(finish: Finish): Promise<void> {
     return this.#changer.run(async () => {
       await this.#changer.moveDown([this.#filter], {
-        bitmaps: this.#bitmapChanges(this.#whenGood),
-        prepare: finish,
+        bitmaps: this.#bitmapChanges(this.#whenGood(finish)),
+        prepare: finish.work,
       });
       this.#isGone = true;
       await this.#leave(this.#opened);
@@ -177,12 +183,13 @@ export class MirrorPlace {
   }
 
   /** What is equal at the end is not dirty. */
-  get #whenGood(): BitmapAction[] {
+  #whenGood({ unread }: Finish): BitmapAction[] {
     const { bitmap: name = '', bitmapMode } = this.#options;
     if (bitmapMode === 'never') return [{ type: 'reclaim', name }];
     return [
       { type: 'abdicate', name },
       { type: 'clear', name },
+      { type: 'merge', target: name, sources: [unread] },
     ];
   }
 

@@ -124,12 +124,13 @@ export class MirrorRun {
   async #tryTo(ending: Ending, place: MirrorPlace, rounds: Rounds): Promise<boolean> {
     let isOver = false;
     let last: Promise<void> | undefined;
-    const finish = async () => {
+    const work = async () => {
       // What was to be durable before it may have taken longer than the limit.
       if (isOver) throw new Error('the end took too long');
       last = rounds.last(() => isOver).then(() => place.checkSound());
       return last;
     };
+    const finish = { work, unread: rounds.unread };
     try {
       await (ending === 'complete' ? place.complete(finish) : place.cancel(finish));
       return true;

@@ -11,6 +11,9 @@ import { type ErrorPolicies, policyFor } from './policies.js';
 /** What is to be done about some ranges; who gets it frees it. */
 export type RoundPlan = Pick<Plan, 'data' | 'zero'>;
 
+/** What cannot be read is told in units of this. */
+const READ_UNIT = 4096;
+
 /** How rounds are made. */
 export interface RoundsOptions {
   readonly copy: DiskCopy;
@@ -42,8 +45,7 @@ export class Rounds {
 
   constructor(options: RoundsOptions) {
     this.#options = options;
-    const { granularity } = options.copy;
-    this.unread = new Bitmap({ size: options.size, granularity });
+    this.unread = new Bitmap({ size: options.size, granularity: READ_UNIT });
   }
 
   /** Whether the target has failed pieces of the last round that the policy says to ignore. */
@@ -55,11 +57,17 @@ export class Rounds {
   get remainingBytes(): number {
     const { copy } = this.#options;
     if (this.unread.count === 0) return copy.dirtyBytes;
+    const { size } = this.#options;
     const dirty = copy.copyDirty();
+    let unread: Bitmap | undefined;
     try {
-      dirty.subtract(this.unread);
+      // All of a granule is dirty where a part of it could not be read.
+      unread = new Bitmap({ size, granularity: copy.granularity });
+      unread.merge(this.unread);
+      dirty.subtract(unread);
       return dirty.dirtyBytes;
     } finally {
+      unread?.free();
       dirty.free();
     }
   }
