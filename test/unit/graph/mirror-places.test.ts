@@ -135,3 +135,24 @@ describe('what could not be read', () => {
     expect(await dirty('first', 'b')).toEqual([3]);
   });
 });
+
+test('the file of an image is not mirrored, as it grows', async () => {
+  await createQcow2('disk.qcow2', { size: SIZE });
+  await createRawFile('raw.img', 4 * SIZE);
+  const file = { 'node-name': 'file', driver: 'file', filename: 'disk.qcow2' } as const;
+  await graph.add({ 'node-name': 'image', driver: 'qcow2', file }, { writable: true });
+  const image = await graph.addExport({ name: 'image-guest', node: 'image', writable: true });
+  const job = run({ node: 'file', target: { driver: 'file', filename: 'raw.img' } });
+  await expect(job).rejects.toMatchObject({ code: 'ERR_GRAPH_CONFLICT' });
+  await image.write(0, pattern(SIZE));
+});
+
+test.each([
+  ['node', 5],
+  ['target', 5],
+  ['bitmap', 5],
+  ['writeTimeout', '5'],
+  ['targetIsZero', 1],
+])('a mirror with %s %j is a misuse', (key, value) => {
+  expect(() => run({ [key]: value })).toThrow(TypeError);
+});

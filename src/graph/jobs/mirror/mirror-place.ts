@@ -1,7 +1,15 @@
 import type { Bitmap, BitmapAction } from '../../../bitmap/index.js';
 import type { CopyMode, DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
-import type { BitmapChange, Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import {
+  type BitmapChange,
+  type Changer,
+  called,
+  conflict,
+  type Node,
+  type NodeDescription,
+  type Root,
+} from '../../core/index.js';
 import { endAtLast } from '../rounds/index.js';
 import { carried, checkCarried } from './carried-bitmaps.js';
 import type { CheckedMirror } from './options.js';
@@ -213,6 +221,9 @@ async function open(changer: Changer, options: CheckedMirror, opened: Node[]): P
   const { state } = changer;
   const { node: name, target: wanted } = options;
   const node = state.node(name);
+  if (node.grows) {
+    throw conflict(`${called(node)} is the file of an image, which grows: mirror the image`);
+  }
   const nameFor = (what: string) => state.freeName(`${name}.${what}`);
   const add = async (description: object, isOfJob: boolean): Promise<Node> => {
     const added = await changer.add(description as NodeDescription, { writable: true, isOfJob });

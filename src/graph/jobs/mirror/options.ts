@@ -114,8 +114,12 @@ export function checkMirror(options: MirrorOptions): CheckedMirror {
     checkChoice(key, options[key as keyof typeof CHOICES], choices);
   }
   const { node, target, bitmap } = options;
+  checkNames(options);
   const { sync = bitmap === undefined ? 'full' : 'incremental', writeTimeout = 5 } = options;
   checkBitmap(sync, options);
+  if (typeof writeTimeout !== 'number') {
+    throw new TypeError(`writeTimeout must be a number of seconds, not ${typeof writeTimeout}`);
+  }
   if (!(writeTimeout > 0 && writeTimeout <= 2_000_000)) {
     throw new RangeError(
       `writeTimeout must be above 0, and 2000000 seconds at most, not ${writeTimeout}`,
@@ -157,6 +161,19 @@ export function checkMirrorChange(change: MirrorChange): CopyMode {
 function checkChoice(key: string, value: unknown, choices: readonly string[]): void {
   if (value === undefined || choices.includes(value as string)) return;
   throw new TypeError(`${key} must be one of ${choices.join(', ')}, not ${value}`);
+}
+
+function checkNames({ node, target, bitmap }: MirrorOptions): void {
+  if (typeof node !== 'string') {
+    throw new TypeError(`node must be the name of a node, not ${JSON.stringify(node)}`);
+  }
+  if (typeof target !== 'string' && (typeof target !== 'object' || target === null)) {
+    const told = JSON.stringify(target);
+    throw new TypeError(`target must be the name or the description of a node, not ${told}`);
+  }
+  if (target === node) throw new TypeError(`node '${node}' cannot be its own target`);
+  if (bitmap === undefined || typeof bitmap === 'string') return;
+  throw new TypeError(`bitmap must be the name of a bitmap, not ${JSON.stringify(bitmap)}`);
 }
 
 function checkBitmap(sync: SyncMode, { bitmap, bitmapMode }: MirrorOptions): void {
