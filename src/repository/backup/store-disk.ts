@@ -5,7 +5,7 @@ import type { BlockDevice } from '../../block/index.js';
 import { type CopyReport, copy } from '../../copy/index.js';
 import { syncFolder } from '../../files/index.js';
 import type { DiskDigests } from '../disks/index.js';
-import { attempt, type MachinePlaces, type RepositoryOperations } from '../layout/index.js';
+import type { MachinePlaces, RepositoryOperations } from '../layout/index.js';
 import {
   DIGEST_BLOCK,
   GatheredDigests,
@@ -15,6 +15,7 @@ import {
 } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
 import { runCopy, type Workshop } from '../work/index.js';
+import { hashImage } from './hash-image.js';
 import { paddedDevice } from './padded-device.js';
 
 /** What drives the copies. */
@@ -108,7 +109,9 @@ export async function storeImage(
     await syncFolder(path);
     const held = dirty ?? digests.data;
     const leavesPath = places.file(disk, leavesName);
-    const { file, digest: fileDigest } = await hashFile(path, drive);
+    // What is compressed lies in the file in another form.
+    const stored = { filename: path, held: drive.compress === undefined ? digests : undefined };
+    const { file, digest: fileDigest } = await hashImage(stored, drive);
     try {
       const below = parent?.leaves;
       const leaves = writeLeaves({ path: leavesPath, held, digests, below, file }, operations);
@@ -119,8 +122,8 @@ export async function storeImage(
       const storedBytes = blocks * 512 + leaves.size;
       const zeroedBytes = held.dirtyBytes - digests.data.dirtyBytes;
       const compression = drive.compress ?? null;
-      const stored = { ...state, digest: fileDigest, compression, leaves };
-      return { file: stored, digest, report, zeroedBytes, storedBytes };
+      const described = { ...state, digest: fileDigest, compression, leaves };
+      return { file: described, digest, report, zeroedBytes, storedBytes };
     } finally {
       file.free();
     }
@@ -167,26 +170,5 @@ async function copyImage(
     return await runCopy(drive, job);
   } finally {
     dirty?.free();
-  }
-}
-
-/** The digests of the bytes of a file. */
-async function hashFile(filename: string, drive: Drive) {
-  const { size } = attempt('open', filename, () => fs.statSync(filename));
-  const file = new GatheredDigests(size, filename);
-  try {
-    const job = copy({
-      ...NOWHERE,
-      ...driveOf(drive),
-      source: { driver: 'file', filename },
-      digest: true,
-      onBlock: (block, digest) => file.add(block, digest),
-    });
-    drive.tally.begin('hash');
-    const { digest } = await runCopy(drive, job);
-    return { file, digest: digest! };
-  } catch (error) {
-    file.free();
-    throw error;
   }
 }

@@ -9,7 +9,10 @@ import {
   DIGEST_BYTES,
   PART_BLOCKS,
   PART_BYTES,
+  partDigest,
+  rootOf,
   ZERO_LEAF,
+  zeroPart,
 } from './tree.js';
 
 /** Parts that are held in memory: 8 MiB. */
@@ -51,6 +54,29 @@ export class GatheredDigests {
     if (block >= blocksOf(this.size) || !this.data.get(block * DIGEST_BLOCK)) return ZERO_LEAF;
     const at = (block % PART_BLOCKS) * DIGEST_BYTES;
     return this.#part(Math.floor(block / PART_BLOCKS)).subarray(at, at + DIGEST_BYTES);
+  }
+
+  /** The digest of all of it. */
+  root(): string {
+    const parts = new Map<number, Buffer>();
+    for (const { offset, length } of this.data.ranges()) {
+      const last = Math.floor((offset + length - 1) / (PART_BLOCKS * DIGEST_BLOCK));
+      for (let part = Math.floor(offset / (PART_BLOCKS * DIGEST_BLOCK)); part <= last; part++) {
+        if (!parts.has(part)) parts.set(part, partDigest(this.#digestsOf(part)));
+      }
+    }
+    return rootOf(this.size, parts, () => this.#digestsOf(0));
+  }
+
+  /** The digests of a part; what has not come is zero, whatever came before. */
+  #digestsOf(part: number): Buffer {
+    const digests = zeroPart();
+    const from = part * PART_BLOCKS;
+    const end = Math.min(blocksOf(this.size), from + PART_BLOCKS);
+    for (let block = from; block < end; block++) {
+      digests.set(this.digestOf(block), (block - from) * DIGEST_BYTES);
+    }
+    return digests;
   }
 
   #part(index: number): Buffer {
