@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { benchBitmap } from './bitmap.js';
 import { benchCopy } from './copy.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
+import { benchGraph } from './graph.js';
 import { benchLive } from './live.js';
 import { benchNbd } from './nbd.js';
 import { benchQcow2 } from './qcow2.js';
@@ -13,6 +14,7 @@ const BENCHES: Record<string, Bench> = {
   bitmap: benchBitmap,
   copy: benchCopy,
   'dirty-bitmaps': benchDirtyBitmaps,
+  graph: benchGraph,
   live: benchLive,
   nbd: benchNbd,
   qcow2: benchQcow2,

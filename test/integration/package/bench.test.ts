@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 
 /** Tiny runs of every bench, so that none of them rots; their times mean nothing. */
 describe('npm run bench', () => {
-  test.each(['bitmap', 'copy', 'dirty-bitmaps', 'live', 'nbd', 'qcow2', 'repository'])(
+  test.each(['bitmap', 'copy', 'dirty-bitmaps', 'graph', 'live', 'nbd', 'qcow2', 'repository'])(
     '-- %s works and verifies its outputs',
     (name) => {
       const args = ['run', '-s', 'bench', '--', name, '--smoke', '--json'];

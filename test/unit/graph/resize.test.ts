@@ -84,6 +84,19 @@ test('what lies below an overlay that grows does not show behind the old end', a
   expect((await graph.node('top').bitmap('b')).dirtyBytes).toBe(0);
 });
 
+test('a disk grows although a bitmap was removed that its image has stored', async () => {
+  await createQcow2('disk.qcow2', { size: SIZE });
+  await using graph = new Graph();
+  await graph.add({ 'node-name': 'disk', ...image('disk.qcow2') }, { writable: true });
+  for (const name of ['gone', 'kept']) {
+    await graph.changeBitmaps({ disk: [{ type: 'add', name, persistent: true }] });
+  }
+  await graph.storeBitmaps('disk');
+  await graph.changeBitmaps({ disk: [{ type: 'remove', name: 'gone' }] });
+  await graph.resize('disk', 2 * SIZE);
+  expect(graph.node('disk').bitmaps.map(({ name }) => name)).toEqual(['kept']);
+});
+
 test('a disk whose size others count on does not grow', async () => {
   await createRawFile('disk.raw', SIZE);
   await createQcow2('top.qcow2', { size: SIZE, backing: { filename: 'disk.raw', format: 'raw' } });

@@ -186,7 +186,8 @@ export class ImageBitmaps implements BitmapStore {
   async beforeResize(): Promise<void> {
     for (const { name, inconsistent } of this.#sections) {
       if (inconsistent) continue;
-      await this.#bitmaps?.load(name);
+      // It may have been removed since it was stored.
+      if (this.#bitmaps?.has(name)) await this.#bitmaps.load(name);
       this.#unmarked.add(name);
     }
     await this.beforeWrite();
