@@ -1,4 +1,5 @@
-import { dirname, isAbsolute, relative, resolve } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path';
 import type { BackingName } from '../../../block/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import type { GraphState, Node } from '../../core/index.js';
@@ -8,11 +9,16 @@ import type { GraphState, Node } from '../../core/index.js';
  * names it so.
  *
  * @param namer the image that names the node until now.
- * @throws LacunaError ERR_IMAGE_CHAIN where the node is not in a file, or in a format that has no name.
+ * @throws LacunaError ERR_IMAGE_CHAIN where the node is not in a file, or is open as no name can say it.
  */
 export function nameFor(state: GraphState, image: Node, base: Node, namer: Node): BackingName {
   const format = formatOf(state, base);
   const path = fileOf(state, base);
+  const { snapshot } = (base.driver.description ?? {}) as { snapshot?: string };
+  if (snapshot !== undefined) {
+    const message = `${base.device.name} is open as its internal snapshot "${snapshot}", which ${image.device.name} cannot name as its backing file: copy the snapshot into an image of its own first`;
+    throw new LacunaError('ERR_IMAGE_CHAIN', message, { device: image.device.name });
+  }
   const { backingFile: named, backingFormat } = namer.device.details ?? {};
   if (path === undefined) {
     // A name that only others understand, such as an export, holds wherever the image lies.
@@ -25,7 +31,7 @@ export function nameFor(state: GraphState, image: Node, base: Node, namer: Node)
   const own = fileOf(state, image);
   const isRelative = named === undefined || !isAbsolute(named);
   if (!isRelative || own === undefined) return { filename: resolve(path), format };
-  const filename = relative(dirname(resolve(own)), resolve(path));
+  const filename = relative(dirname(placeOf(own)), placeOf(path));
   // QEMU takes what stands before a colon for a protocol.
   const isPlain = !filename.split('/')[0].includes(':');
   return { filename: isPlain ? filename : `./${filename}`, format };
@@ -35,6 +41,12 @@ export function nameFor(state: GraphState, image: Node, base: Node, namer: Node)
 function formatOf({ view }: GraphState, node: Node): string {
   const isImage = view.from(node).some(({ role }) => role === 'image');
   return isImage ? node.driverName : 'raw';
+}
+
+/** Where a file lies, symbolic links to its folder followed: a name with ".." in it is looked for from there. */
+function placeOf(path: string): string {
+  const absolute = resolve(path);
+  return join(realpathSync(dirname(absolute)), basename(absolute));
 }
 
 /** The file that a node's own bytes lie in. */

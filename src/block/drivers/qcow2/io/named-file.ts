@@ -40,7 +40,7 @@ export function resolveNamed(named: string, naming: Naming): string {
     const advice = `say it as "${key}" of the description`;
     throw refused(naming, named, `belongs to an image that is not in a file: ${advice}`);
   }
-  const path = resolve(dirname(image), named);
+  const path = resolve(folderOf(image, named), named);
   const real = reach(path, (errno) => {
     if (errno === 'ENOENT')
       return refused(
@@ -103,6 +103,12 @@ function reach(path: string, refuse: (errno: string) => LacunaError): string {
   } catch (error) {
     throw refuse((error as NodeJS.ErrnoException).code ?? String(error));
   }
+}
+
+/** The system follows symbolic links before it goes up from where they lead: so does whoever else opens the image. */
+function folderOf(image: string, named: string): string {
+  const folder = dirname(image);
+  return named.split(sep).includes('..') ? (realPath(folder) ?? folder) : folder;
 }
 
 function realPath(path: string): string | undefined {
