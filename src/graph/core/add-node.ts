@@ -15,6 +15,7 @@ import { called, conflict } from './failures.js';
 import { FileBitmaps } from './file-bitmaps.js';
 import { Node } from './node.js';
 import { checkUsers } from './permissions.js';
+import { checkMayGrow } from './reopen.js';
 import type { GraphState } from './state.js';
 
 const ALL_KINDS: Kinds = { ...LIVE_KINDS, ...JOB_KINDS };
@@ -211,10 +212,7 @@ class Adder {
       const message = `${called(parent)} would make ${called(node)} longer, which others use: end that first`;
       throw conflict(message);
     }
-    if (node.bitmaps.length > 0 || node.hasBitmapFile) {
-      const message = `${called(node)} has bitmaps, which the file of an image that is written cannot have: remove them first`;
-      throw conflict(message);
-    }
+    checkMayGrow(node);
     node.letGrow();
     return node;
   }

@@ -123,12 +123,16 @@ export class NodeBitmaps implements ChangeLog {
     }
   }
 
+  /** Frees those that are kept in memory only; what a driver keeps, it frees. */
+  freeOwn(): void {
+    if (this.#kept === undefined) this.bitmaps.free();
+  }
+
   /** @param wasClosed the disk has been closed, and nothing of it was lost. */
   async close(wasClosed: boolean): Promise<void> {
     const kept = this.#kept;
-    // What a driver keeps, it frees.
-    if (kept === undefined) this.bitmaps.free();
-    else if (kept instanceof FileBitmaps) await (wasClosed ? kept.close() : kept.giveUp());
+    this.freeOwn();
+    if (kept instanceof FileBitmaps) await (wasClosed ? kept.close() : kept.giveUp());
   }
 
   async #markAndRecord(kept: KeptBitmaps, offset: number, length: number): Promise<void> {

@@ -27,6 +27,8 @@ export class Node implements Named {
   readonly driverName: string;
   /** @internal Opens its driver once more, over the same nodes; absent where that is impossible. */
   openAnew?: (writable: boolean) => Promise<Driver>;
+  /** @internal Where it was opened for writing since: lets what holds its bytes be as before. */
+  endsWriting: (() => Promise<void>) | undefined;
   /** @internal The job that has put it into its place, as a person would name it. */
   heldBy?: string;
   /** @internal The images that this job works on. Without, all that are below. */
@@ -139,7 +141,7 @@ export class Node implements Named {
     this.#writable = writable;
     this.begin(driver, false);
     this.log.restore(bitmaps);
-    if (kept === undefined) before?.bitmaps.free();
+    before?.freeOwn();
   }
 
   /** @internal Becomes the file of an image that is written. Nobody else may use it. */

@@ -23,49 +23,71 @@ export async function setWritable(state: GraphState, node: Node, writable: boole
   }
   if (node.openAnew === undefined) throw cannot(node);
   if (writable) await beginWriting(state, node, node.openAnew);
-  else await endWriting(state, node, node.openAnew);
+  else await endWriting(node, node.openAnew);
 }
 
 type OpenAnew = NonNullable<Node['openAnew']>;
 
 async function beginWriting(state: GraphState, node: Node, openAnew: OpenAnew): Promise<void> {
   const parts = partsOf(state, node);
-  for (const { to } of parts) {
+  for (const { to, role } of parts) {
     const others = state.view.to(to).filter(({ parent }) => parent !== node);
-    if (others.length === 0) continue;
-    const users = others.map(({ label }) => label).join(', and ');
-    throw conflict(`${called(to)} is used as ${users}, so ${called(node)} cannot be written`);
+    if (others.length > 0) {
+      const users = others.map(({ label }) => label).join(', and ');
+      throw conflict(`${called(to)} is used as ${users}, so ${called(node)} cannot be written`);
+    }
+    if (role !== 'disk') checkMayGrow(to);
   }
+  const begun: Edge[] = [];
   let driver: Driver;
   try {
-    for (const part of parts) await setWritablePart(state, part, true);
+    for (const part of parts) {
+      if (!part.to.writable) begun.push(part);
+      await setWritable(state, part.to, true);
+      if (part.role !== 'disk') part.to.letGrow();
+    }
     driver = await openAnew(true);
   } catch (error) {
-    for (const part of parts) await setWritablePart(state, part, false).catch(() => {});
+    await endParts(state, parts, begun).catch(() => {});
     throw error;
   }
   const before = node.device;
   const kept = node.log.inMemory();
   node.beginAnew(driver, true, kept);
+  node.endsWriting = () => endParts(state, parts, begun);
   // It has the same bytes below it as the new one, for whoever reads them still.
   await before.close();
 }
 
-async function endWriting(state: GraphState, node: Node, openAnew: OpenAnew): Promise<void> {
+async function endWriting(node: Node, openAnew: OpenAnew): Promise<void> {
   const kept = node.log.inMemory();
   await node.device.close();
-  for (const part of partsOf(state, node)) await setWritablePart(state, part, false);
+  await node.endsWriting?.();
+  node.endsWriting = undefined;
   node.beginAnew(await openAnew(false), false, kept);
 }
 
-async function setWritablePart(
+/** Those that were open for writing before stay so. */
+async function endParts(
   state: GraphState,
-  { to, role }: Edge,
-  writable: boolean,
+  parts: readonly Edge[],
+  begun: readonly Edge[],
 ): Promise<void> {
-  if (!writable) to.endGrowth();
-  await setWritable(state, to, writable);
-  if (writable && role !== 'disk') to.letGrow();
+  for (const part of parts) {
+    part.to.endGrowth();
+    if (begun.includes(part)) await setWritable(state, part.to, false);
+  }
+}
+
+/**
+ * The file of an image that is written is as long as that makes it, so it cannot have bitmaps.
+ *
+ * @throws LacunaError ERR_GRAPH_CONFLICT
+ */
+export function checkMayGrow(node: Node): void {
+  if (node.grows || (node.bitmaps.length === 0 && !node.hasBitmapFile)) return;
+  const message = `${called(node)} has bitmaps, which the file of an image that is written cannot have: remove them first`;
+  throw conflict(message);
 }
 
 /** What holds its own bytes. */
