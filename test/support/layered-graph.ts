@@ -15,7 +15,9 @@ export interface LayeredGraph {
   readonly base: ManualDisk;
   /** Where the image keeps its clusters. */
   readonly data: ManualDisk;
-  /** Writes the image, the node `top`. */
+  /** Where it keeps its header and tables. */
+  readonly file: ManualDisk;
+  /** Writes the image, the node `top`, or reads it only. */
   readonly guest: Root;
 }
 
@@ -24,7 +26,10 @@ export interface LayeredGraph {
  *
  * @param content of the disk below.
  */
-export async function layeredGraph(content: Uint8Array): Promise<LayeredGraph> {
+export async function layeredGraph(
+  content: Uint8Array,
+  { writable = true, drainLimitMs = 2 ** 30 } = {},
+): Promise<LayeredGraph> {
   const { length: size } = content;
   await createRawFile('base.raw', size);
   await createQcow2('top.qcow2', {
@@ -32,7 +37,7 @@ export async function layeredGraph(content: Uint8Array): Promise<LayeredGraph> {
     backing: { filename: 'base.raw', format: 'raw' },
     dataFile: 'top.data',
   });
-  const graph = new Graph({ drainLimitMs: 2 ** 30 });
+  const graph = new Graph({ drainLimitMs });
   const base = new ManualDisk(size, 'base');
   const data = new ManualDisk(size, 'data');
   base.isFree = true;
@@ -46,10 +51,10 @@ export async function layeredGraph(content: Uint8Array): Promise<LayeredGraph> {
   await graph.addDevice('file', file.device);
   await graph.add(
     { 'node-name': 'top', driver: 'qcow2', file: 'file', backing: 'base', 'data-file': 'data' },
-    { writable: true },
+    { writable },
   );
-  const guest = await graph.addExport({ name: 'guest', node: 'top', writable: true });
-  return { graph, base, data, guest };
+  const guest = await graph.addExport({ name: 'guest', node: 'top', writable });
+  return { graph, base, data, file, guest };
 }
 
 /** What layers of a chain hold: a byte for each granule, 0 for zeroes, undefined where the layer holds nothing. */

@@ -26,8 +26,8 @@ export const DRAIN_LIMIT_MS = 10_000;
 
 /** What is done while nothing is in flight. */
 export interface DrainedWork<T> {
-  /** What must be durable first; the limit holds for it too. */
-  readonly prepare: () => Promise<void>;
+  /** What must be durable first; the limit holds for it too, and it begins nothing new when that is over. */
+  readonly prepare: (isOver: () => boolean) => Promise<void>;
   readonly assign: () => T;
   /** What must be done to its end while nothing is in flight, however long it takes. */
   readonly finish?: () => Promise<void>;
@@ -60,12 +60,17 @@ export async function drained<T>(
 async function ready(
   { entrances, lasting }: Drained,
   limitMs: number,
-  prepare: () => Promise<void>,
+  prepare: DrainedWork<unknown>['prepare'],
 ): Promise<void> {
+  let isOver = false;
   let timer: NodeJS.Timeout | undefined;
   let waitsFor = 'copies of what was written before';
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooLate(entrances, limitMs, waitsFor)), limitMs);
+    const end = () => {
+      isOver = true;
+      reject(tooLate(entrances, limitMs, waitsFor));
+    };
+    timer = setTimeout(end, limitMs);
   });
   try {
     const idle = Promise.all(entrances.map(({ gate }) => gate.idle()));
@@ -73,7 +78,7 @@ async function ready(
     const settled = Promise.all(lasting.map((each) => each.settled?.()));
     await Promise.race([settled, late]);
     waitsFor = 'a flush, or a mark in an image, before the change';
-    await Promise.race([prepare(), late]);
+    await Promise.race([prepare(() => isOver), late]);
   } finally {
     clearTimeout(timer);
   }

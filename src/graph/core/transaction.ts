@@ -30,8 +30,8 @@ export interface Changes {
   readonly ended?: readonly Edge[];
   /** Uses by nodes that nobody has used, which count from then on. */
   readonly joined?: readonly Edge[];
-  /** What must be durable before anything is assigned, while nothing is in flight. */
-  readonly prepare?: () => Promise<void>;
+  /** What must be durable before anything is assigned, while nothing is in flight. When the limit is over, it begins nothing new. */
+  readonly prepare?: (isOver: () => boolean) => Promise<void>;
 }
 
 /**
@@ -48,13 +48,13 @@ export async function change(state: GraphState, changes: Changes, limitMs: numbe
   for (const { log } of dirtied) await log.prepareDirtyAll();
   for (const { node, actions } of changes.bitmaps) await node.log.prepare(actions);
   await drained(state.stillness(nodesOf(changes)), limitMs, {
-    prepare: async () => {
+    prepare: async (isOver) => {
       // What an old node was told leaves the way of flushes with it.
       for (const { expected } of changes.edges) {
         if (expected.writable && !removed?.includes(expected)) await expected.device.flush();
       }
       for (const { node } of changes.bitmaps) await node.log.markAll();
-      await changes.prepare?.();
+      if (!isOver()) await changes.prepare?.(isOver);
     },
     assign: () => {
       apply(changes, dirtied, usedAfter(state, changes));

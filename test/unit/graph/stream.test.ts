@@ -1,7 +1,11 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, renameSync, symlinkSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { createQcow2, openDevice } from 'lacuna';
 import { Graph, type Root, type StreamJobOptions } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
 import { Context } from '#dist/extent/index.js';
+import { Arena } from '#dist/wasm/index.js';
 import { everyOrder } from '../../support/every-order.js';
 import { pattern } from '../../support/fake-device.js';
 import {
@@ -249,6 +253,78 @@ describe('a stream job', () => {
     expect([...depths].map(({ flags }) => flags)).toEqual([3]);
   });
 
+  test('names a base by where its folder really is, as the system looks for it', async () => {
+    mkdirSync('disks/vm', { recursive: true });
+    symlinkSync(resolve('disks/vm'), 'vm');
+    await makeChain([[1], [_]]);
+    renameSync('0.qcow2', 'disks/0.qcow2');
+    renameSync('1.qcow2', 'disks/1.qcow2');
+    const backing = { filename: '../1.qcow2', format: 'qcow2' };
+    await createQcow2('disks/vm/top.qcow2', { size: G, backing });
+    const graph = new Graph();
+    const folders = { 'backing-folders': [resolve('disks')] };
+    await graph.add(
+      { 'node-name': 'top', ...image('vm/top.qcow2'), ...folders },
+      { writable: true },
+    );
+    await graph.stream({ node: 'top', base: 'top.backing.backing' });
+    await graph.close();
+    for (const folder of ['vm', 'disks/vm']) {
+      await using top = await openDevice({ ...image(`${folder}/top.qcow2`), ...folders });
+      expect(top.details?.backingFile).toBe('../0.qcow2');
+      expect(await granulesOf(top)).toEqual([1]);
+    }
+  });
+
+  test('is refused where the base is an internal snapshot, which no name says', async () => {
+    await makeChain([[1], [_], [_]]);
+    execFileSync('qemu-img', ['snapshot', '-c', 'monday', '0.qcow2']);
+    await using graph = new Graph();
+    await graph.add({ 'node-name': 'base', ...image('0.qcow2'), snapshot: 'monday' });
+    await graph.add({ 'node-name': 'middle', ...image('1.qcow2'), backing: 'base' });
+    await graph.add(
+      { 'node-name': 'top', ...image('2.qcow2'), backing: 'middle' },
+      { writable: true },
+    );
+    const job = graph.stream({ node: 'top', base: 'base' });
+    await expect(job).rejects.toThrow(/open as its internal snapshot "monday"/);
+    const all = await graph.stream({ node: 'top' });
+    expect(all.movedBytes).toBe(G);
+  });
+
+  test('leaves a file open for writing that was before, below an image that was not', async () => {
+    await makeChain([[1], [_]]);
+    await using graph = new Graph();
+    const file = { driver: 'file', filename: '1.qcow2', 'node-name': 'file' } as const;
+    await graph.add(file, { writable: true });
+    await graph.add({ 'node-name': 'top', driver: 'qcow2', file: 'file' });
+    const guest = await graph.addExport({ name: 'guest', node: 'top' });
+    await graph.changeBitmaps({ file: [{ type: 'add', name: 'b' }] });
+    await expect(graph.stream({ node: 'top' })).rejects.toThrow(/'file' has bitmaps/);
+    await graph.changeBitmaps({ file: [{ type: 'remove', name: 'b' }] });
+    await graph.stream({ node: 'top' });
+    expect(await granulesOf(guest)).toEqual([1]);
+    expect([graph.node('top').writable, graph.node('file').writable]).toEqual([false, true]);
+  });
+
+  test('keeps the bitmaps of an image that it opens for writing, and their memory once', async () => {
+    const idle = Arena.default.usedBytes;
+    const chain = await openChain();
+    const low = 'top.backing';
+    const bits = { type: 'merge', target: 'b', sources: [] } as const;
+    await chain.graph.changeBitmaps({ [low]: [{ type: 'add', name: 'b', disabled: true }, bits] });
+    await chain.graph.populate({
+      from: 'allocation',
+      sources: [{ node: low }],
+      targets: [{ node: low, bitmap: 'b' }],
+    });
+    const { dirtyBytes } = await chain.graph.node(low).bitmap('b');
+    await run(chain, { node: low });
+    expect((await chain.graph.node(low).bitmap('b')).dirtyBytes).toBe(dirtyBytes);
+    await chain.graph.close();
+    expect(Arena.default.usedBytes).toBe(idle);
+  });
+
   test('says what its options must be', async () => {
     await using graph = new Graph();
     const both = { node: 'a', base: 'b', bottom: 'c' };
@@ -323,6 +399,55 @@ describe('a stream job beside a guest', () => {
       expect(Buffer.compare(bytes, expected)).toBe(0);
       await graph.close();
     }
+  });
+
+  test('goes on from where it was held up, also when its layers have gone', async () => {
+    const content = pattern(2 * G);
+    const { graph, guest, data } = await layeredGraph(content, {
+      ...{ writable: false, drainLimitMs: 1000 },
+    });
+    data.isFree = false;
+    const job = graph.stream({ node: 'top' });
+    while (!data.held.some(({ what }) => what === 'flush')) {
+      for (const request of [...data.held]) request.release();
+      await settled();
+    }
+    // It waits at the gate, and is in flight when the image is to be for reading only again.
+    const bytes = new Uint8Array(2 * G);
+    const reading = guest.read(0, bytes);
+    data.onFlush = () => {};
+    data.held[0].release();
+    await expect.poll(() => job.state, { timeout: 10_000 }).toBe('paused');
+    expect(graph.nodes.map(({ name }) => name)).not.toContain('top.pulled');
+    expect(graph.edges.filter(({ child }) => child === 'backing')).toEqual([]);
+    data.isFree = true;
+    for (const request of [...data.held]) request.release();
+    await reading;
+    expect(bytes).toEqual(content);
+    job.resume();
+    expect(await job).toMatchObject({ movedBytes: 2 * G });
+    expect(graph.node('top').writable).toBe(false);
+    await graph.close();
+  });
+
+  test('writes no header any more when the time for that is over', async () => {
+    const { graph, data, file } = await layeredGraph(pattern(2 * G), { drainLimitMs: 500 });
+    data.isFree = false;
+    const job = graph.stream({ node: 'top' });
+    while (!data.held.some(({ what }) => what === 'flush')) {
+      for (const request of [...data.held]) request.release();
+      await settled();
+    }
+    await expect.poll(() => job.state, { timeout: 10_000 }).toBe('paused');
+    data.isFree = true;
+    data.held[0].release();
+    await settled();
+    const named = () => Buffer.from(file.bytes).readBigUInt64BE(8) !== 0n;
+    expect(named()).toBe(true);
+    job.resume();
+    await job;
+    expect(named()).toBe(false);
+    await graph.close();
   });
 
   test('fails where a layer cannot be read, and leaves the chain as it was', async () => {

@@ -11,7 +11,6 @@ import {
 import { PullError } from '../../filters/index.js';
 import {
   drop,
-  endAtLast,
   type Layers,
   layersBetween,
   layersDownTo,
@@ -23,6 +22,7 @@ import {
   refuseHeld,
   refuseSnapshots,
 } from '../layers/index.js';
+import { endAtLast } from '../rounds/index.js';
 import type { StreamJobOptions, StreamJobReport } from './options.js';
 
 /** What is there while the job works. */
@@ -136,13 +136,13 @@ export class StreamRun {
     }
     if (failure === undefined) {
       try {
-        await endAtLast(control, () => this.#changer.run(() => this.#finish(place)));
+        await endAtLast(() => this.#changer.run(() => this.#finish(place)), control);
       } catch (error) {
         failure = { error };
       }
     }
     if (failure === undefined) return;
-    await endAtLast(control, () => this.#changer.run(() => this.#giveUp(place)));
+    await endAtLast(() => this.#changer.run(() => this.#giveUp(place)), control);
     throw failure.error;
   }
 
@@ -173,11 +173,17 @@ export class StreamRun {
     return { error: error.cause as Error, policy };
   }
 
-  /** The image holds all: it leaves the layers below, which go. */
+  /** Goes on where an attempt has ended before. */
   async #finish(place: Place): Promise<void> {
+    const { top, filter, wasReadOnly } = place;
+    if (this.#changer.state.nodes.get(filter.name) === filter) await this.#leaveLayers(place);
+    if (wasReadOnly) await this.#changer.setWritable(top, false);
+  }
+
+  /** The image holds all: it leaves the layers below, which go. */
+  async #leaveLayers({ top, bottom, filter, root, name }: Place): Promise<void> {
     const changer = this.#changer;
     const { state } = changer;
-    const { top, bottom, filter, name } = place;
     const upper = state.view.backingOf(top)!;
     const dropped = upper.to;
     // As it is now: filters may have come between the two.
@@ -186,17 +192,16 @@ export class StreamRun {
       below === undefined
         ? []
         : [{ edge: upper, expected: dropped, replacement: below, unsafe: false, isSame: true }];
-    await changer.leave(place.root);
+    await changer.leave(root);
     await changer.removeFilters([filter], {
       edges: kept,
       ended: below === undefined ? [upper] : [],
-      prepare: async () => {
+      prepare: async (isOver) => {
         await top.device.flush();
-        await top.driver.nameBacking!(name);
+        if (!isOver()) await top.driver.nameBacking!(name);
       },
     });
     this.#dropped = await drop(state, dropped, bottom);
-    if (place.wasReadOnly) await changer.setWritable(top, false);
   }
 
   async #giveUp({ filter, root, top, wasReadOnly }: Place): Promise<void> {
