@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createQcow2, openDevice } from 'lacuna';
@@ -274,22 +273,6 @@ describe('a stream job', () => {
       expect(top.details?.backingFile).toBe('../0.qcow2');
       expect(await granulesOf(top)).toEqual([1]);
     }
-  });
-
-  test('is refused where the base is an internal snapshot, which no name says', async () => {
-    await makeChain([[1], [_], [_]]);
-    execFileSync('qemu-img', ['snapshot', '-c', 'monday', '0.qcow2']);
-    await using graph = new Graph();
-    await graph.add({ 'node-name': 'base', ...image('0.qcow2'), snapshot: 'monday' });
-    await graph.add({ 'node-name': 'middle', ...image('1.qcow2'), backing: 'base' });
-    await graph.add(
-      { 'node-name': 'top', ...image('2.qcow2'), backing: 'middle' },
-      { writable: true },
-    );
-    const job = graph.stream({ node: 'top', base: 'base' });
-    await expect(job).rejects.toThrow(/open as its internal snapshot "monday"/);
-    const all = await graph.stream({ node: 'top' });
-    expect(all.movedBytes).toBe(G);
   });
 
   test('leaves a file open for writing that was before, below an image that was not', async () => {
