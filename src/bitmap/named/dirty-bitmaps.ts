@@ -4,7 +4,7 @@ import { Bitmap, checkBytes, checkRange, granularityShift } from '../bits/index.
 import type { AddOptions, BitmapAction, BitmapsOfDevice, MergeSource } from './actions.js';
 import { checkAddOptions } from './actions.js';
 import { type BitmapStore, type CommandState, Commands, findEntry, lookAt } from './commands.js';
-import { Content, type StoredBitmap } from './content.js';
+import type { StoredBitmap } from './content.js';
 import { DirtyBitmap, type DirtyBitmapInfo } from './dirty-bitmap.js';
 import { type BitmapUser, type Entry, Undo } from './entry.js';
 import { Journal } from './journal.js';
@@ -52,7 +52,8 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   readonly #journal: Journal;
   readonly #entries = new Map<string, Entry>();
   readonly #views = new WeakMap<Entry, DirtyBitmap>();
-  readonly #watches = new Set<WriteWatch>();
+  /** @internal Those who watch it. */
+  readonly watches = new Set<WriteWatch>();
   /** Whether the next write must first be refused by a read-only bitmap, or told to the store. */
   #gated = false;
 
@@ -351,21 +352,16 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   /** @internal Records from now on for somebody who is no bitmap of the device, until that is freed. */
   watch(granularity: number): WriteWatch {
     const { size, arena } = this.#state;
-    const content = new Content(this.#journal, new Bitmap({ size, granularity, arena }));
-    const watch = new WriteWatch(content, (ended) => void this.#watches.delete(ended));
-    this.#watches.add(watch);
+    const bits = new Bitmap({ size, granularity, arena });
+    const watch = new WriteWatch(this.#journal, bits, () => void this.watches.delete(watch));
+    this.watches.add(watch);
     return watch;
-  }
-
-  /** @internal */
-  get isWatched(): boolean {
-    return this.#watches.size > 0;
   }
 
   /** @internal A write is made that nothing could record: what records has missed it from now on. */
   loseRecording(): void {
     for (const entry of this.#recording) entry.lose();
-    for (const watch of this.#watches) watch.lose();
+    for (const watch of this.watches) watch.lose();
     this.#update();
   }
 

@@ -39,6 +39,11 @@ export class NodeBitmaps implements ChangeLog {
     this.#note(offset, length);
   }
 
+  /** Nothing of it is noted, but for who watches. */
+  pass(offset: number, length: number): void {
+    for (const watch of this.bitmaps.watches) watch.note(offset, length);
+  }
+
   /** Loads the bits that actions need, and marks durably what they add to. */
   async prepare(actions: readonly BitmapAction[]): Promise<void> {
     const { bitmaps } = this;

@@ -12,6 +12,8 @@ import { checkGiven } from '../../util/index.js';
 /** Who is told of every change before it is made; the change waits, and is not made where this fails. */
 export interface ChangeLog {
   record(offset: number, length: number): Promise<void> | void;
+  /** The same for a change that bitmaps do not note. */
+  pass?(offset: number, length: number): void;
 }
 
 /**
@@ -69,13 +71,13 @@ export class Recorder implements Driver {
   }
 
   async write(offset: number, source: Uint8Array, options: WriteOptions): Promise<void> {
-    const noted = options.unrecorded ? undefined : this.#log.record(offset, source.byteLength);
+    const noted = this.#note(offset, source.byteLength, options);
     if (noted !== undefined) await noted;
     await this.#driver.write!(offset, source, options);
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
-    const noted = options.unrecorded ? undefined : this.#log.record(offset, length);
+    const noted = this.#note(offset, length, options);
     if (noted !== undefined) await noted;
     await this.#driver.zero!(offset, length, options);
   }
@@ -100,6 +102,10 @@ export class Recorder implements Driver {
 
   close(): Promise<void> {
     return this.#driver.close();
+  }
+
+  #note(offset: number, length: number, { unrecorded }: { unrecorded?: boolean }) {
+    return unrecorded ? this.#log.pass?.(offset, length) : this.#log.record(offset, length);
   }
 }
 

@@ -118,7 +118,7 @@ function checkBitmaps(node: Node): void {
     const message = `${called(node)} has a file of bitmaps, which stays as it was opened: add the node with writable: true, and as large as it must be`;
     throw conflict(message);
   }
-  if (!node.grows && node.log.bitmaps.isWatched) {
+  if (!node.grows && node.log.bitmaps.watches.size > 0) {
     throw conflict(`a populate is told what is written to ${called(node)}: wait for its end`);
   }
   const busy = node.bitmaps.find((bitmap) => bitmap.busy);

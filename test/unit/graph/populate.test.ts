@@ -113,6 +113,20 @@ describe('a populate from what is allocated', () => {
     expect(await dirty()).toEqual([1, 7]);
   });
 
+  test('has what a job brings into the node after the question, which bitmaps do not record', async () => {
+    await write(1);
+    await add('b', { disabled: true });
+    await add('recording');
+    const job = populate();
+    await asked(job);
+    const moved = graph.node('disk').device.write(7 * G, pattern(G), { unrecorded: true });
+    await settled();
+    answer();
+    await Promise.all([job, moved]);
+    expect(await dirty()).toEqual([1, 7]);
+    expect(await dirty('recording')).toEqual([]);
+  });
+
   test('has what is written beside it, below the filter that it asks', async () => {
     const filter = { driver: 'throttle', 'node-name': 'slow', 'requests-per-second': 1e9 } as const;
     await graph.insertFilter({ filter, above: 'disk', parents: [] });
@@ -173,6 +187,26 @@ describe('a populate that overwrites', () => {
 });
 
 describe('a populate that takes away', () => {
+  test('fails where it is not known what counts, rather than make clean what does not', async () => {
+    const plain = new ManualDisk(SIZE, 'plain');
+    plain.isFree = true;
+    await graph.addDevice('plain', plain.device);
+    await add('b');
+    await write(2, 3);
+    for (const from of ['allocation', 'data'] as const) {
+      const job = populate({ from, sources: [{ node: 'plain' }], operation: 'difference' });
+      await expect(job).rejects.toThrow(
+        /what counts of node 'plain' is not known: plain.populate does not tell w/,
+      );
+    }
+    const job = populate({ operation: 'difference' });
+    await asked(job);
+    disk.held.find(({ what }) => what === 'status')!.fail(false);
+    answer();
+    await expect(job).rejects.toThrow(/status at 0 failed by the test.*, and nothing was changed/);
+    expect(await dirty()).toEqual([2, 3]);
+  });
+
   test('makes only granules clean all of which count', async () => {
     await write(0, 1, 2, 3, 5);
     await add('b', { granularity: 2 * G });

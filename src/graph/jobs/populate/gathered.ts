@@ -1,6 +1,7 @@
 import { Bitmap } from '../../../bitmap/index.js';
 import type { BlockDevice } from '../../../block/index.js';
 import { planGranularity, walkPlan } from '../../../copy/plan/index.js';
+import { Context } from '../../../extent/index.js';
 import type { Arena } from '../../../wasm/index.js';
 
 /** How a source is asked. */
@@ -37,7 +38,7 @@ export class Gathered {
   /**
    * Adds what a device says of itself.
    *
-   * @returns warnings
+   * @returns why some of it counts that may not: its status is not known
    */
   async ask(
     source: BlockDevice,
@@ -57,7 +58,11 @@ export class Gathered {
       },
     });
     told(source.size);
-    return [...source.warnings, ...warnings];
+    const { contexts } = source.capabilities;
+    // Without an answer all is taken for data.
+    if (mode === 'full' && !contexts.includes(Context.allocation))
+      return [...warnings, `${source.name} does not tell what it holds`];
+    return warnings;
   }
 
   /** Adds bits. */

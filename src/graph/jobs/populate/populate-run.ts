@@ -148,12 +148,12 @@ export class PopulateRun {
   }
 
   async #gather(control: JobControl): Promise<string[]> {
-    const { from, sources } = this.#options;
+    const { from, sources, operation } = this.#options;
     if (from === 'bitmap' || from === 'everything') return [];
     const warnings: string[] = [];
     for (const [i, { node }] of sources.entries()) {
       const root = this.#roots.get(this.#changer.state.node(node))!;
-      const found = await this.#gathered!.ask(root, {
+      const unknown = await this.#gathered!.ask(root, {
         mode: from === 'allocation' ? 'top' : 'full',
         signal: control.ending,
         mayAsk: () => control.next(),
@@ -161,7 +161,8 @@ export class PopulateRun {
           this.#doneBytes = Math.max(this.#doneBytes, i * root.size + bytes);
         },
       });
-      warnings.push(...found);
+      if (unknown.length > 0 && operation === 'difference') throw notKnown(node, unknown);
+      warnings.push(...root.warnings, ...unknown);
     }
     return warnings;
   }
@@ -203,7 +204,11 @@ export class PopulateRun {
       const node = this.#changer.state.node(name);
       if (bitmap !== undefined) gathered.add(node.log.bitmaps.look(bitmap));
       else
-        for (const each of this.#contentOf(node)) gathered.doubt(this.#watches.get(each)!.look());
+        for (const each of this.#contentOf(node)) {
+          const watch = this.#watches.get(each)!;
+          gathered.doubt(watch.look());
+          gathered.doubt(watch.unrecorded);
+        }
     }
   }
 
@@ -226,6 +231,12 @@ export class PopulateRun {
 }
 
 const SAME_DISK: readonly string[] = ['disk', 'watched disk', 'filled disk'];
+
+/** What counts too much would become clean. */
+function notKnown(node: string, why: readonly string[]): LacunaError {
+  const message = `what counts of node '${node}' is not known: ${why.join('; ')}; so a difference would make clean what it must not, and nothing was changed`;
+  return new LacunaError('ERR_DEVICE_UNSUPPORTED', message);
+}
 
 function checkSize(node: Node, first: Node): void {
   if (node.size === first.size) return;
