@@ -113,6 +113,8 @@ describe('lacuna copy SOURCE -', () => {
 });
 
 test('standard output that takes nothing fails every command in one line', async () => {
+  // A target that is there already is not what has no room.
+  await shell('lacuna copy disk.raw full.raw');
   for (const args of ['--help', 'map disk.raw', 'copy --json disk.raw full.raw']) {
     const { code, stderr } = await shell(`lacuna ${args} > /dev/full`);
     expect([code, stderr], args).toEqual([

@@ -167,10 +167,14 @@ async function copyCommand(
   } catch (error) {
     // Whatever happened to the output, the copy comes to its end first.
     job.stop();
-    await job.catch(() => {});
+    const failure = await job.then(
+      () => undefined,
+      (why: unknown) => why,
+    );
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
-    if (!flags.inPlace) noteNoRoom(target, error, shell);
+    // Standard output may have no room either, which says nothing of the target.
+    if (!flags.inPlace) noteNoRoom(target, failure, shell);
     if (flags.json) {
       shell.failureDocument = leftBy(job);
     }
