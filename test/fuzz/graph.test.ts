@@ -6,7 +6,7 @@
 import { expect, test } from 'vitest';
 import { Device, type Driver } from '#dist/block/index.js';
 import { LacunaError } from '#dist/errors/index.js';
-import { Graph, type Node, type Root } from '#dist/graph/index.js';
+import { Graph, type MirrorJob, type Node, type Root } from '#dist/graph/index.js';
 import { Random } from '#dist/testing/index.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
 
@@ -64,6 +64,13 @@ interface Moment {
   readonly filter: string;
 }
 
+/** A disk that is mirrored, and where to. */
+interface Mirrored {
+  readonly job: MirrorJob;
+  readonly disk: string;
+  readonly target: string;
+}
+
 interface Write {
   readonly kind: 'write' | 'zero' | 'discard';
   readonly offset: number;
@@ -81,6 +88,7 @@ class History {
   /** Granules that bitmaps must have, by `node/bitmap`. */
   readonly #dirty = new Map<string, Set<number>>();
   readonly #moments: Moment[] = [];
+  #mirrored: Mirrored | undefined;
   #guests: Root[] = [];
   #count = 0;
 
@@ -102,7 +110,8 @@ class History {
   async step(): Promise<void> {
     const { random } = this;
     const kinds = ['write', 'write', 'write', 'insert', 'remove', 'keep', 'forget', 'stale'];
-    const kind = random.pick([...kinds, 'swap', 'bitmap', 'bitmap', 'failing', 'giveBack']);
+    const more = ['swap', 'bitmap', 'bitmap', 'failing', 'giveBack', 'mirror', 'steer', 'steer'];
+    const kind = random.pick([...kinds, ...more, 'endMirror']);
     this.log.push(kind);
     const change = (): Promise<void> => this[kind as 'insert']();
     if (kind === 'write' || random.below(2) === 0) return change();
@@ -142,12 +151,14 @@ class History {
     // Beside a change it may have gone either way; then nothing is asked of the bitmaps in between.
     const path = this.#path(guest.node);
     const disk = path.at(-1)!;
-    if (before.at(-1) !== disk) {
+    const known = this.#disks.get(disk)!;
+    if (this.#disks.get(before.at(-1)!) !== known) {
       for (const [name, leaf] of this.#leaves) this.#disks.set(name, leaf.bytes.slice());
+      this.#mirrorIsTheSame();
       return;
     }
     if (failed) this.#resync(disk, offset, length);
-    else this.#disks.get(disk)!.set(bytes, offset);
+    else known.set(bytes, offset);
     if (failed) return;
     for (const node of path.filter((each) => before.includes(each))) {
       for (const [key, granules] of this.#dirty) {
@@ -179,7 +190,11 @@ class History {
     const candidates = this.graph.nodes.filter(
       ({ driverName }) => driverName !== 'snapshot-access',
     );
-    const above = this.random.pick(candidates.filter((node) => !node.name.startsWith('target')));
+    const above = this.random.pick(
+      candidates.filter(
+        ({ name }) => !name.startsWith('target') && name !== this.#mirrored?.target,
+      ),
+    );
     const name = `filter-${++this.#count}`;
     const filter = { driver: 'delay', milliseconds: 0, 'node-name': name } as const;
     const parents = this.graph.edges
@@ -198,7 +213,7 @@ class History {
   /** A guest's disk is kept as it is at this moment. */
   async keep(): Promise<void> {
     if (this.#moments.length > 0 || this.graph.nodes.length + 3 > MOST_NODES + 2) return;
-    const disk = this.random.pick(['a', 'b']);
+    const disk = this.#diskOf(this.random.pick(this.#guests));
     const number = ++this.#count;
     const [target, filter, view] = [`target-${number}`, `keep-${number}`, `view-${number}`];
     await this.graph.addDevice(target, new Leaf(target, this.random).device);
@@ -289,11 +304,97 @@ class History {
     leaf.failsOneIn = leaf.failsOneIn === 0 ? 5 : 0;
   }
 
+  #diskOf(guest: Root): string {
+    return this.#path(guest.node).at(-1)!;
+  }
+
+  /** What the target of a mirror is going to hold is what its disk holds. */
+  #mirrorIsTheSame(): void {
+    if (this.#mirrored === undefined) return;
+    const { disk, target } = this.#mirrored;
+    this.#disks.set(target, this.#disks.get(disk)!);
+  }
+
+  /** A guest's disk is mirrored from now on. */
+  async mirror(): Promise<void> {
+    const { random, graph } = this;
+    if (this.#mirrored !== undefined || graph.nodes.length > MOST_NODES) return;
+    const disk = this.#diskOf(random.pick(this.#guests));
+    const target = `mirror-${++this.#count}`;
+    const leaf = new Leaf(target, random);
+    leaf.bytes.fill(0xee);
+    this.#leaves.set(target, leaf);
+    await graph.addDevice(target, leaf.device);
+    const copyMode = random.pick(['background', 'write-blocking'] as const);
+    const detectZeroes = random.pick(['off', 'unmap'] as const);
+    const job = graph.mirror({ node: disk, target, copyMode, detectZeroes, onTargetError: 'stop' });
+    this.#mirrored = { job, disk, target };
+    this.#mirrorIsTheSame();
+    const isIn = () => graph.edges.some(({ node }) => node === `${disk}.mirror`);
+    while (!isIn()) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** The mode is switched, the job is paused or goes on. */
+  async steer(): Promise<void> {
+    const { random } = this;
+    const job = this.#mirrored?.job;
+    const copyMode = random.pick(['background', 'write-blocking'] as const);
+    const verb = random.pick(['change', 'change', 'pause', 'resume']);
+    if (verb === 'change') job?.change({ copyMode });
+    else if (verb === 'pause') job?.pause();
+    else job?.resume();
+  }
+
+  /** The target comes into the place of the disk, or not. */
+  async endMirror(): Promise<void> {
+    if (this.#mirrored === undefined) return;
+    const { job, disk, target } = this.#mirrored;
+    const leaf = this.#leaves.get(target)!;
+    leaf.failsOneIn = 0;
+    // What has failed before may be told only now.
+    job.on('paused', () => job.resume());
+    job.resume();
+    const how = this.random.pick(['complete', 'complete', 'cancel', 'stop'] as const);
+    if (how === 'complete') await job.complete();
+    else if (how === 'stop') job.stop();
+    else await job.cancel();
+    await job.catch(() => {});
+    const bitmaps = how === 'complete' ? (await job).bitmaps : [];
+    this.#mirrored = undefined;
+    this.#forgetBitmaps(`${disk}.mirror`);
+    for (const name of bitmaps) {
+      const granules = this.#dirty.get(`${disk}/${name}`);
+      if (granules !== undefined) this.#dirty.set(`${target}/${name}`, new Set(granules));
+    }
+    if (how === 'complete') this.#disks.set(disk, this.#leaves.get(disk)!.bytes.slice());
+    else await this.#retire(target);
+  }
+
+  /** Disks that no guest has any more go. */
+  async #retireAll(): Promise<void> {
+    const used = new Set([
+      ...this.#guests.map((guest) => this.#diskOf(guest)),
+      this.#mirrored?.target,
+    ]);
+    for (const name of this.#leaves.keys()) {
+      const isFree = !this.graph.edges.some(({ node }) => node === name);
+      if (!used.has(name) && isFree) await this.#retire(name);
+    }
+  }
+
+  async #retire(name: string): Promise<void> {
+    await this.graph.remove(name);
+    this.#leaves.delete(name);
+    this.#disks.delete(name);
+    this.#forgetBitmaps(name);
+  }
+
   #forgetBitmaps(node: string): void {
     for (const key of this.#dirty.keys()) if (key.startsWith(`${node}/`)) this.#dirty.delete(key);
   }
 
   async check(): Promise<void> {
+    await this.#retireAll();
     const bytes = new Uint8Array(SIZE);
     for (const guest of this.#guests) {
       await guest.read(0, bytes);

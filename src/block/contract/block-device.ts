@@ -82,6 +82,8 @@ export interface BlockDevice extends AsyncDisposable {
   readonly snapshot?: SnapshotSource | undefined;
   /** Tells this opening that another one has changed the device. */
   changedElsewhere(): void;
+  /** @internal See {@link Driver.writesAgain}. */
+  writesAgain?(): void;
   /** Waits for the requests in flight and closes the device. Closing again is harmless. */
   close(): Promise<void>;
 }

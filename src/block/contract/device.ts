@@ -371,6 +371,11 @@ export class Device implements BlockDevice {
     this.#forgetZero();
   }
 
+  /** @internal See {@link Driver.writesAgain}. */
+  writesAgain(): void {
+    this.#driver.writesAgain?.();
+  }
+
   #forgetZero(): void {
     if (!this.#capabilities.knownZero) return;
     this.#capabilities = { ...this.#capabilities, knownZero: false };

@@ -111,6 +111,8 @@ export interface Driver {
   readonly pull?: PullSource;
   /** @internal Called while no request is in flight: what it shows is another disk from now on. */
   contentChanged?(): void;
+  /** @internal Whoever writes knows what may have been forgotten, and writes it again: flushes are for what is written from now on. */
+  writesAgain?(): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
 }

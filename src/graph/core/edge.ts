@@ -131,6 +131,11 @@ export class Edge implements BlockDevice {
     return this.to.driver.snapshot;
   }
 
+  /** @internal */
+  writesAgain(): void {
+    this.to.device.writesAgain();
+  }
+
   changedElsewhere(): void {}
 
   /** The node belongs to the graph. */

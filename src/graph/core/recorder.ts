@@ -100,6 +100,10 @@ export class Recorder implements Driver {
     return this.#driver.whyNoContext?.(context);
   }
 
+  writesAgain(): void {
+    this.#driver.writesAgain?.();
+  }
+
   close(): Promise<void> {
     return this.#driver.close();
   }

@@ -334,6 +334,7 @@ export class MirroredDisk implements DiskCopy {
       // Dirty, never zero: what reads as zero may have been written meanwhile.
       this.#note(() => this.#dirty.merge(this.#unconfirmed));
       this.#unconfirmed.resetAll();
+      this.#devices.target.writesAgain?.();
     }
     this.onNews();
   }

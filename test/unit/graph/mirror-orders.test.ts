@@ -239,11 +239,11 @@ describe('in every order, what differs is dirty, and the last round leaves nothi
   );
 
   modes(
-    'a write that a side fails, having made it or not, and a round, in the mode %s',
+    'a write that a side fails, having made it or not, a round and a switch, from %s',
     async (mode) => {
       const orders = await playAll({
         ...{ disk: [3, 3], settings: { mode }, failures: 1 },
-        begin: [write(0, 10, 1), round],
+        begin: [write(0, 10, 1), round, switched],
       });
       expect(orders).toBeGreaterThan(50);
     },

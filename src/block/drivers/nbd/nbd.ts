@@ -116,6 +116,10 @@ export class NbdDriver implements Driver {
     return this.#client.blockStatus(offset, length, contexts, { signal });
   }
 
+  writesAgain(): void {
+    if (this.#client instanceof ReconnectingClient) this.#client.writesAgain();
+  }
+
   close(): Promise<void> {
     return this.#client.close();
   }

@@ -29,6 +29,12 @@ export class Durability {
     if (this.#acknowledged > this.#durable) this.#inDoubt = true;
   }
 
+  /** Whoever writes knows what may be forgotten, and writes it again. */
+  forgive(): void {
+    this.#durable = this.#acknowledged;
+    this.#inDoubt = false;
+  }
+
   /** @throws LacunaError ERR_NBD_UNFLUSHED when a flush could promise what nobody knows. */
   check(device: string): void {
     if (!this.#inDoubt) return;

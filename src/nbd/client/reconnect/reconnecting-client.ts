@@ -135,6 +135,11 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
     return this.#run((client) => client.blockStatus(offset, length, contexts, options), options);
   }
 
+  /** @internal Whoever writes knows what may have been forgotten, and writes it again: flushes are for what is written from now on. */
+  writesAgain(): void {
+    this.#durability.forgive();
+  }
+
   /** As `NbdClient.close`; while the connection is lost, what waits for it fails. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
