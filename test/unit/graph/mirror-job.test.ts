@@ -1,4 +1,5 @@
 import { createQcow2, createRawFile } from 'lacuna';
+import type { MirrorJob } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
@@ -10,6 +11,16 @@ workInNewFolders();
 
 const BEFORE = [{ parent: 'guest', child: 'root', node: 'disk' }];
 const AFTER = [{ parent: 'guest', child: 'root', node: 'target' }];
+
+/** Completes a job whose graph has little patience: this machine may be slower than that. */
+async function atLast(job: MirrorJob): Promise<void> {
+  while (job.state === 'running') {
+    await job.complete().catch((error) => {
+      expect(error).toMatchObject({ code: 'ERR_GRAPH_BUSY' });
+    });
+  }
+  await job;
+}
 
 let setup: MirrorSetup;
 
@@ -423,7 +434,7 @@ describe('the place of a mirror job', () => {
     disk.held[0].release();
     await read;
     await guest.write(0, filled(7));
-    await job.complete();
+    await atLast(job);
     expect(graph.edges).toEqual(AFTER);
     expect(setup.isEqual).toBe(true);
   });
@@ -444,7 +455,7 @@ describe('the place of a mirror job', () => {
     await guest.write(2 * G, filled(8));
     setup.release();
     await completed.catch((error) => expect(error).toMatchObject({ code: 'ERR_GRAPH_BUSY' }));
-    if (job.state === 'running') await job.complete();
+    await atLast(job);
     expect(setup.isEqual).toBe(true);
   });
 
