@@ -393,9 +393,7 @@ export class Graph implements AsyncDisposable {
     actions: readonly GraphAction[],
     options: TransactionOptions = {},
   ): Promise<TransactionResult> {
-    const begun = await transaction(this.#changer, actions, options);
-    for (const job of begun.jobs) this.#begun(job);
-    return begun;
+    return transaction(this.#changer, actions, options, (job) => this.#begun(job));
   }
 
   /**

@@ -69,11 +69,16 @@ interface Part {
   readonly job?: JobPart<Report>;
 }
 
-/** Does several things to a graph at one moment; see `Graph.transaction`. */
+/**
+ * Does several things to a graph at one moment; see `Graph.transaction`.
+ *
+ * @param keep is told of each job at once, before the graph can be closed.
+ */
 export async function transaction(
   changer: Changer,
   actions: readonly GraphAction[],
-  options: TransactionOptions = {},
+  options: TransactionOptions,
+  keep: (job: Job<Report>) => Job<Report>,
 ): Promise<TransactionResult> {
   check('Graph.transaction', options);
   const { completion = 'individual' } = options;
@@ -105,8 +110,7 @@ export async function transaction(
       await changer.takeBack([], [...opened].reverse());
       throw error;
     }
-    const begun = jobs.map((job) => job.start(group));
-    return { nodes: opened, jobs: begun };
+    return { nodes: opened, jobs: jobs.map((job) => keep(job.start(group))) };
   });
 }
 

@@ -139,6 +139,16 @@ describe('a transaction', () => {
     }
   });
 
+  test('of a graph that is closed at the same time leaves no job behind', async () => {
+    const begun = graph.transaction([backup('x')]);
+    const closed = graph.close();
+    const { jobs } = await begun;
+    await closed;
+    expect(jobs[0].state).not.toBe('running');
+    expect(graph.toJSON()).toEqual({ nodes: [], users: [], edges: [] });
+    await jobs[0].catch(() => {});
+  });
+
   test('that is busy for too long changes nothing, and can be repeated', async () => {
     const own = new Graph({ drainLimitMs: 5 });
     const disk = new ManualDisk(SIZE);

@@ -7,9 +7,9 @@ import type { BitmapAction } from 'lacuna/bitmap';
 import { Graph, type GraphAction, type Root, type SnapshotDisk } from 'lacuna/graph';
 import { Random } from 'lacuna/testing';
 import { expect, test } from 'vitest';
-import { firstSeed, runsOr } from '../../support/long-run.js';
-import { settled } from '../../support/manual-disk.js';
-import { workInNewFolders } from '../../support/temporary-folder.js';
+import { firstSeed, runsOr } from '../support/long-run.js';
+import { settled } from '../support/manual-disk.js';
+import { workInNewFolders } from '../support/temporary-folder.js';
 
 workInNewFolders();
 
