@@ -1,7 +1,9 @@
 import { createQcow2 } from 'lacuna';
 import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { Arena } from '#dist/wasm/index.js';
 import { pattern } from '../../support/fake-device.js';
+import { fillArena } from '../../support/full-arena.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
@@ -177,6 +179,78 @@ describe('a mirror that is stopped while its target hangs', () => {
     target.isFree = false;
     job.stop();
     await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(graph.edges).toEqual(SIDE_BY_SIDE);
+  });
+});
+
+describe('a mirror whose end takes longer than the limit before its last round', () => {
+  test('makes no round behind that', async () => {
+    await setUp(50);
+    await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b', granularity: G }] });
+    const job = run();
+    await ready(job);
+    let flushes = 0;
+    target.onFlush = () => flushes++;
+    const { log } = graph.node('target') as unknown as { log: { markAll(): Promise<void> } };
+    let marked = () => {};
+    vi.spyOn(log, 'markAll').mockImplementationOnce(
+      () =>
+        new Promise((resolve) => {
+          marked = resolve;
+        }),
+    );
+    await expect(job.complete()).rejects.toMatchObject({ code: 'ERR_GRAPH_BUSY' });
+    marked();
+    await settled();
+    expect(flushes).toBe(0);
+    await job.complete();
+    expect(flushes).toBe(1);
+  });
+});
+
+describe('a mirror that cannot change a bitmap when it is given up', () => {
+  test('goes all the same, and leaves what the bitmap has to be decided', async () => {
+    await graph.changeBitmaps({ disk: [{ type: 'add', name: 'b', granularity: G }] });
+    await guest.write(G, filled(1));
+    const job = run({ bitmap: 'b' });
+    await ready(job);
+    await guest.write(2 * G, filled(1));
+    const { log } = graph.node('disk') as unknown as { log: { prepare(): Promise<void> } };
+    const failure = new Error('the image cannot be marked');
+    vi.spyOn(log, 'prepare').mockRejectedValueOnce(failure);
+    job.stop();
+    await expect(job).rejects.toThrow(failure);
+    expect(graph.edges).toEqual(SIDE_BY_SIDE);
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['disk', 'target']);
+    await graph.changeBitmaps({ disk: [{ type: 'reclaim', name: 'b' }] });
+    expect(graph.node('disk').bitmaps[0].dirtyBytes).toBe(2 * G);
+  });
+
+  test('goes all the same where there is no memory', async () => {
+    const job = run();
+    await ready(job);
+    const giveBack = fillArena(Arena.default, 0);
+    try {
+      job.stop();
+      await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    } finally {
+      giveBack();
+    }
+    expect(graph.edges).toEqual(SIDE_BY_SIDE);
+  });
+
+  test('goes all the same where there is no memory to begin', async () => {
+    disk.isFree = false;
+    const job = run();
+    await until(() => heldBy(disk, 'flush') !== undefined);
+    const giveBack = fillArena(Arena.default, 0);
+    try {
+      disk.isFree = true;
+      heldBy(disk, 'flush')!.release();
+      await expect(job).rejects.toMatchObject({ code: 'ERR_ARENA_FULL' });
+    } finally {
+      giveBack();
+    }
     expect(graph.edges).toEqual(SIDE_BY_SIDE);
   });
 });

@@ -10,7 +10,7 @@ import {
   type NodeDescription,
   type Root,
 } from '../../core/index.js';
-import { endAtLast } from '../rounds/index.js';
+import { endAtLast, isBusy } from '../rounds/index.js';
 import { carried, checkCarried } from './carried-bitmaps.js';
 import type { CheckedMirror } from './options.js';
 
@@ -166,15 +166,22 @@ export class MirrorPlace {
   }
 
   async #giveUp(): Promise<void> {
-    const remains = this.copy.copyDirty();
+    const remains: Bitmap[] = [];
+    let failure: unknown;
     try {
       const bitmaps = this.#bitmapChanges(this.#whenFailed(remains));
       await this.#changer.moveDown([this.#filter], { bitmaps });
+    } catch (error) {
+      if (isBusy(error)) throw error;
+      // Nobody goes through the filter for ever because of a bitmap: that keeps its successor, and can be reclaimed.
+      failure = error;
+      await this.#changer.moveDown([this.#filter]);
     } finally {
-      remains.free();
+      for (const bits of remains) bits.free();
     }
     this.#isGone = true;
     await this.#leave(this.#opened);
+    if (failure !== undefined) throw failure;
   }
 
   /** What the filter leads to now: other jobs put other nodes there. */
@@ -201,13 +208,16 @@ export class MirrorPlace {
     ];
   }
 
-  #whenFailed(remains: Bitmap): BitmapAction[] {
+  /** @param remains gets bits that the caller frees. */
+  #whenFailed(remains: Bitmap[]): BitmapAction[] {
     const { bitmap: name = '', bitmapMode } = this.#options;
     const isKnown = this.#isPlanned && this.copy.broken === undefined;
     if (bitmapMode !== 'always' || !isKnown) return [{ type: 'reclaim', name }];
+    const rest = this.copy.copyDirty();
+    remains.push(rest);
     return [
       { type: 'abdicate', name },
-      { type: 'merge', target: name, sources: [remains] },
+      { type: 'merge', target: name, sources: [rest] },
     ];
   }
 

@@ -48,7 +48,22 @@ export class MirrorRun {
 
   async work(control: JobControl): Promise<MirrorReport> {
     const place = await this.#changer.run(() => MirrorPlace.begin(this.#changer, this.#options));
+    try {
+      const rounds = this.#begin(place, control);
+      const ending = await this.#untilTold(place, rounds, control);
+      return this.#report(place, rounds, ending);
+    } catch (error) {
+      await place.giveUp(control);
+      throw error;
+    } finally {
+      this.#place = undefined;
+      this.#rounds?.free();
+    }
+  }
+
+  #begin(place: MirrorPlace, control: JobControl): Rounds {
     const { copy, root } = place;
+    this.#place = place;
     place.setMode(this.#mode);
     copy.isStopped = () => control.isPaused;
     copy.onNews = () => this.wish.tell();
@@ -61,18 +76,8 @@ export class MirrorRun {
           ...{ mode: 'incremental', bitmap, signal: control.ending },
         }),
     });
-    this.#place = place;
     this.#rounds = rounds;
-    try {
-      const ending = await this.#untilTold(place, rounds, control);
-      return this.#report(place, rounds, ending);
-    } catch (error) {
-      await place.giveUp(control);
-      throw error;
-    } finally {
-      this.#place = undefined;
-      rounds.free();
-    }
+    return rounds;
   }
 
   /** Round after round, until the job has ended as it was told to. */

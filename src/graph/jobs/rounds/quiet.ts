@@ -9,11 +9,15 @@ export async function endAtLast(end: () => Promise<void>, control: JobControl): 
     try {
       return await end();
     } catch (error) {
-      const isBusy = error instanceof LacunaError && error.code === 'ERR_GRAPH_BUSY';
-      if (!isBusy) throw error;
+      if (!isBusy(error)) throw error;
       if (!control.ending.aborted) await control.waitAbout(error).catch(() => {});
       // Once the job is to end there is nobody to ask. The guest, who was held up meanwhile, works for as long as that has taken.
       else await sleep(performance.now() - began);
     }
   }
+}
+
+/** Whether requests in flight did not end in time. */
+export function isBusy(error: unknown): error is LacunaError {
+  return error instanceof LacunaError && error.code === 'ERR_GRAPH_BUSY';
 }
