@@ -254,3 +254,29 @@ describe('a mirror that cannot change a bitmap when it is given up', () => {
     expect(graph.edges).toEqual(SIDE_BY_SIDE);
   });
 });
+
+test('what is written while it is about to be zeroed is not done twice', async () => {
+  graph = new Graph({ drainLimitMs: 2 ** 30 });
+  disk = new ManualDisk(SIZE, 'disk', G);
+  target = new ManualDisk(SIZE, 'target');
+  disk.onFlush = () => {};
+  target.isFree = true;
+  await graph.addDevice('disk', disk.device);
+  await graph.addDevice('target', target.device);
+  guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  const job = run({ copyMode: 'write-blocking' });
+  await until(() => heldBy(disk, 'status') !== undefined);
+  const written = guest.write(0, filled(1));
+  await until(() => heldBy(disk, 'write') !== undefined);
+  for (let status = heldBy(disk, 'status'); status; status = heldBy(disk, 'status')) {
+    status.release();
+    await settled();
+  }
+  disk.isFree = true;
+  heldBy(disk, 'write')!.release();
+  await written;
+  await ready(job);
+  expect(job.progress()).toMatchObject({ totalBytes: SIZE + G, doneBytes: SIZE + G });
+  await job.complete();
+  expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
+});

@@ -156,7 +156,10 @@ export class Rounds {
       await inLanes([...piecesOf(zero.ranges(), 'zero')], async (piece) => {
         written.push(...(await taken(piece)));
       });
-      for (const { offset, length } of written) data.set(offset, length);
+      for (const { offset, length } of written) {
+        data.set(offset, length);
+        this.totalBytes += length;
+      }
       await inLanes(
         [...piecesOf(data.ranges(), 'data')],
         async (piece) => void (await taken(piece)),
