@@ -11,6 +11,8 @@ export interface HeldRequest {
   release(): void;
   /** Fails it, having carried it out or not. */
   fail(landed: boolean): void;
+  /** Fails it with this error; it is not carried out. */
+  reject(error: Error): void;
 }
 
 /** A disk in memory each of whose requests waits for the test. */
@@ -120,6 +122,10 @@ export class ManualDisk {
           leave();
           if (landed) carryOut();
           reject(new LacunaError('ERR_DEVICE_IO', `${what} at ${offset} failed by the test`));
+        },
+        reject: (error) => {
+          leave();
+          reject(error);
         },
       };
       this.held.push(request);

@@ -71,6 +71,8 @@ export class MirroredDisk implements DiskCopy {
   #isTargetZero: boolean;
   /** Writes to the target whose guests do not wait for them any more. */
   #late = 0;
+  /** How often the target has forgotten something: what had begun before that, and ends behind it, may be forgotten too. */
+  #losses = 0;
   #isFailing = false;
   #failure: Error | undefined;
   #broken: LacunaError | undefined;
@@ -208,11 +210,13 @@ export class MirroredDisk implements DiskCopy {
   }
 
   async flush(): Promise<void> {
+    const losses = this.#losses;
     const flushed = this.#unconfirmed;
     // What ends from now on may be behind the flush.
     this.#unconfirmed = this.#clean();
     try {
       await onSide('target', this.#devices.target.flush());
+      if (losses !== this.#losses) this.#note(() => this.#dirty.merge(flushed));
     } catch (error) {
       this.#note(() => this.#dirty.merge(flushed));
       this.#targetFailed((error as SideError).cause);
@@ -247,6 +251,7 @@ export class MirroredDisk implements DiskCopy {
   }
 
   async #changeBoth(change: Change, onTarget: () => Promise<void>, hold: Hold): Promise<void> {
+    const losses = this.#losses;
     let target: Promise<Error | undefined> | undefined;
     let isGood = false;
     try {
@@ -256,7 +261,7 @@ export class MirroredDisk implements DiskCopy {
       isGood = true;
     } finally {
       if (target === undefined) this.#end(change, hold, { isGood: false });
-      else await this.#await(change, hold, target, isGood);
+      else await this.#await(change, hold, target, () => isGood && losses === this.#losses);
     }
   }
 
@@ -265,11 +270,11 @@ export class MirroredDisk implements DiskCopy {
     range: Range,
     hold: Hold,
     target: Promise<Error | undefined>,
-    isGood: boolean,
+    isGood: () => boolean,
   ): Promise<void> {
     if (await within(this.#settings.limitMs, target)) {
       const failure = await target;
-      this.#end(range, hold, { isGood: isGood && failure === undefined, failure });
+      this.#end(range, hold, { isGood: isGood() && failure === undefined, failure });
       return;
     }
     this.#late++;
@@ -318,6 +323,7 @@ export class MirroredDisk implements DiskCopy {
 
   /** Whatever was sent to the target may be there, and may be lost until a flush. */
   async #write(offset: number, length: number, write: () => Promise<void>): Promise<void> {
+    const losses = this.#losses;
     try {
       await onSide('target', write());
     } catch (error) {
@@ -325,12 +331,14 @@ export class MirroredDisk implements DiskCopy {
       throw error;
     } finally {
       this.#note(() => this.#unconfirmed.set(offset, length));
+      if (losses !== this.#losses) this.setDirty(offset, length);
     }
   }
 
   #targetFailed(failure: Error): void {
     this.#isFailing = true;
     if (isLost(failure)) {
+      this.#losses++;
       // Dirty, never zero: what reads as zero may have been written meanwhile.
       this.#note(() => this.#dirty.merge(this.#unconfirmed));
       this.#unconfirmed.resetAll();
