@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { openDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { MigrationInfo, Monitor, RunStatus } from '../../qmp/index.js';
+import { holdersOf } from './holders.js';
 import { ask } from './memory.js';
 
 const LIMIT_MS = 30_000;
@@ -21,7 +22,7 @@ export interface TakeOverOptions {
 
 /**
  * Sees to it that the destination runs. Where it has ended, the source goes on with its own disks, but only while the images of
- * the destination are locked here: nobody else can run on them then.
+ * the destination are locked here and open nowhere else: nobody else can run on them then.
  *
  * @throws LacunaError ERR_MIGRATION_FAILED where the source goes on; ERR_MIGRATION_UNDECIDED where nobody can tell.
  */
@@ -52,7 +53,7 @@ async function runs({ destination, mustRun }: TakeOverOptions): Promise<boolean>
 }
 
 /**
- * The destination cannot be asked: unless it has its images in use, the source goes on.
+ * The destination cannot be asked: unless it has its images open, the source goes on.
  *
  * @throws as {@link takeOver}
  */
@@ -64,6 +65,7 @@ export async function goBack(
   const images: AsyncDisposable[] = [];
   try {
     for (const { target, format } of disks) images.push(await locked(target, format));
+    await unheld(disks.map(({ target }) => target));
     if (mustRun) await source.execute('cont');
   } catch (error) {
     throw undecided(device, error);
@@ -88,6 +90,16 @@ async function locked(filename: string, format: string): Promise<AsyncDisposable
       const isLocked = error instanceof LacunaError && error.code === 'ERR_DEVICE_LOCKED';
       if (!isLocked || performance.now() > end) throw error;
     }
+  }
+}
+
+/** A machine of QEMU 10 that has not begun to run has its images open, and locks them only when it does. */
+async function unheld(images: readonly string[]): Promise<void> {
+  for (const end = performance.now() + RECONNECT_MS; ; await sleep(PAUSE_MS)) {
+    const [pid] = holdersOf(images);
+    if (pid === undefined) return;
+    if (performance.now() < end) continue;
+    throw new Error(`the process ${pid} may have its images open, and could be told to go on`);
   }
 }
 

@@ -158,7 +158,12 @@ test('capabilities for migrations of another kind are in the way of a migration'
     const capabilities = [{ capability, state }];
     return moving.source.other.execute('migrate-set-capabilities', { capabilities });
   };
-  for (const capability of ['dirty-bitmaps', 'block', 'multifd', 'background-snapshot']) {
+  const has = await moving.source.other.execute('query-migrate-capabilities');
+  const all = ['dirty-bitmaps', 'block', 'multifd', 'background-snapshot'];
+  // QEMU 9.1 and later move no disks themselves.
+  const known = all.filter((name) => has.some(({ capability }) => capability === name));
+  expect(known.length).toBeGreaterThanOrEqual(3);
+  for (const capability of known) {
     await set(capability, true);
     const plan = await machine.planMigration({ destination, bitmap, targets });
     expect(plan.obstacles).toEqual([
