@@ -18,6 +18,7 @@ const PACKAGES = {
   'qemu-ga': 'qemu-guest-agent',
   libvirtd: 'libvirt-daemon-system',
   virsh: 'libvirt-clients',
+  virtnbdbackup: 'virtnbdbackup',
   nbdkit: 'nbdkit',
   'nbd-server': 'nbd-server',
   nbdinfo: 'libnbd-bin',

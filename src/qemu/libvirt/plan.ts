@@ -7,7 +7,7 @@ import {
   type BackupPlanOptions,
   freeBytes,
 } from '../session/index.js';
-import { checkpointOf, prefixOf } from '../state/index.js';
+import { checkpointOf, isCheckpoint, prefixOf } from '../state/index.js';
 import { childOf, parseXml } from '../virsh/index.js';
 import { chooseDisks, type Definition, type DomainDisk, filesAt, readDefinition } from './disks.js';
 import type { Domain } from './domain.js';
@@ -116,7 +116,7 @@ async function whatIsMarked(
   checkpoints: readonly string[],
 ): Promise<Marked> {
   const none = { dirty: new Map(), files: new Map() };
-  if (base === undefined) return { ...none, checkpoint: '', fault: 'no earlier backup is given' };
+  if (base === undefined) return { ...none, checkpoint: '', fault: whyNoBase(checkpoints) };
   const checkpoint = checkpointOf(base);
   if (!checkpoints.includes(checkpoint)) {
     return { ...none, checkpoint, fault: `there is no checkpoint "${checkpoint}"` };
@@ -136,6 +136,15 @@ async function whatIsMarked(
     const isBroken = await domain.isRunning();
     return { ...none, checkpoint, fault, ...(isBroken && { broken: checkpoint }) };
   }
+}
+
+/** An increment over a backup that another tool has made would be of no use: nobody here can restore that. */
+function whyNoBase(checkpoints: readonly string[]): string {
+  const others = checkpoints.filter((name) => !isCheckpoint(name));
+  const why = 'no earlier backup is given';
+  if (others.length === 0) return why;
+  const names = others.map((name) => `"${name}"`).join(', ');
+  return `${why}, and the checkpoints of other tools (${names}) count from backups that are not here`;
 }
 
 function planDisk(disk: DomainDisk, { checkpoint, fault, dirty, files }: Marked): PlannedDisk {

@@ -4,6 +4,7 @@ export {
   checkGeneration,
   checkpointOf,
   countsFrom,
+  isCheckpoint,
   isOfBackup,
   isRound,
   newGeneration,

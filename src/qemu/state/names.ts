@@ -145,6 +145,11 @@ export function checkpointOf(generation: string): string {
   return `${BITMAP}${generation}`;
 }
 
+/** Whether a checkpoint has a name that only backups of ours give. */
+export function isCheckpoint(name: string): boolean {
+  return name.startsWith(BITMAP);
+}
+
 /** Whether a bitmap has a name that only backups give. */
 export function isOfBackup(bitmap: string): boolean {
   return OF_BACKUP.test(bitmap);

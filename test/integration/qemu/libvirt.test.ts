@@ -90,6 +90,44 @@ test('a full backup and three increments hold the disks as they were, where QEMU
   expect(await chain.domain.leftovers()).toEqual([]);
 });
 
+test('a machine that virtnbdbackup backs up is taken in full first, with the reason, and its chain can go on afterwards', async () => {
+  const chain = new Chain(await libvirt.domain({ formats: ['qcow2'] }));
+  const { domain } = chain;
+  const output = join(libvirt.folder, 'virtnbdbackup');
+  const theirs = (level: string) =>
+    run('virtnbdbackup', [
+      ...['-U', libvirt.connect, '-d', domain.name, '-l', level, '-o', output, '--noprogress'],
+      ...['-S', libvirt.folder, '-f', join(libvirt.folder, 'vnb.sock')],
+    ]);
+  await domain.scribble(random, 8);
+  await theirs('full');
+  // The URI may name the transport as well.
+  const connect = libvirt.connect.replace('qemu:', 'qemu+unix:');
+  const { folder } = domain;
+  const machine = await LibvirtMachine.find({ domain: domain.name, connect, folder });
+  const [plan] = (await machine.plan()).disks;
+  expect(plan).toMatchObject({
+    mode: 'full',
+    reason:
+      'no earlier backup is given, and the checkpoints of other tools ("virtnbdbackup.0") count from backups that are not here',
+  });
+  await expect(machine.plan({ fetch: 'push' })).rejects.toMatchObject({
+    code: 'ERR_QMP_UNSUPPORTED',
+  });
+  const modes: string[] = [];
+  for (let round = 0; round < 3; round++) {
+    await domain.scribble(random);
+    modes.push((await chain.backUp()).disks[0].mode);
+  }
+  expect(modes).toEqual(['full', 'incremental', 'incremental']);
+  // It goes on beside no checkpoint of others, and ours leave its own alone.
+  await expect(theirs('inc')).rejects.toThrow('Foreign checkpoint found');
+  await (await domain.find()).forget(chain.generation!);
+  await theirs('inc');
+  const checkpoints = await libvirt.virsh('checkpoint-list', domain.name, '--name');
+  expect(checkpoints.split('\n').filter(Boolean)).toEqual(['virtnbdbackup.0', 'virtnbdbackup.1']);
+});
+
 test('one disk of several can be chosen, and wrong choices name what there is', async () => {
   const chain = new Chain(await libvirt.domain({ formats: ['qcow2', 'qcow2'] }));
   const machine = await chain.domain.find();
