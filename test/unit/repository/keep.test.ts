@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { checkKeepRules, chooseKept, type KeepRules } from '#dist/repository/prune/keep.js';
 
 /** Points with these times, as this host counts them, oldest first. */
@@ -41,6 +41,78 @@ describe('the rules keep', () => {
   test('and say which of them does', () => {
     const rules = chooseKept(points(...TIMES), { last: 1, daily: 1, tags: ['first'] });
     expect(Object.fromEntries(rules)).toEqual({ 1: ['tag first'], 7: ['last', 'daily'] });
+  });
+});
+
+describe('at the borders of time the rules keep', () => {
+  afterEach(() => vi.unstubAllEnvs());
+
+  test.each<[string, string, KeepRules, string[], number[]]>([
+    [
+      'one point of a day of 25 hours',
+      'America/New_York',
+      { daily: 2 },
+      ['2026-10-31T23:59-04:00', '2026-11-01T00:01-04:00', '2026-11-01T23:59-05:00'],
+      [1, 3],
+    ],
+    [
+      'one point of a day of 23 hours',
+      'America/New_York',
+      { daily: 2 },
+      ['2026-03-07T23:59-05:00', '2026-03-08T00:01-05:00', '2026-03-08T23:59-04:00'],
+      [1, 3],
+    ],
+    [
+      'one point of an hour that the clock shows twice, as restic does',
+      'Europe/Berlin',
+      { hourly: 2 },
+      ['2026-10-25T01:30+02:00', '2026-10-25T02:30+02:00', '2026-10-25T02:30+01:00'],
+      [1, 3],
+    ],
+    [
+      'two points of hours on both sides of one that the clock leaves out',
+      'Europe/Berlin',
+      { hourly: 2 },
+      ['2026-03-29T00:30+01:00', '2026-03-29T01:30+01:00', '2026-03-29T03:30+02:00'],
+      [2, 3],
+    ],
+    [
+      'one point of a week whose Sunday has no midnight',
+      'America/Sao_Paulo',
+      { weekly: 2 },
+      ['2017-10-14T23:30-03:00', '2017-10-15T01:00-02:00', '2017-10-16T00:30-02:00'],
+      [2, 3],
+    ],
+    [
+      'one point of a week that lies in two years',
+      'UTC',
+      { weekly: 2 },
+      ['2024-12-29T23:59Z', '2024-12-30T00:00Z', '2025-01-01T12:00Z', '2025-01-05T23:59Z'],
+      [1, 4],
+    ],
+    [
+      'the last points of two months and years, by the clocks of this host',
+      'Asia/Tokyo',
+      { monthly: 2, yearly: 2 },
+      ['2025-12-31T14:59Z', '2025-12-31T15:00Z', '2026-01-31T14:59Z'],
+      [1, 3],
+    ],
+    [
+      'a day that comes once in four years',
+      'UTC',
+      { daily: 3 },
+      ['2028-02-28T12:00Z', '2028-02-29T12:00Z', '2028-03-01T12:00Z'],
+      [1, 2, 3],
+    ],
+  ])('%s (%s)', (_, zone, rules, times, numbers) => {
+    vi.stubEnv('TZ', zone);
+    expect(kept(rules, ...times)).toEqual(numbers);
+  });
+
+  test('the newest points by their order, where a clock that was wrong says otherwise', () => {
+    expect(kept({ last: 2 }, '2026-05-01T12:00', '1970-01-01T00:00', '2026-05-02T12:00')).toEqual([
+      2, 3,
+    ]);
   });
 });
 
