@@ -1,11 +1,8 @@
 /** Backup, restore and prune against what people use today, each a whole process as a user would start it. */
 import { backupForRestic, backupTebibyte } from './repository/backup.js';
-import { pruneToFull, pruneToIncrement, restoreChain } from './repository/chain.js';
+import { chainOfDays } from './repository/chain.js';
 import { manyPoints } from './repository/points.js';
 import { type BenchOptions, runWorkloads } from './support/bench.js';
 
 export const benchRepository = (options: BenchOptions): Promise<void> =>
-  runWorkloads(
-    [restoreChain, pruneToIncrement, pruneToFull, backupTebibyte, backupForRestic, manyPoints],
-    options,
-  );
+  runWorkloads([chainOfDays, backupTebibyte, backupForRestic, manyPoints], options);

@@ -1,12 +1,12 @@
 /** A machine that was backed up every day: its newest point is restored, and its older points go. */
 import { execFileSync } from 'node:child_process';
-import { cp, mkdir, rm } from 'node:fs/promises';
+import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Manifest, Repository } from 'lacuna/repository';
 import { openDevice } from '#dist/block/index.js';
 import { GiB, KiB, MiB, randomNumbers, scatter, TiB } from '../copy/disks.js';
 import { measured, ours } from '../copy/tools.js';
-import { type Contender, exec, type Workload } from '../support/bench.js';
+import { type Contender, exec, type Workload, type WorkloadContext } from '../support/bench.js';
 import { bytesOnDisk } from './space.js';
 
 const INCREMENTS = 30;
@@ -84,29 +84,28 @@ async function compare(disk: string, image: string, format: string): Promise<voi
 
 const TITLE = `1 TiB with 4 GiB of data, 1 full and ${INCREMENTS} increments of 1 %`;
 
-export const restoreChain: Workload = {
-  name: `restore: ${TITLE}`,
-  run: async ({ smoke, folder, race }) => {
-    const chain = await makeChain(folder, smoke);
-    const image = join(folderOf(chain.path), imageOf(chain.points.at(-1)!));
-    const target = join(folder, 'restored.raw');
-    const contender = (name: string, command: readonly [string, ...string[]]): Contender => ({
-      name,
-      run: () => measured(command),
-      verify: () => compare(chain.disk, target, 'raw'),
-      clear: () => rm(target, { force: true }),
-    });
-    const convert = ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw'] as const;
-    await race([
+async function raceRestore(chain: Chain, { folder, race }: WorkloadContext): Promise<void> {
+  const image = join(folderOf(chain.path), imageOf(chain.points.at(-1)!));
+  const target = join(folder, 'restored.raw');
+  const contender = (name: string, command: readonly [string, ...string[]]): Contender => ({
+    name,
+    run: () => measured(command),
+    verify: () => compare(chain.disk, target, 'raw'),
+    clear: () => rm(target, { force: true }),
+  });
+  const convert = ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw'] as const;
+  await race(
+    [
       contender('lacuna restore', ours('restore', chain.path, 'latest', target)),
       contender('qemu-img convert', [...convert, image, target]),
       contender('qemu-img convert -W -m 16', [...convert, '-W', '-m', '16', image, target]),
       contender('qemu-img convert -t writeback (flushed)', [
         ...[...convert, '-t', 'writeback', image, target],
       ] as [string, ...string[]]),
-    ]);
-  },
-};
+    ],
+    `restore: ${TITLE}`,
+  );
+}
 
 /** A copy of the repository for each run; files that are changed in place are copied, all others are links. */
 async function copyOf({ path }: Chain, changed: string | undefined): Promise<string> {
@@ -120,51 +119,64 @@ async function copyOf({ path }: Chain, changed: string | undefined): Promise<str
   return copy;
 }
 
-/** Merges the points behind one of them into what stays. */
-function pruning(title: string, keep: readonly string[], isFullKept: boolean): Workload {
-  return {
-    name: `prune, ${title}: ${TITLE}`,
-    run: async ({ smoke, folder, race }) => {
-      const chain = await makeChain(folder, smoke);
-      const copy = `${chain.path}-copy`;
-      const images = chain.points.map(imageOf);
-      const top = images.at(-1)!;
-      // What the first of those that go holds, or the full one, takes in all above it.
-      const base = images[isFullKept ? 1 : 0];
-      const clear = () => rm(copy, { recursive: true, force: true });
-      const storedBytes = () => bytesOnDisk(copy);
-      await mkdir(folderOf(copy), { recursive: true });
-      await race([
-        {
-          name: 'lacuna prune',
-          prepare: async () => void (await copyOf(chain, undefined)),
-          run: () => measured(ours('prune', ...keep, copy)),
-          verify: () => compare(chain.disk, join(folderOf(copy), top), 'qcow2'),
-          storedBytes,
-          clear,
-        },
-        {
-          name: 'qemu-img commit',
-          prepare: async () => void (await copyOf(chain, base)),
-          run: () => measured(['qemu-img', 'commit', '-d', '-b', base, top], folderOf(copy)),
-          verify: async () => {
-            await compare(chain.disk, join(folderOf(copy), base), 'qcow2');
-            for (const image of images.slice(images.indexOf(base) + 1)) {
-              await rm(join(folderOf(copy), image));
-            }
-          },
-          storedBytes,
-          clear,
-        },
-      ]);
-    },
-  };
+interface Pruning {
+  readonly title: string;
+  readonly keep: readonly string[];
+  readonly isFullKept: boolean;
 }
 
-export const pruneToIncrement = pruning(
-  'the increments become one',
-  ['--keep-tag', 'full', '--keep-last', '1'],
-  true,
-);
+const PRUNINGS: readonly Pruning[] = [
+  {
+    title: 'the increments become one',
+    keep: ['--keep-tag', 'full', '--keep-last', '1'],
+    isFullKept: true,
+  },
+  { title: 'the increments go into the full', keep: ['--keep-last', '1'], isFullKept: false },
+];
 
-export const pruneToFull = pruning('the increments go into the full', ['--keep-last', '1'], false);
+/** Merges the points behind one of them into what stays. */
+async function racePrune(
+  chain: Chain,
+  { title, keep, isFullKept }: Pruning,
+  { race }: WorkloadContext,
+): Promise<void> {
+  const copy = `${chain.path}-copy`;
+  const images = chain.points.map(imageOf);
+  const top = images.at(-1)!;
+  // What the first of those that go holds, or the full one, takes in all above it.
+  const base = images[isFullKept ? 1 : 0];
+  const clear = () => rm(copy, { recursive: true, force: true });
+  const storedBytes = () => bytesOnDisk(copy);
+  const ourPrune: Contender = {
+    name: 'lacuna prune',
+    prepare: async () => void (await copyOf(chain, undefined)),
+    run: () => measured(ours('prune', ...keep, copy)),
+    verify: () => compare(chain.disk, join(folderOf(copy), top), 'qcow2'),
+    storedBytes,
+    clear,
+  };
+  const commit: Contender = {
+    name: 'qemu-img commit',
+    prepare: async () => void (await copyOf(chain, base)),
+    run: () => measured(['qemu-img', 'commit', '-d', '-b', base, top], folderOf(copy)),
+    verify: async () => {
+      await compare(chain.disk, join(folderOf(copy), base), 'qcow2');
+      for (const image of images.slice(images.indexOf(base) + 1)) {
+        await rm(join(folderOf(copy), image));
+      }
+    },
+    storedBytes,
+    clear,
+  };
+  await race([ourPrune, commit], `prune, ${title}: ${TITLE}`);
+}
+
+/** One chain for all, since it takes longer to make than they do. */
+export const chainOfDays: Workload = {
+  name: `restore and prune: ${TITLE}`,
+  run: async (context) => {
+    const chain = await makeChain(context.folder, context.smoke);
+    for (const pruning of PRUNINGS) await racePrune(chain, pruning, context);
+    await raceRestore(chain, context);
+  },
+};

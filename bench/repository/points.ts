@@ -20,7 +20,7 @@ interface Machine {
   readonly disks: readonly { name: string; source: string }[];
 }
 
-export async function makeMachine(folder: string, disks: number): Promise<Machine> {
+async function makeMachine(folder: string, disks: number): Promise<Machine> {
   const path = join(folder, 'repository');
   const images = join(folder, 'images');
   await mkdir(images);
@@ -43,7 +43,7 @@ export async function makeMachine(folder: string, disks: number): Promise<Machin
 }
 
 /** Adds points until there are so many; each has one block more of each disk. */
-export async function growTo({ repository, disks }: Machine, points: number): Promise<void> {
+async function growTo({ repository, disks }: Machine, points: number): Promise<void> {
   for (let point = pointsOf(repository).length; point < points; point++) {
     for (const { source } of disks) {
       await using device: BlockDevice = await openDevice(source, { writable: true });

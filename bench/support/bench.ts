@@ -55,7 +55,8 @@ export interface Workload {
 export interface WorkloadContext extends Pick<BenchOptions, 'smoke'> {
   /** Where files may be made; removed afterwards. */
   readonly folder: string;
-  race(contenders: readonly Contender[]): Promise<void>;
+  /** @param title of the rows, where a workload has several races over what took long to make */
+  race(contenders: readonly Contender[], title?: string): Promise<void>;
 }
 
 export const exec = promisify(execFile);
@@ -153,7 +154,8 @@ export async function runWorkloads(
       await run({
         folder,
         smoke,
-        race: async (contenders) => void results.push(...(await race(name, contenders, runs))),
+        race: async (contenders, title = name) =>
+          void results.push(...(await race(title, contenders, runs))),
       });
     } finally {
       await rm(folder, { recursive: true, force: true });
