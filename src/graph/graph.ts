@@ -23,6 +23,8 @@ import {
   type BackupJobOptions,
   type BackupJobReport,
   backup,
+  CommitJob,
+  type CommitJobOptions,
   MirrorJob,
   type MirrorOptions,
   type PopulateJobOptions,
@@ -334,6 +336,19 @@ export class Graph implements AsyncDisposable {
    */
   stream(options: StreamJobOptions): Job<StreamJobReport> {
     return this.#begun(stream(this.#changer, options));
+  }
+
+  /**
+   * Starts a commit job: puts what images of a chain hold into the one below them, which then comes into use in the place of the
+   * uppermost; those go. Where that is written, the job keeps the base up to date until it is told to complete, or to be cancelled.
+   *
+   * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: LacunaError ERR_GRAPH_UNKNOWN,
+   * ERR_GRAPH_CONFLICT where others use the layers, or the base cannot come in the place of the images; ERR_IMAGE_CHAIN where
+   * it has no name, or one of the images has internal snapshots; ERR_DEVICE_LOCKED where others use the base; ERR_GRAPH_BUSY, what reading
+   * and writing throws, ERR_JOB_STOPPED, ERR_ABORTED. The images show the same in any case.
+   */
+  commit(options: CommitJobOptions): CommitJob {
+    return this.#begun(new CommitJob(this.#changer, options));
   }
 
   /**

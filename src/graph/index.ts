@@ -32,6 +32,9 @@ export type {
   BackupJobReport,
   BackupPair,
   BitmapMode,
+  CommitJobOptions,
+  CommitJobProgress,
+  CommitJobReport,
   JobErrorPolicy,
   MirrorChange,
   MirrorOptions,
@@ -47,7 +50,7 @@ export type {
   StreamJobReport,
   SyncMode,
 } from './jobs/index.js';
-export { LiveJob, MirrorJob } from './jobs/index.js';
+export { CommitJob, LiveJob, MirrorJob } from './jobs/index.js';
 export type {
   AddExportOptions,
   ChildReplacement,

@@ -110,6 +110,7 @@ const EXEMPT = new Set([
     'Graph',
     'GraphBackup',
     'LiveJob',
+    'CommitJob',
     'MirrorJob',
     'BackupDisk',
     'fromWire',

@@ -24,7 +24,7 @@ export interface Pivot {
   /** Changed at the same moment. */
   readonly bitmaps: readonly BitmapChange[];
   /** See {@link Changes}. */
-  readonly prepare: () => Promise<void>;
+  readonly prepare: NonNullable<Changes['prepare']>;
 }
 
 /** What changes a graph. Everybody who changes something has its turn with `run`; the other methods are for who has it. */

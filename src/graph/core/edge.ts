@@ -31,6 +31,8 @@ export class Edge implements BlockDevice {
   /** Its parent is used by nobody yet, and does not count: others may write what it leads to. Only a change ends this. */
   isPending: boolean;
   readonly limits: BlockDevice['limits'];
+  /** The job that moves what it leads to, as a person would name it; only that job writes there then. */
+  movedBy: string | undefined;
 
   constructor(
     parent: Named,

@@ -10,7 +10,7 @@ export { DRAIN_LIMIT_MS } from './drain.js';
 export type { Edge } from './edge.js';
 export { busy, called, conflict, type Named, unknownName } from './failures.js';
 export { Node } from './node.js';
-export { EVERYTHING, type Permission } from './permissions.js';
+export { EVERYTHING, type Permission, usersNeed } from './permissions.js';
 export { RecordingDevice } from './recorder.js';
 export type { EdgeChange } from './replacement.js';
 export type { Root } from './root.js';

@@ -29,8 +29,10 @@ export class Node implements Named {
   openAnew?: (writable: boolean) => Promise<Driver>;
   /** @internal Where it was opened for writing since: lets what holds its bytes be as before. */
   endsWriting: (() => Promise<void>) | undefined;
+  /** @internal The job that alone uses it, since what it shows is not its own meanwhile. */
+  movedBy: string | undefined;
   /** @internal The job that has put it into its place, as a person would name it. */
-  heldBy?: string;
+  heldBy: string | undefined;
   /** @internal The images that this job works on. Without, all that are below. */
   heldLayers?: ReadonlySet<Node>;
   /** @internal */

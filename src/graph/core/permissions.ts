@@ -24,6 +24,8 @@ interface Entering extends Needs {
 }
 
 const READER: Needs = { needs: ['read'], shares: ['read'] };
+/** What a job moves from layer to layer shows the same through the layers above. */
+const MOVED: Needs = { needs: ['read'], shares: EVERYTHING };
 const WRITER: Needs = { needs: ['read', 'write'], shares: ['read'] };
 const NOTHING: Needs = { needs: [], shares: EVERYTHING };
 const OWNER: Needs = { needs: EVERYTHING, shares: ['read'] };
@@ -39,7 +41,7 @@ function needsOf(edge: Edge, view: View): Needs {
     case 'data file':
       return (parent as Node).writable ? OWNER : READER;
     case 'below':
-      return READER;
+      return edge.movedBy === undefined ? READER : MOVED;
     case 'target':
       return WRITER;
     case 'snapshot':
@@ -59,6 +61,11 @@ function needsOfUsers(filter: Node, view: View): Needs {
     needs: EVERYTHING.filter((each) => users.some(({ needs }) => needs.includes(each))),
     shares: EVERYTHING.filter((each) => users.every(({ shares }) => shares.includes(each))),
   };
+}
+
+/** What the users of a node need of it, taken together. */
+export function usersNeed(node: Node, view: View): readonly Permission[] {
+  return needsOfUsers(node, view).needs;
 }
 
 /** It must see every write, so nobody may write beside it. Until somebody uses it, it has nothing to see. */
@@ -89,6 +96,7 @@ export function refusesResize(edge: Edge, view: View): boolean {
  */
 export function checkUsers(node: Node, view: View): void {
   const users = view.to(node).map((edge) => ({ edge, ...needsOf(edge, view) }));
+  checkNotMoved(node, view);
   for (const one of users) {
     if (one.needs.includes('write') && !node.writable) {
       const message = `${one.edge.label} needs to write ${called(node)}, which is open for reading only: add that with writable: true`;
@@ -101,4 +109,20 @@ export function checkUsers(node: Node, view: View): void {
       throw conflict(message);
     }
   }
+}
+
+/** While a job moves what a node shows, nobody else sees that. Filters may come between its layers. */
+function checkNotMoved(node: Node, view: View): void {
+  const { movedBy } = node;
+  if (movedBy === undefined) return;
+  const other = view.to(node).find((edge) => !isOfMove(edge, movedBy, view));
+  if (other === undefined) return;
+  const message = `${other.label} would use ${called(node)}, which does not show a disk of its own while ${movedBy} moves it: wait for the end of that`;
+  throw conflict(message);
+}
+
+function isOfMove({ movedBy, parent }: Edge, by: string, view: View): boolean {
+  if (movedBy === by) return true;
+  if ((parent as Node).isFilter !== true) return false;
+  return view.to(parent as Node).every((edge) => isOfMove(edge, by, view));
 }

@@ -6,7 +6,6 @@ import { snapshotAccess } from './snapshot-access.js';
 
 export type { CopyBeforeWriteDescription } from './copy-before-write.js';
 export type { CopyOnReadDescription } from './copy-on-read.js';
-export { PullError } from './pulled-layers.js';
 export { onSide, SideError } from './side-error.js';
 export type { SnapshotAccessDescription } from './snapshot-access.js';
 

@@ -6,21 +6,12 @@ import {
 } from '../../block/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
+import { onSide } from './side-error.js';
 
 /** Copied at once. */
 const PIECE = 1024 * 1024;
 /** At least so much is copied, and kept for itself. */
 const LEAST_UNIT = 65_536;
-
-/** A copy between two layers that was not made, and because of which side. */
-export class PullError extends Error {
-  readonly side: 'source' | 'target';
-
-  constructor(side: 'source' | 'target', cause: Error) {
-    super(cause.message, { cause });
-    this.side = side;
-  }
-}
 
 interface Run {
   readonly offset: number;
@@ -89,7 +80,7 @@ export class PulledLayers implements PullSource {
     for (let at = start; at < end; ) {
       const options = { contexts, ...(signal && { signal }) };
       const asked = image.someExtents(at, end - at, options);
-      const [status, depths] = await on('source', asked);
+      const [status, depths] = await onSide('source', asked);
       const stop = Math.min(end, status.end, depths.end);
       while (at < stop) {
         const [i, j] = [status.indexOf(at), depths.indexOf(at)];
@@ -109,14 +100,14 @@ export class PulledLayers implements PullSource {
     const bytes = new Uint8Array(Math.min(PIECE, end - offset));
     for (let at = offset; at < end; at += PIECE) {
       const piece = bytes.subarray(0, Math.min(PIECE, end - at));
-      await on('source', this.#image.read(at, piece, options));
+      await onSide('source', this.#image.read(at, piece, options));
       // The disk shows the same afterwards. It is waited for whoever has given up: the range is free when it has ended.
-      await on('target', this.#image.write(at, piece, { unrecorded: true }));
+      await onSide('target', this.#image.write(at, piece, { unrecorded: true }));
     }
   }
 
   async #zero(offset: number, length: number): Promise<void> {
-    await on('target', this.#image.zero(offset, length, { unrecorded: true }));
+    await onSide('target', this.#image.zero(offset, length, { unrecorded: true }));
   }
 
   async #hold<T>(start: number, end: number, alone: boolean, work: () => Promise<T>): Promise<T> {
@@ -128,13 +119,5 @@ export class PulledLayers implements PullSource {
     } finally {
       this.#locks.release(hold);
     }
-  }
-}
-
-async function on<T>(side: 'source' | 'target', request: Promise<T>): Promise<T> {
-  try {
-    return await request;
-  } catch (error) {
-    throw new PullError(side, error as Error);
   }
 }

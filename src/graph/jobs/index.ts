@@ -5,6 +5,12 @@ export {
   backup,
   backupPart,
 } from './backup/index.js';
+export {
+  CommitJob,
+  type CommitJobOptions,
+  type CommitJobProgress,
+  type CommitJobReport,
+} from './commit/index.js';
 export { JobGroup, type JobPart } from './group/index.js';
 export {
   type MirrorChange,

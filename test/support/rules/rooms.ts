@@ -67,7 +67,12 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['view'],
   ],
   graph: [['filters'], ['core'], ['options'], ['backup', 'jobs', 'snapshot'], ['transaction']],
-  'graph/jobs': [['rounds', 'layers'], ['group'], ['backup', 'mirror', 'populate', 'stream']],
+  'graph/jobs': [
+    ['rounds'],
+    ['layers'],
+    ['group'],
+    ['backup', 'commit', 'mirror', 'populate', 'stream'],
+  ],
   qemu: [
     ['virsh'],
     ['state'],

@@ -1,20 +1,20 @@
 import type { Edge, GraphState, Node } from '../../core/index.js';
 
+/** Images and filters of a chain, from one down to another. */
+export function chainBetween(state: GraphState, from: Node, bottom: Node): Node[] {
+  if (from === bottom) return [from];
+  const below: Edge | undefined = state.view
+    .from(from)
+    .find(({ role }) => role !== 'image' && role !== 'data file');
+  return [from, ...(below === undefined ? [] : chainBetween(state, below.to, bottom))];
+}
+
 /**
- * Closes images and filters that a chain had, from one down to another, where nobody else uses them.
+ * Closes what a chain had and has not any more, from the top down, where nobody else uses it.
  *
- * @returns their names.
+ * @returns the names of what is gone.
  */
-export async function drop(state: GraphState, from: Node, bottom: Node): Promise<string[]> {
-  const chain: Node[] = [];
-  for (let node: Node | undefined = from; node !== undefined; ) {
-    chain.push(node);
-    if (node === bottom) break;
-    const below: Edge | undefined = state.view
-      .from(node)
-      .find(({ role }) => role !== 'image' && role !== 'data file');
-    node = below?.to;
-  }
+export async function drop(state: GraphState, chain: readonly Node[]): Promise<string[]> {
   const gone: string[] = [];
   for (const node of chain) {
     // Those that were made with the one above have gone with it.

@@ -1,19 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Bitmap } from '../../../bitmap/index.js';
 import type { CopyMode } from '../../../block/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import { type Ending, type RoundPlan, Rounds, Wish } from '../rounds/index.js';
+import { type Ending, type RoundPlan, Rounds, untilTold, Wish } from '../rounds/index.js';
 import { MirrorPlace } from './mirror-place.js';
 import type { CheckedMirror, MirrorProgress, MirrorReport } from './options.js';
-
-/** So little is copied while the writers wait. */
-const LITTLE = 4 * 1024 * 1024;
-/** Between two rounds of a mirror that is ready: what is written again and again is copied once. */
-const PACE_MS = 100;
-/** The longest pause after the target has failed. */
-const LONGEST_PAUSE_MS = 10_000;
 
 /** One run of a mirror job. */
 export class MirrorRun {
@@ -50,7 +42,18 @@ export class MirrorRun {
     const place = await this.#changer.run(() => MirrorPlace.begin(this.#changer, this.#options));
     try {
       const rounds = this.#begin(place, control);
-      const ending = await this.#untilTold(place, rounds, control);
+      const ending = await untilTold({
+        ...{ place, rounds, control, wish: this.wish },
+        onTargetError: this.#options.onTargetError,
+        firstPlan: async () => {
+          const made = await this.#firstPlan(place, control);
+          place.planned();
+          return made;
+        },
+        becameReady: () => {
+          this.#isReady = true;
+        },
+      });
       return this.#report(place, rounds, ending);
     } catch (error) {
       await place.giveUp(control);
@@ -78,75 +81,6 @@ export class MirrorRun {
     });
     this.#rounds = rounds;
     return rounds;
-  }
-
-  /** Round after round, until the job has ended as it was told to. */
-  async #untilTold(place: MirrorPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
-    const { wish } = this;
-    const { copy } = place;
-    await rounds.first(async () => {
-      const made = await this.#firstPlan(place, control);
-      place.planned();
-      return made;
-    });
-    for (let failures = 0; ; ) {
-      await control.next();
-      if (copy.broken !== undefined) throw copy.broken;
-      await this.#heedTarget(place, control);
-      failures = rounds.hasLeftOut ? failures + 1 : 0;
-      if (failures > 0) {
-        await pause(Math.min(LONGEST_PAUSE_MS, PACE_MS * 2 ** failures), control);
-      } else if (rounds.remainingBytes <= LITTLE) {
-        this.#becomeReady(control);
-        const ending = wish.ending;
-        if (ending !== undefined && (await this.#tryTo(ending, place, rounds))) return ending;
-        if (rounds.remainingBytes === 0) {
-          await wish.news(control.ending);
-          continue;
-        }
-        if (wish.ending === undefined) await wish.asked(PACE_MS, control.ending);
-      }
-      await control.next();
-      await rounds.next();
-    }
-  }
-
-  /** What the writers have met at the target, the job hears from the filter. */
-  async #heedTarget({ copy }: MirrorPlace, control: JobControl): Promise<void> {
-    const failure = copy.takeFailure();
-    if (failure === undefined) return;
-    const { onTargetError } = this.#options;
-    if (onTargetError === 'report') throw failure;
-    if (onTargetError === 'stop') await control.waitAbout(failure);
-  }
-
-  #becomeReady(control: JobControl): void {
-    this.#isReady = true;
-    control.becomeReady();
-  }
-
-  /** Where it cannot be done, nothing has changed, who has asked is told why, and the job goes on. */
-  async #tryTo(ending: Ending, place: MirrorPlace, rounds: Rounds): Promise<boolean> {
-    let isOver = false;
-    let last: Promise<void> | undefined;
-    const work = async () => {
-      // What was to be durable before it may have taken longer than the limit.
-      if (isOver) throw new Error('the end took too long');
-      last = rounds.last(() => isOver).then(() => place.checkSound());
-      return last;
-    };
-    const finish = { work, unread: rounds.unread };
-    try {
-      await (ending === 'complete' ? place.complete(finish) : place.cancel(finish));
-      return true;
-    } catch (error) {
-      if (place.isGone) throw error;
-      isOver = true;
-      this.wish.refuse(error);
-      // What is under way when the limit is over ends first: a round is made at a time.
-      await last?.catch(() => {});
-      return false;
-    }
   }
 
   async #firstPlan(place: MirrorPlace, control: JobControl): Promise<RoundPlan> {
@@ -177,9 +111,4 @@ export class MirrorRun {
       bitmaps: place.carried,
     };
   }
-}
-
-/** Ends early where the job is to end, which who waits next finds. */
-async function pause(ms: number, { ending }: JobControl): Promise<void> {
-  await sleep(ms, undefined, { signal: ending }).catch(() => {});
 }

@@ -7,9 +7,9 @@ export type { StreamJobOptions, StreamJobReport } from './options.js';
 
 /** Begins a stream job; see `Graph.stream`. */
 export function stream(changer: Changer, options: StreamJobOptions): Job<StreamJobReport> {
-  checkStreamJob(options);
+  const checked = checkStreamJob(options);
   checkRate(options.rate);
-  const run = new StreamRun(changer, options);
+  const run = new StreamRun(changer, checked);
   return new Job<StreamJobReport>({
     what: 'a stream',
     rate: options.rate,

@@ -41,8 +41,12 @@ const check = optionCheck<StreamJobOptions>({
 
 const POLICIES: readonly unknown[] = ['report', 'stop'];
 
+/** Options with everything said. */
+export type CheckedStream = Omit<StreamJobOptions, 'rate' | 'signal'> &
+  Required<Pick<StreamJobOptions, 'onSourceError' | 'onTargetError'>>;
+
 /** @throws TypeError for options that make no sense. */
-export function checkStreamJob(options: StreamJobOptions): void {
+export function checkStreamJob(options: StreamJobOptions): CheckedStream {
   check('Graph.stream', options);
   const { base, bottom, backing } = options;
   for (const key of ['node', 'base', 'bottom'] as const) {
@@ -59,4 +63,6 @@ export function checkStreamJob(options: StreamJobOptions): void {
     if (POLICIES.includes(policy)) continue;
     throw new TypeError(`${key} must be report or stop, not ${JSON.stringify(policy)}`);
   }
+  const { onSourceError = 'report', onTargetError = 'report' } = options;
+  return { ...options, onSourceError, onTargetError };
 }

@@ -8,22 +8,20 @@ import {
   type NodeDescription,
   type Root,
 } from '../../core/index.js';
-import { PullError } from '../../filters/index.js';
+import { SideError } from '../../filters/index.js';
 import {
+  chainBetween,
   drop,
   type Layers,
   layersBetween,
   layersDownTo,
-  movePieces,
   nameFor,
-  type Piece,
-  type PieceFailure,
   planLayers,
   refuseHeld,
   refuseSnapshots,
 } from '../layers/index.js';
-import { endAtLast } from '../rounds/index.js';
-import type { StreamJobOptions, StreamJobReport } from './options.js';
+import { endAtLast, inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
+import type { CheckedStream, StreamJobReport } from './options.js';
 
 /** What is there while the job works. */
 interface Place {
@@ -42,7 +40,7 @@ interface Place {
 /** One run of a stream job. */
 export class StreamRun {
   readonly #changer: Changer;
-  readonly #options: StreamJobOptions;
+  readonly #options: CheckedStream;
   #place: Place | undefined;
   #totalBytes = 0;
   #doneBytes = 0;
@@ -50,7 +48,7 @@ export class StreamRun {
   #zeroedBytes = 0;
   #dropped: readonly string[] = [];
 
-  constructor(changer: Changer, options: StreamJobOptions) {
+  constructor(changer: Changer, options: CheckedStream) {
     this.#changer = changer;
     this.#options = options;
   }
@@ -110,7 +108,7 @@ export class StreamRun {
           file: top.name,
           bottom: bottom.name,
         } as NodeDescription,
-        { writable: true },
+        { writable: true, isOfJob: true },
       );
       added.push(filter);
       const name = state.freeName(`${top.name}.stream`);
@@ -146,31 +144,43 @@ export class StreamRun {
     throw failure.error;
   }
 
-  async #move({ root, filter, images }: Place, control: JobControl): Promise<void> {
-    const plan = await planLayers(root, { from: 2, to: images.length }, control);
-    this.#totalBytes = plan.totalBytes;
+  async #move(place: Place, control: JobControl): Promise<void> {
+    const { data, zero } = await planLayers(
+      place.root,
+      { from: 2, to: place.images.length },
+      control,
+    );
+    this.#totalBytes = data.dirtyBytes + zero.dirtyBytes;
     try {
-      await movePieces(plan.pieces(), control, {
-        take: async ({ offset, length }: Piece) => {
-          const taken = await root.pass(() => filter.driver.pull!.take(offset, length));
-          this.#movedBytes += taken.movedBytes;
-          this.#zeroedBytes += taken.zeroedBytes;
-        },
-        failureOf: (error) => this.#failureOf(error),
-        done: ({ length }) => {
-          this.#doneBytes += length;
-        },
-      });
+      for (const kind of ['zero', 'data'] as const) {
+        const bits = kind === 'zero' ? zero : data;
+        await inLanes(piecesOf(bits.ranges(), kind), async (piece) => {
+          await this.#take(piece, place, control);
+          this.#doneBytes += piece.length;
+        });
+      }
     } finally {
-      plan.free();
+      data.free();
+      zero.free();
     }
   }
 
-  #failureOf(error: unknown): PieceFailure {
-    if (!(error instanceof PullError)) return { error: error as Error, policy: 'report' };
-    const { onSourceError = 'report', onTargetError = 'report' } = this.#options;
-    const policy = error.side === 'source' ? onSourceError : onTargetError;
-    return { error: error.cause as Error, policy };
+  /** A piece, again and again where its policy says so. Between the attempts nothing is held. */
+  async #take({ offset, length, kind }: Piece, place: Place, control: JobControl): Promise<void> {
+    const { root, filter } = place;
+    for (;;) {
+      await control.next(kind === 'data' ? length : 0);
+      try {
+        const taken = await root.pass(() => filter.driver.pull!.take(offset, length));
+        this.#movedBytes += taken.movedBytes;
+        this.#zeroedBytes += taken.zeroedBytes;
+        return;
+      } catch (error) {
+        if (!(error instanceof SideError)) throw error;
+        if (policyFor(this.#options, error) === 'report') throw error.cause;
+        await control.waitAbout(error.cause);
+      }
+    }
   }
 
   /** Goes on where an attempt has ended before. */
@@ -185,13 +195,13 @@ export class StreamRun {
     const changer = this.#changer;
     const { state } = changer;
     const upper = state.view.backingOf(top)!;
-    const dropped = upper.to;
+    const dropped = chainBetween(state, upper.to, bottom);
     // As it is now: filters may have come between the two.
     const below = state.view.backingOf(bottom)?.to;
     const kept =
       below === undefined
         ? []
-        : [{ edge: upper, expected: dropped, replacement: below, unsafe: false, isSame: true }];
+        : [{ edge: upper, expected: upper.to, replacement: below, unsafe: false, isSame: true }];
     await changer.leave(root);
     await changer.removeFilters([filter], {
       edges: kept,
@@ -201,7 +211,7 @@ export class StreamRun {
         if (!isOver()) await top.driver.nameBacking!(name);
       },
     });
-    this.#dropped = await drop(state, dropped, bottom);
+    this.#dropped = await drop(state, dropped);
   }
 
   async #giveUp({ filter, root, top, wasReadOnly }: Place): Promise<void> {

@@ -1,0 +1,240 @@
+import type { DiskCopy } from '../../../block/index.js';
+import type { JobControl } from '../../../job/index.js';
+import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import { chainBetween, drop } from '../layers/index.js';
+import { endAtLast, type LastRound } from '../rounds/index.js';
+import { type ChainToCommit, chainToCommit } from './chain-to-commit.js';
+import { type CommittedBitmaps, committedBitmaps } from './committed-bitmaps.js';
+import type { CheckedCommit } from './options.js';
+
+/** What a commit has in its graph. */
+interface Parts {
+  readonly chain: ChainToCommit;
+  readonly filter: Node;
+  readonly root: Root;
+  /** Nodes that were opened for writing, and are for reading only again at the end. */
+  readonly opened: readonly Node[];
+}
+
+type Prepare = () => Promise<void>;
+
+/** The place of a commit in its graph: how it comes in, and how it goes. */
+export class CommitPlace {
+  readonly chain: ChainToCommit;
+  /** Where the job reads status, and passes for each piece. */
+  readonly root: Root;
+  readonly copy: DiskCopy;
+  readonly #changer: Changer;
+  readonly #filter: Node;
+  readonly #opened: readonly Node[];
+  #carried: readonly string[] = [];
+  #warnings: readonly string[] = [];
+  #dropped: readonly string[] = [];
+  #isGone = false;
+
+  private constructor(changer: Changer, { chain, filter, root, opened }: Parts) {
+    this.#changer = changer;
+    this.chain = chain;
+    this.root = root;
+    this.copy = filter.driver.diskCopy!;
+    this.#filter = filter;
+    this.#opened = opened;
+  }
+
+  /** Lets all users of the top go through a filter. Where that cannot be, nothing stays. It has the turn. */
+  static async begin(changer: Changer, options: CheckedCommit): Promise<CommitPlace> {
+    const chain = chainToCommit(changer.state, options);
+    const opened: Node[] = [];
+    try {
+      for (const node of [chain.base, ...chain.overlays.map((overlay) => overlay.node)]) {
+        if (node.writable) continue;
+        await changer.setWritable(node, true);
+        opened.push(node);
+      }
+      for (const { node, name } of chain.overlays) node.driver.checkBackingName!(name);
+      return new CommitPlace(changer, { ...(await insert(changer, chain)), opened });
+    } catch (error) {
+      await closeForWriting(changer, opened).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** The names of the bitmaps that the base has got. */
+  get carried(): readonly string[] {
+    return this.#carried;
+  }
+
+  get warnings(): readonly string[] {
+    return this.#warnings;
+  }
+
+  get dropped(): readonly string[] {
+    return this.#dropped;
+  }
+
+  /** Whether the users go another way again. */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  /** @throws where it is not known what differs. */
+  checkSound(): void {
+    if (this.copy.broken !== undefined) throw this.copy.broken;
+  }
+
+  /** Hides what the base holds behind the end of a shorter top, where images above would see it. */
+  async hideTail(control: JobControl): Promise<number> {
+    const { images, base, seenBytes } = this.chain;
+    const end = Math.min(base.size, seenBytes);
+    const start = images[0].size;
+    for (let at = start; at < end; at += TAIL_PIECE) {
+      await control.next();
+      const length = Math.min(TAIL_PIECE, end - at);
+      await this.root.pass(() => base.device.zero(at, length));
+    }
+    return Math.max(0, end - start);
+  }
+
+  /** The base comes into use. */
+  complete({ work }: Pick<LastRound, 'work'>): Promise<void> {
+    return this.#changer.run(async () => {
+      const { images, base, overlays } = this.chain;
+      const bitmaps = await committedBitmaps(images, base);
+      try {
+        await this.#pivot(bitmaps, async (isOver) => {
+          await work();
+          await bitmaps.gather();
+          await base.device.flush();
+          for (const { node, name } of overlays) {
+            if (isOver()) return;
+            await node.device.flush();
+            await node.driver.nameBacking!(name);
+          }
+        });
+      } finally {
+        bitmaps.free();
+      }
+      this.#isGone = true;
+      this.#carried = bitmaps.names;
+      this.#warnings = bitmaps.warnings;
+      await this.#leave(true);
+    });
+  }
+
+  /** Everybody uses the images as before. */
+  cancel({ work }: LastRound): Promise<void> {
+    return this.#changer.run(() => this.#giveUp(work));
+  }
+
+  /** The job has failed: everybody uses the images as before; what was put into the base was shown already. */
+  async giveUp(control: JobControl): Promise<void> {
+    if (this.#isGone) return;
+    await endAtLast(() => this.#changer.run(() => this.#giveUp(async () => {})), control);
+  }
+
+  async #giveUp(prepare: Prepare): Promise<void> {
+    await this.#letOthersIn(() => this.#changer.moveDown([this.#filter], { prepare }));
+    this.#isGone = true;
+    await this.#leave(false);
+  }
+
+  async #pivot(
+    bitmaps: CommittedBitmaps,
+    prepare: (isOver: () => boolean) => Promise<void>,
+  ): Promise<void> {
+    const { images, base } = this.chain;
+    const { state } = this.#changer;
+    // Filters may have come above the base, and are kept where they are as large as what they show then.
+    const above = state.view.backingOf(images.at(-1)!)!.to;
+    const target = above.size === base.size ? above : base;
+    for (const filter of this.#changer.path(above)) {
+      if (filter !== base) await filter.log.prepareDirtyAll();
+    }
+    const { changes } = bitmaps;
+    await this.#letOthersIn(() =>
+      this.#changer.pivot(this.#filter, target, { bitmaps: changes, prepare, except: this.root }),
+    );
+    // They have not seen what was written to the base below them.
+    for (const filter of this.#changer.path(above)) if (filter !== base) filter.log.dirtyAll();
+  }
+
+  /** A change by which others come to use the layers again. */
+  async #letOthersIn(change: () => Promise<void>): Promise<void> {
+    const by = this.chain.base.movedBy;
+    keep(this.chain, this.#filter, undefined);
+    try {
+      await change();
+    } catch (error) {
+      keep(this.chain, this.#filter, by);
+      throw error;
+    }
+  }
+
+  async #leave(isDone: boolean): Promise<void> {
+    const changer = this.#changer;
+    const { images, path } = this.chain;
+    const { state } = changer;
+    const chain = chainBetween(state, images[0], images.at(-1)!);
+    await changer.leave(this.root);
+    await state.removeAll([this.#filter]);
+    if (isDone) this.#dropped = await drop(state, chain);
+    for (const edge of path) edge.movedBy = undefined;
+    await closeForWriting(changer, isDone ? this.#unwritten : this.#opened);
+  }
+
+  /** Who has written the top writes the base from then on. */
+  get #unwritten(): Node[] {
+    const { base, isActive } = this.chain;
+    return this.#opened.filter((node) => node !== base || !isActive);
+  }
+}
+
+/** Of what is hidden, which costs next to nothing. */
+const TAIL_PIECE = 16 * 1024 * 1024;
+
+async function closeForWriting(changer: Changer, nodes: readonly Node[]): Promise<void> {
+  for (const node of nodes) await changer.setWritable(node, false);
+}
+
+/** Says who alone uses the layers, or that nobody does. */
+function keep({ nodes }: ChainToCommit, filter: Node | undefined, by: string | undefined): void {
+  if (filter !== undefined) filter.heldBy = by;
+  for (const node of nodes) node.movedBy = by;
+}
+
+/** Lets a filter hold the place, and keeps everybody else from what changes below. */
+async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Parts, 'opened'>> {
+  const { state } = changer;
+  const { images, base, path, isActive } = chain;
+  const [top] = images;
+  const added: Node[] = [];
+  const roots: Root[] = [];
+  const name = state.freeName(`${top.name}.commit`);
+  const by = `job '${name}'`;
+  try {
+    await changer.grow(base, top.size);
+    for (const edge of path) edge.movedBy = by;
+    const filter = await changer.add(
+      {
+        driver: 'mirror',
+        'node-name': state.freeName(`${top.name}.committed`),
+        file: top.name,
+        target: base.name,
+      } as unknown as NodeDescription,
+      { writable: isActive, isOfJob: true },
+    );
+    added.push(filter);
+    for (const edge of state.view.from(filter)) edge.movedBy = by;
+    filter.heldLayers = new Set([...images, base]);
+    keep(chain, filter, by);
+    await changer.moveUp([filter]);
+    const root = changer.enter({ name, what: 'job', node: filter, writable: false });
+    roots.push(root);
+    return { chain, filter, root };
+  } catch (error) {
+    keep(chain, undefined, undefined);
+    await changer.takeBack(roots, added);
+    for (const edge of path) edge.movedBy = undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,106 @@
+import { plan } from '../../../copy/index.js';
+import type { JobControl, JobCounts } from '../../../job/index.js';
+import type { Changer } from '../../core/index.js';
+import { planLayers } from '../layers/index.js';
+import {
+  type Ending,
+  endAtLast,
+  type RoundPlan,
+  Rounds,
+  untilTold,
+  Wish,
+} from '../rounds/index.js';
+import { CommitPlace } from './commit-place.js';
+import type { CheckedCommit, CommitJobProgress, CommitJobReport } from './options.js';
+
+/** One run of a commit job. */
+export class CommitRun {
+  readonly wish = new Wish();
+  readonly #changer: Changer;
+  readonly #options: CheckedCommit;
+  #place: CommitPlace | undefined;
+  #rounds: Rounds | undefined;
+  #hiddenBytes = 0;
+  #isReady = false;
+
+  constructor(changer: Changer, options: CheckedCommit) {
+    this.#changer = changer;
+    this.#options = options;
+  }
+
+  counted(): JobCounts<CommitJobProgress> {
+    const place = this.#place;
+    return {
+      totalBytes: this.#rounds?.totalBytes ?? 0,
+      doneBytes: this.#rounds?.doneBytes ?? 0,
+      isReady: this.#isReady,
+      dirtyBytes: place === undefined || place.isGone ? 0 : place.copy.dirtyBytes,
+    };
+  }
+
+  async work(control: JobControl): Promise<CommitJobReport> {
+    const place = await this.#changer.run(() => CommitPlace.begin(this.#changer, this.#options));
+    const { copy, root } = place;
+    copy.isStopped = () => control.isPaused;
+    copy.onNews = () => this.wish.tell();
+    const rounds = new Rounds({
+      ...{ copy, control, size: root.size, policies: this.#options },
+      pass: (work) => root.pass(work),
+      plan: (bitmap, isDrained) =>
+        plan({
+          source: isDrained ? root.edge : root,
+          ...{ mode: 'incremental', bitmap, signal: control.ending },
+        }),
+    });
+    this.#place = place;
+    this.#rounds = rounds;
+    try {
+      const ending = place.chain.isActive
+        ? await this.#untilTold(place, rounds, control)
+        : await this.#once(place, rounds, control);
+      return this.#report(place, rounds, ending);
+    } catch (error) {
+      await place.giveUp(control);
+      throw error;
+    } finally {
+      this.#place = undefined;
+      rounds.free();
+    }
+  }
+
+  #untilTold(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
+    return untilTold({
+      ...{ place, rounds, control, wish: this.wish },
+      onTargetError: this.#options.onTargetError,
+      firstPlan: () => this.#firstPlan(place, control),
+      becameReady: () => {
+        this.#isReady = true;
+      },
+    });
+  }
+
+  /** Nobody writes the images, so they are put into the base once. */
+  async #once(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
+    await rounds.first(() => this.#firstPlan(place, control));
+    this.#hiddenBytes = await place.hideTail(control);
+    await control.next();
+    await endAtLast(() => place.complete({ work: () => place.copy.flush() }), control);
+    return 'complete';
+  }
+
+  #firstPlan({ root, chain }: CommitPlace, control: JobControl): Promise<RoundPlan> {
+    return planLayers(root, { from: 1, to: chain.images.length }, control);
+  }
+
+  #report(place: CommitPlace, rounds: Rounds, ending: Ending): CommitJobReport {
+    const { movedBytes, zeroedBytes } = rounds;
+    return {
+      completed: ending === 'complete',
+      movedBytes,
+      zeroedBytes: zeroedBytes + this.#hiddenBytes,
+      bitmaps: place.carried,
+      dropped: place.dropped,
+      warnings: place.warnings,
+    };
+  }
+}

@@ -1,0 +1,111 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Bitmap } from '../../../bitmap/index.js';
+import type { DiskCopy } from '../../../block/index.js';
+import type { JobControl } from '../../../job/index.js';
+import type { JobErrorPolicy } from './policies.js';
+import type { RoundPlan, Rounds } from './rounds.js';
+import type { Ending, Wish } from './wish.js';
+
+/** So little is copied while the writers wait. */
+const LITTLE = 4 * 1024 * 1024;
+/** Between two rounds of a job that is ready: what is written again and again is copied once. */
+const PACE_MS = 100;
+/** The longest pause after the target has failed. */
+const LONGEST_PAUSE_MS = 10_000;
+
+/** What is done last, while nobody writes. */
+export interface LastRound {
+  /** Makes the target equal. */
+  readonly work: () => Promise<void>;
+  /** What could not be read, by then. */
+  readonly unread: Bitmap;
+}
+
+/** Where a job is in its graph, and how it goes from there. */
+export interface LivePlace {
+  readonly copy: DiskCopy;
+  /** Whether the users go another way again. */
+  readonly isGone: boolean;
+  /** @throws where it is not known what differs. */
+  checkSound(): void;
+  /** The target comes into use. */
+  complete(last: LastRound): Promise<void>;
+  /** Everybody uses what they have used before. */
+  cancel(last: LastRound): Promise<void>;
+}
+
+/** A job that makes rounds until it is told to end. */
+export interface LiveWork {
+  readonly place: LivePlace;
+  readonly rounds: Rounds;
+  readonly wish: Wish;
+  readonly control: JobControl;
+  readonly onTargetError: JobErrorPolicy;
+  readonly firstPlan: () => Promise<RoundPlan>;
+  readonly becameReady: () => void;
+}
+
+/** Makes round after round, until the job has ended as it was told to. */
+export async function untilTold(work: LiveWork): Promise<Ending> {
+  const { place, rounds, wish, control } = work;
+  const { copy } = place;
+  await rounds.first(work.firstPlan);
+  for (let failures = 0; ; ) {
+    await control.next();
+    if (copy.broken !== undefined) throw copy.broken;
+    await heedTarget(work);
+    failures = rounds.hasLeftOut ? failures + 1 : 0;
+    if (failures > 0) {
+      await pause(Math.min(LONGEST_PAUSE_MS, PACE_MS * 2 ** failures), control);
+    } else if (rounds.remainingBytes <= LITTLE) {
+      work.becameReady();
+      control.becomeReady();
+      const ending = wish.ending;
+      if (ending !== undefined && (await tryTo(ending, work))) return ending;
+      if (rounds.remainingBytes === 0) {
+        await wish.news(control.ending);
+        continue;
+      }
+      if (wish.ending === undefined) await wish.asked(PACE_MS, control.ending);
+    }
+    await control.next();
+    await rounds.next();
+  }
+}
+
+/** What the writers have met at the target, the job hears from the filter. */
+async function heedTarget({ place, control, onTargetError }: LiveWork): Promise<void> {
+  const failure = place.copy.takeFailure();
+  if (failure === undefined) return;
+  if (onTargetError === 'report') throw failure;
+  if (onTargetError === 'stop') await control.waitAbout(failure);
+}
+
+/** Where it cannot be done, nothing has changed, who has asked is told why, and the job goes on. */
+async function tryTo(ending: Ending, { place, rounds, wish }: LiveWork): Promise<boolean> {
+  let isOver = false;
+  let last: Promise<void> | undefined;
+  const work = async () => {
+    // What was to be durable before it may have taken longer than the limit.
+    if (isOver) throw new Error('the end took too long');
+    last = rounds.last(() => isOver).then(() => place.checkSound());
+    return last;
+  };
+  const lastRound = { work, unread: rounds.unread };
+  try {
+    await (ending === 'complete' ? place.complete(lastRound) : place.cancel(lastRound));
+    return true;
+  } catch (error) {
+    if (place.isGone) throw error;
+    isOver = true;
+    wish.refuse(error);
+    // What is under way when the limit is over ends first: a round is made at a time.
+    await last?.catch(() => {});
+    return false;
+  }
+}
+
+/** Ends early where the job is to end, which who waits next finds. */
+async function pause(ms: number, { ending }: JobControl): Promise<void> {
+  await sleep(ms, undefined, { signal: ending }).catch(() => {});
+}
