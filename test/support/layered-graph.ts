@@ -25,20 +25,20 @@ export interface LayeredGraph {
  * All of it is in memory, so that nothing waits for anything but the test.
  *
  * @param content of the disk below.
+ * @param options `size` is that of the image: behind the end of the disk below it reads as zero.
  */
 export async function layeredGraph(
   content: Uint8Array,
-  { writable = true, drainLimitMs = 2 ** 30 } = {},
+  { writable = true, drainLimitMs = 2 ** 30, size = content.length } = {},
 ): Promise<LayeredGraph> {
-  const { length: size } = content;
-  await createRawFile('base.raw', size);
+  await createRawFile('base.raw', content.length);
   await createQcow2('top.qcow2', {
     size,
     backing: { filename: 'base.raw', format: 'raw' },
     dataFile: 'top.data',
   });
   const graph = new Graph({ drainLimitMs });
-  const base = new ManualDisk(size, 'base');
+  const base = new ManualDisk(content.length, 'base');
   const data = new ManualDisk(size, 'data');
   base.isFree = true;
   data.isFree = true;

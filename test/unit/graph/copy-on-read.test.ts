@@ -130,4 +130,27 @@ describe('a copy-on-read filter', () => {
     });
     expect(orders).toBeGreaterThan(2);
   });
+
+  test('never zeroes what is written meanwhile, in whatever order all ends', async () => {
+    const fresh = new Uint8Array(1000).fill(7);
+    const orders = await everyOrder(async (choose) => {
+      // Behind the end of what is below, the image reads as zero.
+      const { graph, guest, data } = await layeredGraph(pattern(G), { size: 2 * G });
+      await graph.insertFilter({ filter, above: 'top' });
+      data.isFree = false;
+      await playInOrder(
+        choose,
+        [data],
+        [() => guest.read(G, new Uint8Array(G)), () => guest.write(G + 500, fresh)],
+      );
+      data.isFree = true;
+      const bytes = new Uint8Array(G);
+      await guest.read(G, bytes);
+      const expected = new Uint8Array(G);
+      expected.set(fresh, 500);
+      expect(Buffer.compare(bytes, expected)).toBe(0);
+      await graph.close();
+    });
+    expect(orders).toBeGreaterThan(1);
+  });
 });
