@@ -1,3 +1,4 @@
+import { realpathSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { Node, View } from '../core/index.js';
 
@@ -15,11 +16,13 @@ export function formatBelow(view: View, node: Node): string | undefined {
     const [{ to }] = view.from(node);
     return formatBelow(view, to);
   }
+  // A name means the disk as it is now, not what a snapshot kept.
+  if ((node.driver.description as { snapshot?: string } | undefined)?.snapshot) return undefined;
   if (view.from(node).some(({ role }) => role === 'image')) return node.driverName;
   return node.driver.path === undefined ? undefined : 'raw';
 }
 
-/** The path that an image means by a name in its header. */
+/** The path that an image means by a name in its header: looked for from where symbolic links to its folder lead. */
 export function backingNameOf(image: string, name: string | undefined): string | undefined {
-  return name === undefined ? undefined : resolve(dirname(resolve(image)), name);
+  return name === undefined ? undefined : resolve(realpathSync(dirname(resolve(image))), name);
 }

@@ -14,7 +14,7 @@ import {
   type Node,
   type NodeDescription,
 } from '../core/index.js';
-import { backingNameOf, fileBelow } from './names.js';
+import { backingNameOf, fileBelow, formatBelow } from './names.js';
 
 /** A node that gets a new layer on top. */
 export interface SnapshotDisk {
@@ -109,11 +109,19 @@ async function checkOverlay(changer: Changer, overlay: Node, node: Node): Promis
   const path = fileBelow(changer.state.view, node);
   const image = fileBelow(changer.state.view, overlay);
   if (path === undefined || image === undefined) return;
-  const named = backingNameOf(image, device.details?.backingFile);
-  if (named !== undefined && isSamePlace(named, path)) return;
+  const format = formatBelow(changer.state.view, node);
+  if (format === undefined) {
+    const message = `${called(node)} shows something else than ${path} holds as a disk, which is all that ${image} can name: take the snapshot of a node that shows that`;
+    throw conflict(message);
+  }
+  const { backingFile, backingFormat = 'of no format' } = device.details ?? {};
+  const named = backingNameOf(image, backingFile);
+  if (named !== undefined && isSamePlace(named, path) && backingFormat === format) return;
   const found =
-    named === undefined ? 'names no backing file' : `names ${named} as its backing file`;
-  const message = `${image} ${found}, and would not be found over ${path} the next time: make it with Graph.create and over: '${node.name}', or run "lacuna rebase -u -b ${path}" on it`;
+    named === undefined
+      ? 'names no backing file'
+      : `names ${named} (${backingFormat}) as its backing file`;
+  const message = `${image} ${found}, and would not be found over ${path} (${format}) the next time: make it with Graph.create and over: '${node.name}', or run "lacuna rebase -u -F ${format} -b ${path}" on it`;
   throw conflict(message);
 }
 

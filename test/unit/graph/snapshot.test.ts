@@ -269,7 +269,12 @@ describe('a snapshot is refused, and changes nothing,', () => {
     expect(await refused({}, graph)).toMatch(/ERR_GRAPH_CONFLICT.*names no backing file/);
     await createQcow2('other.qcow2', { size: SIZE });
     await createQcow2('top.qcow2', { size: SIZE, ...over('other.qcow2') });
-    expect(await refused({}, graph)).toMatch(/ERR_GRAPH_CONFLICT.*other.qcow2 as its backing file/);
+    expect(await refused({}, graph)).toMatch(
+      /ERR_GRAPH_CONFLICT.*other.qcow2 .qcow2. as its backing/,
+    );
+    const raw = { filename: 'disk.qcow2', format: 'raw' };
+    await createQcow2('top.qcow2', { size: SIZE, backing: raw });
+    expect(await refused({}, graph)).toMatch(/ERR_GRAPH_CONFLICT.*disk.qcow2 \(raw\) as its/);
     await createQcow2('top.qcow2', { size: 2 * SIZE, ...over('disk.qcow2') });
     expect(await refused({}, graph)).toMatch(/ERR_GRAPH_CONFLICT.*same size/);
     await guest.write(0, filled(9));
