@@ -35,6 +35,9 @@ export class MirroredMachine {
     return new MirroredMachine(live, replica);
   }
 
+  /** Folders of sessions that were there before the last mirror began. */
+  #older: ReadonlySet<string> = new Set();
+
   private constructor(live: LiveMachine, replica: string) {
     this.live = live;
     this.replica = replica;
@@ -67,7 +70,8 @@ export class MirroredMachine {
    */
   async relay(command: string, relayed: (relay: Relay) => void): Promise<void> {
     if (command !== 'blockdev-add') return;
-    const [session] = readdirSync(this.live.folder);
+    // Those of a QEMU that was killed may still be there.
+    const session = readdirSync(this.live.folder).find((name) => !this.#older.has(name))!;
     const socket = join(this.live.folder, session, 'out.sock');
     renameSync(socket, `${socket}.real`);
     const relay = await Relay.start(`${socket}.real`);
@@ -77,6 +81,7 @@ export class MirroredMachine {
 
   /** A mirror in a process of its own. */
   spawn(options: Partial<MirrorOptions>): MirrorChild {
+    this.#older = new Set(readdirSync(this.live.folder));
     const given = JSON.stringify({
       machine: this.live.options,
       mirror: { ...this.options, ...options },
