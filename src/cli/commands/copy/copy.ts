@@ -136,6 +136,17 @@ async function begin(options: CopyOptions, flags: CopyFlags) {
   return { job: copy({ ...options, ...scope, ...(rate !== undefined && { rate }) }) };
 }
 
+/** Why the copy has failed; undefined where it is whole. Whatever happened to the output, it comes to its end first. */
+async function failureOf(job: CopyJob): Promise<unknown> {
+  job.stop();
+  try {
+    await job;
+    return undefined;
+  } catch (failure) {
+    return failure;
+  }
+}
+
 async function copyCommand(
   source: string,
   target: string,
@@ -165,19 +176,12 @@ async function copyCommand(
     noteWarnings(report.warnings, shell);
     noteLeftOut(report, shell);
   } catch (error) {
-    // Whatever happened to the output, the copy comes to its end first.
-    job.stop();
-    const failure = await job.then(
-      () => undefined,
-      (why: unknown) => why,
-    );
+    const failure = await failureOf(job);
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
     // Standard output may have no room either, which says nothing of the target.
     if (!flags.inPlace) noteNoRoom(target, failure, shell);
-    if (flags.json) {
-      shell.failureDocument = leftBy(job);
-    }
+    if (flags.json) shell.failureDocument = leftBy(job);
     throw error;
   } finally {
     unfollow();

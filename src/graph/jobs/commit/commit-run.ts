@@ -40,7 +40,24 @@ export class CommitRun {
 
   async work(control: JobControl): Promise<CommitJobReport> {
     const place = await this.#changer.run(() => CommitPlace.begin(this.#changer, this.#options));
+    try {
+      const rounds = this.#begin(place, control);
+      const ending = place.chain.isActive
+        ? await this.#untilTold(place, rounds, control)
+        : await this.#once(place, rounds, control);
+      return this.#report(place, rounds, ending);
+    } catch (error) {
+      await place.giveUp(control);
+      throw error;
+    } finally {
+      this.#place = undefined;
+      this.#rounds?.free();
+    }
+  }
+
+  #begin(place: CommitPlace, control: JobControl): Rounds {
     const { copy, root } = place;
+    this.#place = place;
     copy.isStopped = () => control.isPaused;
     copy.onNews = () => this.wish.tell();
     const rounds = new Rounds({
@@ -52,20 +69,8 @@ export class CommitRun {
           ...{ mode: 'incremental', bitmap, signal: control.ending },
         }),
     });
-    this.#place = place;
     this.#rounds = rounds;
-    try {
-      const ending = place.chain.isActive
-        ? await this.#untilTold(place, rounds, control)
-        : await this.#once(place, rounds, control);
-      return this.#report(place, rounds, ending);
-    } catch (error) {
-      await place.giveUp(control);
-      throw error;
-    } finally {
-      this.#place = undefined;
-      rounds.free();
-    }
+    return rounds;
   }
 
   #untilTold(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
