@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { BlockDevice } from '#dist/block/index.js';
 import { LacunaError } from '#dist/errors/index.js';
 
@@ -93,7 +94,10 @@ export class HeldDisk {
   }
 }
 
-/** Lets all promises go on that wait for nothing but each other. */
+/** Lets all promises go on that wait for nothing but each other, and for a turn of the event loop. */
 export async function microtasks(): Promise<void> {
+  for (let i = 0; i < 30; i++) await undefined;
+  // Work that has lasted a while on a busy machine lets the event loop run.
+  await setImmediate();
   for (let i = 0; i < 30; i++) await undefined;
 }
