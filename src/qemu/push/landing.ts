@@ -26,6 +26,13 @@ export class LandedRanges {
     this.zero = new Bitmap({ size, granularity: GRANULE });
   }
 
+  /** Takes what has landed last. Does nothing once freed: a backup that is given up is told of what QEMU goes on writing. */
+  land(isData: boolean, offset: number, length: number): void {
+    if (this.#isFree) return;
+    (isData ? this.data : this.zero).set(offset, length);
+    (isData ? this.zero : this.data).reset(offset, length);
+  }
+
   /** Freeing again is harmless. */
   free(): void {
     if (this.#isFree) return;
@@ -135,11 +142,7 @@ export class Landing {
     if (this.#isClosed) return;
     this.#silence.progress();
     if (is === 'failed') this.#fail(fromWire(failure!));
-    for (const [disk, isData, offset, length] of ranges) {
-      const { data, zero } = this.ranges[disk];
-      (isData ? data : zero).set(offset, length);
-      (isData ? zero : data).reset(offset, length);
-    }
+    for (const [disk, ...range] of ranges) this.ranges[disk].land(...range);
     if (is === 'serving' || is === 'settled') this.#answered?.();
   }
 
