@@ -1,3 +1,4 @@
+import { checkRate } from '../../job/index.js';
 import { checkKnown, optionCheck } from '../../util/index.js';
 import type { DiskChoice } from '../inspect/index.js';
 import { checkGeneration } from '../state/index.js';
@@ -61,7 +62,7 @@ export interface BackupOptions extends BackupPlanOptions {
    * Default: the disks share 80 % of what is free in the folder.
    */
   readonly scratchBytes?: number | undefined;
-  /** Bytes per second that QEMU pushes at most, of all disks together. Only with `fetch: 'push'`. Default: no limit. */
+  /** Bytes per second that QEMU pushes at most, 1 or more, of all disks together. Only with `fetch: 'push'`. Default: no limit. */
   readonly pushRate?: number | undefined;
 }
 
@@ -115,7 +116,7 @@ export function checkBackupOptions(options: BackupOptions, owner = 'Machine.back
   checkScratchBytes(owner, scratchBytes);
   if (pushRate === undefined) return;
   if (options.fetch !== 'push') throw new TypeError(`${owner}: pushRate goes with fetch: 'push'`);
-  if (!(pushRate > 0)) throw new RangeError(`${owner}: pushRate must be above 0, not ${pushRate}`);
+  checkRate(pushRate);
 }
 
 /** @throws RangeError */

@@ -218,6 +218,7 @@ describe('a backup does not begin, and changes nothing,', () => {
       [{ generation: 'migrate.1' }, /does not begin with "migrate\."/],
       [{ generation: 'g', base: 'g' }, /needs a new name/],
       [{ scratchBytes: 5 }, /1 MiB or more/],
+      [{ fetch: 'push', pushRate: Number.POSITIVE_INFINITY }, /a rate must be a number of bytes/],
       [{ mode: 'increment' }, /has no mode "increment"/],
       [{ disks: [] }, /at least one disk/],
       [{ freeze: 'require' }, /connected without an agent/],
