@@ -96,6 +96,8 @@ export class BackupSession implements AsyncDisposable {
    */
   async check(): Promise<void> {
     if (this.#lost !== undefined) throw this.#lost;
+    // The view may have ended since: what QEMU has pushed is here.
+    if (this.#wasSound) return;
     await this.#parts.hold.check();
     // It may have been heard of meanwhile.
     if (this.#lost !== undefined) throw this.#lost;

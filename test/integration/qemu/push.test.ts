@@ -218,6 +218,11 @@ describe.each(can)('a push of QEMU %s or later', () => {
       for await (const { offset, data } of disk.extents()) if (data) image.set(data, offset);
       expect(image.equals(content[index]), disk.name).toBe(true);
     }
+    if (session.disks.every(({ mode }) => mode === 'full')) {
+      // The view ends as soon as all has landed, which is no loss of it.
+      await expect.poll(() => live.other.execute('query-jobs')).toEqual([]);
+    }
+    await session.check();
     const { point, warnings } = await session.finish(() => {});
     expect(warnings).toEqual([]);
     ({ generation } = point);
