@@ -63,8 +63,23 @@ export class Push {
     this.#reject(isTold || isOurs ? why : pushFailed(name, why.message, why));
   }
 
-  /** Begins; the views are there. Every command is sent once. */
+  /**
+   * Begins; the views are there. Every command is sent once.
+   *
+   * @throws LacunaError ERR_PUSH_FAILED where the server is gone; what the monitor throws.
+   */
   async begin(): Promise<void> {
+    try {
+      await this.#begin();
+    } catch (error) {
+      const { landing, monitor } = this.#given;
+      // That QEMU cannot connect says nothing of why.
+      if (landing.failure === undefined) throw error;
+      throw pushFailed(monitor.name, landing.failure.message, error);
+    }
+  }
+
+  async #begin(): Promise<void> {
     const { monitor, names, disks, landing, signal } = this.#given;
     for (const { index } of disks) {
       await monitor.execute(

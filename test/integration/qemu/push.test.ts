@@ -328,7 +328,10 @@ describe.each(can)('a push of QEMU %s or later', () => {
         }
       },
     };
-    await expect(begin()).rejects.toMatchObject({ code: 'ERR_QMP_COMMAND' });
+    await expect(begin()).rejects.toMatchObject({
+      code: 'ERR_PUSH_FAILED',
+      message: expect.stringContaining('the process that QEMU pushes to is gone'),
+    });
     expect(await live.leftovers()).toEqual([]);
     expect(landingsOf(process.pid)).toEqual([]);
   });
