@@ -60,6 +60,24 @@ export function chainToCommit(
   return { ...chain, path, nodes, isActive: usersNeed(top, state.view).includes('write') };
 }
 
+/**
+ * An image that was opened over the filter of a commit while that ran would get the base, and go on naming the top in its header.
+ *
+ * @throws LacunaError ERR_GRAPH_CONFLICT
+ */
+export function refuseOthersAbove(
+  state: GraphState,
+  filter: Node,
+  { images: [top], overlays }: ChainToCommit,
+): void {
+  const other = overlaysOf(state, filter).find(
+    (each) => !overlays.some(({ node }) => node === each),
+  );
+  if (other === undefined) return;
+  const message = `${called(other)} has come to lie over ${called(top)} while that was committed, and its header would go on naming it: remove ${called(other)}, and commit again`;
+  throw conflict(message);
+}
+
 /** The images that a node lies below, through filters or not. */
 function overlaysOf({ view }: GraphState, node: Node): Node[] {
   return view.to(node).flatMap(({ parent, role }) => {

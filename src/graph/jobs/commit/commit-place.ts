@@ -3,7 +3,7 @@ import type { JobControl } from '../../../job/index.js';
 import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
 import { chainBetween, drop } from '../layers/index.js';
 import { endAtLast, type LastRound } from '../rounds/index.js';
-import { type ChainToCommit, chainToCommit } from './chain-to-commit.js';
+import { type ChainToCommit, chainToCommit, refuseOthersAbove } from './chain-to-commit.js';
 import { type CommittedBitmaps, committedBitmaps } from './committed-bitmaps.js';
 import type { CheckedCommit } from './options.js';
 
@@ -99,6 +99,7 @@ export class CommitPlace {
   complete({ work }: Pick<LastRound, 'work'>): Promise<void> {
     return this.#changer.run(async () => {
       const { images, base, overlays } = this.chain;
+      refuseOthersAbove(this.#changer.state, this.#filter, this.chain);
       const bitmaps = await committedBitmaps(images, base);
       try {
         await this.#pivot(bitmaps, async (isOver) => {
@@ -108,6 +109,7 @@ export class CommitPlace {
           for (const { node, name } of overlays) {
             if (isOver()) return;
             await node.device.flush();
+            if (isOver()) return;
             await node.driver.nameBacking!(name);
           }
         });
