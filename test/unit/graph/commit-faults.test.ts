@@ -1,13 +1,84 @@
 import { createQcow2, openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
-import { expect, test } from 'vitest';
-import { GRANULE as G, granulesOf, makeChain } from '../../support/layered-graph.js';
+import { describe, expect, test } from 'vitest';
+import { LacunaError } from '#dist/errors/index.js';
+import { pattern } from '../../support/fake-device.js';
+import { GRANULE as G, granulesOf, layeredGraph, makeChain } from '../../support/layered-graph.js';
+import type { HeldRequest } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
 
+const filled = (value: number) => new Uint8Array(G).fill(value);
+const lost = () => new LacunaError('ERR_NBD_DISCONNECTED', 'gone');
 const image = (filename: string) =>
   ({ driver: 'qcow2', file: { driver: 'file', filename } }) as const;
+
+/** An image that holds some granules, and that nobody writes any more. */
+async function quietImage(granules: number, held: readonly number[]) {
+  const layered = await layeredGraph(pattern(granules * G));
+  for (const [i, granule] of held.entries()) await layered.guest.write(granule * G, filled(i + 1));
+  await layered.guest.close();
+  await layered.graph.addExport({ name: 'reader', node: 'top' });
+  layered.base.isFree = false;
+  return layered;
+}
+
+describe('a commit of layers that nobody writes, whose base fails,', () => {
+  test('writes again what the base has forgotten with its connection', async () => {
+    const { graph, base } = await quietImage(4, [0, 2]);
+    const job = graph.commit({ node: 'top', base: 'base', onTargetError: 'stop' });
+    await expect.poll(() => base.held.length).toBe(2);
+    const [first, second] = base.held as [HeldRequest, HeldRequest];
+    first.release();
+    await new Promise(setImmediate);
+    // What it has answered, and not made durable, is gone with it.
+    base.bytes.fill(0xee, 0, G);
+    second.reject(lost());
+    await expect.poll(() => job.state).toBe('paused');
+    base.isFree = true;
+    job.resume();
+    await job;
+    expect([base.bytes[0], base.bytes[2 * G]]).toEqual([1, 2]);
+    await graph.close();
+  });
+
+  test('says what a flush of the base has failed with', async () => {
+    const { graph, base } = await quietImage(1, [0]);
+    const job = graph.commit({ node: 'top', base: 'base' });
+    await expect.poll(() => base.held.length).toBe(1);
+    base.held[0].release();
+    await expect.poll(() => base.held.at(-1)?.what).toBe('flush');
+    const failure = new Error('no room');
+    base.held.at(-1)!.reject(failure);
+    base.isFree = true;
+    expect(await job.then(undefined, (error) => error)).toBe(failure);
+    await graph.close();
+  });
+
+  test('waits for a human where the tail of the base cannot be zeroed, if it is told to', async () => {
+    await makeChain([[1, 1, 1, 1], [2], [undefined, undefined, undefined, undefined]]);
+    await using graph = new Graph();
+    await graph.add({ 'node-name': 'top', ...image('2.qcow2') }, { writable: true });
+    const guest = await graph.addExport({ name: 'guest', node: 'top', writable: true });
+    const base = 'top.backing.backing';
+    const job = graph.commit({ node: 'top.backing', base, onTargetError: 'stop' });
+    job.pause();
+    await expect.poll(() => graph.users.length).toBe(2);
+    const { driver } = graph.node(base);
+    const zero = driver.zero!.bind(driver);
+    driver.zero = async () => {
+      throw new Error('no room');
+    };
+    job.resume();
+    await expect.poll(() => job.state).not.toBe('running');
+    expect(job.state).toBe('paused');
+    driver.zero = zero;
+    job.resume();
+    await job;
+    expect(await granulesOf(guest)).toEqual([2, 0, 0, 0]);
+  });
+});
 
 test('a commit leaves the chain as it is where another image has come to lie over it meanwhile', async () => {
   await makeChain([

@@ -1,6 +1,7 @@
 import type { DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
 import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import { onSide } from '../../filters/index.js';
 import { chainBetween, drop } from '../layers/index.js';
 import { endAtLast, type LastRound } from '../rounds/index.js';
 import { type ChainToCommit, chainToCommit, refuseOthersAbove } from './chain-to-commit.js';
@@ -90,9 +91,17 @@ export class CommitPlace {
     for (let at = start; at < end; at += TAIL_PIECE) {
       await control.next();
       const length = Math.min(TAIL_PIECE, end - at);
-      await this.root.pass(() => base.device.zero(at, length));
+      await onSide(
+        'target',
+        this.root.pass(() => base.device.zero(at, length)),
+      );
     }
     return Math.max(0, end - start);
+  }
+
+  /** Makes durable what was written to the base. */
+  flush(): Promise<void> {
+    return this.root.pass(() => this.copy.flush());
   }
 
   /** The base comes into use. */

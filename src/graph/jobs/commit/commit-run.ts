@@ -1,6 +1,7 @@
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
+import { SideError } from '../../filters/index.js';
 import { planLayers } from '../layers/index.js';
 import {
   type Ending,
@@ -87,10 +88,45 @@ export class CommitRun {
   /** Nobody writes the images, so they are put into the base once. */
   async #once(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
     await rounds.first(() => this.#firstPlan(place, control));
-    this.#hiddenBytes = await place.hideTail(control);
-    await control.next();
-    await endAtLast(() => place.complete({ work: () => place.copy.flush() }), control);
+    await endAtLast(async () => {
+      await this.#settle(place, rounds, control);
+      await control.next();
+      await this.#complete(place, rounds);
+    }, control);
     return 'complete';
+  }
+
+  /** Makes all of it durable. What the base has forgotten, with its connection say, is dirty again. */
+  async #settle(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<void> {
+    for (;;) {
+      while (place.copy.dirtyBytes > 0) await rounds.next();
+      try {
+        this.#hiddenBytes = await place.hideTail(control);
+        await place.flush();
+        if (place.copy.dirtyBytes === 0) return;
+      } catch (error) {
+        if (!(error instanceof SideError)) throw error;
+        if (this.#options.onTargetError !== 'stop') throw error.cause;
+        await control.waitAbout(error.cause);
+      }
+    }
+  }
+
+  async #complete(place: CommitPlace, rounds: Rounds): Promise<void> {
+    let isOver = false;
+    let last: Promise<void> | undefined;
+    const work = () => {
+      last = rounds.last(() => isOver).then(() => place.checkSound());
+      return last;
+    };
+    try {
+      await place.complete({ work });
+    } catch (error) {
+      isOver = true;
+      // What is under way when the limit is over ends first: a round is made at a time.
+      await last?.catch(() => {});
+      throw error;
+    }
   }
 
   #firstPlan({ root, chain }: CommitPlace, control: JobControl): Promise<RoundPlan> {
