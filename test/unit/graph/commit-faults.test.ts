@@ -101,3 +101,29 @@ test('a commit leaves the chain as it is where another image has come to lie ove
   await using device = await openDevice('late.qcow2');
   expect(await granulesOf(device)).toEqual([1, 2]);
 });
+
+test('a commit leaves the chain as it is, and no file open, where the image over it was removed meanwhile', async () => {
+  await makeChain([
+    [1, 1],
+    [undefined, 2],
+    [undefined, undefined],
+  ]);
+  await using graph = new Graph();
+  await graph.add({ 'node-name': 'base', ...image('0.qcow2') });
+  await graph.add({ 'node-name': 'middle', ...image('1.qcow2'), backing: 'base' });
+  await graph.add({ 'node-name': 'top', ...image('2.qcow2'), backing: 'middle' });
+  const job = graph.commit({ node: 'middle', base: 'base' });
+  job.pause();
+  await expect.poll(() => graph.users.length).toBe(1);
+  await graph.remove('top');
+  job.resume();
+  await expect(job).rejects.toThrow(/node 'top' does not lie over node 'middle' any more/);
+  expect(graph.nodes.map(({ name, writable }) => [name, writable])).toEqual([
+    ['base.file', false],
+    ['base', false],
+    ['middle.file', false],
+    ['middle', false],
+  ]);
+  await using device = await openDevice('2.qcow2');
+  expect(await granulesOf(device)).toEqual([1, 2]);
+});

@@ -61,20 +61,25 @@ export function chainToCommit(
 }
 
 /**
- * An image that was opened over the filter of a commit while that ran would get the base, and go on naming the top in its header.
+ * The images over the top must be those that were there when the commit began. Another one would get the base, and go on naming the
+ * top in its header; so would one that is gone, when it is opened again.
  *
  * @throws LacunaError ERR_GRAPH_CONFLICT
  */
-export function refuseOthersAbove(
+export function checkOverlays(
   state: GraphState,
   filter: Node,
   { images: [top], overlays }: ChainToCommit,
 ): void {
-  const other = overlaysOf(state, filter).find(
-    (each) => !overlays.some(({ node }) => node === each),
-  );
-  if (other === undefined) return;
-  const message = `${called(other)} has come to lie over ${called(top)} while that was committed, and its header would go on naming it: remove ${called(other)}, and commit again`;
+  const now = overlaysOf(state, filter);
+  const other = now.find((each) => !overlays.some(({ node }) => node === each));
+  if (other !== undefined) {
+    const message = `${called(other)} has come to lie over ${called(top)} while that was committed, and its header would go on naming it: remove ${called(other)}, and commit again`;
+    throw conflict(message);
+  }
+  const gone = overlays.find(({ node }) => !now.includes(node));
+  if (gone === undefined) return;
+  const message = `${called(gone.node)} does not lie over ${called(top)} any more, which was committed meanwhile, and its header would go on naming it: commit again with it in its place, or without it from the beginning`;
   throw conflict(message);
 }
 

@@ -4,7 +4,7 @@ import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
 import { onSide } from '../../filters/index.js';
 import { chainBetween, drop } from '../layers/index.js';
 import { endAtLast, type LastRound } from '../rounds/index.js';
-import { type ChainToCommit, chainToCommit, refuseOthersAbove } from './chain-to-commit.js';
+import { type ChainToCommit, chainToCommit, checkOverlays } from './chain-to-commit.js';
 import { type CommittedBitmaps, committedBitmaps } from './committed-bitmaps.js';
 import type { CheckedCommit } from './options.js';
 
@@ -108,7 +108,7 @@ export class CommitPlace {
   complete({ work }: Pick<LastRound, 'work'>): Promise<void> {
     return this.#changer.run(async () => {
       const { images, base, overlays } = this.chain;
-      refuseOthersAbove(this.#changer.state, this.#filter, this.chain);
+      checkOverlays(this.#changer.state, this.#filter, this.chain);
       const bitmaps = await committedBitmaps(images, base);
       try {
         await this.#pivot(bitmaps, async (isOver) => {
@@ -204,7 +204,10 @@ export class CommitPlace {
 const TAIL_PIECE = 16 * 1024 * 1024;
 
 async function closeForWriting(changer: Changer, nodes: readonly Node[]): Promise<void> {
-  for (const node of nodes) await changer.setWritable(node, false);
+  for (const node of nodes) {
+    // One that somebody has removed meanwhile is closed: its descriptors may be those of other files by now.
+    if (changer.state.nodes.get(node.name) === node) await changer.setWritable(node, false);
+  }
 }
 
 /** Says who alone uses the layers, or that nobody does. */
