@@ -1,4 +1,4 @@
-import { createQcow2, openDevice } from 'lacuna';
+import { createQcow2, openBitmaps, openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
 import { LacunaError } from '#dist/errors/index.js';
@@ -126,4 +126,22 @@ test('a commit leaves the chain as it is, and no file open, where the image over
   ]);
   await using device = await openDevice('2.qcow2');
   expect(await granulesOf(device)).toEqual([1, 2]);
+});
+
+test('a commit says that a stored bitmap goes on in memory only, where the base keeps one of that name so', async () => {
+  await makeChain([[1], [2]]);
+  {
+    await using file = await openBitmaps('1.qcow2', { writable: true });
+    file.bitmaps.add({ name: 'daily', persistent: true });
+    await file.store();
+  }
+  await using graph = new Graph();
+  await graph.add({ 'node-name': 'base', ...image('0.qcow2') });
+  await graph.changeBitmaps({ base: [{ type: 'add', name: 'daily' }] });
+  await graph.add({ 'node-name': 'top', ...image('1.qcow2'), backing: 'base' });
+  const { bitmaps, warnings } = await graph.commit({ node: 'top', base: 'base' });
+  expect(bitmaps).toEqual(['daily']);
+  expect(warnings).toEqual([
+    "Bitmap 'daily' goes on in memory only: node 'base' keeps one of that name in memory",
+  ]);
 });

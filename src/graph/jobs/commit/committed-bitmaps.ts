@@ -50,6 +50,8 @@ class Gathered implements CommittedBitmaps {
   readonly #top: Node;
   readonly #base: Node;
   readonly #there: Map<string, DirtyBitmapInfo>;
+  /** Of which a warning says that they are kept nowhere else. */
+  readonly #inMemory = new Set<string>();
   readonly #names = new Map<string, { readonly records: boolean }>();
   readonly #actions: BitmapAction[] = [];
   readonly #copies: Bitmap[] = [];
@@ -94,24 +96,31 @@ class Gathered implements CommittedBitmaps {
   }
 
   async add(image: Node, info: DirtyBitmapInfo): Promise<void> {
-    const { name, granularity, recording, persistent } = info;
+    const { name, recording } = info;
     const why = this.#refuses(info);
     if (why !== undefined) {
       this.warnings.push(`Bitmap '${name}' of ${called(image)} stays there: ${why}`);
       return;
     }
     await image.log.bitmaps.load(name);
-    if (!this.#there.has(name) && !this.#names.has(name)) {
-      const isKept = persistent && this.#base.log.canKeep;
-      if (persistent && !isKept) {
-        const place = `${called(this.#base)} has no place to keep it in`;
-        this.warnings.push(`Bitmap '${name}' goes on in memory only: ${place}`);
-      }
-      this.#actions.push({ type: 'add', name, granularity, persistent: isKept, disabled: true });
-    }
+    this.#begin(info);
     this.#names.set(name, { records: recording });
     this.#actions.push({ type: 'merge', target: name, sources: [this.#source(image, name)] });
     this.#actions.push({ type: recording ? 'enable' : 'disable', name });
+  }
+
+  /** Says where it is kept from then on, and adds it if the base has none of that name. */
+  #begin({ name, granularity, persistent }: DirtyBitmapInfo): void {
+    const there = this.#there.get(name);
+    const isNew = there === undefined && !this.#names.has(name);
+    const isKept = persistent && (there?.persistent ?? this.#base.log.canKeep);
+    if (persistent && !isKept && !this.#inMemory.has(name)) {
+      const why = there ? 'keeps one of that name in memory' : 'has no place to keep it in';
+      this.#inMemory.add(name);
+      this.warnings.push(`Bitmap '${name}' goes on in memory only: ${called(this.#base)} ${why}`);
+    }
+    if (!isNew) return;
+    this.#actions.push({ type: 'add', name, granularity, persistent: isKept, disabled: true });
   }
 
   #refuses({ name, inconsistent }: DirtyBitmapInfo): string | undefined {
