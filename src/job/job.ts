@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { isAborted, throwIfAborted } from '../errors/index.js';
 import { checkKnown, optionCheck } from '../util/index.js';
 import { JobControl } from './control.js';
@@ -305,7 +305,9 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   /** A loop was left early: the failure is nobody's again, unless somebody else hears of it by the time it happens. */
   #leaveUntold(): void {
     this.#loops--;
-    void this.#ended.catch((error) => {
+    void this.#ended.catch(async (error) => {
+      // Who leaves the loop of a job that has failed already may be about to await it.
+      await turn();
       const isHeard = this.#isAwaited || this.#loops > 0;
       if (!isHeard && this.#events.listenerCount('failed') === 0) throw error;
     });
