@@ -1,4 +1,5 @@
-import type { Driver } from '../../block/index.js';
+import { type Driver, passThrough } from '../../block/index.js';
+import { LacunaError } from '../../errors/index.js';
 import type { Edge } from './edge.js';
 import { called, conflict } from './failures.js';
 import type { Node } from './node.js';
@@ -11,7 +12,7 @@ import type { GraphState } from './state.js';
  * To end it, nothing may be in flight above the node, and what was written is made durable first.
  *
  * @throws LacunaError ERR_GRAPH_CONFLICT where it cannot be; ERR_DEVICE_LOCKED, ERR_DEVICE_OPEN and what opening an image throws:
- * then it is open for reading only.
+ * then it is open for reading only, or, where an image that was written cannot be opened anew, refuses every request.
  */
 export async function setWritable(state: GraphState, node: Node, writable: boolean): Promise<void> {
   if (node.writable === writable) return;
@@ -55,16 +56,55 @@ async function beginWriting(state: GraphState, node: Node, openAnew: OpenAnew): 
   const kept = node.log.inMemory();
   node.beginAnew(driver, true, kept);
   node.endsWriting = () => endParts(state, parts, begun);
-  // It has the same bytes below it as the new one, for whoever reads them still.
+  // Requests still in flight on it read the same bytes as on the new one.
   await before.close();
 }
 
 async function endWriting(node: Node, openAnew: OpenAnew): Promise<void> {
-  const kept = node.log.inMemory();
-  await node.device.close();
-  await node.endsWriting?.();
+  try {
+    await closeAndOpen(node, false, async () => {
+      await endBelow(node);
+      return openAnew(false);
+    });
+  } catch (error) {
+    await endBelow(node).catch(() => {});
+    throw error;
+  }
+}
+
+async function endBelow(node: Node): Promise<void> {
+  const { endsWriting } = node;
   node.endsWriting = undefined;
-  node.beginAnew(await openAnew(false), false, kept);
+  await endsWriting?.();
+}
+
+/**
+ * Opens a node anew that must be closed first: an image is only complete in its file once it is closed.
+ *
+ * Where that fails the node stays, and every request to it says so. It works again when a later attempt to open it anew succeeds.
+ */
+async function closeAndOpen(node: Node, writable: boolean, open: () => Promise<Driver>) {
+  const kept = node.log.inMemory();
+  let driver: Driver;
+  try {
+    await node.device.close();
+    driver = await open();
+  } catch (error) {
+    node.beginAnew(closedDriver(node, error), writable, kept);
+    throw error;
+  }
+  node.beginAnew(driver, writable, kept);
+}
+
+/** Stands for a driver that is closed, and could not be opened anew. */
+function closedDriver(node: Node, cause: unknown): Driver {
+  const { device } = node;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const message = `${called(node)} was closed to be opened anew, which failed: ${why}; remove the node, and add it again`;
+  const refuse = async () => {
+    throw new LacunaError('ERR_DEVICE_CLOSED', message, { device: device.name });
+  };
+  return passThrough(device, refuse, undefined, async () => {});
 }
 
 /** Those that were open for writing before stay so. */
@@ -96,7 +136,11 @@ function partsOf(state: GraphState, node: Node): Edge[] {
   return state.view.from(node).filter(({ role }) => own.includes(role));
 }
 
-/** Makes the disk of a node that is written larger: nothing may be in flight above it. */
+/**
+ * Makes the disk of a node that is written larger: nothing may be in flight above it.
+ *
+ * @throws LacunaError ERR_GRAPH_CONFLICT where it cannot be; what growing the file and opening an image throw.
+ */
 export async function growNode(node: Node, size: number): Promise<void> {
   if (node.size >= size) return;
   checkBitmaps(node);
@@ -107,9 +151,8 @@ export async function growNode(node: Node, size: number): Promise<void> {
   }
   await driver.grow(size);
   if (driver.size < size && node.openAnew !== undefined) {
-    const kept = node.log.inMemory();
-    await node.device.close();
-    node.beginAnew(await node.openAnew(true), true, kept);
+    const { openAnew } = node;
+    await closeAndOpen(node, true, () => openAnew(true));
   } else node.beginAnew(driver, true);
 }
 

@@ -80,6 +80,61 @@ describe('a commit of layers that nobody writes, whose base fails,', () => {
   });
 });
 
+test('a commit whose base cannot be opened anew after it has grown fails, and leaves the base open for reading', async () => {
+  await createQcow2('base.qcow2', { size: G });
+  const backing = { filename: 'base.qcow2', format: 'qcow2' } as const;
+  await createQcow2('top.qcow2', { size: 2 * G, backing });
+  {
+    await using device = await openDevice('top.qcow2', { writable: true });
+    await device.write(G, filled(2));
+  }
+  await using graph = new Graph();
+  await graph.add({ 'node-name': 'top', ...image('top.qcow2') });
+  const reader = await graph.addExport({ name: 'reader', node: 'top' });
+  const base = graph.node('top.backing');
+  const openAnew = base.openAnew!;
+  let openings = 0;
+  base.openAnew = async (writable) => {
+    openings++;
+    if (openings === 2) throw new Error('no memory');
+    return openAnew(writable);
+  };
+  const commit = () => graph.commit({ node: 'top', base: 'top.backing' });
+  await expect(commit()).rejects.toThrow('no memory');
+  expect([openings, base.writable, base.size]).toEqual([3, false, 2 * G]);
+  expect(await granulesOf(reader)).toEqual([0, 2]);
+  await commit();
+  expect(await granulesOf(reader)).toEqual([0, 2]);
+});
+
+test.each(['closing it', 'opening it'])(
+  'a base is no longer written after its commit, and says so to every request, where %s for reading fails',
+  async (what) => {
+    await makeChain([
+      [1, 1],
+      [undefined, 2],
+    ]);
+    await using graph = new Graph();
+    await graph.add({ 'node-name': 'top', ...image('1.qcow2') });
+    const reader = await graph.addExport({ name: 'reader', node: 'top' });
+    const base = graph.node('top.backing');
+    const openAnew = base.openAnew!;
+    const fail = async () => {
+      throw new Error('no memory');
+    };
+    base.openAnew = async (writable) => {
+      if (!writable && what === 'opening it') await fail();
+      const driver = await openAnew(writable);
+      if (writable && what === 'closing it') driver.close = () => driver.flush!().then(fail);
+      return driver;
+    };
+    await expect(graph.commit({ node: 'top', base: 'top.backing' })).rejects.toThrow('no memory');
+    const message = /node 'top.backing' was closed to be opened anew, which failed: no memory/;
+    await expect(granulesOf(reader)).rejects.toThrow(message);
+    expect([base.writable, graph.node('top.backing.file').writable]).toEqual([false, false]);
+  },
+);
+
 test('a commit leaves the chain as it is where another image has come to lie over it meanwhile', async () => {
   await makeChain([
     [1, 1],

@@ -97,6 +97,30 @@ test('a disk grows although a bitmap was removed that its image has stored', asy
   expect(graph.node('disk').bitmaps.map(({ name }) => name)).toEqual(['kept']);
 });
 
+test('a disk in an image that cannot be opened anew after it has grown says so to every request, and can be added again', async () => {
+  await createQcow2('disk.qcow2', { size: SIZE });
+  await using graph = new Graph();
+  const add = () => graph.add({ 'node-name': 'disk', ...image('disk.qcow2') }, { writable: true });
+  const disk = await add();
+  const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+  await guest.write(0, filled(1));
+  disk.openAnew = async () => {
+    throw new Error('no memory');
+  };
+  await expect(graph.resize('disk', 2 * SIZE)).rejects.toThrow('no memory');
+  const message =
+    "node 'disk' was closed to be opened anew, which failed: no memory; remove the node, and add it again";
+  for (const request of [guest.read(0, filled(0)), guest.write(0, filled(2)), guest.flush()])
+    await expect(request).rejects.toMatchObject({ code: 'ERR_DEVICE_CLOSED', message });
+  await guest.close();
+  await graph.remove('disk');
+  expect((await add()).size).toBe(2 * SIZE);
+  const again = await graph.addExport({ name: 'again', node: 'disk' });
+  const bytes = filled(0);
+  await again.read(0, bytes);
+  expect(bytes).toEqual(filled(1));
+});
+
 test('a disk whose size others count on does not grow', async () => {
   await createRawFile('disk.raw', SIZE);
   await createQcow2('top.qcow2', { size: SIZE, backing: { filename: 'disk.raw', format: 'raw' } });
