@@ -3,7 +3,7 @@ import type { Bitmap } from '../bits/index.js';
 import { Content } from './content.js';
 import type { Journal } from './journal.js';
 
-/** @internal What was recorded since a moment, for somebody who is no bitmap of the device; see DirtyBitmaps.watch. */
+/** @internal What was written since a moment, apart from the bitmaps of the device; see DirtyBitmaps.watch. */
 export class WriteWatch {
   readonly #content: Content;
   readonly #unrecorded: Bitmap;
@@ -17,14 +17,13 @@ export class WriteWatch {
    * @throws LacunaError ERR_ARENA_FULL
    */
   constructor(journal: Journal, bits: Bitmap, end: () => void) {
-    this.#unrecorded = bits.snapshot();
     this.#content = new Content(journal, bits);
     this.#end = end;
     try {
       this.#content.enable();
+      this.#unrecorded = bits.snapshot();
     } catch (error) {
       this.#content.free();
-      this.#unrecorded.free();
       throw error;
     }
   }
