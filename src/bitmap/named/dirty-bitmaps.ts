@@ -52,7 +52,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   readonly #journal: Journal;
   readonly #entries = new Map<string, Entry>();
   readonly #views = new WeakMap<Entry, DirtyBitmap>();
-  /** @internal Those who watch it. */
+  /** @internal See {@link watch}. */
   readonly watches = new Set<WriteWatch>();
   /** Whether the next write must first be refused by a read-only bitmap, or told to the store. */
   #gated = false;
@@ -291,11 +291,11 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
   }
 
   /**
-   * Keeps a bitmap from being changed, except by recording, and from being removed until it is
-   * released by all who acquired it. `user` is named to whoever is refused. Who is going to change it is its only user.
+   * Keeps a bitmap from being removed, and from being changed except by recording, until every use of it is released. Errors
+   * that others get meanwhile name the `user`. A user that changes the bitmap says `changes`, and must be the only one.
    *
    * @throws LacunaError ERR_BITMAP_UNKNOWN, ERR_BITMAP_BUSY when it has a successor,
-   * ERR_BITMAP_INCONSISTENT; of who is going to change it also ERR_BITMAP_BUSY when others use it, ERR_BITMAP_READONLY.
+   * ERR_BITMAP_INCONSISTENT; with `changes` also ERR_BITMAP_BUSY when others use it, ERR_BITMAP_READONLY.
    */
   acquire(name: string, user: string, { changes = false } = {}): BitmapUse {
     const entry = findEntry(this.#state, name);
@@ -349,7 +349,7 @@ export class DirtyBitmaps implements BitmapsOfDevice, Disposable {
     return successor === null ? content.unchanged : null;
   }
 
-  /** @internal Records from now on for somebody who is no bitmap of the device, until that is freed. */
+  /** @internal Records what is written from now on, apart from the bitmaps of the device, until the watch is freed. */
   watch(granularity: number): WriteWatch {
     const { size, arena } = this.#state;
     const bits = new Bitmap({ size, granularity, arena });

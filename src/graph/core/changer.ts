@@ -80,7 +80,7 @@ export class Changer {
     if (node.size < size) await this.#still(node, () => growNode(node, size));
   }
 
-  /** The same for who has not looked whether others mind. @throws as {@link checkResize}. */
+  /** The same, but only where all users of the node allow it. @throws as {@link checkResize}. */
   async resize(node: Node, size: number): Promise<void> {
     checkResize(node, size, this.state.view);
     await this.grow(node, size);
@@ -190,7 +190,7 @@ export class Changer {
 
   /**
    * Lets the users of a filter use another node instead, which holds the same at that moment, and changes bitmaps then. The filter
-   * stays, for whoever is excepted.
+   * stays, and `except` goes on using it.
    *
    * @throws LacunaError ERR_GRAPH_CONFLICT where an export shows a bitmap that the other node does not have.
    */

@@ -83,7 +83,7 @@ export async function writeNewImage(
     await reserve(file, start, { preallocation, signal });
   }
   if (path !== undefined && !options.dataFileMade) await makeDataFile(path, options);
-  // Last, so that what was given up half way is no image.
+  // Last: a file whose making was interrupted has no header, so nobody opens it as an image.
   await file.write(0, header);
 }
 
@@ -228,7 +228,7 @@ function countTables(clusters: Pick<NewImage, 'mapped' | 'zeroed'>, { l2Span }: 
   return tables;
 }
 
-/** The first cluster from `offset` on that an entry says something of; -1 where there is none. */
+/** The first cluster from `offset` on that is mapped or zeroed; -1 where there is none. */
 function nextOf({ mapped, zeroed }: Pick<NewImage, 'mapped' | 'zeroed'>, offset: number): number {
   const [first, second] = [mapped.nextDirty(offset), zeroed.nextDirty(offset)];
   if (first < 0 || second < 0) return Math.max(first, second);

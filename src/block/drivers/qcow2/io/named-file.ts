@@ -105,7 +105,7 @@ function reach(path: string, refuse: (errno: string) => LacunaError): string {
   }
 }
 
-/** The system follows symbolic links before it goes up from where they lead: so does whoever else opens the image. */
+/** From where a name counts. For one with `..` it is the real folder: the system follows symbolic links before it goes up. */
 function folderOf(image: string, named: string): string {
   const folder = dirname(image);
   return named.split(sep).includes('..') ? (realPath(folder) ?? folder) : folder;

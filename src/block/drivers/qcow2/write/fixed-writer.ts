@@ -25,7 +25,7 @@ export class FixedWriter implements GuestWriter {
     if (found !== undefined) throw refusal(name, `it has ${found}, so its mapping cannot be fixed`);
     this.#image = image;
     this.#slices = slices;
-    // Whoever opens it alone does not see what it lies over, and others will.
+    // An image that is opened without its backing file shows that again later.
     this.#isOver = backing !== undefined || header.backingFile !== undefined;
     image.expectChanges();
   }
