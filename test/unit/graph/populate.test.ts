@@ -1,5 +1,5 @@
 import { copyFileSync } from 'node:fs';
-import { createQcow2, openBitmaps } from 'lacuna';
+import { createQcow2, createRawFile, openBitmaps } from 'lacuna';
 import { Graph, type PopulateJobOptions, type Root } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
@@ -297,6 +297,22 @@ describe('while a populate runs', () => {
     await graph.changeBitmaps({ disk: [{ type: 'clear', name: 'c' }] });
     expect(graph.users.map(({ name }) => name)).toEqual(['guest']);
     expect(graph.nodes[0].bitmaps.map(({ busy }) => busy)).toEqual([false, false]);
+  });
+
+  test('the disk that it asks does not grow, also where its bitmaps are those of another node', async () => {
+    await createRawFile('asked.raw', SIZE);
+    const asked = { driver: 'file', filename: 'asked.raw', 'node-name': 'asked' } as const;
+    await graph.add(asked, { writable: true });
+    await add('b');
+    const job = populate({ sources: [{ node: 'asked' }] });
+    job.pause();
+    while (!graph.node('disk').bitmaps[0].busy) await settled();
+    await expect(graph.resize('asked', 2 * SIZE)).rejects.toThrow(
+      /a populate is told what is written to node 'asked'/,
+    );
+    job.resume();
+    await job;
+    await graph.resize('asked', 2 * SIZE);
   });
 
   test('a second one of the same bitmap is refused, and holds none of its others', async () => {

@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { createQcow2, createRawFile, openBitmaps, openDevice } from 'lacuna';
 import { Graph, type SnapshotDisk } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
@@ -239,6 +240,19 @@ test('whatever order two writes and a snapshot come in, each write is in one lay
     await graph.close();
   });
   expect(orders).toBeGreaterThan(20);
+});
+
+test('a snapshot takes an image whose folder is a symbolic link, and that names its base from where the link leads', async () => {
+  mkdirSync('disks/vm', { recursive: true });
+  symlinkSync(resolve('disks/vm'), 'vm');
+  await createRawFile('disks/disk.raw', SIZE);
+  const backing = { filename: '../disk.raw', format: 'raw' } as const;
+  await createQcow2('disks/vm/top.qcow2', { size: SIZE, backing });
+  await using graph = new Graph();
+  await graph.add({ 'node-name': 'disk', ...file('disks/disk.raw') }, { writable: true });
+  const disks = [{ node: 'disk', overlay: image('vm/top.qcow2') }];
+  const [top] = await graph.snapshot({ disks });
+  expect(top.size).toBe(SIZE);
 });
 
 describe('a snapshot is refused, and changes nothing,', () => {

@@ -1,4 +1,5 @@
 import { createQcow2, createRawFile, openDevice } from 'lacuna';
+import type { BitmapAction } from 'lacuna/bitmap';
 import { Graph, type GraphAction, type Root } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
@@ -171,6 +172,18 @@ describe('a transaction', () => {
     await Promise.all((await own.transaction(actions)).jobs);
     await own.close();
   });
+});
+
+test('a transaction does what several actions say of the bitmaps of one node in their order', async () => {
+  const bitmaps = (...actions: BitmapAction[]) =>
+    ({ type: 'bitmaps', node: 'x', actions }) as const;
+  await graph.transaction([
+    bitmaps({ type: 'add', name: 'new' }, { type: 'add', name: 'passing' }),
+    bitmaps({ type: 'merge', target: 'new', sources: ['b'] }),
+    bitmaps({ type: 'remove', name: 'b' }, { type: 'remove', name: 'passing' }),
+  ]);
+  expect(namesOf(graph.node('x').bitmaps)).toEqual(['new']);
+  expect(await dirty('x', 'new')).toEqual([1]);
 });
 
 test('in every order, a write is in the backup or in the bitmap of a transaction, and never in both or neither', async () => {

@@ -241,6 +241,18 @@ describe('what a job tells', () => {
     await turn();
   });
 
+  it('is no failure that nobody hears of where a loop was left behind it, and the job is awaited next', async () => {
+    const job = new Job<number>({
+      what: 'a test',
+      work: () => Promise.reject(failure),
+      counted: () => ({ totalBytes: 0, doneBytes: 0 }),
+    });
+    for await (const { state } of job) if (state === 'failed') break;
+    // An unhandled rejection would fail the run.
+    await expect(job).rejects.toBe(failure);
+    await turn();
+  });
+
   it('ends with the job, whatever its work has left behind', async () => {
     const { job, done } = working(1, {
       piece: (_, control) => {
