@@ -131,8 +131,8 @@ export class FileDriver implements Driver {
       throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
     }
     const locks = { filename, locking: this.#locking, calls: this.#calls };
-    await lockImage({ ...locks, fd: this.#fd, access: 'write', held: 'read' });
     try {
+      await lockImage({ ...locks, fd: this.#fd, access: 'write', held: 'read' });
       const alone = this.#locking !== 'off';
       const { fd, kind } = inspect(filename, { readOnly: false, alone });
       this.#lockedFd = this.#fd;
