@@ -69,10 +69,15 @@ export class Changer {
     await this.state.removeOwned(edges.map(({ expected }) => expected));
   }
 
-  /** Opens a node for writing that is open for reading only, or ends that; see {@link setWritable}. */
+  /**
+   * Opens a node for writing that is open for reading only, or ends that; see {@link setWritable}. One that was removed meanwhile is
+   * left alone: it is closed, and its descriptors may be those of other files by now.
+   */
   async setWritable(node: Node, writable: boolean): Promise<void> {
     if (writable) return setWritable(this.state, node, true);
-    if (node.writable) await this.#still(node, () => setWritable(this.state, node, false));
+    const isThere = this.state.nodes.get(node.name) === node;
+    if (isThere && node.writable)
+      await this.#still(node, () => setWritable(this.state, node, false));
   }
 
   /** Makes the disk of a node that is written larger; what is added reads as zero. */

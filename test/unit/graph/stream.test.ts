@@ -15,7 +15,7 @@ import {
   makeChain,
   shownBy,
 } from '../../support/layered-graph.js';
-import { settled } from '../../support/manual-disk.js';
+import { type ManualDisk, settled } from '../../support/manual-disk.js';
 import { playInOrder } from '../../support/play-in-order.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
@@ -323,6 +323,14 @@ describe('a stream job', () => {
   });
 });
 
+/** Lets all requests to a disk go on but the flush at the end of the job. */
+async function untilFlush(disk: ManualDisk): Promise<void> {
+  while (!disk.held.some(({ what }) => what === 'flush')) {
+    for (const request of [...disk.held]) request.release();
+    await settled();
+  }
+}
+
 describe('a stream job beside a guest', () => {
   test('never loses a write, in whatever order reads of the base and writes of the image end', async () => {
     const old = pattern(2 * G);
@@ -391,10 +399,7 @@ describe('a stream job beside a guest', () => {
     });
     data.isFree = false;
     const job = graph.stream({ node: 'top' });
-    while (!data.held.some(({ what }) => what === 'flush')) {
-      for (const request of [...data.held]) request.release();
-      await settled();
-    }
+    await untilFlush(data);
     // It waits at the gate, and is in flight when the image is to be for reading only again.
     const bytes = new Uint8Array(2 * G);
     const reading = guest.read(0, bytes);
@@ -413,14 +418,32 @@ describe('a stream job beside a guest', () => {
     await graph.close();
   });
 
+  test('is done where the image was removed while it waited to be for reading only again', async () => {
+    const { graph, guest, data } = await layeredGraph(pattern(2 * G), {
+      ...{ writable: false, drainLimitMs: 500 },
+    });
+    data.isFree = false;
+    const job = graph.stream({ node: 'top' });
+    await untilFlush(data);
+    const reading = guest.read(0, new Uint8Array(G));
+    data.onFlush = () => {};
+    data.held[0].release();
+    await expect.poll(() => job.state, { timeout: 10_000 }).toBe('paused');
+    data.isFree = true;
+    for (const request of [...data.held]) request.release();
+    await reading;
+    await guest.close();
+    await graph.remove('top');
+    job.resume();
+    expect(await job).toMatchObject({ movedBytes: 2 * G });
+    await graph.close();
+  });
+
   test('writes no header any more when the time for that is over', async () => {
     const { graph, data, file } = await layeredGraph(pattern(2 * G), { drainLimitMs: 500 });
     data.isFree = false;
     const job = graph.stream({ node: 'top' });
-    while (!data.held.some(({ what }) => what === 'flush')) {
-      for (const request of [...data.held]) request.release();
-      await settled();
-    }
+    await untilFlush(data);
     await expect.poll(() => job.state, { timeout: 10_000 }).toBe('paused');
     data.isFree = true;
     data.held[0].release();

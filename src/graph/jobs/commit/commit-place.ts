@@ -204,10 +204,7 @@ export class CommitPlace {
 const TAIL_PIECE = 16 * 1024 * 1024;
 
 async function closeForWriting(changer: Changer, nodes: readonly Node[]): Promise<void> {
-  for (const node of nodes) {
-    // One that somebody has removed meanwhile is closed: its descriptors may be those of other files by now.
-    if (changer.state.nodes.get(node.name) === node) await changer.setWritable(node, false);
-  }
+  for (const node of nodes) await changer.setWritable(node, false);
 }
 
 /** Says who alone uses the layers, or that nobody does. */
