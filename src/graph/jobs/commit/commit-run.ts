@@ -1,4 +1,3 @@
-import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
@@ -7,7 +6,8 @@ import {
   type Ending,
   endAtLast,
   type RoundPlan,
-  Rounds,
+  type Rounds,
+  roundsOf,
   untilTold,
   Wish,
 } from '../rounds/index.js';
@@ -59,19 +59,8 @@ export class CommitRun {
   #begin(place: CommitPlace, control: JobControl): Rounds {
     const { copy, root } = place;
     this.#place = place;
-    copy.isStopped = () => control.isPaused;
-    copy.onNews = () => this.wish.tell();
-    const rounds = new Rounds({
-      ...{ copy, control, size: root.size, policies: this.#options },
-      pass: (work) => root.pass(work),
-      plan: (bitmap, isDrained) =>
-        plan({
-          source: isDrained ? root.edge : root,
-          ...{ mode: 'incremental', bitmap, signal: control.ending },
-        }),
-    });
-    this.#rounds = rounds;
-    return rounds;
+    this.#rounds = roundsOf({ copy, root, control, policies: this.#options, wish: this.wish });
+    return this.#rounds;
   }
 
   #untilTold(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {

@@ -3,7 +3,14 @@ import type { CopyMode } from '../../../block/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import { type Ending, type RoundPlan, Rounds, untilTold, Wish } from '../rounds/index.js';
+import {
+  type Ending,
+  type RoundPlan,
+  type Rounds,
+  roundsOf,
+  untilTold,
+  Wish,
+} from '../rounds/index.js';
 import { MirrorPlace } from './mirror-place.js';
 import type { CheckedMirror, MirrorProgress, MirrorReport } from './options.js';
 
@@ -68,19 +75,8 @@ export class MirrorRun {
     const { copy, root } = place;
     this.#place = place;
     place.setMode(this.#mode);
-    copy.isStopped = () => control.isPaused;
-    copy.onNews = () => this.wish.tell();
-    const rounds = new Rounds({
-      ...{ copy, control, size: root.size, policies: this.#options },
-      pass: (work) => root.pass(work),
-      plan: (bitmap, isDrained) =>
-        plan({
-          source: isDrained ? root.edge : root,
-          ...{ mode: 'incremental', bitmap, signal: control.ending },
-        }),
-    });
-    this.#rounds = rounds;
-    return rounds;
+    this.#rounds = roundsOf({ copy, root, control, policies: this.#options, wish: this.wish });
+    return this.#rounds;
   }
 
   async #firstPlan(place: MirrorPlace, control: JobControl): Promise<RoundPlan> {
