@@ -105,7 +105,7 @@ export class CommitPlace {
   }
 
   /** The base comes into use. */
-  complete({ work }: Pick<LastRound, 'work'>): Promise<void> {
+  complete({ work }: LastRound): Promise<void> {
     return this.#changer.run(async () => {
       const { images, base, overlays } = this.chain;
       checkOverlays(this.#changer.state, this.#filter, this.chain);

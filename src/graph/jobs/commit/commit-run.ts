@@ -5,6 +5,7 @@ import { planLayers } from '../layers/index.js';
 import {
   type Ending,
   endAtLast,
+  lastRoundOf,
   type RoundPlan,
   type Rounds,
   roundsOf,
@@ -102,18 +103,11 @@ export class CommitRun {
   }
 
   async #complete(place: CommitPlace, rounds: Rounds): Promise<void> {
-    let isOver = false;
-    let last: Promise<void> | undefined;
-    const work = () => {
-      last = rounds.last(() => isOver).then(() => place.checkSound());
-      return last;
-    };
+    const { last, giveUp } = lastRoundOf(place, rounds);
     try {
-      await place.complete({ work });
+      await place.complete(last);
     } catch (error) {
-      isOver = true;
-      // What is under way when the limit is over ends first: a round is made at a time.
-      await last?.catch(() => {});
+      await giveUp();
       throw error;
     }
   }

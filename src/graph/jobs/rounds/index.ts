@@ -6,5 +6,5 @@ export { type JobErrorPolicy, policyFor } from './policies.js';
 export { endAtLast, isBusy } from './quiet.js';
 export type { RoundPlan, Rounds } from './rounds.js';
 export { roundsOf } from './rounds-of.js';
-export { type LastRound, untilTold } from './until-told.js';
+export { type LastRound, lastRoundOf, untilTold } from './until-told.js';
 export { type Ending, Wish } from './wish.js';

@@ -81,28 +81,38 @@ async function heedTarget({ place, control, onTargetError }: LiveWork): Promise<
   if (onTargetError === 'stop') await control.waitAbout(failure);
 }
 
-/** Where it cannot be done, nothing has changed, who has asked is told why, and the job goes on. */
+/** Where it cannot be done, nothing has changed, the caller who has asked is told why, and the job goes on. */
 async function tryTo(ending: Ending, { place, rounds, wish }: LiveWork): Promise<boolean> {
-  let isOver = false;
-  let last: Promise<void> | undefined;
-  const work = async () => {
-    // What was to be durable before it may have taken longer than the limit.
-    if (isOver) throw new Error('the end took too long');
-    last = rounds.last(() => isOver).then(() => place.checkSound());
-    return last;
-  };
-  const lastRound = { work, unread: rounds.unread };
+  const { last, giveUp } = lastRoundOf(place, rounds);
   try {
-    await (ending === 'complete' ? place.complete(lastRound) : place.cancel(lastRound));
+    await (ending === 'complete' ? place.complete(last) : place.cancel(last));
     return true;
   } catch (error) {
     if (place.isGone) throw error;
-    isOver = true;
     wish.refuse(error);
-    // What is under way when the limit is over ends first: a round is made at a time.
-    await last?.catch(() => {});
+    await giveUp();
     return false;
   }
+}
+
+/** The last round, and what waits until it has ended after a failure: one round is made at a time. */
+export function lastRoundOf(
+  place: Pick<LivePlace, 'checkSound'>,
+  rounds: Rounds,
+): { last: LastRound; giveUp: () => Promise<void> } {
+  let isOver = false;
+  let round: Promise<void> | undefined;
+  const work = async () => {
+    // What was to be durable before it may have taken longer than the limit.
+    if (isOver) throw new Error('the end took too long');
+    round = rounds.last(() => isOver).then(() => place.checkSound());
+    return round;
+  };
+  const giveUp = async () => {
+    isOver = true;
+    await round?.catch(() => {});
+  };
+  return { last: { work, unread: rounds.unread }, giveUp };
 }
 
 /** Ends early where the job is to end, which who waits next finds. */
