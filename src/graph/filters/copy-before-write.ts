@@ -1,20 +1,20 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import {
-  type BlockDevice,
   type CommonDescription,
   type DeviceDescription,
   type Driver,
   type DriverKind,
-  description,
   type Opening,
   oneOf,
   passThrough,
   timeout,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
+import { DISK_AND_TARGET, type DiskAndTarget, openBoth } from './disk-and-target.js';
 import { granularityFor } from './granularity.js';
 import { KeptCopies } from './kept-copies.js';
 import { SideError } from './side-error.js';
+import { within } from './within.js';
 
 /** Keeps what a disk was: what is about to be written is first copied to a target. */
 export interface CopyBeforeWriteDescription extends CommonDescription {
@@ -38,23 +38,15 @@ export interface CopyBeforeWriteDescription extends CommonDescription {
 /** The disk as it is; beside that it keeps what the disk was when the filter came into use. */
 export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
   keys: {
-    file: { read: description, required: true },
-    target: { read: description, required: true },
+    ...DISK_AND_TARGET,
     bitmap: { read: bitmapName },
     'on-cbw-error': { read: oneOf('break-guest-write', 'break-snapshot') },
     'cbw-timeout': { read: timeout },
   },
   isFilter: true,
   open: async (wanted, opening) => {
-    const open = (key: 'file' | 'target', role: 'watched disk' | 'target', readOnly: boolean) =>
-      opening.open(
-        { ...(wanted[key] as DeviceDescription), 'read-only': readOnly },
-        { ...opening, as: { key, role } },
-      );
-    const disk = await open('file', 'watched disk', wanted['read-only'] === true);
-    const target = await open('target', 'target', false);
-    if (target.size < disk.size) throw tooSmall(disk, target);
-    return new CopyBeforeWrite({ disk, target }, wanted, await bitsFor(wanted, opening)).driver;
+    const devices = await openBoth(wanted, opening, 'the old content of');
+    return new CopyBeforeWrite(devices, wanted, await bitsFor(wanted, opening)).driver;
   },
 };
 
@@ -68,11 +60,7 @@ class CopyBeforeWrite {
   readonly #limitMs: number;
   readonly #bits: Bits;
 
-  constructor(
-    devices: { disk: BlockDevice; target: BlockDevice },
-    wanted: CopyBeforeWriteDescription,
-    bits: Bits,
-  ) {
+  constructor(devices: DiskAndTarget, wanted: CopyBeforeWriteDescription, bits: Bits) {
     const { disk, target } = devices;
     this.#kept = new KeptCopies(devices, granularityFor(target));
     this.#breaksSnapshot = wanted['on-cbw-error'] === 'break-snapshot';
@@ -109,33 +97,13 @@ class CopyBeforeWrite {
 
   async #keep(offset: number, length: number): Promise<void> {
     try {
-      await within(this.#limitMs, this.#kept.take(offset, length, false));
+      const isKept = await within(this.#limitMs, this.#kept.take(offset, length, false));
+      if (!isKept) throw tooLate(this.#limitMs);
     } catch (error) {
       const cause = error instanceof SideError ? error.cause : (error as Error);
       if (!this.#breaksSnapshot) throw unkept(cause, offset, length);
       this.#kept.break(cause);
     }
-  }
-}
-
-/** Waits for work, which goes on behind the limit. */
-async function within(limitMs: number, work: Promise<unknown>): Promise<void> {
-  if (limitMs === 0) {
-    await work;
-    return;
-  }
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new LacunaError('ERR_TIMEOUT', `the copy took longer than ${limitMs} ms`));
-    }, limitMs);
-  });
-  // What becomes of it later is heard by nobody.
-  work.catch(() => {});
-  try {
-    await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }
 
@@ -152,9 +120,8 @@ function bitmapName(value: unknown, key: string): { node: string; name: string }
   throw new TypeError(`${key} must be { node, name }: a node and the name of one of its bitmaps`);
 }
 
-function tooSmall(disk: BlockDevice, target: BlockDevice): LacunaError {
-  const message = `the old content of ${disk.name} needs ${disk.size} bytes, and ${target.name} has ${target.size}: take a larger target`;
-  return new LacunaError('ERR_GRAPH_CONFLICT', message, { device: target.name });
+function tooLate(limitMs: number): LacunaError {
+  return new LacunaError('ERR_TIMEOUT', `the copy took longer than ${limitMs} ms`);
 }
 
 function unkept(cause: Error, offset: number, length: number): LacunaError {

@@ -8,6 +8,7 @@ import {
 import { LacunaError } from '../../errors/index.js';
 import { ExtentList, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
+import type { DiskAndTarget } from './disk-and-target.js';
 import { onSide } from './side-error.js';
 
 /** Copied at once: whole granules, which are marked when all of them is copied. */
@@ -23,12 +24,6 @@ interface Run {
   readonly kept: Kept;
 }
 
-/** A disk, and the place where its old content goes. */
-export interface KeptDevices {
-  readonly disk: BlockDevice;
-  readonly target: BlockDevice;
-}
-
 /**
  * The content that a disk had at a moment: what was not written since is read from the disk itself, the rest from copies that
  * were made before it was written.
@@ -40,14 +35,14 @@ export interface KeptDevices {
 export class KeptCopies implements SnapshotSource {
   readonly size: number;
   readonly granularity: number;
-  readonly #devices: KeptDevices;
+  readonly #devices: DiskAndTarget;
   readonly #here: Bitmap;
   readonly #copied: Bitmap;
   readonly #locks = new RangeLock();
   #broken: LacunaError | undefined;
   #hasBegun = false;
 
-  constructor(devices: KeptDevices, granularity: number) {
+  constructor(devices: DiskAndTarget, granularity: number) {
     const { size } = devices.disk;
     this.size = size;
     this.granularity = granularity;

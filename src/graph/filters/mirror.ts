@@ -1,18 +1,16 @@
 import {
-  type BlockDevice,
   type CommonDescription,
   type CopyMode,
   type DeviceDescription,
   type Driver,
   type DriverKind,
-  description,
   flag,
   oneOf,
   passThrough,
   timeout,
 } from '../../block/index.js';
 import type { DetectZeroes } from '../../copy/index.js';
-import { LacunaError } from '../../errors/index.js';
+import { DISK_AND_TARGET, type DiskAndTarget, openBoth } from './disk-and-target.js';
 import { granularityFor } from './granularity.js';
 import { MirroredDisk } from './mirrored-disk.js';
 
@@ -38,45 +36,33 @@ const WRITE_TIMEOUT = 5;
 
 export const mirror: DriverKind<MirrorDescription> = {
   keys: {
-    file: { read: description, required: true },
-    target: { read: description, required: true },
+    ...DISK_AND_TARGET,
     'copy-mode': { read: oneOf('background', 'write-blocking') },
     'target-is-zero': { read: flag },
     'detect-zeroes': { read: oneOf('off', 'on', 'unmap') },
     'write-timeout': { read: timeout },
   },
   isFilter: true,
-  open: async (wanted, opening) => {
-    const open = (key: 'file' | 'target', role: 'watched disk' | 'target', readOnly: boolean) =>
-      opening.open(
-        { ...(wanted[key] as DeviceDescription), 'read-only': readOnly },
-        { ...opening, as: { key, role } },
-      );
-    const disk = await open('file', 'watched disk', wanted['read-only'] === true);
-    const target = await open('target', 'target', false);
-    if (target.size < disk.size) throw tooSmall(disk, target);
-    return driverOver(disk, target, wanted);
-  },
+  open: async (wanted, opening) =>
+    driverOver(await openBoth(wanted, opening, 'a mirror of'), wanted),
 };
 
-function driverOver(disk: BlockDevice, target: BlockDevice, wanted: MirrorDescription): Driver {
-  const copy = new MirroredDisk(
-    { disk, target },
-    {
-      mode: wanted['copy-mode'] ?? 'background',
-      granularity: granularityFor(target),
-      targetIsZero: wanted['target-is-zero'] ?? false,
-      detectZeroes: wanted['detect-zeroes'] ?? 'off',
-      limitMs: (wanted['write-timeout'] ?? WRITE_TIMEOUT) * 1000,
-    },
-  );
+function driverOver(devices: DiskAndTarget, wanted: MirrorDescription): Driver {
+  const { disk, target } = devices;
+  const copy = new MirroredDisk(devices, {
+    mode: wanted['copy-mode'] ?? 'background',
+    granularity: granularityFor(target),
+    targetIsZero: wanted['target-is-zero'] ?? false,
+    detectZeroes: wanted['detect-zeroes'] ?? 'off',
+    limitMs: (wanted['write-timeout'] ?? WRITE_TIMEOUT) * 1000,
+  });
   const pass = passThrough(
     disk,
     (_request, pass) => pass(),
     undefined,
     () => copy.close(),
   );
-  return Object.assign(pass, changesOf(copy, disk, target), {
+  return Object.assign(pass, changesOf(copy, devices), {
     diskCopy: copy,
     firstUsed: () => copy.begin(),
     settled: async () => void (await copy.idle),
@@ -87,8 +73,7 @@ function driverOver(disk: BlockDevice, target: BlockDevice, wanted: MirrorDescri
 /** Signals stay here: a change whose caller has given up would end behind the note that it is dirty. */
 function changesOf(
   copy: MirroredDisk,
-  disk: BlockDevice,
-  target: BlockDevice,
+  { disk, target }: DiskAndTarget,
 ): Pick<Driver, 'write' | 'zero' | 'discard'> {
   return {
     write: (offset, source, { fua = false }) =>
@@ -110,9 +95,4 @@ function changesOf(
     discard: (offset, length) =>
       copy.change({ offset, length, onDisk: () => disk.discard(offset, length) }),
   };
-}
-
-function tooSmall(disk: BlockDevice, target: BlockDevice): LacunaError {
-  const message = `a mirror of ${disk.name} needs ${disk.size} bytes, and ${target.name} has ${target.size}: take a larger target`;
-  return new LacunaError('ERR_GRAPH_CONFLICT', message, { device: target.name });
 }

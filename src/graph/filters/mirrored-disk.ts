@@ -1,6 +1,5 @@
 import { Bitmap } from '../../bitmap/index.js';
 import {
-  type BlockDevice,
   type CopyMode,
   type DiskCopy,
   type Range,
@@ -11,14 +10,9 @@ import {
 } from '../../block/index.js';
 import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
+import type { DiskAndTarget } from './disk-and-target.js';
 import { onSide, type SideError } from './side-error.js';
 import { outcomeOf, within } from './within.js';
-
-/** A disk and its target. */
-interface MirrorDevices {
-  readonly disk: BlockDevice;
-  readonly target: BlockDevice;
-}
 
 /** How a disk is mirrored. */
 export interface MirrorSettings {
@@ -59,7 +53,7 @@ export class MirroredDisk implements DiskCopy {
   mode: CopyMode;
   isStopped = () => false;
   onNews = () => {};
-  readonly #devices: MirrorDevices;
+  readonly #devices: DiskAndTarget;
   readonly #settings: MirrorSettings;
   readonly #locks = new RangeLock();
   /** What may differ, beside what the job has taken. */
@@ -78,7 +72,7 @@ export class MirroredDisk implements DiskCopy {
   #broken: LacunaError | undefined;
   #hasBegun = false;
 
-  constructor(devices: MirrorDevices, settings: MirrorSettings) {
+  constructor(devices: DiskAndTarget, settings: MirrorSettings) {
     this.#devices = devices;
     this.#settings = settings;
     this.mode = settings.mode;
