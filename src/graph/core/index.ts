@@ -24,5 +24,5 @@ export {
   type UserPicture,
 } from './show.js';
 export type { GraphState } from './state.js';
+export { fileBelow, formatBelow } from './stored-in.js';
 export type { BitmapChange, Changes } from './transaction.js';
-export type { View } from './view.js';

@@ -11,8 +11,13 @@ import {
 import { isSamePlace, makeFile } from '../../files/index.js';
 import { Job } from '../../job/index.js';
 import { optionCheck } from '../../util/index.js';
-import { type Changer, conflict, type NodeDescription } from '../core/index.js';
-import { fileBelow, formatBelow } from './names.js';
+import {
+  type Changer,
+  conflict,
+  fileBelow,
+  formatBelow,
+  type NodeDescription,
+} from '../core/index.js';
 
 /** A new image. */
 export interface CreateImageOptions {

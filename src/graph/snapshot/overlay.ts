@@ -1,3 +1,5 @@
+import { realpathSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import type { BitmapAction } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import { walkPlan } from '../../copy/plan/index.js';
@@ -11,10 +13,11 @@ import {
   called,
   conflict,
   type Edge,
+  fileBelow,
+  formatBelow,
   type Node,
   type NodeDescription,
 } from '../core/index.js';
-import { backingNameOf, fileBelow, formatBelow } from './names.js';
 
 /** A node that gets a new layer on top. */
 export interface SnapshotDisk {
@@ -123,6 +126,11 @@ async function checkOverlay(changer: Changer, overlay: Node, node: Node): Promis
       : `names ${named} (${backingFormat}) as its backing file`;
   const message = `${image} ${found}, and would not be found over ${path} (${format}) the next time: make it with Graph.create and over: '${node.name}', or run "lacuna rebase -u -F ${format} -b ${path}" on it`;
   throw conflict(message);
+}
+
+/** The path that an image means by a name in its header: looked for from where symbolic links to its folder lead. */
+function backingNameOf(image: string, name: string | undefined): string | undefined {
+  return name === undefined ? undefined : resolve(realpathSync(dirname(resolve(image))), name);
 }
 
 async function isEmpty(source: BlockDevice): Promise<boolean> {

@@ -350,6 +350,16 @@ describe('a create', () => {
     await graph.close();
   });
 
+  test('over a filter that copies what is read names the image below that', async () => {
+    const { graph } = await setUp();
+    const filter = { 'node-name': 'pulled', driver: 'copy-on-read' } as const;
+    await graph.insertFilter({ filter, above: 'disk' });
+    await graph.create({ image: overlay('top'), over: 'pulled' });
+    await graph.close();
+    await using top = await openDevice('top.qcow2');
+    expect(top.details).toMatchObject({ backingFile: 'disk.qcow2', backingFormat: 'qcow2' });
+  });
+
   test('replaces nothing, and leaves nothing where it fails', async () => {
     const { graph } = await setUp();
     const again = graph.create({ image: image('disk.qcow2'), size: SIZE });
