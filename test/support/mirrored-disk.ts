@@ -12,7 +12,7 @@ export function filled(value: number, granules = 1): Uint8Array {
   return new Uint8Array(granules * G).fill(value);
 }
 
-/** A disk in a graph, a guest that writes it, and a node that can become its target. */
+/** A disk in a graph, a guest that writes it, and a node to copy it to. */
 export class MirrorSetup {
   readonly graph: Graph;
   readonly disk: ManualDisk;

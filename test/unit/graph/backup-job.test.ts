@@ -4,31 +4,21 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
 import { pattern } from '../../support/fake-device.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { filled, G, MirrorSetup, SIZE } from '../../support/mirrored-disk.js';
 import { playInOrder } from '../../support/play-in-order.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
 
-const G = 65_536;
-const SIZE = 8 * G;
-const filled = (value: number, granules = 1) => new Uint8Array(granules * G).fill(value);
-
+let setup: MirrorSetup;
 let graph: Graph;
 let guest: Root;
 let disk: ManualDisk;
 let target: ManualDisk;
 
-async function setUp(size = SIZE, drainLimitMs = 2 ** 30): Promise<void> {
-  graph = new Graph({ drainLimitMs });
-  disk = new ManualDisk(size, 'disk');
-  target = new ManualDisk(size, 'target');
-  disk.isFree = true;
-  target.isFree = true;
-  await graph.addDevice('disk', disk.device);
-  await graph.addDevice('target', target.device);
-  guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
-  await guest.write(0, pattern(size));
-  target.bytes.fill(0xee);
+async function setUp(size?: number, drainLimitMs?: number): Promise<void> {
+  setup = await MirrorSetup.make({ size, drainLimitMs });
+  ({ graph, guest, disk, target } = setup);
 }
 
 beforeEach(() => setUp());
@@ -46,19 +36,6 @@ async function begun(job: PromiseLike<unknown>): Promise<void> {
   while (target.held.length === 0) await settled();
 }
 
-/** Lets everything go on. */
-function release(): void {
-  target.isFree = true;
-  for (const request of [...target.held]) request.release();
-}
-
-async function dirty(name = 'b'): Promise<number[]> {
-  const bitmap = await graph.node('disk').bitmap(name);
-  return Array.from({ length: SIZE / G }, (_, granule) => granule).filter((granule) =>
-    bitmap.get(granule * G),
-  );
-}
-
 describe('a full backup job', () => {
   test('copies the disk of its point in time, while that is written', async () => {
     const before = disk.bytes.slice();
@@ -66,7 +43,7 @@ describe('a full backup job', () => {
     await begun(job);
     const writes = [guest.write(0, filled(1)), guest.zero(5 * G, 2 * G)];
     await settled();
-    release();
+    setup.release();
     const report = await job;
     await Promise.all(writes);
     expect(target.bytes).toEqual(before);
@@ -116,7 +93,7 @@ describe('a full backup job', () => {
     await begun(job);
     const writes = [guest.write(0, filled(1)), writer.write(0, filled(2))];
     await settled();
-    release();
+    setup.release();
     await Promise.all([job, ...writes]);
     expect(target.bytes).toEqual(before);
     expect(second.bytes).toEqual(new Uint8Array(SIZE));
@@ -289,7 +266,7 @@ describe('a backup job from a bitmap', () => {
     const write = guest.write(0, filled(5));
     await settled();
     if (!isGood) target.held.at(-1)!.fail(false);
-    release();
+    setup.release();
     await job.then(
       () => expect(isGood).toBe(true),
       () => expect(isGood).toBe(false),
@@ -301,22 +278,22 @@ describe('a backup job from a bitmap', () => {
   test('takes what is dirty, and the bitmap goes on from its point in time', async () => {
     const before = await play({}, true);
     expect(target.bytes).toEqual(before);
-    expect(await dirty()).toEqual([0]);
+    expect(await setup.dirty()).toEqual([0]);
   });
 
   test('that fails loses nothing of what was dirty', async () => {
     await play({}, false);
-    expect(await dirty()).toEqual([0, 2, 6]);
+    expect(await setup.dirty()).toEqual([0, 2, 6]);
   });
 
   test('with bitmapMode never leaves the bitmap to go on', async () => {
     await play({ sync: 'bitmap', bitmapMode: 'never' }, true);
-    expect(await dirty()).toEqual([0, 2, 6]);
+    expect(await setup.dirty()).toEqual([0, 2, 6]);
   });
 
   test('with bitmapMode always has what was not copied where it fails', async () => {
     await play({ sync: 'bitmap', bitmapMode: 'always' }, false);
-    expect(await dirty()).toEqual([0, 6]);
+    expect(await setup.dirty()).toEqual([0, 6]);
     expect(target.bytes.subarray(2 * G, 3 * G)).toEqual(filled(1));
   });
 
@@ -324,7 +301,7 @@ describe('a backup job from a bitmap', () => {
     await play({ sync: 'bitmap', bitmapMode: 'always' }, false);
     await run({ bitmap: 'b' });
     expect(target.bytes).toEqual(disk.bytes);
-    expect(await dirty()).toEqual([]);
+    expect(await setup.dirty()).toEqual([]);
   });
 });
 
@@ -357,7 +334,7 @@ test('a graph that is closed stops its jobs', async () => {
   const job = run();
   await begun(job);
   const closed = graph.close();
-  release();
+  setup.release();
   await closed;
   expect(['done', 'stopped']).toContain(job.state);
   expect(graph.toJSON()).toEqual({ nodes: [], users: [], edges: [] });

@@ -2,6 +2,7 @@ import { createQcow2, openBitmaps, openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
 import { LacunaError } from '#dist/errors/index.js';
+import { image } from '../../support/chain-in-graph.js';
 import { pattern } from '../../support/fake-device.js';
 import { GRANULE as G, granulesOf, layeredGraph, makeChain } from '../../support/layered-graph.js';
 import type { HeldRequest } from '../../support/manual-disk.js';
@@ -11,8 +12,6 @@ workInNewFolders();
 
 const filled = (value: number) => new Uint8Array(G).fill(value);
 const lost = () => new LacunaError('ERR_NBD_DISCONNECTED', 'gone');
-const image = (filename: string) =>
-  ({ driver: 'qcow2', file: { driver: 'file', filename } }) as const;
 
 /** An image that holds some granules, and that nobody writes any more. */
 async function quietImage(granules: number, held: readonly number[]) {

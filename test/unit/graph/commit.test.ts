@@ -1,12 +1,12 @@
-import { createRawFile, openBitmaps, openDevice } from 'lacuna';
-import { type CommitJobOptions, Graph, type Root } from 'lacuna/graph';
+import { createRawFile, openBitmaps } from 'lacuna';
+import { type CommitJobOptions, Graph } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
+import { type Chain, image, LAYERS, openChain, shown } from '../../support/chain-in-graph.js';
 import { everyOrder } from '../../support/every-order.js';
 import { pattern } from '../../support/fake-device.js';
 import {
   GRANULE as G,
   granulesOf,
-  type Layer,
   layeredGraph,
   makeChain,
   shownBy,
@@ -16,35 +16,9 @@ import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
 
-const image = (filename: string) =>
-  ({ driver: 'qcow2', file: { driver: 'file', filename } }) as const;
 const _ = undefined;
-const LAYERS: readonly Layer[] = [
-  [1, 1, 1, _, 1, 1, _, _],
-  [_, 2, _, 2, 0, _, _, _],
-  [_, _, 3, _, _, _, _, 0],
-];
 const filled = (value: number) => new Uint8Array(G).fill(value);
 const slow = { driver: 'throttle', 'node-name': 'slow', 'requests-per-second': 1e9 } as const;
-
-interface Chain {
-  readonly graph: Graph;
-  readonly guest: Root;
-}
-
-/** The images are the nodes `top`, `top.backing` and so on. */
-async function openChain(layers: readonly Layer[] = LAYERS, writable = true): Promise<Chain> {
-  const names = await makeChain(layers);
-  const graph = new Graph();
-  await graph.add({ 'node-name': 'top', ...image(names.at(-1)!) }, { writable });
-  const guest = await graph.addExport({ name: 'guest', node: 'top', writable });
-  return { graph, guest };
-}
-
-async function shown(path: string): Promise<{ granules: number[]; backing: string | undefined }> {
-  await using device = await openDevice(path);
-  return { granules: await granulesOf(device), backing: device.details?.backingFile };
-}
 
 /** Puts all layers into the lowest one of three. */
 const run = ({ graph }: Chain, options: Partial<CommitJobOptions> = {}) =>

@@ -2,47 +2,26 @@ import { createQcow2 } from 'lacuna';
 import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { Arena } from '#dist/wasm/index.js';
-import { pattern } from '../../support/fake-device.js';
 import { fillArena } from '../../support/full-arena.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { filled, G, MirrorSetup, ready, SIZE } from '../../support/mirrored-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
-
-const G = 65_536;
-const SIZE = 8 * G;
-const filled = (value: number, granules = 1) => new Uint8Array(granules * G).fill(value);
 
 let graph: Graph;
 let guest: Root;
 let disk: ManualDisk;
 let target: ManualDisk;
 
-async function setUp(drainLimitMs = 2 ** 30): Promise<void> {
-  graph = new Graph({ drainLimitMs });
-  disk = new ManualDisk(SIZE, 'disk');
-  target = new ManualDisk(SIZE, 'target');
-  disk.isFree = true;
-  target.isFree = true;
-  await graph.addDevice('disk', disk.device);
-  await graph.addDevice('target', target.device);
-  guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
-  await guest.write(0, pattern(SIZE));
-  target.bytes.fill(0xee);
+async function setUp(drainLimitMs?: number): Promise<void> {
+  ({ graph, guest, disk, target } = await MirrorSetup.make({ drainLimitMs }));
 }
 
 beforeEach(() => setUp());
 
 const run = (options: Partial<MirrorOptions> = {}): MirrorJob =>
   graph.mirror({ node: 'disk', target: 'target', ...options });
-
-/** Waits until the target has caught up. */
-async function ready(job: MirrorJob): Promise<void> {
-  while (!job.isReady) {
-    if (job.state === 'failed') await job;
-    await settled();
-  }
-}
 
 const until = async (isSo: () => boolean): Promise<void> => {
   while (!isSo()) await settled();

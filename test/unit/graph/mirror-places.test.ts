@@ -2,14 +2,11 @@ import { createQcow2, createRawFile } from 'lacuna';
 import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { pattern } from '../../support/fake-device.js';
-import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { ManualDisk } from '../../support/manual-disk.js';
+import { filled, G, ready, SIZE } from '../../support/mirrored-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
-
-const G = 65_536;
-const SIZE = 8 * G;
-const filled = (value: number, granules = 1) => new Uint8Array(granules * G).fill(value);
 
 let graph: Graph;
 let guest: Root;
@@ -30,14 +27,6 @@ beforeEach(async () => {
 
 const run = (options: Partial<MirrorOptions> = {}): MirrorJob =>
   graph.mirror({ node: 'disk', target: 'first', ...options });
-
-/** Waits until the target has caught up. */
-async function ready(job: MirrorJob): Promise<void> {
-  while (!job.isReady) {
-    if (job.state === 'failed') await job;
-    await settled();
-  }
-}
 
 const equal = (one: string, other: string) =>
   expect(Buffer.compare(disks[one].bytes, disks[other].bytes)).toBe(0);

@@ -1,10 +1,11 @@
 import { mkdirSync, renameSync, symlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createQcow2, openDevice } from 'lacuna';
-import { Graph, type Root, type StreamJobOptions } from 'lacuna/graph';
+import { Graph, type StreamJobOptions } from 'lacuna/graph';
 import { describe, expect, test } from 'vitest';
 import { Context } from '#dist/extent/index.js';
 import { Arena } from '#dist/wasm/index.js';
+import { type Chain, image, LAYERS, openChain, shown } from '../../support/chain-in-graph.js';
 import { everyOrder } from '../../support/every-order.js';
 import { pattern } from '../../support/fake-device.js';
 import {
@@ -21,32 +22,7 @@ import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
 
-const image = (filename: string) =>
-  ({ driver: 'qcow2', file: { driver: 'file', filename } }) as const;
 const _ = undefined;
-const LAYERS: readonly Layer[] = [
-  [1, 1, 1, _, 1, 1, _, _],
-  [_, 2, _, 2, 0, _, _, _],
-  [_, _, 3, _, _, _, _, 0],
-];
-
-interface Chain {
-  readonly graph: Graph;
-  readonly guest: Root;
-}
-
-async function openChain(layers: readonly Layer[] = LAYERS, writable = true): Promise<Chain> {
-  const names = await makeChain(layers);
-  const graph = new Graph();
-  await graph.add({ 'node-name': 'top', ...image(names.at(-1)!) }, { writable });
-  const guest = await graph.addExport({ name: 'guest', node: 'top', writable });
-  return { graph, guest };
-}
-
-async function shown(path: string): Promise<{ granules: number[]; backing: string | undefined }> {
-  await using device = await openDevice(path);
-  return { granules: await granulesOf(device), backing: device.details?.backingFile };
-}
 
 const run = ({ graph }: Chain, options: Partial<StreamJobOptions> = {}) =>
   graph.stream({ node: 'top', ...options });
