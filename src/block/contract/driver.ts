@@ -111,7 +111,10 @@ export interface Driver {
   readonly pull?: PullSource;
   /** @internal Called while no request is in flight: what it shows is another disk from now on. */
   contentChanged?(): void;
-  /** @internal Whoever writes knows what may have been forgotten, and writes it again: flushes are for what is written from now on. */
+  /**
+   * @internal The caller knows which of its writes may have been forgotten, and makes them again. So a flush no longer fails because
+   * of them.
+   */
   writesAgain?(): void;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
@@ -173,8 +176,8 @@ export interface TakenBytes {
 export type CopyMode = 'background' | 'write-blocking';
 
 /**
- * @internal A disk that is written, and its copy, the target. What may differ is dirty, or was taken by the last `takeDirty`. Whoever
- * copies what was taken marks as dirty again what it could not copy.
+ * @internal Keeps the copy of a disk, the target, up to date while the disk is written. Ranges where the two may differ are dirty, or
+ * were taken by the last `takeDirty`. The caller of that copies what it got, and marks as dirty again what it could not copy.
  */
 export interface DiskCopy {
   /** Writers go through the filter: from then on nobody may write the disk beside it. */
@@ -306,7 +309,7 @@ export interface CopyRange {
 export interface WriteOptions {
   /** Force unit access: the bytes are durable when the call returns. */
   readonly fua?: boolean;
-  /** @internal The disk shows the same afterwards, or whoever writes keeps account himself: bitmaps do not note it. */
+  /** @internal Bitmaps do not note it: the disk shows the same afterwards, or the caller notes the write itself. */
   readonly unrecorded?: boolean;
   /** Fires to end the request before its next piece begins. */
   readonly signal?: AbortSignal;

@@ -101,7 +101,7 @@ export class PulledLayers implements PullSource {
     for (let at = offset; at < end; at += PIECE) {
       const piece = bytes.subarray(0, Math.min(PIECE, end - at));
       await onSide('source', this.#image.read(at, piece, options));
-      // The disk shows the same afterwards. It is waited for whoever has given up: the range is free when it has ended.
+      // The disk shows the same afterwards. A write cannot be given up: the range is held until it has ended.
       await onSide('target', this.#image.write(at, piece, { unrecorded: true }));
     }
   }

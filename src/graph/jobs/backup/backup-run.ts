@@ -97,7 +97,7 @@ export class BackupRun {
     return { ...this.#changer.upwards(this.#disks.map(({ filter }) => filter)), bitmaps };
   }
 
-  /** Takes back {@link prepare}, also where that has failed half way. */
+  /** Takes back {@link prepare}, also where that has failed after some of it was done. */
   async takeBack(): Promise<void> {
     const roots = this.#disks.map(({ root }) => root);
     await this.#changer.takeBack(roots, [...this.#opened].reverse());

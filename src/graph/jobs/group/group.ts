@@ -62,7 +62,7 @@ export class JobGroup {
   }
 
   /**
-   * The work of a job is done. Resolves when it has ended with all others, also where that has failed half way: with the failure then.
+   * The work of a job is done. Resolves when it has ended with all others, also where that end has failed: with the failure then.
    *
    * @throws where it has not ended, because another one has failed or the job is to end.
    */

@@ -43,7 +43,7 @@ export interface MirrorOptions extends JobOptions {
   readonly onSourceError?: JobErrorPolicy;
   /**
    * What happens when the target fails: `report`, the job fails; `stop`, it waits for a human; `ignore`, it is tried again, with longer and
-   * longer pauses. Who writes the disk is not told, and does not wait. Default `report`.
+   * longer pauses. Writers of the disk are not told, and do not wait. Default `report`.
    */
   readonly onTargetError?: JobErrorPolicy;
   /** For so many seconds a writer waits for the target in the mode `write-blocking`; what takes longer is copied later. Default 5. */

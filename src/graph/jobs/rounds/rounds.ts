@@ -8,7 +8,7 @@ import { inLanes } from './lanes.js';
 import { type Piece, piecesOf } from './pieces.js';
 import { type ErrorPolicies, policyFor } from './policies.js';
 
-/** What is to be done about some ranges; who gets it frees it. */
+/** What is to be done about some ranges. Its receiver frees it. */
 export type RoundPlan = Pick<Plan, 'data' | 'zero'>;
 
 /** What cannot be read is told in units of this. */

@@ -115,7 +115,7 @@ export function lastRoundOf(
   return { last: { work, unread: rounds.unread }, giveUp };
 }
 
-/** Ends early where the job is to end, which who waits next finds. */
+/** Ends early where the job is to end; the caller's next wait throws then. */
 async function pause(ms: number, { ending }: JobControl): Promise<void> {
   await sleep(ms, undefined, { signal: ending }).catch(() => {});
 }
