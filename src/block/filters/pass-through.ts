@@ -77,6 +77,7 @@ export function passThrough(
       around({ operation: 'status', offset, length, signal }, () =>
         child.someExtents(offset, length, { contexts, ...(signal && { signal }) }),
       ),
+    writesAgain: () => child.writesAgain?.(),
     close,
   };
 }

@@ -87,7 +87,7 @@ test('fio finds all that it wrote, whatever the mode was, with a target of which
   );
 });
 
-test('fio finds all that it wrote where the connection to the target is cut', async () => {
+test('fio finds all that it wrote where the connection to a target behind a filter is cut', async () => {
   const setup = await setUp();
   const device = await openDevice(file('target.raw'), { writable: true });
   onTestFinished(() => device.close());
@@ -95,7 +95,8 @@ test('fio finds all that it wrote where the connection to the target is cut', as
   let server = new NbdServer({ exports: [{ name: '', device }] });
   await server.listen(address);
   onTestFinished(() => server.close({ timeoutMs: 100 }));
-  const target = { driver: 'nbd', server: address, 'reconnect-delay': 60 } as const;
+  const far = { driver: 'nbd', server: address, 'reconnect-delay': 60 } as const;
+  const target = { driver: 'throttle', 'requests-per-second': 1e9, file: far } as const;
   await checkOne(setup, mirror(setup.graph, target), async () => {
     await server.close({ timeoutMs: 0 });
     server = new NbdServer({ exports: [{ name: '', device }] });

@@ -1,6 +1,7 @@
 import { createQcow2 } from 'lacuna';
 import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { LacunaError } from '#dist/errors/index.js';
 import { Arena } from '#dist/wasm/index.js';
 import { fillArena } from '../../support/full-arena.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
@@ -258,4 +259,23 @@ test('what is written while it is about to be zeroed is not done twice', async (
   expect(job.progress()).toMatchObject({ totalBytes: SIZE + G, doneBytes: SIZE + G });
   await job.complete();
   expect(Buffer.compare(target.bytes, disk.bytes)).toBe(0);
+});
+
+test('a target behind a filter is told that what its connection has lost is written again', async () => {
+  const slow = { driver: 'throttle', 'node-name': 'slow', 'requests-per-second': 1e9 } as const;
+  await graph.add({ ...slow, file: 'target' }, { writable: true });
+  const told = vi.fn();
+  graph.node('target').driver.writesAgain = told;
+  const job = run({ target: 'slow', onTargetError: 'ignore' });
+  await ready(job);
+  target.isFree = false;
+  const completed = job.complete();
+  await until(() => heldBy(target, 'flush') !== undefined);
+  const lost = new LacunaError('ERR_NBD_UNFLUSHED', 'the connection was lost');
+  heldBy(target, 'flush')!.reject(lost);
+  await expect(completed).rejects.toBe(lost);
+  expect(told).toHaveBeenCalled();
+  target.isFree = true;
+  await job.complete();
+  expect(Buffer.compare(disk.bytes, target.bytes)).toBe(0);
 });
