@@ -122,6 +122,38 @@ describe('a commit of layers that nobody writes', () => {
     await chain.graph.close();
   });
 
+  test('makes all of a bitmap dirty that a filter above the base records, since it has not seen the writes below it', async () => {
+    const chain = await openChain();
+    const base = 'top.backing.backing';
+    await chain.graph.insertFilter({ filter: slow, above: base });
+    await chain.graph.changeBitmaps({ slow: [{ type: 'add', name: 'b' }] });
+    await run(chain, { node: 'top.backing', base });
+    expect((await chain.graph.node('slow').bitmap('b')).dirtyBytes).toBe(8 * G);
+    await chain.graph.close();
+  });
+
+  test('is refused where another job works on one of its layers', async () => {
+    const chain = await openChain();
+    const { graph } = chain;
+    const job = graph.stream({ node: 'top' });
+    job.pause();
+    await expect.poll(() => graph.users.length).toBe(2);
+    const other = run(chain, { node: 'top.backing' });
+    await expect(other).rejects.toThrow(/job 'top.stream' works on node 'top.backing'/);
+    job.resume();
+    await job;
+    await graph.close();
+  });
+
+  test('writes nothing where its name of the base cannot stand in the image above', async () => {
+    const chain = await openChain();
+    const backing = { filename: 'n'.repeat(1024), format: 'qcow2' };
+    const job = run(chain, { node: 'top.backing', base: 'top.backing.backing', backing });
+    await expect(job).rejects.toThrow(/a shorter name \(at most 1023 bytes\)/);
+    await chain.graph.close();
+    expect((await shown('0.qcow2')).granules).toEqual(shownBy(LAYERS.slice(0, 1)));
+  });
+
   test('that is stopped leaves the layers where they are', async () => {
     const chain = await openChain();
     const job = run(chain, { node: 'top.backing', base: 'top.backing.backing' });

@@ -59,6 +59,25 @@ describe('a copy-on-read filter', () => {
     expect(await allocated('2.qcow2')).toEqual([1, 2]);
   });
 
+  test('still leaves what lies below its bottom where it is when a layer between has gone', async () => {
+    await makeChain([
+      [1, 1, 1],
+      [undefined, 2, undefined],
+      [undefined, undefined, undefined],
+      [undefined, undefined, undefined],
+    ]);
+    const graph = new Graph();
+    await graph.add({ 'node-name': 'top', ...image('3.qcow2') }, { writable: true });
+    const guest = await graph.addExport({ name: 'guest', node: 'top', writable: true });
+    const bottom = 'top.backing.backing';
+    await graph.insertFilter({ filter: { ...filter, bottom }, above: 'top' });
+    await guest.read(G, new Uint8Array(G));
+    await graph.commit({ node: 'top.backing', base: bottom });
+    await guest.read(0, new Uint8Array(3 * G));
+    await graph.close();
+    expect(await allocated('3.qcow2')).toEqual([1]);
+  });
+
   test('is refused where its bottom is not below it, and above what is only read', async () => {
     await makeChain([[1], [undefined]]);
     await using graph = new Graph();

@@ -1,7 +1,8 @@
 import { createQcow2 } from 'lacuna';
 import { Graph, type MirrorJob, type MirrorOptions, type Root } from 'lacuna/graph';
-import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { LacunaError } from '#dist/errors/index.js';
+import { MirroredDisk } from '#dist/graph/filters/mirrored-disk.js';
 import { Arena } from '#dist/wasm/index.js';
 import { fillArena } from '../../support/full-arena.js';
 import { ManualDisk, settled } from '../../support/manual-disk.js';
@@ -278,4 +279,19 @@ test('a target behind a filter is told that what its connection has lost is writ
   target.isFree = true;
   await job.complete();
   expect(Buffer.compare(disk.bytes, target.bytes)).toBe(0);
+});
+
+test('a mirror does not complete where it becomes unknown in its last round what differs', async () => {
+  const job = run();
+  await ready(job);
+  target.isFree = false;
+  const completed = job.complete();
+  await until(() => heldBy(target, 'flush') !== undefined);
+  const broken = new LacunaError('ERR_ARENA_FULL', 'no memory to note it');
+  const get = vi.spyOn(MirroredDisk.prototype, 'broken', 'get').mockReturnValue(broken);
+  onTestFinished(() => get.mockRestore());
+  target.isFree = true;
+  heldBy(target, 'flush')!.release();
+  await expect(completed).rejects.toBe(broken);
+  expect(guest.node.name).toBe('disk.mirror');
 });
