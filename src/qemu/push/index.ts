@@ -1,3 +1,3 @@
-export { landedDevice, viewBelow } from './landed-driver.js';
+export { changesIn, landedDevice, viewBelow } from './landed-driver.js';
 export { Landing } from './landing.js';
 export { PUSH_NEEDS, Push } from './push.js';

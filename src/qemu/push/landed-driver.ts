@@ -44,7 +44,19 @@ export async function viewBelow(device: BlockDevice, signal?: AbortSignal): Prom
   }
 }
 
-/** A disk that QEMU pushes, as a device: whoever reads it waits until it has landed. */
+/** What an increment has to take of a view, in granules that QEMU pushes; the caller frees it. */
+export async function changesIn(
+  view: BlockDevice,
+  context: string,
+  signal?: AbortSignal,
+): Promise<Bitmap> {
+  const { data, zero } = await plan({ source: view, context, granularity: GRANULE, signal });
+  data.merge(zero);
+  zero.free();
+  return data;
+}
+
+/** A disk that QEMU pushes, as a device: a read waits until it has landed. */
 export function landedDevice(disk: LandedDisk): BlockDevice {
   return new Device(new LandedDriver(disk));
 }

@@ -19,11 +19,29 @@ const PING_MS = 1000;
 export class LandedRanges {
   readonly data: Bitmap;
   readonly zero: Bitmap;
+  /** What must land: all of the disk, unless {@link want} says less. */
+  readonly #wanted: Bitmap;
   #isFree = false;
 
   constructor(size: number) {
     this.data = new Bitmap({ size, granularity: GRANULE });
     this.zero = new Bitmap({ size, granularity: GRANULE });
+    this.#wanted = new Bitmap({ size, granularity: GRANULE });
+    this.#wanted.setAll();
+  }
+
+  /** No more than this must land. */
+  want(changes: Bitmap): void {
+    this.#wanted.intersect(changes);
+  }
+
+  /** Bytes that must land, and have not. */
+  get missingBytes(): number {
+    const missing = this.#wanted.snapshot();
+    for (const landed of [this.data, this.zero]) missing.subtract(landed);
+    const { dirtyBytes } = missing;
+    missing.free();
+    return dirtyBytes;
   }
 
   /** Takes what has landed last. Does nothing once freed: a backup that is given up is told of what QEMU goes on writing. */
@@ -39,6 +57,7 @@ export class LandedRanges {
     this.#isFree = true;
     this.data.free();
     this.zero.free();
+    this.#wanted.free();
   }
 }
 

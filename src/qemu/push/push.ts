@@ -4,6 +4,7 @@
  */
 import { LacunaError } from '../../errors/index.js';
 import type { Monitor, QmpNeeds } from '../../qmp/index.js';
+import { counted } from '../../util/index.js';
 import type { SessionNames } from '../state/index.js';
 import { JobWatch, type ViewedDisk } from '../view/index.js';
 import type { Landing } from './landing.js';
@@ -11,6 +12,8 @@ import type { Landing } from './landing.js';
 /** What QEMU must have beside what a view needs. */
 export const PUSH_NEEDS: QmpNeeds = {
   'blockdev-add': ['driver.nbd', 'reconnect-delay'],
+  'block-dirty-bitmap-add': ['disabled'],
+  'block-dirty-bitmap-merge': [],
   'blockdev-backup': ['bitmap', 'bitmap-mode.never', 'sync.bitmap', 'sync.full', 'speed'],
 };
 
@@ -97,7 +100,7 @@ export class Push {
     }
     const schema = await monitor.schema({ signal });
     const canRelease = schema.missing(RELEASE).length === 0;
-    const actions = disks.flatMap((disk) => this.#actions(disk, canRelease));
+    const actions = disks.map((disk) => this.#action(disk, canRelease));
     await monitor.execute('transaction', { actions }, { timeoutMs: TRANSACTION_MS });
     for (const watch of this.#watches) {
       watch.mayEnd();
@@ -116,6 +119,7 @@ export class Push {
     try {
       await Promise.all(this.#watches.map((watch) => watch.until('concluded')));
       await this.#given.landing.settle();
+      this.#checkWhole();
       for (const watch of this.#watches) watch.stop();
       // It has locked the files.
       await this.#given.landing.close();
@@ -125,9 +129,19 @@ export class Push {
     }
   }
 
-  #actions({ index, plan }: ViewedDisk, canRelease: boolean): object[] {
+  /** What a job has left out would be taken for what the disk held before: its own word that it is done is not enough. */
+  #checkWhole(): void {
+    const { landing, disks, monitor } = this.#given;
+    for (const { index, plan } of disks) {
+      const { missingBytes } = landing.ranges[index];
+      if (missingBytes === 0) continue;
+      const what = `its job for ${plan.disk.name} has ended, and ${counted(missingBytes, 'byte')} of it were not written`;
+      throw pushFailed(monitor.name, what);
+    }
+  }
+
+  #action({ index, plan }: ViewedDisk, canRelease: boolean): object {
     const { names, disks, rate } = this.#given;
-    const dirty = { node: names.access(index), name: names.dirty };
     const isFull = plan.bitmap === undefined;
     const job = {
       'job-id': names.pusher(index),
@@ -143,18 +157,7 @@ export class Push {
       ...(canRelease && { 'discard-source': true }),
       ...(rate !== undefined && { speed: Math.ceil(rate / disks.length) }),
     };
-    const push = { type: 'blockdev-backup', data: job };
-    if (isFull) return [push];
-    const bitmaps = [{ node: names.scratch(index), name: names.dirty }];
-    const { granularity } = plan.bitmap!;
-    return [
-      { type: 'block-dirty-bitmap-add', data: { ...dirty, granularity, disabled: true } },
-      {
-        type: 'block-dirty-bitmap-merge',
-        data: { node: dirty.node, target: dirty.name, bitmaps },
-      },
-      push,
-    ];
+    return { type: 'blockdev-backup', data: job };
   }
 }
 

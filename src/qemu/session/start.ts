@@ -2,7 +2,7 @@ import { createQcow2, createRawFile } from '../../block/index.js';
 import { type LacunaError, throwIfAborted } from '../../errors/index.js';
 import { GuestAgent } from '../../qmp/index.js';
 import { AgentGuard } from '../guard/index.js';
-import { Landing, landedDevice, Push, viewBelow } from '../push/index.js';
+import { changesIn, Landing, landedDevice, Push, viewBelow } from '../push/index.js';
 import { Teardown, type ViewedDisk, ViewMaker } from '../view/index.js';
 import { Beginning, beginSession, type Starter } from './beginning.js';
 import { Freezer } from './freezer.js';
@@ -188,13 +188,16 @@ class Start implements Starter {
         continue;
       }
       // What has not changed may be asked for as well.
-      await maker.expose(disk, false);
-      const served = { ...this.#exportOf(disk), dirty: undefined, canRelease: false };
+      await maker.expose(disk, true);
+      const served = { ...this.#exportOf(disk), canRelease: false };
       const view = await openView(served, control.signal);
       const below = await viewBelow(view, signal);
       const context = `qemu:dirty-bitmap:${names.dirty}`;
       const device = landedDevice({ ...common, context, below });
       disks.push(SessionDisk.landing(plan, device, context, link));
+      const changes = await changesIn(view, context, signal);
+      landing.ranges[index].want(changes);
+      changes.free();
     }
     await this.#push.begin();
   }

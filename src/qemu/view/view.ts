@@ -136,14 +136,23 @@ export class ViewMaker {
   /**
    * Makes the view of a disk an export.
    *
-   * @param tellsDirty with the bitmap that says what an increment has to read; nothing else can use that meanwhile
+   * @param isPushed whether a job of QEMU's is going to take what the bitmap of an increment says; it gets a copy, because
+   *   nothing else can use a bitmap that is exported
    */
-  async expose(disk: ViewedDisk, tellsDirty = true): Promise<void> {
+  async expose(disk: ViewedDisk, isPushed = false): Promise<void> {
     const { index, plan } = disk;
     const names = this.#names;
     const isAccess = this.#kind === 'access';
     if (isAccess) await this.show(disk);
     const dirty = { node: names.scratch(index), name: names.dirty };
+    if (isPushed && plan.bitmap !== undefined) {
+      const { granularity } = plan.bitmap;
+      const copy = { node: names.access(index), name: names.dirty };
+      await this.#execute('block-dirty-bitmap-add', { ...copy, granularity, disabled: true });
+      await this.#execute('block-dirty-bitmap-merge', {
+        ...{ node: copy.node, target: copy.name, bitmaps: [dirty] },
+      });
+    }
     await this.#execute('block-export-add', {
       type: 'nbd',
       id: names.export(index),
@@ -151,7 +160,7 @@ export class ViewMaker {
       name: names.export(index),
       // Writes are refused; a TRIM gives scratch space back.
       writable: isAccess,
-      ...(plan.bitmap !== undefined && tellsDirty && { bitmaps: [dirty] }),
+      ...(plan.bitmap !== undefined && { bitmaps: [dirty] }),
     });
   }
 

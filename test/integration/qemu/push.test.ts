@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { createRawFile, openDevice } from 'lacuna';
+import { Bitmap } from 'lacuna/bitmap';
 import { type BackupSession, backupMachine, type Machine } from 'lacuna/qemu';
 import { Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
@@ -81,6 +82,12 @@ describe('what QEMU writes to', () => {
     await writer.write(3 * GRANULE, Buffer.alloc(512, 9));
     await writer.close();
     await landing.settle();
+    // All of a disk must land, or of an increment what has changed.
+    expect(landing.ranges.map(({ missingBytes }) => missingBytes)).toEqual([SIZE, GRANULE]);
+    using changes = new Bitmap({ size: SIZE, granularity: 2 * GRANULE });
+    changes.set(2 * GRANULE, 1);
+    landing.ranges[1].want(changes);
+    expect(landing.ranges[1].missingBytes).toBe(0);
     await landing.close();
     // What was not written is as in the view, whose other parts may not be read any more.
     const view = { driver: 'file', filename: join(folder, 'view') } as const;
@@ -194,12 +201,12 @@ describe.each(can)('a push of QEMU %s or later', () => {
   });
 
   /** Calls `then` when QEMU is told to push: its jobs begin, and nobody has read what they write. */
-  function whenPushed(then: () => void): void {
+  function whenPushed(then: () => Promise<void> | void): void {
     let transactions = 0;
     live.proxy.reset({
-      before: ({ name }) => {
+      before: async ({ name }) => {
         if (name !== 'transaction') return;
-        if (transactions++ > 0) then();
+        if (transactions++ > 0) await then();
         else content = live.guests.map((guest) => Buffer.from(guest.content));
       },
     });
@@ -311,6 +318,29 @@ describe.each(can)('a push of QEMU %s or later', () => {
     const { id } = jobs.find((one) => /-p1$/.test(one.id))!;
     await live.other.execute('job-cancel', { id });
     await expectFailed(session);
+  });
+
+  test('fails where a job has ended without all that has changed', async () => {
+    whenPushed(() => {});
+    await expectRight(await begin());
+    await guestsWrite();
+    whenPushed(async () => {
+      // The copy that the job is going to take; how much that was is known here by now.
+      const nodes = await live.other.execute('query-named-block-nodes');
+      const { 'node-name': node, 'dirty-bitmaps': bitmaps } = nodes.find((one) =>
+        /^lacuna-[0-9a-f]{8}-a1$/.test(one['node-name'] ?? ''),
+      )!;
+      await live.other.execute('block-dirty-bitmap-clear', { node, name: bitmaps![0].name });
+    });
+    const session = await begin();
+    await expect(session.disks[0].totals()).rejects.toMatchObject({
+      code: 'ERR_PUSH_FAILED',
+      message: expect.stringMatching(
+        /its job for vdb has ended, and \d+ bytes of it were not written/,
+      ),
+    });
+    await session.fail();
+    expect(await live.leftovers()).toEqual(live.bitmapsOf(generation));
   });
 
   test('is undone where QEMU refuses to begin it', async () => {
