@@ -5,7 +5,7 @@ const MAY_BE_QEMU = /^(qemu|kvm)/;
 
 /**
  * The processes of this host, but for this one, that have one of these files open, or may have: those of other users do not show
- * their files. None where the system has no /proc.
+ * their files. None where the system has no /proc, and none of another user's where that is mounted with hidepid.
  */
 export function holdersOf(files: readonly string[]): number[] {
   const wanted = new Set(files.map((file) => identityOf(file)));
