@@ -1,14 +1,14 @@
 import { LacunaError } from '../../errors/index.js';
-import type { EventStream, Monitor, QmpEventData, TypedEvent } from '../../qmp/index.js';
+import type { Monitor, TypedEvent } from '../../qmp/index.js';
 import type { SessionNames } from '../state/index.js';
-import { isSound } from '../view/index.js';
+import { EventWatch, isSound } from '../view/index.js';
 
 /** Events that tell of the end of a view. */
 const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_WRITE_THRESHOLD'] as const;
 /** What is told as it is. */
 const OWN: ReadonlySet<string> = new Set(['ERR_VIEW_LOST', 'ERR_SCRATCH_FULL']);
 
-type WatchedEvent = TypedEvent<(typeof EVENTS)[number] & keyof QmpEventData>;
+type WatchedEvent = TypedEvent<(typeof EVENTS)[number]>;
 
 /** Looks whether the jobs that hold a view still run, and learns of their end by events. */
 export class ViewWatch {
@@ -16,8 +16,7 @@ export class ViewWatch {
   readonly #names: SessionNames;
   readonly #disks: number;
   readonly #lost: (failure: LacunaError) => void;
-  #events: EventStream<WatchedEvent> | undefined;
-  #isStopped = false;
+  readonly #watch: EventWatch<(typeof EVENTS)[number]>;
 
   constructor(
     monitor: Monitor,
@@ -29,16 +28,28 @@ export class ViewWatch {
     this.#names = names;
     this.#disks = disks;
     this.#lost = lost;
+    this.#watch = new EventWatch({
+      ...{ monitor, events: EVENTS },
+      catchUp: async (wasDeaf) => {
+        if (wasDeaf) await this.#catchUp();
+      },
+      hear: (event) => this.#hear(event),
+      lost: (error) =>
+        lost(
+          error instanceof LacunaError && OWN.has(error.code)
+            ? error
+            : viewLost(monitor.name, 'QEMU does not answer any more', error),
+        ),
+    });
   }
 
   /** Listens from now on, before there is anything to hear. */
   start(): void {
-    void this.#listen();
+    this.#watch.start();
   }
 
   stop(): void {
-    this.#isStopped = true;
-    this.#events?.close();
+    this.#watch.stop();
   }
 
   /**
@@ -71,20 +82,6 @@ export class ViewWatch {
     }
   }
 
-  async #listen(): Promise<void> {
-    for (let wasDeaf = false; !this.#isStopped; wasDeaf = true) {
-      const events = this.#monitor.events(EVENTS);
-      this.#events = events;
-      try {
-        // Nothing was heard for a while: QEMU is asked instead, once it can be heard again.
-        if (wasDeaf) await this.#catchUp();
-        for await (const event of events) this.#hear(event);
-      } catch (error) {
-        if (!this.#isStopped) await this.#recover(error);
-      }
-    }
-  }
-
   async #catchUp(): Promise<void> {
     await this.check();
     const nodes = await this.#monitor.execute('query-named-block-nodes');
@@ -93,21 +90,6 @@ export class ViewWatch {
       const node = nodes.find((one) => one['node-name'] === name);
       // QEMU takes a threshold away when it tells of it.
       if (node?.write_threshold === 0) throw scratchFull(this.#monitor.name);
-    }
-  }
-
-  async #recover(why: unknown): Promise<void> {
-    try {
-      if (!isLoss(why)) throw why;
-      await this.#monitor.reconnect();
-    } catch (error) {
-      if (this.#isStopped) return;
-      this.#isStopped = true;
-      this.#lost(
-        error instanceof LacunaError && OWN.has(error.code)
-          ? error
-          : viewLost(this.#monitor.name, 'QEMU does not answer any more', error),
-      );
     }
   }
 
@@ -121,11 +103,6 @@ export class ViewWatch {
     if (!this.#names.holdsView(id) || isSound(status)) return;
     this.#lost(viewLost(this.#monitor.name, `its job "${id}" is ${status}`));
   }
-}
-
-function isLoss(error: unknown): boolean {
-  if (!(error instanceof LacunaError)) return false;
-  return error.code === 'ERR_QMP_DISCONNECTED' || error.code === 'ERR_QMP_UNANSWERED';
 }
 
 function viewLost(device: string, why: string, cause?: unknown): LacunaError {

@@ -1,5 +1,6 @@
 import type { LacunaError } from '../../errors/index.js';
-import type { EventStream, JobInfo, Monitor, TypedEvent } from '../../qmp/index.js';
+import type { JobInfo, Monitor } from '../../qmp/index.js';
+import { EventWatch } from './event-watch.js';
 
 /** A job in one of these works, or will; others are on the way out of it. Draining pauses a job for a moment. */
 const SOUND: ReadonlySet<string> = new Set(['created', 'running', 'paused', 'ready', 'standby']);
@@ -30,10 +31,9 @@ export class JobWatch {
   readonly #failed: JobFailure;
   readonly #lost: (failure: LacunaError) => void;
   readonly #waiters = new Set<Waiter>();
-  #events: EventStream<TypedEvent<'JOB_STATUS_CHANGE'>> | undefined;
+  readonly #watch: EventWatch<'JOB_STATUS_CHANGE'>;
   #status = '';
   #mayEnd = false;
-  #isStopped = false;
   #isQemuGone = false;
 
   constructor(
@@ -46,16 +46,24 @@ export class JobWatch {
     this.#job = job;
     this.#failed = failed;
     this.#lost = lost;
+    this.#watch = new EventWatch({
+      ...{ monitor, events: ['JOB_STATUS_CHANGE'], reconnectMs: RECONNECT_MS },
+      catchUp: () => this.look(),
+      hear: ({ data }) => (data.id === job ? this.look() : undefined),
+      lost: (error) => {
+        this.#isQemuGone = !monitor.isConnected;
+        lost(failed('QEMU does not answer any more', error));
+      },
+    });
   }
 
   /** Begins once the job is there. */
   start(): void {
-    void this.#listen();
+    this.#watch.start();
   }
 
   stop(): void {
-    this.#isStopped = true;
-    this.#events?.close();
+    this.#watch.stop();
   }
 
   /** QEMU does not answer any more, so nothing of it can be taken away. */
@@ -84,7 +92,7 @@ export class JobWatch {
   /** Looks at the job now; that it is lost is told by `lost`. */
   async look(): Promise<void> {
     const jobs = await this.#monitor.execute('query-jobs');
-    if (this.#isStopped) return;
+    if (this.#watch.isStopped) return;
     const job = jobs.find(({ id }) => id === this.#job);
     const failure = this.#failureOf(job);
     if (failure !== undefined) {
@@ -95,20 +103,6 @@ export class JobWatch {
     this.#ring();
   }
 
-  async #listen(): Promise<void> {
-    while (!this.#isStopped) {
-      const events = this.#monitor.events(['JOB_STATUS_CHANGE']);
-      this.#events = events;
-      try {
-        // What has happened before is asked, also after the connection was lost.
-        await this.look();
-        for await (const { data } of events) if (data.id === this.#job) await this.look();
-      } catch (error) {
-        if (!this.#isStopped) await this.#recover(error);
-      }
-    }
-  }
-
   /** What is wrong with the job; undefined where nothing is. */
   #failureOf(job: JobInfo | undefined): string | undefined {
     if (job === undefined) return `its job "${this.#job}" is gone`;
@@ -116,17 +110,6 @@ export class JobWatch {
     if (error !== undefined) return `its job "${this.#job}" has failed: ${error}`;
     if (isSound(status) || (this.#mayEnd && ENDING.has(status))) return undefined;
     return `its job "${this.#job}" is ${status}`;
-  }
-
-  async #recover(why: unknown): Promise<void> {
-    try {
-      if (this.#monitor.isConnected) throw why;
-      await this.#monitor.reconnect({ timeoutMs: RECONNECT_MS });
-    } catch (error) {
-      if (this.#isStopped) return;
-      this.#isQemuGone = !this.#monitor.isConnected;
-      this.#end(this.#failed('QEMU does not answer any more', error));
-    }
   }
 
   #end(failure: LacunaError): void {
