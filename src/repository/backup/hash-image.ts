@@ -37,7 +37,7 @@ export async function hashImage(
       signal: control.signal,
       source: { driver: 'file', filename },
       bitmap: unknown,
-      // What is a hole of the file does not come, and is zero.
+      // Holes of the file are not read: they count as zero.
       onBlock: (block, digest) => file.add(block, digest),
     });
     drive.tally.begin('hash');

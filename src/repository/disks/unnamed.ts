@@ -37,7 +37,7 @@ export function removeUnnamed(points: MachinePoints, operations: RepositoryOpera
   return found;
 }
 
-/** Removes files that nobody but a run which died had in mind, and which no manifest names in any case. */
+/** Removes the unfinished files of a run that died; no manifest ever names one. */
 function sweepUnfinished(places: MachinePlaces): void {
   for (const name of namesIn(places.locks)) {
     const [made, rest] = name.split(MAKING);

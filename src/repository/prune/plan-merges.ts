@@ -39,7 +39,7 @@ export async function planMerges(
     const [own, ...below] = await layersOf(points, number, name);
     const end = below.findIndex((layer) => !layer.isGone && kept.has(layer.number));
     const between = end === -1 ? below : below.slice(0, end);
-    // Of images that are gone only, the prune that left them has decided, and nothing above them has changed since.
+    // Where only images of removed points lie between, an earlier prune has left them there, and nothing has changed since.
     if (between.every(({ isGone }) => isGone)) continue;
     const taken = await withDigests(points, number, name, async ({ files }) =>
       worthMerging([own, ...between], files, smallImage),

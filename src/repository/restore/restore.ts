@@ -109,7 +109,7 @@ async function restoreDisks(
   }
 }
 
-/** Who names a file of the repository as the target would lose the points that it is of. */
+/** A restore into a file of the repository would destroy the points that the file belongs to. */
 function refuseInside({ path }: Store, { target, format }: RestoreTarget): void {
   const description = typeof target === 'string' ? parseDescription(target, { format }) : target;
   for (const filename of filesOf(
