@@ -1,37 +1,20 @@
 /** What else may be in and around the folders of a repository, and what a restore must not write to. */
 import fs, { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Repository } from 'lacuna/repository';
 import { expect, test } from 'vitest';
 import { repositoryOperations } from '#dist/repository/layout/index.js';
-import {
-  change,
-  hashOf,
-  hashOfFile,
-  imageOf,
-  KiB,
-  MiB,
-  makeImage,
-  pointsOf,
-} from '../../support/repository.js';
+import { OneDisk } from '../../support/one-disk.js';
+import { hashOf, hashOfFile, imageOf, KiB, MiB, pointsOf } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
-let made = 0;
 
 /** A repository with two points of one disk. */
-async function begin() {
-  const name = `${++made}`;
-  const disk = join(folder, `${name}.qcow2`);
-  makeImage(disk, 2 * MiB);
-  const path = join(folder, `repository-${name}`);
-  const repository = Repository.open(path, { create: true });
-  const backUp = () => repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
-  for (let i = 1; i <= 2; i++) {
-    await change(disk, (device) => device.write(i * 128 * KiB, Buffer.alloc(64 * KiB, i)));
-    await backUp();
-  }
-  return { disk, path, repository, backUp };
+async function begin(): Promise<OneDisk> {
+  const machine = new OneDisk(folder, 2 * MiB);
+  for (let i = 0; i < 2; i++) await machine.day();
+  return machine;
 }
 
 test('a file system that is new, and has its lost+found, may become a repository', async () => {
@@ -42,12 +25,13 @@ test('a file system that is new, and has its lost+found, may become a repository
 });
 
 test('files that somebody has put among the folders are no machines and no disks', async () => {
-  const { path, repository, backUp } = await begin();
+  const machine = await begin();
+  const { path, repository } = machine;
   const notes = ['machines/NOTES', 'machines/m/disks/README', 'machines/m/disks/.hidden'];
   for (const name of notes) writeFileSync(join(path, name), 'mine');
   symlinkSync('nowhere', join(path, 'machines/m/disks/link'));
   expect(repository.machines()).toEqual(['m']);
-  expect((await backUp()).point.number).toBe(3);
+  expect((await machine.backUp()).point.number).toBe(3);
   expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
   await repository.prune({ keep: { last: 1 } });
   for (const name of notes) expect(readFileSync(join(path, name), 'utf8')).toBe('mine');
@@ -58,7 +42,7 @@ test.each(['an image of a later point', 'a new name', 'a link from outside'])(
   async (what) => {
     const { path, repository } = await begin();
     const later = imageOf(repository, pointsOf(repository, 'm')[1], 'vda');
-    const link = join(folder, `link-${made}.qcow2`);
+    const link = join(folder, `link-${basename(path)}.qcow2`);
     symlinkSync(later, link);
     const targets: Record<string, string> = {
       'an image of a later point': later,

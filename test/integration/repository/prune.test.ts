@@ -4,48 +4,32 @@ import { join } from 'node:path';
 import { pointBelow, Repository } from 'lacuna/repository';
 import { expect, test, vi } from 'vitest';
 import { repositoryOperations } from '#dist/repository/layout/index.js';
-import {
-  change,
-  flipBit,
-  hashOf,
-  hashOfFile,
-  imageOf,
-  KiB,
-  MiB,
-  makeImage,
-  pointsOf,
-  resize,
-} from '../../support/repository.js';
+import { OneDisk } from '../../support/one-disk.js';
+import { change, flipBit, hashOf, KiB, MiB, pointsOf, resize } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
-let made = 0;
 
 /** A repository of one disk whose first point is large; `day` changes a little and backs it up. */
 async function begin() {
-  const name = `${++made}`;
-  const disk = join(folder, `${name}.qcow2`);
-  makeImage(disk, 20 * MiB);
+  const one = new OneDisk(folder, 20 * MiB, { smallImage: 0 });
+  const { disk, path, repository } = one;
   await change(disk, (device) => device.write(0, Buffer.alloc(12 * MiB, 1)));
-  const path = join(folder, `repository-${name}`);
-  const repository = Repository.openWith(path, { create: true, smallImage: 0 });
-  let days = 0;
-  const day = async (bytes = 64 * KiB) => {
-    days++;
-    await change(disk, (device) => device.write(days * 256 * KiB, Buffer.alloc(bytes, 1 + days)));
-    return await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
-  };
-  await repository.backup({ machine: 'm', disks: [{ name: 'vda', source: disk }] });
+  await one.backUp();
   const images = () =>
     readdirSync(join(path, 'machines/m/disks/vda')).filter((file) => file.endsWith('.qcow2'));
   const expectPoint = async (number: number, hash: string) => {
-    const target = join(folder, 'restored.raw');
-    const { point } = await repository.restore({ point: number, disks: [{ name: 'vda', target }] });
-    expect(hashOfFile(target)).toBe(hash);
-    expect(hashOf(imageOf(repository, point, 'vda'), folder)).toBe(hash);
+    await one.expectPoint(number, hash);
     expect((await repository.verify()).problems).toEqual([]);
   };
-  return { disk, path, repository, day, images, expectPoint };
+  return {
+    disk,
+    path,
+    repository,
+    images,
+    expectPoint,
+    day: (bytes?: number) => one.day({ bytes }),
+  };
 }
 
 /** A prune that dies before it removes the first point. */

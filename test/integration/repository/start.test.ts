@@ -5,38 +5,20 @@ import { Repository } from 'lacuna/repository';
 import { describe, expect, test, vi } from 'vitest';
 import { Replacement } from '#dist/files/index.js';
 import { repositoryOperations, seal, unseal } from '#dist/repository/layout/index.js';
-import {
-  change,
-  flipBit,
-  hashOf,
-  hashOfFile,
-  imageOf,
-  KiB,
-  MiB,
-  makeImage,
-  pointsOf,
-} from '../../support/repository.js';
+import { OneDisk } from '../../support/one-disk.js';
+import { change, flipBit, hashOf, imageOf, MiB, pointsOf } from '../../support/repository.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const folder = temporaryFolder();
-let made = 0;
 
 /** A machine with two chains: of the points 1 and 2, and of 3 and 4. */
 async function begin() {
-  const name = `${++made}`;
-  const disk = join(folder, `${name}.qcow2`);
-  makeImage(disk, 4 * MiB);
-  const path = join(folder, `repository-${name}`);
-  const repository = Repository.open(path, { create: true });
-  let days = 0;
-  const day = async (full = false) => {
-    days++;
-    await change(disk, (device) => device.write(days * 128 * KiB, Buffer.alloc(64 * KiB, days)));
-    const disks = [{ name: 'vda', source: disk }];
-    return await repository.backup({ machine: 'm', disks, full });
-  };
-  for (const full of [true, false, true, false]) await day(full);
-  return { disk, path, repository, day, machine: join(path, 'machines/m') };
+  const one = new OneDisk(folder, 4 * MiB);
+  for (const full of [true, false, true, false]) await one.day({ full });
+  const { disk, path, repository } = one;
+  const expectPoint = (number: number) => one.expectPoint(number, hashOf(disk, folder));
+  const day = (full = false) => one.day({ full });
+  return { disk, path, repository, day, expectPoint, machine: join(path, 'machines/m') };
 }
 
 /** The files that some work opens, without their folders. */
@@ -50,15 +32,8 @@ async function opened(work: () => Promise<unknown>): Promise<string[]> {
   }
 }
 
-async function expectPoint(repository: Repository, number: number, hash: string): Promise<void> {
-  const target = join(folder, 'restored.raw');
-  const { point } = await repository.restore({ point: number, disks: [{ name: 'vda', target }] });
-  expect(hashOfFile(target)).toBe(hash);
-  expect(hashOf(imageOf(repository, point, 'vda'), folder)).toBe(hash);
-}
-
 test('an increment reads the manifests of its own chain, and opens no image below its own', async () => {
-  const { disk, repository, day } = await begin();
+  const { repository, day, expectPoint } = await begin();
   const below = pointsOf(repository, 'm').map((point) =>
     basename(imageOf(repository, point, 'vda')),
   );
@@ -66,7 +41,7 @@ test('an increment reads the manifests of its own chain, and opens no image belo
   const manifests = new Set(files.filter((name) => /^\d+\.json$/.test(name)));
   expect([...manifests].sort()).toEqual(['3.json', '4.json']);
   expect(files.filter((name) => below.includes(name))).toEqual([]);
-  await expectPoint(repository, 5, hashOf(disk, folder));
+  await expectPoint(5);
   expect(await repository.verify()).toMatchObject({ ok: true, unnamed: [] });
 });
 
@@ -157,7 +132,7 @@ describe('all points are looked at', () => {
   });
 
   test('where a prune that died was about to keep an image of a point that is there', async () => {
-    const { disk, path, repository, day, machine } = await begin();
+    const { disk, path, repository, day, machine, expectPoint } = await begin();
     await change(disk, (device) => device.write(MiB, Buffer.alloc(3 * MiB, 9)));
     await day(true);
     const { point } = await day();
@@ -175,7 +150,7 @@ describe('all points are looked at', () => {
       parent: point.number - 1,
       below: undefined,
     });
-    await expectPoint(repository, point.number + 1, hashOf(disk, folder));
+    await expectPoint(point.number + 1);
     expect(unseal(readFileSync(join(machine, 'points.json')))).toHaveProperty('files');
   });
 });
