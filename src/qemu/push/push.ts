@@ -76,9 +76,10 @@ export class Push {
       await this.#begin();
     } catch (error) {
       const { landing, monitor } = this.#given;
-      // That QEMU cannot connect says nothing of why.
-      if (landing.failure === undefined) throw error;
-      throw pushFailed(monitor.name, landing.failure.message, error);
+      // That QEMU cannot connect says nothing of why, and QEMU may know that the process is gone before this one has heard so.
+      const why = await landing.settle().catch((failure: Error) => failure);
+      if (why === undefined) throw error;
+      throw pushFailed(monitor.name, why.message, error);
     }
   }
 
