@@ -13,6 +13,8 @@ workInNewFolders();
 
 const SIZE = 8 * 1024 * 1024;
 const SWITCHES = runsOr(60);
+/** In bytes: fio writes for as long as the job is switched. */
+const WRITTEN = Math.ceil(SWITCHES / 30) * SIZE;
 const file = (filename: string) => ({ driver: 'file', filename }) as const;
 
 /** A disk behind an export, and how fio works on that. */
@@ -41,7 +43,7 @@ async function steer(job: MirrorJob, between: () => Promise<void> = async () => 
     const verb = random.pick(['pause', 'resume', 'nothing'] as const);
     if (verb !== 'nothing') job[verb]();
     if (i % 20 === 10) await between();
-    await new Promise((resolve) => setTimeout(resolve, random.below(20)));
+    await new Promise((resolve) => setTimeout(resolve, random.below(12)));
   }
   job.resume();
 }
@@ -64,14 +66,14 @@ async function checkOne(
   between?: () => Promise<void>,
 ): Promise<void> {
   const { guest, fio } = setup;
-  const written = fio('--do_verify=1', `--io_size=${2 * SIZE}`);
+  const written = fio('--do_verify=1', `--io_size=${WRITTEN}`);
   await steer(job, between);
   const first = await written;
   expect(first.stdout + first.stderr).toMatch(/err= 0/);
   await completeAtLast(job);
   expect(guest.node.name).not.toBe('disk.mirror');
   await run('cmp', ['disk.raw', 'target.raw']);
-  const again = await fio('--verify_only', `--io_size=${2 * SIZE}`);
+  const again = await fio('--verify_only', `--io_size=${WRITTEN}`);
   expect(again.stdout + again.stderr).toMatch(/err= 0/);
 }
 
@@ -107,7 +109,7 @@ test('fio finds all that it wrote where the connection to a target behind a filt
 test('fio finds all that it wrote where the target has come into use meanwhile', async () => {
   const { graph, guest, fio } = await setUp();
   const job = mirror(graph, file('target.raw'));
-  const written = fio('--do_verify=1', `--io_size=${4 * SIZE}`);
+  const written = fio('--do_verify=1', `--io_size=${2 * WRITTEN}`);
   await steer(job);
   await completeAtLast(job);
   expect(guest.node.name).toBe('disk.target');
