@@ -29,7 +29,7 @@ export class Durability {
     if (this.#acknowledged > this.#durable) this.#inDoubt = true;
   }
 
-  /** Whoever writes knows what may be forgotten, and writes it again. */
+  /** The caller knows what may have been forgotten, and writes it again. */
   forgive(): void {
     this.#durable = this.#acknowledged;
     this.#inDoubt = false;

@@ -135,7 +135,7 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
     return this.#run((client) => client.blockStatus(offset, length, contexts, options), options);
   }
 
-  /** @internal Whoever writes knows what may have been forgotten, and writes it again: flushes are for what is written from now on. */
+  /** @internal The caller knows what may have been forgotten, and writes it again: flushes are for what is written from now on. */
   writesAgain(): void {
     this.#durability.forgive();
   }
