@@ -37,6 +37,8 @@ class History {
   readonly #disk = new Uint8Array(SIZE);
   /** Granules that were written since each bitmap was added. */
   readonly #written = new Map<string, Set<number>>();
+  /** Granules that are being written. */
+  readonly #busy = new Set<number>();
   readonly #jobs = new Set<Running>();
   readonly #failures: unknown[] = [];
   /** Paths, from the bottom up. */
@@ -66,8 +68,10 @@ class History {
 
   async write(): Promise<void> {
     const random = this.#random;
-    // Each of those under way has a part of its own.
-    const granule = random.below(GRANULES);
+    // Of two that are under way in one place, nobody knows which comes last.
+    const free = Array.from({ length: GRANULES }, (_, i) => i).filter((i) => !this.#busy.has(i));
+    const granule = random.pick(free);
+    this.#busy.add(granule);
     const whole = random.below(3) === 0;
     const from = granule * G + (whole ? 0 : random.below(G - 1));
     const length = whole ? G : 1 + random.below((granule + 1) * G - from);
@@ -78,6 +82,7 @@ class History {
     if (value === 0 && whole && random.below(2) === 0) await this.#guest.discard(from, length);
     else if (value === 0) await this.#guest.zero(from, length);
     else await this.#guest.write(from, bytes);
+    this.#busy.delete(granule);
   }
 
   async stream(): Promise<void> {
