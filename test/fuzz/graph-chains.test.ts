@@ -106,10 +106,10 @@ class History {
     const deed = this.#random.pick(['pause', 'resume', 'stop', 'complete', 'complete', 'cancel']);
     this.log.push(deed);
     if (deed === 'pause' || deed === 'resume' || deed === 'stop') job[deed]();
-    else if ('complete' in job) {
+    else {
       job.resume();
-      await job[deed as 'complete']();
-    } else await job;
+      await ('complete' in job ? job[deed as 'complete']() : job);
+    }
   }
 
   async filter(): Promise<void> {
