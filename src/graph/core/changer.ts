@@ -6,7 +6,7 @@ import type { NodeDescription } from './description.js';
 import { drained } from './drain.js';
 import { busy, called, conflict } from './failures.js';
 import type { Node } from './node.js';
-import { checkUsers } from './permissions.js';
+import { checkUsers, usersNeed } from './permissions.js';
 import { growNode, setWritable } from './reopen.js';
 import { checkNotHeld } from './replacement.js';
 import { checkResize } from './resize.js';
@@ -70,14 +70,15 @@ export class Changer {
   }
 
   /**
-   * Opens a node for writing that is open for reading only, or ends that; see {@link setWritable}. One that was removed meanwhile is
-   * left alone: it is closed, and its descriptors may be those of other files by now.
+   * Opens a node for writing that is open for reading only, or ends that; see {@link setWritable}. It stays open for writing while
+   * somebody else writes it. One that was removed meanwhile is left alone: it is closed, and its descriptors may be those of other
+   * files by now.
    */
   async setWritable(node: Node, writable: boolean): Promise<void> {
     if (writable) return setWritable(this.state, node, true);
     const isThere = this.state.nodes.get(node.name) === node;
-    if (isThere && node.writable)
-      await this.#still(node, () => setWritable(this.state, node, false));
+    if (!isThere || !node.writable || usersNeed(node, this.state.view).includes('write')) return;
+    await this.#still(node, () => setWritable(this.state, node, false));
   }
 
   /** Makes the disk of a node that is written larger; what is added reads as zero. */

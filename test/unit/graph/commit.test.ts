@@ -7,6 +7,7 @@ import { pattern } from '../../support/fake-device.js';
 import {
   GRANULE as G,
   granulesOf,
+  type Layer,
   layeredGraph,
   makeChain,
   shownBy,
@@ -152,6 +153,26 @@ describe('a commit of layers that nobody writes', () => {
     await expect(job).rejects.toThrow(/a shorter name \(at most 1023 bytes\)/);
     await chain.graph.close();
     expect((await shown('0.qcow2')).granules).toEqual(shownBy(LAYERS.slice(0, 1)));
+  });
+
+  test('that is stopped does not close an image that another commit writes meanwhile', async () => {
+    const layers: Layer[] = [...LAYERS, [_, _, _, _, _, _, 4, _], [5, _, _, _, _, _, _, _]];
+    const chain = await openChain(layers);
+    const below = run(chain, {
+      node: 'top.backing.backing.backing',
+      base: 'top.backing.backing.backing.backing',
+    });
+    below.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(2);
+    const above = run(chain);
+    above.pause();
+    await expect.poll(() => chain.graph.users.length).toBe(3);
+    below.stop();
+    await expect(below).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    above.resume();
+    await above.complete();
+    expect(await granulesOf(chain.guest)).toEqual(shownBy(layers));
+    await chain.graph.close();
   });
 
   test('that is stopped leaves the layers where they are', async () => {
