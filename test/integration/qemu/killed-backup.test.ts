@@ -26,6 +26,19 @@ interface Manifest {
   readonly images: Readonly<Record<string, string>>;
 }
 
+/** Places that not every run has: how often QEMU is asked, and told to take something away, before it is gone, differs. */
+const AGAIN = /^after (job-cancel|job-dismiss|blockdev-del|block-export-del|nbd-server-stop) /;
+
+/** Each command by its name and how many of that name came before it: how many others there are differs from run to run. */
+function placesOf(commands: readonly string[]): string[] {
+  const counts = new Map<string, number>();
+  return commands.map((name) => {
+    const count = counts.get(name) ?? 0;
+    counts.set(name, count + 1);
+    return `after ${name} ${count}`;
+  });
+}
+
 /** A machine, what backups of it have stored, and what they must hold. */
 class Chain {
   readonly store: string;
@@ -91,7 +104,7 @@ class Chain {
         this.#hasBegun = true;
         this.noteTransaction();
       },
-      after: ({ index }) => pass(`after ${index}`),
+      after: () => pass(placesOf(this.live.proxy.passed).at(-1)!),
     });
     answerPhases(child, pass);
     const [code] = await exited;
@@ -169,10 +182,11 @@ test.each(fetchModes())(
     // One that nobody kills, for the list of its commands.
     expect(await chain.runChild(() => false)).toBe(false);
     const commands = [...live.proxy.passed];
-    const changes = commands.flatMap((name, index) => (name.startsWith('query-') ? [] : [index]));
+    const changes = placesOf(commands).filter((place) => !place.startsWith('after query-'));
     expect(changes.length).toBeGreaterThan(15);
-    for (const index of changes) {
-      expect(await chain.runChild((here) => here === `after ${index}`), commands[index]).toBe(true);
+    for (const place of changes) {
+      const isKilled = await chain.runChild((here) => here === place);
+      expect(isKilled || AGAIN.test(place), place).toBe(true);
       chain.checkRecorded();
       await chain.recoverAndBackUp();
     }
