@@ -4,6 +4,7 @@ export { exactText, joinHalves, readU64, TWO_32, viewOf, writeU64 } from './byte
 export { closeAfter } from './close-after.js';
 export { counted } from './counted.js';
 export { bindCalls, type Koffi, loadKoffi } from './koffi.js';
+export { guardKoffi } from './koffi-guard.js';
 export { Lanes, type LaneWork } from './lanes.js';
 export {
   checkGiven,

@@ -1,4 +1,5 @@
 import nodeModule from 'node:module';
+import { beginLoading } from './koffi-guard.js';
 
 export type Koffi = typeof import('koffi').default;
 
@@ -11,10 +12,13 @@ export type Koffi = typeof import('koffi').default;
  */
 export function loadKoffi(): Koffi | undefined {
   if (!isSupported()) return undefined;
+  const endLoading = beginLoading();
   try {
     return nodeModule.createRequire(import.meta.url)('koffi') as Koffi;
   } catch {
     return undefined;
+  } finally {
+    endLoading();
   }
 }
 

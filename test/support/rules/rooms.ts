@@ -128,7 +128,7 @@ const MENTIONS: readonly Mention[] = [
   },
   {
     pattern: /\bworker_threads\b|\bpiscina\b|\bAtomics\b/,
-    places: ['wasm/', 'copy/control/', 'copy/threads/', 'serve/'],
+    places: ['wasm/', 'copy/control/', 'copy/threads/', 'serve/', 'util/koffi-guard.ts'],
     reason: 'only these places know that threads exist, so that all else may ignore them',
   },
   {
