@@ -39,6 +39,10 @@ export class MemoryMove implements Disposable {
   #ring = () => {};
   #isRunning: boolean;
   #looking: Promise<void> = Promise.resolve();
+  /** How often it has stopped or gone on since this process listens. */
+  #changes = 0;
+  /** Whether memory moves, or has moved. */
+  #hasBegun = false;
   #hasRung = false;
 
   /** @param isRunning whether the machine runs, as was last seen */
@@ -99,8 +103,22 @@ export class MemoryMove implements Disposable {
   }
 
   async look(): Promise<void> {
+    const heard = this.#changes;
     const { status, running } = (await ask(this.#source, 'query-status')) as RunStatus;
-    if (status !== STOPPED_BY_QEMU) this.#isRunning = running;
+    // What was heard meanwhile is newer than the answer may be, and is looked at by itself.
+    if (status !== STOPPED_BY_QEMU && heard === this.#changes) this.#isRunning = running;
+  }
+
+  /**
+   * The machine has stopped, or goes on. Before memory moves that is somebody's doing, even where QEMU has stopped it for
+   * the switch by the time that it is asked; behind that only the state tells who has stopped it.
+   */
+  #changed(event: 'STOP' | 'RESUME'): void {
+    this.#changes++;
+    if (event === 'STOP') this.stoppedAt = performance.now();
+    if (!this.#hasBegun) this.#isRunning = event === 'RESUME';
+    // At once: a round may keep everybody else busy until QEMU has stopped the machine.
+    this.#looking = this.look().catch(() => {});
   }
 
   /** Waits for an event since the last call, or for a while. */
@@ -155,9 +173,8 @@ export class MemoryMove implements Disposable {
   async #listen(stream: EventStream, isOfSource: boolean): Promise<void> {
     try {
       for await (const { event } of stream) {
-        if (isOfSource && event === 'STOP') this.stoppedAt = performance.now();
-        // At once: a round may keep everybody else busy until QEMU has stopped the machine.
-        if (isOfSource && event !== 'MIGRATION') this.#looking = this.look().catch(() => {});
+        if (isOfSource && event === 'MIGRATION') this.#hasBegun = true;
+        if (isOfSource && event !== 'MIGRATION') this.#changed(event as 'STOP' | 'RESUME');
         if (!isOfSource && event === 'RESUME') this.resumedAt = performance.now();
         this.#hasRung = true;
         this.#ring();
