@@ -61,11 +61,13 @@ async function completeAtLast(job: MirrorJob): Promise<void> {
 }
 
 async function checkOne(
-  setup: { guest: Root; fio: (...more: string[]) => ReturnType<typeof finish> },
+  setup: { graph: Graph; guest: Root; fio: (...more: string[]) => ReturnType<typeof finish> },
   job: MirrorJob,
   between?: () => Promise<void>,
 ): Promise<void> {
-  const { guest, fio } = setup;
+  const { graph, guest, fio } = setup;
+  // Only a target that was reached once is tried again.
+  await expect.poll(() => graph.edges.some(({ child }) => child === 'target')).toBe(true);
   const written = fio('--do_verify=1', `--io_size=${WRITTEN}`);
   await steer(job, between);
   const first = await written;

@@ -6,6 +6,8 @@ import { runCli } from '../../support/run-cli.js';
 
 const MIB = 2 ** 20;
 const peers = usePeers();
+/** A process is started for each client, which takes its time on a busy machine. */
+const patiently = { connectTimeoutMs: 120_000 };
 
 interface Disk {
   readonly peer: SocketPeer;
@@ -30,13 +32,13 @@ async function disk(): Promise<Disk> {
 describe('nbd-server', () => {
   test('lists its exports', async () => {
     const { peer } = await disk();
-    const names = (await NbdClient.list(peer.server)).map(({ name }) => name);
+    const names = (await NbdClient.list(peer.server, patiently)).map(({ name }) => name);
     expect(names).toEqual(expect.arrayContaining(['disk', 'archive']));
   });
 
   test('knows neither structured replies nor contexts, and is read the plain way', async () => {
     const { peer, bytes } = await disk();
-    const client = await NbdClient.connect({ server: peer.server, export: 'disk' });
+    const client = await NbdClient.connect({ ...patiently, server: peer.server, export: 'disk' });
     expect(client.agreement).toMatchObject({ structured: false, extended: false, contexts: [] });
     expect(client).toMatchObject({ size: 8 * MIB, readOnly: false, contexts: [] });
     expect(client).toMatchObject({ canFlush: true, canFua: true, canTrim: true });
@@ -57,7 +59,7 @@ describe('nbd-server', () => {
 
   test('what is written, zeroed, trimmed and flushed is in its file', async () => {
     const { peer, path, bytes } = await disk();
-    const client = await NbdClient.connect({ server: peer.server, export: 'disk' });
+    const client = await NbdClient.connect({ ...patiently, server: peer.server, export: 'disk' });
     const written = Buffer.alloc(3 * MIB, 0x5a);
     await Promise.all([
       client.write(512, written.subarray(0, 512), { fua: true }),
@@ -79,7 +81,7 @@ describe('nbd-server', () => {
 
   test('flushes what several connections wrote, for it says that it can', async () => {
     const { peer, path } = await disk();
-    const connect = () => NbdClient.connect({ server: peer.server, export: 'disk' });
+    const connect = () => NbdClient.connect({ ...patiently, server: peer.server, export: 'disk' });
     const [one, other] = await Promise.all([connect(), connect()]);
     expect(one.canMultiConn).toBe(true);
     await one.write(0, new Uint8Array(4096).fill(1));
@@ -93,7 +95,11 @@ describe('nbd-server', () => {
 
   test('a read-only export cannot be changed, and offers nothing that would', async () => {
     const { peer } = await disk();
-    const client = await NbdClient.connect({ server: peer.server, export: 'archive' });
+    const client = await NbdClient.connect({
+      ...patiently,
+      server: peer.server,
+      export: 'archive',
+    });
     expect(client).toMatchObject({ readOnly: true, canTrim: false, canFlush: false });
     await expect(client.write(0, new Uint8Array(512))).rejects.toMatchObject({
       code: 'ERR_NBD_UNSUPPORTED',
@@ -103,7 +109,7 @@ describe('nbd-server', () => {
 
   test('an export that it does not have is refused with a reason', async () => {
     const { peer } = await disk();
-    const connecting = NbdClient.connect({ server: peer.server, export: 'tape' });
+    const connecting = NbdClient.connect({ ...patiently, server: peer.server, export: 'tape' });
     await expect(connecting).rejects.toMatchObject({ code: 'ERR_DEVICE_OPEN' });
     await expect(connecting).rejects.toThrow(/no such export/);
   });
