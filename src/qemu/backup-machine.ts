@@ -1,7 +1,7 @@
 /** Backs up a running machine into a repository. */
 import { randomBytes } from 'node:crypto';
 import type { Bitmap } from '../bitmap/index.js';
-import { Job, type JobControl, type JobCounts } from '../job/index.js';
+import { Job, type JobControl, type JobCounts, type PartJob } from '../job/index.js';
 import type {
   BackupReport,
   BackupOptions as PointOptions,
@@ -13,6 +13,7 @@ import { baseOf, generationOf, newestOf } from './generation.js';
 import { type BackupHooks, betweenHooks } from './hooks.js';
 import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
 import type { Machine } from './machine.js';
+import type { SessionPush } from './push/index.js';
 import { type BackupOptions, type BackupSession, noteLeft } from './session/index.js';
 
 /** How a running machine is backed up into a repository. */
@@ -142,6 +143,7 @@ class MachineBackup {
   readonly #options: MachineBackupOptions;
   readonly #changes: Bitmap[] = [];
   #storing: Job<BackupReport, RepositoryProgress> | undefined;
+  #push: SessionPush | undefined;
 
   constructor(
     repository: Repository,
@@ -155,8 +157,17 @@ class MachineBackup {
 
   counted(): JobCounts<RepositoryProgress> {
     const { machine } = this.#options;
-    const none = { step: 'prepare', machine, point: 0, disk: '', doneBytes: 0, totalBytes: 0 };
-    return this.#storing?.progress() ?? (none as JobCounts<RepositoryProgress>);
+    const none = { machine, point: 0, disk: '', doneBytes: 0, totalBytes: 0 };
+    const stored = this.#storing?.progress() ?? { ...none, step: 'prepare' };
+    const pushed = this.#push?.progress();
+    if (pushed === undefined) return stored;
+    // Nothing is stored before all has landed.
+    if (pushed.doneBytes < pushed.totalBytes) return { ...none, ...pushed, step: 'push' };
+    return {
+      ...stored,
+      doneBytes: stored.doneBytes + pushed.doneBytes,
+      totalBytes: stored.totalBytes + pushed.totalBytes,
+    };
   }
 
   async run(control: JobControl): Promise<BackupReport> {
@@ -170,6 +181,7 @@ class MachineBackup {
     const id = randomBytes(8).toString('hex');
     control.throwIfEnding();
     const session = await this.#begin(id, base, control.ending);
+    this.#push = session.push;
     let report: BackupReport;
     try {
       report = await this.#store(session, id, control);
@@ -202,7 +214,9 @@ class MachineBackup {
 
   async #store(session: BackupSession, id: string, control: JobControl): Promise<BackupReport> {
     const { machine, tags, compress, longestChain, threads, full } = this.#options;
-    const joined = joinSignals(control.signal, session.signal);
+    // What waits for QEMU to push has nothing in flight that could be finished.
+    const ended = session.push === undefined ? control.signal : control.ending;
+    const joined = joinSignals(ended, session.signal);
     this.#storing = this.#repository.backup({
       ...{ machine, id, bitmaps: false },
       configuration: this.#options.configuration ?? (await this.#configuration(session)),
@@ -226,7 +240,7 @@ class MachineBackup {
       signal: joined.signal,
     });
     try {
-      return await control.run(this.#storing);
+      return await control.run(steeredWith(this.#storing, session.push));
     } finally {
       joined.release();
     }
@@ -244,4 +258,28 @@ class MachineBackup {
       })),
     };
   }
+}
+
+/** Storing begins when all has landed, so that each of the two may have the whole rate. */
+function steeredWith<Report>(
+  storing: Job<Report, RepositoryProgress>,
+  push: SessionPush | undefined,
+): PartJob<Report> {
+  if (push === undefined) return storing;
+  const both = [storing, push];
+  return {
+    pause() {
+      for (const one of both) one.pause();
+    },
+    resume() {
+      for (const one of both) one.resume();
+    },
+    setRate(bytesPerSecond) {
+      for (const one of both) one.setRate(bytesPerSecond);
+    },
+    stop: () => storing.stop(),
+    on: (event, listener) => storing.on(event, listener),
+    // biome-ignore lint/suspicious/noThenProperty: it stands for the job that stores.
+    then: (done, failed) => storing.then(done, failed),
+  };
 }

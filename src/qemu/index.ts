@@ -34,6 +34,7 @@ export type {
   PopulatedBitmap,
   PopulateTarget,
 } from './populate/index.js';
+export type { PushProgress, SessionPush } from './push/index.js';
 export { type MachineRecoverOptions, recoverMachine } from './recover-machine.js';
 export {
   type BackupOptions,

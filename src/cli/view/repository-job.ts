@@ -7,6 +7,7 @@ import { steerBySignals } from './steer-by-signals.js';
 
 const STEPS: Record<RepositoryStep, string> = {
   prepare: 'Preparing',
+  push: 'Receiving',
   compare: 'Comparing',
   copy: 'Copying',
   hash: 'Hashing',

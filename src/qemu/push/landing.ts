@@ -6,6 +6,7 @@ import { fromWire, LacunaError } from '../../errors/index.js';
 import { Watchdog } from '../../util/index.js';
 import { GRANULE } from './granule.js';
 import type { LandingOrder, Order, Said } from './messages.js';
+import type { PushProgress } from './steering.js';
 
 const PROGRAM = '#dist/qemu/push/landing-process.js';
 
@@ -22,6 +23,7 @@ export class LandedRanges {
   /** What must land: all of the disk, unless {@link want} says less. */
   readonly #wanted: Bitmap;
   #isFree = false;
+  #progress: PushProgress = { doneBytes: 0, totalBytes: 0 };
 
   constructor(size: number) {
     this.data = new Bitmap({ size, granularity: GRANULE });
@@ -44,6 +46,13 @@ export class LandedRanges {
     return dirtyBytes;
   }
 
+  /** How far it is; once freed, how far it was then. */
+  get progress(): PushProgress {
+    if (this.#isFree) return this.#progress;
+    const { dirtyBytes: totalBytes } = this.#wanted;
+    return { doneBytes: totalBytes - this.missingBytes, totalBytes };
+  }
+
   /** Takes what has landed last. Does nothing once freed: a backup that is given up is told of what QEMU goes on writing. */
   land(isData: boolean, offset: number, length: number): void {
     if (this.#isFree) return;
@@ -54,6 +63,7 @@ export class LandedRanges {
   /** Freeing again is harmless. */
   free(): void {
     if (this.#isFree) return;
+    this.#progress = this.progress;
     this.#isFree = true;
     this.data.free();
     this.zero.free();
@@ -116,6 +126,13 @@ export class Landing {
     this.#child.on('exit', (code, by) => this.#fail(new Error(`it ended with ${by ?? code}`)));
     this.#pings = setInterval(() => this.#send({ order: 'ping' }), PING_MS);
     this.#silence = this.#watchdog(START_MS);
+  }
+
+  /** How far all disks are together. */
+  get progress(): PushProgress {
+    const all = this.ranges.map(({ progress }) => progress);
+    const sum = (name: keyof PushProgress) => all.reduce((bytes, one) => bytes + one[name], 0);
+    return { doneBytes: sum('doneBytes'), totalBytes: sum('totalBytes') };
   }
 
   /** Why a write was refused, or the process is gone; undefined as long as all is well. */

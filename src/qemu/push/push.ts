@@ -3,11 +3,13 @@
  * that is slow or gone is a failure of theirs, which the guest does not see.
  */
 import { LacunaError } from '../../errors/index.js';
+import { checkRate } from '../../job/index.js';
 import type { Monitor, QmpNeeds } from '../../qmp/index.js';
 import { counted } from '../../util/index.js';
 import type { SessionNames } from '../state/index.js';
 import { JobWatch, type ViewedDisk } from '../view/index.js';
 import type { Landing } from './landing.js';
+import { type PushProgress, Steering, speedOf } from './steering.js';
 
 /** What QEMU must have beside what a view needs. */
 export const PUSH_NEEDS: QmpNeeds = {
@@ -15,6 +17,9 @@ export const PUSH_NEEDS: QmpNeeds = {
   'block-dirty-bitmap-add': ['disabled'],
   'block-dirty-bitmap-merge': [],
   'blockdev-backup': ['bitmap', 'bitmap-mode.never', 'sync.bitmap', 'sync.full', 'speed'],
+  'block-job-set-speed': [],
+  'job-pause': [],
+  'job-resume': [],
 };
 
 /** Gives the scratch space of what was pushed back at once; from 9.1. */
@@ -33,33 +38,70 @@ export interface PushOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export class Push {
+/** QEMU's push of the disks of a session. What is changed once it has ended changes nothing. */
+export interface SessionPush {
+  /** How far it is: what has landed, of all disks together. */
+  progress(): PushProgress;
+  /**
+   * Bytes per second that QEMU pushes at most from now on, of all disks together; undefined for as fast as it goes.
+   *
+   * @throws RangeError when it is not 1 or more.
+   */
+  setRate(bytesPerSecond: number | undefined): void;
+  /** Lets QEMU begin nothing more until {@link resume}. The guest goes on, and pays for the view. */
+  pause(): void;
+  /** Lets QEMU go on. */
+  resume(): void;
+}
+
+export class Push implements SessionPush {
   /** Resolves when everything has landed, and the files can be read; rejects with LacunaError ERR_PUSH_FAILED or ERR_SCRATCH_FULL. */
   readonly done: Promise<void>;
   readonly #given: PushOptions;
   readonly #watches: readonly JobWatch[];
+  readonly #steering: Steering;
   #reject!: (failure: Error) => void;
   #resolve!: () => void;
 
   constructor(given: PushOptions) {
     this.#given = given;
-    const { monitor, names, disks } = given;
+    const { monitor, names, disks, rate } = given;
     this.done = new Promise<void>((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     // Who waits for it is told; nobody may wait any more when it fails.
     this.done.catch(() => {});
-    this.#watches = disks.map(({ index }) => {
-      const failed = (why: string, cause?: unknown) => pushFailed(monitor.name, why, cause);
-      return new JobWatch(monitor, names.pusher(index), failed, (failure) => this.fail(failure));
-    });
+    const failed = (why: string, cause?: unknown) => pushFailed(monitor.name, why, cause);
+    const jobs = disks.map(({ index }) => names.pusher(index));
+    this.#watches = jobs.map(
+      (job) => new JobWatch(monitor, job, failed, (failure) => this.fail(failure)),
+    );
+    const refused = (why: string, cause: unknown) => this.fail(failed(why, cause));
+    this.#steering = new Steering({ monitor, jobs, rate, failed: refused });
+  }
+
+  progress(): PushProgress {
+    return this.#given.landing.progress;
+  }
+
+  setRate(bytesPerSecond: number | undefined): void {
+    checkRate(bytesPerSecond);
+    this.#steering.setRate(bytesPerSecond);
+  }
+
+  pause(): void {
+    this.#steering.pause(true);
+  }
+
+  resume(): void {
+    this.#steering.pause(false);
   }
 
   /** Gives it up: what QEMU could not write, says more than that its job has failed. */
   fail(failure: Error): void {
     const why = this.#given.landing.failure ?? failure;
-    for (const watch of this.#watches) watch.stop();
+    this.#stopWatching();
     const { name } = this.#given.monitor;
     const isTold = why instanceof LacunaError && why.code === 'ERR_SCRATCH_FULL';
     const isOurs = why instanceof LacunaError && why === failure && why.device === name;
@@ -118,16 +160,26 @@ export class Push {
 
   async #follow(): Promise<void> {
     try {
-      await Promise.all(this.#watches.map((watch) => watch.until('concluded')));
+      await Promise.all(this.#watches.map((watch) => this.#untilConcluded(watch)));
       await this.#given.landing.settle();
       this.#checkWhole();
-      for (const watch of this.#watches) watch.stop();
+      this.#stopWatching();
       // It has locked the files.
       await this.#given.landing.close();
       this.#resolve();
     } catch (error) {
       this.fail(error as Error);
     }
+  }
+
+  async #untilConcluded(watch: JobWatch): Promise<void> {
+    await watch.until('concluded');
+    this.#steering.ended(watch.job);
+  }
+
+  #stopWatching(): void {
+    this.#steering.stop();
+    for (const watch of this.#watches) watch.stop();
   }
 
   /** What a job has left out would be taken for what the disk held before: its own word that it is done is not enough. */
@@ -156,7 +208,7 @@ export class Push {
         ? { sync: 'full' }
         : { sync: 'bitmap', bitmap: names.dirty, 'bitmap-mode': 'never' }),
       ...(canRelease && { 'discard-source': true }),
-      ...(rate !== undefined && { speed: Math.ceil(rate / disks.length) }),
+      ...(rate !== undefined && { speed: speedOf(rate, disks.length) }),
     };
     return { type: 'blockdev-backup', data: job };
   }

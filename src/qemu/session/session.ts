@@ -1,5 +1,6 @@
 import { checkUnread, diskCalled } from '../../copy/view/index.js';
 import { LacunaError } from '../../errors/index.js';
+import type { SessionPush } from '../push/index.js';
 import { type Journal, type SessionFolder, writeJournal } from '../state/index.js';
 import type { ViewKind } from '../view/index.js';
 import type { PointInTime } from './point.js';
@@ -24,6 +25,7 @@ export interface SessionParts {
   readonly warnings: readonly string[];
   /** Resolves when what QEMU pushes has arrived; absent where all is read from QEMU. */
   readonly arrival?: Promise<void> | undefined;
+  readonly push?: SessionPush | undefined;
   /** Nothing has to be read from QEMU once it has. */
   readonly isAllPushed?: boolean;
 }
@@ -47,6 +49,8 @@ export class BackupSession implements AsyncDisposable {
   readonly point: PointInTime;
   /** How the point in time is held. */
   readonly view: ViewKind;
+  /** How far QEMU's push is, and how fast it may be; undefined where all is read from QEMU. */
+  readonly push: SessionPush | undefined;
   /** What a person should know, such as a freeze that failed. */
   readonly warnings: readonly string[];
   readonly #parts: SessionParts;
@@ -64,6 +68,7 @@ export class BackupSession implements AsyncDisposable {
     this.disks = disks;
     this.point = parts.point;
     this.view = parts.view;
+    this.push = parts.push;
     this.warnings = parts.warnings;
     this.#parts = parts;
     this.#control = control;

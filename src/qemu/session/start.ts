@@ -241,6 +241,7 @@ class Start implements Starter {
         push: this.#push,
       }),
       ...{ folder, journal, arrival: this.#arrival, isAllPushed: !needsServer(this.#plan) },
+      push: this.#push,
       view: this.#plan.view,
       ...{ point, warnings },
     };

@@ -26,8 +26,9 @@ export type JobFailure = (why: string, cause?: unknown) => LacunaError;
 
 /** Looks at a job that writes somewhere, and learns of its end by events. */
 export class JobWatch {
+  /** The id of the job. */
+  readonly job: string;
   readonly #monitor: Monitor;
-  readonly #job: string;
   readonly #failed: JobFailure;
   readonly #lost: (failure: LacunaError) => void;
   readonly #waiters = new Set<Waiter>();
@@ -43,7 +44,7 @@ export class JobWatch {
     lost: (failure: LacunaError) => void,
   ) {
     this.#monitor = monitor;
-    this.#job = job;
+    this.job = job;
     this.#failed = failed;
     this.#lost = lost;
     this.#watch = new EventWatch({
@@ -93,7 +94,7 @@ export class JobWatch {
   async look(): Promise<void> {
     const jobs = await this.#monitor.execute('query-jobs');
     if (this.#watch.isStopped) return;
-    const job = jobs.find(({ id }) => id === this.#job);
+    const job = jobs.find(({ id }) => id === this.job);
     const failure = this.#failureOf(job);
     if (failure !== undefined) {
       this.#end(this.#failed(failure));
@@ -105,11 +106,11 @@ export class JobWatch {
 
   /** What is wrong with the job; undefined where nothing is. */
   #failureOf(job: JobInfo | undefined): string | undefined {
-    if (job === undefined) return `its job "${this.#job}" is gone`;
+    if (job === undefined) return `its job "${this.job}" is gone`;
     const { status, error } = job;
-    if (error !== undefined) return `its job "${this.#job}" has failed: ${error}`;
+    if (error !== undefined) return `its job "${this.job}" has failed: ${error}`;
     if (isSound(status) || (this.#mayEnd && ENDING.has(status))) return undefined;
-    return `its job "${this.#job}" is ${status}`;
+    return `its job "${this.job}" is ${status}`;
   }
 
   #end(failure: LacunaError): void {

@@ -125,6 +125,8 @@ export interface BlockJobInfo {
   readonly device: string;
   /** Such as `backup`. */
   readonly type: string;
+  /** Bytes per second that it moves at most; 0 for no limit. */
+  readonly speed: number;
 }
 
 /** An export (BlockExportInfo). */
@@ -262,7 +264,7 @@ const READERS: { readonly [K in keyof QmpAnswers]: Reader<QmpAnswers[K]> } = {
   'query-jobs': list(
     members<JobInfo>({ id: text, type: text, status: text, error: optional(text) }),
   ),
-  'query-block-jobs': list(members<BlockJobInfo>({ device: text, type: text })),
+  'query-block-jobs': list(members<BlockJobInfo>({ device: text, type: text, speed: integer })),
   'query-block-exports': list(
     members<ExportInfo>({ id: text, type: text, 'node-name': text, 'shutting-down': flag }),
   ),

@@ -5,6 +5,7 @@ import type { JobControl, JobCounts, JobProgress, PartJob } from '../../job/inde
 /** What is done at a moment. */
 export type RepositoryStep =
   | 'prepare'
+  | 'push'
   | 'compare'
   | 'copy'
   | 'hash'
@@ -15,7 +16,7 @@ export type RepositoryStep =
 
 /** A moment of a job. `totalBytes` grows as the parts of the work become known. */
 export interface RepositoryProgress extends JobProgress {
-  /** Getting ready, looking for what has changed, copying a disk, hashing what was stored, reading it back, merging, committing. */
+  /** Getting ready, having QEMU push disks, looking for what has changed, copying a disk, hashing what was stored, reading it back, merging, committing. */
   step: RepositoryStep;
   /** The machine that it is about; empty before that is known. */
   machine: string;

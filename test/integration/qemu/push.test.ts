@@ -84,10 +84,16 @@ describe('what QEMU writes to', () => {
     await landing.settle();
     // All of a disk must land, or of an increment what has changed.
     expect(landing.ranges.map(({ missingBytes }) => missingBytes)).toEqual([SIZE, GRANULE]);
+    const progress = { doneBytes: SIZE - GRANULE, totalBytes: 2 * SIZE };
+    expect(landing.progress).toEqual(progress);
     using changes = new Bitmap({ size: SIZE, granularity: 2 * GRANULE });
     changes.set(2 * GRANULE, 1);
     landing.ranges[1].want(changes);
     expect(landing.ranges[1].missingBytes).toBe(0);
+    expect(landing.ranges[1].progress).toEqual({
+      doneBytes: GRANULE + 512,
+      totalBytes: GRANULE + 512,
+    });
     await landing.close();
     // What was not written is as in the view, whose other parts may not be read any more.
     const view = { driver: 'file', filename: join(folder, 'view') } as const;
@@ -123,12 +129,15 @@ describe('what QEMU writes to', () => {
 
   test('goes on quietly when QEMU still writes for a backup that is given up', async () => {
     await start(SIZE);
+    const { progress } = landing;
     landing.free();
     const writer = await connect(0);
     await writer.write(0, Buffer.alloc(GRANULE, 1));
     await writer.close();
     await landing.settle();
     expect(lost).toEqual([]);
+    // Who shows how far it was may ask once more.
+    expect(landing.progress).toEqual(progress);
   });
 
   test('refuses a part of a granule, which would be taken for all of it', async () => {
@@ -377,10 +386,67 @@ describe.each(can)('a push of QEMU %s or later', () => {
     await expectRight(session);
   });
 
-  test('can be given up while it goes on', async () => {
+  test('follows the rate that it is told, stands while it is paused, and says what has landed', async () => {
+    whenPushed(() => {});
+    const session = await begin({ pushRate: 1 });
+    const push = session.push!;
+    const totalBytes = 2 * DISK_BYTES;
+    const speeds = async () =>
+      (await live.other.execute('query-block-jobs'))
+        .filter(({ device }) => /-p\d$/.test(device))
+        .map(({ speed }) => speed);
+    expect(await speeds()).toEqual([1, 1]);
+    push.setRate(7);
+    await expect.poll(speeds).toEqual([4, 4]);
+    expect(push.progress()).toMatchObject({ totalBytes });
+    expect(push.progress().doneBytes).toBeLessThan(totalBytes);
+    push.pause();
+    const pushes = async () =>
+      (await live.other.execute('query-jobs')).filter(({ id }) => /-p\d$/.test(id));
+    await expect.poll(pushes).toMatchObject([{ status: 'paused' }, { status: 'paused' }]);
+    push.setRate(undefined);
+    await expect.poll(speeds).toEqual([0, 0]);
+    const { doneBytes } = push.progress();
+    await guestsWrite();
+    expect(push.progress()).toEqual({ doneBytes, totalBytes });
+    push.resume();
+    await session.disks[0].totals();
+    expect(push.progress()).toEqual({ doneBytes: totalBytes, totalBytes });
+    await expectRight(session);
+    expect(push.progress()).toEqual({ doneBytes: totalBytes, totalBytes });
+  });
+
+  test('shows how far it is in the job of a backup, which changes its rate, and may stop', async () => {
+    const repository = Repository.open(join(live.folder, '..', 'steered'), { create: true });
+    const options = { machine: 'web', disks: live.choices, fetch: 'push' } as const;
+    const stopped = backupMachine(repository, machine, { ...options, rate: 1 });
+    await expect.poll(() => stopped.progress().step).toBe('push');
+    stopped.stop();
+    await expect(stopped).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+    expect(await live.leftovers()).toEqual([]);
+    const job = backupMachine(repository, machine, { ...options, rate: 1 });
+    await expect.poll(() => job.progress().step).toBe('push');
+    const begun = job.progress();
+    expect(begun).toMatchObject({ totalBytes: 2 * DISK_BYTES });
+    expect(begun.doneBytes).toBeLessThan(begun.totalBytes);
+    job.pause();
+    job.setRate(undefined);
+    job.resume();
+    const { disks } = await job;
+    const stored = disks.reduce((bytes, { movedBytes }) => bytes + movedBytes, 0);
+    const { doneBytes, totalBytes } = job.progress();
+    expect(doneBytes).toBe(totalBytes);
+    expect(doneBytes).toBeGreaterThanOrEqual(2 * DISK_BYTES + stored);
+  });
+
+  test('can be given up while it goes on, and while it is paused', async () => {
     const session = await begin({ pushRate: 1 });
     const reading = session.disks[0].totals();
     const told = expect(reading).rejects.toMatchObject({ code: expect.stringMatching(/^ERR_/) });
+    session.push!.pause();
+    await expect
+      .poll(() => live.other.execute('query-jobs'))
+      .toContainEqual(expect.objectContaining({ status: 'paused' }));
     await session.fail();
     await told;
     expect(await live.leftovers()).toEqual([]);
