@@ -1,9 +1,16 @@
-/** Backups of a running machine, by the command and by QEMU's own job, while its guest writes. */
+/** Backups of running machines while their guests write: by the command and QEMU's own job, and through libvirt by virtnbdbackup. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type BackupContender, Lacuna, QemuJob } from './live/contenders.js';
-import { BenchMachine } from './live/machine.js';
+import {
+  type BackupContender,
+  Lacuna,
+  LacunaLibvirt,
+  QemuJob,
+  Virtnbdbackup,
+} from './live/contenders.js';
+import { BenchDomain } from './live/domain.js';
+import { BenchMachine, type LiveMachine } from './live/machine.js';
 import { type BenchOptions, exec, median } from './support/bench.js';
 
 const MIB = 2 ** 20;
@@ -25,25 +32,55 @@ interface Row {
 }
 
 export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<void> {
-  const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
   const [size, mib, busyMib] = smoke ? [TIB / 64, 8, 4] : [TIB, 1024, 64];
-  const [full, increment] = [
-    `full: ${size / GIB} GiB, ${mib} MiB of data`,
-    `increment: ${size / GIB} GiB, ${mib} MiB dirty`,
-  ];
-  const spread = (count: number) =>
-    Array.from({ length: count }, (_, i) => Math.floor((i * size) / count / MIB) * MIB);
-  const machine = await BenchMachine.start(folder, size);
+  const work = { runs, data: spread(mib, size), busy: spread(busyMib, size) };
+  const folder = await mkdtemp(join(process.env.LACUNA_BENCH_DIR ?? tmpdir(), 'lacuna-bench-'));
   const rows: Row[] = [];
   try {
-    // The guest writes to some of it while it is backed up.
-    const [data, busy] = [spread(mib), spread(busyMib)];
+    const machine = await BenchMachine.start(folder, size);
+    const raced = [Lacuna.of(machine, folder), new QemuJob(machine, folder)];
+    rows.push(...(await race(machine, raced, { ...work, title: '' })));
+    const domain = await BenchDomain.start(folder, size);
+    const ofLibvirt = [new LacunaLibvirt(domain, folder), new Virtnbdbackup(domain, folder)];
+    rows.push(...(await race(domain, ofLibvirt, { ...work, title: 'libvirt, ' })));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  report(rows, json);
+}
+
+function spread(count: number, size: number): number[] {
+  return Array.from({ length: count }, (_, i) => Math.floor((i * size) / count / MIB) * MIB);
+}
+
+/** What is done with a machine. */
+interface Work {
+  readonly runs: number;
+  /** Where it has data, and where increments are dirty: ranges of 1 MiB. */
+  readonly data: readonly number[];
+  /** Where its guest writes while it is backed up. */
+  readonly busy: readonly number[];
+  /** Before the names of the workloads. */
+  readonly title: string;
+}
+
+/** Has each contender back the machine up in turn, and ends the machine. */
+async function race(
+  machine: LiveMachine,
+  contenders: readonly BackupContender[],
+  { runs, data, busy, title }: Work,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  const size = `${machine.size / GIB} GiB`;
+  try {
     await machine.fill(data, 1);
     for (let round = 0; round <= runs; round++) {
-      for (const contender of [new Lacuna(machine, folder), new QemuJob(machine, folder)]) {
+      for (const contender of contenders) {
         const bench = new Round(machine, contender, busy);
         // The first round is looked at, while nobody writes; the others count, if there are any.
         const isQuiet = round === 0;
+        const full = `${title}full: ${size}, ${data.length} MiB of data`;
+        const increment = `${title}increment: ${size}, ${data.length} MiB dirty`;
         const made = [
           await bench.run(full, () => contender.full(), isQuiet),
           await bench.run(increment, () => contender.increment(), isQuiet, {
@@ -54,19 +91,18 @@ export async function benchLive({ smoke, json, runs }: BenchOptions): Promise<vo
         await contender.clear();
       }
     }
+    return rows;
   } finally {
     await machine.stop();
-    await rm(folder, { recursive: true, force: true });
   }
-  report(rows, json);
 }
 
 class Round {
-  readonly #machine: BenchMachine;
+  readonly #machine: LiveMachine;
   readonly #contender: BackupContender;
   readonly #places: readonly number[];
 
-  constructor(machine: BenchMachine, contender: BackupContender, places: readonly number[]) {
+  constructor(machine: LiveMachine, contender: BackupContender, places: readonly number[]) {
     this.#machine = machine;
     this.#contender = contender;
     this.#places = places;
@@ -109,9 +145,9 @@ class Round {
 
   /** Nobody has written meanwhile: the newest image holds what the disk holds. */
   async #verify(): Promise<void> {
-    const live = `nbd+unix:///vda?socket=${this.#machine.nbd.path}`;
-    const formats = ['-f', 'raw', '-F', 'qcow2'];
-    await exec('qemu-img', ['compare', ...formats, live, this.#contender.newest()]);
+    const newest = await this.#contender.newest();
+    const [path, ...flags] = (await this.#machine.live()).reverse();
+    await exec('qemu-img', ['compare', ...flags.reverse(), '-F', 'qcow2', path, newest]);
   }
 }
 

@@ -1,9 +1,10 @@
-/** What backs the machine up: the command, and QEMU's own job. */
+/** What backs a machine up: the command, QEMU's own job, and virtnbdbackup. */
 import { readdirSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { measured, ours } from '../copy/tools.js';
 import { exec } from '../support/bench.js';
+import type { BenchDomain } from './domain.js';
 import type { BenchMachine } from './machine.js';
 
 const BITMAP = 'of-job';
@@ -16,18 +17,24 @@ export interface BackupContender {
   /** Of what has changed since the last backup; the same seconds. */
   increment(): Promise<number>;
   /** The image of the newest backup, with its backing files. */
-  newest(): string;
+  newest(): Promise<string> | string;
   /** Bytes that all its files take. */
   storedBytes(): number;
   clear(): Promise<void>;
 }
 
 export class Lacuna implements BackupContender {
-  readonly name = 'lacuna backup';
-  readonly #machine: BenchMachine;
+  readonly name: string = 'lacuna backup';
+  readonly #machine: readonly string[];
   readonly #repository: string;
 
-  constructor(machine: BenchMachine, folder: string) {
+  static of({ monitorPath, nbd }: BenchMachine, folder: string): Lacuna {
+    const server = ['--nbd', `nbd+unix:///?socket=${nbd.path}`];
+    return new Lacuna(['--qmp', monitorPath, ...server, '--disk', 'node:vda'], folder);
+  }
+
+  /** @param machine flags that name the machine */
+  protected constructor(machine: readonly string[], folder: string) {
     this.#machine = machine;
     this.#repository = join(folder, 'repository');
   }
@@ -37,9 +44,7 @@ export class Lacuna implements BackupContender {
   }
 
   async increment(): Promise<number> {
-    const nbd = `nbd+unix:///?socket=${this.#machine.nbd.path}`;
-    const args = ['backup', '--qmp', this.#machine.monitorPath, '--nbd', nbd];
-    args.push('--disk', 'node:vda', '--machine', 'bench', this.#repository);
+    const args = ['backup', ...this.#machine, '--machine', 'bench', this.#repository];
     return (await measured(ours(...args))) / 1000;
   }
 
@@ -61,6 +66,86 @@ export class Lacuna implements BackupContender {
   clear(): Promise<void> {
     return rm(this.#repository, { recursive: true, force: true });
   }
+}
+
+/** The command, of a machine of libvirt's. What libvirtd does for it counts as its own. */
+export class LacunaLibvirt extends Lacuna {
+  override readonly name = 'lacuna backup --libvirt';
+  readonly #domain: BenchDomain;
+
+  constructor(domain: BenchDomain, folder: string) {
+    super(['--libvirt', domain.name, '--connect', domain.libvirt.connect], folder);
+    this.#domain = domain;
+  }
+
+  override increment(): Promise<number> {
+    return withDaemon(this.#domain, () => super.increment());
+  }
+
+  override async clear(): Promise<void> {
+    await super.clear();
+    await this.#domain.forget();
+  }
+}
+
+/** Debian's virtnbdbackup, which writes streams; likewise. */
+export class Virtnbdbackup implements BackupContender {
+  readonly name = 'virtnbdbackup';
+  readonly #domain: BenchDomain;
+  readonly #output: string;
+  readonly #restored: string;
+  readonly #folder: string;
+
+  constructor(domain: BenchDomain, folder: string) {
+    this.#domain = domain;
+    this.#folder = folder;
+    this.#output = join(folder, 'streams');
+    this.#restored = join(folder, 'restored');
+  }
+
+  full(): Promise<number> {
+    return this.#run('full');
+  }
+
+  increment(): Promise<number> {
+    return this.#run('inc');
+  }
+
+  /** What it restores. */
+  async newest(): Promise<string> {
+    await rm(this.#restored, { recursive: true, force: true });
+    const socket = ['-f', join(this.#folder, 'restore.sock')];
+    const args = ['-i', this.#output, '-o', this.#restored, '--noprogress', ...socket];
+    await exec('virtnbdrestore', [...args, '-U', this.#domain.libvirt.connect]);
+    const image = readdirSync(this.#restored).find((name) => name.endsWith('.qcow2'));
+    return join(this.#restored, image!);
+  }
+
+  storedBytes(): number {
+    return allocated(this.#output);
+  }
+
+  async clear(): Promise<void> {
+    for (const path of [this.#output, this.#restored]) {
+      await rm(path, { recursive: true, force: true });
+    }
+    await this.#domain.forget();
+  }
+
+  #run(level: 'full' | 'inc'): Promise<number> {
+    const { name, libvirt } = this.#domain;
+    const places = ['-o', this.#output, '-S', this.#folder, '-f', join(this.#folder, 'vnb.sock')];
+    const args = ['-U', libvirt.connect, '-d', name, '-l', level, ...places, '--noprogress'];
+    return withDaemon(this.#domain, async () => {
+      return (await measured(['virtnbdbackup', ...args])) / 1000;
+    });
+  }
+}
+
+/** Seconds of processor time of a backup, with those of libvirtd meanwhile. */
+async function withDaemon(domain: BenchDomain, work: () => Promise<number>): Promise<number> {
+  const before = domain.daemonSeconds();
+  return (await work()) + domain.daemonSeconds() - before;
 }
 
 /** `blockdev-backup` into qcow2 images that lie over each other, with a bitmap of its own. */

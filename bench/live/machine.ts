@@ -14,7 +14,60 @@ const GUEST_WRITE = 4096;
 /** Between two writes of the guest, as of a machine that is not idle and not at its limit. */
 const GUEST_PAUSE_MS = 2;
 
-export class BenchMachine {
+/** A guest that writes until it is told to end; then milliseconds of each write. */
+export interface WritingGuest {
+  end(): Promise<number[]>;
+}
+
+/** A machine to back up. */
+export interface LiveMachine {
+  /** Bytes of its disk. */
+  readonly size: number;
+  /** Writes bytes of a seed over ranges of 1 MiB at these offsets. */
+  fill(offsets: readonly number[], seed: number): Promise<void>;
+  /** Writes one block after another within these ranges. */
+  writing(offsets: readonly number[]): WritingGuest;
+  /** Seconds of processor time that QEMU has taken. */
+  processorSeconds(): number;
+  /** Makes what was written visible, and says how `qemu-img compare` reads the disk. */
+  live(): Promise<string[]>;
+  stop(): Promise<void>;
+}
+
+/** Seconds of processor time that a process has taken. */
+export function processorSecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // Behind the name, which may have spaces: state is the third field, utime the 14th.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+/** Writes one block after another within these ranges, with a pause after each, until it is told to end. */
+export function writingGuest(
+  offsets: readonly number[],
+  write: (offset: number, length: number) => Promise<void>,
+): WritingGuest {
+  let isOver = false;
+  const times: number[] = [];
+  const done = (async () => {
+    for (let n = 0; !isOver; n++) {
+      const started = performance.now();
+      const range = offsets[(n * 7919) % offsets.length];
+      await write(range + GUEST_WRITE * (n % (MIB / GUEST_WRITE)), GUEST_WRITE);
+      times.push(performance.now() - started);
+      await sleep(GUEST_PAUSE_MS);
+    }
+  })();
+  return {
+    end: async () => {
+      isOver = true;
+      await done;
+      return times;
+    },
+  };
+}
+
+export class BenchMachine implements LiveMachine {
   readonly monitorPath: string;
   readonly nbd: { type: 'unix'; path: string };
   readonly size: number;
@@ -59,15 +112,14 @@ export class BenchMachine {
     this.#guest = await NbdClient.connect({ server: this.nbd, export: 'vda' });
   }
 
-  /** Seconds of processor time that QEMU has taken. */
   processorSeconds(): number {
-    const stat = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8');
-    // Behind the name, which may have spaces: state is the third field, utime the 14th.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    return processorSecondsOf(this.#child.pid!);
   }
 
-  /** Writes bytes of a seed over ranges of 1 MiB at these offsets. */
+  async live(): Promise<string[]> {
+    return ['-f', 'raw', `nbd+unix:///vda?socket=${this.nbd.path}`];
+  }
+
   async fill(offsets: readonly number[], seed: number): Promise<void> {
     const bytes = Buffer.alloc(MIB);
     for (let at = 0, x = seed | 1; at < MIB; at += 4) {
@@ -83,27 +135,9 @@ export class BenchMachine {
     await this.#guest.flush();
   }
 
-  /** Writes one block after another within these ranges until it is told to end; milliseconds of each. */
-  writing(offsets: readonly number[]): { end(): Promise<number[]> } {
-    let isOver = false;
-    const times: number[] = [];
+  writing(offsets: readonly number[]): WritingGuest {
     const bytes = Buffer.alloc(GUEST_WRITE, 1);
-    const done = (async () => {
-      for (let n = 0; !isOver; n++) {
-        const started = performance.now();
-        const range = offsets[(n * 7919) % offsets.length];
-        await this.#guest.write(range + GUEST_WRITE * (n % (MIB / GUEST_WRITE)), bytes);
-        times.push(performance.now() - started);
-        await sleep(GUEST_PAUSE_MS);
-      }
-    })();
-    return {
-      end: async () => {
-        isOver = true;
-        await done;
-        return times;
-      },
-    };
+    return writingGuest(offsets, (offset) => this.#guest.write(offset, bytes));
   }
 
   async stop(): Promise<void> {

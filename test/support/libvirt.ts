@@ -89,6 +89,16 @@ export class Libvirt {
     await once(this.#init.stdout!, 'data');
   }
 
+  /** The process of the daemon. */
+  get pid(): number {
+    return Number(readFileSync(join(this.folder, 'libvirtd.pid'), 'utf8'));
+  }
+
+  /** The process of a machine. */
+  pidOf(domain: string): number {
+    return Number(readFileSync(join(this.folder, `run/qemu/${domain}.pid`), 'utf8'));
+  }
+
   /** Ends all machines, the daemon, and everything that it kept. */
   async remove(): Promise<void> {
     const exited = once(this.#init, 'exit');
@@ -228,8 +238,7 @@ export class TestDomain {
   }
 
   get pid(): number {
-    const path = join(this.libvirt.folder, `run/qemu/${this.name}.pid`);
-    return Number(readFileSync(path, 'utf8'));
+    return this.libvirt.pidOf(this.name);
   }
 
   /** Ends the machine, exchanges the images of its first two disks, and begins it again. */
