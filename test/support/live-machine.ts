@@ -6,7 +6,7 @@ import { type BlockDevice, createQcow2, createRawFile, openDevice } from 'lacuna
 import { type Fetch, Machine, type MachineOptions } from 'lacuna/qemu';
 import { Monitor } from 'lacuna/qmp';
 import type { Random } from 'lacuna/testing';
-import type { Peer, Peers } from './peers.js';
+import { type Peer, type Peers, run } from './peers.js';
 import { QmpProxy } from './qmp-proxy.js';
 
 export const DISK_BYTES = 2 ** 20;
@@ -18,6 +18,8 @@ export interface LiveOptions {
   /** Bytes of each disk. */
   readonly size?: number;
   readonly format?: 'qcow2' | 'raw';
+  /** The images keep their data in a raw file beside them, and only bitmaps and the like in themselves. */
+  readonly hasDataFile?: boolean;
 }
 
 /**
@@ -43,12 +45,13 @@ export class LiveMachine {
   readonly #tops = new Map<string, { readonly file: string; readonly node: string }>();
 
   static async start(peers: Peers, options: LiveOptions = {}): Promise<LiveMachine> {
-    const { disks = 1, size = DISK_BYTES, format = 'qcow2' } = options;
+    const { disks = 1, size = DISK_BYTES, format = 'qcow2', hasDataFile = false } = options;
     const folder = join(await peers.folder(), `m${machines++}`);
     mkdirSync(folder);
     const machine = new LiveMachine(peers, { folder, disks, size, format });
     for (const name of machine.names) {
-      if (format === 'qcow2') await createQcow2(machine.file(name), { size });
+      if (hasDataFile) await createWithDataFile(machine.file(name), size);
+      else if (format === 'qcow2') await createQcow2(machine.file(name), { size });
       else await createRawFile(machine.file(name), size);
     }
     await machine.start();
@@ -173,6 +176,11 @@ export class LiveMachine {
     if (generation === undefined) return [];
     return this.names.map((name) => `bitmap ${name}/lacuna-${generation}@${name}`);
   }
+}
+
+async function createWithDataFile(path: string, size: number): Promise<void> {
+  const options = ['-o', `data_file=${path}.data,data_file_raw=on`];
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, path, String(size)]);
 }
 
 /** What the daemon of these tests can: that of Debian 12 only gives its data to who reads it. */

@@ -71,12 +71,11 @@ async function readAll(session: BackupSession, duringReads: boolean): Promise<Ma
       ...live.guests.map((one) => one.scribble(random)),
     ]);
   }
+  // Of one granule each, or across the borders of several.
+  const requestSize = random.pick([65536, 262_144, 1_048_576]);
   for (const disk of session.disks) {
     const image = Buffer.from(restored.disks.get(disk.name)!);
-    for await (const { offset, length, data } of disk.extents({
-      requestSize: 65536,
-      requests: 2,
-    })) {
+    for await (const { offset, length, data } of disk.extents({ requestSize, requests: 2 })) {
       if (data === undefined) image.fill(0, offset, offset + length);
       else {
         image.set(data, offset);
@@ -103,7 +102,7 @@ async function backUp(options: BackupOptions, inject: Inject, duringReads = fals
     if (session.disks.some(({ mode }) => mode === 'incremental')) {
       expect(base).toBe(restored.generation);
     }
-    if (generation !== undefined) restored.generation = generation;
+    if (counts(session, options)) restored.generation = generation;
   });
   commands = live.proxy.passed.length;
   live.proxy.reset();
@@ -111,9 +110,16 @@ async function backUp(options: BackupOptions, inject: Inject, duringReads = fals
   for (const [index, name] of live.names.entries()) {
     const [is, must] = [images.get(name)!, contentAt()[index]];
     expect(firstDifference(is, must), `${name} of ${JSON.stringify(options)}`).toBe(-1);
-    if (session.point.generation !== undefined) restored.disks.set(name, is);
+    if (counts(session, options)) restored.disks.set(name, is);
   }
+  // Nothing begins from a differential backup: the next one is over the same base.
+  if (options.keepBase) await machine.forget(session.point.generation!);
   expect(await live.leftovers()).toEqual(live.bitmapsOf(restored.generation));
+}
+
+/** Whether the next increment begins from a backup. */
+function counts({ point }: BackupSession, { keepBase }: BackupOptions): boolean {
+  return point.generation !== undefined && !keepBase;
 }
 
 /** The next increment must equal the disks, now that nobody writes. */
@@ -128,6 +134,8 @@ async function expectNothingLost(): Promise<void> {
 function firstDifference(a: Buffer, b: Buffer): number {
   return a.equals(b) ? -1 : a.findIndex((byte, at) => byte !== b[at]);
 }
+
+const KINDS = ['auto', 'auto', 'auto', 'full', 'copy', 'differential', 'failed', 'cancelled'];
 
 const kinds = fetchModes().flatMap((how) => [1, 3].map((disks) => [how, disks] as const));
 
@@ -149,10 +157,12 @@ describe.each(kinds)('backups by %s of %i disks that are written meanwhile', (ho
 
   test('are right when writes fall everywhere, whatever kinds and failures come one after another', async () => {
     await backUp({ mode: 'full' }, everywhere, true);
+    await backUp({ keepBase: true }, everywhere, true);
     for (let round = 0; round < runsOr(6); round++) {
-      const kind = random.pick(['auto', 'auto', 'auto', 'full', 'copy', 'failed', 'cancelled']);
+      const kind = random.pick(KINDS);
       if (kind === 'failed') await failHalfway();
       else if (kind === 'cancelled') await cancelHalfway();
+      else if (kind === 'differential') await backUp({ keepBase: true }, everywhere, true);
       else await backUp({ mode: kind as 'auto' }, everywhere, true);
     }
     await expectNothingLost();

@@ -118,9 +118,11 @@ describe('a plan', () => {
     expect(await live.leftovers()).toEqual(live.bitmapsOf(next));
   });
 
-  test('goes on from bitmaps that an image has kept, and not from those of a raw disk', async () => {
-    for (const format of ['qcow2', 'raw'] as const) {
-      const { live, machine } = await started({ format });
+  test('goes on from bitmaps that an image has kept, also for a raw data file, and not from those of a raw disk', async () => {
+    for (const kind of ['qcow2', 'raw data file', 'raw'] as const) {
+      const format = kind === 'raw' ? 'raw' : 'qcow2';
+      const { live, machine } = await started({ format, hasDataFile: kind === 'raw data file' });
+      await live.guests[0].write(3, noise(100_000));
       const base = await backedUp(live, machine);
       await live.stop();
       await live.start();
