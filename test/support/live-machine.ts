@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
@@ -186,6 +187,15 @@ async function createWithDataFile(path: string, size: number): Promise<void> {
 /** What the daemon of these tests can: that of Debian 12 only gives its data to who reads it. */
 export function fetchModes(): Fetch[] {
   return process.env.LACUNA_STORAGE_DAEMON === undefined ? ['pull'] : ['pull', 'push'];
+}
+
+/** Those that break a view where there is no room for old data, and let the guest go on: from 10.1. */
+export function breakingVersions(): string[] {
+  const { LACUNA_STORAGE_DAEMON: program } = process.env;
+  if (program === undefined) return [];
+  const text = execFileSync(program, ['--version'], { encoding: 'utf8' });
+  const [, major, minor] = /version (\d+)\.(\d+)/.exec(text)!.map(Number);
+  return major > 10 || (major === 10 && minor > 0) ? [`${major}.${minor}`] : [];
 }
 
 let machines = 0;

@@ -47,6 +47,9 @@ const NEEDS: QmpNeeds = {
   'block-set-write-threshold': [],
 };
 
+/** Lets the guest go on where old data cannot be kept, and breaks the view; from 10.1. */
+const BREAKS: QmpNeeds = { 'blockdev-backup': ['on-cbw-error.break-snapshot'] };
+
 const ACCESS_NEEDS: QmpNeeds = { 'blockdev-add': ['driver.snapshot-access', 'discard'] };
 
 /** The best kind of view that a QEMU can give. */
@@ -119,7 +122,10 @@ export class ViewMaker {
     generation: string | undefined,
     timeoutMs: number,
   ): Promise<void> {
-    const actions = disks.flatMap((disk) => this.#actions(disk, generation));
+    const schema = await this.#monitor.schema({ signal: this.#signal });
+    // Of an overlay, a view that is broken would show newer data without an error.
+    const breaks = this.#kind === 'access' && schema.missing(BREAKS).length === 0;
+    const actions = disks.flatMap((disk) => this.#actions(disk, generation, breaks));
     await this.#monitor.execute('transaction', { actions }, { timeoutMs });
   }
 
@@ -164,7 +170,7 @@ export class ViewMaker {
     });
   }
 
-  #actions({ index, plan }: ViewedDisk, generation: string | undefined): object[] {
+  #actions({ index, plan }: ViewedDisk, generation: string | undefined, breaks: boolean): object[] {
     const names = this.#names;
     const { disk, bitmap } = plan;
     const [node, scratch] = [disk.node, names.scratch(index)];
@@ -192,6 +198,7 @@ export class ViewMaker {
         sync: 'none',
         'filter-node-name': names.filter(index),
         'auto-dismiss': false,
+        ...(breaks && { 'on-cbw-error': 'break-snapshot' }),
       },
     });
     return actions;

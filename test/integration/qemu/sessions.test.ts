@@ -1,11 +1,16 @@
 /** Backups of running machines: what is planned and why, what is in the way, and every way in which one can end. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2 } from 'lacuna';
 import type { BackupOptions, BackupSession, Machine } from 'lacuna/qemu';
 import { Random } from 'lacuna/testing';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { LiveMachine, type LiveOptions, Relay } from '../../support/live-machine.js';
+import {
+  breakingVersions,
+  LiveMachine,
+  type LiveOptions,
+  Relay,
+} from '../../support/live-machine.js';
 import { noise } from '../../support/noise.js';
 import { run, usePeers } from '../../support/peers.js';
 import { rememberedBy } from '../../support/remembered.js';
@@ -449,6 +454,42 @@ describe('a view that is lost', () => {
     await session.fail();
     expect(await live.leftovers()).toEqual([]);
   });
+
+  test.each(breakingVersions())(
+    'because the file system of the scratch images is full never fails a write of the guest of QEMU %s',
+    async () => {
+      const size = 2 ** 23;
+      const live = await LiveMachine.start(peers, { size });
+      const folder = join(live.folder, '..', 'small');
+      mkdirSync(folder);
+      await run('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', folder]);
+      const machine = await live.connect({ folder });
+      try {
+        await live.guests[0].write(0, noise(size));
+        // More than there is room for: QEMU does not warn.
+        const session = await begin(live, machine, { scratchBytes: 2 ** 30 });
+        const content = Buffer.from(live.guests[0].content);
+        for (let offset = size - 65536; offset >= 0; offset -= 65536) {
+          await live.guests[0].write(offset, noise(65536));
+        }
+        const image = Buffer.from(content);
+        const reading = (async () => {
+          for await (const { offset, data } of session.disk('vda').extents())
+            image.set(data!, offset);
+        })();
+        await expect(reading).rejects.toMatchObject({ code: expect.stringMatching(/^ERR_/) });
+        // Nothing else than what it held was read before.
+        expect(image.equals(content)).toBe(true);
+        await session.fail();
+        expect(await live.leftovers()).toEqual([]);
+        expect(readdirSync(folder)).toEqual([]);
+      } finally {
+        await machine.close();
+        // Where the test fails, QEMU still has files open there.
+        await run('umount', ['-l', folder]);
+      }
+    },
+  );
 
   test('because scratch space is used up is noticed although the connection was lost meanwhile', async () => {
     const { live, machine } = await started({ size: 2 ** 23 });
