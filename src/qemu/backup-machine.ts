@@ -11,6 +11,7 @@ import type {
 import { checkGiven, joinSignals, optionCheck } from '../util/index.js';
 import { baseOf, generationOf, newestOf } from './generation.js';
 import { type BackupHooks, betweenHooks } from './hooks.js';
+import { checkKeepBitmaps, forgetOlder } from './kept-bitmaps.js';
 import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
 import type { Machine } from './machine.js';
 import type { SessionPush } from './push/index.js';
@@ -42,6 +43,11 @@ export interface MachineBackupOptions
     BackupHooks {
   /** Take all of every disk, even where an increment could be taken. Default false. */
   readonly full?: boolean;
+  /**
+   * How many of the newest points keep their bitmaps in the machine, from 1 to 100: where newer ones are pruned, the next
+   * backup is an increment over the newest that is left. Each costs QEMU memory, and time with each write. Default 1.
+   */
+  readonly keepBitmaps?: number | undefined;
 }
 
 const checkOptions = optionCheck<MachineBackupOptions>({
@@ -61,6 +67,7 @@ const checkOptions = optionCheck<MachineBackupOptions>({
   view: 'any',
   fetch: 'any',
   full: 'flag',
+  keepBitmaps: 'any',
   before: 'callback',
   after: 'callback',
 });
@@ -91,6 +98,7 @@ export function backupMachine(
   checkGiven('backupMachine', 'repository', repository, 'an open Repository');
   checkGiven('backupMachine', 'machine', machine, 'a connected Machine, or a LibvirtMachine');
   checkOptions('backupMachine', options);
+  checkKeepBitmaps('backupMachine', options.keepBitmaps);
   repository.checkBackup(options);
   const backup = new MachineBackup(repository, machine, options);
   const { rate, signal } = options;
@@ -173,7 +181,11 @@ class MachineBackup {
   async run(control: JobControl): Promise<BackupReport> {
     const base = baseOf(this.#repository, this.#options.machine);
     const recovered = await this.#machine.recover({ generation: base ?? null });
-    const report = await betweenHooks(this.#options, () => this.#backUp(base, control));
+    const isAlone = recovered.running.length === 0;
+    const report = await betweenHooks(this.#options, async () => {
+      const { warnings, ...made } = await this.#backUp(base, control);
+      return { ...made, warnings: [...warnings, ...(await this.#forgetOlder(isAlone))] };
+    });
     return { ...report, warnings: [...new Set([...recovered.warnings, ...report.warnings])] };
   }
 
@@ -201,14 +213,26 @@ class MachineBackup {
     return { ...report, warnings };
   }
 
+  /** The point exists: what cannot be removed is no failure of its. */
+  async #forgetOlder(isAlone: boolean): Promise<string[]> {
+    const { machine: name, keepBitmaps: count = 1 } = this.#options;
+    try {
+      await forgetOlder(this.#machine, { repository: this.#repository, name, count, isAlone });
+      return [];
+    } catch (error) {
+      return [`bitmaps of older points stay in the machine: ${(error as Error).message}`];
+    }
+  }
+
   #begin(id: string, base: string | undefined, signal: AbortSignal): Promise<BackupSession> {
     const { disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes } = this.#options;
-    const { view, fetch, full, rate } = this.#options;
+    const { view, fetch, full, rate, keepBitmaps = 1 } = this.#options;
     return this.#machine.backup({
       ...{ disks, freeze, freezeTimeoutMs, freezeDeadlineMs, scratchBytes, view, fetch },
       ...{ base, signal, ...(fetch === 'push' && rate && { pushRate: rate }) },
       generation: generationOf(this.#repository.id, id),
       mode: full ? 'full' : 'auto',
+      keepBase: keepBitmaps > 1,
     });
   }
 

@@ -44,7 +44,7 @@ import {
   startSession,
   type Target,
 } from './session/index.js';
-import { checkGeneration, SessionNames } from './state/index.js';
+import { checkGeneration, generationIn, SessionNames } from './state/index.js';
 import { Teardown } from './view/index.js';
 
 /** How a machine is reached. */
@@ -230,6 +230,13 @@ export class Machine implements AsyncDisposable {
   async forget(generation: string): Promise<void> {
     checkGeneration('Machine.forget', generation);
     await new Teardown(this.monitor, SessionNames.random()).removeBitmaps(generation);
+  }
+
+  /** @internal Those that bitmaps count from, each once. */
+  async generations(): Promise<string[]> {
+    const nodes = await this.monitor.execute('query-named-block-nodes');
+    const names = nodes.flatMap((node) => node['dirty-bitmaps'] ?? []);
+    return [...new Set(names.flatMap(({ name = '' }) => generationIn(name) ?? []))];
   }
 
   /** @internal What a manifest says of the machine. */

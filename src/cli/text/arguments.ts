@@ -10,11 +10,15 @@ export function parseBytes(text: string): number {
   }
 }
 
-/** A whole number as people type it, not below `least`. */
-export function parseCount(least: number): (text: string) => number {
+/** A whole number as people type it, not below `least`, nor above `most`. */
+export function parseCount(
+  least: number,
+  most = Number.MAX_SAFE_INTEGER,
+): (text: string) => number {
+  const range = most < Number.MAX_SAFE_INTEGER ? ` from ${least} to ${most}` : `, ${least} or more`;
   return (text) => {
     const count = Number(text);
-    if (/^\d+$/.test(text) && Number.isSafeInteger(count) && count >= least) return count;
-    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
+    if (/^\d+$/.test(text) && count >= least && count <= most) return count;
+    throw new InvalidArgumentError(`Give a whole number${range}.`);
   };
 }

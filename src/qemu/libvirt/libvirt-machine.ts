@@ -11,7 +11,7 @@ import {
   type RecoverOptions,
   type RecoverReport,
 } from '../session/index.js';
-import { checkGeneration, checkpointOf } from '../state/index.js';
+import { checkGeneration, checkpointOf, generationIn } from '../state/index.js';
 import { chooseDisks, readDefinition } from './disks.js';
 import { Domain } from './domain.js';
 import { dropCheckpoint } from './kept-checkpoints.js';
@@ -128,6 +128,11 @@ export class LibvirtMachine {
     checkGeneration('LibvirtMachine.forget', generation);
     await this.#domain.deleteCheckpoint(checkpointOf(generation));
     dropCheckpoint(this.#domain, this.#folder, generation);
+  }
+
+  /** @internal Those that checkpoints count from. */
+  async generations(): Promise<string[]> {
+    return (await this.#domain.checkpoints()).flatMap((name) => generationIn(name) ?? []);
   }
 
   /** @internal What a manifest says of the machine: what libvirt would need to define it again. */

@@ -4,6 +4,7 @@ export {
   checkGeneration,
   checkpointOf,
   countsFrom,
+  generationIn,
   isCheckpoint,
   isOfBackup,
   isRound,

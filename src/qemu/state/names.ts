@@ -145,6 +145,14 @@ export function checkpointOf(generation: string): string {
   return `${BITMAP}${generation}`;
 }
 
+/** The generation that a bitmap or a checkpoint counts from; undefined where its name is none that backups give. */
+export function generationIn(name: string): string | undefined {
+  const [generation] = name.startsWith(BITMAP) ? name.slice(BITMAP.length).split('@') : [];
+  return generation !== undefined && GENERATION.test(generation) && !isRound(generation)
+    ? generation
+    : undefined;
+}
+
 /** Whether a checkpoint has a name that only backups of ours give. */
 export function isCheckpoint(name: string): boolean {
   return name.startsWith(BITMAP);

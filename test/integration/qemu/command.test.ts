@@ -39,8 +39,9 @@ test('a running machine is planned, backed up, and restored', async () => {
   expect(next.stdout).toMatch(
     /^vda: what has changed \(64 KiB dirty\), the bitmap "lacuna-\w{8}-\w{16}@vda" has/,
   );
-  const { stdout } = await backup('--json');
+  const { stdout } = await backup('--keep-bitmaps', '2', '--json');
   expect(JSON.parse(stdout)).toMatchObject({ point: { number: 2 }, disks: [{ mode: 'given' }] });
+  expect(await live.leftovers()).toHaveLength(2);
   const restored = join(live.folder, '..', 'restored.raw');
   expect(await runCli(['restore', repository, 'latest', restored])).toMatchObject({ code: 0 });
   expect(readFileSync(restored).equals(live.guests[0].content)).toBe(true);
@@ -61,6 +62,8 @@ describe('a backup of a running machine is refused', () => {
     ['with disks of its own', ['--qmp', '/x', 'disk.raw'], 2, 'are its own (--disk), not disk.raw'],
     ['with flags for one, and none', ['--agent', '/x', 'disk.raw'], 2, '--agent goes with --qmp'],
     ['with a mode, and none', ['--mode', 'push', 'disk.raw'], 2, '--mode goes with --qmp'],
+    ['with bitmaps, and none', ['--keep-bitmaps', '2', 'disk.raw'], 2, '--keep-bitmaps goes with'],
+    ['with too many bitmaps', ['--qmp', '/x', '--keep-bitmaps', '101'], 2, 'from 1 to 100.'],
   ])('%s', async (_, args, exit, message) => {
     const { code, stderr } = await runCli(['backup', '--machine', 'web', ...args, repository]);
     expect(stderr).toContain(message);

@@ -170,6 +170,17 @@ test('machines go into a repository, with their definition', async () => {
       domain.tracesOf(`${repository.id.slice(0, 8)}-${point.id}`),
     );
   }
+  // Checkpoints of several points may be kept, until fewer are wanted.
+  const newest: string[] = [];
+  for (const keepBitmaps of [2, 1]) {
+    const options = { machine: 'web', keepBitmaps };
+    const { point } = await backupMachine(repository, await domain.find(), options);
+    newest.push(`${repository.id.slice(0, 8)}-${point.id}`);
+    if (keepBitmaps === 1) continue;
+    const checkpoints = await libvirt.virsh('checkpoint-list', domain.name, '--name');
+    expect(checkpoints.split('\n').filter(Boolean)).toHaveLength(keepBitmaps);
+  }
+  expect(await domain.leftovers()).toEqual(domain.tracesOf(newest[1]));
 });
 
 test('a libvirt that is restarted during a backup and between two does not matter', async () => {

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { backupMachine, type Machine, type MachineBackupOptions, planMachine } from 'lacuna/qemu';
-import { Repository } from 'lacuna/repository';
+import { type BackupReport, Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
 import { expect, onTestFinished, test } from 'vitest';
 import { LiveMachine } from '../../support/live-machine.js';
@@ -111,6 +111,31 @@ test('a machine whose bitmaps are lost is compared by digests, and taken in full
   await expectRight(setting);
 });
 
+test('bitmaps of the newest points are kept, so that pruned ones cost no increment', async () => {
+  const setting = await prepared(1);
+  const { live, repository } = setting;
+  const bitmaps = (points: BackupReport[]) =>
+    points.map(({ point }) => `bitmap vda/${point.disks[0].bitmap}`).sort();
+  const made: BackupReport[] = [];
+  const keepBitmaps = 3;
+  for (const tag of ['a', 'kept', 'b', 'c']) {
+    made.push(await backUp(setting, { keepBitmaps, tags: [tag] }));
+    expect(await live.leftovers()).toEqual(bitmaps(made.slice(-keepBitmaps)));
+  }
+  // Disks of another machine of the repository may be in the same QEMU.
+  const other = await backUp(setting, { keepBitmaps, machine: 'other' });
+  expect(await live.leftovers()).toEqual(bitmaps([...made.slice(-keepBitmaps), other]));
+  await repository.prune({ machine: 'web', keep: { tags: ['kept'] } });
+  await live.guests[0].scribble(random, 2);
+  const next = await backUp(setting, { keepBitmaps });
+  expect(next.disks[0].mode).toBe('given');
+  await expectRight(setting);
+  // Nobody knows any more whose those of the others were.
+  expect(await live.leftovers()).toEqual(bitmaps([made[1], next, other]));
+  const last = await backUp(setting);
+  expect(await live.leftovers()).toEqual(bitmaps([last, other]));
+});
+
 test('a view that is lost before the end makes no point, and loses nothing', async () => {
   const setting = await prepared(1);
   const { live, repository } = setting;
@@ -212,6 +237,9 @@ test('options that make no sense are refused before anything is done', async () 
   );
   expect(() => backupMachine(repository, machine, { machine: 'web', longestChain: 0 })).toThrow(
     /longestChain must be a whole number from 1 to 500/,
+  );
+  expect(() => backupMachine(repository, machine, { machine: 'web', keepBitmaps: 0 })).toThrow(
+    'keepBitmaps must be a whole number from 1 to 100, not 0',
   );
   await expect(planMachine(repository, machine, { machine: 'a b' })).rejects.toThrow(
     /machine must have 1 to 64 of the characters/,

@@ -27,6 +27,8 @@ describe('counts that people type', () => {
   test('are whole numbers from the least allowed', () => {
     expect(parseCount(0)('0')).toBe(0);
     expect(parseCount(1)('16')).toBe(16);
+    expect(parseCount(1, 16)('16')).toBe(16);
+    expect(() => parseCount(1, 16)('17')).toThrow('Give a whole number from 1 to 16.');
   });
 
   test.each(['0', '-1', '1.5', 'many', '', '99999999999999999999'])(

@@ -20,6 +20,7 @@ import { hooksOf } from './hooks.js';
 export interface RunningFlags extends MachineFlags {
   freeze?: string;
   mode?: string;
+  keepBitmaps?: number;
   before?: string;
   after?: string;
   hookTimeout?: number;
@@ -57,6 +58,11 @@ export function addRunningFlags(command: Command): Command {
       '--mode <mode>',
       'pull (default): read the data from QEMU; push: have QEMU write it here (from 8.0)',
     )
+    .option(
+      '--keep-bitmaps <n>',
+      'how many of the newest points keep their bitmaps in the machine (default: 1)',
+      parseCount(1, 100),
+    )
     .option('--before <command>', 'run this before the backup of a running machine begins')
     .option('--after <command>', 'run this when it has ended, well or not')
     .option('--hook-timeout <seconds>', 'how long either may take (default: 600)', parseCount(1));
@@ -67,12 +73,12 @@ export function checkNoRunningFlags(flags: RunningFlags): void {
   const given = (
     [
       ...(['agent', 'freeze', 'mode', 'nbd', 'scratch', 'connect'] as const),
-      ...(['before', 'after', 'hookTimeout'] as const),
+      ...(['before', 'after', 'hookTimeout', 'keepBitmaps'] as const),
     ] as const
   ).find((name) => flags[name] !== undefined);
   if (given === undefined) return;
   const which = given === 'connect' ? '--libvirt' : '--qmp';
-  const flag = given === 'hookTimeout' ? 'hook-timeout' : given;
+  const flag = given.replace(/[A-Z]/, (letter) => `-${letter.toLowerCase()}`);
   throw new TypeError(`--${flag} goes with ${which}, for a running machine`);
 }
 
@@ -153,7 +159,7 @@ function checkRunningFlags(flags: BackupFlags): void {
 }
 
 function optionsOf(flags: BackupFlags): Omit<MachineBackupOptions, 'machine'> {
-  const { disk, full, tag, compress, maxChain, threads, freeze, mode } = flags;
+  const { disk, full, tag, compress, maxChain, threads, freeze, mode, keepBitmaps } = flags;
   return {
     ...(disk && { disks: disk.map(diskNamed) }),
     ...(full && { full }),
@@ -162,6 +168,7 @@ function optionsOf(flags: BackupFlags): Omit<MachineBackupOptions, 'machine'> {
     ...(maxChain !== undefined && { longestChain: maxChain }),
     ...(threads !== undefined && { threads }),
     ...(mode !== undefined && { fetch: mode as Fetch }),
+    ...(keepBitmaps !== undefined && { keepBitmaps }),
     ...(freeze !== undefined && { freeze: freeze as FreezePolicy }),
   };
 }
