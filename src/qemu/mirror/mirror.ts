@@ -1,9 +1,15 @@
-import { openDevice } from '../../block/index.js';
+import { type BlockDevice, filesBelow, openDevice } from '../../block/index.js';
 import { type CopyJob, copy } from '../../copy/index.js';
 import { abortedError, LacunaError } from '../../errors/index.js';
 import type { Job, JobControl, JobCounts } from '../../job/index.js';
 import { joinSignals } from '../../util/index.js';
-import { machineJob, noteLeft, type Target } from '../session/index.js';
+import {
+  holdPoint,
+  machineJob,
+  noteLeft,
+  refuseImageOfPoint,
+  type Target,
+} from '../session/index.js';
 import { bitmapOf, newGeneration } from '../state/index.js';
 import { MirrorMachinery } from './machinery.js';
 import { mirrorLost } from './mirror-lost.js';
@@ -91,9 +97,12 @@ class MirrorRun {
   /** From the mirror's begin on, QEMU hands on everything that is written. */
   async #begin(control: JobControl, before: ReplicaState | undefined): Promise<void> {
     const { disk, bitmap, made } = this.#plan;
+    const { file: path } = this.#places;
+    if (path !== undefined) refuseImageOfPoint(path);
     const replica = await ReplicaTarget.open(this.#places, control.ending);
     this.#replica = replica;
     checkReplica(this.#plan, replica.device);
+    if (path !== undefined) await this.#holdPoint(path, replica.device);
     // It is locked from here on: what another mirror has stored until now counts.
     const now = await readReplicaState(this.#places.state);
     if (JSON.stringify(before) !== JSON.stringify(now)) {
@@ -114,6 +123,19 @@ class MirrorRun {
     replica.flushEvery(flushMs, () => this.#store(), failed);
     await this.#machinery.begin(replica.node, control.ending);
     if (control.isPaused) this.#pause(true);
+  }
+
+  /** A restore point that the replica lies over, stays as long as the replica does. */
+  async #holdPoint(path: string, { details }: BlockDevice): Promise<void> {
+    const { backingFile: filename, backingFormat: format = 'qcow2' } = details ?? {};
+    if (filename === undefined) return;
+    const { disk, bitmap, made } = this.#plan;
+    const below = await filesBelow(path, { filename, format });
+    // Those that mirrors have made count from no backup.
+    const { name } = bitmap ?? {};
+    const isMade = name !== undefined && made.includes(name);
+    const copied = { disk: disk.name, disks: [disk.name] };
+    holdPoint({ path, below }, { ...copied, ...(!isMade && { bitmap: name }) });
   }
 
   /** Copies what had changed before, and leaves out what QEMU has written meanwhile; returns bytes. */

@@ -24,6 +24,7 @@ export {
   type RecoverReport,
 } from './recover-options.js';
 export { Recovery, THAW_MS } from './recovery.js';
+export { holdPoint, refuseImageOfPoint } from './restore-points.js';
 export { scratchLimit } from './scratch-limit.js';
 export { BackupSession, type FinishReport } from './session.js';
 export { SessionDisk } from './session-disk.js';

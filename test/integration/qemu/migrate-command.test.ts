@@ -96,6 +96,14 @@ describe('over a restore point of a repository', () => {
     moving.generation = `${repository.id.slice(0, 8)}-${point.id}`;
     await moving.write('vda', 3 * 65536, 65536, 9);
 
+    const ofPoint = join(repository.path, 'machines/web/disks/vda', point.disks[0].file.name);
+    await moving.await({ vda: ofPoint });
+    await expect(machine.migrate(moving.move)).rejects.toMatchObject({
+      code: 'ERR_COPY_MISMATCH',
+      message: expect.stringContaining('is an image of restore point 2 of web, which would be'),
+    });
+    await moving.endDestination();
+
     await moving.await({ vda: await overlay('old.qcow2', first.point) });
     const { move: wrong } = moving;
     await expect(machine.migrate(wrong)).rejects.toMatchObject({

@@ -4,7 +4,10 @@
  * the next one makes it equal.
  */
 import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import type { MirrorOptions, MirrorReport } from 'lacuna/qemu';
+import { join } from 'node:path';
+import { createQcow2, openDevice } from 'lacuna';
+import { backupMachine, type MirrorOptions, type MirrorReport } from 'lacuna/qemu';
+import { type Manifest, Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { DISK_BYTES, type Relay } from '../../support/live-machine.js';
@@ -330,6 +333,54 @@ describe('a mirror is refused', () => {
     await expect(mirrorOnce()).rejects.toMatchObject({ code: 'ERR_REPLICA_MISMATCH' });
     appendFileSync(`${machine.replica}.replica`, '}');
     await expect(mirrorOnce()).rejects.toMatchObject({ code: 'ERR_REPLICA_MISMATCH' });
+  });
+
+  test('where the replica is of a restore point, or lies over one that its bitmap does not count from', async () => {
+    const repository = Repository.open(join(machine.live.folder, '..', 'r'), { create: true });
+    const { live, guest } = machine;
+    const points: Manifest[] = [];
+    for (let n = 0; n < 2; n++) {
+      await guest.scribble(new Random(n));
+      await using connected = await live.connect();
+      const options = { machine: 'web', disks: live.choices };
+      points.push((await backupMachine(repository, connected, options)).point);
+    }
+    const image = ({ disks }: Manifest) =>
+      join(repository.path, 'machines/web/disks/vda', disks[0].file.name);
+    const over = async (point: Manifest) => {
+      const filename = join(machine.live.folder, '..', `over${point.number}.qcow2`);
+      const backing = { filename: image(point), format: 'qcow2' };
+      await createQcow2(filename, { size: DISK_BYTES, backing });
+      const folders = { 'backing-folders': ['/'] };
+      return { driver: 'qcow2', file: { driver: 'file', filename }, ...folders } as const;
+    };
+    const bitmap = points[1].disks[0].bitmap!;
+    await expect(mirrorOnce({ bitmap, target: image(points[1]) })).rejects.toMatchObject({
+      code: 'ERR_COPY_MISMATCH',
+      message: expect.stringContaining('is an image of restore point 2 of web'),
+    });
+    await expect(mirrorOnce({ bitmap, target: await over(points[0]) })).rejects.toMatchObject({
+      code: 'ERR_BITMAP_MISMATCH',
+      message: expect.stringMatching(/lies over restore point 1 of web.*counts from 2/),
+    });
+    await guest.scribble(new Random(9));
+    const target = await over(points[1]);
+    for (const more of [{ bitmap }, {}]) {
+      await mirrorOnce({ ...more, target });
+      await using replica = await openDevice(target);
+      const bytes = Buffer.alloc(replica.size);
+      await replica.read(0, bytes);
+      expect(bytes.equals(guest.content)).toBe(true);
+      await guest.scribble(new Random(10));
+    }
+    const { problems } = await repository.verify();
+    expect(problems).toEqual([]);
+    // A replica needs what it lies over.
+    await guest.scribble(new Random(11));
+    await using connected = await live.connect();
+    await backupMachine(repository, connected, { machine: 'web', disks: live.choices });
+    const pruning = repository.prune({ machine: 'web', keep: { last: 1 } });
+    await expect(pruning).rejects.toThrow(/over2\.qcow2 lies over point 2/);
   });
 
   test('where the replica has another size, or is the disk itself', async () => {
