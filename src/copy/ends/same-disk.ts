@@ -18,7 +18,7 @@ import {
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { closeAfter } from '../../util/index.js';
-import { type LayerLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
+import { isLeaf, type LayerLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
 
 /**
  * Refuses a target, to be written in place, that is known to be the source itself, or to hold an image below it.
@@ -46,11 +46,14 @@ export async function refuseSource(
  * @throws LacunaError ERR_COPY_MISMATCH
  */
 export async function refuseLikeness(target: BlockDevice, source: BlockDevice): Promise<void> {
+  const { description } = target;
   const below = leavesOf(source.description);
-  for (const own of ownLeaves(target.description)) {
+  // A server may let nobody else in, and have who tries wait.
+  const opened = description !== undefined && isLeaf(description) ? target : undefined;
+  for (const own of ownLeaves(description)) {
     for (const other of below) {
       if (own.role === other.role || areFiles(own.leaf, other.leaf)) continue;
-      if (!(await areAlike(own.leaf, other.leaf))) continue;
+      if (!(await areAlike({ leaf: own.leaf, opened }, other.leaf))) continue;
       const image = own.role === 'disk' ? other.leaf : own.leaf;
       const what = `holds the same bytes as ${nameOfLeaf(image)}, wherever both were looked at, so that the copy may write over what it has to read`;
       throw refusal(
@@ -97,9 +100,12 @@ const PLACES = 8;
  * Whether two disks hold the same where an image begins, and in all other places but one: what is in use may change
  * while it is looked at.
  */
-async function areAlike(a: Leaf, b: Leaf): Promise<boolean> {
+async function areAlike(
+  { leaf, opened }: { leaf: Leaf; opened: BlockDevice | undefined },
+  b: Leaf,
+): Promise<boolean> {
   try {
-    const one = await openDevice(readable(a));
+    const one = opened ?? (await openDevice(readable(leaf)));
     return await closeAfter(
       async () => {
         const other = await openDevice(readable(b));
@@ -108,7 +114,9 @@ async function areAlike(a: Leaf, b: Leaf): Promise<boolean> {
           () => other.close(),
         );
       },
-      () => one.close(),
+      async () => {
+        if (opened === undefined) await one.close();
+      },
     );
   } catch (error) {
     // What cannot be read tells nothing here, and the copy meets it again.

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { copy, createQcow2, type DeviceDescription, openDevice } from 'lacuna';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { contentOf, pattern } from '../../support/fake-device.js';
+import { Relay } from '../../support/live-machine.js';
 import { usePeers } from '../../support/peers.js';
 import { runHere } from '../../support/run-here.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
@@ -107,6 +108,19 @@ describe('a target that holds the file of an image which the source is made of',
       expect(readFileSync(path).equals(bytes)).toBe(true);
     },
   );
+
+  it('is looked for over the connection that writes, as a server may let in nobody else', async () => {
+    const { file } = await chain();
+    const overlay = await overlayOver({ driver: 'qcow2', file });
+    writeFileSync(at('target.raw'), pattern(SIZE, 9));
+    const { server } = await peers.qemuNbd(['-f', 'raw', at('target.raw')]);
+    const relay = await Relay.start(server.path);
+    const target = { driver: 'nbd', server: { type: 'unix', path: relay.path } } as const;
+    await copy({ source: overlay, target });
+    relay.stop();
+    expect(relay.connections).toBe(1);
+    expect(readFileSync(at('target.raw')).equals(await bytesOf(overlay))).toBe(true);
+  });
 
   it('is written where it holds another image, or an older copy of that one', async () => {
     const { file, path } = await chain();

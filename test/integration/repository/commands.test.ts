@@ -2,11 +2,15 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { createRawFile } from 'lacuna';
+import { Repository } from 'lacuna/repository';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { usePeers } from '../../support/peers.js';
 import { flipBit, hashOf, hashOfFile, MiB, makeImage } from '../../support/repository.js';
 import { runHere } from '../../support/run-here.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
+const peers = usePeers();
 const folder = temporaryFolder();
 const disk = join(folder, 'web.qcow2');
 const path = join(folder, 'repository');
@@ -60,6 +64,18 @@ describe('restore', () => {
     mkdirSync(target);
     expect((await lacuna('restore', '-O', 'qcow2', path, '1', target)).code).toBe(0);
     expect(readdirSync(target)).toEqual(['web.qcow2']);
+  });
+
+  test('writes to an NBD export, and takes the newest point as old as a time', async () => {
+    const [first] = Repository.open(path).points('web')[0].points;
+    const raw = join(folder, 'exported.raw');
+    await createRawFile(raw, first.disks[0].size);
+    const server = await peers.qemuNbd(['-f', 'raw', raw]);
+    expect((await lacuna('restore', path, 'latest', server.uri)).code).toBe(0);
+    await server.stop();
+    expect(hashOfFile(raw)).toBe(hashOf(disk, folder));
+    const { stdout } = await lacuna('restore', path, first.time, join(folder, 'of-time.raw'));
+    expect(stdout).toMatch(/^Restored web\/1 of /m);
   });
 
   test.each([
