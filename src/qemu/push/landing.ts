@@ -50,7 +50,9 @@ export class LandedRanges {
   get progress(): PushProgress {
     if (this.#isFree) return this.#progress;
     const { dirtyBytes: totalBytes } = this.#wanted;
-    return { doneBytes: totalBytes - this.missingBytes, totalBytes };
+    // Asked for many times a second: without a bitmap of its own. QEMU writes what must land, and no more.
+    const landedBytes = this.data.dirtyBytes + this.zero.dirtyBytes;
+    return { doneBytes: Math.min(landedBytes, totalBytes), totalBytes };
   }
 
   /** Takes what has landed last. Does nothing once freed: a backup that is given up is told of what QEMU goes on writing. */
