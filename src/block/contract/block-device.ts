@@ -1,4 +1,5 @@
 /** What everything above the drivers works on: a device that checks what it is asked, or something that stands for one. */
+import type { LacunaError } from '../../errors/index.js';
 import type { ExtentList, Range } from '../../extent/index.js';
 import type { DeviceDescription } from './description.js';
 import type {
@@ -84,6 +85,8 @@ export interface BlockDevice extends AsyncDisposable {
   changedElsewhere(): void;
   /** @internal See {@link Driver.writesAgain}. */
   writesAgain?(): void;
+  /** @internal See {@link Driver.forgotten}. */
+  readonly forgotten?: LacunaError | undefined;
   /** Waits for the requests in flight and closes the device. Closing again is harmless. */
   close(): Promise<void>;
 }

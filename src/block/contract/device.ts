@@ -376,6 +376,11 @@ export class Device implements BlockDevice {
     this.#driver.writesAgain?.();
   }
 
+  /** @internal See {@link Driver.forgotten}. */
+  get forgotten(): LacunaError | undefined {
+    return this.#driver.forgotten;
+  }
+
   #forgetZero(): void {
     if (!this.#capabilities.knownZero) return;
     this.#capabilities = { ...this.#capabilities, knownZero: false };

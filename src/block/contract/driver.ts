@@ -116,6 +116,11 @@ export interface Driver {
    * of them.
    */
   writesAgain?(): void;
+  /**
+   * @internal Why something that was written may not be there any more: a connection was lost before it was durable. Every flush fails
+   * then, until {@link writesAgain}.
+   */
+  readonly forgotten?: LacunaError | undefined;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
 }

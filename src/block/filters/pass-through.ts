@@ -78,6 +78,9 @@ export function passThrough(
         child.someExtents(offset, length, { contexts, ...(signal && { signal }) }),
       ),
     writesAgain: () => child.writesAgain?.(),
+    get forgotten() {
+      return child.forgotten;
+    },
     close,
   };
 }

@@ -138,6 +138,11 @@ export class Edge implements BlockDevice {
     this.to.device.writesAgain();
   }
 
+  /** @internal */
+  get forgotten() {
+    return this.to.device.forgotten;
+  }
+
   changedElsewhere(): void {}
 
   /** The node belongs to the graph. */

@@ -104,6 +104,10 @@ export class Recorder implements Driver {
     this.#driver.writesAgain?.();
   }
 
+  get forgotten() {
+    return this.#driver.forgotten;
+  }
+
   close(): Promise<void> {
     return this.#driver.close();
   }

@@ -125,6 +125,7 @@ export class KeptCopies implements SnapshotSource {
         const at = run.offset - offset;
         const part = target.subarray(at, at + run.length);
         await this.#deviceOf(run).read(run.offset, part, options);
+        if (run.kept === 'copied') this.#checkTarget();
       }
       if (this.#broken !== undefined) throw this.#broken;
     });
@@ -200,6 +201,12 @@ export class KeptCopies implements SnapshotSource {
   #mark(offset: number, end: number): void {
     this.#copied.set(offset, end - offset);
     this.#here.reset(offset, end - offset);
+  }
+
+  /** A target that has lost its connection may have given what was there before the copies. */
+  #checkTarget(): void {
+    const { forgotten } = this.#devices.target;
+    if (forgotten !== undefined) this.break(forgotten);
   }
 
   #deviceOf({ offset, length, kept }: Run): BlockDevice {

@@ -1,7 +1,8 @@
-import { createQcow2 } from 'lacuna';
+import { createQcow2, openDevice } from 'lacuna';
 import type { Root } from 'lacuna/graph';
 import { Graph } from 'lacuna/graph';
-import { describe, expect, test } from 'vitest';
+import { NbdServer } from 'lacuna/nbd';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { ExtentList, Status } from '#dist/extent/index.js';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
 import { keptDisk } from '../../support/kept-disk.js';
@@ -132,3 +133,54 @@ test('a limit for copies that no timer can keep is refused', async () => {
   const inserted = graph.insertFilter({ filter, above: 'cbw' });
   await expect(inserted).rejects.toThrow('cbw-timeout must be 2000000 seconds at most');
 });
+
+/** An export whose server can be cut off; it comes again at the same address. */
+async function cuttableExport(image: string) {
+  const device = await openDevice({ driver: 'file', filename: image }, { writable: true });
+  const address = { type: 'unix', path: `${process.cwd()}/target.sock` } as const;
+  const serve = async () => {
+    const server = new NbdServer({ exports: [{ name: '', device }] });
+    await server.listen(address);
+    return server;
+  };
+  let server = await serve();
+  onTestFinished(async () => {
+    await server.close({ timeoutMs: 100 });
+    await device.close();
+  });
+  const cut = async () => {
+    await server.close({ timeoutMs: 0 });
+    server = await serve();
+  };
+  return { cut, at: { driver: 'nbd', server: address, 'reconnect-delay': 60 } as const };
+}
+
+test.each(['behind a filter', 'below an image'])(
+  'a view is lost where the connection to its copies was, %s, before they were durable: they may be gone',
+  async (where) => {
+    await createQcow2('target.qcow2', { size: SIZE, preallocation: 'full' });
+    const { at, cut } = await cuttableExport('target.qcow2');
+    const disk = fakeDevice(SIZE);
+    await disk.write(0, OLD);
+    const graph = new Graph();
+    await graph.addDevice('disk', disk);
+    const driver =
+      where === 'below an image'
+        ? ({ driver: 'qcow2' } as const)
+        : ({ driver: 'throttle', 'requests-per-second': 1e9 } as const);
+    await graph.add({ 'node-name': 'target', ...driver, file: at }, { writable: true });
+    const guest = await graph.addExport({ name: 'guest', node: 'disk', writable: true });
+    const filter = { driver: 'copy-before-write', 'node-name': 'cbw', target: 'target' } as const;
+    await graph.insertFilter({ filter, above: 'disk' });
+    await graph.add({ driver: 'snapshot-access', 'node-name': 'view', file: 'cbw' });
+    const view = await graph.addExport({ name: 'reader', node: 'view' });
+    await guest.write(0, new Uint8Array(10));
+    expect(await showsOld(view)).toBe(true);
+    await cut();
+    await expect(view.read(0, new Uint8Array(10))).rejects.toMatchObject({
+      code: 'ERR_VIEW_LOST',
+    });
+    // What is not durable is told of at the end too.
+    await graph.close().catch(({ code }) => expect(code).toBe('ERR_NBD_UNFLUSHED'));
+  },
+);

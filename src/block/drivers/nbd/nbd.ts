@@ -120,6 +120,10 @@ export class NbdDriver implements Driver {
     if (this.#client instanceof ReconnectingClient) this.#client.writesAgain();
   }
 
+  get forgotten(): LacunaError | undefined {
+    return this.#client instanceof ReconnectingClient ? this.#client.forgotten : undefined;
+  }
+
   close(): Promise<void> {
     return this.#client.close();
   }

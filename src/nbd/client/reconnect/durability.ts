@@ -37,10 +37,16 @@ export class Durability {
 
   /** @throws LacunaError ERR_NBD_UNFLUSHED when a flush could promise what nobody knows. */
   check(device: string): void {
-    if (!this.#inDoubt) return;
+    const doubt = this.doubt(device);
+    if (doubt !== undefined) throw doubt;
+  }
+
+  /** Why a flush could promise what nobody knows, and a read give what was there before. */
+  doubt(device: string): LacunaError | undefined {
+    if (!this.#inDoubt) return undefined;
     const message =
       `${device}: the connection was lost after writes that had been acknowledged and not flushed; ` +
       'a server that crashed has forgotten them: open the device anew and write them again';
-    throw new LacunaError('ERR_NBD_UNFLUSHED', message, { device });
+    return new LacunaError('ERR_NBD_UNFLUSHED', message, { device });
   }
 }

@@ -140,6 +140,11 @@ export class ReconnectingClient extends ExportProperties implements NbdRequests 
     this.#durability.forgive();
   }
 
+  /** @internal Why something that was acknowledged may not be there any more. */
+  get forgotten(): LacunaError | undefined {
+    return this.#durability.doubt(this.name);
+  }
+
   /** As `NbdClient.close`; while the connection is lost, what waits for it fails. */
   close(): Promise<void> {
     this.#closing ??= this.#close();

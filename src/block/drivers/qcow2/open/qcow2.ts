@@ -186,6 +186,10 @@ export class Qcow2Driver implements Driver {
     return this.#bitmaps?.kept;
   }
 
+  get forgotten(): LacunaError | undefined {
+    return this.#devices.map(({ forgotten }) => forgotten).find((each) => each !== undefined);
+  }
+
   changedBelow(): void {
     this.#status.changedBelow();
   }
