@@ -76,19 +76,19 @@ function changesOf(
   { disk, target }: DiskAndTarget,
 ): Pick<Driver, 'write' | 'zero' | 'discard'> {
   return {
-    write: (offset, source, { fua = false }) =>
+    write: (offset, source, { fua = false, unrecorded = false }) =>
       copy.change({
         offset,
         length: source.byteLength,
-        onDisk: () => disk.write(offset, source, { fua }),
+        onDisk: () => disk.write(offset, source, { fua, unrecorded }),
         // A guest that does not wait any more uses its memory for something else.
         onTarget: async () => target.write(offset, new Uint8Array(source)),
       }),
-    zero: (offset, length, { unmap = true, fast = false, fua = false }) =>
+    zero: (offset, length, { unmap = true, fast = false, fua = false, unrecorded = false }) =>
       copy.change({
         offset,
         length,
-        onDisk: () => disk.zero(offset, length, { unmap, fast, fua }),
+        onDisk: () => disk.zero(offset, length, { unmap, fast, fua, unrecorded }),
         onTarget: () => target.zero(offset, length, { unmap }),
         mayBeRefused: fast,
       }),

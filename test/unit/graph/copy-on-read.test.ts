@@ -111,6 +111,20 @@ describe('a copy-on-read filter', () => {
     await graph.close();
   });
 
+  test('leaves them alone through a mirror too', async () => {
+    const { graph, guest, data } = await layeredGraph(pattern(2 * G));
+    await graph.changeBitmaps({ top: [{ type: 'add', name: 'b' }] });
+    const target = { driver: 'memory', size: guest.size } as const;
+    const job = graph.mirror({ node: 'top', target, bitmaps: 'none' });
+    await expect.poll(() => job.isReady).toBe(true);
+    await graph.insertFilter({ filter, above: 'top.mirror' });
+    await guest.read(0, new Uint8Array(2 * G));
+    expect(Buffer.compare(data.bytes, pattern(2 * G))).toBe(0);
+    expect(graph.node('top').bitmaps).toMatchObject([{ dirtyBytes: 0 }]);
+    await job.complete();
+    await graph.close();
+  });
+
   test('gives a reader its bytes although they cannot be copied', async () => {
     const { graph, guest, data } = await layeredGraph(pattern(2 * G));
     await graph.insertFilter({ filter, above: 'top' });
