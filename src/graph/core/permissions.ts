@@ -115,7 +115,10 @@ export function checkUsers(node: Node, view: View): void {
 function checkNotMoved(node: Node, view: View): void {
   const { movedBy } = node;
   if (movedBy === undefined) return;
-  const other = view.to(node).find((edge) => !isOfMove(edge, movedBy, view));
+  const users = view.to(node);
+  // The uppermost goes on showing its disk; who is about that node alone is never led to what comes in its place.
+  const isTop = users.some((edge) => edge.movedBy === movedBy && edge.role === 'watched disk');
+  const other = users.find((edge) => !isOfMove(edge, movedBy, view) && !(isTop && edge.isPinned));
   if (other === undefined) return;
   const message = `${other.label} would use ${called(node)}, which does not show a disk of its own while ${movedBy} moves it: wait for the end of that`;
   throw conflict(message);

@@ -1,5 +1,5 @@
 /** What a populate job makes dirty, beside the map that qemu-img draws and the writes that a guest makes meanwhile. */
-import { Graph } from 'lacuna/graph';
+import { Graph, type LiveJob } from 'lacuna/graph';
 import { Random } from 'lacuna/testing';
 import { expect, test } from 'vitest';
 import { firstSeed } from '../../support/long-run.js';
@@ -43,12 +43,28 @@ function granulesOf(ranges: readonly (readonly [number, number])[], granularity:
   return [...found].sort((a, b) => a - b);
 }
 
-test.each<['allocation' | 'data', string, (entry: MapEntry) => boolean]>([
-  ['allocation', 'what the top layer holds', ({ depth, present }) => present && depth === 0],
-  ['data', 'what does not read as zero', ({ data }) => data],
+/** Begins a job that keeps a copy of the disk up to date, and waits until it has caught up. Returns what completes it. */
+async function readyJob(graph: Graph, beside: string): Promise<() => Promise<unknown>> {
+  if (beside === '') return async () => {};
+  const job: LiveJob<unknown> = beside.includes('mirror')
+    ? graph.mirror({ node: 'disk', target: { driver: 'memory', size: SIZE }, bitmaps: 'none' })
+    : graph.commit({ node: 'disk', base: 'disk.backing' });
+  await Promise.race([new Promise<void>((resolve) => job.on('ready', resolve)), job]);
+  return () => job.complete();
+}
+
+type Counts = (entry: MapEntry) => boolean;
+const inTop: Counts = ({ depth, present }) => present && depth === 0;
+const isData: Counts = ({ data }) => data;
+
+test.each<[string, 'allocation' | 'data', string, Counts]>([
+  ['', 'allocation', 'what the top layer holds', inTop],
+  ['', 'data', 'what does not read as zero', isData],
+  ['beside a mirror that is ready, ', 'allocation', 'what the top layer holds', inTop],
+  ['beside a commit that is ready, ', 'data', 'what does not read as zero', isData],
 ])(
-  'from %s it has %s by the map of qemu-img and what a guest has written since, in granules of 4 KiB, 64 KiB and 1 MiB',
-  async (from, _what, counts) => {
+  '%sfrom %s it has %s by the map of qemu-img and what a guest has written since, in granules of 4 KiB, 64 KiB and 1 MiB',
+  async (beside, from, _what, counts) => {
     const random = new Random(firstSeed());
     await makeChain();
     const map = JSON.parse(
@@ -67,6 +83,7 @@ test.each<['allocation' | 'data', string, (entry: MapEntry) => boolean]>([
         persistent: i === 1,
       })),
     });
+    const complete = await readyJob(graph, beside);
     const written: (readonly [number, number])[] = [];
     const job = graph.populate({
       from,
@@ -88,5 +105,6 @@ test.each<['allocation' | 'data', string, (entry: MapEntry) => boolean]>([
         granulesOf([...ranges, ...written], granularity),
       );
     }
+    await complete();
   },
 );

@@ -244,6 +244,26 @@ describe('a commit of a top that is written', () => {
     expect((await shown('0.qcow2')).granules).toEqual(expected);
   });
 
+  test('lets a populate ask the uppermost image, which shows its disk all the time, and none of those below', async () => {
+    const chain = await openChain();
+    const { graph, guest } = chain;
+    const add = { type: 'add', name: 'b', granularity: G } as const;
+    await graph.changeBitmaps({ top: [add], 'top.backing': [add] });
+    const populate = async (node: string) => {
+      await graph.populate({ from: 'data', sources: [{ node }], targets: [{ node, bitmap: 'b' }] });
+    };
+    const job = run(chain);
+    await becomesReady(job);
+    await guest.write(3 * G, filled(9));
+    await populate('top');
+    const bits = await graph.node('top').bitmap('b');
+    const dirty = LAYERS[0].flatMap((_layer, i) => (bits.get(i * G) ? [i] : []));
+    expect(dirty).toEqual([0, 1, 2, 3, 5]);
+    await expect(populate('top.backing')).rejects.toMatchObject({ code: 'ERR_GRAPH_CONFLICT' });
+    await job.complete();
+    await graph.close();
+  });
+
   test('is refused where the base is larger than what the guest uses', async () => {
     const chain = await openChain([
       [1, 1, 1],
