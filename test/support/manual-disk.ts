@@ -133,6 +133,15 @@ export class ManualDisk {
   }
 }
 
+/** Waits until a disk is asked to flush, and lets that be. */
+export async function letFlush({ held }: ManualDisk): Promise<void> {
+  for (;;) {
+    const flush = held.find(({ what }) => what === 'flush');
+    if (flush !== undefined) return flush.release();
+    await settled();
+  }
+}
+
 /** Lets everything go on that does not wait for the test. */
 export async function settled(): Promise<void> {
   for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve));

@@ -5,7 +5,7 @@ import { LacunaError } from '#dist/errors/index.js';
 import { image } from '../../support/chain-in-graph.js';
 import { pattern } from '../../support/fake-device.js';
 import { GRANULE as G, granulesOf, layeredGraph, makeChain } from '../../support/layered-graph.js';
-import type { HeldRequest } from '../../support/manual-disk.js';
+import { type HeldRequest, letFlush } from '../../support/manual-disk.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
 workInNewFolders();
@@ -27,6 +27,7 @@ describe('a commit of layers that nobody writes, whose base fails,', () => {
   test('writes again what the base has forgotten with its connection', async () => {
     const { graph, base } = await quietImage(4, [0, 2]);
     const job = graph.commit({ node: 'top', base: 'base', onTargetError: 'stop' });
+    await letFlush(base);
     await expect.poll(() => base.held.length).toBe(2);
     const [first, second] = base.held as [HeldRequest, HeldRequest];
     first.release();
@@ -42,9 +43,21 @@ describe('a commit of layers that nobody writes, whose base fails,', () => {
     await graph.close();
   });
 
+  test('makes durable what others have written to it before it is written here', async () => {
+    const { graph, base } = await quietImage(1, [0]);
+    const job = graph.commit({ node: 'top', base: 'base' });
+    await expect.poll(() => base.held.map(({ what }) => what)).toEqual(['flush']);
+    base.held[0].reject(lost());
+    base.isFree = true;
+    await expect(job).rejects.toMatchObject({ code: 'ERR_NBD_DISCONNECTED' });
+    expect(graph.users.map(({ name }) => name)).toEqual(['reader']);
+    await graph.close();
+  });
+
   test('says what a flush of the base has failed with', async () => {
     const { graph, base } = await quietImage(1, [0]);
     const job = graph.commit({ node: 'top', base: 'base' });
+    await letFlush(base);
     await expect.poll(() => base.held.length).toBe(1);
     base.held[0].release();
     await expect.poll(() => base.held.at(-1)?.what).toBe('flush');

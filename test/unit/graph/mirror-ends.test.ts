@@ -295,3 +295,29 @@ test('a mirror does not complete where it becomes unknown in its last round what
   await expect(completed).rejects.toBe(broken);
   expect(guest.node.name).toBe('disk.mirror');
 });
+
+test('a mirror makes durable what others have written to its target before it writes anything itself', async () => {
+  const earlier = await graph.addExport({ name: 'earlier', node: 'target', writable: true });
+  await earlier.write(0, filled(7));
+  await earlier.close();
+  target.isFree = false;
+  const job = run({ copyMode: 'write-blocking' });
+  await until(() => target.held.length > 0);
+  await guest.write(G, filled(1));
+  await settled();
+  expect(target.held.map(({ what }) => what)).toEqual(['flush']);
+  const lost = new LacunaError('ERR_NBD_UNFLUSHED', 'the connection was lost');
+  target.held[0].reject(lost);
+  await expect(job).rejects.toBe(lost);
+  expect(graph.edges).toEqual(SIDE_BY_SIDE);
+});
+
+test('a mirror that is stopped does not wait for the flush of what others have written to its target', async () => {
+  target.isFree = false;
+  const job = run();
+  await until(() => target.held.length > 0);
+  job.stop();
+  await expect(job).rejects.toMatchObject({ code: 'ERR_JOB_STOPPED' });
+  expect(graph.edges).toEqual(SIDE_BY_SIDE);
+  target.held[0].release();
+});

@@ -2,7 +2,7 @@ import { createQcow2, createRawFile } from 'lacuna';
 import type { MirrorJob } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { everyOrder } from '../../support/every-order.js';
-import { ManualDisk, settled } from '../../support/manual-disk.js';
+import { letFlush, ManualDisk, settled } from '../../support/manual-disk.js';
 import { filled, G, MirrorSetup, ready, SIZE } from '../../support/mirrored-disk.js';
 import { playInOrder } from '../../support/play-in-order.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
@@ -266,6 +266,7 @@ describe('the bitmap of a mirror job', () => {
   ] as const)('with bitmapMode %s loses nothing where the job fails', async (bitmapMode, left) => {
     setup.hold();
     const job = setup.run({ sync: 'bitmap', bitmap: 'b', bitmapMode });
+    await letFlush(setup.target);
     while (setup.target.held.length < 2) await settled();
     await setup.guest.write(0, filled(5));
     const [second, sixth] = [...setup.target.held].sort((a, b) => a.offset - b.offset);
@@ -515,6 +516,7 @@ describe('a target that fails', () => {
   test('is tried again where that is said', async () => {
     setup.hold();
     const job = setup.run({ onTargetError: 'ignore' });
+    await letFlush(setup.target);
     await failOne();
     await ready(job);
     await job.complete();

@@ -1,5 +1,6 @@
 import type { DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
+import { orAborted } from '../../../util/index.js';
 import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
 import { onSide } from '../../filters/index.js';
 import { chainBetween, drop } from '../layers/index.js';
@@ -97,6 +98,15 @@ export class CommitPlace {
       );
     }
     return Math.max(0, end - start);
+  }
+
+  /**
+   * Makes durable what others have written to the base, before the first write of the job: where its connection is lost later, the job
+   * writes its own again, and says that nothing is missing then.
+   */
+  async flushBase(signal: AbortSignal): Promise<void> {
+    const { base } = this.chain;
+    if (!this.#opened.includes(base)) await orAborted(base.device.flush(), signal);
   }
 
   /** Makes durable what was written to the base. */

@@ -43,6 +43,7 @@ export class CommitRun {
   async work(control: JobControl): Promise<CommitJobReport> {
     const place = await this.#changer.run(() => CommitPlace.begin(this.#changer, this.#options));
     try {
+      await place.flushBase(control.ending);
       const rounds = this.#begin(place, control);
       const ending = place.chain.isActive
         ? await this.#untilTold(place, rounds, control)

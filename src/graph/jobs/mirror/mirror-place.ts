@@ -1,6 +1,7 @@
 import type { Bitmap, BitmapAction } from '../../../bitmap/index.js';
 import type { CopyMode, DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
+import { orAborted } from '../../../util/index.js';
 import {
   type BitmapChange,
   type Changer,
@@ -86,6 +87,14 @@ export class MirrorPlace {
   /** The names of the bitmaps that the target has got. */
   get carried(): readonly string[] {
     return this.#carried;
+  }
+
+  /**
+   * Makes durable what others have written to the target, before the first write of the job: where its connection is lost later, the
+   * job writes its own again, and says that nothing is missing then.
+   */
+  async flushTarget(signal: AbortSignal): Promise<void> {
+    if (this.#opened === undefined) await orAborted(this.#target.device.flush(), signal);
   }
 
   /** How writes get to the target that begin from now on. */

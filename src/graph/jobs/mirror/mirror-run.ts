@@ -48,6 +48,7 @@ export class MirrorRun {
   async work(control: JobControl): Promise<MirrorReport> {
     const place = await this.#changer.run(() => MirrorPlace.begin(this.#changer, this.#options));
     try {
+      await place.flushTarget(control.ending);
       const rounds = this.#begin(place, control);
       const ending = await untilTold({
         ...{ place, rounds, control, wish: this.wish },
