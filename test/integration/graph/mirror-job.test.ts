@@ -88,7 +88,7 @@ test.each<[Sync, Mode]>([
   }
 });
 
-test('a mirror from a bitmap into an overlay over a backup moves what is dirty, and the next increment restores exactly', async () => {
+test('a mirror from a bitmap into an overlay over a backup moves what is dirty, a stream makes that whole, and the next increment restores exactly', async () => {
   const graph = new Graph();
   const open = async (name: string, backing?: string) => {
     await createQcow2(`${name}.qcow2`, {
@@ -120,6 +120,10 @@ test('a mirror from a bitmap into an overlay over a backup moves what is dirty, 
   expect(report).toMatchObject({ movedBytes: 2 * 65_536, zeroedBytes: 65_536, bitmaps: ['b'] });
   await write(41, 4);
   const node = report.target;
+  const streamed = graph.stream({ node });
+  await write(42, 5);
+  // What was written since the backup is in the overlay already.
+  expect(await streamed).toMatchObject({ movedBytes: 18 * 65_536, zeroedBytes: 0 });
   const increment = { disks: [{ node, target: await open('increment', 'full') }], bitmap: 'b' };
   await graph.backup(increment);
   const before = new Uint8Array(SIZE);
@@ -136,4 +140,6 @@ test('a mirror from a bitmap into an overlay over a backup moves what is dirty, 
   const now = Buffer.from(before).fill(9, 0, 65_536);
   expect(Buffer.compare(await restored('overlay'), now)).toBe(0);
   await run('qemu-img', ['check', '-q', 'overlay.qcow2']);
+  const info = JSON.parse(await run('qemu-img', ['info', '--output=json', 'overlay.qcow2']));
+  expect(info).not.toHaveProperty('backing-filename');
 });
