@@ -23,10 +23,12 @@ import {
   type BackupJobOptions,
   type BackupJobReport,
   backup,
-  CommitJob,
+  type CommitJob,
   type CommitJobOptions,
-  MirrorJob,
+  commit,
+  type MirrorJob,
   type MirrorOptions,
+  mirror,
   type PopulateJobOptions,
   type PopulateJobReport,
   populate,
@@ -348,7 +350,7 @@ export class Graph implements AsyncDisposable {
    * and writing throws, ERR_JOB_STOPPED, ERR_ABORTED. The images show the same in any case.
    */
   commit(options: CommitJobOptions): CommitJob {
-    return this.#begun(new CommitJob(this.#changer, options));
+    return this.#begun(commit(this.#changer, options));
   }
 
   /**
@@ -360,7 +362,7 @@ export class Graph implements AsyncDisposable {
    * ERR_ARENA_FULL where a write could not be noted; ERR_JOB_STOPPED, ERR_ABORTED.
    */
   mirror(options: MirrorOptions): MirrorJob {
-    return this.#begun(new MirrorJob(this.#changer, options));
+    return this.#begun(mirror(this.#changer, options));
   }
 
   /**
@@ -408,7 +410,7 @@ export class Graph implements AsyncDisposable {
     actions: readonly GraphAction[],
     options: TransactionOptions = {},
   ): Promise<TransactionResult> {
-    return transaction(this.#changer, actions, options, (job) => this.#begun(job));
+    return transaction(this.#changer, actions, options, (job) => void this.#begun(job));
   }
 
   /**

@@ -65,6 +65,7 @@ export type {
 } from './snapshot/index.js';
 export type {
   GraphAction,
+  TransactionJob,
   TransactionOptions,
   TransactionResult,
 } from './transaction/index.js';

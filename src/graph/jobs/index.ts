@@ -10,6 +10,8 @@ export {
   type CommitJobOptions,
   type CommitJobProgress,
   type CommitJobReport,
+  commit,
+  commitPart,
 } from './commit/index.js';
 export { JobGroup, type JobPart } from './group/index.js';
 export {
@@ -18,6 +20,8 @@ export {
   type MirrorOptions,
   type MirrorProgress,
   type MirrorReport,
+  mirror,
+  mirrorPart,
 } from './mirror/index.js';
 export {
   type PopulateFrom,
@@ -30,4 +34,4 @@ export {
   populatePart,
 } from './populate/index.js';
 export { type BitmapMode, type JobErrorPolicy, LiveJob, type SyncMode } from './rounds/index.js';
-export { type StreamJobOptions, type StreamJobReport, stream } from './stream/index.js';
+export { type StreamJobOptions, type StreamJobReport, stream, streamPart } from './stream/index.js';

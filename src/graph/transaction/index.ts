@@ -1,5 +1,6 @@
 export {
   type GraphAction,
+  type TransactionJob,
   type TransactionOptions,
   type TransactionResult,
   transaction,

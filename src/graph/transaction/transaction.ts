@@ -7,11 +7,20 @@ import {
   type BackupJobOptions,
   type BackupJobReport,
   backupPart,
+  type CommitJob,
+  type CommitJobOptions,
+  commitPart,
   JobGroup,
   type JobPart,
+  type MirrorJob,
+  type MirrorOptions,
+  mirrorPart,
   type PopulateJobOptions,
   type PopulateJobReport,
   populatePart,
+  type StreamJobOptions,
+  type StreamJobReport,
+  streamPart,
 } from '../jobs/index.js';
 import {
   type ChildReplacement,
@@ -34,7 +43,18 @@ export type GraphAction =
   | ({ readonly type: 'snapshot' } & SnapshotDisk)
   | ({ readonly type: 'replace-child' } & ChildReplacement)
   | ({ readonly type: 'backup' } & BackupJobOptions)
-  | ({ readonly type: 'populate' } & PopulateJobOptions);
+  | ({ readonly type: 'commit' } & CommitJobOptions)
+  | ({ readonly type: 'mirror' } & MirrorOptions)
+  | ({ readonly type: 'populate' } & PopulateJobOptions)
+  | ({ readonly type: 'stream' } & StreamJobOptions);
+
+/** A job that a transaction has begun. */
+export type TransactionJob =
+  | Job<BackupJobReport>
+  | CommitJob
+  | MirrorJob
+  | Job<PopulateJobReport>
+  | Job<StreamJobReport>;
 
 /** How a transaction ends. */
 export interface TransactionOptions {
@@ -50,7 +70,7 @@ export interface TransactionResult {
   /** The new layers, in the order of the snapshots. */
   readonly nodes: readonly Node[];
   /** The jobs, in the order of their actions. */
-  readonly jobs: readonly Job<BackupJobReport | PopulateJobReport>[];
+  readonly jobs: readonly TransactionJob[];
 }
 
 const check = optionCheck<TransactionOptions>({ completion: 'any' });
@@ -60,13 +80,11 @@ const checkBitmaps = optionCheck<{ type: string; node: string; actions: unknown 
   actions: { needed: 'what is done to its bitmaps' },
 });
 
-type Report = BackupJobReport | PopulateJobReport;
-
 /** What one action brings into the transaction. */
 interface Part {
   prepare(): Promise<Partial<Changes>>;
   takeBack?(): Promise<void>;
-  readonly job?: JobPart<Report>;
+  readonly job?: JobPart<TransactionJob>;
 }
 
 /**
@@ -78,15 +96,11 @@ export async function transaction(
   changer: Changer,
   actions: readonly GraphAction[],
   options: TransactionOptions,
-  keep: (job: Job<Report>) => Job<Report>,
+  keep: (job: TransactionJob) => void,
 ): Promise<TransactionResult> {
-  check('Graph.transaction', options);
-  const { completion = 'individual' } = options;
-  if (completion !== 'individual' && completion !== 'grouped') {
-    throw new TypeError(`completion must be individual or grouped, not ${completion}`);
-  }
+  const isGrouped = endsGrouped(options);
   if (!Array.isArray(actions)) throw new TypeError('actions must be a list');
-  const group = completion === 'grouped' ? new JobGroup(changer) : undefined;
+  const group = isGrouped ? new JobGroup(changer) : undefined;
   const opened: Node[] = [];
   const parts = actions.map((action, i) =>
     partOf(changer, action, `actions[${i}]`, { group, opened }),
@@ -110,8 +124,17 @@ export async function transaction(
       await changer.takeBack([], [...opened].reverse());
       throw error;
     }
-    return { nodes: opened, jobs: jobs.map((job) => keep(job.start(group))) };
+    const begun = jobs.map((job) => job.start(group));
+    for (const job of begun) keep(job);
+    return { nodes: opened, jobs: begun };
   });
+}
+
+function endsGrouped(options: TransactionOptions): boolean {
+  check('Graph.transaction', options);
+  const { completion = 'individual' } = options;
+  if (completion === 'individual' || completion === 'grouped') return completion === 'grouped';
+  throw new TypeError(`completion must be individual or grouped, not ${completion}`);
 }
 
 function joined(all: readonly Partial<Changes>[]): Partial<Changes> {
@@ -162,16 +185,30 @@ function partOf(
     }
     case 'backup':
       return jobPart(backupPart(changer, own as BackupJobOptions, group !== undefined));
+    case 'commit':
+    case 'mirror':
+    case 'stream':
+      if (group !== undefined) throw endsAlone(where, type);
+      return jobPart(MOVERS[type](changer, own as never));
     case 'populate':
       return jobPart(populatePart(changer, own as PopulateJobOptions));
     default: {
-      const known = 'bitmaps, snapshot, replace-child, backup or populate';
+      const known = 'bitmaps, snapshot, replace-child, backup, commit, mirror, populate or stream';
       throw new TypeError(`${where} must have the type ${known}, not ${type as unknown}`);
     }
   }
 }
 
-function jobPart(job: JobPart<Report>): Part {
+/** Jobs after which a disk lies elsewhere. */
+const MOVERS = { commit: commitPart, mirror: mirrorPart, stream: streamPart };
+
+/** What it has moved by then stays moved. */
+function endsAlone(where: string, type: keyof typeof MOVERS): TypeError {
+  const message = `${where} is a ${type}, which ends by itself or when it is told to, and is not taken back: leave it out, or say completion: individual`;
+  return new TypeError(message);
+}
+
+function jobPart(job: JobPart<TransactionJob>): Part {
   return { prepare: () => job.prepare(), takeBack: () => job.takeBack(), job };
 }
 

@@ -78,18 +78,6 @@ export class BackupRun {
     return { movedBytes: this.#movedBytes, zeroedBytes: this.#zeroedBytes };
   }
 
-  /** The point in time of all disks. */
-  begin(): Promise<void> {
-    return this.#changer.run(async () => {
-      try {
-        await this.#changer.change(await this.prepare());
-      } catch (error) {
-        await this.takeBack();
-        throw error;
-      }
-    });
-  }
-
   /** Opens what it needs, and tells what happens at its point in time. */
   async prepare(): Promise<Partial<Changes>> {
     for (const pair of this.#options.disks) await this.#open(pair);

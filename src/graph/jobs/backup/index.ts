@@ -1,6 +1,6 @@
 import { checkRate, Job, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import type { JobPart } from '../group/index.js';
+import { beginAlone, type JobPart } from '../group/index.js';
 import { BackupRun } from './backup-run.js';
 import { type BackupJobOptions, type BackupJobReport, checkBackupJob } from './options.js';
 
@@ -14,7 +14,7 @@ export type {
 export function backup(changer: Changer, options: BackupJobOptions): Job<BackupJobReport> {
   const run = runOf(changer, options);
   return jobOf(run, options, async (control) => {
-    await run.begin();
+    await beginAlone(changer, run);
     return run.work(control);
   });
 }
@@ -28,7 +28,7 @@ export function backupPart(
   changer: Changer,
   options: BackupJobOptions,
   isGrouped: boolean,
-): JobPart<BackupJobReport> {
+): JobPart<Job<BackupJobReport>> {
   const run = runOf(changer, options);
   if (isGrouped && options.sync === 'none') {
     throw new TypeError('sync none ends only when it is stopped: it cannot end with other jobs');

@@ -1,7 +1,7 @@
 import type { DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
 import { orAborted } from '../../../util/index.js';
-import type { Changer, Node, NodeDescription, Root } from '../../core/index.js';
+import type { Changer, Changes, Node, NodeDescription, Root } from '../../core/index.js';
 import { onSide } from '../../filters/index.js';
 import { chainBetween, drop } from '../layers/index.js';
 import { endAtLast, type LastRound } from '../rounds/index.js';
@@ -43,8 +43,8 @@ export class CommitPlace {
     this.#opened = opened;
   }
 
-  /** Lets all users of the top go through a filter. Where that cannot be, nothing stays. It has the turn. */
-  static async begin(changer: Changer, options: CheckedCommit): Promise<CommitPlace> {
+  /** Opens what a commit needs. Where that fails, nothing stays. It has the turn. */
+  static async open(changer: Changer, options: CheckedCommit): Promise<CommitPlace> {
     const chain = chainToCommit(changer.state, options);
     const opened: Node[] = [];
     try {
@@ -59,6 +59,17 @@ export class CommitPlace {
       await closeForWriting(changer, opened).catch(() => {});
       throw error;
     }
+  }
+
+  /** What lets all users of the top go through the filter. */
+  get beginning(): Partial<Changes> {
+    return this.#changer.upwards([this.#filter]);
+  }
+
+  /** Takes back {@link open}, where the place was not entered. */
+  async takeBack(): Promise<void> {
+    await takeBack(this.#changer, this.chain, { roots: [this.root], filter: this.#filter });
+    await closeForWriting(this.#changer, this.#opened).catch(() => {});
   }
 
   /** The names of the bitmaps that the base has got. */
@@ -223,19 +234,22 @@ function keep({ nodes }: ChainToCommit, filter: Node | undefined, by: string | u
   for (const node of nodes) node.movedBy = by;
 }
 
-/** Lets a filter hold the place, and keeps everybody else from what changes below. */
+/** Opens a filter that holds the place, and keeps everybody else from what changes below. */
 async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Parts, 'opened'>> {
   const { state } = changer;
   const { images, base, path, isActive } = chain;
   const [top] = images;
-  const added: Node[] = [];
   const roots: Root[] = [];
+  let filter: Node | undefined;
   const name = state.freeName(`${top.name}.commit`);
   const by = `job '${name}'`;
   try {
     await changer.grow(base, top.size);
+    // It goes up with the others.
+    const root = changer.enter({ name, what: 'job', node: top, writable: false });
+    roots.push(root);
     for (const edge of path) edge.movedBy = by;
-    const filter = await changer.add(
+    filter = await changer.add(
       {
         driver: 'mirror',
         'node-name': state.freeName(`${top.name}.committed`),
@@ -244,18 +258,22 @@ async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Part
       } as unknown as NodeDescription,
       { writable: isActive, isOfJob: true },
     );
-    added.push(filter);
     for (const edge of state.view.from(filter)) edge.movedBy = by;
     filter.heldLayers = new Set([...images, base]);
     keep(chain, filter, by);
-    await changer.moveUp([filter]);
-    const root = changer.enter({ name, what: 'job', node: filter, writable: false });
-    roots.push(root);
     return { chain, filter, root };
   } catch (error) {
-    keep(chain, undefined, undefined);
-    await changer.takeBack(roots, added);
-    for (const edge of path) edge.movedBy = undefined;
+    await takeBack(changer, chain, { roots, filter });
     throw error;
   }
+}
+
+async function takeBack(
+  changer: Changer,
+  chain: ChainToCommit,
+  { roots, filter }: { roots: readonly Root[]; filter: Node | undefined },
+): Promise<void> {
+  keep(chain, undefined, undefined);
+  await changer.takeBack(roots, filter === undefined ? [] : [filter]);
+  for (const edge of chain.path) edge.movedBy = undefined;
 }

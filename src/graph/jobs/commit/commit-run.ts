@@ -1,5 +1,5 @@
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import type { Changer } from '../../core/index.js';
+import type { Changer, Changes } from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
 import { planLayers } from '../layers/index.js';
 import {
@@ -20,6 +20,8 @@ export class CommitRun {
   readonly wish = new Wish();
   readonly #changer: Changer;
   readonly #options: CheckedCommit;
+  /** As soon as it is open. */
+  #entry: CommitPlace | undefined;
   #place: CommitPlace | undefined;
   #rounds: Rounds | undefined;
   #hiddenBytes = 0;
@@ -40,8 +42,20 @@ export class CommitRun {
     };
   }
 
+  /** Opens what it needs, and tells what happens at its beginning. */
+  async prepare(): Promise<Partial<Changes>> {
+    this.#entry = await CommitPlace.open(this.#changer, this.#options);
+    return this.#entry.beginning;
+  }
+
+  /** Takes back {@link prepare}; harmless where that has failed. */
+  async takeBack(): Promise<void> {
+    await this.#entry?.takeBack();
+  }
+
+  /** Behind the beginning. */
   async work(control: JobControl): Promise<CommitJobReport> {
-    const place = await this.#changer.run(() => CommitPlace.begin(this.#changer, this.#options));
+    const place = this.#entry!;
     try {
       await place.flushBase(control.ending);
       const rounds = this.#begin(place, control);

@@ -1,5 +1,6 @@
 import { checkRate, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
+import { beginAlone, type JobPart } from '../group/index.js';
 import { LiveJob } from '../rounds/index.js';
 import { CommitRun } from './commit-run.js';
 import {
@@ -16,18 +17,41 @@ export type { CommitJobOptions, CommitJobProgress, CommitJobReport } from './opt
  * cancelled; else it ends by itself.
  */
 export class CommitJob extends LiveJob<CommitJobReport, CommitJobProgress> {
-  /** @internal See `Graph.commit`. */
-  constructor(changer: Changer, options: CommitJobOptions) {
-    const run = new CommitRun(changer, checkCommitJob(options));
-    const { rate, signal } = options;
-    checkRate(rate);
+  /** @internal See `Graph.commit`. @param begin what happens before its work. */
+  constructor(run: CommitRun, { rate, signal }: CommitJobOptions, begin = async () => {}) {
     super({
       what: 'a commit',
       rate,
       signal,
       wish: run.wish,
-      work: (control: JobControl) => run.work(control),
+      work: async (control: JobControl) => {
+        await begin();
+        return run.work(control);
+      },
       counted: () => run.counted(),
     });
   }
+}
+
+/** Begins a commit job; see `Graph.commit`. */
+export function commit(changer: Changer, options: CommitJobOptions): CommitJob {
+  const run = runOf(changer, options);
+  return new CommitJob(run, options, () => beginAlone(changer, run));
+}
+
+/** A commit job that begins in a transaction. */
+export function commitPart(changer: Changer, options: CommitJobOptions): JobPart<CommitJob> {
+  const run = runOf(changer, options);
+  return {
+    signal: options.signal,
+    prepare: () => run.prepare(),
+    takeBack: () => run.takeBack(),
+    start: () => new CommitJob(run, options),
+  };
+}
+
+function runOf(changer: Changer, options: CommitJobOptions): CommitRun {
+  const checked = checkCommitJob(options);
+  checkRate(options.rate);
+  return new CommitRun(changer, checked);
 }

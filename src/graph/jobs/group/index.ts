@@ -1,2 +1,2 @@
 export { endTogether, type JobEnd, JobGroup } from './group.js';
-export type { JobPart } from './part.js';
+export { beginAlone, type JobPart } from './part.js';

@@ -1,5 +1,6 @@
 import { checkRate, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
+import { beginAlone, type JobPart } from '../group/index.js';
 import { LiveJob } from '../rounds/index.js';
 import { MirrorRun } from './mirror-run.js';
 import {
@@ -17,17 +18,17 @@ export type { MirrorChange, MirrorOptions, MirrorProgress, MirrorReport } from '
 export class MirrorJob extends LiveJob<MirrorReport, MirrorProgress> {
   readonly #run: MirrorRun;
 
-  /** @internal See `Graph.mirror`. */
-  constructor(changer: Changer, options: MirrorOptions) {
-    const run = new MirrorRun(changer, checkMirror(options));
-    const { rate, signal } = options;
-    checkRate(rate);
+  /** @internal See `Graph.mirror`. @param begin what happens before its work. */
+  constructor(run: MirrorRun, { rate, signal }: MirrorOptions, begin = async () => {}) {
     super({
       what: 'a mirror',
       rate,
       signal,
       wish: run.wish,
-      work: (control: JobControl) => run.work(control),
+      work: async (control: JobControl) => {
+        await begin();
+        return run.work(control);
+      },
       counted: () => run.counted(),
     });
     this.#run = run;
@@ -41,4 +42,27 @@ export class MirrorJob extends LiveJob<MirrorReport, MirrorProgress> {
   change(change: MirrorChange): void {
     this.#run.setMode(checkMirrorChange(change));
   }
+}
+
+/** Begins a mirror job; see `Graph.mirror`. */
+export function mirror(changer: Changer, options: MirrorOptions): MirrorJob {
+  const run = runOf(changer, options);
+  return new MirrorJob(run, options, () => beginAlone(changer, run));
+}
+
+/** A mirror job that begins in a transaction. */
+export function mirrorPart(changer: Changer, options: MirrorOptions): JobPart<MirrorJob> {
+  const run = runOf(changer, options);
+  return {
+    signal: options.signal,
+    prepare: () => run.prepare(),
+    takeBack: () => run.takeBack(),
+    start: () => new MirrorJob(run, options),
+  };
+}
+
+function runOf(changer: Changer, options: MirrorOptions): MirrorRun {
+  const checked = checkMirror(options);
+  checkRate(options.rate);
+  return new MirrorRun(changer, checked);
 }

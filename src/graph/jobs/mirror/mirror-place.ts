@@ -5,6 +5,7 @@ import { orAborted } from '../../../util/index.js';
 import {
   type BitmapChange,
   type Changer,
+  type Changes,
   called,
   conflict,
   type Node,
@@ -58,25 +59,34 @@ export class MirrorPlace {
     this.copy = parts.filter.driver.diskCopy!;
   }
 
-  /** Lets all users of the node go through a filter. Where that cannot be, nothing stays. It has the turn. */
-  static async begin(changer: Changer, options: CheckedMirror): Promise<MirrorPlace> {
+  /** Opens what a mirror needs. Where that fails, nothing stays. It has the turn. */
+  static async open(changer: Changer, options: CheckedMirror): Promise<MirrorPlace> {
     const opened: Node[] = [];
     const roots: Root[] = [];
     try {
       const parts = await open(changer, options, opened);
       roots.push(parts.root);
-      const { node, filter } = parts;
       const { bitmap } = options;
-      if (bitmap !== undefined) await node.log.bitmaps.load(bitmap);
-      await changer.moveUp(
-        [filter],
-        bitmap === undefined ? [] : [{ node, actions: [{ type: 'freeze', name: bitmap }] }],
-      );
+      if (bitmap !== undefined) await parts.node.log.bitmaps.load(bitmap);
       return new MirrorPlace(changer, options, parts);
     } catch (error) {
       await changer.takeBack(roots, opened.reverse());
       throw error;
     }
+  }
+
+  /** What lets all users of the node go through the filter. */
+  get beginning(): Partial<Changes> {
+    return {
+      ...this.#changer.upwards([this.#filter]),
+      bitmaps: this.#bitmapChanges([{ type: 'freeze', name: this.#options.bitmap! }]),
+    };
+  }
+
+  /** Takes back {@link open}, where the place was not entered. */
+  takeBack(): Promise<void> {
+    const opened = this.#opened === undefined ? [] : [this.#opened];
+    return this.#changer.takeBack([this.root], [this.#filter, ...opened]);
   }
 
   /** The node of the target. */

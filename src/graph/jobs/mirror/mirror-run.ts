@@ -2,7 +2,7 @@ import { Bitmap } from '../../../bitmap/index.js';
 import type { CopyMode } from '../../../block/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
-import type { Changer } from '../../core/index.js';
+import type { Changer, Changes } from '../../core/index.js';
 import {
   type Ending,
   type RoundPlan,
@@ -20,6 +20,9 @@ export class MirrorRun {
   readonly #changer: Changer;
   readonly #options: CheckedMirror;
   #mode: CopyMode;
+  /** As soon as it is open. */
+  #entry: MirrorPlace | undefined;
+  /** While writes may go to the target. */
   #place: MirrorPlace | undefined;
   #rounds: Rounds | undefined;
   #isReady = false;
@@ -45,8 +48,20 @@ export class MirrorRun {
     };
   }
 
+  /** Opens what it needs, and tells what happens at its beginning. */
+  async prepare(): Promise<Partial<Changes>> {
+    this.#entry = await MirrorPlace.open(this.#changer, this.#options);
+    return this.#entry.beginning;
+  }
+
+  /** Takes back {@link prepare}; harmless where that has failed. */
+  async takeBack(): Promise<void> {
+    await this.#entry?.takeBack();
+  }
+
+  /** Behind the beginning. */
   async work(control: JobControl): Promise<MirrorReport> {
-    const place = await this.#changer.run(() => MirrorPlace.begin(this.#changer, this.#options));
+    const place = this.#entry!;
     try {
       await place.flushTarget(control.ending);
       const rounds = this.#begin(place, control);

@@ -1,6 +1,6 @@
 import { Job, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import type { JobPart } from '../group/index.js';
+import { beginAlone, type JobPart } from '../group/index.js';
 import { checkPopulateJob, type PopulateJobOptions, type PopulateJobReport } from './options.js';
 import { PopulateRun } from './populate-run.js';
 
@@ -17,7 +17,7 @@ export type {
 export function populate(changer: Changer, options: PopulateJobOptions): Job<PopulateJobReport> {
   const run = new PopulateRun(changer, checkPopulateJob(options));
   return jobOf(run, options, async (control) => {
-    await run.begin();
+    await beginAlone(changer, run);
     return run.work(control);
   });
 }
@@ -26,7 +26,7 @@ export function populate(changer: Changer, options: PopulateJobOptions): Job<Pop
 export function populatePart(
   changer: Changer,
   options: PopulateJobOptions,
-): JobPart<PopulateJobReport> {
+): JobPart<Job<PopulateJobReport>> {
   const run = new PopulateRun(changer, checkPopulateJob(options));
   return {
     signal: options.signal,

@@ -82,18 +82,6 @@ export class PopulateRun {
     this.#gathered = undefined;
   }
 
-  /** As a job of its own. */
-  begin(): Promise<void> {
-    return this.#changer.run(async () => {
-      try {
-        await this.#changer.change(await this.prepare());
-      } catch (error) {
-        await this.takeBack();
-        throw error;
-      }
-    });
-  }
-
   /** Takes the targets, all or none, and tells how what is written is watched from the beginning on. */
   async prepare(): Promise<Partial<Changes>> {
     const { state } = this.#changer;

@@ -2,6 +2,7 @@ import type { BackingName } from '../../../block/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import {
   type Changer,
+  type Changes,
   called,
   conflict,
   type Node,
@@ -57,15 +58,26 @@ export class StreamRun {
     return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
   }
 
+  /** Opens what it needs, and tells what happens at its beginning. */
+  async prepare(): Promise<Partial<Changes>> {
+    this.#place = await this.#open();
+    return this.#place === undefined ? {} : this.#changer.upwards([this.#place.filter]);
+  }
+
+  /** Takes back {@link prepare}; harmless where that has failed. */
+  async takeBack(): Promise<void> {
+    if (this.#place !== undefined) await this.#takeBack([this.#place.root], this.#place);
+  }
+
+  /** Behind the beginning. */
   async work(control: JobControl): Promise<StreamJobReport> {
-    this.#place = await this.#changer.run(() => this.#begin());
     if (this.#place !== undefined) await this.#pull(this.#place, control);
     const movedBytes = this.#movedBytes;
     return { movedBytes, zeroedBytes: this.#zeroedBytes, dropped: this.#dropped };
   }
 
   /** Undefined where nothing is to be done. */
-  async #begin(): Promise<Place | undefined> {
+  async #open(): Promise<Place | undefined> {
     const { state } = this.#changer;
     const { backing } = this.#options;
     const { images, base } = this.#layers();
@@ -96,12 +108,16 @@ export class StreamRun {
     const { state } = changer;
     const { top, bottom, images, name: backing } = chain;
     const wasReadOnly = !top.writable;
-    const added: Node[] = [];
     const roots: Root[] = [];
+    let filter: Node | undefined;
     try {
       await changer.setWritable(top, true);
       top.driver.checkBackingName!(backing);
-      const filter = await changer.add(
+      const name = state.freeName(`${top.name}.stream`);
+      // It goes up with the others.
+      const root = changer.enter({ name, what: 'job', node: top, writable: false });
+      roots.push(root);
+      filter = await changer.add(
         {
           driver: 'copy-on-read',
           'node-name': state.freeName(`${top.name}.pulled`),
@@ -110,19 +126,21 @@ export class StreamRun {
         } as NodeDescription,
         { writable: true, isOfJob: true },
       );
-      added.push(filter);
-      const name = state.freeName(`${top.name}.stream`);
       filter.heldBy = `job '${name}'`;
       filter.heldLayers = new Set(images);
-      await changer.moveUp([filter]);
-      const root = changer.enter({ name, what: 'job', node: filter, writable: false });
-      roots.push(root);
       return { ...chain, filter, root, wasReadOnly };
     } catch (error) {
-      await changer.takeBack(roots, added);
-      if (wasReadOnly) await changer.setWritable(top, false).catch(() => {});
+      await this.#takeBack(roots, { top, filter, wasReadOnly });
       throw error;
     }
+  }
+
+  async #takeBack(
+    roots: readonly Root[],
+    { top, filter, wasReadOnly }: Pick<Place, 'top' | 'wasReadOnly'> & { filter: Node | undefined },
+  ): Promise<void> {
+    await this.#changer.takeBack(roots, filter === undefined ? [] : [filter]);
+    if (wasReadOnly) await this.#changer.setWritable(top, false).catch(() => {});
   }
 
   async #pull(place: Place, control: JobControl): Promise<void> {
