@@ -1,11 +1,11 @@
-/** Processes that are killed while a job moves layers of their disk: what is left can be opened, and shows what it must. */
+/** Processes that are killed while a job moves their disk, layers of it, or copies it: what is left can be opened, and shows what it must. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkQcow2, openBitmaps, openDevice } from 'lacuna';
+import { checkQcow2, createQcow2, openBitmaps, openDevice } from 'lacuna';
 import { Random } from 'lacuna/testing';
 import { test } from 'vitest';
 import {
@@ -28,7 +28,11 @@ const JOBS = [
   'stream in the middle',
   'commit of the middle',
   'commit of the top',
+  'mirror of all',
+  'mirror of what is written',
+  'backup of what is dirty',
 ];
+const IMAGES = ['0.qcow2', '1.qcow2', '2.qcow2', 'copy.qcow2'];
 
 const random = new Random(firstSeed());
 
@@ -41,8 +45,9 @@ function layer(): Layer {
 
 async function makeDisk(): Promise<readonly Layer[]> {
   const layers = [layer(), layer().slice(0, random.pick([GRANULES, GRANULES / 2])), layer()];
-  for (const name of ['log', '0.qcow2', '1.qcow2', '2.qcow2']) rmSync(name, { force: true });
+  for (const name of ['log', ...IMAGES]) rmSync(name, { force: true });
   await makeChain(layers);
+  await createQcow2('copy.qcow2', { size: GRANULES * GRANULE });
   for (const name of ['0.qcow2', '2.qcow2']) {
     await using image = await openBitmaps(name, { writable: true });
     image.bitmaps.add({ name: 'b', granularity: GRANULE, persistent: true });
@@ -106,7 +111,7 @@ async function expectBitmap(path: string, written: ReadonlySet<number>): Promise
   assert.deepEqual(missing, [], `granules that the bitmap of ${path} lacks`);
 }
 
-test('a process that is killed while a job moves layers leaves a chain that shows what was written', async () => {
+test('a process that is killed while a job moves or copies its disk leaves images that show what was written', async () => {
   for (let kill = 0; kill < KILLS; kill++) {
     const job = JOBS[kill % JOBS.length];
     const layers = await makeDisk();
@@ -114,10 +119,11 @@ test('a process that is killed while a job moves layers leaves a chain that show
     const { may, written, words } = noted(layers);
     assert.ok(!words.has('failed'), readFileSync('log', 'utf8'));
     try {
-      const disk = words.has('pivoted') ? '0.qcow2' : '2.qcow2';
+      const made = job.startsWith('mirror') ? 'copy.qcow2' : '0.qcow2';
+      const disk = words.has('pivoted') ? made : '2.qcow2';
       await expectShows(disk, may);
       if (!words.has('pivot') || words.has('pivoted')) await expectBitmap(disk, written);
-      for (const name of ['0.qcow2', '1.qcow2', '2.qcow2']) {
+      for (const name of IMAGES) {
         const { corruptions } = await checkQcow2(join(process.cwd(), name));
         assert.equal(corruptions, 0, `${name} is corrupt`);
       }

@@ -3,7 +3,7 @@
  *
  *     node chain-worker.mjs JOB LOG SEED
  *
- * The images are 0.qcow2 to 2.qcow2 of the folder that it runs in. A line of the log is in the file before what it tells of begins.
+ * The images are 0.qcow2 to 2.qcow2 of the folder that it runs in, and copy.qcow2, which holds nothing. A line of the log is in the file before what it tells of begins.
  */
 import { appendFileSync } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -33,13 +33,25 @@ async function write() {
   }
 }
 
+const COPY = { driver: 'qcow2', file: { driver: 'file', filename: 'copy.qcow2' } };
+
 const JOBS = {
   'stream of all': () => graph.stream({ node: 'top' }),
   'stream to a base': () => graph.stream({ node: 'top', base: 'top.backing.backing' }),
   'stream in the middle': () => graph.stream({ node: 'top.backing' }),
   'commit of the middle': () => graph.commit({ node: 'top.backing', base: 'top.backing.backing' }),
   'commit of the top': () => graph.commit({ node: 'top', base: 'top.backing.backing' }),
+  'mirror of all': () => graph.mirror({ node: 'top', target: COPY }),
+  'mirror of what is written': () =>
+    graph.mirror({ node: 'top', target: COPY, copyMode: 'write-blocking' }),
+  'backup of what is dirty': () =>
+    graph.backup({
+      disks: [{ node: 'top', target: COPY }],
+      ...{ sync: 'bitmap', bitmap: 'b', bitmapMode: 'never' },
+    }),
 };
+/** Others come to use what these have made. */
+const PIVOTS = ['commit of the top', 'mirror of all', 'mirror of what is written'];
 
 await write();
 tell('job');
@@ -58,7 +70,7 @@ while (!isOver && !job.isReady) {
   await write();
   await turn();
 }
-if (kind === 'commit of the top') {
+if (PIVOTS.includes(kind)) {
   for (let i = 0; i < 20; i++) await write();
   // Nobody can say from outside which of the two is the disk until this is over.
   tell('pivot');

@@ -58,7 +58,7 @@ async function dirtyIn(path: string, name: string): Promise<Set<number> | undefi
 
 test('after a kill all layers are sound, nothing durable is lost, and no bitmap is too small without saying so', async () => {
   const first = firstSeed();
-  for (let seed = first; seed < first + runsOr(2); seed++) {
+  for (let seed = first; seed < first + runsOr(4, 200); seed++) {
     for (const name of ['disk', 'top1', 'top2', 'top3']) rmSync(`${name}.qcow2`, { force: true });
     await createQcow2('disk.qcow2', { size: GRANULES * GRANULE });
     {

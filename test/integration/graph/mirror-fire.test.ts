@@ -12,7 +12,7 @@ import { workInNewFolders } from '../../support/temporary-folder.js';
 workInNewFolders();
 
 const SIZE = 8 * 1024 * 1024;
-const SWITCHES = runsOr(60);
+const SWITCHES = runsOr(20, 1000);
 /** In bytes: fio writes for as long as the job is switched. */
 const WRITTEN = Math.ceil(SWITCHES / 30) * SIZE;
 const file = (filename: string) => ({ driver: 'file', filename }) as const;
