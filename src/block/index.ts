@@ -104,16 +104,26 @@ export {
   withLog,
 } from './filters/index.js';
 export {
+  type AmendOptions,
+  type AmendReport,
+  amendQcow2,
+  applySnapshot,
   BitmapImage,
   type BitmapImageOptions,
   type CheckOptions,
   type CheckReport,
   checkQcow2,
+  createSnapshot,
+  deleteSnapshot,
   type ExportBitmapOptions,
   exportBitmap,
   openBitmaps,
   openUnrecorded,
+  type ResizeOptions,
+  type ResizeReport,
+  resizeImage,
   resizeQcow2,
+  type SnapshotOptions,
   setBackingName,
 } from './images/index.js';
 export {

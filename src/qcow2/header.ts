@@ -1,5 +1,5 @@
 import type { Extensions } from './extensions.js';
-import { Incompatible } from './features.js';
+import { Compatible, Incompatible } from './features.js';
 
 /** How compressed clusters are compressed. */
 export type Compression = 'deflate' | 'zstd';
@@ -28,6 +28,11 @@ export interface Header {
   readonly extensions: Extensions;
   /** The name of the backing file as it stands in the image. */
   readonly backingFile?: string;
+}
+
+/** Whether writers may postpone refcounts. */
+export function hasLazyRefcounts({ compatible }: Header): boolean {
+  return (compatible & Compatible.lazyRefcounts) !== 0n;
 }
 
 /** Whether guest clusters lie in an external data file. */

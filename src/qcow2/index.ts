@@ -36,7 +36,7 @@ export {
   KNOWN_FEATURES,
 } from './features.js';
 export { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
-export { type Compression, type Header, hasDataFile } from './header.js';
+export { type Compression, type Header, hasDataFile, hasLazyRefcounts } from './header.js';
 export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
 export * from './limits.js';
 export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createQcow2, openDevice, type Qcow2Options, resizeQcow2 } from 'lacuna';
+import { openDevice, resizeQcow2 } from 'lacuna';
 import { Random } from 'lacuna/testing';
 import { it } from 'vitest';
 import type { Device } from '#dist/block/index.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
 import { qemuImg, SpoiltImage } from '../support/qemu-images.js';
+import { makeRandomImage, pickRange, type Subject } from '../support/random-image.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Images. */
@@ -16,65 +17,6 @@ const SEED = firstSeed();
 
 const folder = temporaryFolder();
 const path = join(folder, 'disk.qcow2');
-
-interface Subject {
-  readonly options: Qcow2Options;
-  /** What the disk must hold. */
-  model: Buffer;
-  snapshots: number;
-}
-
-/** Any options that go together. */
-function pickOptions(random: Random, size: number): Omit<Qcow2Options, 'backing'> {
-  const clusterSize = random.pick([512, 1024, 4096, 16_384, 65_536, 65_536, 2 ** 21]);
-  if (random.below(4) === 0) return { size, clusterSize, version: 2 };
-  const dataFile = random.below(5) === 0 ? join(folder, 'data.raw') : undefined;
-  return {
-    size,
-    clusterSize,
-    refcountBits: random.pick([1, 2, 4, 8, 16, 32, 64]),
-    extendedL2: clusterSize >= 16_384 && random.below(2) === 0,
-    compressionType: random.pick(['deflate', 'zstd']),
-    lazyRefcounts: random.below(4) === 0,
-    dataFile,
-    dataFileRaw: dataFile !== undefined && random.below(2) === 0,
-  };
-}
-
-/** A new image, perhaps over a backing file, shorter or longer than it. */
-async function make(random: Random): Promise<Subject> {
-  const size = 512 * (1 + random.below(random.pick([100, 4000, 8000])));
-  const options = pickOptions(random, size);
-  const model = Buffer.alloc(size);
-  let backing: Qcow2Options['backing'];
-  if (!options.dataFileRaw && random.below(3) === 0) {
-    const filename = join(folder, 'backing.raw');
-    const content = Buffer.from(random.bytes(512 * (1 + random.below(6000))));
-    writeFileSync(filename, content);
-    content.copy(model);
-    backing = { filename, format: 'raw' };
-    if (random.below(2) === 0) {
-      const converted = join(folder, 'backing.qcow2');
-      await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', filename, converted]);
-      backing = { filename: converted, format: 'qcow2' };
-    }
-  }
-  const mayReserve = backing === undefined || options.extendedL2 === true;
-  const preallocation = mayReserve
-    ? random.pick(['off', 'off', 'metadata', 'falloc', 'full'] as const)
-    : 'off';
-  const all = { ...options, backing, preallocation };
-  await createQcow2(path, all);
-  return { options: all, model, snapshots: 0 };
-}
-
-/** A range of bytes, often of whole units. */
-function pickRange(random: Random, size: number, units: readonly number[]): [number, number] {
-  const unit = random.pick(units);
-  const offset = Math.floor(random.below(size) / unit) * unit;
-  const length = (1 + random.below(random.pick([3, 30, 300_000 / unit + 1]))) * unit;
-  return [offset, Math.min(length, size - offset)];
-}
 
 /** Requests through our driver, up to three at once where they touch different bytes. */
 async function useOurs(random: Random, subject: Subject): Promise<void> {
@@ -200,7 +142,7 @@ it('QEMU reads and checks the images that we write, and writes on in them', asyn
       rmSync(join(folder, name), { force: true });
     }
     const random = new Random(seed);
-    const subject = await make(random);
+    const subject = await makeRandomImage(folder, random);
     try {
       for (let turn = 0; turn < 4; turn++) {
         await useOurs(random, subject);

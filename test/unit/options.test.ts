@@ -80,6 +80,11 @@ const WITH_OPTIONS: Record<string, Call | null> = {
     testing.bitmapContract({ create: () => ({}) as never, ...options } as never),
   Job: (options) => new lacuna.Job({ ...WORK, ...options } as never),
   RecordingDevice: null,
+  resizeImage: (options) => lacuna.resizeImage('/nowhere/a.qcow2', SIZE, options),
+  createSnapshot: (options) => lacuna.createSnapshot('/nowhere/a.qcow2', 's', options),
+  applySnapshot: (options) => lacuna.applySnapshot('/nowhere/a.qcow2', 's', options),
+  deleteSnapshot: (options) => lacuna.deleteSnapshot('/nowhere/a.qcow2', 's', options),
+  amendQcow2: (options) => lacuna.amendQcow2('/nowhere/a.qcow2', options),
   resizeQcow2: null,
   cleanTarget: null,
 };

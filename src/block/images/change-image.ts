@@ -56,7 +56,7 @@ export async function setBackingName(
 }
 
 /** Loaded when it is needed, as most devices are not images. */
-async function openImage(
+export async function openImage(
   description: Qcow2Description,
   opening: Partial<Opening> = {},
 ): Promise<Qcow2Driver> {

@@ -37,7 +37,10 @@ export async function checkQcow2(
   if (repair !== undefined && repair !== 'leaks' && repair !== 'all') {
     throw new RangeError(`repair must be leaks or all, not ${repair}`);
   }
-  const own = imageFileOf(source, format);
+  const own = imageFileOf(source, format, {
+    other: 'nothing else can be checked',
+    whole: 'checked',
+  });
   const writable = repair !== undefined;
   const file = await openImageFile(own, { writable, forceShare, signal });
   try {

@@ -10,8 +10,16 @@ import {
 } from '../describe/index.js';
 import { type OpenOptions, openBelow, openDevice } from '../open/index.js';
 
+/** What a message says of what is done with an image. */
+interface ImageWords {
+  /** Of what is no image: `nothing else can be checked`. */
+  readonly other: string;
+  /** What is done with the image as a whole: `checked`. */
+  readonly whole: string;
+}
+
 /**
- * The description of the file of a qcow2 image that is to be checked.
+ * The description of the file of a qcow2 image that something is done with as a whole.
  *
  * @throws TypeError if the description is not valid; LacunaError ERR_DEVICE_FORMAT where it is no qcow2 image,
  * ERR_DEVICE_UNSUPPORTED where a snapshot is named.
@@ -19,17 +27,18 @@ import { type OpenOptions, openBelow, openDevice } from '../open/index.js';
 export function imageFileOf(
   source: string | DeviceDescription,
   format: ImageFormat | undefined,
+  { other, whole }: ImageWords,
 ): DeviceDescription {
   const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
   const image = imageOf(checkDescription(given));
   const name = typeof source === 'string' ? source : JSON.stringify(source);
   if (image === undefined) {
-    const message = `${name} is no qcow2 image, and nothing else can be checked; if it is one, say so (-f qcow2)`;
+    const message = `${name} is no qcow2 image, and ${other}; if it is one, say so (-f qcow2)`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: name });
   }
   const { snapshot, file } = image;
   if (snapshot === undefined) return file;
-  const message = `${fileOf(file)?.filename ?? name} is checked as a whole, with all of its snapshots: leave "snapshot" out`;
+  const message = `${fileOf(file)?.filename ?? name} is ${whole} as a whole, with all of its snapshots: leave "snapshot" out`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }
 

@@ -1,4 +1,5 @@
 import type { CommandRow } from '../shell/index.js';
+import { amendRow } from './amend/index.js';
 import { backupRow } from './backup/index.js';
 import { bitmapRow } from './bitmap/index.js';
 import { checkRow } from './check/index.js';
@@ -19,6 +20,7 @@ import { populateRow } from './populate/index.js';
 import { pruneRow } from './prune/index.js';
 import { rebaseRow } from './rebase/index.js';
 import { recoverRow } from './recover/index.js';
+import { resizeRow } from './resize/index.js';
 import { restoreRow } from './restore/index.js';
 import { serveRow } from './serve/index.js';
 import { snapshotRow } from './snapshot/index.js';
@@ -33,9 +35,11 @@ export const COMMANDS: readonly CommandRow[] = [
   compareRow,
   digestRow,
   createRow,
+  resizeRow,
   checkRow,
   measureRow,
   snapshotRow,
+  amendRow,
   populateRow,
   serveRow,
   bitmapRow,

@@ -66,15 +66,13 @@ export function parseImageOptions(
   backing: { file?: string; format?: string },
 ): ParsedImageOptions {
   const said: SaidOptions = { image: {}, backingFile: backing.file, backingFormat: backing.format };
-  for (const field of lists.flatMap((list) => list.match(/(?:[^,]|,,)+/g) ?? [])) {
-    const [, name = field, value] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
+  for (const [name, value] of splitImageOptions(lists)) {
     if (!Object.hasOwn(OPTIONS, name)) {
       throw new TypeError(
         `-o ${name}: an image has no such option; it has: ${Object.keys(OPTIONS).join(', ')}`,
       );
     }
-    if (value === undefined) throw new TypeError(`-o ${name}: say its value, as ${name}=VALUE`);
-    OPTIONS[name](said, value.replaceAll(',,', ','));
+    OPTIONS[name](said, givenValue(name, value));
   }
   const { image, preallocation, backingFile, backingFormat } = said;
   if (backingFile === undefined && backingFormat !== undefined) {
@@ -92,6 +90,20 @@ export function parseImageOptions(
       preallocation: preallocation as CopyOptions['preallocation'],
     }),
   };
+}
+
+/** The names and values of lists of options, in order. */
+export function splitImageOptions(lists: readonly string[]): [string, string | undefined][] {
+  const fields = lists.flatMap((list) => list.match(/(?:[^,]|,,)+/g) ?? []);
+  return fields.map((field) => {
+    const [, name = field, value] = /^([^=]+)=(.*)$/s.exec(field) ?? [];
+    return [name, value?.replaceAll(',,', ',')];
+  });
+}
+
+function givenValue(name: string, value: string | undefined): string {
+  if (value !== undefined) return value;
+  throw new TypeError(`-o ${name}: say its value, as ${name}=VALUE`);
 }
 
 function choose<T>(name: string, value: string, choices: Readonly<Record<string, T>>): T {

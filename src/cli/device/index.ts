@@ -8,7 +8,7 @@ export { type ContextKinds, kindsOf } from './context-kinds.js';
 export { checkDigestFile, readDigest, type StoredDigest, storeDigest } from './digest-file.js';
 export { type StatusRange, walkExtents } from './extent-walk.js';
 export { FORCE_FLAG, FORCE_TEXT, insistingOn } from './force-in-use.js';
-export { type ParsedImageOptions, parseImageOptions } from './image-options.js';
+export { type ParsedImageOptions, parseImageOptions, splitImageOptions } from './image-options.js';
 export { bitmapNamed, diskNamed, serverAddress } from './machine-disks.js';
 export { type BitmapNames, inconsistent, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 export { warnOfName } from './named-format.js';

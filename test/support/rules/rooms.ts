@@ -53,6 +53,8 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['create'],
     ['bitmaps'],
     ['repair', 'check'],
+    ['snapshots'],
+    ['amend'],
     ['open'],
   ],
   copy: [

@@ -5,4 +5,4 @@ export { guardImage } from './image-locks.js';
 export { InheritedFile } from './inherited-file.js';
 export { file } from './kind.js';
 export type { RawPreallocation } from './preallocate.js';
-export { createRawFile, type RawFileOptions, resizeRawFile } from './raw-file.js';
+export { createRawFile, growRawFile, type RawFileOptions, resizeRawFile } from './raw-file.js';

@@ -20,6 +20,8 @@ const FULL_STEP = 4 * 2 ** 20;
 
 export interface PreallocateOptions {
   filename: string;
+  /** Where what is taken begins. Default 0. */
+  from?: number;
   /** Bytes of the file. */
   size: number;
   preallocation: RawPreallocation;
@@ -27,12 +29,12 @@ export interface PreallocateOptions {
 }
 
 /**
- * Takes the space of an open file that is empty; it goes on to read as zero.
+ * Takes the space of an open file that is empty from `from` on; it goes on to read as zero.
  *
  * @throws TypeError for another name; LacunaError ERR_DEVICE_UNSUPPORTED where there is no `falloc`; ERR_DEVICE_IO, most often with ENOSPC.
  */
 export async function preallocate(fd: number, options: PreallocateOptions): Promise<void> {
-  const { size, preallocation, signal } = options;
+  const { from = 0, size, preallocation, signal } = options;
   if (!NAMES.includes(preallocation)) {
     throw new TypeError(
       `preallocation must be one of ${NAMES.join(', ')} for a raw file, not ${preallocation}`,
@@ -41,7 +43,7 @@ export async function preallocate(fd: number, options: PreallocateOptions): Prom
   if (preallocation === 'off') return;
   const step = preallocation === 'full' ? FULL_STEP : FALLOC_STEP;
   const take = preallocation === 'full' ? zeroWriter(fd, options) : allocator(fd, options);
-  for (let offset = 0; offset < size; offset += step) {
+  for (let offset = from; offset < size; offset += step) {
     throwIfAborted(signal);
     await take(offset, Math.min(step, size - offset));
   }

@@ -106,6 +106,35 @@ export function resizeRawFile(filename: string, size: number): void {
   }
 }
 
+/**
+ * Lets a raw file grow by bytes that read as zero, and takes their space where that is asked for. Where it cannot be had the
+ * file is as long as before.
+ *
+ * @param before bytes of the file now.
+ * @throws what `preallocate` throws; LacunaError ERR_DEVICE_IO.
+ */
+export async function growRawFile(
+  filename: string,
+  before: number,
+  size: number,
+  {
+    preallocation,
+    signal,
+  }: Required<Pick<RawFileOptions, 'preallocation'>> & Pick<RawFileOptions, 'signal'>,
+): Promise<void> {
+  resizeRawFile(filename, size);
+  if (preallocation === 'off') return;
+  const fd = fs.openSync(filename, fs.constants.O_WRONLY);
+  try {
+    await preallocate(fd, { filename, from: before, size, preallocation, signal });
+  } catch (error) {
+    resizeRawFile(filename, before);
+    throw error;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 /** Only a regular file can be cut to nothing; a block device would keep its bytes, a FIFO would wait. */
 function checkReplaceable(filename: string): void {
   const stat = fs.statSync(filename, { throwIfNoEntry: false });

@@ -127,6 +127,16 @@ export class OpenBitmaps {
     }
   }
 
+  /**
+   * Makes the disk smaller by `shrink`, and the bitmaps with it: last, as they lose what lies behind its new end. Where
+   * that fails they stay inconsistent in the image.
+   */
+  async shrink(size: number, shrink: () => Promise<void>): Promise<void> {
+    await this.#stored?.beforeResize();
+    await shrink();
+    this.#bitmaps.resize(size);
+  }
+
   /** Makes the image keep what was recorded. */
   async store(): Promise<void> {
     await this.#stored?.store();

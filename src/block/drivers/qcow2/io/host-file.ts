@@ -44,6 +44,11 @@ export class HostFile {
     return this.#device.size;
   }
 
+  /** Whether ranges can be made to read as zero without writing zeroes. */
+  get canZero(): boolean {
+    return this.#device.capabilities.zero;
+  }
+
   /** First byte behind what the file holds. */
   get end(): number {
     return this.#device.end;

@@ -1,6 +1,7 @@
 export type { BackingName } from '../../../contract/index.js';
 export type { Qcow2Description } from './description.js';
 export { dataFileOf, filesBelow } from './files-below.js';
+export { findSnapshot } from './find-snapshot.js';
 export { GatheredWrites } from './gathered-writes.js';
 export { HostFile, joinSpans, type Span } from './host-file.js';
 export { LiveHeader } from './live-header.js';
@@ -16,4 +17,4 @@ export { readHeader, readSnapshots, readSnapshotTable } from './read-header.js';
 export { readPadded } from './read-padded.js';
 export { readerOf } from './reader-of.js';
 export { tableCache } from './table-cache.js';
-export { writeBackingName } from './write-backing-name.js';
+export { writeBackingName, writeHeader } from './write-backing-name.js';

@@ -16,6 +16,9 @@ export type HeaderChanges = Partial<
     | 'l1Offset'
     | 'refcountTableOffset'
     | 'refcountTableClusters'
+    | 'snapshotCount'
+    | 'snapshotsOffset'
+    | 'compatible'
     | 'incompatible'
     | 'autoclear'
     | 'extensions'
@@ -114,7 +117,10 @@ function patch(sector: Uint8Array, header: Header): void {
   writeU64(view, 40, header.l1Offset);
   writeU64(view, 48, header.refcountTableOffset);
   view.setUint32(56, header.refcountTableClusters);
+  view.setUint32(60, header.snapshotCount);
+  writeU64(view, 64, header.snapshotsOffset);
   if (header.version === 2) return;
   view.setBigUint64(72, header.incompatible);
+  view.setBigUint64(80, header.compatible);
   view.setBigUint64(88, header.autoclear);
 }

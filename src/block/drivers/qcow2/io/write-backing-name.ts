@@ -22,8 +22,19 @@ export async function writeBackingName(
   backing: BackingName | null,
 ): Promise<Header> {
   const changed = withBackingName(header, backing);
-  const fresh = encodeHeader(changed, host.name);
-  const name = Buffer.from(backing?.filename ?? '');
+  await writeHeader(host, changed);
+  return changed;
+}
+
+/**
+ * Writes the header of an image anew, with its extensions and the name of its backing file: what lies behind the first
+ * sector, then that. Nobody else changes it meanwhile.
+ *
+ * @throws LacunaError ERR_QCOW2_UNSUPPORTED where it does not fit into the first cluster; nothing is written then.
+ */
+export async function writeHeader(host: HostFile, header: Header): Promise<void> {
+  const fresh = encodeHeader(header, host.name);
+  const name = Buffer.from(header.backingFile ?? '');
   const rest = fresh.length - name.length;
 
   const cluster = new Uint8Array(2 ** header.clusterBits);
@@ -37,7 +48,6 @@ export async function writeBackingName(
   await host.flush();
   await host.writeSpan(0, cluster, { from: 0, to: host.unit });
   await host.flush();
-  return changed;
 }
 
 export function withBackingName(header: Header, backing: BackingName | null): Header {

@@ -17,6 +17,7 @@ import {
 } from '../../../contract/index.js';
 import {
   describeBacking,
+  findSnapshot,
   identityOf,
   type Naming,
   type Qcow2Description,
@@ -95,14 +96,14 @@ async function openAll(
     if (rescue && description.snapshot === undefined && isCorrupt(error)) return [];
     throw error;
   });
-  const snapshot = findSnapshot(description.snapshot, snapshots, file);
+  const wanted = description.snapshot;
+  const snapshot = wanted === undefined ? undefined : findSnapshot(wanted, snapshots, file.name);
   if (snapshot !== undefined && !readOnly) throw readOnlySnapshot(snapshot, file);
   const folders = foldersOf(description, opening, file);
   const names = { image: file.path, folders, file, header };
 
-  const wanted = describeDataFile(description, names, above);
-  const dataFile =
-    wanted && (await open({ ...wanted, 'read-only': readOnly }, { grows, as: DATA }));
+  const data = describeDataFile(description, names, above);
+  const dataFile = data && (await open({ ...data, 'read-only': readOnly }, { grows, as: DATA }));
   const below = describeBackingFile(description, names);
   const opens = { folders, above, rescue, grows: false, as: BACKING };
   const backing =
@@ -114,7 +115,7 @@ async function openAll(
     ...description,
     file: own,
     backing: backing === undefined ? null : (backing.description ?? below),
-    ...(dataFile !== undefined && { 'data-file': dataFile.description ?? wanted }),
+    ...(dataFile !== undefined && { 'data-file': dataFile.description ?? data }),
   };
   const parts = { header, file, dataFile, snapshot, snapshots, backing, rescue };
   return { ...parts, devices, description: opened };
@@ -158,21 +159,6 @@ function checkWritable(header: Header, file: BlockDevice, description: Qcow2Desc
 function readOnlySnapshot({ name }: Snapshot, file: BlockDevice): LacunaError {
   const message = `${file.name} is named with snapshot "${name}", which can only be read: leave "snapshot" out to write the disk as it is now, or copy the snapshot into an image of its own`;
   return new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: file.name });
-}
-
-/** By id, or else by name, as QEMU looks. */
-function findSnapshot(
-  wanted: string | undefined,
-  snapshots: readonly Snapshot[],
-  file: BlockDevice,
-): Snapshot | undefined {
-  if (wanted === undefined) return undefined;
-  const found =
-    snapshots.find(({ id }) => id === wanted) ?? snapshots.find(({ name }) => name === wanted);
-  if (found !== undefined) return found;
-  const names = snapshots.map(({ id, name }) => `${id} (${name})`).join(', ') || 'none';
-  const message = `${file.name} has no snapshot "${wanted}"; it has: ${names}`;
-  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: file.name });
 }
 
 /** An image says the format of its backing file by itself: what is said of the image does not change it. */

@@ -34,6 +34,7 @@ import {
   type GuestWriter,
   ImageWriter,
   longestZero,
+  type Reserved,
 } from '../write/index.js';
 import { type OpenedParts, openParts } from './chain.js';
 
@@ -282,9 +283,15 @@ export class Qcow2Driver implements Driver {
   }
 
   /** Makes the disk larger; this opening goes on with the size that it had. See {@link ImageWriter.grow}. */
-  async grow(size: number): Promise<void> {
-    const grow = () => this.#writer!.grow(size);
+  async grow(size: number, reserved?: Reserved): Promise<void> {
+    const grow = () => this.#writer!.grow(size, reserved);
     await (this.#bitmaps?.grow(size, grow) ?? grow());
+  }
+
+  /** Makes the disk smaller; this opening is good for nothing else then. See {@link ImageWriter.shrink}. */
+  async shrink(size: number): Promise<void> {
+    const shrink = () => this.#writer!.shrink(size);
+    await (this.#bitmaps?.shrink(size, shrink) ?? shrink());
   }
 
   async extents(

@@ -27,7 +27,7 @@ export const Use = { data: 1, l2Table: 2, alone: 3 } as const;
 export type VisitReference = (first: number, count: number, use: number, what: string) => void;
 
 /** An L1 table: that of the disk as it is now, or of a snapshot. */
-interface L1Place {
+export interface L1Place {
   readonly offset: number;
   readonly entries: number;
 }
@@ -112,6 +112,20 @@ export class References {
       this.#check(offset, clusterSize, 'an L2 table');
       yield { offset, bytes: await this.#read(offset, clusterSize) };
     }
+  }
+
+  /**
+   * The L2 tables of an L1 table, by where that lies.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT where it names one twice, or where none can be; ERR_ABORTED.
+   */
+  async *tablesAt({
+    offset,
+    entries,
+  }: L1Place): AsyncGenerator<{ offset: number; bytes: Uint8Array }> {
+    const l1 = await this.#read(offset, entries * 8);
+    this.#refuseTwice(l1, offset);
+    yield* this.l2Tables(l1);
   }
 
   async #visitRefcounts(visit: VisitReference): Promise<void> {

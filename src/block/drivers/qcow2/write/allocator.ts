@@ -1,4 +1,10 @@
-import { type Geometry, planArea, type RefcountCodec } from '../../../../qcow2/index.js';
+import {
+  corrupt,
+  type Geometry,
+  planArea,
+  type RefcountCodec,
+  unsupported,
+} from '../../../../qcow2/index.js';
 import { alignUp, Serial } from '../../../../util/index.js';
 import type { HostFile, LiveHeader, Span } from '../io/index.js';
 import { type RefcountBlock, RefcountBlocks, type Run } from './refcount-blocks.js';
@@ -112,6 +118,75 @@ export class Allocator {
     return this.#turns.run(async () => {
       for (const run of runs) await this.#free(run);
     });
+  }
+
+  /**
+   * Adds one reference to each cluster of each run, all of which are in use.
+   *
+   * @throws LacunaError ERR_QCOW2_UNSUPPORTED where one cannot be counted once more; those before it are.
+   */
+  addReferences(runs: readonly Run[]): Promise<void> {
+    return this.#each(runs, (block, index, cluster) => {
+      const refcount = this.#countedOnce(block, index, cluster);
+      this.#blocks.set(block!, index, refcount + 1);
+    });
+  }
+
+  /**
+   * Looks whether {@link addReferences} could begin, as far as that can be known without doing it. Nothing is changed.
+   *
+   * @throws LacunaError ERR_QCOW2_UNSUPPORTED as that; ERR_QCOW2_CORRUPT where one is counted as free.
+   */
+  checkReferences(runs: readonly Run[]): Promise<void> {
+    return this.#each(runs, (block, index, cluster) => {
+      this.#countedOnce(block, index, cluster);
+    });
+  }
+
+  /** References to the cluster that begins at a byte of the file, as they are counted; at once where that is in memory. */
+  refcountAt(offset: number): number | Promise<number> {
+    const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
+    const cluster = offset / clusterSize;
+    const index = Math.floor(cluster / entries);
+    const known = this.#blocks.known(index);
+    if (known !== undefined) return this.#codec.get(known.bytes, cluster % entries);
+    return this.#turns.run(async () => {
+      const block = await this.#blocks.block(index);
+      return block === undefined ? 0 : this.#codec.get(block.bytes, cluster % entries);
+    });
+  }
+
+  /** Visits each cluster of each run: its block, its place in that, and its number. */
+  #each(
+    runs: readonly Run[],
+    visit: (block: RefcountBlock | undefined, index: number, cluster: number) => void,
+  ): Promise<void> {
+    const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
+    return this.#turns.run(async () => {
+      for (const { offset, count } of runs) {
+        const first = offset / clusterSize;
+        for (let cluster = first; cluster < first + count; cluster++) {
+          const index = Math.floor(cluster / entries);
+          const block = this.#blocks.known(index) ?? (await this.#blocks.block(index));
+          visit(block, cluster % entries, cluster);
+        }
+      }
+    });
+  }
+
+  /** The refcount of a cluster that is in use, and can be used once more. */
+  #countedOnce(block: RefcountBlock | undefined, index: number, cluster: number): number {
+    const { name } = this.#file;
+    const refcount = block === undefined ? 0 : this.#codec.get(block.bytes, index);
+    if (refcount === 0) {
+      const offset = cluster * this.#geometry.clusterSize;
+      throw corrupt(name, 'a cluster in use that is counted as free', offset);
+    }
+    if (refcount < this.#codec.maximum && Number.isSafeInteger(refcount)) return refcount;
+    const { refcountBits } = this.#geometry;
+    const needed = `has refcounts of ${refcountBits} bits, and a cluster that is used ${refcount} times already`;
+    const advice = 'delete snapshots, or copy the disk into an image with wider refcounts';
+    throw unsupported(name, needed, advice);
   }
 
   /** Whether the file lacks anything that is known here. */

@@ -71,6 +71,24 @@ export class ClusterZeroer {
     return this.canZero ? this.zero(offset, end, end, true) : this.#writeZeroes(offset, end);
   }
 
+  /**
+   * Says of no cluster of an L2 table that it reads as zero: it is unmapped, or gets zeroes where something shines through.
+   *
+   * @param start of what the table describes.
+   */
+  async spell(start: number, diskEnd: number): Promise<void> {
+    const { mapping, geometry, writer } = this.#parts;
+    const { clusterSize, l2Entries } = geometry;
+    const mapped = await mapping.lookUp(start, l2Entries);
+    const zeroes = new Uint8Array(clusterSize);
+    for (let i = 0; i < mapped.length; i++) {
+      if (mapped[i].zero === 0) continue;
+      const offset = start + i * clusterSize;
+      if (offset < diskEnd && this.#shines(offset)) await writer.write(offset, zeroes);
+      else await mapping.change(offset, 1, () => UNMAPPED);
+    }
+  }
+
   /** In a raw data file zeroes are mapped, so that what others write into that file is seen. */
   async #addRaw(offset: number, end: number): Promise<void> {
     const { dataFile, geometry, mapping } = this.#parts;

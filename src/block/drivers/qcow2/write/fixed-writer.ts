@@ -97,6 +97,10 @@ export class FixedWriter implements GuestWriter {
     throw this.#refuse(this.#image.size);
   }
 
+  async shrink(): Promise<void> {
+    throw this.#refuse(this.#image.size);
+  }
+
   /** In place, or because it reads as zero already. */
   #canZero(kind: number): boolean {
     if (kind === RunKind.unallocated) return !this.#isOver;

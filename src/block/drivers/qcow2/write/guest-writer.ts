@@ -1,5 +1,6 @@
 import type { Header } from '../../../../qcow2/index.js';
 import type { BackingName, WriteOptions, ZeroOptions } from '../../../contract/index.js';
+import type { Reserved } from './preallocator.js';
 
 /** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
 export interface GuestWriter {
@@ -18,6 +19,8 @@ export interface GuestWriter {
   nameBacking(backing: BackingName | null): Promise<void>;
   /** @throws what {@link nameBacking} would throw before it writes anything. */
   checkBackingName(backing: BackingName | null): void;
-  /** Makes the disk larger. */
-  grow(size: number): Promise<void>;
+  /** Makes the disk larger; maps what is added, where that is `reserved`. */
+  grow(size: number, reserved?: Reserved): Promise<void>;
+  /** Makes the disk smaller. */
+  shrink(size: number): Promise<void>;
 }

@@ -6,6 +6,8 @@ import {
   Incompatible,
   l1EntriesFor,
   MAX_L1_BYTES,
+  type Mapped,
+  UNMAPPED,
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
 import {
@@ -24,6 +26,7 @@ import type { Compress } from './compress.js';
 import type { GuestWriter } from './guest-writer.js';
 import { ImageFlusher } from './image-flusher.js';
 import { Mapping } from './mapping.js';
+import { Preallocator, type Reserved } from './preallocator.js';
 
 /** L2 tables that one zero request may change, at least. */
 const ZERO_TABLES = 16;
@@ -72,6 +75,7 @@ export class ImageWriter implements GuestWriter {
   readonly #flusher: ImageFlusher;
   readonly #writer: ClusterWriter;
   readonly #zeroer: ClusterZeroer;
+  readonly #preallocator: Preallocator;
   readonly #compressor?: ClusterCompressor;
   readonly #locks = new RangeLock();
   readonly #firstWrites: FirstWrite[] = [];
@@ -92,13 +96,12 @@ export class ImageWriter implements GuestWriter {
     this.mapping = mapping;
     this.allocator = allocator;
     this.#flusher = new ImageFlusher({ file, dataFile: data, header, allocator, mapping });
+    const place = { data: data ?? file, hasDataFile: data !== undefined };
+    const clusters = { geometry, mapping, allocator, ...place };
+    this.#preallocator = new Preallocator(clusters);
     this.#writer = new ClusterWriter({
-      geometry,
+      ...clusters,
       header,
-      mapping,
-      allocator,
-      data: data ?? file,
-      hasDataFile: data !== undefined,
       read: (offset, target) => this.#readPadded(read, offset, target),
     });
     this.#zeroer = new ClusterZeroer({
@@ -222,10 +225,11 @@ export class ImageWriter implements GuestWriter {
   /**
    * Makes the disk larger; what is added reads as zero, whatever lies below.
    *
+   * @param reserved maps all clusters that begin in what is added.
    * @throws RangeError where it would become smaller, or its L1 table longer than the format's readers take; LacunaError
    * ERR_QCOW2_UNSUPPORTED where it has snapshots that do not know their own size.
    */
-  async grow(size: number): Promise<void> {
+  async grow(size: number, reserved?: Reserved): Promise<void> {
     const { geometry, current } = this.header;
     const entries = l1EntriesFor(size, geometry);
     if (size > Number.MAX_SAFE_INTEGER) {
@@ -234,10 +238,7 @@ export class ImageWriter implements GuestWriter {
     if (!Number.isSafeInteger(size) || size < current.size) {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only grow`);
     }
-    if (current.version === 2 && current.snapshotCount > 0) {
-      const message = `${this.file.name} is of version 2 and has snapshots, which take its size for theirs: delete them before it grows`;
-      throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: this.file.name });
-    }
+    this.#checkSnapshots();
     if (entries * 8 > MAX_L1_BYTES) {
       throw new RangeError(`${size} bytes are too many for clusters of ${geometry.clusterSize}`);
     }
@@ -246,16 +247,79 @@ export class ImageWriter implements GuestWriter {
     // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
     for (let at = current.size; at < size; ) {
       const end = Math.min(size, at + longestZero(geometry.l2Span));
-      await this.#zeroAdded(at, end);
+      await this.#zeroAdded(at, end, reserved);
       at = end;
     }
     await this.flush();
     await this.header.update({ size });
   }
 
+  /**
+   * Makes the disk smaller, and gives up what lay behind its new end. Wherever that is cut off, the disk has one size or
+   * the other, and all that belongs to it then.
+   *
+   * @throws RangeError where it would become larger; LacunaError ERR_QCOW2_UNSUPPORTED as {@link grow}.
+   */
+  async shrink(size: number): Promise<void> {
+    const { geometry, current } = this.header;
+    if (!Number.isSafeInteger(size) || size < 0 || size > current.size) {
+      throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only shrink`);
+    }
+    this.#checkSnapshots();
+    await this.#beginOnce();
+    await this.flush();
+    await this.header.update({ size });
+    await this.mapping.cutL1(l1EntriesFor(size, geometry), () => this.flush());
+    const start = alignUp(size, geometry.clusterSize);
+    const end = alignUp(size, geometry.l2Span);
+    if (start < end) await this.#change(start, end, true, () => this.#forget(start, end));
+    await this.flush();
+  }
+
+  /**
+   * Says of no cluster any more that it reads as zero, which version 2 cannot: it is unmapped, or holds zeroes where something
+   * lies below.
+   */
+  async spellZeroes(): Promise<void> {
+    await this.#beginOnce();
+    const { l2Span } = this.header.geometry;
+    const { l1Size, size } = this.header.current;
+    const next = (index: number) => this.mapping.nextUsed(index, l1Size);
+    for (let index = next(0); index < l1Size; index = next(index + 1)) {
+      const start = index * l2Span;
+      await this.#change(start, start + l2Span, true, () => this.#zeroer.spell(start, size));
+      await this.#end();
+    }
+    await this.flush();
+  }
+
+  /** Unmaps clusters of one L2 table. One that maps none of them is neither made nor copied. */
+  async #forget(start: number, end: number): Promise<void> {
+    const count = (end - start) / this.header.geometry.clusterSize;
+    const mapped = await this.mapping.lookUp(start, count);
+    const isEmpty = ({ host, compressed, zero }: Mapped) =>
+      host === undefined && compressed === undefined && zero === 0;
+    if (mapped.every(isEmpty)) return;
+    await this.mapping.change(start, count, (before) => (isEmpty(before) ? before : UNMAPPED));
+  }
+
+  /** Those of version 2 do not say how large the disk was. */
+  #checkSnapshots(): void {
+    const { version, snapshotCount } = this.header.current;
+    if (version > 2 || snapshotCount === 0) return;
+    const { name } = this.file;
+    const message = `${name} is of version 2 and has snapshots, which take its size for theirs: delete them before it is resized`;
+    throw new LacunaError('ERR_QCOW2_UNSUPPORTED', message, { device: name });
+  }
+
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
-  async #zeroAdded(offset: number, end: number): Promise<void> {
-    await this.#change(offset, end, true, () => this.#zeroer.addZeroes(offset, end));
+  async #zeroAdded(offset: number, end: number, reserved?: Reserved): Promise<void> {
+    await this.#change(offset, end, true, async () => {
+      await this.#zeroer.addZeroes(offset, end);
+      if (reserved === undefined) return;
+      const first = alignUp(offset, this.header.geometry.clusterSize);
+      await this.#preallocator.map(first, end, reserved);
+    });
     await this.#end();
   }
 

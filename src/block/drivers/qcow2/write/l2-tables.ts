@@ -84,6 +84,11 @@ export class L2Tables {
     this.#keep({ ...tableOf(l1Index, bytes, offset), fresh: true, dirty });
   }
 
+  /** Lets go of the table of an L1 entry that is there no more. */
+  forget(l1Index: number): void {
+    this.#evict(l1Index);
+  }
+
   /** Keeps the table of an L1 entry in memory, once it is there, until {@link release}. */
   hold(l1Index: number): void {
     this.#wanted.set(l1Index, (this.#wanted.get(l1Index) ?? 0) + 1);

@@ -13,6 +13,7 @@ import { Serial, viewOf } from '../../../../util/index.js';
 import { type HostFile, joinSpans, type LiveHeader } from '../io/index.js';
 import type { Allocator, Run } from './allocator.js';
 import { type L2Table, L2Tables, type SpanChange, type TableChange } from './l2-tables.js';
+import { referenceOf, referencesOf } from './table-references.js';
 
 /** What the file lacks of the mapping, as it was at one moment. */
 export interface MappingChanges {
@@ -219,6 +220,41 @@ export class Mapping {
     });
   }
 
+  /**
+   * Forgets the L1 entries from one on, and gives up what they refer to. A crash in between leaves all of it as it was, or
+   * leaks some of it.
+   *
+   * @param entries that stay.
+   * @param flush as for {@link growL1}.
+   */
+  cutL1(entries: number, flush: () => Promise<void>): Promise<void> {
+    return this.#turns.run(async () => {
+      await flush();
+      const before = this.#l1;
+      const end = before.length / 8;
+      if (this.nextUsed(entries, end) === end) return;
+      const l1 = before.slice();
+      l1.fill(0, entries * 8);
+      const { l1Offset } = this.#header.current;
+      await this.#file.writeSpan(l1Offset, l1, { from: entries * 8, to: l1.length });
+      await this.#file.flush();
+      this.#l1 = l1;
+      for (let index = entries; index < end; index++) {
+        const { offset } = readL1Entry(viewOf(before), index * 8);
+        if (offset !== 0) await this.#giveUpTable(index, offset);
+      }
+      await this.#allocator.writeBack();
+    });
+  }
+
+  /** Takes the references of a table that nothing names any more, and of what it refers to. */
+  async #giveUpTable(l1Index: number, offset: number): Promise<void> {
+    const { bytes } = await this.#tables.table(l1Index, offset);
+    const runs = referencesOf(bytes, offset, this.#rules);
+    this.#tables.forget(l1Index);
+    await this.#allocator.free([...runs, { offset, count: 1 }]);
+  }
+
   #remap(
     table: L2Table,
     at: number,
@@ -260,16 +296,10 @@ export class Mapping {
   }
 
   #unlink(before: Mapped, after: Mapped): void {
-    const { clusterSize } = this.geometry;
-    if (this.#rules.dataFile) return;
-    if (before.compressed !== undefined) {
-      const { offset, length } = before.compressed;
-      const first = Math.floor(offset / clusterSize);
-      const last = Math.floor((offset + length - 1) / clusterSize);
-      this.#unlinked.push({ offset: first * clusterSize, count: last - first + 1 });
-    } else if (before.host !== undefined && before.host !== after.host) {
-      this.#unlinked.push({ offset: before.host, count: 1 });
-    }
+    const { dataFile } = this.#rules;
+    if (before.compressed === undefined && before.host === after.host) return;
+    const run = referenceOf(before, this.geometry, dataFile);
+    if (run !== undefined) this.#unlinked.push(run);
   }
 
   #l1Entry(l1Index: number) {

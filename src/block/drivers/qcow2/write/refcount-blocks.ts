@@ -197,6 +197,11 @@ export class RefcountBlocks {
     block.dirty = undefined;
   }
 
+  /** The block with an index, if it is in memory. */
+  known(index: number): RefcountBlock | undefined {
+    return this.#blocks.get(index);
+  }
+
   /** The block with an index; undefined where all that it would describe is free. */
   async block(index: number): Promise<RefcountBlock | undefined> {
     const known = this.#blocks.get(index);

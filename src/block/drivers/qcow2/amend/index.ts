@@ -1,0 +1,1 @@
+export { amendHeader } from './amend.js';

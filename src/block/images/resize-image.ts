@@ -1,0 +1,192 @@
+/** Makes the disk of a file larger or smaller. */
+import { statSync } from 'node:fs';
+import { LacunaError } from '../../errors/index.js';
+import { Context, readsAsZero } from '../../extent/index.js';
+import { checkGiven, checkKnown, counted, optionCheck, SIZE_LIMIT } from '../../util/index.js';
+import { A_SOURCE, type BlockDevice, Device, type DeviceDescription } from '../contract/index.js';
+import { checkDescription, fileOf, imageOf, parseDescription } from '../describe/index.js';
+import { growRawFile, type RawPreallocation, resizeRawFile } from '../drivers/file/index.js';
+import type { Preallocation } from '../drivers/qcow2/create/index.js';
+import type { Qcow2Description } from '../drivers/qcow2/index.js';
+import { describeOpened, type OpenOptions, openDevice } from '../open/index.js';
+import { openImage } from './change-image.js';
+
+/** How a disk gets another size; see {@link OpenOptions} for what has no words of its own. */
+export interface ResizeOptions extends Pick<OpenOptions, 'format' | 'signal'> {
+  /** The disk may become smaller: what lies behind its new end is lost. Default false. */
+  readonly shrink?: boolean;
+  /**
+   * What is laid out at once of what is added, as when a file is made; `metadata` only in an image. Nothing that was there
+   * before is laid out. Default `off`.
+   */
+  readonly preallocation?: Preallocation;
+}
+
+/** What became of a disk that was resized. */
+export interface ResizeReport {
+  /** Bytes of the disk before. */
+  readonly before: number;
+  /** Bytes of the disk now. */
+  readonly size: number;
+  /** Bytes behind the new end that held data, by what the disk said of them; 0 where it grew. */
+  readonly lostData: number;
+}
+
+const checkResizeOptions = optionCheck<ResizeOptions>({
+  shrink: 'flag',
+  preallocation: 'any',
+  format: 'any',
+  signal: 'signal',
+});
+
+const PREALLOCATIONS: readonly string[] = ['off', 'metadata', 'falloc', 'full'];
+
+/** The unit of the size of an image, and the least that readers of the format take. */
+const SECTOR = 512;
+
+/**
+ * Makes the disk of a raw file or a qcow2 image larger or smaller. What is added reads as zero, whatever lies below. The
+ * bitmaps of an image get its new size, with what is added clean; its internal snapshots keep the size that they have.
+ * Nobody else may have the file open. After a crash the disk has its old size or the new one.
+ *
+ * @param size bytes of the disk from now on, or by how many it changes.
+ * @throws RangeError if the disk would become smaller without `shrink`, or too large; TypeError if this is neither a file
+ *   nor an image; LacunaError ERR_DEVICE_UNSUPPORTED if it has a fixed size, ERR_QCOW2_UNSUPPORTED if an image of version
+ *   2 has snapshots, ERR_BITMAP_INCONSISTENT; and what `openDevice` throws.
+ */
+export async function resizeImage(
+  source: string | DeviceDescription,
+  size: number | { readonly by: number },
+  options: ResizeOptions = {},
+): Promise<ResizeReport> {
+  checkGiven('resizeImage', 'source', source, A_SOURCE);
+  checkGiven('resizeImage', 'size', size, 'bytes of the disk from now on, or { by: bytes }');
+  checkResizeOptions('resizeImage', options);
+  const { format, preallocation = 'off' } = options;
+  checkKnown('resizeImage', 'preallocation', preallocation, PREALLOCATIONS);
+  const given = typeof source === 'string' ? parseDescription(source, { format }) : source;
+  const description = describeOpened(checkDescription(given), { writable: true });
+  const image = imageOf(description);
+  if (image !== undefined) {
+    const readOnly = description['read-only'];
+    return resizeInImage({ ...image, 'read-only': readOnly }, size, options);
+  }
+  const filename = fileOf(description)?.filename;
+  if (filename === undefined) {
+    throw new TypeError(
+      `driver ${description.driver}: only raw files and qcow2 images are resized here`,
+    );
+  }
+  return resizeFile(filename, description, size, options);
+}
+
+async function resizeInImage(
+  description: Qcow2Description,
+  wanted: number | { readonly by: number },
+  options: ResizeOptions,
+): Promise<ResizeReport> {
+  const driver = await openImage(description);
+  const device = new Device(driver);
+  try {
+    const size = sizeOf(wanted, device);
+    if (size % SECTOR !== 0) {
+      const next = Math.ceil(size / SECTOR) * SECTOR;
+      throw new RangeError(
+        `${size} bytes: the size of an image is a multiple of ${SECTOR}; the next one is ${next}`,
+      );
+    }
+    const lostData = await lossOf(device, size, options);
+    const { preallocation = 'off' } = options;
+    if (size < device.size) {
+      await driver.shrink(size);
+      cutDataFile(driver.description, size);
+    } else if (size > device.size) {
+      await driver.grow(size, preallocation === 'off' ? undefined : preallocation);
+    }
+    return { before: device.size, size, lostData };
+  } finally {
+    await device.close();
+  }
+}
+
+/** A data file ends where the disk does. */
+function cutDataFile({ 'data-file': dataFile }: Qcow2Description, size: number): void {
+  const filename = fileOf(dataFile)?.filename;
+  if (filename === undefined) return;
+  const stat = statSync(filename, { throwIfNoEntry: false });
+  if (stat?.isFile() && stat.size > size) resizeRawFile(filename, size);
+}
+
+async function resizeFile(
+  filename: string,
+  description: DeviceDescription,
+  wanted: number | { readonly by: number },
+  options: ResizeOptions,
+): Promise<ResizeReport> {
+  const { preallocation = 'off', signal } = options;
+  if (preallocation === 'metadata') {
+    throw new TypeError(`${filename} is a raw file, which has no metadata: use falloc or full`);
+  }
+  const device = await openDevice(description, { writable: true, signal });
+  try {
+    if (!statSync(filename).isFile()) {
+      const message = `${filename} is not a regular file, and its size cannot be changed here`;
+      throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
+    }
+    const size = sizeOf(wanted, device);
+    const lostData = await lossOf(device, size, options);
+    const how = { preallocation: preallocation satisfies RawPreallocation, signal };
+    if (size < device.size) resizeRawFile(filename, size);
+    else if (size > device.size) await growRawFile(filename, device.size, size, how);
+    await device.flush();
+    return { before: device.size, size, lostData };
+  } finally {
+    await device.close();
+  }
+}
+
+function sizeOf(wanted: number | { readonly by: number }, { name, size }: BlockDevice): number {
+  const bytes = typeof wanted === 'number' ? wanted : size + wanted.by;
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  if (typeof wanted !== 'number' && bytes <= 0) {
+    throw new RangeError(`${name} has ${size} bytes: nothing of it would be left`);
+  }
+  throw new RangeError(
+    `a size must be a whole number of bytes above 0, at most ${SIZE_LIMIT}, not ${bytes}`,
+  );
+}
+
+/** Bytes of data that are lost; refuses that where it is not allowed. */
+async function lossOf(
+  device: BlockDevice,
+  size: number,
+  { shrink = false, preallocation = 'off', signal }: ResizeOptions,
+): Promise<number> {
+  if (size >= device.size) return 0;
+  if (preallocation !== 'off') {
+    throw new TypeError('preallocation is for what is added: leave it out where a disk shrinks');
+  }
+  const data = await dataBehind(device, size, signal);
+  if (shrink) return data;
+  const bytes = counted(device.size - size, 'byte');
+  throw new RangeError(
+    `${device.name} would lose the last ${bytes} of its disk, ${data} of them data: say that it may shrink (--shrink)`,
+  );
+}
+
+/** Bytes from one on that do not read as zero, as the device knows. */
+async function dataBehind(
+  device: BlockDevice,
+  start: number,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  if (!device.capabilities.contexts.includes(Context.allocation)) return device.size - start;
+  let data = 0;
+  for (let at = start; at < device.size; ) {
+    const contexts = [Context.allocation];
+    const [list] = await device.someExtents(at, device.size - at, { contexts, signal });
+    for (const { length, flags } of list) if (!readsAsZero(flags)) data += length;
+    at = list.end;
+  }
+  return data;
+}
