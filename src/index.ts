@@ -45,6 +45,7 @@ export {
   type Preallocation,
   type Qcow2Description,
   type Qcow2Options,
+  type RawDescription,
   type RawFileOptions,
   type RawPreallocation,
   type RequestOptions,

@@ -91,6 +91,7 @@ export {
 } from './drivers/qcow2/create/index.js';
 export type { Qcow2Description } from './drivers/qcow2/index.js';
 export { dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
+export type { RawDescription } from './drivers/raw/index.js';
 export {
   type DelayDescription,
   type ErrorDescription,

@@ -48,6 +48,25 @@ describe('a filter over a file', () => {
   }
 });
 
+describe('a part of a file', () => {
+  suite(
+    'from the first byte to the last',
+    made(
+      SIZE,
+      (path) => createRawFile(path, SIZE),
+      (file) => ({ driver: 'raw', file }),
+    ),
+  );
+  suite(
+    'from within it to within it, at odd bytes',
+    made(
+      ODD_SIZE,
+      (path) => createRawFile(path, ODD_SIZE + 70_000),
+      (file) => ({ driver: 'raw', offset: 12_345, size: ODD_SIZE, file }),
+    ),
+  );
+});
+
 describe('a writable qcow2 image over throttle over a file', () => {
   const image = (options: Omit<Qcow2Options, 'size'>) =>
     made(

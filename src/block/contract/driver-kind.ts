@@ -44,9 +44,9 @@ export interface Opening {
 
 /**
  * What the bytes of a device are to the one above it: the same disk, byte for byte; parts of an image, whose clusters may
- * lie anywhere; or what shows through from below, which is only read.
+ * lie anywhere; a disk of which it is a part; or what shows through from below, which is only read.
  */
-export type ChildRole = 'disk' | 'image' | 'data file' | 'below' | LiveRole;
+export type ChildRole = 'disk' | 'image' | 'data file' | 'part' | 'below' | LiveRole;
 
 /**
  * Roles that only graphs have: a disk whose old content is kept before it is written; a disk into which is copied what shines

@@ -5,6 +5,7 @@ import { memory } from './memory/index.js';
 import { nbd } from './nbd/index.js';
 import { nothing } from './null/index.js';
 import { qcow2 } from './qcow2/index.js';
+import { raw } from './raw/index.js';
 
 /** Every driver and filter by its name in descriptions. To remove one, remove its folder or file, and its line here. */
 export const DRIVERS: { readonly [D in keyof Descriptions]: DriverKind<Descriptions[D]> } = {
@@ -13,6 +14,7 @@ export const DRIVERS: { readonly [D in keyof Descriptions]: DriverKind<Descripti
   nbd,
   null: nothing,
   qcow2,
+  raw,
   delay,
   error,
   log,

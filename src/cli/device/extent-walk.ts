@@ -1,4 +1,4 @@
-import type { BlockDevice } from '../../block/index.js';
+import type { BlockDevice, Range } from '../../block/index.js';
 import { throwIfAborted } from '../../errors/index.js';
 import { type ExtentList, visitTogether } from '../../extent/index.js';
 import { joinSignals } from '../../util/index.js';
@@ -13,6 +13,8 @@ export interface StatusRange {
 
 export interface WalkOptions {
   contexts: readonly string[];
+  /** What is walked. Default: the whole device. */
+  range?: Range;
   signal?: AbortSignal;
 }
 
@@ -22,7 +24,7 @@ type Walked = Pick<BlockDevice, 'size' | 'someExtents'>;
 const BATCH = 1024;
 
 /**
- * Tells the status of a whole device from its first byte to its last, in batches: one answer of the
+ * Tells the status of a device, or of a range of it, from its first byte to its last, in batches: one answer of the
  * device may speak of a million extents, or of less than was asked. Neighbours that are alike are one
  * range, even where two answers meet.
  */
@@ -31,8 +33,10 @@ export async function* walkExtents(
   options: WalkOptions,
 ): AsyncGenerator<StatusRange[]> {
   let last: StatusRange | undefined;
-  for await (const lists of answersOf(device, options)) {
-    for (const ranges of batchesOf(lists, device.size)) {
+  const { offset, length } = options.range ?? { offset: 0, length: device.size };
+  const end = offset + length;
+  for await (const lists of answersOf(device, { ...options, offset, end })) {
+    for (const ranges of batchesOf(lists, end)) {
       throwIfAborted(options.signal);
       if (last !== undefined) join(last, ranges);
       last = ranges.pop();
@@ -45,13 +49,13 @@ export async function* walkExtents(
 /** The device's answers in order. While one is looked at, the next is under way. */
 async function* answersOf(
   device: Walked,
-  { contexts, signal }: WalkOptions,
+  { contexts, signal, offset: start, end: stop }: WalkOptions & { offset: number; end: number },
 ): AsyncGenerator<ExtentList[]> {
   throwIfAborted(signal);
-  const stop = new AbortController();
-  const joined = joinSignals(signal, stop.signal);
+  const leaving = new AbortController();
+  const joined = joinSignals(signal, leaving.signal);
   const ask = (offset: number): Promise<ExtentList[]> => {
-    const answer = device.someExtents(offset, device.size - offset, {
+    const answer = device.someExtents(offset, stop - offset, {
       contexts,
       signal: joined.signal,
     });
@@ -60,15 +64,15 @@ async function* answersOf(
     return answer;
   };
   try {
-    for (let next = device.size > 0 ? ask(0) : undefined; next !== undefined; ) {
+    for (let next = start < stop ? ask(start) : undefined; next !== undefined; ) {
       const lists = await next;
-      const end = endOf(lists, device.size);
-      next = end < device.size ? ask(end) : undefined;
+      const end = endOf(lists, stop);
+      next = end < stop ? ask(end) : undefined;
       yield lists;
     }
   } finally {
     // A caller that stops early does not wait for an answer that nobody wants.
-    stop.abort();
+    leaving.abort();
     joined.release();
   }
 }

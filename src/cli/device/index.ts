@@ -12,6 +12,7 @@ export { type ParsedImageOptions, parseImageOptions, splitImageOptions } from '.
 export { bitmapNamed, diskNamed, serverAddress } from './machine-disks.js';
 export { type BitmapNames, inconsistent, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 export { warnOfName } from './named-format.js';
+export { addRangeFlags, partOf, type RangeFlags, rangeIn } from './range-flags.js';
 export {
   addMachineFlags,
   type MachineFlags,

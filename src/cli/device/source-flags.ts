@@ -20,8 +20,9 @@ import {
   type Shell,
 } from '../shell/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
+import { partOf, type RangeFlags } from './range-flags.js';
 
-export interface SourceFlags {
+export interface SourceFlags extends RangeFlags {
   format?: ImageFormat;
   forceShare?: boolean;
   backingFolder?: string[];
@@ -46,9 +47,18 @@ export function addRescueFlag(command: Command): Command {
 /** A device as the command line names it, and as the flags have it opened. */
 export function sourceOf(
   source: string | DeviceDescription,
-  { format, backingFolder, rescue }: SourceFlags,
+  flags: SourceFlags,
 ): string | DeviceDescription {
-  const named = withFolders(source, format, backingFolder);
+  const { format, backingFolder } = flags;
+  const named = rescued(source, withFolders(source, format, backingFolder), flags);
+  return partOf(named, format, flags);
+}
+
+function rescued(
+  source: string | DeviceDescription,
+  named: string | DeviceDescription,
+  { format, rescue }: SourceFlags,
+): string | DeviceDescription {
   if (!rescue) return named;
   const description = typeof named === 'string' ? parseDescription(named, { format }) : named;
   return changeUnfiltered(description, (own) => {

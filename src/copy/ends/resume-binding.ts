@@ -11,6 +11,7 @@ import {
   type DeviceDescription,
   imageOf,
   lastingNameOf,
+  partsOf,
   plainFile,
   unfiltered,
 } from '../../block/index.js';
@@ -118,13 +119,21 @@ function layersOf(description: DeviceDescription | undefined): string {
   const own = unfiltered(description);
   if (isLeaf(own)) return `raw in ${lastingPlaceOf(own)}`;
   const image = imageOf(own);
-  if (image === undefined) return own.driver;
+  if (image === undefined) return layersOfPart(own);
   const { driver, file, snapshot, backing, 'data-file': dataFile } = image;
   const parts = [`${driver} (${layersOf(file)})`];
   if (snapshot !== undefined) parts.push(`with snapshot "${snapshot}"`);
   if (dataFile !== undefined) parts.push(`with data (${layersOf(dataFile)})`);
   if (backing) parts.push(`over ${layersOf(backing)}`);
   return parts.join(' ');
+}
+
+/** What is neither an image nor has its own place: a part of something, or nothing that could be told apart. */
+function layersOfPart(own: DeviceDescription): string {
+  const part = partsOf(own).find(({ role }) => role === 'part');
+  if (part === undefined) return own.driver;
+  const { offset = 0, size } = own as { offset?: number; size?: number };
+  return `${size} bytes from ${offset} on of ${layersOf(part.description)}`;
 }
 
 function lastingPlaceOf(leaf: Leaf): string {

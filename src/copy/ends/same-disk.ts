@@ -69,6 +69,8 @@ export async function refuseLikeness(target: BlockDevice, source: BlockDevice): 
  * is copied onto itself; a file that is named twice is a slip.
  */
 function isHarmless({ leaf, role }: LayerLeaf, other: LayerLeaf): boolean {
+  // A part of a disk has its bytes elsewhere than the disk, or than another part.
+  if (role === 'part' || other.role === 'part') return false;
   return other.role === role && (other.layer > 0 || (isRemote(leaf) && role === 'disk'));
 }
 

@@ -38,6 +38,7 @@ function needsOf(edge: Edge, view: View): Needs {
     case 'root':
       return parent as unknown as Entering;
     case 'image':
+    case 'part':
     case 'data file':
       return (parent as Node).writable ? OWNER : READER;
     case 'below':

@@ -132,7 +132,7 @@ export function checkMayGrow(node: Node): void {
 
 /** What holds its own bytes. */
 function partsOf(state: GraphState, node: Node): Edge[] {
-  const own = ['image', 'data file', 'disk'];
+  const own = ['image', 'data file', 'part', 'disk'];
   return state.view.from(node).filter(({ role }) => own.includes(role));
 }
 

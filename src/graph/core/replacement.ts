@@ -76,9 +76,12 @@ function checkContent(change: EdgeChange, before: View, after: View): void {
   throw conflict(message);
 }
 
+/** Roles of nodes in which those above know where they keep what. */
+const STORES: readonly string[] = ['image', 'data file', 'part', 'target'];
+
 /** An image, or a filter that keeps old content, finds what it has stored in its own node only. */
 function checkReplaceable({ edge, expected }: EdgeChange): void {
-  if (edge.role !== 'image' && edge.role !== 'data file' && edge.role !== 'target') return;
+  if (!STORES.includes(edge.role)) return;
   const message = `${called(edge.parent)} knows where it keeps what in ${called(expected)}: only filters may come in between`;
   throw conflict(message);
 }

@@ -100,7 +100,7 @@ function usersOf({ state: { view } }: Changer, node: Node): Edge[] {
   throw conflict(message);
 }
 
-const BOUND: readonly string[] = ['image', 'data file', 'filled disk', 'target'];
+const BOUND: readonly string[] = ['image', 'data file', 'part', 'filled disk', 'target'];
 
 /** An image that holds something would show another disk, and one that names another file would after the next start. */
 async function checkOverlay(changer: Changer, overlay: Node, node: Node): Promise<void> {

@@ -45,7 +45,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   ],
   qmp: [['wire'], ['client']],
   block: [['contract'], ['filters'], ['drivers'], ['describe'], ['open'], ['images']],
-  'block/drivers': [['file', 'memory', 'nbd', 'null'], ['qcow2']],
+  'block/drivers': [['file', 'memory', 'nbd', 'null', 'raw'], ['qcow2']],
   'block/drivers/qcow2': [
     ['io'],
     ['read'],

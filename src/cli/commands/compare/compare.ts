@@ -1,6 +1,13 @@
 import type { Command } from 'commander';
 import type { CompareOptions, CompareReport } from '../../../copy/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import {
+  addRangeFlags,
+  FOLDER_FLAG,
+  FOLDER_TEXT,
+  partOf,
+  type RangeFlags,
+  withFolders,
+} from '../../device/index.js';
 import {
   collect,
   Exit,
@@ -13,7 +20,7 @@ import {
 import { formatBytes, parseCount } from '../../text/index.js';
 import { compareWithBar } from '../../view/index.js';
 
-interface CompareFlags {
+interface CompareFlags extends RangeFlags {
   format?: CompareOptions['aFormat'];
   secondFormat?: CompareOptions['bFormat'];
   strict?: boolean;
@@ -27,6 +34,7 @@ const EXAMPLES = `
 Examples:
   lacuna compare disk.raw copy.raw
   lacuna compare --json disk.raw nbd://host/vda
+  lacuna compare --offset 1M --length 512M disk.raw copy.raw
 
 Exit codes: 0 equal, 1 different, 2 or more an error.`;
 
@@ -35,7 +43,8 @@ export function registerCompare(command: Command, shell: Shell): void {
   command
     .description('Tells whether two devices hold the same bytes, and where they first differ.')
     .argument('<a>', 'one device')
-    .argument('<b>', 'the other')
+    .argument('<b>', 'the other');
+  addRangeFlags(command, 'compare both')
     .option(
       '-f, --format <format>',
       'image format of the first, raw or qcow2 (default: from its name)',
@@ -56,8 +65,8 @@ export function registerCompare(command: Command, shell: Shell): void {
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {
   const { format: aFormat, secondFormat: bFormat, strict = false, forceShare, threads } = flags;
   return {
-    a: withFolders(a, aFormat, flags.backingFolder),
-    b: withFolders(b, bFormat, flags.backingFolder),
+    a: partOf(withFolders(a, aFormat, flags.backingFolder), aFormat, flags),
+    b: partOf(withFolders(b, bFormat, flags.backingFolder), bFormat, flags),
     strict,
     forceShare,
     signal: shell.signal,
@@ -76,7 +85,11 @@ async function compareCommand(
   shell.failureCode = Exit.misuse;
   const report = await compareWithBar(options, shell);
   noteWarnings(report.warnings, shell);
-  await shell.print(flags.json ? `${JSON.stringify(report)}\n` : `${describeComparison(report)}\n`);
+  // As a place of the whole.
+  const { offset: start = 0 } = flags;
+  const { offset } = report;
+  const placed = offset === undefined ? report : { ...report, offset: offset + start };
+  await shell.print(flags.json ? `${JSON.stringify(placed)}\n` : `${describeComparison(placed)}\n`);
   shell.exitCode = report.equal ? Exit.done : Exit.failed;
 }
 

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../../../copy/index.js';
 import {
+  addRangeFlags,
   addRescueFlag,
   addSourceFlags,
   FORCE_FLAG,
@@ -23,6 +24,7 @@ export interface CopyFlags extends SourceFlags {
   context?: string[];
   bitmap?: string[];
   mode?: CopyOptions['mode'];
+  targetOffset?: number;
   dryRun?: boolean;
   clean?: boolean;
   allocated?: boolean;
@@ -91,8 +93,12 @@ function addEndFlags(command: Command): void {
 }
 
 function addChoiceFlags(command: Command): void {
-  command
-    .optionsGroup('What to copy:')
+  addRangeFlags(command.optionsGroup('What to copy:'), 'copy')
+    .option(
+      '--target-offset <size>',
+      'write from this byte of the target on, which is there already and keeps what lies around that',
+      parseBytes,
+    )
     .option(
       '--context <name>',
       'copy only what this context marks: qemu:dirty-bitmap:NAME; may be repeated',

@@ -35,6 +35,8 @@ const TO_STREAM: readonly (keyof CopyFlags)[] = [
   'forceShare',
   'backingFolder',
   'rescue',
+  'offset',
+  'length',
 ];
 
 /**

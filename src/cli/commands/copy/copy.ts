@@ -12,6 +12,7 @@ import {
   insistingOn,
   loadBitmaps,
   parseBitmaps,
+  partOf,
   sourceOf,
   storeDigest,
   warnOfName,
@@ -41,6 +42,8 @@ Examples:
   zstd -dc disk.raw.zst | lacuna copy - disk.raw
   lacuna copy --dry-run --mode top driver=nbd,server.type=unix,server.path=/run/nbd.sock
   lacuna copy --resume disk.resume nbd://host/vda disk.raw
+  lacuna copy --offset 1M --length 512M disk.raw partition.raw
+  lacuna copy --target-offset 1M partition.raw disk.raw
   lacuna copy --clean disk.raw
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
@@ -153,13 +156,11 @@ async function copyCommand(
   flags: CopyFlags,
   shell: Shell,
 ): Promise<void> {
-  const { outputFormat, backingFolder: folders, rateFile, digestFile } = flags;
+  const { outputFormat, rateFile, digestFile } = flags;
   const options = {
     ...optionsOf(flags),
     source: sourceOf(source, flags),
-    target: flags.forceInUse
-      ? insistingOn(withFolders(target, outputFormat, folders), outputFormat)
-      : withFolders(target, outputFormat, folders),
+    target: targetOf(target, flags),
   };
   setFormatFlag(shell, '-O', target, source);
   // From now on: one that comes before the copy begins must not end it.
@@ -188,6 +189,14 @@ async function copyCommand(
     stopSteering();
   }
   if (outputFormat !== undefined) warnOfName(target, outputFormat, shell);
+}
+
+/** The target as the command line names it, and as the flags have it opened. */
+function targetOf(target: string, flags: CopyFlags): CopyOptions['target'] {
+  const { outputFormat, backingFolder, forceInUse, targetOffset } = flags;
+  const named = withFolders(target, outputFormat, backingFolder);
+  const insisted = forceInUse ? insistingOn(named, outputFormat) : named;
+  return partOf(insisted, outputFormat, { offset: targetOffset });
 }
 
 /** What a copy that failed has left, for the document of its failure. */

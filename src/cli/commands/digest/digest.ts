@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type DigestReport, digest } from '../../../copy/index.js';
 import {
+  addRangeFlags,
   addRescueFlag,
   addSourceFlags,
   noteMissing,
@@ -23,6 +24,7 @@ const EXAMPLES = `
 Examples:
   lacuna digest disk.raw
   lacuna digest --json nbd://host/vda
+  lacuna digest --offset 1M --length 512M disk.raw
   lacuna copy --digest-file disk.digest nbd://host/vda disk.raw
   lacuna digest --check disk.digest disk.raw
 
@@ -34,7 +36,7 @@ export function registerDigest(command: Command, shell: Shell): void {
   command
     .description('Prints the SHA-256 of a tree over all that a device holds, and reads only data.')
     .argument('<source>', 'the device to read');
-  addRescueFlag(addSourceFlags(command))
+  addRangeFlags(addRescueFlag(addSourceFlags(command)), 'read')
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--check <file>', 'tell whether it is the digest that this file holds')
     .option('--json', 'print one JSON document')

@@ -1,14 +1,16 @@
 import type { Command } from 'commander';
-import type { BlockDevice } from '../../../block/index.js';
+import type { BlockDevice, Range } from '../../../block/index.js';
 import { Context } from '../../../extent/index.js';
 import { counted } from '../../../util/index.js';
 import {
+  addRangeFlags,
   addRescueFlag,
   addSourceFlags,
   type ContextKinds,
   kindsOf,
   noteMissing,
   openSource,
+  rangeIn,
   type SourceFlags,
   type StatusRange,
   walkExtents,
@@ -37,6 +39,7 @@ const TERMINAL_LINES = 20;
 const EXAMPLES = `
 Examples:
   lacuna map disk.raw
+  lacuna map --offset 1G --length 64M disk.raw
   lacuna map --context qemu:allocation-depth disk.qcow2     # which file of a chain has what
   lacuna map --json disk.raw | jq '[.[] | select(.data)] | length'
   lacuna map --context qemu:dirty-bitmap:backup0 nbd+unix:///vda?socket=/run/nbd.sock
@@ -52,7 +55,7 @@ export function registerMap(command: Command, shell: Shell): void {
   command
     .description('Shows which parts of a device are data, zero, hole or dirty.')
     .argument('<source>', 'the device to look at');
-  addRescueFlag(addSourceFlags(command))
+  addRangeFlags(addRescueFlag(addSourceFlags(command)), 'tell')
     .option(
       '--context <name>',
       'metadata context (default: base:allocation); may be repeated',
@@ -69,12 +72,15 @@ export function registerMap(command: Command, shell: Shell): void {
 
 async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promise<void> {
   const contexts = [...new Set(flags.context ?? [Context.allocation])];
-  const device = await openSource(source, flags, { contexts, signal: shell.signal });
+  // Of a part, places are told as they are in the whole.
+  const whole = { ...flags, offset: undefined, length: undefined };
+  const device = await openSource(source, whole, { contexts, signal: shell.signal });
   try {
     noteWarnings(device.warnings, shell);
     noteMissing(device, shell);
     const kinds = contexts.map(kindsOf);
-    await (flags.json ? printJson : printForPeople)({ device, kinds, flags, shell });
+    const range = rangeIn(device, flags);
+    await (flags.json ? printJson : printForPeople)({ device, range, kinds, flags, shell });
   } finally {
     await device.close();
   }
@@ -82,15 +88,16 @@ async function mapCommand(source: string, flags: MapFlags, shell: Shell): Promis
 
 interface MapWork {
   device: BlockDevice;
+  range: Range;
   kinds: readonly ContextKinds[];
   flags: MapFlags;
   shell: Shell;
 }
 
 /** Visits the device's extents in order, for as long as somebody reads what is printed. */
-async function* extentsOf({ device, kinds, shell }: MapWork): AsyncGenerator<StatusRange[]> {
+async function* extentsOf({ device, range, kinds, shell }: MapWork): AsyncGenerator<StatusRange[]> {
   const contexts = kinds.map(({ context }) => context);
-  for await (const ranges of walkExtents(device, { contexts, signal: shell.signal })) {
+  for await (const ranges of walkExtents(device, { contexts, range, signal: shell.signal })) {
     if (!shell.listening) return;
     yield ranges;
   }
@@ -109,15 +116,15 @@ async function printJson(work: MapWork): Promise<void> {
 }
 
 async function printForPeople(work: MapWork): Promise<void> {
-  const { device, kinds, flags, shell } = work;
+  const { range, kinds, flags, shell } = work;
   const drawn = flags.picture ?? shell.isTerminal;
   const listed = flags.all === true || flags.picture !== true;
-  const rows = kinds.map((each) => newRow(each, device.size, flags.width ?? shell.width));
+  const rows = kinds.map((each) => newRow(each, range.length, flags.width ?? shell.width));
   const table = new Table(kinds, flags.all || !shell.isTerminal ? Infinity : TERMINAL_LINES);
   for await (const ranges of extentsOf(work)) {
     for (const { offset, length, flags } of ranges) {
       rows.forEach(({ cells, kinds }, i) => {
-        cells.add(offset, length, kinds.kindOf(flags[i]));
+        cells.add(offset - range.offset, length, kinds.kindOf(flags[i]));
       });
     }
     table.add(ranges);

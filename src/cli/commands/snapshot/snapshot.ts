@@ -40,7 +40,7 @@ Examples:
   lacuna copy driver=qcow2,file.driver=file,file.filename=disk.qcow2,snapshot=before before.raw
 
 A snapshot is named by its id or its name. Nobody else may have the image open while it is changed: of a running machine
-QEMU takes snapshots. With -a the disk gets the size that it had then, and all of it is dirty in the bitmaps that record.
+QEMU takes snapshots. With -a the disk gets the size that it had then, and is dirty as a whole in bitmaps that record.
 If a change is interrupted, the next who opens the image for writing, here or in QEMU, makes its refcounts right; for an
 image of version 2 that is "lacuna check -r all".`;
 

@@ -1,0 +1,2 @@
+export type { RawDescription } from './description.js';
+export { raw } from './kind.js';
