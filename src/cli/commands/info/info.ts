@@ -17,6 +17,7 @@ import { type LayerInfo, layersOf } from './chain-space.js';
 
 interface InfoFlags extends SourceFlags {
   backingChain?: boolean;
+  list?: boolean;
   json?: boolean;
 }
 
@@ -44,6 +45,7 @@ Examples:
   lacuna info disk.raw
   lacuna info --json nbd://host/vda | jq .allocation.data
   lacuna info disk.qcow2                      # its version, features, backing files and snapshots too
+  lacuna info --list nbd://host               # an NBD server, and what each of its exports can do
   lacuna info --backing-chain disk.qcow2      # the space that each file of the chain takes`;
 
 /** Tells commander what `lacuna info` takes, and what it does. */
@@ -56,12 +58,14 @@ export function registerInfo(command: Command, shell: Shell): void {
       '--backing-chain',
       'tell of the image and all below it, and of the space that the files of each take',
     )
+    .option('-L, --list', 'tell of an NBD server, and of all of its exports; SOURCE is an NBD URI')
     .option('--json', 'print one JSON document; with --backing-chain an array, as qemu-img does')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));
 }
 
 async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
+  if (flags.list) return await tellServer(source, flags, shell);
   const device = await openSource(source, flags, { signal: shell.signal });
   try {
     if (flags.backingChain) return await tellChain(device, flags, shell);
@@ -73,6 +77,17 @@ async function infoCommand(source: string, flags: InfoFlags, shell: Shell): Prom
   } finally {
     await device.close();
   }
+}
+
+/** Nothing is opened: so what says how a device is opened has no meaning. */
+async function tellServer(source: string, flags: InfoFlags, shell: Shell): Promise<void> {
+  const { format, forceShare, backingFolder, rescue, backingChain, json } = flags;
+  if (format ?? forceShare ?? backingFolder ?? rescue ?? backingChain) {
+    throw new TypeError('--list asks a server for its exports: leave out what opens a device');
+  }
+  const { askServer, describeServer } = await import('./server-info.js');
+  const info = await askServer(source, shell.signal);
+  await shell.print(json ? `${JSON.stringify(info, null, 2)}\n` : describeServer(info));
 }
 
 async function tellChain(device: BlockDevice, { json }: InfoFlags, shell: Shell): Promise<void> {

@@ -31,12 +31,22 @@ export class ExportInformation extends ExportProperties {
   readonly exportName?: string;
   /** The server's words about it. */
   readonly description?: string;
+  /**
+   * Bytes that requests must and should keep to, as the server says them; absent where it says none. `maximum` is 2^32 - 1 where
+   * there is no limit.
+   */
+  readonly blockSizes?: {
+    readonly minimum: number;
+    readonly preferred: number;
+    readonly maximum: number;
+  };
 
   /** @internal */
   constructor(told: Told) {
     super(told);
     if (told.name !== undefined) this.exportName = told.name;
     if (told.description !== undefined) this.description = told.description;
+    if (told.blockSizesTold) this.blockSizes = told.blockSizes;
   }
 }
 
