@@ -1,6 +1,13 @@
-import { Command, CommanderError, Help } from 'commander';
+import { type Command, CommanderError, Help } from 'commander';
 import { COMMANDS } from './commands/index.js';
-import { checkReadable, Exit, exitCodeOfAbort, oneLine, type Shell } from './shell/index.js';
+import {
+  checkReadable,
+  Exit,
+  exitCodeOfAbort,
+  oneLine,
+  type Shell,
+  ShellCommand,
+} from './shell/index.js';
 import { packageVersion } from './version.js';
 
 const AFTER_HELP = `
@@ -52,7 +59,7 @@ function buildProgram(
   shell: Shell,
   print: (text: string) => void,
 ): Command {
-  return new Command('lacuna')
+  return new ShellCommand('lacuna')
     .description('Copies virtual disks and moves only what has to move.')
     .version(packageVersion())
     .exitOverride()

@@ -18,7 +18,8 @@ export {
   secondSignal,
 } from './interruption.js';
 export { noteError } from './note-error.js';
+export { addOutputFlags, noteStep, ShellCommand } from './output-flags.js';
 export { oneLine, printable } from './printable.js';
 export { checkReadable } from './readable-names.js';
-export { processShell, type Shell } from './shell.js';
+export { type ProgressForm, processShell, type Shell } from './shell.js';
 export { noteWarnings } from './warnings.js';

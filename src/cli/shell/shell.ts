@@ -11,6 +11,9 @@ import { TerminalLine } from './terminal-line.js';
 
 type Colors = ReturnType<typeof picocolors.createColors>;
 
+/** How progress is told in a log: `line` for people, `json` for programs. */
+export type ProgressForm = 'line' | 'json';
+
 /** What a command needs of the world around it; tests hand in their own. */
 export interface Shell {
   /**
@@ -50,6 +53,12 @@ export interface Shell {
   readonly signal: AbortSignal;
   /** How far the work is, for somebody who asks with SIGUSR1; absent while nothing can be said. */
   tellProgress?: (() => string) | undefined;
+  /** How progress is told where there is no terminal to draw it on; absent where nobody has asked for it. */
+  progressForm?: ProgressForm;
+  /** Whether nothing but errors and warnings is told. */
+  isQuiet?: boolean;
+  /** Whether each step is told. */
+  isVerbose?: boolean | undefined;
   /** Whether SIGHUP has another meaning than to end the command. */
   usesHangUp?: boolean;
   /** A device whose format another flag than -f says, by its whole path. */

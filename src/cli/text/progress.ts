@@ -1,4 +1,4 @@
-import type { Shell } from '../shell/index.js';
+import type { ProgressForm, Shell } from '../shell/index.js';
 import { formatBytes, formatDuration, formatRate } from './units.js';
 
 /** A moment of work that takes long. */
@@ -49,11 +49,23 @@ function progressText(moment: Moment): string {
 /** Between two drawings of a bar. */
 const DRAW_EVERY_MS = 100;
 
-/** A bar on a terminal, and nothing anywhere else; everywhere what SIGUSR1 is answered with. */
+/** Between two lines, or documents, of a log. */
+const LOG_EVERY_MS = 3000;
+
+/** A moment as a program reads it; what the job itself tells is handed in with it. */
+type Logged = Moment & { readonly document?: object | undefined };
+
+/**
+ * A bar on a terminal; where there is none, or programs read, lines in a log for those who ask for them; everywhere what
+ * SIGUSR1 is answered with.
+ */
 export class ProgressBar {
   readonly #shell: Shell;
   #moment: Moment;
   #drawnMs = Number.NEGATIVE_INFINITY;
+  #loggedMs = Number.NEGATIVE_INFINITY;
+  /** What the last line of a log said. */
+  #logged: Moment | undefined;
 
   constructor(phase: string, shell: Shell) {
     this.#shell = shell;
@@ -61,14 +73,37 @@ export class ProgressBar {
     shell.tellProgress = () => progressText(this.#moment);
   }
 
-  show(moment: Moment): void {
+  show(moment: Logged): void {
     const { phase, doneBytes, totalBytes, elapsedMs } = moment;
     const isNews = phase !== this.#moment.phase || doneBytes === totalBytes;
     this.#moment = moment;
+    const { isQuiet, progressForm, progressLine: line } = this.#shell;
+    if (isQuiet) return;
+    if (progressForm === 'json' || (progressForm === 'line' && line === undefined)) {
+      this.#log(moment, progressForm);
+      return;
+    }
     if (!isNews && elapsedMs - this.#drawnMs < DRAW_EVERY_MS) return;
     this.#drawnMs = elapsedMs;
-    const { progressLine: line, progressWidth, unicode } = this.#shell;
+    const { progressWidth, unicode } = this.#shell;
     line?.draw(progressLine(moment, { width: progressWidth - 1, unicode }));
+  }
+
+  /** A phase that begins and the end of all are told at once, everything else from time to time. */
+  #log(moment: Logged, form: ProgressForm): void {
+    const { phase, doneBytes, totalBytes, elapsedMs, document } = moment;
+    const isWhole = totalBytes > 0 && doneBytes === totalBytes;
+    const last = this.#logged;
+    const isNews =
+      phase !== last?.phase ||
+      (isWhole && (last.doneBytes !== doneBytes || last.totalBytes !== totalBytes));
+    if (!isNews && elapsedMs - this.#loggedMs < LOG_EVERY_MS) return;
+    this.#loggedMs = elapsedMs;
+    this.#logged = moment;
+    const told = { type: 'progress', ...(document ?? moment) };
+    this.#shell.note(
+      form === 'json' ? `${JSON.stringify(told)}\n` : `lacuna: ${progressText(moment)}\n`,
+    );
   }
 
   /** Takes the bar off the terminal, so that text can follow. */

@@ -4,5 +4,5 @@ export { extentJson, tableHeading, tableLine } from './extent-table.js';
 export { describeMachinePlan } from './machine-plan.js';
 export { type PictureRow, renderPicture } from './picture.js';
 export { showRepositoryJob } from './repository-job.js';
-export { showJob, showReading, showWriting } from './show-job.js';
+export { progressDocument, showJob, showReading, showWriting } from './show-job.js';
 export { steerBySignals } from './steer-by-signals.js';

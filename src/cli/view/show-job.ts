@@ -1,6 +1,8 @@
 /** How the command shows a job while it runs. */
+
+import { LacunaError } from '../../errors/index.js';
 import type { Job, JobProgress } from '../../job/index.js';
-import type { Shell } from '../shell/index.js';
+import { noteStep, type Shell } from '../shell/index.js';
 import { ProgressBar } from '../text/index.js';
 import { pauseBySignal, steerBySignals } from './steer-by-signals.js';
 
@@ -19,15 +21,26 @@ export async function showJob<Report, Progress extends JobProgress>(
   tell?: (progress: Progress) => Promise<void>,
 ): Promise<Report> {
   const bar = new ProgressBar(phaseOf(job.progress()), shell);
+  let step = '';
   try {
     for await (const progress of job) {
-      bar.show({ ...progress, phase: STATES[progress.state] ?? phaseOf(progress) });
+      const phase = STATES[progress.state] ?? phaseOf(progress);
+      if (phase !== step) noteStep(phase, shell);
+      step = phase;
+      bar.show({ ...progress, phase, document: progressDocument(progress) });
       await tell?.(progress);
     }
     return await job;
   } finally {
     bar.stop();
   }
+}
+
+/** A moment of a job for programs; an error's own fields are not for JSON. */
+export function progressDocument({ error, ...progress }: JobProgress): object {
+  if (error === undefined) return progress;
+  const code = error instanceof LacunaError ? error.code : undefined;
+  return { ...progress, error: { code, message: error.message } };
 }
 
 /** Shows a job that writes: the first interruption lets it finish what is in flight. */

@@ -9,7 +9,7 @@ import {
   type SourceFlags,
   sourceOf,
 } from '../../device/index.js';
-import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 import {
@@ -94,6 +94,7 @@ export function registerBackup(command: Command, shell: Shell): void {
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((paths: string[], flags: BackupFlags) => backupCommand(paths, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function backupCommand(

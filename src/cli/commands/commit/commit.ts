@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../../../chain/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import {
+  addOutputFlags,
   collect,
   FORMAT_FLAG,
   IMAGE_FORMAT_TEXT,
@@ -35,6 +36,7 @@ export function registerCommit(command: Command, shell: Shell): void {
     .option('--json', 'print the report as JSON')
     .addHelpText('after', EXAMPLES)
     .action((top: string, flags: CommitFlags) => commitCommand(top, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function commitCommand(name: string, flags: CommitFlags, shell: Shell): Promise<void> {

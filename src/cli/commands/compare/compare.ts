@@ -9,6 +9,7 @@ import {
   withFolders,
 } from '../../device/index.js';
 import {
+  addOutputFlags,
   collect,
   Exit,
   noteWarnings,
@@ -60,6 +61,7 @@ export function registerCompare(command: Command, shell: Shell): void {
       setFormatFlag(shell, '-F', b, a);
       return compareCommand(optionsOf(a, b, flags, shell), flags, shell);
     });
+  addOutputFlags(command, shell);
 }
 
 function optionsOf(a: string, b: string, flags: CompareFlags, shell: Shell): CompareOptions {

@@ -10,7 +10,7 @@ import {
   parseImageOptions,
   type SourceFlags,
 } from '../../device/index.js';
-import { collect } from '../../shell/index.js';
+import { addOutputFlags, collect, type Shell } from '../../shell/index.js';
 import { parseBytes, parseCount } from '../../text/index.js';
 
 export interface CopyFlags extends SourceFlags {
@@ -54,13 +54,14 @@ export interface CopyFlags extends SourceFlags {
   json?: boolean;
 }
 
-export function addCopyFlags(command: Command): Command {
+export function addCopyFlags(command: Command, shell: Shell): Command {
   for (const add of [addEndFlags, addChoiceFlags, addZeroFlags, addSpeedFlags, addSafetyFlags]) {
     add(command);
   }
-  return command
+  command
     .optionsGroup('Output:')
     .option('--json', 'print progress and report as JSON, one document per line');
+  return addOutputFlags(command, shell);
 }
 
 function addEndFlags(command: Command): void {

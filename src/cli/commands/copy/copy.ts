@@ -1,12 +1,5 @@
 import type { Command } from 'commander';
-import {
-  type CopyJob,
-  type CopyOptions,
-  type CopyProgress,
-  type CopyReport,
-  copy,
-} from '../../../copy/index.js';
-import { LacunaError } from '../../../errors/index.js';
+import { type CopyJob, type CopyOptions, type CopyReport, copy } from '../../../copy/index.js';
 import {
   checkDigestFile,
   insistingOn,
@@ -18,9 +11,15 @@ import {
   warnOfName,
   withFolders,
 } from '../../device/index.js';
-import { noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
+import { noteStep, noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
-import { describeCopy, describeEffort, showCopy, steerBySignals } from '../../view/index.js';
+import {
+  describeCopy,
+  describeEffort,
+  progressDocument,
+  showCopy,
+  steerBySignals,
+} from '../../view/index.js';
 import { cleanCommand } from './copy-clean.js';
 import { addCopyFlags, type CopyFlags, optionsOf } from './copy-flags.js';
 import { noteLeftOut, noteNoRoom, noteResumable, noteUnfinished } from './copy-notes.js';
@@ -60,7 +59,7 @@ export function registerCopy(command: Command, shell: Shell): void {
     .description('Makes a target equal to a source, moving only what has to move.')
     .argument('<source>', 'the device to read; - is standard input')
     .argument('[target]', 'the device to write, made if it is a file; - is standard output');
-  addCopyFlags(command)
+  addCopyFlags(command, shell)
     .addHelpText('after', EXAMPLES)
     .action(async (source: string, target: string | undefined, flags: CopyFlags) => {
       // Standard output belongs to the bytes.
@@ -163,6 +162,8 @@ async function copyCommand(
     target: targetOf(target, flags),
   };
   setFormatFlag(shell, '-O', target, source);
+  noteStep(`source: ${printable(told(options.source))}`, shell);
+  noteStep(`target: ${printable(told(options.target))}`, shell);
   // From now on: one that comes before the copy begins must not end it.
   shell.usesHangUp = rateFile !== undefined;
   const { job } = await begin(options, flags);
@@ -199,6 +200,11 @@ function targetOf(target: string, flags: CopyFlags): CopyOptions['target'] {
   return partOf(insisted, outputFormat, { offset: targetOffset });
 }
 
+/** A device as it will be opened. */
+function told(device: string | object): string {
+  return typeof device === 'string' ? device : JSON.stringify(device);
+}
+
 /** What a copy that failed has left, for the document of its failure. */
 function leftBy({ resumable, unfinished, partlyWritten }: CopyJob) {
   return { resumable, unfinished, partlyWritten };
@@ -206,17 +212,10 @@ function leftBy({ resumable, unfinished, partlyWritten }: CopyJob) {
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {
   const report = await showCopy(job, shell, (progress) =>
-    shell.print(jsonLine('progress', plain(progress))),
+    shell.print(jsonLine('progress', progressDocument(progress))),
   );
   await shell.print(jsonLine('report', report));
   return report;
-}
-
-/** An error's own fields are not for JSON. */
-function plain({ error, ...progress }: CopyProgress): object {
-  if (error === undefined) return progress;
-  const code = error instanceof LacunaError ? error.code : undefined;
-  return { ...progress, error: { code, message: error.message } };
 }
 
 function jsonLine(type: string, content: object): string {

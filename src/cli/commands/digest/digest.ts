@@ -10,7 +10,7 @@ import {
   type StoredDigest,
   sourceOf,
 } from '../../device/index.js';
-import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { parseCount } from '../../text/index.js';
 import { showReading } from '../../view/index.js';
 
@@ -42,6 +42,7 @@ export function registerDigest(command: Command, shell: Shell): void {
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: DigestFlags) => digestCommand(source, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function digestCommand(source: string, flags: DigestFlags, shell: Shell): Promise<void> {

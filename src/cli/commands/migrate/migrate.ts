@@ -10,7 +10,7 @@ import type {
   MigratePlanDisk,
   MigrateReport,
 } from '../../../qemu/index.js';
-import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
 import { showJob, steerBySignals } from '../../view/index.js';
 
@@ -60,6 +60,7 @@ export function registerMigrate(command: Command, shell: Shell): void {
     .action((target: string | undefined, flags: MigrateFlags) =>
       migrateCommand(target, flags, shell),
     );
+  addOutputFlags(command, shell);
 }
 
 function addHow(command: Command): Command {

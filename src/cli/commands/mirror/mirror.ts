@@ -6,6 +6,7 @@ import type { NbdServerAddress } from '../../../nbd/index.js';
 import type { MirrorProgress, MirrorReport } from '../../../qemu/index.js';
 import { diskNamed, serverAddress } from '../../device/index.js';
 import {
+  addOutputFlags,
   FORMAT_FLAG,
   FORMAT_TEXT,
   noteWarnings,
@@ -71,6 +72,7 @@ export function registerMirror(command: Command, shell: Shell): void {
     .option('--json', 'print what came out as JSON')
     .addHelpText('after', EXAMPLES)
     .action((target: string, flags: MirrorFlags) => mirrorCommand(target, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function mirrorCommand(name: string, flags: MirrorFlags, shell: Shell): Promise<void> {

@@ -4,7 +4,7 @@ import { filesIn, refuseShared } from '../../../copy/ends/index.js';
 import { populate } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { addSourceFlags, openSource, type SourceFlags, withFolders } from '../../device/index.js';
-import { noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatShare, parseBytes } from '../../text/index.js';
 import { showReading } from '../../view/index.js';
 import {
@@ -54,6 +54,7 @@ export function registerPopulate(command: Command, shell: Shell): void {
         ? populateCommand(sources, flags, shell)
         : populateLive(sources, flags, shell);
     });
+  addOutputFlags(command, shell);
 }
 
 async function populateCommand(

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { KeepRules, PrunedMachine, PruneReport } from '../../../repository/index.js';
-import { collect, type Shell } from '../../shell/index.js';
+import { addOutputFlags, collect, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 
@@ -53,6 +53,7 @@ export function registerPrune(command: Command, shell: Shell): void {
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((path: string, flags: PruneFlags) => pruneCommand(path, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function pruneCommand(path: string, flags: PruneFlags, shell: Shell): Promise<void> {

@@ -1,7 +1,13 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../../../chain/index.js';
 import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
-import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT, type Shell } from '../../shell/index.js';
+import {
+  addOutputFlags,
+  collect,
+  FORMAT_FLAG,
+  IMAGE_FORMAT_TEXT,
+  type Shell,
+} from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
 import { showWriting } from '../../view/index.js';
 
@@ -49,6 +55,7 @@ export function registerRebase(command: Command, shell: Shell): void {
     .option('--json', 'print the report as JSON')
     .addHelpText('after', EXAMPLES)
     .action((image: string, flags: RebaseFlags) => rebaseCommand(image, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 async function rebaseCommand(name: string, flags: RebaseFlags, shell: Shell): Promise<void> {

@@ -4,7 +4,14 @@ import type { Command } from 'commander';
 import type { ImageFormat } from '../../../block/index.js';
 import type { RestoreReport, RestoreTarget } from '../../../repository/index.js';
 import { checkConfigurationFile, storeConfiguration } from '../../device/index.js';
-import { collect, noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
+import {
+  addOutputFlags,
+  collect,
+  noteWarnings,
+  printable,
+  type Shell,
+  setFormatFlag,
+} from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 
@@ -53,6 +60,7 @@ export function registerRestore(command: Command, shell: Shell): void {
       setFormatFlag(shell, '-O', target, path);
       return restoreCommand({ path, point, target }, flags, shell);
     });
+  addOutputFlags(command, shell);
 }
 
 async function restoreCommand(

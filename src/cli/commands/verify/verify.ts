@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { VerifyReport } from '../../../repository/index.js';
 import { counted } from '../../../util/index.js';
-import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 
@@ -37,6 +37,7 @@ export function registerVerify(command: Command, shell: Shell): void {
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((path: string, flags: VerifyFlags) => verifyCommand(path, flags, shell));
+  addOutputFlags(command, shell);
 }
 
 function parseShare(text: string): number {
