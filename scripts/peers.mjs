@@ -34,6 +34,9 @@ const PACKAGES = {
   losetup: 'mount',
   mke2fs: 'e2fsprogs',
   unshare: 'util-linux',
+  zsh: 'zsh',
+  fish: 'fish',
+  mandoc: 'mandoc',
   python3: 'python3',
 };
 
@@ -98,7 +101,7 @@ The tests cannot run without ${left.map(([name]) => name).join(', ')}. On Debian
     sudo apt-get update && sudo apt-get install --no-install-recommends ${wanted}
 
 Elsewhere the packages are those of QEMU (its tools, its storage daemon, its x86 emulator and its guest agent), libvirt, nbdkit, nbd, libnbd and its Python
-module, fio, openssl, spin, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
+module, fio, openssl, spin, zsh, fish, mandoc, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
   return 1;
 }
 

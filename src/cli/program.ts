@@ -4,6 +4,7 @@ import {
   checkReadable,
   Exit,
   exitCodeOfAbort,
+  hintOf,
   oneLine,
   type Shell,
   ShellCommand,
@@ -59,31 +60,36 @@ function buildProgram(
   shell: Shell,
   print: (text: string) => void,
 ): Command {
-  return new ShellCommand('lacuna')
-    .description('Copies virtual disks and moves only what has to move.')
-    .version(packageVersion())
-    .exitOverride()
-    .configureOutput({
-      writeOut: print,
-      writeErr: (text) => shell.noteLines(text),
-      outputError: (text, write) => write(misuse(text)),
-    })
-    .showHelpAfterError('Run it with --help to see how it is used.')
-    .addHelpText('after', AFTER_HELP)
-    .hook('preAction', (_program, command) => {
-      if (command.opts().json) shell.failureDocument = {};
-      checkReadable(argv);
-    });
+  return (
+    new ShellCommand('lacuna')
+      .description('Copies virtual disks and moves only what has to move.')
+      .version(packageVersion())
+      .exitOverride()
+      .configureOutput({
+        writeOut: print,
+        writeErr: (text) => shell.noteLines(text),
+        outputError: (text, write) => write(misuse(text, argv)),
+      })
+      // `lacuna help` is a command like others, with an option of its own.
+      .helpCommand(false)
+      .showHelpAfterError('Run it with --help to see how it is used.')
+      .addHelpText('after', AFTER_HELP)
+      .hook('preAction', (_program, command) => {
+        if (command.opts().json) shell.failureDocument = {};
+        checkReadable(argv);
+      })
+  );
 }
 
 /** Adds all commands, but loads only those that the command line names: for the others their rows are enough. */
 async function addCommands(program: Command, argv: readonly string[], shell: Shell): Promise<void> {
   const usages = new Map<string, string>();
+  const isAll = COMMANDS.some(({ usage, needsAll }) => needsAll && argv.includes(nameOf(usage)));
   for (const { usage, summary, load } of COMMANDS) {
-    const [name] = usage.split(' ');
+    const name = nameOf(usage);
     usages.set(name, usage);
     const command = program.command(name).summary(summary);
-    if (argv.includes(name)) (await load())(command, shell);
+    if (isAll || argv.includes(name)) (await load())(command, shell);
   }
   // Last, because commands inherit it: it is for the list of these, and not for the lists of their own.
   program.configureHelp({
@@ -91,8 +97,14 @@ async function addCommands(program: Command, argv: readonly string[], shell: She
   });
 }
 
+function nameOf(usage: string): string {
+  return usage.split(' ')[0];
+}
+
 /** Commander's own line breaks are the last, and one before what it suggests; all others are what was typed. */
-function misuse(text: string): string {
+function misuse(text: string, argv: readonly string[]): string {
   const [, message, suggestion = ''] = /^(.*?)(\n\(Did you mean [^\n]*\))?\n?$/s.exec(text)!;
-  return `${oneLine(message.replace(/^error: /, 'lacuna: '))}${suggestion}\n`;
+  const hint = hintOf(message, argv);
+  const more = hint === undefined ? suggestion : `\n(Here: ${hint})`;
+  return `${oneLine(message.replace(/^error: /, 'lacuna: '))}${more}\n`;
 }

@@ -5,11 +5,13 @@ import { bitmapRow } from './bitmap/index.js';
 import { checkRow } from './check/index.js';
 import { commitRow } from './commit/index.js';
 import { compareRow } from './compare/index.js';
+import { completionRow } from './completion/index.js';
 import { copyRow } from './copy/index.js';
 import { createRow } from './create/index.js';
 import { demoRow } from './demo/index.js';
 import { diffRow } from './diff/index.js';
 import { digestRow } from './digest/index.js';
+import { helpRow } from './help/index.js';
 import { infoRow } from './info/index.js';
 import { listRow } from './list/index.js';
 import { mapRow } from './map/index.js';
@@ -56,4 +58,6 @@ export const COMMANDS: readonly CommandRow[] = [
   mirrorRow,
   recoverRow,
   demoRow,
+  completionRow,
+  helpRow,
 ];

@@ -6,6 +6,8 @@ export interface CommandRow {
   /** Its name and what it takes, such as `info [options] <source>`. */
   readonly usage: string;
   readonly summary: string;
+  /** Whether it tells of all others, which are loaded for it. */
+  readonly needsAll?: boolean;
   /** Loads the function that gives the command its description, arguments, options and action. */
   load(): Promise<(command: Command, shell: Shell) => void>;
 }

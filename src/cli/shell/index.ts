@@ -18,6 +18,7 @@ export {
   secondSignal,
 } from './interruption.js';
 export { noteError } from './note-error.js';
+export { hintOf } from './other-tools.js';
 export { addOutputFlags, noteStep, ShellCommand } from './output-flags.js';
 export { oneLine, printable } from './printable.js';
 export { checkReadable } from './readable-names.js';

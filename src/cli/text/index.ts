@@ -1,6 +1,12 @@
 export { parseBytes, parseCount } from './arguments.js';
 export { Cells } from './cells.js';
 export { columns } from './columns.js';
+export {
+  type CommandFacts,
+  factsOf,
+  type OptionFacts,
+  type Values,
+} from './command-facts.js';
 export { ProgressBar } from './progress.js';
 export { readText } from './read-text.js';
 export {
