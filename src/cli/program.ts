@@ -17,6 +17,7 @@ A SOURCE or TARGET is one of
   disk.qcow2                              an image with its backing files (any name with -f qcow2)
   nbd://host:10809/export                 an NBD server's export
   nbd+unix:///export?socket=/run/nbd.sock the same over a Unix socket
+  [ nbdkit memory 1G ]                    an NBD server that is started for the command, and ends with it
   '{"driver":"file","filename":"disk.raw"}'
   driver=file,filename=disk.raw           a description, as JSON or dotted keys
   driver=nbd,server.type=inet,server.host=host,server.port=10809,request-timeout=30,reconnect-delay=60
@@ -49,10 +50,30 @@ async function parse(argv: readonly string[], shell: Shell): Promise<void> {
     const print = (text: string) => void texts.push(shell.print(text));
     const program = buildProgram(argv, shell, print);
     await addCommands(program, argv, shell);
-    await program.parseAsync(argv, { from: 'user' });
+    if (argv.includes('[')) await parseWithServers(program, argv, shell);
+    else await program.parseAsync(argv, { from: 'user' });
   } finally {
     await Promise.all(texts);
   }
+}
+
+/** With NBD servers in brackets, which are there for as long as the command. */
+async function parseWithServers(
+  program: Command,
+  argv: readonly string[],
+  shell: Shell,
+): Promise<void> {
+  const { BracketedServers } = await import('./device/bracketed-servers.js');
+  const servers = new BracketedServers(argv, shell);
+  program.hook('preAction', (_program, command) => servers.startFor(command));
+  try {
+    await program.parseAsync(servers.argv, { from: 'user' });
+  } catch (error) {
+    const explained = await servers.explain(error);
+    await servers.end().catch(() => {});
+    throw explained;
+  }
+  await servers.end();
 }
 
 function buildProgram(

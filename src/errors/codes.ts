@@ -101,6 +101,8 @@ export type ErrorCode =
   | 'ERR_MIGRATION_UNDECIDED'
   /** A command that was to run before or after a backup has failed. */
   | 'ERR_HOOK_FAILED'
+  /** A server that a command line has in brackets has failed. */
+  | 'ERR_SERVER_FAILED'
   /** A mirror has ended before its time: the replica does not equal the disk, and what it lacks is still marked. */
   | 'ERR_MIRROR_LOST'
   /** What is known of a replica is of something else, or the replica was changed: only a full copy makes it equal again. */
