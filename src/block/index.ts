@@ -85,6 +85,7 @@ export {
   checkOptions as checkNewImage,
   createQcow2,
   layOutQcow2,
+  layOutQcow2On,
   type MappedClusters,
   type Preallocation,
   type Qcow2Options,

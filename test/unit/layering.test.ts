@@ -45,6 +45,10 @@ const LONG: LongFunctions = {
     why: 'the course of the command from flags to the last client',
   },
   'cli/shell/shell.ts processShell': { lines: 50, why: 'one line for each member' },
+  'copy/ends/device-image.ts imageOnDevice': {
+    lines: 43,
+    why: 'one line for each member of a target',
+  },
   'copy/ends/new-file.ts newImage': { lines: 68, why: 'how an image is made, by members' },
   'copy/ends/target.ts goOn': { lines: 43, why: 'each way in which an earlier run may have ended' },
   'copy/ends/target.ts openMade': { lines: 54, why: 'one line for each member of a target' },

@@ -8,8 +8,10 @@ import {
   filesOf,
   imageOf,
   isBlockDevice,
+  isRemote,
   openDevice,
   plainFile,
+  type Qcow2Description,
   sharing,
   sizedFor,
   takesKey,
@@ -39,44 +41,14 @@ import {
   newImage,
   newRawFile,
 } from './new-file.js';
-import { type Binding, checkBinding, mismatch, targetBinding } from './resume-binding.js';
+import type { Target } from './opened-target.js';
+import { checkBinding, mismatch, targetBinding } from './resume-binding.js';
 import { refuseLikeness, refuseSource } from './same-disk.js';
 import { patient, reopened } from './source.js';
 import { refuseBitmaps, refuseImage, refuseMaking, refuseSameFile } from './target-refusals.js';
-import { type MadeFile, syncName, UnfinishedFile } from './unfinished-file.js';
+import { syncName, UnfinishedFile } from './unfinished-file.js';
 
-/** A target that is ready to be written. */
-export interface Target {
-  device: BlockDevice;
-  /** Every byte reads as zero. */
-  isZero: boolean;
-  warnings: string[];
-  /** What tells it from other targets. */
-  binding: Binding;
-  /** The unfinished file that is written, if it is one. */
-  made?: MadeFile;
-  /** An earlier run has moved everything, and given the file its name. */
-  complete?: boolean;
-  /** Names of the bitmaps that it is going to have from the source, if that was asked for. */
-  bitmaps?: readonly string[];
-  /** Prepares a new target for what the plan says will be written: once, before anything is. */
-  layOut?: ((increment: Increment) => Promise<void>) | undefined;
-  /** Makes durable where the target can be found while it is written. */
-  anchor(): Promise<void>;
-  /** Makes the target take its final name, when all is written and durable. Returns warnings. */
-  finish(): Promise<string[]>;
-  /** After a failure: removes what was made and not written to. Never fails. */
-  removeUnfinished(): Promise<void>;
-  /**
-   * After a failure: leaves what was written so that nobody takes it for whole, and returns the unfinished file, if it is
-   * one. Never fails.
-   */
-  keepUnfinished(): Promise<string | undefined>;
-  /** Opens the device anew after its connection was lost; one of the caller's, or a file, stays as it is. */
-  reopen(): Promise<void>;
-  /** Closes what was opened here; a device of the caller's stays open. */
-  close(): Promise<void>;
-}
+export type { Target } from './opened-target.js';
 
 /** The part of a resumption that knows where targets are made. */
 interface Planner {
@@ -103,7 +75,7 @@ export async function prepareTarget(
   refuseNothing(source, file, options);
   if (file === undefined) {
     await refuseSource(description, source);
-    refuseMaking(options, description);
+    if (imageToMakeOn(description, options) === undefined) refuseMaking(options, description);
   } else {
     await refuseSameFile(description, options, source);
   }
@@ -119,13 +91,12 @@ export async function prepareTarget(
   if (file !== undefined) {
     const making = { bitmaps, signal };
     const kind = newFile(description as DeviceDescription, file, source.size, options, making);
-    const { resume, flush } = options;
-    const opened = await makeOrGoOn(kind, source, { resume, flush, signal }, resumption);
-    if (bitmaps !== undefined) {
-      opened.bitmaps = bitmaps.names;
-      opened.warnings.push(...bitmaps.warnings);
-    }
-    return opened;
+    return await makeWithBitmaps(kind, source, { ...options, signal }, resumption, bitmaps);
+  }
+  const image = imageToMakeOn(description, options);
+  if (image !== undefined) {
+    const { imageOnDevice } = await import('./device-image.js');
+    return await imageOnDevice(description!, image, source, { ...options, signal });
   }
   const fitted = fileToFit(description as DeviceDescription, options);
   const how = { signal, resume: resumption?.saved && options.resume };
@@ -156,6 +127,34 @@ export async function prepareTarget(
   }
 }
 
+async function makeWithBitmaps(
+  kind: NewFile,
+  source: BlockDevice,
+  { resume, flush, signal }: HowWritten,
+  resumption: Planner | undefined,
+  bitmaps: Making['bitmaps'],
+): Promise<Target> {
+  const opened = await makeOrGoOn(kind, source, { resume, flush, signal }, resumption);
+  if (bitmaps !== undefined) {
+    opened.bitmaps = bitmaps.names;
+    opened.warnings.push(...bitmaps.warnings);
+  }
+  return opened;
+}
+
+/** The image that a full copy makes on a device that is no file; undefined where it writes into one that is there. */
+function imageToMakeOn(
+  description: DeviceDescription | undefined,
+  options: PlanScope & Pick<CopyOptions, 'target' | 'inPlace'>,
+): Qcow2Description | undefined {
+  if (isBlockDevice(options.target) || isPartial(options) || options.inPlace) return undefined;
+  const image = imageOf(description);
+  if (image === undefined) return undefined;
+  const path = fileOf(image.file)?.filename;
+  const isBlock = path !== undefined && statIfThere(path)?.isBlockDevice() === true;
+  return isBlock || isRemote(image.file) ? image : undefined;
+}
+
 /** Files are made as images; a device has to be one already. */
 function toBeMadeOn(description: DeviceDescription | undefined, error: unknown): unknown {
   const filename = fileOf(imageOf(description)?.file)?.filename;
@@ -163,7 +162,7 @@ function toBeMadeOn(description: DeviceDescription | undefined, error: unknown):
   const isNone = error instanceof LacunaError && error.offset === 0 && error.device === filename;
   if (!isNone || error.code !== 'ERR_QCOW2_CORRUPT' || !statIfThere(filename)?.isBlockDevice())
     return error;
-  const message = `${filename} is a device without a qcow2 image, and none is made on it: make one there first, with "qemu-img create", or say that the target is raw (-f raw)`;
+  const message = `${filename} is a device without a qcow2 image, which is written into: make one there first, with a full copy that is not --in-place, or say that the target is raw (-f raw)`;
   return new LacunaError(error.code, message, { device: filename, offset: 0, cause: error });
 }
 

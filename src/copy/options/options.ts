@@ -128,7 +128,8 @@ export interface CopyOptions extends TransferOptions, PlanScope {
   allowEmpty?: boolean;
   /**
    * Write into a target file that is there, instead of replacing it by another one when that is whole: where there is no
-   * room for two, or nothing can be made in its folder. A raw file gets the size of the source. If such a copy fails the
+   * room for two, or nothing can be made in its folder; or into an image that a device holds, on which a full copy makes a
+   * new one otherwise. A raw file gets the size of the source. If such a copy fails the
    * target holds a part of it. Default false.
    */
   inPlace?: boolean;

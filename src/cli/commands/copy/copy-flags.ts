@@ -31,6 +31,7 @@ export interface CopyFlags extends SourceFlags {
   forceInUse?: boolean;
   allowEmpty?: boolean;
   inPlace?: boolean;
+  existing?: boolean;
   targetIsZero?: boolean;
   detectZeroes?: CopyOptions['detectZeroes'];
   connections?: number;
@@ -89,6 +90,7 @@ function addEndFlags(command: Command): void {
       '--in-place',
       'write into a target file that is there, instead of replacing it by a whole one',
     )
+    .option('-n, --existing', 'the same, and fail where no target is there to be written into')
     .option(FORCE_FLAG, FORCE_TEXT)
     .option('--allow-empty', 'let a source of 0 bytes replace a target that holds something');
 }
@@ -215,7 +217,7 @@ export function optionsOf(flags: CopyFlags): Partial<CopyOptions> {
     mode: flags.mode,
     unmap: flags.allocated ? false : undefined,
     allowEmpty: flags.allowEmpty,
-    inPlace: flags.inPlace,
+    inPlace: flags.existing ?? flags.inPlace,
     targetIsZero: flags.targetIsZero,
     detectZeroes: flags.detectZeroes,
     requests: flags.requests,

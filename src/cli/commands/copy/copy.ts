@@ -1,5 +1,8 @@
 import type { Command } from 'commander';
+import { type DeviceDescription, filesOf, parseDescription } from '../../../block/index.js';
 import { type CopyJob, type CopyOptions, type CopyReport, copy } from '../../../copy/index.js';
+import { LacunaError } from '../../../errors/index.js';
+import { statIfThere } from '../../../files/index.js';
 import {
   checkDigestFile,
   insistingOn,
@@ -161,6 +164,7 @@ async function copyCommand(
     source: sourceOf(source, flags),
     target: targetOf(target, flags),
   };
+  if (flags.existing) refuseAbsent(options.target);
   setFormatFlag(shell, '-O', target, source);
   noteStep(`source: ${printable(told(options.source))}`, shell);
   noteStep(`target: ${printable(told(options.target))}`, shell);
@@ -182,7 +186,7 @@ async function copyCommand(
     noteResumable(job, error, shell);
     noteUnfinished(job, error, shell);
     // Standard output may have no room either, which says nothing of the target.
-    if (!flags.inPlace) noteNoRoom(target, failure, shell);
+    if (!options.inPlace) noteNoRoom(target, failure, shell);
     if (flags.json) shell.failureDocument = leftBy(job);
     throw error;
   } finally {
@@ -198,6 +202,15 @@ function targetOf(target: string, flags: CopyFlags): CopyOptions['target'] {
   const named = withFolders(target, outputFormat, backingFolder);
   const insisted = forceInUse ? insistingOn(named, outputFormat) : named;
   return partOf(insisted, outputFormat, { offset: targetOffset });
+}
+
+/** @throws LacunaError ERR_DEVICE_OPEN where the file that is to be written into is not there. */
+function refuseAbsent(target: string | DeviceDescription): void {
+  const description = typeof target === 'string' ? parseDescription(target) : target;
+  const absent = filesOf(description).find((path) => statIfThere(path) === undefined);
+  if (absent === undefined) return;
+  const message = `${absent} is not there, and -n makes none: check the path, or leave out -n`;
+  throw new LacunaError('ERR_DEVICE_OPEN', message, { device: absent, errno: 'ENOENT' });
 }
 
 /** A device as it will be opened. */

@@ -1,5 +1,5 @@
 import { checkGiven } from '../../../../util/index.js';
-import { A_PATH } from '../../../contract/index.js';
+import { A_PATH, type BlockDevice } from '../../../contract/index.js';
 import {
   type CheckedOptions,
   checkBacking,
@@ -49,6 +49,23 @@ export async function layOutQcow2(
   }
   const isAll = options.preallocation !== 'off';
   await write(filename, options, { mapped: isAll ? allOf(options) : mapped, zeroed });
+}
+
+/**
+ * Makes a qcow2 image as {@link layOutQcow2} does, over what a device holds: a block device, or an NBD export. The image takes
+ * as much of it as it needs. Clusters that are mapped hold what was there before, until they are written.
+ *
+ * @param begins called when it is known that the image fits, before anything is changed
+ * @throws LacunaError ERR_COPY_MISMATCH where it does not fit
+ */
+export async function layOutQcow2On(
+  device: BlockDevice,
+  given: Qcow2Options,
+  mapped: MappedClusters,
+  begins: () => void,
+): Promise<void> {
+  const { writeImageOn } = await import('./new-image.js');
+  await writeImageOn(device, checkOptions(given), { mapped, begins });
 }
 
 function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {

@@ -87,6 +87,44 @@ export async function writeNewImage(
   await file.write(0, header);
 }
 
+/**
+ * Writes a new image over what a device holds; see `layOutQcow2On`. All is measured first: what does not fit changes nothing.
+ */
+export async function writeImageOn(
+  device: BlockDevice,
+  options: CheckedOptions,
+  { mapped, begins }: { readonly mapped: MappedClusters; begins(): void },
+): Promise<void> {
+  const { name, size } = device;
+  const made = layOutImage(name, options, { mapped, zeroed: NONE });
+  const header = encodeHeader(made.header, name);
+  const { clusterSize } = made.geometry;
+  const bytes = made.layout.total * clusterSize;
+  if (bytes > size) {
+    const message = `${name} has ${size} bytes, and the image takes ${bytes}: make it larger, or choose another one ("lacuna measure -O qcow2" tells what an image takes)`;
+    throw new LacunaError('ERR_COPY_MISMATCH', message, { device: name });
+  }
+  const { signal } = options;
+  begins();
+  // Of tables only what maps something is written, and of the last cluster only what the disk has of it.
+  await erase(device, 0, made.firstData * clusterSize, signal);
+  if (mapped.count > 0) await erase(device, bytes - clusterSize, clusterSize, signal);
+  await writeRefcounts(device, made);
+  if (made.tables > 0) await writeTables(device, made);
+  await device.write(0, header);
+}
+
+/** Makes a range of a device zero, where it cannot do that by itself too. */
+async function erase(
+  device: BlockDevice,
+  start: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (device.capabilities.zero) return await device.zero(start, length, { signal });
+  await writeZeroes(device, start, length, signal);
+}
+
 /** Neither the image nor its data file must be a part of what the new image is over. */
 function refuseCircle(
   image: string,
@@ -300,6 +338,15 @@ async function reserve(
   const length = file.size - start;
   if (length === 0 || preallocation === 'off' || preallocation === 'metadata') return;
   if (preallocation === 'falloc') return file.zero(start, length, { unmap: false, signal });
+  await writeZeroes(file, start, length, signal);
+}
+
+async function writeZeroes(
+  file: BlockDevice,
+  start: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const zeroes = new Uint8Array(Math.min(PIECE_BYTES, length));
   const turns = new Turns();
   for (let at = 0; at < length; at += zeroes.length) {
