@@ -2,9 +2,10 @@ import { type Arena, DirtyBitmaps } from '../../bitmap/index.js';
 import { geometryOf } from '../../qcow2/index.js';
 import type { BlockDevice } from '../contract/index.js';
 import { ImageBitmaps, readBitmapSections } from '../drivers/qcow2/bitmaps/index.js';
+import { checkWritable } from '../drivers/qcow2/in-place/index.js';
 import { HostFile, LiveHeader, readerOf, readHeader } from '../drivers/qcow2/io/index.js';
 import { refuseCut, repairRefcounts } from '../drivers/qcow2/repair/index.js';
-import { Allocator, checkWritable } from '../drivers/qcow2/write/index.js';
+import { Allocator } from '../drivers/qcow2/write/index.js';
 import type { OpenOptions } from '../open/index.js';
 
 /** The bitmaps of an image, and what keeps them in its file where that is open for writing. */

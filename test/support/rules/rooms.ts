@@ -49,6 +49,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   'block/drivers/qcow2': [
     ['io'],
     ['read'],
+    ['in-place'],
     ['write'],
     ['create'],
     ['bitmaps'],

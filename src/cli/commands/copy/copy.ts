@@ -197,7 +197,7 @@ async function copyCommand(
 }
 
 /** The target as the command line names it, and as the flags have it opened. */
-function targetOf(target: string, flags: CopyFlags): CopyOptions['target'] {
+function targetOf(target: string, flags: CopyFlags): string | DeviceDescription {
   const { outputFormat, backingFolder, forceInUse, targetOffset } = flags;
   const named = withFolders(target, outputFormat, backingFolder);
   const insisted = forceInUse ? insistingOn(named, outputFormat) : named;

@@ -7,10 +7,10 @@ import {
   unsupported,
 } from '../../../../qcow2/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
+import { checkWritable } from '../in-place/index.js';
 import { HostFile, LiveHeader, readHeader, writeBackingName, writeHeader } from '../io/index.js';
 import { repairRefcounts } from '../repair/index.js';
 import { ImageTables } from '../snapshots/index.js';
-import { checkWritable } from '../write/index.js';
 import { asVersion2, prepareVersion2 } from './downgrade.js';
 
 /** What is changed of an image in place; what is left out stays as it is. */

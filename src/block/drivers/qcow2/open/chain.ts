@@ -28,7 +28,6 @@ import {
   resolveNamed,
 } from '../io/index.js';
 import type { ImageParts } from '../read/index.js';
-import { repairRefcounts } from '../repair/index.js';
 
 /** Backing files behind one another. */
 const MOST_BACKING_FILES = 200;
@@ -91,7 +90,7 @@ async function openAll(
   const found = await readHeader(file);
   if (!rescue) checkRefcounts(found, file);
   checkWritable(found, file, description);
-  const header = readOnly || !grows ? found : await repairRefcounts(file, found, opening.signal);
+  const header = grows ? await repaired(file, found, opening.signal) : found;
   const snapshots = await readSnapshots(file, header).catch((error) => {
     if (rescue && description.snapshot === undefined && isCorrupt(error)) return [];
     throw error;
@@ -119,6 +118,12 @@ async function openAll(
   };
   const parts = { header, file, dataFile, snapshot, snapshots, backing, rescue };
   return { ...parts, devices, description: opened };
+}
+
+/** The header of an image that is going to be written, with refcounts that are right; few images are opened for that. */
+async function repaired(file: BlockDevice, found: Header, signal?: AbortSignal): Promise<Header> {
+  const { repairRefcounts } = await import('../repair/index.js');
+  return await repairRefcounts(file, found, signal);
 }
 
 /** A chain that comes back to a file of its own would have no end. */

@@ -1,6 +1,6 @@
 import { LacunaError } from '../../../../errors/index.js';
 import { Context, type ExtentList, isDirtyContext } from '../../../../extent/index.js';
-import { RunKind, type Snapshot } from '../../../../qcow2/index.js';
+import { RunKind, type Snapshot, validBitmaps } from '../../../../qcow2/index.js';
 import type {
   BackingName,
   BlockDevice,
@@ -16,26 +16,19 @@ import type {
   WriteOptions,
   ZeroOptions,
 } from '../../../contract/index.js';
-import { OpenBitmaps } from '../bitmaps/index.js';
+import type { OpenBitmaps } from '../bitmaps/index.js';
+import { FixedWriter, type GuestWriter, longestZero, type Reserved } from '../in-place/index.js';
 import { type Qcow2Description, readPadded } from '../io/index.js';
 import {
   ChainStatus,
   CONTEXTS,
+  describeMissing,
   detailsOf,
   Image,
   RunWalk,
   TableSlices,
   warningsOf,
 } from '../read/index.js';
-import { describeMissing, findMissing, refuseCut } from '../repair/index.js';
-import {
-  compressorFor,
-  FixedWriter,
-  type GuestWriter,
-  ImageWriter,
-  longestZero,
-  type Reserved,
-} from '../write/index.js';
 import { type OpenedParts, openParts } from './chain.js';
 
 const GIB = 1024 ** 3;
@@ -124,9 +117,7 @@ export class Qcow2Driver implements Driver {
     try {
       const image = await Image.open(parts);
       const writable = description['read-only'] !== true && parts.snapshot === undefined;
-      const below = parts.backing?.missing ?? [];
-      const missing =
-        parts.rescue || below.length > 0 ? await findMissing(image, below, opening.signal) : [];
+      const missing = await missingIn(image, parts, opening.signal);
       const driver = new Qcow2Driver(image, parts.description, { ...parts, missing }, writable);
       if (writable) await driver.#makeWritable(parts, opening);
       // Bitmaps speak of the disk as it is now, not of what a snapshot kept.
@@ -148,6 +139,10 @@ export class Qcow2Driver implements Driver {
       this.#writer = new FixedWriter(this.#image, this.#slices, backing);
       return;
     }
+    // Loaded when they are needed, as most images are read, or written in place.
+    const { compressorFor, ImageWriter } = await import('../write/index.js');
+    const { refuseCut } = await import('../repair/index.js');
+    const { OpenBitmaps } = await import('../bitmaps/index.js');
     const parts = {
       header,
       file,
@@ -166,6 +161,8 @@ export class Qcow2Driver implements Driver {
 
   /** A disk can be read whose bitmaps cannot, but nobody shall wonder where they are. */
   async #readBitmaps({ header, file }: OpenedParts, { live = false }: Opening): Promise<void> {
+    if (validBitmaps(header) === undefined) return;
+    const { OpenBitmaps } = await import('../bitmaps/index.js');
     try {
       const bitmaps = await OpenBitmaps.read(header, file);
       if (live) this.#bitmaps = bitmaps;
@@ -354,6 +351,18 @@ export class Qcow2Driver implements Driver {
     for (const result of [...flushed, ...closed])
       if (result.status === 'rejected') throw result.reason;
   }
+}
+
+/** What a file of the chain has lost, where that can be read as zeroes. */
+async function missingIn(
+  image: Image,
+  { rescue, backing }: OpenedParts,
+  signal?: AbortSignal,
+): Promise<readonly Range[]> {
+  const below = backing?.missing ?? [];
+  if (!rescue && below.length === 0) return [];
+  const { findMissing } = await import('../repair/index.js');
+  return await findMissing(image, below, signal);
 }
 
 function checkCompress({ compress, mapping }: Qcow2Description, image: Image): void {

@@ -1,7 +1,7 @@
 import type { BackingName, BlockDevice } from '../../../contract/index.js';
+import { checkWritable } from '../in-place/index.js';
 import { HostFile, readHeader, writeBackingName } from '../io/index.js';
 import { repairRefcounts } from '../repair/index.js';
-import { checkWritable } from '../write/index.js';
 
 /**
  * Makes an image that nobody has open name another backing file, or none, durably.

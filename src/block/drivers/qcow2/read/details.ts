@@ -4,7 +4,8 @@ import {
   KNOWN_FEATURES,
   type Snapshot,
 } from '../../../../qcow2/index.js';
-import type { ImageDetails } from '../../../contract/index.js';
+import { counted } from '../../../../util/index.js';
+import type { ImageDetails, Range } from '../../../contract/index.js';
 
 const KINDS = ['incompatible', 'compatible', 'autoclear'] as const;
 const BITS = Array.from({ length: 64 }, (_, bit) => bit);
@@ -39,6 +40,17 @@ export function warningsOf({ incompatible }: Header, name: string): string[] {
   const what = `${name} is marked as corrupt: what is read may not be what the disk held`;
   return [
     `${what}; see what "lacuna check" says of it, and repair a copy with "lacuna check -r all"`,
+  ];
+}
+
+/** What a person should know of missing ranges. */
+export function describeMissing(name: string, missing: readonly Range[]): string[] {
+  if (missing.length === 0) return [];
+  const bytes = missing.reduce((sum, { length }) => sum + length, 0);
+  const [{ offset, length }] = missing;
+  const ranges = counted(missing.length, 'range');
+  return [
+    `${name} is cut short, or a file below it is: ${counted(bytes, 'byte')} of its disk, in ${ranges}, are lost and read as zeroes; the first are ${counted(length, 'byte')} at ${offset}`,
   ];
 }
 

@@ -1,4 +1,4 @@
-export { detailsOf, warningsOf } from './details.js';
+export { describeMissing, detailsOf, warningsOf } from './details.js';
 export { Image, type ImageParts } from './image.js';
 export { RunWalk } from './run-walk.js';
 export { ChainStatus, CONTEXTS } from './status.js';

@@ -2,7 +2,7 @@
 
 import { throwIfAborted } from '../../../../errors/index.js';
 import { type Header, hasDataFile, RunKind, type Snapshot } from '../../../../qcow2/index.js';
-import { counted, Turns } from '../../../../util/index.js';
+import { Turns } from '../../../../util/index.js';
 import { type BlockDevice, Device, type Range } from '../../../contract/index.js';
 import { NullDriver } from '../../null/index.js';
 import { readBitmapSections } from '../bitmaps/index.js';
@@ -40,17 +40,6 @@ export async function findMissing(
     }
   }
   return found;
-}
-
-/** What a person should know of missing ranges. */
-export function describeMissing(name: string, missing: readonly Range[]): string[] {
-  if (missing.length === 0) return [];
-  const bytes = missing.reduce((sum, { length }) => sum + length, 0);
-  const [{ offset, length }] = missing;
-  const ranges = counted(missing.length, 'range');
-  return [
-    `${name} is cut short, or a file below it is: ${counted(bytes, 'byte')} of its disk, in ${ranges}, are lost and read as zeroes; the first are ${counted(length, 'byte')} at ${offset}`,
-  ];
 }
 
 /** An image that is about to be written. */

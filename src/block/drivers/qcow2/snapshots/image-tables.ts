@@ -15,6 +15,7 @@ import {
 } from '../../../../qcow2/index.js';
 import { viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
+import { checkWritable } from '../in-place/index.js';
 import { HostFile, joinSpans, LiveHeader, readHeader, readSnapshotTable } from '../io/index.js';
 import {
   type L1Place,
@@ -23,7 +24,7 @@ import {
   refuseCut,
   repairRefcounts,
 } from '../repair/index.js';
-import { Allocator, checkWritable, type Run, referencesOf } from '../write/index.js';
+import { Allocator, type Run, referencesOf } from '../write/index.js';
 import { markClusters } from './shared-flags.js';
 
 const KNOWN_AUTOCLEAR = Autoclear.bitmaps | Autoclear.rawDataFile;

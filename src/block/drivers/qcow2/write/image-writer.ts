@@ -3,7 +3,6 @@ import {
   Autoclear,
   type Header,
   hasDataFile,
-  Incompatible,
   l1EntriesFor,
   MAX_L1_BYTES,
   type Mapped,
@@ -17,20 +16,16 @@ import {
   type WriteOptions,
   type ZeroOptions,
 } from '../../../contract/index.js';
+import { checkWritable, type GuestWriter, longestZero, type Reserved } from '../in-place/index.js';
 import { HostFile, LiveHeader } from '../io/index.js';
 import { Allocator } from './allocator.js';
 import { ClusterCompressor } from './cluster-compressor.js';
 import { ClusterWriter } from './cluster-writer.js';
 import { ClusterZeroer } from './cluster-zeroer.js';
 import type { Compress } from './compress.js';
-import type { GuestWriter } from './guest-writer.js';
 import { ImageFlusher } from './image-flusher.js';
 import { Mapping } from './mapping.js';
-import { Preallocator, type Reserved } from './preallocator.js';
-
-/** L2 tables that one zero request may change, at least. */
-const ZERO_TABLES = 16;
-const GIB = 1024 ** 3;
+import { Preallocator } from './preallocator.js';
 
 /** Autoclear bits that stay true whatever is written here. */
 const KNOWN_AUTOCLEAR = Autoclear.rawDataFile;
@@ -389,27 +384,9 @@ export class ImageWriter implements GuestWriter {
   }
 }
 
-/** The longest zero request, so that what it changes fits into memory. */
-export function longestZero(l2Span: number): number {
-  return Math.max(GIB, ZERO_TABLES * l2Span);
-}
-
 /** A data file that cannot grow must hold the whole disk from the start. */
 function checkDataFile({ header, dataFile }: ImageWriterParts): void {
   if (dataFile === undefined || dataFile.size >= header.size) return;
   const message = `${dataFile.name} holds ${dataFile.size} bytes of a disk of ${header.size}: make it larger before the disk is written`;
   throw new LacunaError('ERR_DEVICE_SHORT', message, { device: dataFile.name });
-}
-
-/** An image that must be repaired first is not made worse. */
-export function checkWritable({ incompatible }: Header, image: string): void {
-  const found =
-    (incompatible & Incompatible.corrupt) !== 0n
-      ? 'is marked as corrupt'
-      : (incompatible & Incompatible.dirty) !== 0n
-        ? 'was not closed, and its refcounts may be wrong'
-        : undefined;
-  if (found === undefined) return;
-  const advice = `repair it with "lacuna check -r all -f qcow2 ${image}" before it is written, or open it read-only`;
-  throw new LacunaError('ERR_QCOW2_UNSUPPORTED', `${image} ${found}: ${advice}`, { device: image });
 }

@@ -1,11 +1,9 @@
 import { allUnits, type Geometry, type Mapped } from '../../../../qcow2/index.js';
 import { alignUp } from '../../../../util/index.js';
+import type { Reserved } from '../in-place/index.js';
 import type { HostFile } from '../io/index.js';
 import type { Allocator, Run } from './allocator.js';
 import type { Mapping } from './mapping.js';
-
-/** What the clusters that are mapped take of the file system: see `Preallocation`, where `off` maps none. */
-export type Reserved = 'metadata' | 'falloc' | 'full';
 
 export interface PreallocatorParts {
   readonly geometry: Geometry;

@@ -3,7 +3,7 @@ import { Autoclear, type Header, type Run, RunKind } from '../../../../qcow2/ind
 import type { BlockDevice, WriteOptions, ZeroOptions } from '../../../contract/index.js';
 import type { Image, TableSlices } from '../read/index.js';
 import type { GuestWriter } from './guest-writer.js';
-import { checkWritable } from './image-writer.js';
+import { checkWritable } from './limits.js';
 
 /**
  * Writes into clusters that are mapped already, and changes no table: so any number of these may write one image at the

@@ -1,6 +1,8 @@
 import type { Header } from '../../../../qcow2/index.js';
 import type { BackingName, WriteOptions, ZeroOptions } from '../../../contract/index.js';
-import type { Reserved } from './preallocator.js';
+
+/** What the clusters that are mapped take of the file system: see `Preallocation`, where `off` maps none. */
+export type Reserved = 'metadata' | 'falloc' | 'full';
 
 /** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
 export interface GuestWriter {
