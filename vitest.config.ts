@@ -14,6 +14,17 @@ function limitMs(runs: string): number {
 const UNIT = 'test/unit/**/*.test.ts';
 const SOURCES = fileURLToPath(new URL('./src/', import.meta.url));
 
+const MODULES = fileURLToPath(new URL('./dist/', import.meta.url));
+
+/**
+ * Tests that look at a part of the package share its classes with the rest of it, so they take all from the single modules.
+ * Programs that tests start, and the examples, import the package as users do, in few files.
+ */
+const SINGLE = [
+  { find: /^lacuna\/(.*)$/, replacement: `${MODULES}$1/index.js` },
+  { find: /^lacuna$/, replacement: `${MODULES}index.js` },
+];
+
 /** What is built, and where its source is. */
 const BUILT = [
   { find: /^#dist\/(.*)\.js$/, replacement: `${SOURCES}$1.ts` },
@@ -47,6 +58,7 @@ export default defineConfig({
       },
       {
         extends: true,
+        resolve: { alias: SINGLE },
         test: {
           name: 'built',
           include: ['test/**/*.test.ts'],

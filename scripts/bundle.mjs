@@ -1,10 +1,12 @@
-// Makes few files of the command and of each worker thread: a hundred small modules take longer to find and load than a
-// sparse disk takes to copy. What is loaded on demand stays apart, and so does the library.
+// Makes few files of the command, of each worker thread and of the library: a hundred small modules take longer to find and
+// load than a sparse disk takes to copy. What is loaded on demand stays apart.
 import { chmod, readdir, readFile, rm } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { build } from 'esbuild';
 
-const { dependencies, optionalDependencies } = JSON.parse(await readFile('package.json', 'utf8'));
+const { dependencies, optionalDependencies, exports } = JSON.parse(
+  await readFile('package.json', 'utf8'),
+);
 
 /** Loaded at every start, and so small that they are taken in. */
 const TAKEN_IN = ['commander', 'fastest-levenshtein', 'picocolors', 'pretty-bytes'];
@@ -16,9 +18,12 @@ const files = (await readdir('src', { recursive: true }))
 
 const command = resolve('dist/cli/main.js');
 
+/** These load what every command line needs, and no command. */
+const FIRST = ['main', 'start', 'run'].map((name) => resolve(`dist/cli/${name}.js`));
+
 /** Whole paths of the modules that others load on demand; not of those that every command line loads first. */
 const onDemand = new Set();
-for (const file of files.filter((name) => name !== command)) {
+for (const file of files.filter((name) => !FIRST.includes(name))) {
   const text = await readFile(file, 'utf8');
   for (const [, path] of text.matchAll(/\bimport\('(\.[^']+)'\)/g)) {
     onDemand.add(resolve(dirname(file), path));
@@ -41,26 +46,50 @@ function inOneFile(base) {
   };
 }
 
+/**
+ * Commander starts programs for commands that are files of their own; here none is, and what starts programs takes Node three
+ * milliseconds to load.
+ */
+const withoutPrograms = {
+  name: 'without-programs',
+  setup({ onLoad }) {
+    onLoad({ filter: /commander\/lib\/command\.js$/ }, async ({ path }) => {
+      const text = await readFile(path, 'utf8');
+      const needed = /const childProcess = require\('node:child_process'\);/;
+      if (!needed.test(text)) throw new Error(`${path} loads what starts programs in another way`);
+      const late =
+        "const childProcess = { spawn: (...args) => require('node:child_process').spawn(...args) };";
+      return { contents: text.replace(needed, late) };
+    });
+  },
+};
+
+/** Packages that stay outside. */
+const packages = Object.keys({ ...dependencies, ...optionalDependencies });
+
+/** Of all that is bundled. */
+const common = {
+  outdir: 'dist',
+  outbase: 'dist',
+  allowOverwrite: true,
+  bundle: true,
+  splitting: true,
+  chunkNames: 'parts/[name]-[hash]',
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  sourcemap: true,
+};
+
 /** Bundles a program, and keeps in one file what `base` loads. */
 async function bundle(program, base) {
   await build({
+    ...common,
     entryPoints: [program],
-    outdir: 'dist',
-    outbase: 'dist',
-    allowOverwrite: true,
-    bundle: true,
-    splitting: true,
-    chunkNames: 'parts/[name]-[hash]',
-    plugins: [inOneFile(base)],
+    plugins: [inOneFile(base), withoutPrograms],
     // The package says that no module does anything by being loaded, so these imports are there for the bundler alone.
     logOverride: { 'ignored-bare-import': 'silent' },
-    platform: 'node',
-    target: 'node20',
-    format: 'esm',
-    sourcemap: true,
-    external: Object.keys({ ...dependencies, ...optionalDependencies }).filter(
-      (name) => !TAKEN_IN.includes(name),
-    ),
+    external: packages.filter((name) => !TAKEN_IN.includes(name)),
     // Packages that are CommonJS load Node's modules with `require`.
     banner: {
       js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);",
@@ -79,3 +108,13 @@ await chmod(command, 0o755);
 for (const worker of files.filter((name) => name.endsWith('worker.js'))) {
   await bundle(worker, worker);
 }
+
+/** What a program that embeds this package imports. The parts that they share are shared, so that each class is there once. */
+const entrances = Object.values(exports).flatMap((entrance) => entrance.default ?? []);
+
+await build({
+  ...common,
+  entryPoints: entrances.map((path) => path.replace('dist/bundle/', 'dist/')),
+  outdir: 'dist/bundle',
+  external: packages,
+});

@@ -1,4 +1,3 @@
-import { runProgram } from './program.js';
 import {
   Exit,
   exitCodeOf,
@@ -7,11 +6,13 @@ import {
   printFailure,
   type Shell,
 } from './shell/index.js';
+import { packageVersion } from './version.js';
 
 /** Runs one command line and returns the exit code; every error ends up here, and as one message. */
 export async function run(argv: readonly string[], shell: Shell): Promise<number> {
   try {
-    await runProgram(argv, shell);
+    if (isVersionAsked(argv)) await shell.print(`${packageVersion()}\n`);
+    else await (await import('./program.js')).runProgram(argv, shell);
     return shell.exitCode;
   } catch (error) {
     await printFailure(error, shell);
@@ -20,4 +21,9 @@ export async function run(argv: readonly string[], shell: Shell): Promise<number
     const code = exitCodeOf(error);
     return code === Exit.failed ? shell.failureCode : code;
   }
+}
+
+/** Asked alone, it is told without loading all that understands command lines. */
+function isVersionAsked([flag, ...others]: readonly string[]): boolean {
+  return others.length === 0 && (flag === '--version' || flag === '-V');
 }

@@ -1,5 +1,7 @@
 import { PassThrough } from 'node:stream';
 import picocolors from 'picocolors';
+// Loaded by the command when it begins. In a process of vitest, Node 20 was seen to give an empty commander then.
+import '#dist/cli/program.js';
 import { run } from '#dist/cli/run.js';
 import { escapeControls, oneLine } from '#dist/cli/shell/printable.js';
 import type { Shell } from '#dist/cli/shell/shell.js';

@@ -1,3 +1,4 @@
+export { parseBytes, parseCount } from './arguments.js';
 export { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 export {
   checkConfigurationFile,

@@ -8,7 +8,7 @@ import {
   type Range,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { parseBytes } from '../text/index.js';
+import { parseBytes } from './arguments.js';
 
 export interface RangeFlags {
   offset?: number;

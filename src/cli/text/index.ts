@@ -1,4 +1,3 @@
-export { parseBytes, parseCount } from './arguments.js';
 export { Cells } from './cells.js';
 export { columns } from './columns.js';
 export {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseBytes, parseCount } from '#dist/cli/text/arguments.js';
+import { parseBytes, parseCount } from '#dist/cli/device/arguments.js';
 import { formatBytes, formatDuration, formatRate, formatShare } from '#dist/cli/text/units.js';
 
 describe('sizes that people type', () => {

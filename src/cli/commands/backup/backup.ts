@@ -5,12 +5,14 @@ import type { BackupOptions, BackupReport, DiskPlan } from '../../../repository/
 import { counted } from '../../../util/index.js';
 import {
   addSourceFlags,
+  parseBytes,
+  parseCount,
   readConfiguration,
   type SourceFlags,
   sourceOf,
 } from '../../device/index.js';
 import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
+import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 import {
   addRunningFlags,

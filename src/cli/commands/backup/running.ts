@@ -8,11 +8,11 @@ import {
   diskNamed,
   type MachineFlags,
   nameOfMachine,
+  parseCount,
   reachMachine,
   type SourceFlags,
 } from '../../device/index.js';
 import { Exit, noteWarnings, type Shell } from '../../shell/index.js';
-import { parseCount } from '../../text/index.js';
 import { describeMachinePlan, showRepositoryJob } from '../../view/index.js';
 import { hooksOf } from './hooks.js';
 

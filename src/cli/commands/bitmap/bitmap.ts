@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { parseBytes } from '../../device/index.js';
 import {
   FORMAT_FLAG,
   IMAGE_FORMAT_TEXT,
@@ -6,7 +7,6 @@ import {
   SHARE_TEXT,
   type Shell,
 } from '../../shell/index.js';
-import { parseBytes } from '../../text/index.js';
 import { addBitmap, type ChangeFlags, changeBitmaps, mergeBitmaps } from './bitmap-changes.js';
 import { dumpBitmap, exportToImage, listBitmaps, type ViewFlags } from './bitmap-views.js';
 

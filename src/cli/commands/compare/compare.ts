@@ -4,6 +4,7 @@ import {
   addRangeFlags,
   FOLDER_FLAG,
   FOLDER_TEXT,
+  parseCount,
   partOf,
   type RangeFlags,
   withFolders,
@@ -18,7 +19,7 @@ import {
   type Shell,
   setFormatFlag,
 } from '../../shell/index.js';
-import { formatBytes, parseCount } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
 import { compareWithBar } from '../../view/index.js';
 
 interface CompareFlags extends RangeFlags {

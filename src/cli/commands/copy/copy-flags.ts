@@ -7,11 +7,12 @@ import {
   addSourceFlags,
   FORCE_FLAG,
   FORCE_TEXT,
+  parseBytes,
+  parseCount,
   parseImageOptions,
   type SourceFlags,
 } from '../../device/index.js';
 import { addOutputFlags, collect, type Shell } from '../../shell/index.js';
-import { parseBytes, parseCount } from '../../text/index.js';
 
 export interface CopyFlags extends SourceFlags {
   outputFormat?: CopyOptions['targetFormat'];

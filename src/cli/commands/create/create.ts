@@ -9,9 +9,9 @@ import {
 import type { NewImageOptions } from '../../../copy/index.js';
 import { makeFile } from '../../../files/index.js';
 import { counted } from '../../../util/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, parseImageOptions } from '../../device/index.js';
+import { FOLDER_FLAG, FOLDER_TEXT, parseBytes, parseImageOptions } from '../../device/index.js';
 import { collect, FORMAT_FLAG, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, parseBytes } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
 import { sizeOfBacking } from './backing-size.js';
 import { type NamedImage, nameImage } from './named-image.js';
 

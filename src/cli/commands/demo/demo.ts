@@ -5,8 +5,9 @@ import { Bitmap } from '../../../bitmap/index.js';
 import { type BlockDevice, createRawFile, openDevice } from '../../../block/index.js';
 import { copy } from '../../../copy/index.js';
 import { counted } from '../../../util/index.js';
+import { parseBytes } from '../../device/index.js';
 import { printable, type Shell } from '../../shell/index.js';
-import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
+import { formatBytes, formatDuration } from '../../text/index.js';
 import {
   compareWithBar,
   describeCopy,

@@ -5,13 +5,13 @@ import {
   addRescueFlag,
   addSourceFlags,
   noteMissing,
+  parseCount,
   readDigest,
   type SourceFlags,
   type StoredDigest,
   sourceOf,
 } from '../../device/index.js';
 import { addOutputFlags, Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { parseCount } from '../../text/index.js';
 import { showReading } from '../../view/index.js';
 
 interface DigestFlags extends SourceFlags {

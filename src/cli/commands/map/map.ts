@@ -10,13 +10,14 @@ import {
   kindsOf,
   noteMissing,
   openSource,
+  parseCount,
   rangeIn,
   type SourceFlags,
   type StatusRange,
   walkExtents,
 } from '../../device/index.js';
 import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { Cells, parseCount } from '../../text/index.js';
+import { Cells } from '../../text/index.js';
 import {
   extentJson,
   type PictureRow,

@@ -25,12 +25,13 @@ import {
   addSourceFlags,
   openSource,
   type ParsedImageOptions,
+  parseBytes,
   parseImageOptions,
   type SourceFlags,
   walkExtents,
 } from '../../device/index.js';
 import { collect, noteWarnings, type Shell } from '../../shell/index.js';
-import { formatBytes, parseBytes } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
 
 interface MeasureFlags extends SourceFlags {
   outputFormat: ImageFormat;

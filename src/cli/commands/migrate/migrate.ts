@@ -1,4 +1,5 @@
 /** `lacuna migrate`: a running machine moves to another QEMU. */
+
 import { tmpdir } from 'node:os';
 import type { Command } from 'commander';
 import { type NbdServerAddress, parseNbdUri } from '../../../nbd/address/index.js';
@@ -10,8 +11,9 @@ import type {
   MigratePlanDisk,
   MigrateReport,
 } from '../../../qemu/index.js';
+import { parseBytes } from '../../device/index.js';
 import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, formatDuration, parseBytes } from '../../text/index.js';
+import { formatBytes, formatDuration } from '../../text/index.js';
 import { showJob, steerBySignals } from '../../view/index.js';
 
 interface MigrateFlags {

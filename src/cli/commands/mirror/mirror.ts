@@ -4,7 +4,7 @@ import { type ImageFormat, parseDescription } from '../../../block/index.js';
 import type { Job } from '../../../job/index.js';
 import type { NbdServerAddress } from '../../../nbd/index.js';
 import type { MirrorProgress, MirrorReport } from '../../../qemu/index.js';
-import { diskNamed, serverAddress } from '../../device/index.js';
+import { diskNamed, parseBytes, parseCount, serverAddress } from '../../device/index.js';
 import {
   addOutputFlags,
   FORMAT_FLAG,
@@ -13,7 +13,7 @@ import {
   printable,
   type Shell,
 } from '../../shell/index.js';
-import { formatBytes, parseBytes, parseCount } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
 import { showJob, steerBySignals } from '../../view/index.js';
 
 interface MirrorFlags {

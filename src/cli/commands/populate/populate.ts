@@ -3,9 +3,15 @@ import { Bitmap, BitmapFile, DirtyBitmaps } from '../../../bitmap/index.js';
 import { filesIn, refuseShared } from '../../../copy/ends/index.js';
 import { populate } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
-import { addSourceFlags, openSource, type SourceFlags, withFolders } from '../../device/index.js';
+import {
+  addSourceFlags,
+  openSource,
+  parseBytes,
+  type SourceFlags,
+  withFolders,
+} from '../../device/index.js';
 import { addOutputFlags, noteWarnings, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, formatShare, parseBytes } from '../../text/index.js';
+import { formatBytes, formatShare } from '../../text/index.js';
 import { showReading } from '../../view/index.js';
 import {
   addMachineFlags,

@@ -6,8 +6,9 @@ import {
   resizeImage,
 } from '../../../block/index.js';
 import { counted } from '../../../util/index.js';
+import { parseBytes } from '../../device/index.js';
 import { FORMAT_FLAG, printable, type Shell } from '../../shell/index.js';
-import { formatBytes, parseBytes } from '../../text/index.js';
+import { formatBytes } from '../../text/index.js';
 
 interface ResizeFlags {
   format?: ImageFormat;

@@ -3,7 +3,12 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import type { ImageFormat } from '../../../block/index.js';
 import type { RestoreReport, RestoreTarget } from '../../../repository/index.js';
-import { checkConfigurationFile, storeConfiguration } from '../../device/index.js';
+import {
+  checkConfigurationFile,
+  parseBytes,
+  parseCount,
+  storeConfiguration,
+} from '../../device/index.js';
 import {
   addOutputFlags,
   collect,
@@ -12,7 +17,7 @@ import {
   type Shell,
   setFormatFlag,
 } from '../../shell/index.js';
-import { formatBytes, formatDuration, parseBytes, parseCount } from '../../text/index.js';
+import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 
 interface RestoreFlags {

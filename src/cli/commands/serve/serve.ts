@@ -13,10 +13,11 @@ import {
   loadBitmaps,
   openSource,
   parseBitmaps,
+  parseCount,
   type SourceFlags,
 } from '../../device/index.js';
 import { collect, noteWarnings, type Shell } from '../../shell/index.js';
-import { formatDuration, parseCount } from '../../text/index.js';
+import { formatDuration } from '../../text/index.js';
 import { isLoopback, parseBindAddress, removeDeadSocket } from './serve-address.js';
 import { addressOf, interrupted, warner } from './serve-loop.js';
 import { addPointFlags, type PointFlags, refuseForPoint, servePoint } from './serve-point.js';
