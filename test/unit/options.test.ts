@@ -69,6 +69,12 @@ const WITH_OPTIONS: Record<string, Call | null> = {
   LibvirtMachine: (options) =>
     qemu.LibvirtMachine.find({ domain: 'nobody', folder: '/nowhere', ...options }),
   Monitor: (options) => qmp.Monitor.connect({ path: '/nowhere' }, options),
+  QmpServer: (options) =>
+    new qmp.QmpServer({
+      commands: {},
+      version: { major: 10, minor: 0, micro: 0, package: '' },
+      ...options,
+    }),
   GuestAgent: (options) => qmp.GuestAgent.connect({ path: '/nowhere' }, options),
   Arena: (options) => bitmap.Arena.create(options),
   Bitmap: (options) => new bitmap.Bitmap({ size: SIZE, granularity: SIZE, ...options }),
@@ -98,6 +104,7 @@ const WITHOUT: Record<string, () => unknown> = {
   Machine: () => (qemu.Machine.connect as never as () => unknown)(),
   LibvirtMachine: () => (qemu.LibvirtMachine.find as never as () => unknown)(),
   Monitor: () => (qmp.Monitor.connect as never as () => unknown)(),
+  QmpServer: () => new (qmp.QmpServer as never as new () => unknown)(),
   GuestAgent: () => (qmp.GuestAgent.connect as never as () => unknown)(),
   Arena: () => (bitmap.Arena.attach as never as () => unknown)(),
   Bitmap: () => new (bitmap.Bitmap as never as new () => unknown)(),
@@ -122,6 +129,7 @@ const EXEMPT = new Set([
     'toWire',
     'withLog',
     'EventStream',
+    'QmpCommandError',
     'QmpSchema',
     'BackupSession',
     'SessionDisk',

@@ -61,6 +61,37 @@ export function commandText(
   return `${JSON.stringify({ [verb]: name, arguments: args, id })}\n`;
 }
 
+/** The first line of a server. */
+export function greetingText(version: QmpVersion, capabilities: readonly string[]): string {
+  return line({ QMP: { version: versionObject(version), capabilities } });
+}
+
+function versionObject({ major, minor, micro, package: added }: QmpVersion): JsonObject {
+  return { qemu: { micro, minor, major }, package: added };
+}
+
+/** The answer to a command; what it returns must be JSON. */
+export function answerText(value: unknown, id: unknown): string {
+  return line({ return: value, ...(id !== undefined && { id }) });
+}
+
+/** The refusal of a command, or of something that is none. */
+export function errorText(errorClass: string, description: string, id: unknown): string {
+  const error = { class: errorClass, desc: description };
+  return line({ ...(id !== undefined && { id }), error });
+}
+
+/** Something that has happened at a time in milliseconds since 1970. */
+export function eventText(event: string, data: object | undefined, timeMs: number): string {
+  const seconds = Math.floor(timeMs / 1000);
+  const microseconds = Math.floor((timeMs - seconds * 1000) * 1000);
+  return line({ timestamp: { seconds, microseconds }, event, ...(data && { data }) });
+}
+
+function line(message: object): string {
+  return `${JSON.stringify(message)}\r\n`;
+}
+
 function errorOf({ error, id }: JsonObject): Message {
   const { class: errorClass, desc } = objectOr(error);
   if (typeof errorClass !== 'string' || typeof desc !== 'string') {

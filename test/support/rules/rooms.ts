@@ -43,7 +43,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['session'],
     ['service'],
   ],
-  qmp: [['wire'], ['client']],
+  qmp: [['wire'], ['client', 'server']],
   block: [['contract'], ['filters'], ['drivers'], ['describe'], ['open'], ['images']],
   'block/drivers': [['file', 'memory', 'nbd', 'null', 'raw'], ['qcow2']],
   'block/drivers/qcow2': [

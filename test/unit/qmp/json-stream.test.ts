@@ -1,6 +1,6 @@
 import { LacunaError } from 'lacuna/errors';
 import { describe, expect, test } from 'vitest';
-import { type JsonObject, JsonStream } from '#dist/qmp/wire/index.js';
+import { type JsonObject, JsonStream, parseJson } from '#dist/qmp/wire/index.js';
 import fc from '../../support/fast-check.js';
 
 /** Objects of every shape that a cut could fall into. */
@@ -101,5 +101,63 @@ describe('a stream of JSON', () => {
         }
       }),
     );
+  });
+});
+
+describe('the JSON of commands', () => {
+  test('is read as JSON.parse reads it', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.nat(4), (value, indent) => {
+        const text = JSON.stringify(value, null, indent);
+        expect(parseJson(text)).toEqual(JSON.parse(text));
+      }),
+    );
+  });
+
+  test('is refused wherever JSON.parse refuses it', () => {
+    const marks = fc.constantFrom(
+      '{',
+      '}',
+      '[',
+      ']',
+      ',',
+      ':',
+      '"',
+      '"a"',
+      '1',
+      '-',
+      '01',
+      '1e3',
+      'nul',
+      'null',
+      ' ',
+      '\\',
+    );
+    fc.assert(
+      fc.property(fc.array(marks, { maxLength: 8 }), (parts) => {
+        const text = parts.join('');
+        let wanted: unknown;
+        try {
+          wanted = JSON.parse(text);
+        } catch {
+          expect(() => parseJson(text), text).toThrow(SyntaxError);
+          return;
+        }
+        const names = text.match(/"a"\s*:/g) ?? [];
+        if (names.length < 2) expect(parseJson(text), text).toEqual(wanted);
+      }),
+    );
+  });
+
+  test('may have a text of many megabytes, and names that mean something to JavaScript', () => {
+    const text = 'a"\\\n'.repeat(2_000_000);
+    expect(parseJson(JSON.stringify({ text }))).toEqual({ text });
+    const object = parseJson('{"__proto__":{"a":1}}') as object;
+    expect(Object.getPrototypeOf(object)).toBe(Object.prototype);
+    expect(Object.keys(object)).toEqual(['__proto__']);
+  });
+
+  test('is refused where a name is there twice', () => {
+    expect(() => parseJson('{"a":1,"b":{"a":1},"\\u0061":2}')).toThrow('duplicate key');
   });
 });

@@ -1,0 +1,9 @@
+export { QmpCommandError, type QmpErrorClass } from './command-error.js';
+export type { QmpListenAddress } from './listen.js';
+export {
+  type QmpCommand,
+  QmpServer,
+  type QmpServerCloseOptions,
+  type QmpServerLimits,
+  type QmpServerOptions,
+} from './server.js';
