@@ -20,7 +20,9 @@ export {
   type Descriptions,
   Device,
   type DeviceDescription,
+  type DeviceOperation,
   type DeviceOptions,
+  type DeviceRequestMessage,
   type Driver,
   deleteSnapshot,
   type ErrorDescription,
@@ -73,9 +75,11 @@ export {
 } from './extent/index.js';
 export {
   Job,
+  type JobChange,
   type JobControl,
   type JobCounts,
   type JobEvents,
+  type JobMessage,
   type JobOptions,
   type JobProgress,
   type JobState,

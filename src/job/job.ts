@@ -3,6 +3,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { isAborted, throwIfAborted } from '../errors/index.js';
 import { checkKnown, optionCheck } from '../util/index.js';
 import { JobControl } from './control.js';
+import { type JobChange, tellJob } from './job-channel.js';
 import { checkRate, type JobOptions, type JobProgress, type JobState } from './progress.js';
 import { RateSeries, SAMPLE_MS } from './rate-series.js';
 import { isStopped } from './stopped.js';
@@ -87,6 +88,8 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   /** The same for the caller: it counts as unhandled until the caller, or who acts for him, handles it. */
   readonly #report: Promise<Report>;
   #isAwaited = false;
+  /** Whether those who watch know of it. */
+  #isBegun = false;
   /** Loops that are told of the end. */
   #loops = 0;
 
@@ -102,10 +105,18 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     this.#what = what;
     this.#counted = counted;
     this.#control = new JobControl(signal, {
-      paused: (error) => this.#tell('paused', error),
-      ready: () => this.#tell('ready'),
+      paused: (error) => {
+        this.#publish('paused', error);
+        this.#tell('paused', error);
+      },
+      ready: () => {
+        this.#publish('ready');
+        this.#tell('ready');
+      },
     });
     this.#control.setRate(rate);
+    // What extends it is not made yet.
+    queueMicrotask(() => this.#publishBegun());
     this.#ended = this.#run(work);
     this.#report = this.#ended.then((report) => report);
     this.#ended.then(
@@ -161,6 +172,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   pause(): void {
     if (this.state !== 'running') return;
     this.#control.pause();
+    this.#publish('paused');
     this.#events.emit('paused');
   }
 
@@ -168,6 +180,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   resume(): void {
     if (this.state !== 'paused') return;
     this.#control.resume();
+    this.#publish('resumed');
     this.#events.emit('resumed');
   }
 
@@ -320,6 +333,8 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
   /** Tells the last moment of progress, then how the job has ended. */
   #tellEnd(tell: () => void): void {
     clearInterval(this.#ticker);
+    const { state, error } = this.#end!;
+    this.#publish(state as JobChange, error);
     this.#tell('progress', this.progress());
     tell();
   }
@@ -328,6 +343,18 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     if (this.#events.listenerCount('failed') === 0) return;
     this.#report.catch(() => {});
     this.#tell('failed', error);
+  }
+
+  #publishBegun(): void {
+    if (this.#isBegun) return;
+    this.#isBegun = true;
+    this.#publish('begun');
+  }
+
+  #publish(event: JobChange, error?: unknown): void {
+    // Its caller may steer it before anything else has run.
+    this.#publishBegun();
+    tellJob({ job: this, what: this.#what, event, ...(error !== undefined && { error }) });
   }
 
   /** Tells of what the work did by itself, where no caller could catch what a listener throws. */

@@ -30,12 +30,15 @@ export {
   ReconnectingClient,
 } from './client/index.js';
 export {
+  type NbdClientMessage,
   type NbdExportBitmap,
   type NbdExportCapabilities,
   type NbdExportDevice,
   type NbdExportLimits,
   type NbdExportOptions,
   type NbdExportZeroOptions,
+  type NbdOperation,
+  type NbdRequestMessage,
   NbdServer,
   type NbdServerCloseOptions,
   type NbdServerLimits,

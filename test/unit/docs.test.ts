@@ -40,6 +40,7 @@ describe('docs', () => {
     'docs/architecture.md',
     'docs/descriptions.md',
     'docs/errors.md',
+    'docs/diagnostics.md',
     'docs/digest.md',
     'docs/extending.md',
     'docs/repository.md',

@@ -21,6 +21,13 @@ import {
   derivedCapabilities,
 } from './limits.js';
 import { copyLocated } from './located-copy.js';
+import {
+  type DeviceOperation,
+  deviceRequests,
+  type ToldRequest,
+  told,
+  toldNow,
+} from './request-channel.js';
 import { Requests } from './requests.js';
 import { askStatus, askWholeStatus, checkContexts, type StatusRequest } from './status-query.js';
 
@@ -32,12 +39,15 @@ export interface DeviceOptions {
   readonly knownZero?: boolean;
   /** What the opener has to tell a person, beside what the driver does. */
   readonly warnings?: readonly string[];
+  /** The name of the node of a graph that it is the device of, which is told with its requests. */
+  readonly node?: string;
 }
 
 const checkDeviceOptions = optionCheck<DeviceOptions>({
   readOnly: 'flag',
   knownZero: 'flag',
   warnings: 'any',
+  node: 'any',
 });
 
 const checkRequest = optionCheck<RequestOptions>({ signal: 'signal' });
@@ -90,6 +100,7 @@ export class Device implements BlockDevice {
    * says so; in order. There are none in any other device: what is missing is an error.
    */
   readonly missing: readonly Range[];
+  readonly #node: string | undefined;
   readonly #driver: Driver;
   readonly #requests: Requests;
   #capabilities: Required<Capabilities>;
@@ -114,6 +125,7 @@ export class Device implements BlockDevice {
     this.limits = checkedLimits(driver.limits);
     this.warnings = [...(driver.warnings ?? []), ...(options.warnings ?? [])];
     this.missing = driver.missing ?? [];
+    this.#node = options.node;
     this.#driver = driver;
     this.#capabilities = { ...capabilities, knownZero };
     this.#requests = new Requests(driver, this.#capabilities, (signal) => this.#check(signal));
@@ -140,6 +152,10 @@ export class Device implements BlockDevice {
     this.#check(options?.signal);
     this.#checkRange(offset, byteLength(target, 'target'));
     if (target.byteLength === 0) return;
+    if (deviceRequests.hasSubscribers) {
+      const read = () => this.#requests.read(offset, target, options?.signal);
+      return this.#run('read', offset, target.byteLength, read);
+    }
     this.#inFlight++;
     try {
       await this.#requests.read(offset, target, options?.signal);
@@ -156,6 +172,10 @@ export class Device implements BlockDevice {
     this.#checkWritable();
     if (source.byteLength === 0) return;
     this.#forgetZero();
+    if (deviceRequests.hasSubscribers) {
+      const write = () => this.#requests.write(offset, source, options);
+      return this.#run('write', offset, source.byteLength, write);
+    }
     this.#inFlight++;
     try {
       await this.#requests.write(offset, source, options);
@@ -171,7 +191,11 @@ export class Device implements BlockDevice {
     this.#checkWritable();
     if (this.#driver.writeNow === undefined) return false;
     this.#forgetZero();
-    this.#driver.writeNow(offset, source);
+    if (!deviceRequests.hasSubscribers) this.#driver.writeNow(offset, source);
+    else
+      toldNow(this.#asked('write', offset, source.byteLength), () =>
+        this.#driver.writeNow!(offset, source),
+      );
     return true;
   }
 
@@ -182,7 +206,8 @@ export class Device implements BlockDevice {
     this.#checkRange(offset, length);
     this.#checkWritable();
     if (options.fast === true && !this.#capabilities.fastZero) this.#refuse('a fast zero');
-    if (length > 0) await this.#run(() => this.#requests.zero(offset, length, options));
+    if (length === 0) return;
+    await this.#run('zero', offset, length, () => this.#requests.zero(offset, length, options));
   }
 
   /**
@@ -197,14 +222,16 @@ export class Device implements BlockDevice {
     if (!this.#capabilities.discard) this.#refuse('discard');
     if (length === 0) return;
     this.#forgetZero();
-    await this.#run(() => this.#requests.discard(offset, length, options.signal));
+    const discard = () => this.#requests.discard(offset, length, options.signal);
+    await this.#run('discard', offset, length, discard);
   }
 
   /** Makes every write that has completed durable; does nothing where the device has no way to. */
   async flush(options: RequestOptions = NOTHING): Promise<void> {
     checkRequest('flush', options);
     this.#check(options.signal);
-    if (this.#capabilities.flush) await this.#run(() => this.#driver.flush!(options.signal));
+    if (!this.#capabilities.flush) return;
+    await this.#run('flush', 0, 0, () => this.#driver.flush!(options.signal));
   }
 
   /** The status of the whole of a range: one list for each context, in the order asked. */
@@ -217,7 +244,7 @@ export class Device implements BlockDevice {
     if (length === 0) return request.contexts.map(() => new ExtentList(offset));
     return askWholeStatus((part) => {
       this.#check(part.signal);
-      return this.#run(() => this.#ask(part));
+      return this.#run('status', part.offset, part.length, () => this.#ask(part));
     }, request);
   }
 
@@ -232,7 +259,7 @@ export class Device implements BlockDevice {
   ): Promise<ExtentList[]> {
     const request = this.#statusRequest(offset, length, options);
     if (length === 0) return request.contexts.map(() => new ExtentList(offset));
-    return this.#run(() => this.#ask(request));
+    return this.#run('status', offset, length, () => this.#ask(request));
   }
 
   /**
@@ -257,8 +284,11 @@ export class Device implements BlockDevice {
     this.#forgetZero();
     const copy = this.#copier(source, range, options);
     if (copy === undefined) return false;
-    // Closing the source waits for it too.
-    return this.#run(() => (source instanceof Device ? source.#run(copy) : copy()));
+    const { sourceOffset } = range;
+    return this.#run('copy', targetOffset, length, () => {
+      // Closing the source waits for it too.
+      return source instanceof Device ? source.#run('copy', sourceOffset, length, copy) : copy();
+    });
   }
 
   #checkSource({ sourceOffset, length }: CopyRange, options: RequestOptions): void {
@@ -290,7 +320,7 @@ export class Device implements BlockDevice {
     this.#check();
     this.#checkRange(offset, length);
     if (this.#driver.locate === undefined) return { driver: this.#driver, offset, length };
-    return this.#run(() => this.#driver.locate!(offset, length));
+    return this.#counted(() => this.#driver.locate!(offset, length));
   }
 
   /**
@@ -316,7 +346,21 @@ export class Device implements BlockDevice {
     await this.#driver.close();
   }
 
-  async #run<T>(request: () => Promise<T>): Promise<T> {
+  #run<T>(
+    operation: DeviceOperation,
+    offset: number,
+    length: number,
+    request: () => Promise<T>,
+  ): Promise<T> {
+    if (!deviceRequests.hasSubscribers) return this.#counted(request);
+    return this.#counted(() => told(this.#asked(operation, offset, length), request));
+  }
+
+  #asked(operation: DeviceOperation, offset: number, length: number): ToldRequest {
+    return { device: this, node: this.#node, operation, offset, length };
+  }
+
+  async #counted<T>(request: () => Promise<T>): Promise<T> {
     this.#inFlight++;
     try {
       return await request();

@@ -55,3 +55,4 @@ export {
   variant,
 } from './keys.js';
 export { RangeLock } from './range-lock.js';
+export type { DeviceOperation, DeviceRequestMessage } from './request-channel.js';

@@ -121,15 +121,15 @@ export class Node implements Named {
    * @param kept where its bitmaps are kept, if not by its driver.
    */
   begin(driver: Driver, grows: boolean, kept?: FileBitmaps): void {
-    const readOnly = !this.writable;
+    const options = { readOnly: !this.writable, node: this.name };
     if (grows && driver.grows) {
       this.#driver = GrowingFile.over(driver);
-      this.#device = new Device(this.#driver, { readOnly });
+      this.#device = new Device(this.#driver, options);
       return;
     }
     this.#driver = driver;
     this.#bitmaps = new NodeBitmaps(driver.size, kept ?? driver.keeps);
-    this.#device = new Device(new Recorder(driver, this.#bitmaps), { readOnly });
+    this.#device = new Device(new Recorder(driver, this.#bitmaps), options);
   }
 
   /**

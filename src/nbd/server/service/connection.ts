@@ -11,6 +11,7 @@ import type { MemoryBudget } from '../limits/index.js';
 import { MAX_UNSENT_ANSWERS } from '../limits/index.js';
 import { ServerSession, type SessionOptions } from '../session/index.js';
 import { ServerTransport, startTls } from '../socket/index.js';
+import { type NbdClientMessage, nextClient, tellClient } from './client-channel.js';
 import type { ClientEvents, NbdConnection } from './host.js';
 
 export interface ConnectionOptions extends SessionOptions {
@@ -28,10 +29,14 @@ export class ServerConnection implements NbdConnection {
   readonly #stopWaiting: () => void;
   #session: ServerSession | undefined;
   #exportName: string | undefined;
+  readonly #accepted: Socket;
+  /** What was told of it when it came. */
+  #told: NbdClientMessage | undefined;
 
   constructor(accepted: Socket, options: ConnectionOptions, events: ClientEvents) {
     this.#options = options;
     this.#events = events;
+    this.#accepted = accepted;
     // A new socket asks at once where its first bytes go, so what is said first has to wait for it.
     const greeting: Uint8Array[] = [];
     let say = (bytes: Uint8Array): void => void greeting.push(bytes);
@@ -92,10 +97,20 @@ export class ServerConnection implements NbdConnection {
     this.#exportName = entered.export.name;
     this.#events.entered();
     this.#transport.write(answer);
-    const session = new ServerSession(this.#transport, entered, this.#options, account);
+    const client = nextClient();
+    const session = new ServerSession(this.#transport, entered, this.#options, account, client);
+    this.#tellEntered(client, entered);
     this.#session = session;
     this.#transport.sink = session;
     this.#transport.onEnd = () => session.shutdown();
+  }
+
+  #tellEntered(client: number, { export: { name, device } }: Entered): void {
+    const { remoteAddress, remotePort } = this.#accepted;
+    const address =
+      remoteAddress === undefined ? {} : { address: `${remoteAddress}:${remotePort}` };
+    this.#told = { client, event: 'entered', export: name, device, ...address };
+    tellClient(this.#told);
   }
 
   async #secure(zeroes: boolean): Promise<void> {
@@ -124,6 +139,7 @@ export class ServerConnection implements NbdConnection {
 
   #closed(): void {
     this.#stopWaiting();
+    if (this.#told !== undefined) tellClient({ ...this.#told, event: 'left' });
     this.#events.closed(this.#transport.failure);
   }
 }

@@ -18,6 +18,7 @@ import { type BufferPool, bufferBytes } from '../limits/index.js';
 import { execute, type Workplace, writePiece } from './commands.js';
 import { Replies } from './replies.js';
 import { ServerRequest } from './request.js';
+import { type Asker, isToldOf, toldRequest } from './request-channel.js';
 import { RequestParser } from './request-parser.js';
 import { type RequestRules, refusalOf } from './request-rules.js';
 
@@ -61,6 +62,7 @@ export class ServerSession implements ByteSink {
   readonly #parser: RequestParser;
   readonly #work: Workplace;
   readonly #account: MemoryAccount;
+  readonly #asker: Asker;
   #watchdog: Watchdog;
   readonly #abort = new AbortController();
   readonly #idle: ServerRequest[] = [];
@@ -76,17 +78,22 @@ export class ServerSession implements ByteSink {
   #closing = false;
   #ended = false;
 
-  /** @param account the memory that it may hold; its place is given back when the connection is gone */
+  /**
+   * @param account the memory that it may hold; its place is given back when the connection is gone
+   * @param client its number, for those who watch
+   */
   constructor(
     connection: SessionConnection,
     entered: Entered,
     options: SessionOptions,
     account: MemoryAccount,
+    client = 0,
   ) {
     const { export: served, structured, extended, contexts } = entered;
     const { limits } = options;
     this.#connection = connection;
     this.#account = account;
+    this.#asker = { export: served.name, device: served.device, client };
     this.#options = options;
     this.#rules = {
       size: served.size,
@@ -233,15 +240,22 @@ export class ServerSession implements ByteSink {
       this.shutdown();
       return;
     }
+    const tell = isToldOf() ? toldRequest(this.#asker, request) : undefined;
     if (request.refusal !== undefined) {
-      this.#work.replies.fail(request, request.refusal.errno, request.refusal.text);
+      const { errno, text } = request.refusal;
+      this.#work.replies.fail(request, errno, text);
+      tell?.(errno);
       request.release();
       return;
     }
     // A device that throws instead of rejecting must not take the server with it.
-    new Promise<void>((resolve) => resolve(execute(request, this.#work)))
-      .catch((error) => this.#failed(request, error))
-      .then(request.release);
+    const work = new Promise<void>((resolve) => resolve(execute(request, this.#work)));
+    if (tell !== undefined)
+      work.then(
+        () => tell(),
+        (error) => tell(wireErrno(error)),
+      );
+    work.catch((error) => this.#failed(request, error)).then(request.release);
   }
 
   #failed(request: ServerRequest, error: unknown): void {
