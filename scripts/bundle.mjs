@@ -1,19 +1,22 @@
 // Makes few files of the command, of each worker thread and of the library: a hundred small modules take longer to find and
 // load than a sparse disk takes to copy. What is loaded on demand stays apart.
-import { chmod, readdir, readFile, rm } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { chmod, copyFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { build } from 'esbuild';
 
-const { dependencies, optionalDependencies, exports } = JSON.parse(
+const { dependencies, optionalDependencies, peerDependencies, exports } = JSON.parse(
   await readFile('package.json', 'utf8'),
 );
 
 /** Loaded at every start, and so small that they are taken in. */
 const TAKEN_IN = ['commander', 'fastest-levenshtein', 'picocolors', 'pretty-bytes'];
 
+/** What a browser loads, and no other module. */
+const PAGE = 'daemon/watch/page';
+
 // Not those in `dist`, where an earlier build may have left what there is no source of any more.
 const files = (await readdir('src', { recursive: true }))
-  .filter((name) => name.endsWith('.ts'))
+  .filter((name) => name.endsWith('.ts') && !name.startsWith(PAGE))
   .map((name) => resolve('dist', name.replace(/ts$/, 'js')));
 
 const command = resolve('dist/cli/main.js');
@@ -65,7 +68,7 @@ const withoutPrograms = {
 };
 
 /** Packages that stay outside. */
-const packages = Object.keys({ ...dependencies, ...optionalDependencies });
+const packages = Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies });
 
 /** Of all that is bundled. */
 const common = {
@@ -118,3 +121,19 @@ await build({
   outdir: 'dist/bundle',
   external: packages,
 });
+
+// The page of the daemon: one script, and what it stands in.
+await mkdir(join('dist', PAGE), { recursive: true });
+await build({
+  entryPoints: [join('src', PAGE, 'main.ts')],
+  outfile: join('dist', PAGE, 'page.js'),
+  tsconfig: join('src', PAGE, 'tsconfig.json'),
+  bundle: true,
+  minify: true,
+  platform: 'browser',
+  target: 'es2022',
+  format: 'esm',
+});
+for (const name of ['index.html', 'page.css', 'icon.svg']) {
+  await copyFile(join('src', PAGE, name), join('dist', PAGE, name));
+}

@@ -1,8 +1,8 @@
 /**
  * The tests talk to other people's NBD programs, because a client and a server of one author agree even
  * where both are wrong. The models of the bitmap's lock and claim are checked by spin, which needs a
- * compiler. Kinds of path are made with the system's tools for devices, file systems and rights. This finds
- * the programs, and installs their packages where it may.
+ * compiler. The page of the daemon is used in a browser. Kinds of path are made with the system's tools for devices,
+ * file systems and rights. This finds the programs, and installs their packages where it may.
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
@@ -24,6 +24,7 @@ const PACKAGES = {
   nbdinfo: 'libnbd-bin',
   nbdcopy: 'libnbd-bin',
   fio: 'fio',
+  chromium: 'chromium',
   openssl: 'openssl',
   spin: 'spin',
   gcc: 'build-essential',
@@ -101,7 +102,7 @@ The tests cannot run without ${left.map(([name]) => name).join(', ')}. On Debian
     sudo apt-get update && sudo apt-get install --no-install-recommends ${wanted}
 
 Elsewhere the packages are those of QEMU (its tools, its storage daemon, its x86 emulator and its guest agent), libvirt, nbdkit, nbd, libnbd and its Python
-module, fio, openssl, spin, zsh, fish, mandoc, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
+module, fio, Chromium, openssl, spin, zsh, fish, mandoc, gcc with make and the C library's headers, Python 3, acl, attr, e2fsprogs and util-linux.`);
   return 1;
 }
 

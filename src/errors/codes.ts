@@ -127,6 +127,8 @@ export type ErrorCode =
   | 'ERR_COPY_VERIFY'
   /** A worker thread ended before its work was done. */
   | 'ERR_WORKER_LOST'
+  /** A package that only some need is not installed; the message says which. */
+  | 'ERR_PACKAGE_MISSING'
   /** A folder is no repository, or one of a version that is not known here. */
   | 'ERR_REPOSITORY_FORMAT'
   /** A file of a repository could not be read or written; `errno` says why. */

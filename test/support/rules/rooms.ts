@@ -95,6 +95,8 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['backup', 'restore', 'verify'],
     ['prune', 'serve', 'diff'],
   ],
+  daemon: [['watch']],
+  'daemon/watch': [['http', 'meters', 'jobs'], ['metrics', 'state'], ['stream'], ['page']],
   cli: [['shell'], ['text'], ['device'], ['view'], ['commands']],
   testing: [['shared'], ['device']],
 };

@@ -1,0 +1,1 @@
+export { startWatch, type Watch, type WatchOptions } from './watch.js';

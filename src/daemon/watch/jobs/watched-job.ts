@@ -1,0 +1,52 @@
+import type { JobProgress, JobState } from '../../../job/index.js';
+
+/** A job as it is watched and steered: every job of this package is one. */
+export interface SteeredJob {
+  readonly state: JobState;
+  /** Whether it has come so far that it may be told to end. */
+  readonly isReady: boolean;
+  progress(): JobProgress;
+  pause(): void;
+  resume(): void;
+  stop(): void;
+  /** Lets its result come into use; only of jobs that do not end by themselves. */
+  complete?(): Promise<unknown>;
+  /** Ends it, and leaves its result beside; only of jobs that do not end by themselves. */
+  cancel?(): Promise<void>;
+  /** Switches how writes get to its target; only of mirrors. */
+  change?(change: { copyMode: 'background' | 'write-blocking' }): void;
+}
+
+/** A job with its name. */
+export interface WatchedJob {
+  /** Unique among those that are listed. */
+  readonly id: string;
+  /** What it is: `backup`, `mirror` and so on. */
+  readonly type: string;
+  /** The nodes that it works on, by name. */
+  readonly nodes?: readonly string[];
+  readonly job: SteeredJob;
+}
+
+/** A backup that somebody asks for. */
+export interface BackupWish {
+  /** The node that is backed up. */
+  readonly node: string;
+  /** The file that is made. */
+  readonly target: string;
+  readonly format: 'qcow2' | 'raw';
+  /** Bytes per second; absent for as fast as it goes. */
+  readonly rate?: number;
+}
+
+/** The jobs that are shown, and how one more is begun. */
+export interface WatchedJobs {
+  /** Those that run, and those that have ended and are still to be shown; the oldest first. */
+  list(): readonly WatchedJob[];
+  /**
+   * Begins a backup into a new file, and lists it.
+   *
+   * @throws where it cannot begin
+   */
+  startBackup(wish: BackupWish): Promise<WatchedJob>;
+}

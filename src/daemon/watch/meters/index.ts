@@ -1,0 +1,2 @@
+export { Meters } from './meters.js';
+export { BUCKETS, type SeriesTable } from './series.js';

@@ -1,0 +1,2 @@
+export { loadPrometheus } from './load-client.js';
+export { Metrics } from './metrics.js';

@@ -1,0 +1,2 @@
+export { Broadcast } from './broadcast.js';
+export { Viewer } from './viewer.js';
