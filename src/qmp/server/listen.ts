@@ -3,8 +3,11 @@ import { connect, type Server } from 'node:net';
 import { LacunaError } from '../../errors/index.js';
 import { describeRefusal } from '../../util/index.js';
 
-/** Where a server listens: a Unix socket that it makes, or one that was handed to the process and listens already. */
-export type QmpListenAddress = { readonly path: string } | { readonly fd: number };
+/** Where a server listens. */
+export interface QmpListenAddress {
+  /** The Unix socket that it makes. */
+  readonly path: string;
+}
 
 /** Read and write for its owner, nothing for others. */
 const OTHERS_NOTHING = 0o177;
@@ -19,7 +22,7 @@ export async function listenAt(server: Server, address: QmpListenAddress): Promi
     await begin(server, address);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const isLeft = code === 'EADDRINUSE' && 'path' in address && (await isAbandoned(address.path));
+    const isLeft = code === 'EADDRINUSE' && (await isAbandoned(address.path));
     if (!isLeft) throw cannotListen(address, error as NodeJS.ErrnoException);
     unlinkSync(address.path);
     await begin(server, address).catch((again) => {
@@ -32,17 +35,14 @@ function begin(server: Server, address: QmpListenAddress): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     // It is bound in this call. A mode that is set afterwards would leave a moment in which others may connect.
-    const before = 'path' in address ? process.umask(OTHERS_NOTHING) : undefined;
+    const before = process.umask(OTHERS_NOTHING);
     try {
       server.listen({ ...address }, () => {
         server.off('error', reject);
         resolve();
       });
-    } catch (error) {
-      // A descriptor that is no socket.
-      reject(error);
     } finally {
-      if (before !== undefined) process.umask(before);
+      process.umask(before);
     }
   });
 }
@@ -61,13 +61,12 @@ async function isAbandoned(path: string): Promise<boolean> {
   });
 }
 
-function cannotListen(address: QmpListenAddress, cause: NodeJS.ErrnoException): LacunaError {
-  const where = 'path' in address ? address.path : `file descriptor ${address.fd}`;
+function cannotListen({ path }: QmpListenAddress, cause: NodeJS.ErrnoException): LacunaError {
   const { code: errno = '' } = cause;
-  const what = `cannot listen on ${where}`;
+  const what = `cannot listen on ${path}`;
   const message =
     errno === 'EADDRINUSE'
       ? `${what}: it is there already, and in use, or no socket: choose another path`
       : describeRefusal(what, errno, { making: true });
-  return new LacunaError('ERR_DEVICE_OPEN', message, { device: where, cause, errno });
+  return new LacunaError('ERR_DEVICE_OPEN', message, { device: path, cause, errno });
 }

@@ -54,6 +54,7 @@ const checkLimits = optionCheck<QmpServerLimits>({
   heldBytes: 'any',
   backlogBytes: 'any',
 });
+const checkAddress = optionCheck<QmpListenAddress>({ path: { needed: 'where the socket is' } });
 const checkClose = optionCheck<QmpServerCloseOptions>({ timeoutMs: 'any' });
 
 const DEFAULTS: Required<QmpServerLimits> = {
@@ -110,13 +111,16 @@ export class QmpServer implements AsyncDisposable {
 
   /**
    * Listens; it may do so in several places. A Unix socket is made with mode 0600, and removed at the end; one that a server has left
-   * behind is replaced. A socket that was handed to the process listens already.
+   * behind is replaced.
    *
    * @throws LacunaError ERR_DEVICE_OPEN where it cannot listen; TypeError for an address that is none.
    */
   async listen(address: QmpListenAddress): Promise<void> {
-    checkGiven('QmpServer.listen', 'address', address, 'the path of a socket, or its descriptor');
-    checkAddress(address);
+    checkGiven('QmpServer.listen', 'address', address, '{ path } of the socket');
+    checkAddress('QmpServer.listen: address', address);
+    if (typeof address.path !== 'string' || address.path === '') {
+      throw new TypeError('QmpServer.listen: path must be the path of a socket');
+    }
     if (this.#closing !== undefined) throw new TypeError('the server was closed');
     const server = createServer({ allowHalfOpen: true }, (socket) => this.attach(socket));
     await listenAt(server, address);
@@ -127,7 +131,7 @@ export class QmpServer implements AsyncDisposable {
     if (this.#closing !== undefined) server.close();
   }
 
-  /** Serves a client that is connected. */
+  /** Serves a client that has connected to a listener of one's own, which allows half-open connections. */
   attach(socket: Socket): void {
     const { clients } = this.#limits;
     if (this.#closing !== undefined || this.#clients.size >= clients) {
@@ -211,12 +215,4 @@ export class QmpServer implements AsyncDisposable {
     if (failure !== undefined) this.#onRefused(failure);
     if (this.#clients.size === 0) this.#whenEmpty?.();
   }
-}
-
-function checkAddress(address: QmpListenAddress): void {
-  const keys = Object.keys(address);
-  const isPath = 'path' in address && typeof address.path === 'string' && address.path !== '';
-  const isFd = 'fd' in address && Number.isInteger(address.fd);
-  if (keys.length === 1 && (isPath || isFd)) return;
-  throw new TypeError('QmpServer.listen: address must be { path } or { fd }');
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { stat, writeFile } from 'node:fs/promises';
-import { connect, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LacunaError } from 'lacuna/errors';
@@ -322,6 +322,18 @@ describe('a QMP server', () => {
     await writeFile(file, 'kept');
     await expect(second.listen({ path: file })).rejects.toMatchObject({ code: 'ERR_DEVICE_OPEN' });
     await Monitor.connect({ path }).then((monitor) => monitor.close());
+  });
+
+  test('serves clients of a listener that is not its own', async () => {
+    const server = new QmpServer({ commands: COMMANDS, version });
+    const path = join(FOLDER, 'own');
+    const own = createServer({ allowHalfOpen: true }, (socket) => server.attach(socket));
+    own.listen({ path });
+    await once(own, 'listening');
+    onTestFinished(() => void own.close());
+    onTestFinished(() => server.close());
+    await using monitor = await Monitor.connect({ path });
+    expect(await monitor.execute('query-echo', { a: 1 })).toEqual({ a: 1 });
   });
 
   test('refuses options and addresses that make no sense', async () => {
