@@ -4,6 +4,7 @@
  */
 import * as lacuna from 'lacuna';
 import * as bitmap from 'lacuna/bitmap';
+import * as daemon from 'lacuna/daemon';
 import * as errors from 'lacuna/errors';
 import * as graph from 'lacuna/graph';
 import * as nbd from 'lacuna/nbd';
@@ -13,7 +14,7 @@ import * as testing from 'lacuna/testing';
 import { describe, expect, it } from 'vitest';
 import { fakeDevice } from '../support/fake-device.js';
 
-const MODULES = { lacuna, bitmap, errors, graph, nbd, qemu, qmp, testing };
+const MODULES = { lacuna, bitmap, daemon, errors, graph, nbd, qemu, qmp, testing };
 const SIZE = 4096;
 const GOOD = { source: { driver: 'null', size: SIZE }, target: { driver: 'null', size: SIZE } };
 const ADDRESS = { type: 'unix', path: '/nowhere/nbd.sock' };
@@ -128,6 +129,7 @@ const EXEMPT = new Set([
     'fromWire',
     'toWire',
     'withLog',
+    'Daemon',
     'EventStream',
     'QmpCommandError',
     'QmpSchema',

@@ -8,6 +8,7 @@ import { compareRow } from './compare/index.js';
 import { completionRow } from './completion/index.js';
 import { copyRow } from './copy/index.js';
 import { createRow } from './create/index.js';
+import { daemonRow } from './daemon/index.js';
 import { demoRow } from './demo/index.js';
 import { diffRow } from './diff/index.js';
 import { digestRow } from './digest/index.js';
@@ -20,6 +21,7 @@ import { migrateRow } from './migrate/index.js';
 import { mirrorRow } from './mirror/index.js';
 import { populateRow } from './populate/index.js';
 import { pruneRow } from './prune/index.js';
+import { qmpRow } from './qmp/index.js';
 import { rebaseRow } from './rebase/index.js';
 import { recoverRow } from './recover/index.js';
 import { resizeRow } from './resize/index.js';
@@ -57,6 +59,8 @@ export const COMMANDS: readonly CommandRow[] = [
   migrateRow,
   mirrorRow,
   recoverRow,
+  daemonRow,
+  qmpRow,
   demoRow,
   completionRow,
   helpRow,

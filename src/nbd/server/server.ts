@@ -144,6 +144,11 @@ export class NbdServer implements AsyncDisposable {
     return [...this.#service.offer.exports.keys()];
   }
 
+  /** Clients that use an export. */
+  clientsOf(exportName: string): number {
+    return [...this.#connections].filter((client) => client.exportName === exportName).length;
+  }
+
   /**
    * Serves one more export, to clients that ask from now on.
    *

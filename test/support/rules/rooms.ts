@@ -76,6 +76,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['group'],
     ['backup', 'commit', 'mirror', 'populate', 'stream'],
   ],
+  daemon: [['schema'], ['core'], ['blockdev'], ['commands']],
   qemu: [
     ['virsh'],
     ['state'],
@@ -114,6 +115,7 @@ const DOORS: Readonly<Record<string, string>> = {
     'how a live backup reads its disks is for src/graph and src/qemu, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
+  'qmp/wire': 'how commands are read as JSON is for src/daemon, not for users of the package',
 };
 
 interface Mention {

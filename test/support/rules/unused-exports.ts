@@ -11,6 +11,7 @@ const PUBLIC = [
   'qemu/index.ts',
   'repository/index.ts',
   'graph/index.ts',
+  'daemon/index.ts',
   'errors/index.ts',
   'testing/index.ts',
 ];

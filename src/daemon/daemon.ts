@@ -1,0 +1,191 @@
+import type { LacunaError } from '../errors/index.js';
+import { Graph } from '../graph/index.js';
+import { type QmpListenAddress, QmpServer } from '../qmp/index.js';
+import { afterWaiting, optionCheck } from '../util/index.js';
+import { applyArguments, checkArguments, type DaemonArguments } from './arguments.js';
+import { COMMANDS, EVENTS } from './commands/index.js';
+import { AllowedFiles, Control, refusal } from './core/index.js';
+import { QEMU_VERSION } from './version.js';
+
+/** What a daemon may do, and how it tells of itself. */
+export interface DaemonOptions {
+  /**
+   * Folders below which files and sockets must lie that clients name. Symbolic links are followed. Default: everything that the process
+   * may open.
+   */
+  readonly allow?: readonly string[];
+  /** Hears of every event that clients are told. */
+  readonly onEvent?: (name: string, data: object | undefined) => void;
+  /** Hears why a client was hung up on. */
+  readonly onRefused?: (error: LacunaError) => void;
+}
+
+/** How a daemon ends. */
+export interface DaemonCloseOptions {
+  /** Milliseconds for requests in flight, and for storing bitmaps; then it is given up. Default 30,000. */
+  readonly timeoutMs?: number;
+  /** What clients are told. Default `host-signal`. */
+  readonly reason?: 'host-signal' | 'host-qmp-quit';
+}
+
+const checkOptions = optionCheck<DaemonOptions>({
+  allow: 'any',
+  onEvent: 'callback',
+  onRefused: 'callback',
+});
+const checkClose = optionCheck<DaemonCloseOptions>({ timeoutMs: 'any', reason: 'any' });
+
+const CLOSE_MS = 30_000;
+
+/**
+ * A graph of nodes with its jobs and exports, which clients steer over QMP as they steer a qemu-storage-daemon. docs/qmp.md lists the
+ * commands.
+ *
+ *     await using daemon = new Daemon();
+ *     await daemon.execute('blockdev-add', { driver: 'file', 'node-name': 'disk', filename: '/data/disk.raw' });
+ *     await daemon.listen({ path: '/run/daemon.qmp' });
+ *     await daemon.ended;
+ */
+export class Daemon implements AsyncDisposable {
+  /** The nodes, for programs that work on them beside the clients. */
+  readonly graph: Graph;
+  /** Resolves when the daemon has ended, by {@link close} or because a client has said `quit`. Rejects with what was lost at the end. */
+  readonly ended: Promise<void>;
+  /** @internal */
+  readonly control: Control;
+  readonly #server: QmpServer;
+  readonly #onEvent: NonNullable<DaemonOptions['onEvent']>;
+  #tellEnd: { resolve(): void; reject(error: unknown): void } | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** @throws TypeError for options that make no sense; what the file system says of a folder that is not there. */
+  constructor(options: DaemonOptions = {}) {
+    checkOptions('Daemon', options);
+    const { allow, onEvent = () => {}, onRefused } = options;
+    const isList = allow === undefined || (Array.isArray(allow) && allow.every(isText));
+    if (!isList) throw new TypeError('Daemon: allow must be a list of folders');
+    this.graph = new Graph();
+    this.#onEvent = onEvent;
+    this.control = new Control({
+      graph: this.graph,
+      files: new AllowedFiles(allow),
+      version: QEMU_VERSION,
+      tell: (event, data) => this.#tell(event, data),
+      quit: () => this.#quit(),
+    });
+    this.#server = new QmpServer({
+      commands: Object.fromEntries(
+        COMMANDS.map((command) => [command.name, (args) => command.run(this.control, args)]),
+      ),
+      version: QEMU_VERSION,
+      ...(onRefused && { onRefused }),
+    });
+    this.ended = new Promise((resolve, reject) => {
+      this.#tellEnd = { resolve, reject };
+    });
+    // Whoever closes it is told as well.
+    this.ended.catch(() => {});
+  }
+
+  /** The names of all commands. */
+  get commands(): readonly string[] {
+    return COMMANDS.map(({ name }) => name);
+  }
+
+  /** The names of all events. */
+  get events(): readonly string[] {
+    return EVENTS.map(({ name }) => name);
+  }
+
+  /**
+   * Lets clients connect; it may listen in several places. A Unix socket is made for its owner alone.
+   *
+   * @throws LacunaError ERR_DEVICE_OPEN where it cannot listen; TypeError for an address that is none.
+   */
+  listen(address: QmpListenAddress): Promise<void> {
+    return this.#server.listen(address);
+  }
+
+  /**
+   * Starts what the arguments of a command line say: nodes, exports, and last the monitors. Folders of `allow` do not count for them. Where one
+   * is wrong, what came before is there: close the daemon.
+   *
+   * @throws TypeError that names the argument which is wrong; what opening nodes and listening throws.
+   */
+  async apply(args: DaemonArguments): Promise<void> {
+    for (const path of await applyArguments(this.control, checkArguments(args))) {
+      await this.listen({ path });
+    }
+  }
+
+  /**
+   * Carries out a command, as for a client.
+   *
+   * @throws QmpCommandError where the command is not there or its arguments are wrong; what it fails with.
+   */
+  async execute(name: string, args: object = {}): Promise<unknown> {
+    const command = COMMANDS.find((one) => one.name === name);
+    if (command === undefined) {
+      throw refusal(`The command ${name} has not been found`, 'CommandNotFound');
+    }
+    return command.run(this.control, args);
+  }
+
+  /**
+   * Ends the daemon: jobs are cancelled, requests in flight end, bitmaps are stored, clients are disconnected. Closing again is harmless.
+   *
+   * @throws what could not be stored or closed; Error where the time was over.
+   */
+  close(options: DaemonCloseOptions = {}): Promise<void> {
+    checkClose('Daemon.close', options);
+    const { timeoutMs = CLOSE_MS, reason = 'host-signal' } = options;
+    if (!(timeoutMs >= 0)) throw new RangeError(`timeoutMs must be 0 or more, not ${timeoutMs}`);
+    if (this.#closing === undefined) {
+      this.#closing = this.#close(timeoutMs, reason);
+      this.#closing.then(this.#tellEnd?.resolve, this.#tellEnd?.reject);
+    }
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(timeoutMs: number, reason: string): Promise<void> {
+    this.#tell('SHUTDOWN', { guest: false, reason });
+    const closed = this.control.close();
+    closed.catch(() => {});
+    try {
+      await inTime(closed, timeoutMs);
+    } finally {
+      await this.#server.close({ timeoutMs: 1000 });
+    }
+  }
+
+  /** The client is answered first. */
+  #quit(): void {
+    setImmediate(() => {
+      this.close({ reason: 'host-qmp-quit' }).catch(() => {});
+    });
+  }
+
+  #tell(event: string, data: object | undefined): void {
+    this.#server.event(event, data);
+    this.#onEvent(event, data);
+  }
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string';
+}
+
+function inTime(work: Promise<void>, limitMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stopWaiting = afterWaiting(limitMs, () =>
+      reject(
+        new Error(`it took longer than ${limitMs} ms to end: what was not stored yet may be lost`),
+      ),
+    );
+    work.finally(stopWaiting).then(resolve, reject);
+  });
+}

@@ -1,0 +1,3 @@
+/** A daemon with a graph of nodes, jobs and exports, steered over QMP. */
+export type { DaemonArguments } from './arguments.js';
+export { Daemon, type DaemonCloseOptions, type DaemonOptions } from './daemon.js';
