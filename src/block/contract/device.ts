@@ -25,8 +25,8 @@ import {
   type DeviceOperation,
   deviceRequests,
   type ToldRequest,
-  told,
-  toldNow,
+  tellFailure,
+  tellRequest,
 } from './request-channel.js';
 import { Requests } from './requests.js';
 import { askStatus, askWholeStatus, checkContexts, type StatusRequest } from './status-query.js';
@@ -191,11 +191,8 @@ export class Device implements BlockDevice {
     this.#checkWritable();
     if (this.#driver.writeNow === undefined) return false;
     this.#forgetZero();
-    if (!deviceRequests.hasSubscribers) this.#driver.writeNow(offset, source);
-    else
-      toldNow(this.#asked('write', offset, source.byteLength), () =>
-        this.#driver.writeNow!(offset, source),
-      );
+    if (deviceRequests.hasSubscribers) this.#writeNowTold(offset, source);
+    else this.#driver.writeNow(offset, source);
     return true;
   }
 
@@ -353,7 +350,34 @@ export class Device implements BlockDevice {
     request: () => Promise<T>,
   ): Promise<T> {
     if (!deviceRequests.hasSubscribers) return this.#counted(request);
-    return this.#counted(() => told(this.#asked(operation, offset, length), request));
+    return this.#told(this.#asked(operation, offset, length), request);
+  }
+
+  async #told<T>(asked: ToldRequest, request: () => Promise<T>): Promise<T> {
+    const begun = performance.now();
+    this.#inFlight++;
+    try {
+      const result = await request();
+      tellRequest(asked, begun);
+      return result;
+    } catch (error) {
+      tellFailure(asked, begun, error);
+      throw error;
+    } finally {
+      this.#requestDone();
+    }
+  }
+
+  #writeNowTold(offset: number, source: Uint8Array): void {
+    const asked = this.#asked('write', offset, source.byteLength);
+    const begun = performance.now();
+    try {
+      this.#driver.writeNow!(offset, source);
+      tellRequest(asked, begun);
+    } catch (error) {
+      tellFailure(asked, begun, error);
+      throw error;
+    }
   }
 
   #asked(operation: DeviceOperation, offset: number, length: number): ToldRequest {

@@ -32,27 +32,17 @@ export type ToldRequest = Pick<
 /** Ask `hasSubscribers` once for each request, and make nothing where nobody listens. */
 export const deviceRequests = channel('lacuna:device:request');
 
-/** Carries out a request, and tells how it went. */
-export async function told<T>(asked: ToldRequest, request: () => Promise<T>): Promise<T> {
-  const begun = performance.now();
-  try {
-    const result = await request();
-    deviceRequests.publish({ ...asked, durationMs: performance.now() - begun });
-    return result;
-  } catch (error) {
-    deviceRequests.publish({ ...asked, durationMs: performance.now() - begun, error });
-    throw error;
-  }
+/** Tells of a request that began at a time of `performance.now()`, and has ended now. */
+export function tellRequest(
+  { device, node, operation, offset, length }: ToldRequest,
+  begun: number,
+): void {
+  const durationMs = performance.now() - begun;
+  deviceRequests.publish({ device, node, operation, offset, length, durationMs });
 }
 
-/** The same for a request that does not wait. */
-export function toldNow(asked: ToldRequest, request: () => void): void {
-  const begun = performance.now();
-  try {
-    request();
-    deviceRequests.publish({ ...asked, durationMs: performance.now() - begun });
-  } catch (error) {
-    deviceRequests.publish({ ...asked, durationMs: performance.now() - begun, error });
-    throw error;
-  }
+/** The same for one that has failed. */
+export function tellFailure(asked: ToldRequest, begun: number, error: unknown): void {
+  const durationMs = performance.now() - begun;
+  deviceRequests.publish({ ...asked, durationMs, error });
 }
