@@ -425,6 +425,15 @@ export class Graph implements AsyncDisposable {
     await this.#changer.run(() => this.#changer.resize(this.#state.node(node), size));
   }
 
+  /**
+   * What a node answers at once about the status of a range, between two changes of the graph: those wait meanwhile.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN; as `Device.someExtents`.
+   */
+  someExtents(node: string | Node, ...asked: Parameters<BlockDevice['someExtents']>) {
+    return this.#changer.run(() => this.#state.node(node).device.someExtents(...asked));
+  }
+
   /** The graph as it is now, for `JSON.stringify`. */
   toJSON(): GraphPicture {
     return picture(this.#state);

@@ -9,14 +9,7 @@ import { GraphJobs, type WatchedJobs } from './jobs/index.js';
 import { Meters } from './meters/index.js';
 import { loadPrometheus, Metrics } from './metrics/index.js';
 import { answer } from './routes.js';
-import {
-  EventLog,
-  graphChanges,
-  Maps,
-  shownGraph,
-  stateOf,
-  type WatchState,
-} from './state/index.js';
+import { EventLog, graphChanges, Maps, stateOf, type WatchState } from './state/index.js';
 import { Broadcast } from './stream/index.js';
 
 /** What is watched, and where that can be seen. */
@@ -160,7 +153,7 @@ function checkedToken(token: string | undefined): string {
 
 /** Looks at everything, and notes how the graph has changed since the last look. */
 function looker(graph: Graph, jobs: WatchedJobs, meters: Meters, log: EventLog): () => WatchState {
-  let before = shownGraph(graph);
+  let before = graph.toJSON();
   return () => {
     const state = stateOf(graph, jobs, meters);
     for (const text of graphChanges(before, state.graph)) log.add('graph', text);

@@ -165,6 +165,21 @@ describe('a graph', () => {
   });
 });
 
+describe('the status of a node', () => {
+  test('is asked without an export, in turn with changes, and of no node that is gone', async () => {
+    await using graph = new Graph();
+    const node = await graph.add({ 'node-name': 'disk', driver: 'null', size: 1 << 20 });
+    const asked = graph.someExtents('disk', 4096, 8192);
+    const removed = graph.remove('disk');
+    const [list] = await asked;
+    expect([list.offset, list.end]).toEqual([4096, 4096 + 8192]);
+    await removed;
+    await expect(graph.someExtents(node, 0, 512)).rejects.toMatchObject({
+      code: 'ERR_GRAPH_UNKNOWN',
+    });
+  });
+});
+
 describe('an export of a graph', () => {
   test('that is only for reading refuses every change', async () => {
     await using graph = new Graph();

@@ -27,18 +27,22 @@ export async function readObject(request: IncomingMessage): Promise<Record<strin
   throw new HttpError(400, 'the body must be a JSON object');
 }
 
-async function readText(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    // What else it sends is not read: the connection ends behind the answer.
-    if (length > MOST_BYTES) {
-      throw new HttpError(413, `the body has more than ${MOST_BYTES} bytes`, {
-        connection: 'close',
-      });
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+function readText(request: IncomingMessage): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length;
+      if (length <= MOST_BYTES) chunks.push(chunk);
+      else reject(tooLong());
+    });
+    request.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')));
+    request.on('error', reject);
+  });
+}
+
+/** What else the client sends is dropped, until it is told to end or has taken too long. */
+function tooLong(): HttpError {
+  const told = `the body has more than ${MOST_BYTES} bytes`;
+  return new HttpError(413, told, { connection: 'close' });
 }

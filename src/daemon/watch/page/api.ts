@@ -7,8 +7,16 @@ const KEY = 'lacuna-token';
 export function takeToken(): void {
   const given = /^#token=(.+)$/.exec(location.hash)?.[1];
   if (given === undefined) return;
-  sessionStorage.setItem(KEY, decodeURIComponent(given));
+  sessionStorage.setItem(KEY, decoded(given));
   history.replaceState(null, '', location.pathname);
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 export function hasToken(): boolean {

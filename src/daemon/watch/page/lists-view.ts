@@ -52,6 +52,11 @@ export class EventsView {
   #counted = 0;
   #since = performance.now();
 
+  /** Forgets all: the server, which may be another one, tells the last ones anew. */
+  clear(): void {
+    this.#events = [];
+  }
+
   add(events: readonly Happening[], leftOut: number): void {
     this.#events = [...this.#events, ...events].slice(-MOST_LINES);
     this.#leftOut += leftOut;

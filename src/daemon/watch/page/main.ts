@@ -13,6 +13,9 @@ const told = new Map<string, string>();
 const changed = new Set<string>();
 let drawing = false;
 
+/** Between two tries to connect. */
+const AGAIN_MS = 3000;
+
 const form = new BackupForm();
 const graphView = new GraphView((node) => form.open(node));
 const jobsView = new JobsView(say);
@@ -45,6 +48,7 @@ function draw(): void {
     setText(byId('memory'), `${bytes(read<number>('memoryBytes', 0))} of memory`);
   }
   eventsView.show();
+  showToken();
   changed.clear();
 }
 
@@ -68,8 +72,15 @@ function showLink(state: string, text: string): void {
 
 function listen(): void {
   const source = new EventSource('/events');
-  source.addEventListener('open', () => showLink('live', 'Live'));
-  source.addEventListener('error', () => showLink('lost', 'Not connected: trying again'));
+  source.addEventListener('open', () => {
+    eventsView.clear();
+    showLink('live', 'Live');
+  });
+  source.addEventListener('error', () => {
+    showLink('lost', 'Not connected: trying again');
+    // Where it was refused, the browser does not try again by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS);
+  });
   for (const name of ['graph', 'jobs', 'exports', 'traffic', 'memoryBytes']) {
     source.addEventListener(name, ({ data }: MessageEvent<string>) => {
       told.set(name, data);

@@ -1,7 +1,7 @@
 import type { DirtyBitmap } from '../../../bitmap/index.js';
+import { LacunaError } from '../../../errors/index.js';
 import { Context, Status } from '../../../extent/index.js';
-import type { Graph } from '../../../graph/index.js';
-import { LOOK_PREFIX } from './picture.js';
+import type { Graph, Node } from '../../../graph/index.js';
 
 /** What a disk has where, in equal parts. */
 export interface DiskMap {
@@ -47,7 +47,7 @@ export async function diskMap(
   const parts = { data: empty(), zero: empty(), hole: empty() };
   const dirty =
     bitmap === undefined ? undefined : dirtyParts(await node.bitmap(bitmap), count, cellBytes);
-  const isWhole = await lookAt(graph, name, (offset, length, flags) => {
+  const isWhole = await lookAt(graph, node, (offset, length, flags) => {
     const kind = flags & Status.hole ? 'hole' : flags & Status.zero ? 'zero' : 'data';
     spread(parts[kind], cellBytes, offset, length);
   });
@@ -64,39 +64,32 @@ function dirtyParts(bitmap: DirtyBitmap, count: number, cellBytes: number): numb
   });
 }
 
-/** Asks for the status of a node, which stays as it is meanwhile: requests enter a graph through exports alone. */
+/** Asks for the status of a node, piece by piece. Whether it has answered for all of it. */
 async function lookAt(
   graph: Graph,
-  node: string,
+  node: Node,
   found: (offset: number, length: number, flags: number) => void,
 ): Promise<boolean> {
-  looks++;
-  const look = await graph.addExport({ name: `${LOOK_PREFIX}${looks}`, node });
-  try {
-    const signal = AbortSignal.timeout(MOST_MS);
-    let at = 0;
-    for (let asked = 0; at < look.size; asked++) {
-      if (asked === MOST_QUESTIONS || signal.aborted) return false;
-      const [list] = await look.someExtents(at, look.size - at, {
-        contexts: [Context.allocation],
-        signal,
-      });
-      for (let i = 0; i < list.count; i++) {
-        const end = Math.min(list.endAt(i), look.size);
-        found(at, end - at, list.flagsAt(i));
-        at = end;
-      }
+  const { size } = node;
+  const options = { contexts: [Context.allocation], signal: AbortSignal.timeout(MOST_MS) };
+  let at = 0;
+  for (let asked = 0; at < size; asked++) {
+    if (asked === MOST_QUESTIONS || options.signal.aborted) return false;
+    const [list] = await graph.someExtents(node, at, size - at, options).catch(orNothing);
+    if (list === undefined) return false;
+    for (let i = 0; i < list.count; i++) {
+      const end = Math.min(list.endAt(i), size);
+      found(at, end - at, list.flagsAt(i));
+      at = end;
     }
-    return true;
-  } catch (error) {
-    if (error instanceof Error && error.name === 'AbortError') return false;
-    throw error;
-  } finally {
-    await look.close();
   }
+  return true;
 }
 
-let looks = 0;
+function orNothing(error: unknown): [] {
+  if (error instanceof LacunaError && error.code === 'ERR_ABORTED') return [];
+  throw error;
+}
 
 /** Adds a range to the parts that it lies in. */
 function spread(parts: number[], cellBytes: number, offset: number, length: number): void {

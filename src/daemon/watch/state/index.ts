@@ -1,4 +1,4 @@
 export { EventLog } from './event-log.js';
 export { graphChanges } from './graph-changes.js';
 export { Maps } from './maps.js';
-export { shownGraph, shownJob, stateOf, type WatchState } from './picture.js';
+export { shownJob, stateOf, type WatchState } from './picture.js';

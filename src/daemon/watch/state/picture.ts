@@ -47,27 +47,14 @@ export interface ShownTraffic {
   readonly errors: number;
 }
 
-/** Exports by which the page itself looks at a node. */
-export const LOOK_PREFIX = 'lacuna-watch-';
-
 /** What there is now. */
 export function stateOf(graph: Graph, jobs: WatchedJobs, meters: Meters): WatchState {
   return {
-    graph: shownGraph(graph),
+    graph: graph.toJSON(),
     jobs: jobs.list().map(shownJob),
     exports: shownExports(graph, meters),
     traffic: trafficOf(meters),
     memoryBytes: process.memoryUsage.rss(),
-  };
-}
-
-/** The graph without what looks at it. */
-export function shownGraph(graph: Graph): GraphPicture {
-  const { nodes, users, edges } = graph.toJSON();
-  return {
-    nodes,
-    users: users.filter(({ name }) => !name.startsWith(LOOK_PREFIX)),
-    edges: edges.filter(({ parent }) => !parent.startsWith(LOOK_PREFIX)),
   };
 }
 
@@ -104,7 +91,7 @@ function verbsOf(job: WatchedJob['job']): JobVerb[] {
 function shownExports(graph: Graph, { clients }: Meters): ShownExport[] {
   const all = clients.all;
   return graph.users
-    .filter(({ what, name }) => what === 'export' && !name.startsWith(LOOK_PREFIX))
+    .filter(({ what }) => what === 'export')
     .map((root) => ({
       name: root.name,
       node: root.node.name,
