@@ -138,7 +138,7 @@ async function monitorPaths({
 function qmpPath(address: string): string {
   const [, path] = /^unix:([^,]+)$/.exec(address) ?? [];
   if (path !== undefined) return path;
-  throw refusal(`--qmp ${address}: say unix:PATH`);
+  throw new TypeError(`--qmp ${address}: say unix:PATH`);
 }
 
 function read<T>(type: Type<T>, argument: string | object, implied?: string): T {

@@ -22,7 +22,7 @@ export function nodeInfo(control: Control, node: Node) {
     backing_file_depth: depthOf(control, node),
     ...(backingFile !== undefined && { backing_file: backingFile }),
     image: imageInfo(control, node, file),
-    ...(node.bitmaps.length > 0 && { 'dirty-bitmaps': node.bitmaps.map(bitmapInfo) }),
+    ...(node.bitmaps.length > 0 && { 'dirty-bitmaps': node.bitmaps.map(bitmapInfo).reverse() }),
   };
 }
 

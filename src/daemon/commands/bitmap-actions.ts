@@ -1,6 +1,13 @@
 /** What can be done to bitmaps, by commands and in transactions. */
 import type { BitmapAction, MergeSource } from '../../bitmap/index.js';
-import { type Control, checkBitmap, checkNotBusy, nodeNamed, refusal } from '../core/index.js';
+import {
+  type Control,
+  checkBitmap,
+  checkNotBusy,
+  nodeNamed,
+  nodeOfBitmap,
+  refusal,
+} from '../core/index.js';
 import { about, count, flag, optional, text, type ValuesOf } from '../schema/index.js';
 import { bitmapList } from './types.js';
 
@@ -81,7 +88,7 @@ function isGranularity(bytes: number): boolean {
 
 function done(type: 'remove' | 'clear' | 'enable' | 'disable') {
   return ({ graph }: Control, { node, name }: Named, earlier: Added): BitmapAction[] => {
-    const found = nodeNamed(graph, node);
+    const found = nodeOfBitmap(graph, node);
     if (!isAdded(earlier, node, name)) {
       checkBitmap(found, name);
       checkNotBusy(found, name);
@@ -98,7 +105,7 @@ export async function prepareMerge(
 ): Promise<void> {
   const names = bitmaps.map((one) => (typeof one === 'string' ? { node: own, name: one } : one));
   for (const { node: nodeName, name } of [{ node: own, name: target }, ...names]) {
-    const node = nodeNamed(graph, nodeName);
+    const node = nodeOfBitmap(graph, nodeName);
     if (isAdded(earlier, nodeName, name)) continue;
     checkBitmap(node, name);
     await node.bitmap(name);

@@ -1,5 +1,5 @@
 import type { BitmapAction } from '../../bitmap/index.js';
-import { type Control, checkBitmap, nodeNamed, refusal } from '../core/index.js';
+import { type Control, checkBitmap, nodeOfBitmap, refusal } from '../core/index.js';
 import {
   about,
   type Command,
@@ -56,7 +56,7 @@ const successors = Object.entries({
     isOurs: true,
     args: NAMED,
     run: (control: Control, { node, name: bitmap }) => {
-      checkBitmap(nodeNamed(control.graph, node), bitmap);
+      checkBitmap(nodeOfBitmap(control.graph, node), bitmap);
       return changed(control, node, [{ type, name: bitmap }]);
     },
   }),
@@ -87,7 +87,7 @@ export const bitmaps: readonly Command<Control>[] = [
     args: NAMED,
     returns: struct('BlockDirtyBitmapSha256', { sha256: text }),
     run: async ({ graph }: Control, { node: nodeName, name }) => {
-      const node = nodeNamed(graph, nodeName);
+      const node = nodeOfBitmap(graph, nodeName);
       checkBitmap(node, name);
       return { sha256: (await node.bitmap(name)).digest() };
     },
@@ -104,7 +104,7 @@ export const bitmaps: readonly Command<Control>[] = [
     },
     returns: struct('DirtyRanges', { ranges: list(range), next: optional(size) }),
     run: async ({ graph }: Control, { node: nodeName, name, offset = 0, limit = RANGES }) => {
-      const node = nodeNamed(graph, nodeName);
+      const node = nodeOfBitmap(graph, nodeName);
       checkBitmap(node, name);
       if (limit < 1 || limit > MOST_RANGES) {
         throw refusal(`Parameter 'limit' expects a number from 1 to ${MOST_RANGES}`);

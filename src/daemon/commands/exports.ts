@@ -124,15 +124,17 @@ export const exports_: readonly Command<Control>[] = [
       writable: optional(flag),
       bitmap: optional(text),
     },
-    run: (control: Control, { device, name = device, bitmap, ...others }) =>
-      addExport(control, {
+    run: (control: Control, { device, name = device, bitmap, ...others }) => {
+      nodeNamed(control.graph, device);
+      return addExport(control, {
         ...others,
         type: 'nbd',
         id: name,
         'node-name': device,
         name,
         ...(bitmap !== undefined && { bitmaps: [bitmap] }),
-      }),
+      });
+    },
   }),
   command({
     name: 'nbd-server-remove',
@@ -169,7 +171,6 @@ export async function addExport(control: Control, options: ExportArguments): Pro
   if ('writethrough' in options && options.writethrough === true) {
     throw refusal('writethrough is not offered here: leave it out');
   }
-  nodeNamed(control.graph, node);
   await control.exports.add({
     ...{ id, node, name, writable, description },
     bitmaps: (bitmaps ?? []).map((one) => (typeof one === 'string' ? { node, name: one } : one)),

@@ -4,6 +4,7 @@ import type {
   CommitJobOptions,
   JobErrorPolicy,
   MirrorOptions,
+  Node,
   StreamJobOptions,
 } from '../../graph/index.js';
 import { type Control, nodeNamed, refusal } from '../core/index.js';
@@ -57,7 +58,7 @@ export const MIRROR = {
   'target-is-zero': about(optional(flag), 'the target reads as zero; default false'),
   'copy-mode': about(optional(copyMode), 'default background'),
   granularity: about(optional(count), 'has no effect'),
-  'buf-size': about(optional(count), 'has no effect'),
+  'buf-size': about(optional(integer), 'has no effect'),
   ...POLICIES,
 } as const;
 
@@ -105,10 +106,7 @@ export function backupOptions({ graph }: Control, args: Backup): BackupJobOption
   const { device, target, sync, bitmap, 'bitmap-mode': mode } = args;
   const source = nodeNamed(graph, device);
   const goal = nodeNamed(graph, target);
-  checkBitmapUse(args);
-  if (bitmap !== undefined && !source.bitmaps.some(({ name }) => name === bitmap)) {
-    throw refusal(`Bitmap '${bitmap}' could not be found`);
-  }
+  checkBitmapUse(source, args);
   if (device === target) throw refusal('Source and target cannot be the same');
   if (source.size !== goal.size) throw refusal('Source and target image have different sizes');
   const onCopyError = args['on-cbw-error'];
@@ -132,10 +130,7 @@ export function mirrorOptions({ graph }: Control, args: Mirror): MirrorOptions {
   const source = nodeNamed(graph, device);
   nodeNamed(graph, target);
   if (device === target) throw refusal("Can't mirror node into itself");
-  checkBitmapUse(args);
-  if (bitmap !== undefined && !source.bitmaps.some(({ name }) => name === bitmap)) {
-    throw refusal(`Bitmap '${bitmap}' could not be found`);
-  }
+  checkBitmapUse(source, args);
   return {
     node: device,
     target,
@@ -193,12 +188,11 @@ export function streamOptions(control: Control, args: Stream): StreamJobOptions 
   };
 }
 
-/** The words of QEMU's block_job_setup. @throws QmpCommandError */
-function checkBitmapUse({
-  sync,
-  bitmap,
-  'bitmap-mode': mode,
-}: Pick<Backup, 'sync' | 'bitmap' | 'bitmap-mode'>): void {
+/** In the words of QEMU, and in the order in which it looks. @throws QmpCommandError */
+function checkBitmapUse(
+  source: Node,
+  { sync, bitmap, 'bitmap-mode': mode }: Pick<Backup, 'sync' | 'bitmap' | 'bitmap-mode'>,
+): void {
   if (bitmap === undefined) {
     if (sync === 'incremental' || sync === 'bitmap') {
       throw refusal(`must provide a valid bitmap name for '${sync}' sync mode`);
@@ -206,14 +200,21 @@ function checkBitmapUse({
     if (mode !== undefined) throw refusal('Cannot specify bitmap sync mode without a bitmap');
     return;
   }
+  if (sync === 'incremental' && mode !== undefined && mode !== 'on-success') {
+    throw refusal("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'");
+  }
+  if (!source.bitmaps.some(({ name }) => name === bitmap)) {
+    throw refusal(`Bitmap '${bitmap}' could not be found`);
+  }
+  if (sync === 'incremental') return;
+  if (mode === undefined) throw refusal('Bitmap sync mode must be given when providing a bitmap');
   if (sync === 'none') {
     throw refusal("sync mode 'none' does not produce meaningful bitmap outputs");
   }
-  if (sync === 'incremental') {
-    if (mode === undefined || mode === 'on-success') return;
-    throw refusal("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'");
+  if (mode === 'never' && sync !== 'bitmap') {
+    const effect = 'has no meaningful effect when combined with';
+    throw refusal(`Bitmap sync mode 'never' ${effect} sync mode '${sync}'`);
   }
-  if (mode === undefined) throw refusal('Bitmap sync mode must be given when providing a bitmap');
 }
 
 function lowestBelow(control: Control, name: string): string {

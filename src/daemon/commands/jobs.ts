@@ -233,9 +233,7 @@ const blockVerbs: readonly Command<Control>[] = [
     run: ({ jobs }: Control, { device, force = false }) => {
       const job = jobs.blockJob(device);
       if (!force && job.job.state === 'paused') {
-        throw refusal(
-          `The block job for device '${device}' is currently paused and cannot be cancelled`,
-        );
+        throw refusal(`The block job for device '${device}' is currently paused`);
       }
       jobs.allowed(job, 'cancel').cancel(force);
     },

@@ -28,9 +28,12 @@ export const nodes: readonly Command<Control>[] = [
       if (!graph.nodes.some((node) => node.name === name)) {
         throw refusal(`Failed to find node with node-name='${name}'`);
       }
-      if (graph.edges.some(({ node }) => node === name)) {
-        throw refusal(`Block device ${name} is in use`);
+      const use = graph.edges.find(({ node }) => node === name);
+      if (use?.child === 'backing') {
+        throw refusal(`Node '${name}' is busy: node is used as backing hd of '${use.parent}'`);
       }
+      if (use?.child === 'root') throw refusal(`Node ${name} is in use`);
+      if (use !== undefined) throw refusal(`Block device ${name} is in use`);
       await graph.remove(name);
       drivers.delete(name);
       described.delete(name);
@@ -54,9 +57,12 @@ export const nodes: readonly Command<Control>[] = [
       'node-name': optional(text),
       size,
     },
-    run: async ({ graph }: Control, { device = '', 'node-name': name = device, size: bytes }) => {
-      const node = nodeNamed(graph, name, device);
-      await graph.resize(node, bytes);
+    run: async ({ graph }: Control, { device, 'node-name': name, size: bytes }) => {
+      const found = name ?? device ?? '';
+      if (!graph.nodes.some((node) => node.name === found)) {
+        throw refusal(`Cannot find device='${device ?? ''}' nor node-name='${name ?? ''}'`);
+      }
+      await graph.resize(found, bytes);
     },
   }),
   command({

@@ -43,7 +43,7 @@ const VERBS = {
   resume: ['running', 'paused', 'ready', 'standby'],
   'set-speed': ['running', 'paused', 'ready', 'standby'],
   change: ['running', 'paused', 'ready', 'standby'],
-  complete: ['ready'],
+  complete: ['ready', 'standby'],
   finalize: [],
   dismiss: ['concluded'],
 } as const;
@@ -143,7 +143,7 @@ export class DaemonJob {
 
   /** @throws QmpCommandError */
   pause(): void {
-    if (this.job.state === 'paused') throw refusal(`Job '${this.id}' is already paused`);
+    if (this.job.state === 'paused') throw refusal('Job is already paused');
     this.job.pause();
   }
 

@@ -98,8 +98,8 @@ export class Exports {
   async add(options: ExportOptions): Promise<void> {
     const server = this.#checkNew(options);
     const { id, name, node: nodeName, description, writable } = options;
-    const node = nodeNamed(this.#graph, nodeName);
-    if (writable && !node.writable) throw refusal(`Block node is read-only`);
+    const node = nodeNamed(this.#graph, nodeName, '');
+    if (writable && !node.writable) throw refusal('Cannot export read-only node as writable');
     const reserved = [`id ${id}`, `name ${name}`];
     for (const each of reserved) this.#reserved.add(each);
     const uses: BitmapUse[] = [];

@@ -2,5 +2,5 @@ export { AllowedFiles } from './allowed-files.js';
 export { BackupAccess } from './backup-access.js';
 export { Control } from './control.js';
 export { JOB_STATUSES, JOB_TYPES } from './daemon-job.js';
-export { checkBitmap, checkNotBusy, nodeNamed } from './nodes.js';
+export { checkBitmap, checkNotBusy, nodeNamed, nodeOfBitmap } from './nodes.js';
 export { isId, refusal } from './refusal.js';

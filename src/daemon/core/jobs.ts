@@ -47,8 +47,7 @@ export class Jobs {
    * @returns the name
    * @throws QmpCommandError
    */
-  checkFree(id: string | undefined): string {
-    if (id === undefined) throw refusal('An explicit job ID is required');
+  checkFree(id = ''): string {
     if (!isId(id)) throw refusal(`Invalid job ID '${id}'`);
     if (this.#jobs.has(id) || this.#reserved.has(id))
       throw refusal(`Job ID '${id}' already in use`);

@@ -124,13 +124,14 @@ function readFlag(value: unknown, path: string, { isFromText }: Reading): boolea
 }
 
 function readInteger(
-  { isSize, minimum }: Extract<Shape, { kind: 'integer' }>,
+  { isSize, isUnsigned }: Extract<Shape, { kind: 'integer' }>,
   value: unknown,
   path: string,
   { isFromText }: Reading,
 ): number {
   const number = isFromText && typeof value === 'string' ? numberOf(value, isSize) : value;
   if (typeof number !== 'number' || !Number.isInteger(number)) {
+    if (!isFromText && isUnsigned) throw refusal(`Parameter '${path}' expects uint64`);
     if (!isFromText) throw wrongType(path, 'integer');
     throw refusal(
       `Parameter '${path}' expects ${isSize ? 'a size, a whole number of bytes or one with a unit such as 64K' : 'a whole number'}`,
@@ -140,8 +141,8 @@ function readInteger(
     throw refusal(`Parameter '${path}' expects a whole number below 2^53`);
   }
   // The arithmetic of QEMU takes a negative number for one of 64 bits, which no disk is as large as.
-  if (number >= minimum) return number;
-  throw refusal(`Parameter '${path}' expects a whole number of ${minimum} or more`);
+  if (number >= 0 || !(isSize || isUnsigned)) return number;
+  throw refusal(`Parameter '${path}' expects a whole number of 0 or more`);
 }
 
 function numberOf(value: string, isSize: boolean): number | undefined {

@@ -13,7 +13,7 @@ export interface Type<T> {
 
 export type Shape =
   | { readonly kind: 'text' | 'flag' | 'anything' | 'nothing' | 'number' }
-  | { readonly kind: 'integer'; readonly isSize: boolean; readonly minimum: number }
+  | { readonly kind: 'integer'; readonly isSize: boolean; readonly isUnsigned: boolean }
   | { readonly kind: 'word'; readonly name: string; readonly words: readonly string[] }
   | { readonly kind: 'list'; readonly item: Shape }
   | Struct
@@ -70,14 +70,18 @@ export const nothing: Type<null> = { shape: { kind: 'nothing' } };
 
 /** A whole number. */
 export const integer: Type<number> = {
-  shape: { kind: 'integer', isSize: false, minimum: Number.MIN_SAFE_INTEGER },
+  shape: { kind: 'integer', isSize: false, isUnsigned: false },
 };
 
 /** A whole number of 0 or more. */
-export const count: Type<number> = { shape: { kind: 'integer', isSize: false, minimum: 0 } };
+export const count: Type<number> = {
+  shape: { kind: 'integer', isSize: false, isUnsigned: true },
+};
 
 /** Bytes; a command line may say them with a unit, such as 64K. */
-export const size: Type<number> = { shape: { kind: 'integer', isSize: true, minimum: 0 } };
+export const size: Type<number> = {
+  shape: { kind: 'integer', isSize: true, isUnsigned: false },
+};
 
 /** One of some words. */
 export function word<const W extends string>(name: string, ...words: W[]): Type<W> {

@@ -149,6 +149,22 @@ describe('a daemon', () => {
     expect(() => new Daemon({ allow: ['nowhere'] })).toThrow(/ENOENT/);
   });
 
+  test.each([
+    [{ blockdev: ['driver=nope,node-name=a'] }, /^--blockdev driver=nope.*accept value 'nope'/],
+    [{ blockdev: ['driver=null-co,size=1M'] }, /'node-name' must be specified/],
+    [{ blockdev: [{ driver: 'null-co', 'node-name': 'a', size: '1M' }] }, /expected: integer/],
+    [{ blockdev: 'driver=null-co' }, /Invalid parameter type for 'blockdev', expected: array/],
+    [{ blockdevs: [] }, /'blockdevs' is unexpected/],
+    [{ export: ['nbd,id=e,node-name=a'] }, /NBD server not running/],
+    [{ 'nbd-server': 'addr.type=unix' }, /'addr.path' is missing/],
+    [{ monitor: ['chardev=q'] }, /Chardev 'q' not found/],
+    [{ chardev: ['socket,id=q,path=x'] }, /server=on,wait=off/],
+    [{ qmp: ['tcp:1234'] }, /unix:PATH/],
+  ])('refuses to start with %j', async (args, message) => {
+    const { daemon } = new TestDaemon();
+    await expect(daemon.apply(args as never)).rejects.toThrow(message);
+  });
+
   test('refuses a name that is taken, and keeps nothing of what it could not open', async () => {
     const daemon = await withDisk();
     expect(await daemon.refusal('blockdev-add', { driver: 'null-co', 'node-name': 'disk' })).toBe(
@@ -232,7 +248,7 @@ describe('jobs of a daemon', () => {
     const device = { device: 'j' };
     expect(await daemon.refusal('block-job-resume', device)).toMatch(/not paused/);
     await daemon.run('block-job-pause', device);
-    expect(await daemon.refusal('job-pause', { id: 'j' })).toBe("Job 'j' is already paused");
+    expect(await daemon.refusal('job-pause', { id: 'j' })).toBe('Job is already paused');
     expect(await daemon.run('query-block-jobs')).toMatchObject([
       { ...{ device: 'j', status: 'paused', paused: true, speed: 1, ready: false } },
     ]);

@@ -90,10 +90,7 @@ describe('the types of commands', () => {
       { part: { driver: 'filter', file: null, names: { 0: 'a' } } },
       "Invalid parameter type for 'part.names', expected: array",
     ],
-    [
-      { part: { driver: 'filter', file: 'a' }, depth: null },
-      "Invalid parameter type for 'depth', expected: integer",
-    ],
+    [{ part: { driver: 'filter', file: 'a' }, depth: null }, "Parameter 'depth' expects uint64"],
     [
       JSON.parse('{"part":{"driver":"__proto__"}}'),
       "Parameter 'driver' does not accept value '__proto__'",

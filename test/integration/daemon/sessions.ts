@@ -1,0 +1,626 @@
+/** QMP sessions that are played on qemu-storage-daemon and on ours. FOLDER stands for a folder of each one's own. */
+
+/** Why an answer may differ, by a short name. Each is justified in docs/daemon.md. */
+export const DIFFERENCES = {
+  'own words': 'what goes wrong with files, images and jobs is told in our own words',
+  'refused at once': 'what cannot begin is refused by its command, not by a job that fails at once',
+  'only grows': 'a disk in use is never made smaller',
+  'as written': 'how much of a disk a job counts is its own matter',
+} as const;
+
+export type Difference = keyof typeof DIFFERENCES;
+
+/** A command with its arguments; one that waits for a state of a job; or what is done from outside. */
+export type Step =
+  | readonly [command: string, args?: object, differs?: Difference]
+  | { readonly job: string; readonly becomes: string };
+
+export interface Session {
+  readonly name: string;
+  readonly steps: readonly Step[];
+  /** Whether the events differ. */
+  readonly events?: Difference;
+}
+
+const MIB = 1 << 20;
+
+const nullNode = (name: string, size = MIB): Step => [
+  'blockdev-add',
+  { driver: 'null-co', 'node-name': name, size, 'read-zeroes': true },
+];
+const raw = (name: string): Step => [
+  'blockdev-add',
+  { driver: 'raw', 'node-name': name, file: { driver: 'file', filename: `FOLDER/${name}.raw` } },
+];
+const qcow2 = (name: string, others = {}): Step => [
+  'blockdev-add',
+  {
+    ...{ driver: 'qcow2', 'node-name': name, ...others },
+    file: { driver: 'file', filename: `FOLDER/${name}.qcow2` },
+  },
+];
+const server: Step = ['nbd-server-start', { addr: { type: 'unix', data: { path: 'FOLDER/nbd' } } }];
+const bitmap = (verb: string, name: string, others = {}, node = 'disk'): Step => [
+  `block-dirty-bitmap-${verb}`,
+  { node, name, ...others },
+];
+const job = (verb: string, id: string): Step => [`job-${verb}`, { id }];
+const block = (verb: string, device: string, others = {}): Step => [
+  `block-job-${verb}`,
+  { device, ...others },
+];
+const becomes = (id: string, state: string): Step => ({ job: id, becomes: state });
+const transaction = (actions: object[], properties?: object): Step => [
+  'transaction',
+  { actions, ...(properties && { properties }) },
+];
+const action = (verb: string, name: string, others = {}) => ({
+  type: `block-dirty-bitmap-${verb}`,
+  data: { node: 'disk', name, ...others },
+});
+const backup = (others: object): Step => [
+  'blockdev-backup',
+  { 'job-id': 'j', device: 'a', target: 'b', sync: 'full', ...others },
+];
+const mirror = (others: object): Step => [
+  'blockdev-mirror',
+  { 'job-id': 'm', device: 'a', target: 'b', sync: 'full', ...others },
+];
+/** QEMU begins it, and lets it fail. */
+const mirrorTo = (target: string): Step => [
+  'blockdev-mirror',
+  { 'job-id': 'm', device: 'a', target, sync: 'full' },
+  'refused at once',
+];
+const sha = (name: string): Step => ['x-debug-block-dirty-bitmap-sha256', { node: 'disk', name }];
+
+export const SESSIONS: readonly Session[] = [
+  {
+    name: 'a node is added and removed',
+    steps: [nullNode('a'), ['blockdev-del', { 'node-name': 'a' }], ['query-named-block-nodes']],
+  },
+  { name: 'a name is given twice', steps: [nullNode('a'), nullNode('a')] },
+  { name: 'a name that is none', steps: [nullNode('1a'), nullNode('a b'), nullNode('')] },
+  {
+    name: 'a node without a name',
+    steps: [['blockdev-add', { driver: 'null-co', size: MIB }]],
+  },
+  {
+    name: 'a node over one that is not there',
+    steps: [
+      ['blockdev-add', { driver: 'raw', 'node-name': 'r', file: 'nobody' }],
+      ['blockdev-add', { driver: 'qcow2', 'node-name': 'r', file: 'nobody' }],
+      ['blockdev-add', { driver: 'qcow2', 'node-name': 'r', file: 5 }],
+    ],
+  },
+  {
+    name: 'drivers and members that are wrong',
+    steps: [
+      ['blockdev-add', { driver: 'nope', 'node-name': 'x' }],
+      ['blockdev-add', { 'node-name': 'x' }],
+      ['blockdev-add', { driver: 'file', 'node-name': 'x' }],
+      ['blockdev-add', { driver: 'null-co', 'node-name': 'x', colour: 1 }],
+      ['blockdev-add', { driver: 'null-co', 'node-name': 'x', size: 'large' }],
+      ['blockdev-add', { driver: 'null-co', 'node-name': 5 }],
+      ['blockdev-add', { driver: 'raw', 'node-name': 'x', file: { driver: 'file' } }],
+      ['blockdev-add', { driver: 'raw', 'node-name': 'x', file: { driver: 'x' } }],
+      ['blockdev-add', { driver: 'null-co', 'node-name': 'x', 'read-only': 'on' }],
+      ['blockdev-add', { driver: 'nbd', 'node-name': 'x', server: { type: 'unix' } }],
+      ['blockdev-add', { driver: 'nbd', 'node-name': 'x' }],
+    ],
+  },
+  {
+    name: 'a file that is not there',
+    steps: [
+      ['blockdev-add', { driver: 'file', 'node-name': 'f', filename: '/nowhere/f' }, 'own words'],
+    ],
+  },
+  {
+    name: 'a node that is in use',
+    steps: [
+      ['blockdev-add', { driver: 'file', 'node-name': 'f', filename: 'FOLDER/disk.raw' }],
+      ['blockdev-add', { driver: 'raw', 'node-name': 'r', file: 'f' }],
+      ['blockdev-del', { 'node-name': 'f' }],
+      ['blockdev-del', { 'node-name': 'r' }],
+      ['blockdev-del', { 'node-name': 'f' }],
+      ['blockdev-del', { 'node-name': 'f' }],
+    ],
+  },
+  {
+    name: 'the nodes of images',
+    steps: [qcow2('disk'), ['query-named-block-nodes', { flat: true }]],
+  },
+  {
+    name: 'a disk becomes larger',
+    steps: [
+      qcow2('disk'),
+      ['block_resize', { 'node-name': 'disk', size: 2 * MIB }],
+      ['block_resize', { 'node-name': 'nobody', size: 2 * MIB }],
+      ['block_resize', { device: 'nobody', size: 2 * MIB }],
+      ['block_resize', { size: 2 * MIB }],
+      ['block_resize', { 'node-name': 'disk', size: 512 }, 'only grows'],
+    ],
+  },
+  {
+    name: 'bitmaps come and go',
+    steps: [
+      qcow2('disk'),
+      bitmap('add', 'a', { persistent: true }),
+      bitmap('add', 'b', { granularity: 4096, disabled: true }),
+      bitmap('add', 'a'),
+      bitmap('add', ''),
+      bitmap('add', 'c', { granularity: 1000 }),
+      bitmap('add', 'c', { granularity: 256 }),
+      bitmap('add', 'x'.repeat(1023)),
+      bitmap('add', 'x'.repeat(1024)),
+      bitmap('add', 'c', {}, 'nobody'),
+      ['query-named-block-nodes'],
+      bitmap('remove', 'a'),
+      bitmap('remove', 'a'),
+      bitmap('remove', 'a', {}, 'nobody'),
+      bitmap('clear', 'zz'),
+      bitmap('enable', 'zz'),
+      bitmap('disable', 'zz'),
+      bitmap('clear', 'b'),
+      bitmap('enable', 'b'),
+      bitmap('enable', 'b'),
+      bitmap('disable', 'b'),
+      bitmap('disable', 'b'),
+    ],
+  },
+  {
+    name: 'bitmaps of a raw disk are not kept',
+    steps: [raw('disk'), bitmap('add', 'a', { persistent: true }), bitmap('add', 'b')],
+  },
+  {
+    name: 'digests of bitmaps',
+    steps: [
+      qcow2('disk'),
+      bitmap('add', 'a'),
+      bitmap('add', 'b', { granularity: 512 }),
+      sha('a'),
+      sha('b'),
+      sha('zz'),
+      ['x-debug-block-dirty-bitmap-sha256', { node: 'nobody', name: 'a' }],
+    ],
+  },
+  {
+    name: 'bitmaps are merged',
+    steps: [
+      qcow2('disk'),
+      bitmap('add', 'a'),
+      bitmap('add', 'b'),
+      ['block-dirty-bitmap-merge', { node: 'disk', target: 'a', bitmaps: ['b'] }],
+      ['block-dirty-bitmap-merge', { node: 'disk', target: 'a', bitmaps: ['a'] }],
+      ['block-dirty-bitmap-merge', { node: 'disk', target: 'zz', bitmaps: ['b'] }],
+      ['block-dirty-bitmap-merge', { node: 'disk', target: 'a', bitmaps: ['zz'] }],
+      [
+        'block-dirty-bitmap-merge',
+        { node: 'disk', target: 'a', bitmaps: [{ node: 'disk', name: 'b' }] },
+      ],
+      [
+        'block-dirty-bitmap-merge',
+        { node: 'disk', target: 'a', bitmaps: [{ node: 'nobody', name: 'b' }] },
+      ],
+      ['block-dirty-bitmap-merge', { node: 'nobody', target: 'a', bitmaps: ['b'] }],
+    ],
+  },
+  {
+    name: 'the NBD server starts and stops',
+    steps: [['nbd-server-stop'], server, server, ['nbd-server-stop'], ['nbd-server-stop'], server],
+  },
+  {
+    name: 'addresses that are wrong',
+    steps: [
+      ['nbd-server-start', { addr: { type: 'unix' } }],
+      ['nbd-server-start', { addr: { type: 'unix', data: {} } }],
+      ['nbd-server-start', { addr: { type: 'x' } }],
+      ['nbd-server-start', { addr: 'x' }],
+      ['nbd-server-start', { addr: { type: 'unix', data: { path: 5 } } }],
+      ['nbd-server-start', { addr: { type: 'inet', data: { host: 'localhost' } } }],
+    ],
+  },
+  {
+    name: 'exports come and go',
+    steps: [
+      nullNode('a'),
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a' }],
+      server,
+      ['query-block-exports'],
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'nobody' }],
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a' }],
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a', name: 'b' }],
+      ['block-export-add', { type: 'nbd', id: 'f', 'node-name': 'a' }],
+      ['block-export-add', { type: 'nbd', id: '9', 'node-name': 'a', name: 'b' }],
+      ['block-export-add', { type: 'nbd', id: 'f', 'node-name': 'a', name: 'b' }],
+      ['query-block-exports'],
+      ['blockdev-del', { 'node-name': 'a' }],
+      ['block-export-del', { id: 'e' }],
+      ['block-export-del', { id: 'e' }],
+      ['block-export-del', { id: 'f', mode: 'hard' }],
+      ['block-export-del', { id: 'f', mode: 'x' }],
+      ['query-block-exports'],
+      ['blockdev-del', { 'node-name': 'a' }],
+    ],
+  },
+  {
+    name: 'exports end with their server',
+    steps: [
+      nullNode('a'),
+      server,
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a' }],
+      ['nbd-server-stop'],
+      ['query-block-exports'],
+    ],
+  },
+  {
+    name: 'exports in the older form',
+    steps: [
+      nullNode('a'),
+      ['nbd-server-add', { device: 'a' }],
+      server,
+      ['nbd-server-add', { device: 'a' }],
+      ['nbd-server-add', { device: 'a' }],
+      ['nbd-server-add', { device: 'a', name: 'b' }],
+      ['nbd-server-add', { device: 'nobody', name: 'c' }],
+      ['query-block-exports'],
+      ['nbd-server-remove', { name: 'zz' }],
+      ['nbd-server-remove', { name: 'b' }],
+      ['nbd-server-remove', { name: 'a', mode: 'hard' }],
+      ['query-block-exports'],
+    ],
+  },
+  {
+    name: 'a disk that is read-only is not served for writing',
+    steps: [
+      ['blockdev-add', { driver: 'null-co', 'node-name': 'a', size: MIB, 'read-only': true }],
+      server,
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a', writable: true }],
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'a' }],
+    ],
+  },
+  {
+    name: 'bitmaps that are served',
+    steps: [
+      qcow2('disk'),
+      server,
+      bitmap('add', 'a', { disabled: true }),
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'disk', bitmaps: ['zz'] }],
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'disk', bitmaps: ['a'] }],
+      bitmap('remove', 'a'),
+      bitmap('clear', 'a'),
+      bitmap('enable', 'a'),
+      ['block-export-del', { id: 'e' }],
+      bitmap('remove', 'a'),
+    ],
+  },
+  {
+    name: 'a transaction changes bitmaps',
+    steps: [
+      qcow2('disk'),
+      transaction([action('add', 'a'), action('add', 'b', { disabled: true })]),
+      transaction([action('disable', 'a'), action('enable', 'b'), action('clear', 'b')]),
+      ['query-named-block-nodes'],
+      transaction([
+        action('add', 'c'),
+        {
+          type: 'block-dirty-bitmap-merge',
+          data: { node: 'disk', target: 'c', bitmaps: ['a', 'b'] },
+        },
+      ]),
+      transaction([action('remove', 'a'), action('remove', 'b')]),
+      ['query-named-block-nodes'],
+    ],
+  },
+  {
+    name: 'a transaction that fails midway leaves nothing',
+    steps: [
+      qcow2('disk'),
+      transaction([action('add', 'a'), action('add', 'a')]),
+      transaction([action('add', 'a'), action('clear', 'zz')]),
+      transaction([action('add', 'a'), { type: 'abort', data: {} }]),
+      transaction([
+        action('add', 'a'),
+        { type: 'block-dirty-bitmap-merge', data: { node: 'disk', target: 'a', bitmaps: ['zz'] } },
+      ]),
+      transaction([action('add', 'a', { node: 'nobody' })]),
+      ['query-named-block-nodes'],
+      bitmap('add', 'k'),
+      transaction([action('disable', 'k'), action('clear', 'k'), { type: 'abort', data: {} }]),
+      transaction([action('remove', 'k'), { type: 'abort', data: {} }]),
+      ['query-named-block-nodes'],
+    ],
+  },
+  {
+    name: 'transactions that are wrong',
+    steps: [
+      transaction([]),
+      ['transaction'],
+      transaction([{ type: 'x', data: {} }]),
+      transaction([{ type: 'abort' }]),
+      transaction([{ data: {} }]),
+      ['transaction', { actions: [5] }],
+      ['transaction', { actions: 'x' }],
+      transaction([{ type: 'abort', data: { x: 1 } }]),
+      transaction([], { 'completion-mode': 'x' }),
+      transaction([], { x: 1 }),
+    ],
+  },
+  {
+    name: 'a backup runs to its end',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      backup({}),
+      becomes('j', 'null'),
+      ['query-jobs'],
+      ['query-block-jobs'],
+    ],
+  },
+  {
+    name: 'a backup that is kept until it is dismissed',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      backup({ 'auto-dismiss': false }),
+      becomes('j', 'concluded'),
+      ['query-jobs'],
+      ['query-block-jobs'],
+      job('cancel', 'j'),
+      job('pause', 'j'),
+      job('complete', 'j'),
+      block('pause', 'j'),
+      block('set-speed', 'j', { speed: 5 }),
+      ['block-job-finalize', { id: 'j' }],
+      backup({}),
+      job('dismiss', 'j'),
+      job('dismiss', 'j'),
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'backups that cannot be',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      nullNode('small', 65536),
+      backup({ device: 'nobody' }),
+      backup({ target: 'nobody' }),
+      backup({ target: 'small' }),
+      backup({ target: 'a' }),
+      backup({ sync: 'incremental' }),
+      backup({ sync: 'bitmap' }),
+      backup({ sync: 'incremental', bitmap: 'zz' }),
+      backup({ bitmap: 'zz' }),
+      backup({ bitmap: 'zz', 'bitmap-mode': 'always' }),
+      backup({ sync: 'none', bitmap: 'zz', 'bitmap-mode': 'always' }),
+      backup({ sync: 'incremental', bitmap: 'zz', 'bitmap-mode': 'always' }),
+      backup({ 'bitmap-mode': 'always' }),
+      backup({ sync: 'x' }),
+      backup({ 'job-id': '9' }),
+      ['blockdev-backup', { device: 'a', target: 'b', sync: 'full' }],
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'a backup of what is dirty',
+    steps: [
+      qcow2('disk'),
+      raw('b'),
+      bitmap('add', 'k'),
+      backup({ device: 'disk', sync: 'incremental', bitmap: 'k' }),
+      becomes('j', 'null'),
+      backup({ device: 'disk', sync: 'bitmap', bitmap: 'k', 'bitmap-mode': 'never' }),
+      becomes('j', 'null'),
+      sha('k'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'a backup in a transaction',
+    steps: [
+      qcow2('disk'),
+      raw('b'),
+      transaction([
+        action('add', 'k'),
+        {
+          type: 'blockdev-backup',
+          data: { 'job-id': 'j', device: 'disk', target: 'b', sync: 'full' },
+        },
+      ]),
+      becomes('j', 'null'),
+      ['query-named-block-nodes'],
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'a transaction whose backup cannot be leaves nothing',
+    steps: [
+      qcow2('disk'),
+      transaction([
+        action('add', 'k'),
+        {
+          type: 'blockdev-backup',
+          data: { 'job-id': 'j', device: 'disk', target: 'nobody', sync: 'full' },
+        },
+      ]),
+      ['query-named-block-nodes'],
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'a mirror becomes ready, and is completed',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({}),
+      becomes('m', 'ready'),
+      job('complete', 'm'),
+      becomes('m', 'null'),
+      ['query-jobs'],
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'a mirror becomes ready, and is cancelled',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({}),
+      becomes('m', 'ready'),
+      block('cancel', 'm'),
+      becomes('m', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'a mirror becomes ready, and is cancelled by force',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({}),
+      becomes('m', 'ready'),
+      block('cancel', 'm', { force: true }),
+      becomes('m', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'mirrors that cannot be',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({ device: 'nobody' }),
+      mirror({ target: 'nobody' }),
+      mirror({ target: 'a' }),
+      mirror({ 'copy-mode': 'x' }),
+      mirror({ 'job-id': '9' }),
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'a mirror into a disk that is too small',
+    steps: [nullNode('a'), nullNode('small', 65536), mirrorTo('small')],
+    events: 'refused at once',
+  },
+  {
+    name: 'what can be done to a job that is ready',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({}),
+      becomes('m', 'ready'),
+      job('dismiss', 'm'),
+      job('finalize', 'm'),
+      job('resume', 'm'),
+      job('pause', 'm'),
+      job('pause', 'm'),
+      becomes('m', 'standby'),
+      block('cancel', 'm'),
+      block('resume', 'm'),
+      block('resume', 'm'),
+      block('set-speed', 'm', { speed: -1 }),
+      block('set-speed', 'm', { speed: 1_000_000 }),
+      block('set-speed', 'm', { speed: 0 }),
+      ['blockdev-del', { 'node-name': 'b' }],
+      job('cancel', 'm'),
+      becomes('m', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'a mirror is completed while it stands by, and goes on',
+    steps: [
+      nullNode('a'),
+      raw('b'),
+      mirror({}),
+      becomes('m', 'ready'),
+      job('pause', 'm'),
+      becomes('m', 'standby'),
+      job('complete', 'm'),
+      job('resume', 'm'),
+      becomes('m', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'jobs that are not there',
+    steps: [
+      ...['pause', 'resume', 'cancel', 'complete', 'finalize', 'dismiss'].map((verb) =>
+        job(verb, 'nobody'),
+      ),
+      ...['pause', 'resume', 'cancel', 'complete'].map((verb) => block(verb, 'nobody')),
+      ['block-job-finalize', { id: 'nobody' }],
+      ['block-job-dismiss', { id: 'nobody' }],
+      ['query-jobs'],
+      ['query-block-jobs'],
+    ],
+  },
+  {
+    name: 'a chain is committed',
+    steps: [
+      qcow2('base'),
+      qcow2('top', { backing: 'base' }),
+      server,
+      ['block-export-add', { type: 'nbd', id: 'e', 'node-name': 'top', writable: true }],
+      ['block-commit', { 'job-id': 'c', device: 'top' }],
+      becomes('c', 'ready'),
+      job('complete', 'c'),
+      becomes('c', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'commits that cannot be',
+    steps: [
+      qcow2('base'),
+      ['block-commit', { 'job-id': 'c', device: 'base' }],
+      ['block-commit', { 'job-id': 'c', device: 'nobody' }],
+      ['block-commit', { 'job-id': 'c', device: 'base', 'base-node': 'nobody' }],
+      ['block-commit', { 'job-id': 'c', device: 'base', 'top-node': 'nobody' }],
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'a chain is streamed',
+    steps: [
+      qcow2('base'),
+      qcow2('top', { backing: 'base' }),
+      ['block-stream', { 'job-id': 's', device: 'top' }],
+      becomes('s', 'null'),
+    ],
+    events: 'as written',
+  },
+  {
+    name: 'streams that cannot be',
+    steps: [
+      qcow2('base'),
+      ['block-stream', { 'job-id': 's', device: 'nobody' }],
+      ['block-stream', { 'job-id': 's', device: 'base', 'base-node': 'nobody' }],
+      ['block-stream', { 'job-id': 's', device: 'base', bottom: 'nobody' }],
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'a snapshot is taken',
+    steps: [
+      qcow2('base'),
+      qcow2('top', { backing: null }),
+      ['blockdev-snapshot', { node: 'base', overlay: 'top' }],
+      ['blockdev-del', { 'node-name': 'base' }],
+      ['blockdev-del', { 'node-name': 'top' }],
+      ['blockdev-del', { 'node-name': 'base' }],
+    ],
+  },
+  {
+    name: 'snapshots that cannot be',
+    steps: [
+      qcow2('base'),
+      raw('disk'),
+      ['blockdev-snapshot', { node: 'base', overlay: 'nobody' }],
+      ['blockdev-snapshot', { node: 'nobody', overlay: 'disk' }],
+      ['blockdev-snapshot', { node: 'base', overlay: 'disk' }],
+    ],
+  },
+  { name: 'a command that nobody has', steps: [['nope'], ['nope', { a: 1 }], ['', {}]] },
+];
