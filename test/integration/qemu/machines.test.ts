@@ -1,14 +1,15 @@
 /** Machines of qemu-system: disks by the devices that the guest sees, a server of the session's own, and the guest's agent. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { createQcow2 } from 'lacuna';
 import { type BackupOptions, type BackupSession, Machine } from 'lacuna/qemu';
 import { Monitor } from 'lacuna/qmp';
-import { beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { usePeers } from '../../support/peers.js';
 import { QmpProxy } from '../../support/qmp-proxy.js';
 import { returned, ScriptedPeer } from '../../support/scripted-peer.js';
@@ -196,6 +197,42 @@ describe('somebody else', () => {
     expect(readdirSync(own)).toEqual([]);
     await (await machine.backup()).forget();
   });
+});
+
+test('a server with which somebody is stuck in a handshake is left running where that could hang QEMU', async () => {
+  const { machine, other, between, folder: own } = await ownMachine();
+  const session = await machine.backup();
+  const socket = readdirSync(own, { recursive: true, encoding: 'utf8' }).find((name) =>
+    statSync(join(own, name)).isSocket(),
+  )!;
+  // As a client that is stopped: it is greeted, and says nothing.
+  const stuck = connect(join(own, socket));
+  await once(stuck, 'data');
+  // It is waited for as long as that may take, which is over in a moment.
+  let lateMs = 0;
+  const now = performance.now.bind(performance);
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + lateMs);
+  onTestFinished(() => clock.mockRestore());
+  between.reset({
+    after: ({ name }) => {
+      const isLast = between.passed.at(-2) === 'query-named-block-nodes';
+      if (name !== 'query-block-exports' || !isLast) return;
+      setTimeout(() => {
+        lateMs = 11_000;
+      }, 50);
+    },
+  });
+  const { warnings } = await session.finish(() => {});
+  between.reset();
+  const isSafe = machine.monitor.version.major >= 8;
+  const warning = expect.stringContaining('somebody is connected, and this QEMU could hang');
+  expect(warnings).toEqual(isSafe ? [] : [warning]);
+  await other.execute('query-status');
+  stuck.destroy();
+  const { generation } = session.point;
+  const report = await machine.recover({ generation: generation! });
+  expect(report.warnings).toEqual([]);
+  expect(readdirSync(own)).toEqual([]);
 });
 
 describe('a process that is killed with a server of its own', () => {
