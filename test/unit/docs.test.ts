@@ -51,6 +51,7 @@ describe('docs', () => {
     'docs/qmp.md',
     'docs/migrate.md',
     'docs/mirror.md',
+    'docs/other-tools.md',
   ])('%s links only to files that are there', (page) => {
     const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
     const own = new URL(`../../${page}`, import.meta.url);
