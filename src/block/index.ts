@@ -26,6 +26,7 @@ export {
   type Keys,
   type Limits,
   type Location,
+  type LockAccess,
   type Opening,
   oneOf,
   type PullSource,

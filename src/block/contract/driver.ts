@@ -105,6 +105,8 @@ export interface Driver {
   checkBackingName?(backing: BackingName | null): void;
   /** @internal Opens what is open for reading for writing too, or ends that. */
   setWritable?(writable: boolean): Promise<void>;
+  /** @internal How it keeps other programs from its file, where that may change while it is open. */
+  readonly lock?: ChangeableLock | undefined;
   /** @internal Makes the disk larger; what is added reads as zero. An image has the size that it had until it is opened anew. */
   grow?(size: number): Promise<void>;
   /** @internal What a filter can bring up from below into the layer that it lies above. */
@@ -123,6 +125,23 @@ export interface Driver {
   readonly forgotten?: LacunaError | undefined;
   /** Gives back what the opening holds. Called once, when no request is in flight. */
   close(): Promise<void>;
+}
+
+/**
+ * @internal As what a file is locked: `write`, nobody else uses it; `read`, nobody else writes it; `none`, others do with it what they
+ * like.
+ */
+export type LockAccess = 'write' | 'read' | 'none';
+
+/** @internal The lock of a file that is open. */
+export interface ChangeableLock {
+  /** As what it is locked now. */
+  readonly access: LockAccess;
+  /**
+   * @throws LacunaError ERR_DEVICE_LOCKED where others use the file in a way that does not go with it; ERR_DEVICE_OPEN where others
+   * have replaced it, or changed its size, while it was not locked. It is as it was then.
+   */
+  change(access: LockAccess): Promise<void>;
 }
 
 /** A backing file: its name as it shall stand in the image, and its format. */

@@ -16,6 +16,7 @@ export { Device, type DeviceOptions } from './device.js';
 export type {
   BackingName,
   Capabilities,
+  ChangeableLock,
   CopyMode,
   CopyRange,
   DiskCopy,
@@ -24,6 +25,7 @@ export type {
   KeptBitmaps,
   Limits,
   Location,
+  LockAccess,
   PullSource,
   ReadableRange,
   SnapshotDetails,

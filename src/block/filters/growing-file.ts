@@ -54,6 +54,11 @@ export class GrowingFile implements Driver {
     return this.#driver.setWritable?.bind(this.#driver);
   }
 
+  /** A file that grows is for one image alone. */
+  get lock(): Driver['lock'] {
+    return this.#size === Number.MAX_SAFE_INTEGER ? undefined : this.#driver.lock;
+  }
+
   /** The file as it is when it grows no more: with the size that it has now. */
   ended(): Driver {
     if (this.#end === this.#driver.size) return this.#driver;

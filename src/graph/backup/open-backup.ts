@@ -63,7 +63,8 @@ async function begin(changer: Changer, options: BackupOptions): Promise<GraphBac
     for (const name of options.nodes) {
       prepared.push(await prepare(changer, state.node(name), { options, opened }));
     }
-    for (const one of prepared) kept.push(keep(changer, one, { options, signal: control.signal }));
+    const { signal } = control;
+    for (const one of prepared) kept.push(await keep(changer, one, { options, signal }));
     // The point in time of all of them.
     await changer.moveUp(
       prepared.map(({ filter }) => filter),
@@ -139,15 +140,15 @@ function actionsOf(
 }
 
 /** Lets a disk be read as it was. */
-function keep(
+async function keep(
   changer: Changer,
   one: Prepared,
   { options, signal }: { options: BackupOptions; signal: AbortSignal },
-): KeptNode {
+): Promise<KeptNode> {
   const { node, isIncremental, view } = one;
   const { bitmap } = options;
   const name = changer.state.freeName(`${node.name}.reader`);
-  const device = changer.enter({ name, what: 'backup', node: view, writable: true });
+  const device = await changer.enter({ name, what: 'backup', node: view, writable: true });
   const { bitmaps } = node.log;
   // It is frozen as long as the backup lasts.
   const dirty = isIncremental ? () => bitmaps.get(bitmap!).snapshot() : undefined;

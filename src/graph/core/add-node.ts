@@ -13,6 +13,7 @@ import type { NodeDescription } from './description.js';
 import { Edge } from './edge.js';
 import { called, conflict } from './failures.js';
 import { FileBitmaps } from './file-bitmaps.js';
+import { raiseLocks } from './locks.js';
 import { Node } from './node.js';
 import { checkUsers } from './permissions.js';
 import { checkMayGrow } from './reopen.js';
@@ -162,7 +163,9 @@ class Adder {
       const edge = new Edge(node, below.as!, child, child === as.over);
       edges.push(edge);
       state.edges.add(edge);
-      for (const each of state.view.reach(edge.to)) checkUsers(each, state.view);
+      const reached = state.view.reach(edge.to);
+      for (const each of reached) checkUsers(each, state.view);
+      await raiseLocks(reached, state.view);
       return edge;
     };
     try {
@@ -213,6 +216,7 @@ class Adder {
       throw conflict(message);
     }
     checkMayGrow(node);
+    await node.driver.lock?.change('write');
     node.letGrow();
     return node;
   }

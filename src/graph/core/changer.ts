@@ -5,6 +5,7 @@ import { addNode, type NodeOpening } from './add-node.js';
 import type { NodeDescription } from './description.js';
 import { drained } from './drain.js';
 import { busy, called, conflict } from './failures.js';
+import { lowerLocks, raiseLocks } from './locks.js';
 import type { Node } from './node.js';
 import { checkUsers, usersNeed } from './permissions.js';
 import { growNode, setWritable } from './reopen.js';
@@ -41,7 +42,13 @@ export class Changer {
 
   /** Runs a task when all earlier ones have ended. */
   run<T>(task: () => Promise<T>): Promise<T> {
-    return this.#turns.run(task);
+    return this.#turns.run(async () => {
+      try {
+        return await task();
+      } finally {
+        await lowerLocks(this.state.nodes.values(), this.state.view);
+      }
+    });
   }
 
   /** Lets nothing in any more, behind what was asked for earlier. */
@@ -83,7 +90,9 @@ export class Changer {
 
   /** Makes the disk of a node that is written larger; what is added reads as zero. */
   async grow(node: Node, size: number): Promise<void> {
-    if (node.size < size) await this.#still(node, () => growNode(node, size));
+    if (node.size >= size) return;
+    await raiseLocks([node], this.state.view, 'write');
+    await this.#still(node, () => growNode(node, size));
   }
 
   /** The same, but only where all users of the node allow it. @throws as {@link checkResize}. */
@@ -98,14 +107,16 @@ export class Changer {
   }
 
   /** Lets an export or a job in. */
-  enter(options: RootOptions): Root {
+  async enter(options: RootOptions): Promise<Root> {
     const { state } = this;
     this.checkOpen();
     state.checkFree(options.name);
     const root = new Root(options, (closed) => this.#close(closed));
     state.edges.add(root.edge);
     try {
-      for (const node of state.view.reach(root.node)) checkUsers(node, state.view);
+      const below = state.view.reach(root.node);
+      for (const node of below) checkUsers(node, state.view);
+      await raiseLocks(below, state.view);
       for (const node of state.view.used()) node.driver.firstUsed?.();
     } catch (error) {
       state.edges.delete(root.edge);

@@ -69,6 +69,11 @@ export function usersNeed(node: Node, view: View): readonly Permission[] {
   return needsOfUsers(node, view).needs;
 }
 
+/** What all users of a node let others do with it. */
+export function usersShare(node: Node, view: View): readonly Permission[] {
+  return needsOfUsers(node, view).shares;
+}
+
 /** It must see every write, so nobody may write beside it. Until somebody uses it, it has nothing to see. */
 function watching(filter: Node, { needs, shares }: Needs): Needs {
   if (needs.length === 0 && !filter.isWatching) return { needs, shares };

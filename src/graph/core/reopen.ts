@@ -45,6 +45,7 @@ async function beginWriting(state: GraphState, node: Node, openAnew: OpenAnew): 
     for (const part of parts) {
       if (!part.to.writable) begun.push(part);
       await setWritable(state, part.to, true);
+      await part.to.driver.lock?.change('write');
       if (part.role !== 'disk') part.to.letGrow();
     }
     driver = await openAnew(true);

@@ -18,6 +18,7 @@ export interface EdgeChange {
 /**
  * Throws unless the edges lead where they are expected to, and may lead to their replacements, all at once.
  *
+ * @returns the graph as it is then.
  * @throws LacunaError ERR_GRAPH_EDGE_CHANGED, ERR_GRAPH_CONFLICT
  */
 export function checkChanges(
@@ -25,7 +26,7 @@ export function checkChanges(
   changes: readonly EdgeChange[],
   removed: readonly Node[] = [],
   joined: readonly Edge[] = [],
-): void {
+): View {
   for (const change of changes) {
     checkExpected(change);
     checkSize(change);
@@ -42,6 +43,7 @@ export function checkChanges(
   const before = new View(edges);
   for (const change of changes) checkContent(change, before, after);
   for (const edge of remaining) checkUsers(after.childOf(edge), after);
+  return after;
 }
 
 function twice(changes: readonly EdgeChange[]): string {

@@ -2,6 +2,7 @@ import type { BitmapAction } from '../../bitmap/index.js';
 import type { Driver } from '../../block/index.js';
 import { drained } from './drain.js';
 import type { Edge } from './edge.js';
+import { raiseLocks } from './locks.js';
 import type { Node } from './node.js';
 import { changesContent, checkChanges, checkExpected, type EdgeChange } from './replacement.js';
 import type { GraphState } from './state.js';
@@ -43,10 +44,16 @@ export interface Changes {
 export async function change(state: GraphState, changes: Changes, limitMs: number): Promise<void> {
   const { removed, ended = [], joined = [] } = changes;
   const remaining = [...state.edges].filter((edge) => !ended.includes(edge));
-  checkChanges(remaining, changes.edges, removed, joined);
+  const after = checkChanges(remaining, changes.edges, removed, joined);
   const dirtied = dirtiedBy(state, changes.edges);
   for (const { log } of dirtied) await log.prepareDirtyAll();
   for (const { node, actions } of changes.bitmaps) await node.log.prepare(actions);
+  await raiseLocks(state.nodes.values(), after);
+  await raiseLocks(
+    changes.bitmaps.map(({ node }) => node),
+    after,
+    'read',
+  );
   await drained(state.stillness(nodesOf(changes)), limitMs, {
     prepare: async (isOver) => {
       // What an old node was told leaves the way of flushes with it.

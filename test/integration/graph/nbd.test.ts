@@ -110,3 +110,24 @@ test('a bitmap of a node in a qcow2 image is one that QEMU has written, and goes
     [48, 1],
   ]);
 });
+
+test('QEMU writes a raw disk while nobody uses its node, and only reads it while somebody does', async () => {
+  await run('qemu-img', ['create', '-q', '-f', 'raw', 'disk.raw', '1M']);
+  const graph = new Graph();
+  await graph.add({ 'node-name': 'disk', ...file('disk.raw') }, { writable: true });
+  const qemu = (readOnly: boolean, ...commands: string[]) =>
+    run('qemu-io', ['-f', 'raw', ...(readOnly ? ['-r'] : []), ...flags(commands), 'disk.raw']);
+  await qemu(false, 'write -P 1 0 64k');
+  const reader = await graph.addExport({ name: 'reader', node: 'disk' });
+  await qemu(true, 'read -P 1 0 64k');
+  await expect(qemu(false, 'write -P 2 0 64k')).rejects.toThrow(/lock/);
+  const writer = await graph.addExport({ name: 'writer', node: 'disk', writable: true });
+  await writer.write(0, new Uint8Array(65_536).fill(3));
+  await expect(qemu(false, 'write -P 2 0 64k')).rejects.toThrow(/lock/);
+  await writer.close();
+  await expect(qemu(false, 'write -P 2 0 64k')).rejects.toThrow(/lock/);
+  await qemu(true, 'read -P 3 0 64k');
+  await reader.close();
+  await qemu(false, 'write -P 4 0 64k');
+  await graph.close();
+});

@@ -6,9 +6,11 @@ import { Context, ExtentList, Status } from '../../../extent/index.js';
 import { type FileRequest, fileError, shortError } from '../../../files/index.js';
 import type {
   Capabilities,
+  ChangeableLock,
   CopyRange,
   Driver,
   Limits,
+  LockAccess,
   WriteOptions,
   ZeroOptions,
 } from '../../contract/index.js';
@@ -23,6 +25,9 @@ const UNSUPPORTED = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'ENODE
 
 /** The kernel cannot copy between these two files, whatever the range. */
 const NO_COPY = new Set([...UNSUPPORTED, 'EXDEV', 'EPERM', 'ETXTBSY', 'EBADF']);
+
+/** The later keeps others from more. */
+const RANKS: readonly LockAccess[] = ['none', 'read', 'write'];
 
 const fdatasync = promisify(fs.fdatasync);
 const closeFile = promisify(fs.close);
@@ -46,6 +51,9 @@ export class FileDriver implements Driver {
   /** Opened first, for reading only: its locks stand for both. */
   #lockedFd?: number;
   readonly #locking: FileDescription['locking'];
+  #access: LockAccess;
+  /** Bytes of the file when it was no longer locked. */
+  #sizeLeft = 0;
   readonly #kind: FileKind;
   readonly #calls?: SystemCalls;
   #seeks = true;
@@ -68,6 +76,7 @@ export class FileDriver implements Driver {
     this.limits = kind.limits;
     this.#fd = fd;
     this.#locking = locking;
+    this.#access = write ? 'write' : 'read';
     this.#kind = kind;
     this.#calls = calls;
     this.capabilities = {
@@ -105,6 +114,12 @@ export class FileDriver implements Driver {
     return new FileDriver(opened, { fd, locking }, kind, calls);
   }
 
+  /** Absent where it is not locked, or is read although others write it. */
+  get lock(): ChangeableLock | undefined {
+    if (this.#locking === 'off' || this.description['force-share']) return undefined;
+    return { access: this.#access, change: (access) => this.#lockAs(access) };
+  }
+
   /** Whether writes behind its end make it longer. */
   get grows(): boolean {
     return !this.#kind.isBlock;
@@ -130,9 +145,9 @@ export class FileDriver implements Driver {
       const message = `${filename} is read although others write it (force-share): open it without that to write it`;
       throw new LacunaError('ERR_DEVICE_OPEN', message, { device: filename });
     }
-    const locks = { filename, locking: this.#locking, calls: this.#calls };
+    const before = this.#access;
     try {
-      await lockImage({ ...locks, fd: this.#fd, access: 'write', held: 'read' });
+      await this.#lockAs('write');
       const alone = this.#locking !== 'off';
       const { fd, kind } = inspect(filename, { readOnly: false, alone });
       this.#lockedFd = this.#fd;
@@ -140,7 +155,7 @@ export class FileDriver implements Driver {
       checkInode(filename, kind, inode);
     } catch (error) {
       if (this.#lockedFd !== undefined) await this.#endWriting();
-      else unlockImage({ ...locks, fd: this.#fd }, 'write', 'read');
+      await this.#lockAs(before);
       throw error;
     }
   }
@@ -154,8 +169,41 @@ export class FileDriver implements Driver {
     const fd = this.#fd;
     this.#fd = lockedFd;
     this.#lockedFd = undefined;
-    unlockImage({ fd: lockedFd, locking: this.#locking, calls: this.#calls }, 'write', 'read');
+    if (this.#access === 'write') await this.#lockAs('read');
     await closeFile(fd);
+  }
+
+  /** What it gives up, it gives up at once. */
+  async #lockAs(access: LockAccess): Promise<void> {
+    const before = this.#access;
+    const fd = this.#lockedFd ?? this.#fd;
+    const locks = { fd, filename: this.path, locking: this.#locking, calls: this.#calls };
+    if (RANKS.indexOf(access) < RANKS.indexOf(before)) {
+      if (access === 'none') this.#sizeLeft = fs.fstatSync(fd).size;
+      unlockImage(locks, before, access);
+    } else if (access !== before) {
+      await lockImage({ ...locks, access, held: before });
+      try {
+        if (before === 'none') this.#checkSame(fd);
+      } catch (error) {
+        unlockImage(locks, access, before);
+        throw error;
+      }
+    }
+    this.#access = access;
+  }
+
+  /** While it was not locked, others may have replaced it, or made it larger or smaller. */
+  #checkSame(fd: number): void {
+    const { path } = this;
+    const size = this.#sizeLeft;
+    const own = fs.fstatSync(fd);
+    const named = fs.statSync(path, { throwIfNoEntry: false });
+    const isThere = this.#kind.isBlock || (named?.ino === own.ino && named.dev === own.dev);
+    if (isThere && (this.#kind.isBlock || own.size === size)) return;
+    const what = isThere ? `has ${own.size} bytes, and had ${size}` : 'is another file by now';
+    const message = `${path} ${what}: others have changed it while it was open and not in use; open it again`;
+    throw new LacunaError('ERR_DEVICE_OPEN', message, { device: path });
   }
 
   /** Makes the disk larger; what is added reads as zero. */

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { LacunaError } from '../../../errors/index.js';
 import { fileError } from '../../../files/index.js';
+import type { LockAccess } from '../../contract/index.js';
 import type { FileDescription } from './description.js';
 import { errnoName, type SystemCalls, systemCalls } from './ffi.js';
 import { describeUsers, THIS_PROCESS } from './file-users.js';
@@ -23,9 +24,9 @@ const Permission = { consistentRead: 0, write: 1, resize: 3 } as const;
 
 /**
  * How a file is used: `write` alone; `read` beside other readers; `share` beside everybody, writers included, but not
- * where what is read makes no sense by itself.
+ * where what is read makes no sense by itself; `none`, not at all, although it is open.
  */
-export type FileAccess = 'write' | 'read' | 'share';
+type FileAccess = LockAccess | 'share';
 
 const { consistentRead, write, resize } = Permission;
 
@@ -33,12 +34,14 @@ const USED: Record<FileAccess, readonly number[]> = {
   write: [consistentRead, write, resize],
   read: [consistentRead],
   share: [consistentRead],
+  none: [],
 };
 
 const KEPT: Record<FileAccess, readonly number[]> = {
   write: [write, resize],
   read: [write, resize],
   share: [],
+  none: [],
 };
 
 export interface LockRequest {

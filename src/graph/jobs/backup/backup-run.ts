@@ -117,7 +117,8 @@ export class BackupRun {
       ...(isDirtyOnly && { bitmap: { node: name, name: bitmap! } }),
     });
     const entering = { name: nameFor('backup'), what: 'job', node, writable: false };
-    this.#disks.push({ node, target, filter, root: changer.enter(entering), isOwn });
+    const root = await changer.enter(entering);
+    this.#disks.push({ node, target, filter, root, isOwn });
   }
 
   /** What must be copied; what need not be is given up. */

@@ -246,7 +246,7 @@ async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Part
   try {
     await changer.grow(base, top.size);
     // It goes up with the others.
-    const root = changer.enter({ name, what: 'job', node: top, writable: false });
+    const root = await changer.enter({ name, what: 'job', node: top, writable: false });
     roots.push(root);
     for (const edge of path) edge.movedBy = by;
     filter = await changer.add(

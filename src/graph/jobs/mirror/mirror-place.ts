@@ -277,5 +277,5 @@ async function open(changer: Changer, options: CheckedMirror, opened: Node[]): P
     true,
   );
   const entering = { name: nameFor('mirror-job'), what: 'job', node, writable: false };
-  return { node, target, filter, root: changer.enter(entering) };
+  return { node, target, filter, root: await changer.enter(entering) };
 }

@@ -86,7 +86,7 @@ export class PopulateRun {
   async prepare(): Promise<Partial<Changes>> {
     const { state } = this.#changer;
     const { sources, targets, from } = this.#options;
-    for (const { node } of [...sources, ...targets]) this.#enter(state.node(node));
+    for (const { node } of [...sources, ...targets]) await this.#enter(state.node(node));
     for (const { node, bitmap } of targets) this.#acquire(state.node(node), bitmap);
     const [{ node: first }] = this.#targets;
     for (const node of this.#roots.keys()) checkSize(node, first);
@@ -114,11 +114,11 @@ export class PopulateRun {
     return { bitmaps };
   }
 
-  #enter(node: Node): void {
+  async #enter(node: Node): Promise<void> {
     if (this.#roots.has(node)) return;
     const name = this.#changer.state.freeName(`${node.name}.populate`);
     const entering = { name, what: 'job', node, writable: false, isPinned: true };
-    this.#roots.set(node, this.#changer.enter(entering));
+    this.#roots.set(node, await this.#changer.enter(entering));
   }
 
   #acquire(node: Node, name: string): void {

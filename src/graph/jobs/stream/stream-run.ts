@@ -115,7 +115,7 @@ export class StreamRun {
       top.driver.checkBackingName!(backing);
       const name = state.freeName(`${top.name}.stream`);
       // It goes up with the others.
-      const root = changer.enter({ name, what: 'job', node: top, writable: false });
+      const root = await changer.enter({ name, what: 'job', node: top, writable: false });
       roots.push(root);
       filter = await changer.add(
         {
