@@ -76,7 +76,7 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['group'],
     ['backup', 'commit', 'mirror', 'populate', 'stream'],
   ],
-  daemon: [['schema'], ['core'], ['blockdev'], ['commands']],
+  daemon: [['schema'], ['core'], ['blockdev'], ['commands'], ['watch']],
   qemu: [
     ['virsh'],
     ['state'],
@@ -96,7 +96,6 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['backup', 'restore', 'verify'],
     ['prune', 'serve', 'diff'],
   ],
-  daemon: [['watch']],
   'daemon/watch': [['http', 'meters', 'jobs'], ['metrics', 'state'], ['stream'], ['page']],
   cli: [['shell'], ['text'], ['device'], ['view'], ['commands']],
   testing: [['shared'], ['device']],
