@@ -45,12 +45,14 @@ export {
   type ZeroOptions,
 } from './contract/index.js';
 export {
+  changeHolder,
   changeOwn,
   changeUnfiltered,
   checkDescription,
   checkNamedDescription,
   fileOf,
   filesOf,
+  holderOf,
   type ImageDescription,
   type ImageFormat,
   imageOf,

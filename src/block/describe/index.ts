@@ -5,10 +5,12 @@ export {
 } from './check-description.js';
 export { type ImageFormat, type ParseOptions, parseDescription } from './parse-description.js';
 export {
+  changeHolder,
   changeOwn,
   changeUnfiltered,
   fileOf,
   filesOf,
+  holderOf,
   type ImageDescription,
   imageOf,
   isMadeOfFiles,

@@ -40,6 +40,29 @@ export function changeUnfiltered(
   return { ...description, [key]: changeUnfiltered(below, change) };
 }
 
+/** The first device below a description that is neither a filter nor a part of another one: what answers its requests. */
+export function holderOf(description: DeviceDescription): DeviceDescription {
+  const below = belowPart(description);
+  return below === undefined ? description : holderOf(below.description);
+}
+
+/** A description with what answers its requests changed; see {@link holderOf}. */
+export function changeHolder(
+  description: DeviceDescription,
+  change: (holder: DeviceDescription) => DeviceDescription,
+): DeviceDescription {
+  const below = belowPart(description);
+  if (below === undefined) return change(description);
+  return { ...description, [below.key]: changeHolder(below.description, change) };
+}
+
+/** What lies below a filter, or what something is a part of. */
+function belowPart(description: DeviceDescription): Child | undefined {
+  const [first] = partsOf(description);
+  if (first === undefined) return undefined;
+  return kindOf(description).isFilter || first.role === 'part' ? first : undefined;
+}
+
 /** The description of the image that a disk is, below its filters; undefined where the disk is not in a format. */
 export function imageOf(description: Description): ImageDescription | undefined {
   if (description === undefined) return undefined;
@@ -132,7 +155,7 @@ export function isMadeOfFiles(description: Description): boolean {
 
 /** Whether requests to a device itself go to another program. */
 export function isRemote(description: Description): boolean {
-  return description !== undefined && kindOf(unfiltered(description)).remote === true;
+  return description !== undefined && kindOf(holderOf(description)).remote === true;
 }
 
 /** Whether a program on this machine answers for the bytes of a device, as it is or inside an image. */

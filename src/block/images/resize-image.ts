@@ -8,7 +8,7 @@ import { checkDescription, fileOf, imageOf, parseDescription } from '../describe
 import { growRawFile, type RawPreallocation, resizeRawFile } from '../drivers/file/index.js';
 import type { Preallocation } from '../drivers/qcow2/create/index.js';
 import type { Qcow2Description } from '../drivers/qcow2/index.js';
-import { describeOpened, type OpenOptions, openDevice } from '../open/index.js';
+import { describeOpened, type OpenOptions, openDevice, warnOfSignature } from '../open/index.js';
 import { openImage } from './change-image.js';
 
 /** How a disk gets another size; see {@link OpenOptions} for what has no words of its own. */
@@ -52,7 +52,8 @@ const SECTOR = 512;
  * @param size bytes of the disk from now on, or by how many it changes.
  * @throws RangeError if the disk would become smaller without `shrink`, or too large; TypeError if this is neither a file
  *   nor an image; LacunaError ERR_DEVICE_UNSUPPORTED if it has a fixed size, ERR_QCOW2_UNSUPPORTED if an image of version
- *   2 has snapshots, ERR_BITMAP_INCONSISTENT; and what `openDevice` throws.
+ *   2 has snapshots, ERR_DEVICE_FORMAT if only its name says that a file is raw and its bytes do not,
+ *   ERR_BITMAP_INCONSISTENT; and what `openDevice` throws.
  */
 export async function resizeImage(
   source: string | DeviceDescription,
@@ -77,7 +78,8 @@ export async function resizeImage(
       `driver ${description.driver}: only raw files and qcow2 images are resized here`,
     );
   }
-  return resizeFile(filename, description, size, options);
+  const isNamedRaw = source === filename && format === undefined;
+  return resizeFile({ filename, description, isNamedRaw }, size, options);
 }
 
 async function resizeInImage(
@@ -117,9 +119,16 @@ function cutDataFile({ 'data-file': dataFile }: Qcow2Description, size: number):
   if (stat?.isFile() && stat.size > size) resizeRawFile(filename, size);
 }
 
+/** A file that holds a disk as it is. */
+interface RawDisk {
+  readonly filename: string;
+  readonly description: DeviceDescription;
+  /** Nothing but its name says that it is raw. */
+  readonly isNamedRaw: boolean;
+}
+
 async function resizeFile(
-  filename: string,
-  description: DeviceDescription,
+  { filename, description, isNamedRaw }: RawDisk,
   wanted: number | { readonly by: number },
   options: ResizeOptions,
 ): Promise<ResizeReport> {
@@ -133,6 +142,7 @@ async function resizeFile(
       const message = `${filename} is not a regular file, and its size cannot be changed here`;
       throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
     }
+    if (isNamedRaw) await refuseLikeness(device);
     const size = sizeOf(wanted, device);
     const lostData = await lossOf(device, size, options);
     const how = { preallocation: preallocation satisfies RawPreallocation, signal };
@@ -143,6 +153,13 @@ async function resizeFile(
   } finally {
     await device.close();
   }
+}
+
+/** An image that is cut, or gets bytes behind it, is broken; and a name is not enough to do that. */
+async function refuseLikeness(device: BlockDevice): Promise<void> {
+  const [warning] = await warnOfSignature(device);
+  if (warning === undefined) return;
+  throw new LacunaError('ERR_DEVICE_FORMAT', warning, { device: device.name });
 }
 
 function sizeOf(wanted: number | { readonly by: number }, { name, size }: BlockDevice): number {

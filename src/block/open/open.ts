@@ -10,7 +10,7 @@ import {
   plainFile,
 } from '../contract/index.js';
 import {
-  changeUnfiltered,
+  changeHolder,
   checkDescription,
   type ImageFormat,
   kindOf,
@@ -82,7 +82,7 @@ export function describeOpened(
   }
   const opened = { ...description, 'read-only': readOnly, ...(shared && { 'force-share': true }) };
   if (contexts.length === 0) return opened;
-  return changeUnfiltered(opened, (own) => {
+  return changeHolder(opened, (own) => {
     if (!takesKey(own, 'contexts')) return own;
     return { ...own, contexts: [...new Set([...(own.contexts ?? []), ...contexts])] };
   });

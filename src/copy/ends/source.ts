@@ -1,15 +1,15 @@
 /** Opens the source of a copy, and opens it again when its connection was lost. */
 import {
   type BlockDevice,
-  changeUnfiltered,
+  changeHolder,
   type DeviceDescription,
+  holderOf,
   type ImageFormat,
   isBlockDevice,
   parseDescription,
   plainFile,
   sharing,
   takesKey,
-  unfiltered,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { CheckedScope, CopyOptions, DeviceSource } from '../options/index.js';
@@ -67,7 +67,7 @@ export async function reopened(
  * that it had acknowledged before.
  */
 export function reconnects({ description }: BlockDevice): boolean {
-  const own = description && unfiltered(description);
+  const own = description && holderOf(description);
   return takesKey(own, 'reconnect-delay') && (own['reconnect-delay'] ?? 0) > 0;
 }
 
@@ -79,7 +79,7 @@ export function patient(
 ): DeviceDescription {
   const description = describe(source, format);
   if (seconds === 0) return description;
-  return changeUnfiltered(description, (own) =>
+  return changeHolder(description, (own) =>
     takesKey(own, 'reconnect-delay') ? { 'reconnect-delay': seconds, ...own } : own,
   );
 }

@@ -1,7 +1,7 @@
 /** Opens the target of a copy, making it first where it is a file. */
 import {
   type BlockDevice,
-  changeUnfiltered,
+  changeHolder,
   type DeviceDescription,
   type FileDescription,
   fileOf,
@@ -261,7 +261,7 @@ function isRoundedUp({ details, size }: BlockDevice, source: BlockDevice): boole
 }
 
 function compressed(description: DeviceDescription): DeviceDescription {
-  return changeUnfiltered(description, (own) => {
+  return changeHolder(description, (own) => {
     if (takesKey(own, 'compress')) return { ...own, compress: true };
     throw new TypeError(`only qcow2 images are compressed, and the target is not one`);
   });

@@ -2,11 +2,11 @@
 import type { Bitmap } from '../../bitmap/index.js';
 import {
   type BlockDevice,
-  changeUnfiltered,
+  changeHolder,
+  holderOf,
   type OpenOptions,
   openDevice,
   takesKey,
-  unfiltered,
 } from '../../block/index.js';
 import { isAborted, LacunaError } from '../../errors/index.js';
 import { Context, type Range, readsAsZero, Status } from '../../extent/index.js';
@@ -134,9 +134,9 @@ async function openForDirt({
 }: PlanWalk): Promise<BlockDevice | undefined> {
   const { description, capabilities } = source;
   if (description === undefined || !capabilities.multiConnection) return undefined;
-  if (!takesKey(unfiltered(description), 'allocation')) return undefined;
+  if (!takesKey(holderOf(description), 'allocation')) return undefined;
   try {
-    const apart = changeUnfiltered(description, (own) =>
+    const apart = changeHolder(description, (own) =>
       takesKey(own, 'allocation') ? { ...own, allocation: false, contexts: [...contexts] } : own,
     );
     return await openDevice(apart, { ...(signal && { signal }) });

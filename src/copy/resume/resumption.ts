@@ -1,7 +1,7 @@
 /** The part of a copy that makes it resumable: its resume file, what an earlier run left there, its checkpoints. */
 import {
   type BlockDevice,
-  changeUnfiltered,
+  changeHolder,
   type DeviceDescription,
   openDevice,
   takesKey,
@@ -204,7 +204,7 @@ export class Resumption {
   async #openFlusher(device: BlockDevice, threads: number): Promise<BlockDevice> {
     const { description } = device;
     if (threads === 0 || description === undefined || !reconnects(device)) return device;
-    const impatient = changeUnfiltered(description, (own) =>
+    const impatient = changeHolder(description, (own) =>
       takesKey(own, 'reconnect-delay') ? { ...own, 'reconnect-delay': 0 } : own,
     );
     this.#flusher = await openDevice(impatient, { writable: true });

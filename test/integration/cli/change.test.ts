@@ -114,6 +114,18 @@ test('a raw file gets another size, and its space at once where that is asked fo
   expect(statSync('disk.raw').size).toBe(MIB);
 });
 
+test('an image that is taken for raw by its name alone is not cut', async () => {
+  await createQcow2('disk.img', { size: MIB });
+  const before = readFileSync('disk.img');
+  for (const size of ['-64K', '+1M']) {
+    const { code, stderr } = await refusal('resize', '--shrink', 'disk.img', size);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('say -f qcow2')]);
+  }
+  expect(readFileSync('disk.img').equals(before)).toBe(true);
+  await lacuna('resize', '-f', 'qcow2', 'disk.img', '+1M');
+  expect((await infoOf('disk.img'))['virtual-size']).toBe(2 * MIB);
+});
+
 test('an image lays out at once what is added, and a raw data file ends where the disk does', async () => {
   for (const preallocation of ['metadata', 'falloc', 'full'] as const) {
     await createQcow2(IMAGE, { size: MIB });

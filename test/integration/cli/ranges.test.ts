@@ -115,6 +115,14 @@ test('a part of a disk is not copied to another part of the same disk, which cou
   expect(readFileSync('disk.raw').equals(before)).toBe(true);
 });
 
+test('bitmaps of a whole disk are not given to a part of it', async () => {
+  await createQcow2('disk.qcow2', { size: 4 * MIB });
+  const { code, stderr } = await runHere([
+    ...['copy', '--bitmaps', '--offset', '1M', 'disk.qcow2', 'part.qcow2'],
+  ]);
+  expect([code, stderr]).toEqual([2, expect.stringContaining('those of its whole disk')]);
+});
+
 test('a compressed image is written from the start of a cluster on, and says so', async () => {
   await createQcow2('disk.qcow2', { size: 4 * MIB });
   newDisk('part.raw', MIB, 7);
@@ -156,6 +164,22 @@ test('compare and digest read a part alone, and tell places of the whole disk', 
   const { digest: wanted } = await digest('part.raw');
   const range = ['--offset', `${MIB + 1}`, '--length', `${MIB - 1}`];
   expect(await lacuna('digest', ...range, 'a.raw')).toBe(`${wanted}  a.raw\n`);
+});
+
+test('what a bitmap marks in a part is copied, and no more, from a server', async () => {
+  await createQcow2('disk.qcow2', { size: 8 * MIB });
+  const write = (bytes: string) => run('qemu-io', ['-f', 'qcow2', '-c', bytes, 'disk.qcow2']);
+  await write('write -P 1 0 8M');
+  await run('qemu-img', ['bitmap', '--add', 'disk.qcow2', 'b0']);
+  await write('write -P 2 1M 64k');
+  await write('write -P 3 5M 64k');
+  const server = await peers.qemuNbd(['-f', 'qcow2', '-r', '-B', 'b0', 'disk.qcow2']);
+  writeFileSync('part.raw', Buffer.alloc(4 * MIB));
+  const range = ['--offset', '4M', '--length', '4M'];
+  await lacuna('copy', ...range, '--context', 'qemu:dirty-bitmap:b0', server.uri, 'part.raw');
+  const wanted = Buffer.alloc(4 * MIB);
+  wanted.fill(3, MIB, MIB + 65_536);
+  expect(readFileSync('part.raw').equals(wanted)).toBe(true);
 });
 
 test('a part of a disk is a device of its own, also as the file of an image', async () => {

@@ -183,6 +183,30 @@ const CREATE: readonly Role[] = [
     args: (path) => ['check', '--repair', 'all', '-f', 'qcow2', path],
   },
   {
+    name: 'resize IMAGE',
+    covers: 'resize <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['resize', '-f', 'qcow2', path, '+1M'],
+  },
+  {
+    name: 'resize --shrink IMAGE of raw',
+    covers: 'resize <image>',
+    good: 'source.raw',
+    args: (path) => ['resize', '--shrink', '-f', 'raw', path, '-64K'],
+  },
+  {
+    name: 'snapshot -c IMAGE',
+    covers: 'snapshot <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['snapshot', '-c', 'new', '-f', 'qcow2', path],
+  },
+  {
+    name: 'amend IMAGE',
+    covers: 'amend <image>',
+    good: 'disk.qcow2',
+    args: (path) => ['amend', '-o', 'lazy_refcounts=on', '-f', 'qcow2', path],
+  },
+  {
     name: 'create -b FILE',
     covers: 'create --backing <file>',
     good: 'base.raw',
@@ -558,7 +582,7 @@ export const NOT_PATHS: readonly string[] = [
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
   ...['<disk=target>', '<address>'],
   ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
-  ...['<command>', '[size]'],
+  ...['<command>', '[size]', '<snapshot>'],
 ];
 
 /** Names that are paths elsewhere. */
@@ -577,6 +601,7 @@ export const NOT_PATHS_HERE: readonly string[] = [
   ...['measure', 'snapshot'].map((command) => `${command} --backing-folder <folder>`),
   // Files that -o names are not looked at.
   'measure --options <list>',
+  'amend --options <list>',
   // Of a running machine: test/integration/qemu has what is told of these.
   ...['--qmp <socket>', '--agent <socket>', '--scratch <folder>'].map((flag) => `backup ${flag}`),
   ...['--qmp <socket>', '--scratch <folder>'].map((flag) => `recover ${flag}`),

@@ -92,6 +92,11 @@ function checkFlags(source: string, flags: CopyFlags): void {
       'nobody knows what standard input holds before it is read: --dry-run needs a device',
     );
   }
+  if (flags.bitmaps && (flags.offset ?? flags.length) !== undefined) {
+    throw new TypeError(
+      'bitmaps of the source are those of its whole disk: leave out --bitmaps, or --offset and --length',
+    );
+  }
   if (targetIsZero && (context !== undefined || bitmap !== undefined || mode === 'top')) {
     throw new TypeError(
       '--context, --bitmap and --mode top copy a part to a target that holds the rest of the disk, which therefore does not read as zero everywhere: leave out --target-is-zero',
