@@ -19,6 +19,8 @@ const RUNS = '5x';
 /** By what a file shows that it takes its chance from a seed. */
 const RANDOM = /Random\.seed\(\)|firstSeed\(\)|support\/fast-check\.js'/;
 const USAGE = 'usage: npm run soak -- MINUTES [PART-OF-A-NAME...]';
+const NEWER =
+  'Running machines are those of the QEMU that is installed. "node scripts/newer-qemu.mjs FOLDER" brings a newer one, which pushes as well, and says which variables to set.';
 const SHOWN_LINES = 40;
 /** More than three weeks, as long as a timer of Node can be. */
 const MOST_MINUTES = 35_000;
@@ -164,6 +166,9 @@ async function main([minutes, ...parts]) {
     return 2;
   }
   console.log(`${files.length} files of random tests, for ${minutes} minutes. Ctrl-C ends it.`);
+  if (!process.env.LACUNA_STORAGE_DAEMON && files.some((file) => file.includes('/qemu/'))) {
+    console.log(NEWER);
+  }
   const soak = new Soak(files, Number(minutes));
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => soak.stop());
   return soak.run();
