@@ -34,6 +34,8 @@ export interface Opening {
    * asked; undefined where the node does not lie below.
    */
   readonly layersTo?: (device: BlockDevice, node: string) => number | undefined;
+  /** The memory that nodes of one graph share under a name; `make` makes it for the first one. */
+  readonly memoryOf?: (group: string, make: () => SharedArrayBuffer) => SharedArrayBuffer;
   /** As what a device is opened below another one. */
   readonly as?: Pick<Child, 'key' | 'role'>;
   /** What the files do not have any more reads as zero. Default: what the description says. */

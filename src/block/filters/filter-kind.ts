@@ -8,6 +8,7 @@ import {
   description,
   type Key,
   type Keys,
+  type Opening,
 } from '../contract/index.js';
 import { type Around, type FilterDescription, passThrough } from './pass-through.js';
 
@@ -22,6 +23,8 @@ interface FilterOptions<D> {
   readonly keys: OwnKeys<D>;
   /** How many numbers all openings of one filter share, in whatever thread they are. Default 0. */
   readonly counters?: number;
+  /** The key by which nodes of one graph share these numbers: its value is a name. */
+  readonly groupKey?: keyof D & string;
   /** What it does with requests; called once for each opening. */
   readonly around: (description: D, counters: SharedCounters, child: BlockDevice) => Around | Held;
   /** The keys that name files which it writes. */
@@ -43,6 +46,7 @@ interface Held {
 export function filterKind<D extends Description>({
   keys,
   counters = 0,
+  groupKey,
   around,
   sideFiles,
 }: FilterOptions<D>): DriverKind<D> {
@@ -52,14 +56,17 @@ export function filterKind<D extends Description>({
     keys: {
       ...keys,
       file: { read: description, required: true },
-      ...(counters > 0 && { shared: { read: memoryOf(counters), isHidden: true } }),
+      ...(counters > 0 && { shared: { read: readMemory(counters), isHidden: true } }),
     } as unknown as DriverKind<D>['keys'],
     isFilter: true,
     children: ({ file }) => [{ key: 'file', description: file, role: 'disk' }],
     sharing,
     ...(sideFiles && { sideFiles }),
     open: async (given, opening): Promise<Driver> => {
-      const wanted = sharing(given);
+      const group = groupKey && (given[groupKey] as string | undefined);
+      const wanted = sharing(
+        group === undefined ? given : inGroup(given, group, counters, opening),
+      );
       const as = { key: 'file', role: 'disk' } as const;
       const child = await opening.open(below(wanted), { ...opening, as });
       try {
@@ -92,13 +99,21 @@ function below({
   };
 }
 
+/** With the numbers of its group. */
+function inGroup<D>(given: D, group: string, counters: number, { memoryOf }: Opening): D {
+  if (memoryOf === undefined) {
+    throw new TypeError(`group '${group}' is for nodes of a graph, which share it: leave it out`);
+  }
+  return { ...given, shared: memoryOf(group, () => new SharedCounters(counters).memory) };
+}
+
 /** Memory for counters, which is left out of the JSON of a description: one that is read from JSON counts from 0. */
 function unprinted(given: unknown, counters: number): SharedArrayBuffer {
   const memory = (given as SharedArrayBuffer | undefined) ?? new SharedCounters(counters).memory;
   return Object.defineProperty(memory, 'toJSON', { value: () => undefined, configurable: true });
 }
 
-function memoryOf(counters: number): Keys[string]['read'] {
+function readMemory(counters: number): Keys[string]['read'] {
   return (value, key) => {
     if (value instanceof SharedArrayBuffer && value.byteLength === counters * COUNTER_BYTES)
       return value;

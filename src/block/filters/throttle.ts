@@ -1,5 +1,5 @@
 import type { SharedCounters } from '../../wasm/index.js';
-import { type CommonDescription, positive, size } from '../contract/index.js';
+import { type CommonDescription, positive, size, text } from '../contract/index.js';
 import { filterKind } from './filter-kind.js';
 import type { Around, FilterDescription } from './pass-through.js';
 import { pause } from './pause.js';
@@ -14,6 +14,8 @@ export interface ThrottleDescription extends CommonDescription, FilterDescriptio
   'requests-per-second'?: number;
   /** Seconds of the rate that may go at once after a time of rest. Default 0.1. */
   burst?: number;
+  /** In a graph: nodes that say the same name share what goes, and are together as fast as each of them alone. */
+  'throttle-group'?: string;
   /** What one opening hands to the next, in other threads too; not to be said. */
   shared?: SharedArrayBuffer;
 }
@@ -34,8 +36,10 @@ export const throttle = filterKind<ThrottleDescription>({
     'bytes-per-second': { read: size },
     'requests-per-second': { read: positive },
     burst: { read: positive },
+    'throttle-group': { read: text },
   },
   counters: COUNTERS,
+  groupKey: 'throttle-group',
   around: limited,
 });
 

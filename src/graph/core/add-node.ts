@@ -87,7 +87,7 @@ export async function addNode(
     return state.view.layersTo((device as Edge).to, state.node(below));
   };
   const opening = {
-    ...{ above: [], open: neverOpens, bitsOf, layersTo },
+    ...{ above: [], open: neverOpens, bitsOf, layersTo, memoryOf: state.memoryOf },
     ...(signal && { signal }),
   };
   const adder = new Adder(state, () => state.freeName('node'));

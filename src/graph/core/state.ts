@@ -10,12 +10,20 @@ export class GraphState {
   readonly nodes = new Map<string, Node>();
   readonly roots = new Map<string, Root>();
   readonly edges = new Set<Edge>();
+  readonly #groups = new Map<string, SharedArrayBuffer>();
   #counted = 0;
 
   /** The graph as it is now. */
   get view(): View {
     return new View(this.edges);
   }
+
+  /** What filters of a group share; see Opening. */
+  readonly memoryOf = (group: string, make: () => SharedArrayBuffer): SharedArrayBuffer => {
+    const memory = this.#groups.get(group) ?? make();
+    this.#groups.set(group, memory);
+    return memory;
+  };
 
   node(name: string | Node): Node {
     const found = typeof name === 'string' ? this.nodes.get(name) : name;

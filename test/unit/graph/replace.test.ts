@@ -1,3 +1,4 @@
+import { openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { fakeDevice, pattern } from '../../support/fake-device.js';
@@ -307,4 +308,35 @@ test('a filter that makes requests wait lets them go when it is changed', async 
   await Promise.all(writes);
   await guest.write(3000, pattern(1000));
   expect(disk.bytes.subarray(2000, 3000)).toEqual(pattern(1000));
+});
+
+test('throttles of one group share their rate, and those of another one do not', async () => {
+  const own = new Graph();
+  const add = async (name: string, group: string) => {
+    const disk = new ManualDisk(SIZE);
+    disk.isFree = true;
+    await own.addDevice(name, disk.device);
+    const throttle = { driver: 'throttle', 'node-name': `${name}-slow` } as const;
+    const guest = await own.addExport({ name: `${name}-guest`, node: name, writable: true });
+    const rate = { 'throttle-group': group, 'bytes-per-second': 1 } as const;
+    await own.insertFilter({ filter: { ...throttle, ...rate }, above: name });
+    return guest;
+  };
+  const [a, b, c] = [await add('a', 'same'), await add('b', 'same'), await add('c', 'other')];
+  await a.write(0, pattern(1000));
+  let isDone = false;
+  const waiting = b.write(0, pattern(1000)).then(() => {
+    isDone = true;
+  });
+  await c.write(0, pattern(1000));
+  await settled();
+  expect(isDone).toBe(false);
+  await own.removeFilter('b-slow');
+  await waiting;
+  await own.close();
+});
+
+test('a throttle that names a group outside a graph is refused', async () => {
+  const alone = { driver: 'throttle', 'throttle-group': 'g', file: { driver: 'null', size: 512 } };
+  await expect(openDevice(alone as never)).rejects.toThrow(/for nodes of a graph/);
 });
