@@ -50,12 +50,18 @@ export interface JobWork<Report, Progress extends JobProgress = JobProgress> ext
   work(control: JobControl): Promise<Report>;
   /** How far it is now. */
   counted(): JobCounts<Progress>;
+  /**
+   * A part of it is done, which `work` must bring to an end: it is called even where the signal has fired already. Default false: nothing
+   * is done then.
+   */
+  readonly hasBegun?: boolean;
 }
 
 const checkWork = optionCheck<JobWork<unknown>>({
   what: { needed: 'what it is, for messages' },
   work: { needed: 'a function that does it' },
   counted: { needed: 'a function that tells how far it is' },
+  hasBegun: 'flag',
   rate: 'any',
   signal: 'signal',
 });
@@ -100,7 +106,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
    */
   constructor(options: JobWork<Report, Progress>) {
     checkWork('Job', options as never);
-    const { what, rate, signal, work, counted } = options;
+    const { what, rate, signal, work, counted, hasBegun = false } = options;
     checkRate(rate);
     this.#what = what;
     this.#counted = counted;
@@ -117,7 +123,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     this.#control.setRate(rate);
     // What extends it is not made yet.
     queueMicrotask(() => this.#publishBegun());
-    this.#ended = this.#run(work);
+    this.#ended = this.#run(work, hasBegun);
     this.#report = this.#ended.then((report) => report);
     this.#ended.then(
       (report) => this.#tellEnd(() => this.#tell('done', report)),
@@ -275,13 +281,13 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     yield this.progress();
   }
 
-  async #run(work: (control: JobControl) => Promise<Report>): Promise<Report> {
+  async #run(work: (control: JobControl) => Promise<Report>, hasBegun: boolean): Promise<Report> {
     const control = this.#control;
     const sample = () => this.#rates.sample(this.#doneHere(), this.#elapsed());
     const sampler = setInterval(sample, SAMPLE_MS);
     sampler.unref();
     try {
-      throwIfAborted(control.signal);
+      if (!hasBegun) throwIfAborted(control.signal);
       const report = await work(control);
       this.#end = { state: 'done', elapsedMs: this.#elapsed() };
       return report;

@@ -137,6 +137,51 @@ test('in every order, a write is both in the target of a mirror and in the bitma
   expect(found.size).toBe(2);
 });
 
+test.each<[string, GraphAction]>([
+  [
+    'backup',
+    { type: 'backup', disks: [{ node: 'top', target: { driver: 'memory', size: SIZE } }] },
+  ],
+  ['mirror', MIRROR],
+  ['stream', { type: 'stream', node: 'top' }],
+  ['commit', { type: 'commit', node: 'top', base: 'top.backing' }],
+  ['populate', { type: 'populate', from: 'everything', targets: [{ node: 'top', bitmap: 'b' }] }],
+])(
+  'a %s whose signal fires while its transaction waits for writes leaves nothing',
+  async (_, action) => {
+    const { graph, guest } = await openChain();
+    await graph.changeBitmaps({ top: [ADD] });
+    const before = JSON.stringify(graph.edges);
+    const control = new AbortController();
+    const { release } = await heldWrite(graph, guest);
+    const begun = graph.transaction([{ ...action, signal: control.signal } as GraphAction]);
+    await expect.poll(() => graph.users.length).toBe(2);
+    control.abort();
+    release();
+    const { jobs } = await begun;
+    await expect(jobs[0]).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    expect(JSON.stringify(graph.edges)).toBe(before);
+    expect(graph.node('top').bitmaps).toMatchObject([{ busy: false }]);
+    await graph.close();
+  },
+);
+
+/** A write that does not end until it is told to. */
+async function heldWrite(graph: Graph, guest: Chain['guest']): Promise<{ release: () => void }> {
+  const { driver } = graph.node('top');
+  const write = driver.write!.bind(driver);
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  driver.write = async (...request) => {
+    await held;
+    await write(...request);
+  };
+  void guest.write(0, filled(8));
+  return { release };
+}
+
 /** An export that lets nobody else read the disk. */
 async function alone(): Promise<Chain> {
   const { graph, guest } = await openChain();

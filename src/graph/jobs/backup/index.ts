@@ -38,7 +38,7 @@ export function backupPart(
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
     start: (group) => {
-      const job = jobOf(run, options, (control) => run.work(control, group));
+      const job = jobOf(run, options, (control) => run.work(control, group), true);
       group?.add(() => job.stop());
       return job;
     },
@@ -55,6 +55,8 @@ function jobOf(
   run: BackupRun,
   { rate, signal }: BackupJobOptions,
   work: (control: JobControl) => Promise<BackupJobReport>,
+  hasBegun = false,
 ): Job<BackupJobReport> {
-  return new Job({ what: 'a backup', rate, signal, work, counted: () => run.counted() });
+  const counted = () => run.counted();
+  return new Job({ what: 'a backup', rate, signal, work, counted, hasBegun });
 }

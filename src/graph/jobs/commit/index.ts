@@ -17,18 +17,19 @@ export type { CommitJobOptions, CommitJobProgress, CommitJobReport } from './opt
  * cancelled; else it ends by itself.
  */
 export class CommitJob extends LiveJob<CommitJobReport, CommitJobProgress> {
-  /** @internal See `Graph.commit`. @param begin what happens before its work. */
-  constructor(run: CommitRun, { rate, signal }: CommitJobOptions, begin = async () => {}) {
+  /** @internal See `Graph.commit`. @param begin what happens before its work, unless that was done. */
+  constructor(run: CommitRun, { rate, signal }: CommitJobOptions, begin?: () => Promise<void>) {
     super({
       what: 'a commit',
       rate,
       signal,
       wish: run.wish,
       work: async (control: JobControl) => {
-        await begin();
+        await begin?.();
         return run.work(control);
       },
       counted: () => run.counted(),
+      hasBegun: begin === undefined,
     });
   }
 }

@@ -18,18 +18,19 @@ export type { MirrorChange, MirrorOptions, MirrorProgress, MirrorReport } from '
 export class MirrorJob extends LiveJob<MirrorReport, MirrorProgress> {
   readonly #run: MirrorRun;
 
-  /** @internal See `Graph.mirror`. @param begin what happens before its work. */
-  constructor(run: MirrorRun, { rate, signal }: MirrorOptions, begin = async () => {}) {
+  /** @internal See `Graph.mirror`. @param begin what happens before its work, unless that was done. */
+  constructor(run: MirrorRun, { rate, signal }: MirrorOptions, begin?: () => Promise<void>) {
     super({
       what: 'a mirror',
       rate,
       signal,
       wish: run.wish,
       work: async (control: JobControl) => {
-        await begin();
+        await begin?.();
         return run.work(control);
       },
       counted: () => run.counted(),
+      hasBegun: begin === undefined,
     });
     this.#run = run;
   }

@@ -33,7 +33,7 @@ export function populatePart(
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
     start: (group) => {
-      const job = jobOf(run, options, (control) => run.work(control, group));
+      const job = jobOf(run, options, (control) => run.work(control, group), true);
       group?.add(() => job.stop());
       return job;
     },
@@ -44,6 +44,7 @@ function jobOf(
   run: PopulateRun,
   { signal }: PopulateJobOptions,
   work: (control: JobControl) => Promise<PopulateJobReport>,
+  hasBegun = false,
 ): Job<PopulateJobReport> {
-  return new Job({ what: 'a populate', signal, work, counted: () => run.counted() });
+  return new Job({ what: 'a populate', signal, work, counted: () => run.counted(), hasBegun });
 }

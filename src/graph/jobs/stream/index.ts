@@ -25,7 +25,7 @@ export function streamPart(
     signal: options.signal,
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
-    start: () => jobOf(run, options, (control) => run.work(control)),
+    start: () => jobOf(run, options, (control) => run.work(control), true),
   };
 }
 
@@ -39,6 +39,8 @@ function jobOf(
   run: StreamRun,
   { rate, signal }: StreamJobOptions,
   work: (control: JobControl) => Promise<StreamJobReport>,
+  hasBegun = false,
 ): Job<StreamJobReport> {
-  return new Job({ what: 'a stream', rate, signal, work, counted: () => run.counted() });
+  const counted = () => run.counted();
+  return new Job({ what: 'a stream', rate, signal, work, counted, hasBegun });
 }
