@@ -5,7 +5,7 @@
 
 import { rmSync } from 'node:fs';
 import { checkQcow2, createQcow2, openDevice } from 'lacuna';
-import { type CommitJob, Graph, type Root } from 'lacuna/graph';
+import { type CommitJob, Graph, type GraphAction, type Root } from 'lacuna/graph';
 import { Random } from 'lacuna/testing';
 import { expect, test } from 'vitest';
 import { firstSeed, runsOr } from '../support/long-run.js';
@@ -28,6 +28,13 @@ const REFUSALS = new Set([
   'ERR_JOB_STOPPED',
   'ERR_BITMAP_BUSY',
 ]);
+
+type Beginning = Extract<GraphAction, { type: 'stream' | 'commit' }>;
+
+/** What a job is told beside what it is. */
+function own<One extends Beginning>({ type: _, ...options }: One): Omit<One, 'type'> {
+  return options;
+}
 
 type Running = ReturnType<Graph['stream']> | CommitJob;
 
@@ -58,7 +65,17 @@ class History {
   }
 
   async step(): Promise<void> {
-    const kinds = ['write', 'write', 'stream', 'commit', 'steer', 'steer', 'filter', 'bitmap'];
+    const kinds = [
+      'write',
+      'write',
+      'stream',
+      'commit',
+      'steer',
+      'steer',
+      'filter',
+      'bitmap',
+      'populate',
+    ];
     const kind = this.#random.pick([...kinds, 'snapshot', 'rest'] as const);
     this.log.push(kind);
     const others = this.#random.below(2) === 0 ? [] : [this.write()];
@@ -89,7 +106,7 @@ class History {
     const layers = this.#layers();
     const at = this.#random.below(layers.length);
     const base = this.#random.pick([undefined, ...layers.slice(at + 1)]);
-    this.#begun(this.#graph.stream({ node: layers[at], ...(base && { base }) }));
+    await this.#start({ type: 'stream', node: layers[at], ...(base && { base }) });
   }
 
   async commit(): Promise<void> {
@@ -97,7 +114,16 @@ class History {
     if (layers.length < 2) return;
     const at = this.#random.below(layers.length - 1);
     const base = this.#random.pick(layers.slice(at + 1));
-    this.#begun(this.#graph.commit({ node: layers[at], base }));
+    await this.#start({ type: 'commit', node: layers[at], base });
+  }
+
+  async populate(): Promise<void> {
+    const [node] = this.#layers();
+    const { bitmaps } = this.#graph.node(node);
+    if (bitmaps.length === 0) return;
+    const { name: bitmap } = this.#random.pick(bitmaps);
+    const targets = [{ node, bitmap }];
+    await this.#graph.populate({ from: 'allocation', sources: [{ node }], targets });
   }
 
   async steer(): Promise<void> {
@@ -169,6 +195,25 @@ class History {
     this.log.push('end');
     await this.rest();
     await this.#graph.close();
+  }
+
+  /** By itself, or in a transaction with a bitmap. */
+  async #start(action: Beginning): Promise<void> {
+    if (this.#random.below(2) === 0 || this.#written.size > 3) {
+      this.#begun(
+        action.type === 'stream'
+          ? this.#graph.stream(own(action))
+          : this.#graph.commit(own(action)),
+      );
+      return;
+    }
+    const [node] = this.#layers();
+    const name = `bitmap-${++this.#count}`;
+    const add = { type: 'add', name, granularity: G, persistent: true } as const;
+    const bitmaps = { type: 'bitmaps', node, actions: [add] } as const;
+    const { jobs } = await this.#graph.transaction([bitmaps, action]);
+    this.#begun(jobs[0] as Running);
+    this.#written.set(name, new Set());
   }
 
   #begun(job: Running): void {
