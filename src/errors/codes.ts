@@ -101,6 +101,8 @@ export type ErrorCode =
   | 'ERR_MIGRATION_UNDECIDED'
   /** A command that was to run before or after a backup has failed. */
   | 'ERR_HOOK_FAILED'
+  /** A file of this package is not where the program that uses it, or was bundled with it, can find it. */
+  | 'ERR_PACKAGE_FILE'
   /** A server that a command line has in brackets has failed. */
   | 'ERR_SERVER_FAILED'
   /** A mirror has ended before its time: the replica does not equal the disk, and what it lacks is still marked. */

@@ -1,3 +1,6 @@
+// Programs need the types of Node with ours, and compilers look for them only where they are told to.
+/// <reference types="node" preserve="true" />
+
 export type { ErrorCode } from './codes.js';
 export {
   abortedError,

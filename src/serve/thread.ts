@@ -14,7 +14,7 @@ import type {
   NbdHost,
   ServerKeys,
 } from '../nbd/server/index.js';
-import { afterWaiting, guardKoffi } from '../util/index.js';
+import { afterWaiting, guardKoffi, ownFile } from '../util/index.js';
 import { HandedClient } from './handed-client.js';
 import type { FromThread, ToThread } from './messages.js';
 import { type CounterCells, removeThread } from './shared-counters.js';
@@ -107,9 +107,12 @@ export class Thread {
   async #live(port: MessagePort): Promise<unknown> {
     const { work, plan, cells, thread, keys } = this.#options;
     const workerData: ThreadTask = { work, plan, cells, thread, keys, port };
-    const url = new URL(import.meta.resolve('#dist/serve/worker.js'));
     guardKoffi();
-    const worker = new Worker(url, { workerData, transferList: [port], ...forFiles() });
+    const worker = new Worker(ownFile('serve/worker.js'), {
+      workerData,
+      transferList: [port],
+      ...forFiles(),
+    });
     this.#leave = () => worker.unref();
     let failure: unknown;
     worker.on('error', (error) => {

@@ -11,6 +11,7 @@ export {
   checkKnown,
   optionCheck,
 } from './options.js';
+export { ownFile } from './own-file.js';
 export { readSmallFile } from './read-small-file.js';
 export { describeRefusal } from './refusal.js';
 export { Serial } from './serial.js';

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { ownFile } from '../util/index.js';
 import { type CompiledModule, engine } from './engine.js';
 
 /** The two builds of the kernels. They hold the same functions and may share one memory. */
@@ -26,9 +27,7 @@ export function preferredVariant(): KernelVariant {
 export function kernelModule(variant: KernelVariant): CompiledModule {
   const known = compiled.get(variant);
   if (known !== undefined) return known;
-  // By the package's own path, because the command is bundled into files that lie elsewhere.
-  const url = new URL(import.meta.resolve(`#dist/wasm/kernels.${variant}.wasm`));
-  const module = new engine.Module(readFileSync(url));
+  const module = new engine.Module(readFileSync(ownFile(`wasm/kernels.${variant}.wasm`)));
   compiled.set(variant, module);
   return module;
 }

@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Piscina } from 'piscina';
 import { LacunaError } from '../errors/index.js';
+import { ownFile } from '../util/index.js';
 import type { ZstdTask } from './zstd-worker.js';
 
 /** Threads that have nothing to compress end after this time. */
@@ -33,7 +34,7 @@ export async function zstdInThreads(bytes: Uint8Array, level: number): Promise<U
 async function start(): Promise<Piscina<ZstdTask, Uint8Array>> {
   const { Piscina } = await import('piscina');
   const threads = new Piscina<ZstdTask, Uint8Array>({
-    filename: import.meta.resolve('#dist/wasm/zstd-worker.js'),
+    filename: ownFile('wasm/zstd-worker.js').href,
     minThreads: 0,
     maxThreads: availableParallelism(),
     idleTimeout: IDLE_MS,

@@ -24,6 +24,8 @@ export interface Plan {
   totals: PlanTotals;
   /** What a person should know although it succeeded. */
   warnings: string[];
+  /** Frees both bitmaps, for `using`. */
+  [Symbol.dispose](): void;
 }
 
 /** What a plan is made for. */
@@ -153,7 +155,9 @@ class Draft {
     this.#zero.subtract(this.#data);
     const { size, dataBytes, zeroBytes, holeBytes } = this.#totals;
     this.#totals.cleanBytes = size - dataBytes - zeroBytes - holeBytes;
-    return { data: this.#data, zero: this.#zero, totals: this.#totals, warnings };
+    const discard = () => this.discard();
+    const [data, zero, totals] = [this.#data, this.#zero, this.#totals];
+    return { data, zero, totals, warnings, [Symbol.dispose]: discard };
   }
 
   discard(): void {

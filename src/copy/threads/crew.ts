@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { abortedError, fromWire, LacunaError } from '../../errors/index.js';
-import { afterWaiting, guardKoffi } from '../../util/index.js';
+import { afterWaiting, guardKoffi, ownFile } from '../../util/index.js';
 import type { Control } from '../control/index.js';
 import type { BlockDigests, LeftOut, MoveOutcome } from '../move/index.js';
 import { withoutSide, withSide } from '../options/index.js';
@@ -86,7 +86,7 @@ class Crew {
     this.#options = options;
     guardKoffi();
     this.#pool = new Piscina({
-      filename: import.meta.resolve('#dist/copy/threads/worker.js'),
+      filename: ownFile('copy/threads/worker.js').href,
       minThreads: options.threads,
       maxThreads: options.threads,
       atomics: 'disabled',

@@ -1,12 +1,12 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { fromWire, LacunaError } from '../../errors/index.js';
-import { Serial, Watchdog } from '../../util/index.js';
+import { ownFile, Serial, Watchdog } from '../../util/index.js';
 import { connectAgent } from './connect-agent.js';
 import type { AgentAddress, Answer, Order, Ping, Taken } from './messages.js';
 import { mayBeFrozen, thawFor } from './thaw.js';
 
-const PROGRAM = '#dist/qemu/guard/guard-process.js';
+const PROGRAM = 'qemu/guard/guard-process.js';
 
 /** When the process is gone, this one tries to thaw for so long. */
 const THAW_MS = 60_000;
@@ -51,7 +51,7 @@ export class AgentGuard {
     this.#address = address;
     this.#name = nameOf(address);
     // Of a session of its own: what a terminal sends to this process is not for the guard.
-    this.#child = fork(fileURLToPath(import.meta.resolve(PROGRAM)), {
+    this.#child = fork(fileURLToPath(ownFile(PROGRAM)), {
       detached: true,
       execArgv: [],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

@@ -3,8 +3,9 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { LacunaError } from '../../errors/index.js';
 import type { MigrationCapability, QmpAddress } from '../../qmp/index.js';
+import { ownFile } from '../../util/index.js';
 
-const PROGRAM = '#dist/qemu/migrate/guard-process.js';
+const PROGRAM = 'qemu/migrate/guard-process.js';
 
 /** What a guard has to know. */
 export interface Guarded {
@@ -31,7 +32,7 @@ export class MigrationGuard {
   /** @throws LacunaError ERR_MACHINE_BUSY where it does not start */
   static async start(guarded: Guarded): Promise<MigrationGuard> {
     // Of a session of its own: what a terminal sends to this process is not for the guard.
-    const child = fork(fileURLToPath(import.meta.resolve(PROGRAM)), {
+    const child = fork(fileURLToPath(ownFile(PROGRAM)), {
       detached: true,
       execArgv: [],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

@@ -3,12 +3,12 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { Bitmap } from '../../bitmap/index.js';
 import { fromWire, LacunaError } from '../../errors/index.js';
-import { Watchdog } from '../../util/index.js';
+import { ownFile, Watchdog } from '../../util/index.js';
 import { GRANULE } from './granule.js';
 import type { LandingOrder, Order, Said } from './messages.js';
 import type { PushProgress } from './steering.js';
 
-const PROGRAM = '#dist/qemu/push/landing-process.js';
+const PROGRAM = 'qemu/push/landing-process.js';
 
 /** QEMU may have to wait for a process that says nothing: after so long it is killed. */
 const SILENT_MS = 5000;
@@ -117,7 +117,7 @@ export class Landing {
     this.#lost = lost;
     this.ranges = disks.map(({ size }) => new LandedRanges(size));
     // Of a session of its own: what a terminal sends to this process is not for that one.
-    this.#child = fork(fileURLToPath(import.meta.resolve(PROGRAM)), {
+    this.#child = fork(fileURLToPath(ownFile(PROGRAM)), {
       detached: true,
       execArgv: [],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

@@ -1,9 +1,10 @@
 /** The course of a backup: lock, decide, store, commit, renew the bitmaps. */
 import { randomBytes } from 'node:crypto';
-import nodeModule from 'node:module';
+import { readFileSync } from 'node:fs';
 import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl } from '../../job/index.js';
+import { ownFile } from '../../util/index.js';
 import {
   type DiskFiles,
   digestOfFiles,
@@ -388,7 +389,6 @@ function planOf({ disk, device, decision }: Prepared): DiskPlan {
 }
 
 function ownVersion(): string {
-  // By the name of the package, because the command is bundled into files of other folders.
-  return (nodeModule.createRequire(import.meta.url)('lacuna/package.json') as { version: string })
-    .version;
+  const manifest = new URL('../../package.json', ownFile('wasm/kernels.scalar.wasm'));
+  return (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version;
 }

@@ -14,6 +14,7 @@ describe('the package', () => {
   let folder: string;
   let version: string;
   let subpaths: string[];
+  let packed: { size: number; files: Array<{ path: string }> };
 
   beforeAll(async () => {
     const manifest = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
@@ -23,7 +24,9 @@ describe('the package', () => {
     // Scripts would build into `dist` while other tests use it.
     const packing = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder];
     const { stdout } = await run('npm', packing, { cwd: ROOT });
-    const [{ filename }] = JSON.parse(stdout) as Array<{ filename: string }>;
+    const [made] = JSON.parse(stdout) as Array<typeof packed & { filename: string }>;
+    packed = made;
+    const { filename } = made;
     await writeFile(join(folder, 'package.json'), '{"private":true,"type":"module"}\n');
     await run('npm', ['install', '--prefer-offline', join(folder, filename)], { cwd: folder });
   });
@@ -33,6 +36,33 @@ describe('the package', () => {
   test('brings the command', async () => {
     const { stdout } = await run('npx', ['lacuna', '--version'], { cwd: folder });
     expect(stdout.trim()).toBe(version);
+  });
+
+  test('is small, and brings few packages', async () => {
+    expect(packed.size).toBeLessThan(1.7e6);
+    expect(
+      packed.files.filter(({ path }) => /\.(map|ts)$/.test(path) && !/\.d\.ts$/.test(path)),
+    ).toEqual([]);
+    const { stdout } = await run('npm', ['ls', '--all', '--parseable'], { cwd: folder });
+    // The folder itself is a line.
+    expect(stdout.trim().split('\n').length - 1).toBeLessThanOrEqual(20);
+  });
+
+  test('has man pages, which npm installs with a command for all', async () => {
+    const inside = join(folder, 'node_modules/lacuna');
+    const manifest = JSON.parse(await readFile(join(inside, 'package.json'), 'utf8'));
+    const page = join(inside, manifest.directories.man, 'lacuna-copy.1');
+    expect(await readFile(page, 'utf8')).toMatch(/^\.TH "LACUNA\\-COPY" 1 /);
+  });
+
+  test('has types that need nothing installed beside it', async () => {
+    const lines = subpaths.map(
+      (path, i) => `import * as part${i} from '${path.replace(/^\./, 'lacuna')}';\nvoid part${i};`,
+    );
+    await writeFile(join(folder, 'types.mts'), `${lines.join('\n')}\n`);
+    const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022'];
+    const tsc = join(ROOT, 'node_modules/.bin/tsc');
+    await run(tsc, [...options, 'types.mts'], { cwd: folder });
   });
 
   test('lets every subpath be imported', async () => {

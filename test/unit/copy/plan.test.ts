@@ -38,6 +38,17 @@ function clip(extents: Extents, from: number, end: number): ExtentList {
 const runs = (bitmap: Bitmap) => [...bitmap.ranges()].map(({ offset, length }) => [offset, length]);
 
 describe('plan', () => {
+  it('gives back its bitmaps at the end of a block', async () => {
+    const source = layeredDevice(PAGE, { [Context.allocation]: [[PAGE, 0]] });
+    let kept: Bitmap[];
+    {
+      using made = await plan({ source });
+      kept = [made.data, made.zero];
+      expect(runs(made.data)).toEqual([[0, PAGE]]);
+    }
+    for (const bitmap of kept) expect(() => bitmap.count).toThrow('freed');
+  });
+
   it('numbers at most 2^34 granules, by sectors up to 8 TiB', () => {
     expect(planGranularity(0)).toBe(512);
     expect(planGranularity(2 ** 43)).toBe(512);
