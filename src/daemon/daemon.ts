@@ -6,6 +6,7 @@ import { applyArguments, checkArguments, type DaemonArguments } from './argument
 import { COMMANDS, EVENTS } from './commands/index.js';
 import { AllowedFiles, Control, refusal } from './core/index.js';
 import { QEMU_VERSION } from './version.js';
+import type { Watch } from './watch/index.js';
 
 /** What a daemon may do, and how it tells of itself. */
 export interface DaemonOptions {
@@ -20,6 +21,14 @@ export interface DaemonOptions {
   readonly onRefused?: (error: LacunaError) => void;
 }
 
+/** Where a daemon shows what it does. */
+export interface DaemonWatchOptions {
+  /** `127.0.0.1:PORT`, `[::1]:PORT`, `localhost:PORT`, with 0 for a port that is free, or `unix:PATH`. */
+  readonly listen: string;
+  /** What those must bring who change something: 16 characters or more. Default: one that nobody can guess. */
+  readonly token?: string;
+}
+
 /** How a daemon ends. */
 export interface DaemonCloseOptions {
   /** Milliseconds for requests in flight, and for storing bitmaps; then it is given up. Default 30,000. */
@@ -32,6 +41,10 @@ const checkOptions = optionCheck<DaemonOptions>({
   allow: 'any',
   onEvent: 'callback',
   onRefused: 'callback',
+});
+const checkWatch = optionCheck<DaemonWatchOptions>({
+  listen: { needed: '127.0.0.1:PORT or unix:PATH' },
+  token: 'any',
 });
 const checkClose = optionCheck<DaemonCloseOptions>({ timeoutMs: 'any', reason: 'any' });
 
@@ -55,6 +68,7 @@ export class Daemon implements AsyncDisposable {
   readonly control: Control;
   readonly #server: QmpServer;
   readonly #onEvent: NonNullable<DaemonOptions['onEvent']>;
+  readonly #watches = new Set<Watch>();
   #tellEnd: { resolve(): void; reject(error: unknown): void } | undefined;
   #closing: Promise<void> | undefined;
 
@@ -132,6 +146,24 @@ export class Daemon implements AsyncDisposable {
   }
 
   /**
+   * Serves a page that shows the daemon live, and metrics for Prometheus, to this machine alone, until it is closed; docs/watch.md
+   * describes both.
+   *
+   * @throws TypeError or RangeError for options that make no sense. LacunaError ERR_PACKAGE_MISSING where the package prom-client is
+   * not installed; ERR_DEVICE_OPEN where the address cannot be listened on.
+   */
+  async watch(options: DaemonWatchOptions): Promise<Watch> {
+    checkWatch('Daemon.watch', options);
+    const { startWatch } = await import('./watch/index.js');
+    const { DaemonWatchedJobs } = await import('./watched-jobs.js');
+    const jobs = new DaemonWatchedJobs(this.control);
+    const watch = await startWatch({ ...options, graph: this.graph, jobs });
+    this.#watches.add(watch);
+    if (this.#closing !== undefined) await watch.close();
+    return watch;
+  }
+
+  /**
    * Ends the daemon: jobs are cancelled, requests in flight end, bitmaps are stored, clients are disconnected. Closing again is harmless.
    *
    * @throws what could not be stored or closed; Error where the time was over.
@@ -158,6 +190,7 @@ export class Daemon implements AsyncDisposable {
     try {
       await inTime(closed, timeoutMs);
     } finally {
+      for (const watch of this.#watches) await watch.close();
       await this.#server.close({ timeoutMs: 1000 });
     }
   }
@@ -172,6 +205,9 @@ export class Daemon implements AsyncDisposable {
   #tell(event: string, data: object | undefined): void {
     this.#server.event(event, data);
     this.#onEvent(event, data);
+    // Those of jobs the page tells by itself.
+    if (event.includes('JOB_')) return;
+    for (const watch of this.#watches) watch.note(`${event} ${JSON.stringify(data ?? {})}`);
   }
 }
 

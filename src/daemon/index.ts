@@ -1,3 +1,9 @@
 /** A daemon with a graph of nodes, jobs and exports, steered over QMP. */
 export type { DaemonArguments } from './arguments.js';
-export { Daemon, type DaemonCloseOptions, type DaemonOptions } from './daemon.js';
+export {
+  Daemon,
+  type DaemonCloseOptions,
+  type DaemonOptions,
+  type DaemonWatchOptions,
+} from './daemon.js';
+export type { Watch } from './watch/index.js';

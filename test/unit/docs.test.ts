@@ -41,6 +41,7 @@ describe('docs', () => {
     'docs/descriptions.md',
     'docs/errors.md',
     'docs/diagnostics.md',
+    'docs/watch.md',
     'docs/digest.md',
     'docs/extending.md',
     'docs/repository.md',

@@ -1,3 +1,4 @@
+export { removeAbandoned } from './abandoned-socket.js';
 export { AllowedFiles } from './allowed-files.js';
 export { BackupAccess } from './backup-access.js';
 export { Control } from './control.js';

@@ -117,7 +117,7 @@ async function changeJob({ jobs, log }: Sources, { request, response, url }: Cal
   const steering = readSteering(await readObject(request));
   const found = jobs.list().find((one) => one.id === id);
   if (found === undefined) throw new HttpError(404, `there is no job ${id}`);
-  steer(found.job, steering, (error) => {
+  steer(jobs, found, steering, (error) => {
     log.add('job', `${id} could not ${steering.action}: ${messageOf(error)}`, true);
   });
   sendJson(response, shownJob(found));

@@ -97,7 +97,7 @@ const button = (name: string) => page.getByRole('button', { name, exact: true })
 const jobCalled = (id: string) =>
   page.getByRole('listitem').filter({ has: page.getByRole('heading', { name: id, exact: true }) });
 
-async function beginBackup(target: string, rate = '0.5'): Promise<void> {
+async function beginBackup(target: string, rate = '0.01'): Promise<void> {
   await button('Back up a node').click();
   await page.getByLabel('Node', { exact: true }).selectOption('disk');
   await page.getByLabel('Into the new file').fill(target);
@@ -139,6 +139,7 @@ describe('the page', () => {
     (job as unknown as { setRate(rate: undefined): void }).setRate(undefined);
     await backup.getByText('done', { exact: true }).waitFor();
     await picture('done');
+    await backup.getByRole('button', { name: 'Dismiss' }).waitFor();
     expect(await backup.getByRole('progressbar').getAttribute('aria-valuenow')).toBe('100');
     expect(faults).toEqual([]);
     const raw = place('backup.raw');

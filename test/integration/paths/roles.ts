@@ -611,4 +611,6 @@ export const NOT_PATHS_HERE: readonly string[] = [
     (of) => `migrate ${of}`,
   ),
   'serve --overlay <folder>',
+  // test/integration/daemon has what is told of this.
+  'daemon --http-token <file>',
 ];

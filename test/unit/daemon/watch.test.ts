@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { startWatch, type Watch, type WatchOptions } from '#dist/daemon/watch/index.js';
+import { GraphJobs } from '#dist/daemon/watch/jobs/index.js';
 import { loadPrometheus } from '#dist/daemon/watch/metrics/index.js';
 import { Viewer } from '#dist/daemon/watch/stream/index.js';
 import { Graph } from '#dist/graph/index.js';
@@ -12,7 +13,8 @@ import { type Answered, askHttp } from '../../support/ask-http.js';
 import { fakeDevice } from '../../support/fake-device.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
-const SIZE = 1 << 20;
+/** Several pieces of a job, which keeps to a rate between them. */
+const SIZE = 1 << 23;
 const folder = temporaryFolder();
 let graph: Graph;
 let watch: Watch;
@@ -210,6 +212,7 @@ describe('a backup', () => {
     await post('/jobs/backup-1', { action: 'stop' });
     const job = async () => ((await ask('/state')).json().jobs as { state: string }[])[0];
     await expect.poll(async () => (await job()).state).toBe('stopped');
+    expect(await job()).toMatchObject({ verbs: ['dismiss'] });
     const events = (await ask('/state')).json().events as { text: string }[];
     const texts = events.map(({ text }) => text).filter((text) => text.startsWith('backup-1'));
     expect(texts.map((text) => text.split(':')[0])).toEqual([
@@ -218,6 +221,8 @@ describe('a backup', () => {
       'backup-1 goes on',
       'backup-1 is stopped',
     ]);
+    expect((await post('/jobs/backup-1', { action: 'dismiss' })).status).toBe(200);
+    expect(await job()).toBeUndefined();
   });
 
   it.each(['complete', 'cancel'])(
@@ -244,6 +249,11 @@ describe('a backup', () => {
     expect((await ask('/state')).json().jobs).toEqual([]);
   });
 
+  it('is dismissed only when it has ended', async () => {
+    await post('/jobs', { node: 'disk', target: join(folder, 'kept.qcow2'), rate: 4096 });
+    expect((await post('/jobs/backup-1', { action: 'dismiss' })).status).toBe(400);
+  });
+
   it('replaces no file', async () => {
     const target = join(folder, 'there.qcow2');
     await post('/jobs', { node: 'disk', target, rate: 4096 });
@@ -265,13 +275,14 @@ describe('a mirror', () => {
     });
     await graph.addExport({ name: 'guest', node: 'disk', writable: true });
     const job = graph.mirror({ node: 'disk', target: 'copy' });
-    const jobs = [{ id: 'move', type: 'mirror', job }];
-    await begin({ jobs: { list: () => jobs, startBackup: () => Promise.reject(new Error('no')) } });
+    const jobs = new GraphJobs(graph, []);
+    const { id } = jobs.add('mirror', ['disk'], job);
+    await begin({ jobs });
     await expect.poll(() => job.isReady).toBe(true);
-    const changed = await post('/jobs/move', { action: 'change', copyMode: 'write-blocking' });
+    const changed = await post(`/jobs/${id}`, { action: 'change', copyMode: 'write-blocking' });
     expect(changed.json()).toMatchObject({ copyMode: 'write-blocking', isReady: true });
     expect(changed.json().verbs).toEqual(['pause', 'change', 'complete', 'cancel', 'stop']);
-    await post('/jobs/move', { action: 'complete' });
+    await post(`/jobs/${id}`, { action: 'complete' });
     expect(await job).toMatchObject({ completed: true, target: 'copy' });
   });
 });

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { DaemonArguments } from '../../../daemon/index.js';
+import type { Daemon, DaemonArguments } from '../../../daemon/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import { collect, type Shell } from '../../shell/index.js';
 import { readText } from '../../text/index.js';
@@ -15,6 +15,8 @@ interface DaemonFlags {
   qmp?: string[];
   config?: string;
   allow?: string[];
+  http?: string;
+  httpToken?: string;
   pidfile?: string;
   daemonize?: boolean;
   readyFd?: string;
@@ -51,6 +53,11 @@ export function registerDaemon(command: Command, shell: Shell): void {
       'clients may name files below this folder only; may be repeated',
       collect,
     )
+    .option(
+      '--http <address>',
+      'show the daemon in a browser, and give metrics, on 127.0.0.1:PORT or unix:PATH',
+    )
+    .option('--http-token <file>', 'read what is needed to change something there from a file')
     .option('--pidfile <path>', 'write the process id there, and remove it at the end')
     .option('--daemonize', 'go on in the background, once clients may connect')
     .addOption(new Option('--ready-fd <number>').hideHelp())
@@ -69,6 +76,7 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
   const pidFile = flags.pidfile === undefined ? undefined : PidFile.write(flags.pidfile);
   try {
     await daemon.apply(args);
+    await watch(daemon, flags, shell);
     shell.tellProgress = () => `running ${daemon.graph.nodes.length} nodes`;
     tellReady(flags.readyFd);
     await Promise.race([daemon.ended, interrupted(shell.signal)]);
@@ -79,6 +87,23 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
       pidFile?.remove();
     }
   }
+}
+
+/** Serves the page, and says where it is. */
+async function watch(
+  daemon: Daemon,
+  { http: listen, httpToken: file }: DaemonFlags,
+  shell: Shell,
+): Promise<void> {
+  if (listen === undefined) {
+    if (file !== undefined) throw new TypeError('--http-token goes with --http alone');
+    return;
+  }
+  const token = file === undefined ? {} : { token: (await readText(file, '--http-token')).trim() };
+  const { url, token: needed } = await daemon.watch({ listen, ...token });
+  const page = url === undefined ? listen : file === undefined ? url : url.split('#')[0];
+  const how = file === undefined && url === undefined ? `, and its token is ${needed}` : '';
+  shell.note(`The page of the daemon is at ${page}${how}\n`);
 }
 
 async function argumentsOf(flags: DaemonFlags): Promise<DaemonArguments> {

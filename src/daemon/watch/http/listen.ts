@@ -1,8 +1,8 @@
-import { lstatSync, unlinkSync } from 'node:fs';
 import type { Server } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { LacunaError } from '../../../errors/index.js';
 import { describeRefusal } from '../../../util/index.js';
+import { removeAbandoned } from '../../core/index.js';
 import type { WatchAddress } from './address.js';
 
 /** A Unix socket is its owner's alone. */
@@ -16,15 +16,10 @@ const OTHERS_NOTHING = 0o177;
  */
 export async function listenAt(server: Server, address: WatchAddress): Promise<WatchAddress> {
   try {
+    if (address.type === 'unix') await removeAbandoned(address.path);
     await begin(server, address);
   } catch (error) {
-    if (address.type === 'inet' || !(await isAbandoned(address.path, error))) {
-      throw cannotListen(address, error as NodeJS.ErrnoException);
-    }
-    unlinkSync(address.path);
-    await begin(server, address).catch((again) => {
-      throw cannotListen(address, again);
-    });
+    throw cannotListen(address, error as NodeJS.ErrnoException);
   }
   if (address.type === 'unix') return address;
   return { ...address, port: (server.address() as AddressInfo).port };
@@ -48,21 +43,6 @@ function begin(server: Server, address: WatchAddress): Promise<void> {
     } finally {
       process.umask(before);
     }
-  });
-}
-
-/** Whether a path is a socket whose server is gone. */
-async function isAbandoned(path: string, error: unknown): Promise<boolean> {
-  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return false;
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return false;
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    const tell = (isLeft: boolean) => {
-      socket.destroy();
-      resolve(isLeft);
-    };
-    socket.once('connect', () => tell(false));
-    socket.once('error', ({ code }: NodeJS.ErrnoException) => tell(code === 'ECONNREFUSED'));
   });
 }
 

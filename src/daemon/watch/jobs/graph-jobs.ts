@@ -1,6 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, relative } from 'node:path';
-import type { Graph, NodeDescription } from '../../../graph/index.js';
+import type { BackupJobReport, Graph, NodeDescription } from '../../../graph/index.js';
+import type { Job } from '../../../job/index.js';
 import type { BackupWish, SteeredJob, WatchedJob, WatchedJobs } from './watched-job.js';
 
 /** Jobs that have ended and are still shown. */
@@ -34,21 +35,39 @@ export class GraphJobs implements WatchedJobs {
     return watched;
   }
 
-  async startBackup({ node: name, target, format, rate }: BackupWish): Promise<WatchedJob> {
-    const graph = this.#graph;
-    const node = graph.node(name);
-    const filename = await allowedPath(target, this.#folders);
-    const file = { driver: 'file', filename } as const;
-    const image: NodeDescription = format === 'raw' ? file : { driver: 'qcow2', file };
-    await graph.create({ image, size: node.size });
-    // Made this moment, by nobody else: it replaces no file.
-    const job = graph.backup({
-      disks: [{ node: name, target: image }],
+  async startBackup(wish: BackupWish): Promise<WatchedJob> {
+    this.#graph.node(wish.node);
+    const filename = await allowedPath(wish.target, this.#folders);
+    const { begin } = await prepareBackup(this.#graph, wish, filename);
+    return this.add('backup', [wish.node], begin().register());
+  }
+
+  dismiss(id: string): void {
+    this.#jobs = this.#jobs.filter((one) => one.id !== id);
+  }
+}
+
+/**
+ * Makes the file of a backup, which replaces none.
+ *
+ * @returns begins the backup into it
+ */
+export async function prepareBackup(
+  graph: Graph,
+  { node, format, rate }: BackupWish,
+  filename: string,
+): Promise<{ begin: () => Job<BackupJobReport> }> {
+  const file = { driver: 'file', filename } as const;
+  const image: NodeDescription = format === 'raw' ? file : { driver: 'qcow2', file };
+  await graph.create({ image, size: graph.node(node).size });
+  const begin = () =>
+    graph.backup({
+      disks: [{ node, target: image }],
+      // Nobody has written it since.
       targetIsZero: true,
       ...(rate !== undefined && { rate }),
     });
-    return this.add('backup', [name], job.register());
-  }
+  return { begin };
 }
 
 function isActive({ job }: WatchedJob): boolean {

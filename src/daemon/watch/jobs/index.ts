@@ -1,4 +1,4 @@
 export { readBackupWish } from './backup-wish.js';
-export { GraphJobs } from './graph-jobs.js';
+export { GraphJobs, prepareBackup } from './graph-jobs.js';
 export { readSteering, steer } from './steer.js';
-export type { WatchedJob, WatchedJobs } from './watched-job.js';
+export type { BackupWish, SteeredJob, WatchedJob, WatchedJobs } from './watched-job.js';

@@ -1,11 +1,11 @@
-import type { SteeredJob } from './watched-job.js';
+import type { SteeredJob, WatchedJob, WatchedJobs } from './watched-job.js';
 
 /** What a request to change a job may say. */
 export type Steering =
-  | { readonly action: 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' }
+  | { readonly action: 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'dismiss' }
   | { readonly action: 'change'; readonly copyMode: 'background' | 'write-blocking' };
 
-const ACTIONS = ['pause', 'resume', 'complete', 'cancel', 'stop', 'change'];
+const ACTIONS = ['pause', 'resume', 'complete', 'cancel', 'stop', 'change', 'dismiss'];
 const MODES = ['background', 'write-blocking'];
 
 /** @throws TypeError for what is none. */
@@ -31,23 +31,36 @@ export function readSteering({ action, copyMode, ...others }: Record<string, unk
  * @param failed hears why that could not be done; the job goes on then.
  * @throws TypeError where the job cannot do it.
  */
-export function steer(job: SteeredJob, steering: Steering, failed: (error: unknown) => void): void {
+export function steer(
+  jobs: WatchedJobs,
+  { id, job }: WatchedJob,
+  steering: Steering,
+  failed: (error: unknown) => void,
+): void {
   const { action } = steering;
-  if (action === 'change') {
+  const hasEnded = job.state !== 'running' && job.state !== 'paused';
+  if (action === 'dismiss') {
+    if (!hasEnded) throw new TypeError('the job has not ended: stop it first');
+    jobs.dismiss(id);
+  } else if (action === 'change') {
     if (job.change === undefined) throw new TypeError('only a mirror has a copy mode');
     job.change({ copyMode: steering.copyMode });
-    return;
+  } else if (action === 'complete' || action === 'cancel') end(job, action, failed);
+  else job[action]();
+}
+
+function end(
+  job: SteeredJob,
+  action: 'complete' | 'cancel',
+  failed: (error: unknown) => void,
+): void {
+  if (job[action] === undefined) {
+    throw new TypeError('a job that ends by itself: stop it to end it early');
   }
-  if (action === 'complete' || action === 'cancel') {
-    if (job[action] === undefined)
-      throw new TypeError('a job that ends by itself: stop it to end it early');
-    if (!job.isReady) throw new TypeError('the job is not ready yet: wait, or stop it');
-    // A paused job ends nothing.
-    job.resume();
-    void job[action]().catch((error) => {
-      if (job.state === 'running' || job.state === 'paused') failed(error);
-    });
-    return;
-  }
-  job[action]();
+  if (!job.isReady) throw new TypeError('the job is not ready yet: wait, or stop it');
+  // A paused job ends nothing.
+  job.resume();
+  job[action]().catch((error) => {
+    if (job.state === 'running' || job.state === 'paused') failed(error);
+  });
 }

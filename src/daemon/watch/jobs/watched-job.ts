@@ -49,4 +49,6 @@ export interface WatchedJobs {
    * @throws where it cannot begin
    */
   startBackup(wish: BackupWish): Promise<WatchedJob>;
+  /** Takes a job that has ended out of the list. */
+  dismiss(id: string): void;
 }

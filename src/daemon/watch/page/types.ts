@@ -33,7 +33,7 @@ export interface Graph {
   }[];
 }
 
-export type Verb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change';
+export type Verb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change' | 'dismiss';
 
 export interface Job {
   readonly id: string;

@@ -30,7 +30,7 @@ export interface ShownJob {
 }
 
 /** What can be done with a job. */
-export type JobVerb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change';
+export type JobVerb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change' | 'dismiss';
 
 export interface ShownExport {
   readonly name: string;
@@ -78,7 +78,7 @@ export function shownJob({ id, type, nodes = [], job }: WatchedJob): ShownJob {
 /** What can be done with a job now. */
 function verbsOf(job: WatchedJob['job']): JobVerb[] {
   const { state, isReady } = job;
-  if (state !== 'running' && state !== 'paused') return [];
+  if (state !== 'running' && state !== 'paused') return ['dismiss'];
   return [
     state === 'running' ? 'pause' : 'resume',
     ...(job.change === undefined ? [] : (['change'] as const)),
