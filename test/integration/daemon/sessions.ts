@@ -522,7 +522,7 @@ export const SESSIONS: readonly Session[] = [
       block('set-speed', 'm', { speed: -1 }),
       block('set-speed', 'm', { speed: 1_000_000 }),
       block('set-speed', 'm', { speed: 0 }),
-      ['blockdev-del', { 'node-name': 'b' }],
+      ['blockdev-del', { 'node-name': 'b' }, 'own words'],
       job('cancel', 'm'),
       becomes('m', 'null'),
     ],
