@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { LacunaError } from '../../errors/index.js';
 import type { Graph } from '../../graph/index.js';
+import { ownFile } from '../../util/index.js';
 import { checkSender, checkToken, HttpError, readObject, send, sendJson } from './http/index.js';
 import { readBackupWish, readSteering, steer, type WatchedJobs } from './jobs/index.js';
 import type { Metrics } from './metrics/index.js';
@@ -103,8 +104,7 @@ function whyNoMap(error: unknown): { error: { code: string; message: string } } 
 
 async function sendFile(_sources: Sources, { response, url }: Call): Promise<void> {
   const [name, type] = FILES[url.pathname];
-  const path = new URL(import.meta.resolve(`#dist/daemon/watch/page/${name}`));
-  send(response, { type, body: await readFile(path) });
+  send(response, { type, body: await readFile(ownFile(`daemon/watch/page/${name}`)) });
 }
 
 async function startBackup({ jobs }: Sources, { request, response }: Call): Promise<void> {
