@@ -85,6 +85,7 @@ export {
   type JobState,
   type JobWork,
   type PartJob,
+  type SteerableJob,
   type Steered,
 } from './job/index.js';
 export type { Compression } from './qcow2/index.js';

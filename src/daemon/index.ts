@@ -6,4 +6,4 @@ export {
   type DaemonOptions,
   type DaemonWatchOptions,
 } from './daemon.js';
-export type { Watch } from './watch/index.js';
+export type { Watch, WatchAddress } from './watch/index.js';

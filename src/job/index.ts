@@ -7,7 +7,7 @@ export {
 } from './byte-rate.js';
 export type { JobControl, PartJob, Steered } from './control.js';
 export { Job, type JobCounts, type JobEvents, type JobWork } from './job.js';
-export type { JobChange, JobMessage } from './job-channel.js';
+export type { JobChange, JobMessage, SteerableJob } from './job-channel.js';
 export {
   checkRate,
   JOB_OPTIONS,

@@ -5,20 +5,26 @@ import type { JobProgress, JobState } from './progress.js';
 /** What has happened to a job. */
 export type JobChange = 'begun' | 'paused' | 'resumed' | 'ready' | 'done' | 'failed' | 'stopped';
 
-/** A job, as those who watch it use it. */
-export interface ToldJob {
+/** What who watches a job may ask it and tell it. */
+export interface SteerableJob {
+  /** What it does now, or how it has ended. */
   readonly state: JobState;
+  /** Whether a mirror or a commit may be completed. */
   readonly isReady: boolean;
+  /** How far it is. */
   progress(): JobProgress;
+  /** Holds it up within a request; does nothing unless it runs. */
   pause(): void;
+  /** Lets it go on; does nothing unless it is paused. */
   resume(): void;
+  /** Ends it; it fails with ERR_JOB_STOPPED. */
   stop(): void;
 }
 
 /** The message of the channel `lacuna:job`. */
 export interface JobMessage {
   /** The job. When it has `begun`, the part that makes it a job of its kind may not be there yet. */
-  readonly job: ToldJob;
+  readonly job: SteerableJob;
   /** What it is, as messages call it: `a backup`. */
   readonly what: string;
   /** What has happened to it. */

@@ -45,3 +45,4 @@ export {
   type NbdServerOptions,
   type NbdServiceOptions,
 } from './server/index.js';
+export type { ErrnoName } from './wire/index.js';

@@ -1,3 +1,4 @@
+export type { WatchAddress } from './http/index.js';
 export {
   type BackupWish,
   prepareBackup,

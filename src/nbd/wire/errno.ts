@@ -10,6 +10,7 @@ export const Errno = {
   ESHUTDOWN: 108,
 } as const;
 
+/** The name of an error that NBD can answer with, such as `EIO`; see "Error values" in its protocol. */
 export type ErrnoName = keyof typeof Errno;
 
 const NAMES = new Map<number, ErrnoName>(
