@@ -18,7 +18,7 @@ export function nodeInfo(control: Control, node: Node) {
     encrypted: false,
     cache: { 'no-flush': false, direct: false, writeback: true },
     detect_zeroes: 'off' as const,
-    write_threshold: 0,
+    write_threshold: control.thresholds.of(node.name),
     backing_file_depth: depthOf(control, node),
     ...(backingFile !== undefined && { backing_file: backingFile }),
     image: imageInfo(control, node, file),
@@ -41,7 +41,7 @@ function imageInfo(control: Control, node: Node, filename: string) {
   return {
     filename,
     format: driverOf(control, node),
-    'virtual-size': node.size,
+    'virtual-size': node.device.end,
     'dirty-flag': false,
     ...(actualSize !== undefined && { 'actual-size': actualSize }),
     ...(details !== undefined && {

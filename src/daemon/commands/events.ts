@@ -30,6 +30,15 @@ export const EVENTS = [
     },
   ),
   event('BLOCK_EXPORT_DELETED', 'An export is gone.', { id: text }),
+  event(
+    'BLOCK_WRITE_THRESHOLD',
+    'The file of an image has grown beyond its threshold, which is gone then.',
+    {
+      'node-name': text,
+      'amount-exceeded': size,
+      'write-threshold': size,
+    },
+  ),
   event('SHUTDOWN', 'The daemon ends.', {
     guest: flag,
     reason: word('ShutdownCause', 'host-qmp-quit', 'host-signal'),

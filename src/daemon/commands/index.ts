@@ -14,6 +14,7 @@ import { EVENTS } from './events.js';
 import { exports_ } from './exports.js';
 import { general } from './general.js';
 import { jobs } from './jobs.js';
+import { machine } from './machine.js';
 import { nodes } from './nodes.js';
 import { snapshots } from './snapshot.js';
 import { transactions } from './transaction.js';
@@ -49,7 +50,7 @@ const self: readonly Command<Control>[] = [
 /** All commands, in groups with headings. To remove one, remove its file and its line here. */
 export const GROUPS: Readonly<Record<string, readonly Command<Control>[]>> = {
   'The daemon': [...general, ...self],
-  Nodes: [...nodes, ...snapshots],
+  Nodes: [...nodes, ...snapshots, ...machine],
   Exports: exports_,
   Bitmaps: bitmaps,
   Transactions: transactions,

@@ -2,12 +2,13 @@
 import type {
   BackupJobOptions,
   CommitJobOptions,
+  Graph,
   JobErrorPolicy,
   MirrorOptions,
   Node,
   StreamJobOptions,
 } from '../../graph/index.js';
-import { type Control, nodeNamed, refusal } from '../core/index.js';
+import { type Control, isId, nodeNamed, refusal } from '../core/index.js';
 import {
   about,
   count,
@@ -45,6 +46,10 @@ export const BACKUP = {
   'bitmap-mode': optional(bitmapMode),
   'target-is-zero': about(optional(flag), 'the target reads as zero; default false'),
   'on-cbw-error': optional(word('OnCbwError', 'break-guest-write', 'break-snapshot')),
+  'filter-node-name': about(
+    optional(text),
+    'what the node is called that keeps what is about to be written, for a snapshot-access over it',
+  ),
   ...POLICIES,
 } as const;
 
@@ -109,9 +114,10 @@ export function backupOptions({ graph }: Control, args: Backup): BackupJobOption
   checkBitmapUse(source, args);
   if (device === target) throw refusal('Source and target cannot be the same');
   if (source.size !== goal.size) throw refusal('Source and target image have different sizes');
-  const onCopyError = args['on-cbw-error'];
+  const { 'on-cbw-error': onCopyError, 'filter-node-name': filter } = args;
+  checkFilterName(graph, filter);
   return {
-    disks: [{ node: device, target }],
+    disks: [{ node: device, target, ...(filter !== undefined && { filter }) }],
     sync,
     ...(bitmap !== undefined && { bitmap }),
     ...(bitmap !== undefined && sync !== 'incremental' && mode && { bitmapMode: mode }),
@@ -186,6 +192,14 @@ export function streamOptions(control: Control, args: Stream): StreamJobOptions 
     onTargetError: policy,
     ...rateOf(args),
   };
+}
+
+/** @throws QmpCommandError */
+function checkFilterName(graph: Graph, name: string | undefined): void {
+  if (name === undefined) return;
+  if (!isId(name)) throw refusal(`Invalid node-name: '${name}'`);
+  if (!graph.nodes.some((node) => node.name === name)) return;
+  throw refusal(`Duplicate nodes with node-name='${name}'`);
 }
 
 /** In the words of QEMU, and in the order in which it looks. @throws QmpCommandError */

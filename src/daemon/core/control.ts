@@ -5,6 +5,7 @@ import type { BackupAccess } from './backup-access.js';
 import type { Tell } from './daemon-job.js';
 import { Exports } from './exports.js';
 import { Jobs } from './jobs.js';
+import { Thresholds } from './thresholds.js';
 
 /** What the control of a daemon is made of. */
 export interface ControlOptions {
@@ -22,6 +23,7 @@ export class Control {
   readonly version: QmpVersion;
   readonly jobs: Jobs;
   readonly exports: Exports;
+  readonly thresholds: Thresholds;
   /** Drivers of nodes as clients have called them, where they are called otherwise here. */
   readonly drivers = new Map<string, string>();
   /** How nodes that clients have added were described. */
@@ -38,12 +40,14 @@ export class Control {
     // The changes of a graph have their turns: behind an empty one, all that was asked for before has begun.
     this.jobs = new Jobs(tell, () => graph.changeBitmaps({}));
     this.exports = new Exports(graph, tell);
+    this.thresholds = new Thresholds(graph, tell);
     this.quit = quit;
   }
 
   /** Stops jobs, lets requests in flight end, and stores bitmaps. */
   async close(): Promise<void> {
     const failures: unknown[] = [];
+    this.thresholds.close();
     const note = (error: unknown) => void failures.push(error);
     await this.jobs.stop().catch(note);
     await this.exports.close().catch(note);

@@ -61,6 +61,13 @@ export class Exports {
     }));
   }
 
+  /** Those that may be written, with the nodes that they lead to now. */
+  written(): { readonly id: string; readonly node: Node }[] {
+    return [...this.#exports.values()]
+      .filter(({ root }) => root.capabilities.write)
+      .map(({ id, root }) => ({ id, node: root.node }));
+  }
+
   /** How many clients use an export. @throws QmpCommandError */
   clientsOf(id: string): number {
     return this.#server?.clientsOf(this.#exported(id).name) ?? 0;

@@ -91,7 +91,7 @@ export class BackupRun {
     await this.#changer.takeBack(roots, [...this.#opened].reverse());
   }
 
-  async #open({ node: name, target: wanted }: BackupPair): Promise<void> {
+  async #open({ node: name, target: wanted, filter: filterName }: BackupPair): Promise<void> {
     const changer = this.#changer;
     const { state } = changer;
     const { sync, bitmap, onCopyError, copyTimeout } = this.#options;
@@ -109,7 +109,7 @@ export class BackupRun {
     const isDirtyOnly = sync === 'bitmap' || sync === 'incremental';
     const filter = await add({
       driver: 'copy-before-write',
-      'node-name': nameFor('kept'),
+      'node-name': filterName ?? nameFor('kept'),
       file: name,
       target: target.name,
       'on-cbw-error': onCopyError,

@@ -9,6 +9,8 @@ export interface BackupPair {
   readonly node: string;
   /** A node that nobody else uses, or the description of one: at least as large as the first. */
   readonly target: string | NodeDescription;
+  /** What the node is called that keeps what is about to be written, so that others can read through it. Default: one that is free. */
+  readonly filter?: string;
 }
 
 /** A backup job. */
@@ -64,6 +66,7 @@ const check = optionCheck<BackupJobOptions>({
 const checkPair = optionCheck<BackupPair>({
   node: { needed: 'the name of the node that is backed up' },
   target: { needed: 'the name or the description of the node that the backup goes to' },
+  filter: 'any',
 });
 
 const CHOICES = {
