@@ -15,7 +15,7 @@ import { noteStep, type Shell } from '../shell/index.js';
 const KEEPER = `
 socket=$1; shift
 exec 4<&0 </dev/null 1>&2
-sh -c 'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@"' sh "$@" 4<&- &
+sh -c 'unset LISTEN_FDNAMES; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@"' sh "$@" 4<&- &
 server=$!
 exec 3<&-
 (read -r _ <&4; kill "$server") 2>/dev/null &
@@ -36,6 +36,9 @@ const LONGEST_NAME = 100;
 
 /** Exit code of a program that ends by SIGTERM, as a shell tells it. */
 const TERMINATED = 143;
+
+/** After its end, for what it has said before. */
+const LAST_WORDS_MS = 1000;
 
 /** After which people are told what is waited for. */
 const PATIENCE_MS = 5000;
@@ -79,9 +82,12 @@ export class StartedServer {
     this.#ended = new Promise((resolve) => {
       const end = (code: number) => {
         this.#code = code;
+        child.stderr?.destroy();
         resolve(code);
       };
       child.once('close', (code) => end(code ?? TERMINATED));
+      // What it has started, and left, may hold its standard error for ever.
+      child.once('exit', (code) => void setTimeout(end, LAST_WORDS_MS, code ?? TERMINATED).unref());
       child.once('error', ({ message }) => {
         this.#lastWords = message;
         end(1);

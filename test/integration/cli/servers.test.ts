@@ -77,6 +77,14 @@ wait`,
   expect(stderr).toContain('sh ended with exit code 5: cannot close the disk');
 });
 
+test('a server that leaves a process behind holds up nobody', async () => {
+  writeFileSync('server.sh', 'sleep 600 & echo $! > left; exec nbdkit "$@"');
+  const { code } = await lacuna('info', '[', 'sh', 'server.sh', 'memory', '1M', ']');
+  const left = Number(readFileSync('left', 'utf8'));
+  expect({ code, isLeft: isRunning(left) }).toEqual({ code: 0, isLeft: true });
+  process.kill(left);
+});
+
 test('a server ends when the command is killed, and its socket goes', async () => {
   // The first read never comes back.
   const server = [

@@ -22,6 +22,11 @@ test.each([
   expect(stderr).toContain(hint ?? '');
 });
 
+test('a server in place of a repository is told what shows it', async () => {
+  const { code, stderr } = await runHere(['list', 'nbd://localhost/disk']);
+  expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining('"lacuna info"') });
+});
+
 test('a word that is only nearly a command is answered with that command', async () => {
   const { stderr } = await runHere(['compair', 'a', 'b']);
   expect(stderr).toContain('(Did you mean compare?)');

@@ -28,6 +28,12 @@ export function registerList(command: Command, shell: Shell): void {
 }
 
 async function listCommand(path: string, flags: ListFlags, shell: Shell): Promise<void> {
+  // As other tools list the exports of a server.
+  if (/^nbds?(\+unix)?:/.test(path)) {
+    throw new TypeError(
+      `${path} is no repository but an export: "lacuna info" shows it, and "lacuna map" what it holds`,
+    );
+  }
   const { Repository } = await import('../../../repository/index.js');
   const repository = Repository.open(path);
   const machines = repository.points(flags.machine);
