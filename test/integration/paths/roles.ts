@@ -582,7 +582,7 @@ export const NOT_PATHS: readonly string[] = [
   ...['<text>', '<address:port>', '<bitmap>', '<bitmaps...>', '<name>'],
   ...['<disk=target>', '<address>'],
   ...['<uri>', '<disk:bitmap>', '<point>', '[point]', '<other>', '<share>', '[type]', '<domain>'],
-  ...['<command>', '[size]', '<snapshot>'],
+  ...['<command>', '<shell>', '[size]', '<snapshot>'],
 ];
 
 /** Names that are paths elsewhere. */
