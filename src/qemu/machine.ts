@@ -232,10 +232,11 @@ export class Machine implements AsyncDisposable {
     await new Teardown(this.monitor, SessionNames.random()).removeBitmaps(generation);
   }
 
-  /** @internal Those that bitmaps count from, each once. */
+  /** @internal Those that bitmaps count from, each once; what is stored below a snapshot stays there, and is not told. */
   async generations(): Promise<string[]> {
     const nodes = await this.monitor.execute('query-named-block-nodes');
-    const names = nodes.flatMap((node) => node['dirty-bitmaps'] ?? []);
+    const written = nodes.filter(({ ro }) => !ro);
+    const names = written.flatMap((node) => node['dirty-bitmaps'] ?? []);
     return [...new Set(names.flatMap(({ name = '' }) => generationIn(name) ?? []))];
   }
 
