@@ -51,7 +51,6 @@ export const transactions: readonly Command<Control>[] = [
   command({
     name: 'transaction',
     about: 'Does several things at one moment, or none of them.',
-    differs: 'Jobs of a grouped transaction are all of it that ends together.',
     args: {
       actions: list(action),
       properties: optional(

@@ -30,7 +30,8 @@ async function started(...args: string[]): Promise<Running> {
     child?.kill('SIGKILL');
     await ended;
   });
-  await expect.poll(() => existsSync('qmp'), { timeout: 20_000 }).toBe(true);
+  // It is written once clients may connect.
+  await expect.poll(() => existsSync('pid'), { timeout: 20_000 }).toBe(true);
   const monitor = await Monitor.connect({ path: join(process.cwd(), 'qmp') });
   onTestFinished(() => monitor.close());
   return { child: child!, monitor, ended };

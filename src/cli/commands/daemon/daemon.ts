@@ -73,10 +73,11 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
     ...(flags.allow && { allow: flags.allow }),
     onRefused: ({ message }) => shell.note(`lacuna: warning: ${message}\n`),
   });
-  const pidFile = flags.pidfile === undefined ? undefined : PidFile.write(flags.pidfile);
+  let pidFile: PidFile | undefined;
   try {
     await daemon.apply(args);
     await watch(daemon, flags, shell);
+    if (flags.pidfile !== undefined) pidFile = PidFile.write(flags.pidfile);
     shell.tellProgress = () => `running ${daemon.graph.nodes.length} nodes`;
     tellReady(flags.readyFd);
     await Promise.race([daemon.ended, interrupted(shell.signal)]);
