@@ -44,6 +44,8 @@ export async function answer(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  // Who is gone is told nothing; the others are served all the same.
+  response.on('error', () => {});
   try {
     checkSender(request);
     await route(sources, {

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { askHttp } from '../../support/ask-http.js';
@@ -64,6 +65,22 @@ describe('lacuna daemon --http', () => {
     });
     expect(code).toBe(0);
     expect(stderr).not.toContain(token);
+  });
+
+  test('says where its page is before it goes on in the background', async () => {
+    const pidfile = join(folder, 'pid');
+    const args = ['--daemonize', '--pidfile', pidfile, '--http', '127.0.0.1:0'];
+    const { code, stderr } = await runCli(['daemon', ...args]);
+    try {
+      expect(code).toBe(0);
+      const [, port] = /http:\/\/127\.0\.0\.1:(\d+)\/#token=\S+$/m.exec(stderr)!;
+      const where = { type: 'inet', host: '127.0.0.1', port: Number(port) } as const;
+      expect((await askHttp(where, '/state')).status).toBe(200);
+    } finally {
+      const pid = Number(await readFile(pidfile, 'utf8'));
+      process.kill(pid, 'SIGTERM');
+      await expect.poll(() => existsSync(pidfile)).toBe(false);
+    }
   });
 
   test.each([

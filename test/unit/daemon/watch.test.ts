@@ -123,6 +123,16 @@ describe('a request', () => {
     expect((await ask('/state', { headers: headers as never })).status).toBe(403);
   });
 
+  it('of who follows a link of another site is answered, and no script of that site', async () => {
+    const from = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate' };
+    const link = { ...from, 'sec-fetch-dest': 'document' };
+    expect((await ask('/state', { headers: link })).status).toBe(200);
+    expect((await ask('/state', { headers: { ...from, 'sec-fetch-dest': 'iframe' } })).status).toBe(
+      403,
+    );
+    expect((await post('/jobs', {}, link)).status).toBe(403);
+  });
+
   it('of its own page is answered', async () => {
     const headers = {
       host: 'localhost:80',

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, writeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
+import { setImmediate as turn } from 'node:timers/promises';
 import { Exit, type Shell } from '../../shell/index.js';
 
 /** The descriptor over which the process in the background says that it is ready. */
@@ -28,6 +29,8 @@ export async function inBackground(shell: Shell): Promise<void> {
     shell.exitCode = child.exitCode ?? Exit.failed;
     return;
   }
+  // What it has said before lies in the other pipe, and is read by then.
+  await turn();
   for (const stream of [errors, child.stdio[READY_FD] as Readable]) stream.destroy();
   child.unref();
 }

@@ -11,7 +11,10 @@ const OWN_NAMES = /^(?:localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(?::\d{1
  *
  * @throws HttpError
  */
-export function checkSender({ headers }: Pick<IncomingMessage, 'headers'>): void {
+export function checkSender({
+  headers,
+  method,
+}: Pick<IncomingMessage, 'headers' | 'method'>): void {
   const { host, origin } = headers;
   if (host === undefined || !OWN_NAMES.test(host)) {
     const told = host === undefined ? 'without a Host' : `for the host ${host}`;
@@ -20,6 +23,8 @@ export function checkSender({ headers }: Pick<IncomingMessage, 'headers'>): void
   if (origin !== undefined && origin !== `http://${host}`) {
     throw new HttpError(403, `a request of a page of ${origin}, which is another site`);
   }
+  // Somebody follows a link: what is answered is theirs to see, and nobody else's.
+  if (method === 'GET' && headers['sec-fetch-dest'] === 'document') return;
   const site = headers['sec-fetch-site'];
   if (site !== undefined && site !== 'same-origin' && site !== 'none') {
     throw new HttpError(403, 'a request that a page of another site has made');

@@ -32,7 +32,7 @@ export interface NbdRequestMessage {
   /** Milliseconds from the request's last byte to the moment when its answer waits to be sent. */
   readonly durationMs: number;
   /** The error that the client was answered, as NBD names it; absent where there was none. */
-  readonly errno?: ErrnoName;
+  readonly errno?: string;
 }
 
 const OPERATIONS: Readonly<Record<number, NbdOperation>> = {
