@@ -87,7 +87,6 @@ export {
   type PartJob,
   type SteerableJob,
   type Steered,
-  type ToldJob,
 } from './job/index.js';
 export type { Compression } from './qcow2/index.js';
 export { createServer, type ServedDevice, type ServeOptions } from './serve/index.js';

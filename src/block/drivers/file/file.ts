@@ -201,7 +201,9 @@ export class FileDriver implements Driver {
     const named = fs.statSync(path, { throwIfNoEntry: false });
     const isThere = this.#kind.isBlock || (named?.ino === own.ino && named.dev === own.dev);
     if (isThere && (this.#kind.isBlock || own.size === size)) return;
-    const what = isThere ? `has ${own.size} bytes, and had ${size}` : 'is another file by now';
+    const what = isThere
+      ? `has ${own.size} bytes, and had ${size}`
+      : 'is gone, or is another file by now';
     const message = `${path} ${what}: others have changed it while it was open and not in use; open it again`;
     throw new LacunaError('ERR_DEVICE_OPEN', message, { device: path });
   }
