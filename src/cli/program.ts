@@ -7,8 +7,8 @@ import {
   hintOf,
   oneLine,
   type Shell,
-  ShellCommand,
 } from './shell/index.js';
+import { ShellCommand } from './shell-command.js';
 import { packageVersion } from './version.js';
 
 const AFTER_HELP = `

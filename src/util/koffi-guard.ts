@@ -2,7 +2,9 @@
  * Keeps the end of a process and the loading of koffi apart. `process.exit` ends all threads, and one that is loading koffi
  * just then has Node abort the whole process.
  */
-import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
+
+/** Loaded when it is needed: a small copy starts no threads. */
+const threads = () => process.getBuiltinModule('node:worker_threads');
 
 const NAME = 'lacuna:koffi';
 /** Cells that all threads share: how many are loading koffi, and 1 once the process is ending. */
@@ -11,6 +13,7 @@ const ENDING = 1;
 
 /** Has the end of the process wait until no thread is loading koffi. To be called before threads are started that may load it. */
 export function guardKoffi(): void {
+  const { getEnvironmentData, setEnvironmentData } = threads();
   if (getEnvironmentData(NAME) !== undefined) return;
   const cells = new Int32Array(new SharedArrayBuffer(8));
   setEnvironmentData(NAME, cells);
@@ -26,6 +29,7 @@ export function guardKoffi(): void {
 
 /** Says that this thread is going to load koffi; what it returns says that it has. Where the process is ending it never returns. */
 export function beginLoading(): () => void {
+  const { getEnvironmentData, isMainThread } = threads();
   const cells = isMainThread ? undefined : (getEnvironmentData(NAME) as Int32Array | undefined);
   if (cells === undefined) return () => {};
   const endLoading = () => {

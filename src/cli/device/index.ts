@@ -1,6 +1,12 @@
 export { parseBytes, parseCount } from './arguments.js';
 export { FOLDER_FLAG, FOLDER_TEXT, withFolders } from './backing-folders.js';
 export {
+  type CommandFacts,
+  factsOf,
+  type OptionFacts,
+  type Values,
+} from './command-facts.js';
+export {
   checkConfigurationFile,
   readConfiguration,
   storeConfiguration,
@@ -13,6 +19,7 @@ export { type ParsedImageOptions, parseImageOptions, splitImageOptions } from '.
 export { bitmapNamed, diskNamed, serverAddress } from './machine-disks.js';
 export { type BitmapNames, inconsistent, loadBitmaps, parseBitmaps } from './named-bitmaps.js';
 export { warnOfName } from './named-format.js';
+export { addOutputFlags } from './output-flags.js';
 export { addRangeFlags, partOf, type RangeFlags, rangeIn } from './range-flags.js';
 export {
   addMachineFlags,

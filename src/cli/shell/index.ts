@@ -18,8 +18,8 @@ export {
   secondSignal,
 } from './interruption.js';
 export { noteError } from './note-error.js';
+export { noteStep } from './note-step.js';
 export { hintOf } from './other-tools.js';
-export { addOutputFlags, noteStep, ShellCommand } from './output-flags.js';
 export { oneLine, printable } from './printable.js';
 export { checkReadable } from './readable-names.js';
 export { type ProgressForm, processShell, type Shell } from './shell.js';

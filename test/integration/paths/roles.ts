@@ -611,6 +611,15 @@ export const NOT_PATHS_HERE: readonly string[] = [
     (of) => `migrate ${of}`,
   ),
   'serve --overlay <folder>',
-  // test/integration/daemon has what is told of this.
-  'daemon --http-token <file>',
+  // test/integration/daemon has what is told of these.
+  ...['qmp <socket>', 'qmp [arguments...]'],
+  ...['--allow <folder>', '--blockdev <description>', '--chardev <options>', '--config <file>'].map(
+    (flag) => `daemon ${flag}`,
+  ),
+  ...['--export <options>', '--monitor <options>', '--nbd-server <options>'].map(
+    (flag) => `daemon ${flag}`,
+  ),
+  ...['--pidfile <path>', '--qmp <unix:path>', '--http-token <file>'].map(
+    (flag) => `daemon ${flag}`,
+  ),
 ];

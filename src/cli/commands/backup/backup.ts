@@ -4,6 +4,7 @@ import { parseNbdUri } from '../../../nbd/address/index.js';
 import type { BackupOptions, BackupReport, DiskPlan } from '../../../repository/index.js';
 import { counted } from '../../../util/index.js';
 import {
+  addOutputFlags,
   addSourceFlags,
   parseBytes,
   parseCount,
@@ -11,7 +12,7 @@ import {
   type SourceFlags,
   sourceOf,
 } from '../../device/index.js';
-import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 import {

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import { type CommitOptions, type CommitReport, commit } from '../../../chain/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import { addOutputFlags, FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
 import {
-  addOutputFlags,
   collect,
   FORMAT_FLAG,
   IMAGE_FORMAT_TEXT,

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { CompareOptions, CompareReport } from '../../../copy/index.js';
 import {
+  addOutputFlags,
   addRangeFlags,
   FOLDER_FLAG,
   FOLDER_TEXT,
@@ -10,7 +11,6 @@ import {
   withFolders,
 } from '../../device/index.js';
 import {
-  addOutputFlags,
   collect,
   Exit,
   noteWarnings,

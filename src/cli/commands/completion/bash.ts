@@ -1,4 +1,4 @@
-import type { CommandFacts, OptionFacts, Values } from '../../text/index.js';
+import type { CommandFacts, OptionFacts, Values } from '../../device/index.js';
 import { flatten, nameOf, placeOf } from './known-words.js';
 
 /** A script for bash 4 and later, which needs no other. */

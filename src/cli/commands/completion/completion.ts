@@ -1,6 +1,6 @@
 import { Argument, type Command } from 'commander';
+import { type CommandFacts, factsOf } from '../../device/index.js';
 import type { Shell } from '../../shell/index.js';
-import { type CommandFacts, factsOf } from '../../text/index.js';
 import { bashCompletion } from './bash.js';
 import { fishCompletion } from './fish.js';
 import { nameOf } from './known-words.js';

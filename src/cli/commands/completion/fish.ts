@@ -1,4 +1,4 @@
-import type { CommandFacts, OptionFacts } from '../../text/index.js';
+import type { CommandFacts, OptionFacts } from '../../device/index.js';
 import { flatten, nameOf, placeOf } from './known-words.js';
 
 /** A script for fish 3 and later. */

@@ -1,5 +1,5 @@
 /** What all three shells are told. */
-import type { CommandFacts } from '../../text/index.js';
+import type { CommandFacts } from '../../device/index.js';
 
 /** A command and all below it, in one list. */
 export function flatten(facts: CommandFacts): CommandFacts[] {

@@ -1,4 +1,4 @@
-import type { CommandFacts, OptionFacts, Values } from '../../text/index.js';
+import type { CommandFacts, OptionFacts, Values } from '../../device/index.js';
 import { flatten, nameOf, placeOf } from './known-words.js';
 
 /** A function for zsh 5 and later, to lie in a folder of its `fpath` as `_lacuna`, or to be sourced. */

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import type { CopyOptions } from '../../../copy/index.js';
 import {
+  addOutputFlags,
   addRangeFlags,
   addRescueFlag,
   addSourceFlags,
@@ -12,7 +13,7 @@ import {
   parseImageOptions,
   type SourceFlags,
 } from '../../device/index.js';
-import { addOutputFlags, collect, type Shell } from '../../shell/index.js';
+import { collect, type Shell } from '../../shell/index.js';
 
 export interface CopyFlags extends SourceFlags {
   outputFormat?: CopyOptions['targetFormat'];

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type DigestReport, digest } from '../../../copy/index.js';
 import {
+  addOutputFlags,
   addRangeFlags,
   addRescueFlag,
   addSourceFlags,
@@ -11,7 +12,7 @@ import {
   type StoredDigest,
   sourceOf,
 } from '../../device/index.js';
-import { addOutputFlags, Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { showReading } from '../../view/index.js';
 
 interface DigestFlags extends SourceFlags {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import { factsOf } from '../../device/index.js';
 import type { Shell } from '../../shell/index.js';
-import { factsOf } from '../../text/index.js';
 import { manPage } from './man-page.js';
 
 const EXAMPLES = `

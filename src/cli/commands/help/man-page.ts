@@ -1,5 +1,5 @@
 /** A man page of what the help of a command says, for man and mandoc. */
-import type { CommandFacts } from '../../text/index.js';
+import type { CommandFacts } from '../../device/index.js';
 
 /** The page of one command; names of others in it are those of their own pages. */
 export function manPage(facts: CommandFacts, version: string): string {

@@ -11,8 +11,8 @@ import type {
   MigratePlanDisk,
   MigrateReport,
 } from '../../../qemu/index.js';
-import { parseBytes } from '../../device/index.js';
-import { addOutputFlags, collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, parseBytes } from '../../device/index.js';
+import { collect, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { showJob, steerBySignals } from '../../view/index.js';
 

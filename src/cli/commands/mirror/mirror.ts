@@ -4,9 +4,14 @@ import { type ImageFormat, parseDescription } from '../../../block/index.js';
 import type { Job } from '../../../job/index.js';
 import type { NbdServerAddress } from '../../../nbd/index.js';
 import type { MirrorProgress, MirrorReport } from '../../../qemu/index.js';
-import { diskNamed, parseBytes, parseCount, serverAddress } from '../../device/index.js';
 import {
   addOutputFlags,
+  diskNamed,
+  parseBytes,
+  parseCount,
+  serverAddress,
+} from '../../device/index.js';
+import {
   FORMAT_FLAG,
   FORMAT_TEXT,
   noteWarnings,

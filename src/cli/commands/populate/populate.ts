@@ -4,13 +4,14 @@ import { filesIn, refuseShared } from '../../../copy/ends/index.js';
 import { populate } from '../../../copy/index.js';
 import { LacunaError } from '../../../errors/index.js';
 import {
+  addOutputFlags,
   addSourceFlags,
   openSource,
   parseBytes,
   type SourceFlags,
   withFolders,
 } from '../../device/index.js';
-import { addOutputFlags, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatShare } from '../../text/index.js';
 import { showReading } from '../../view/index.js';
 import {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { KeepRules, PrunedMachine, PruneReport } from '../../../repository/index.js';
-import { parseCount } from '../../device/index.js';
-import { addOutputFlags, collect, type Shell } from '../../shell/index.js';
+import { addOutputFlags, parseCount } from '../../device/index.js';
+import { collect, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 

@@ -1,13 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type RebaseOptions, rebase } from '../../../chain/index.js';
-import { FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
-import {
-  addOutputFlags,
-  collect,
-  FORMAT_FLAG,
-  IMAGE_FORMAT_TEXT,
-  type Shell,
-} from '../../shell/index.js';
+import { addOutputFlags, FOLDER_FLAG, FOLDER_TEXT, withFolders } from '../../device/index.js';
+import { collect, FORMAT_FLAG, IMAGE_FORMAT_TEXT, type Shell } from '../../shell/index.js';
 import { formatBytes } from '../../text/index.js';
 import { showWriting } from '../../view/index.js';
 

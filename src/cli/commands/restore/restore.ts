@@ -4,19 +4,13 @@ import type { Command } from 'commander';
 import type { ImageFormat } from '../../../block/index.js';
 import type { RestoreReport, RestoreTarget } from '../../../repository/index.js';
 import {
+  addOutputFlags,
   checkConfigurationFile,
   parseBytes,
   parseCount,
   storeConfiguration,
 } from '../../device/index.js';
-import {
-  addOutputFlags,
-  collect,
-  noteWarnings,
-  printable,
-  type Shell,
-  setFormatFlag,
-} from '../../shell/index.js';
+import { collect, noteWarnings, printable, type Shell, setFormatFlag } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 

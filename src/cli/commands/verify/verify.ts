@@ -1,8 +1,8 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import type { VerifyReport } from '../../../repository/index.js';
 import { counted } from '../../../util/index.js';
-import { parseBytes, parseCount } from '../../device/index.js';
-import { addOutputFlags, Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
+import { addOutputFlags, parseBytes, parseCount } from '../../device/index.js';
+import { Exit, noteWarnings, printable, type Shell } from '../../shell/index.js';
 import { formatBytes, formatDuration } from '../../text/index.js';
 import { showRepositoryJob } from '../../view/index.js';
 
