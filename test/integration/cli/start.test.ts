@@ -41,7 +41,7 @@ function builtinsIn(path: string): string[] {
 /** Those of some classes that files define. */
 function classesIn(paths: readonly string[], names: readonly string[]): string[] {
   const text = paths.map((path) => readFileSync(path, 'utf8')).join('\n');
-  return names.filter((name) => new RegExp(`\\b${name}=class\\b`).test(text));
+  return names.filter((name) => new RegExp(`\\b${name} ?= ?class\\b`).test(text));
 }
 
 /** Most copies need none of these, and together they are as large as all the rest. */
@@ -60,7 +60,7 @@ test('a copy of a raw disk loads few files, and nothing of images, TLS and threa
   expect(builtins).toContain('fs');
   for (const name of ['tls', 'zlib', 'worker_threads']) expect(builtins).not.toContain(name);
   const programs = files.filter((path) =>
-    /=require\("node:child_process"\)/.test(readFileSync(path, 'utf8')),
+    /= ?require\("node:child_process"\)/.test(readFileSync(path, 'utf8')),
   );
   expect(programs).toEqual([]);
   expect(classesIn(files, ['CopyRun', ...NOT_NEEDED])).toEqual(['CopyRun']);

@@ -39,7 +39,8 @@ describe('the package', () => {
   });
 
   test('is small, and brings few packages', async () => {
-    expect(packed.size).toBeLessThan(2.2e6);
+    // As it is built; what is published has no comments either.
+    expect(packed.size).toBeLessThan(3.2e6);
     expect(
       packed.files.filter(({ path }) => /\.(map|ts)$/.test(path) && !/\.d\.ts$/.test(path)),
     ).toEqual([]);
