@@ -8,7 +8,6 @@ import {
   command,
   count,
   list,
-  size,
   struct,
   text,
   word,
@@ -77,7 +76,7 @@ export const machine: readonly Command<Control>[] = [
     about:
       'Tells once, by BLOCK_WRITE_THRESHOLD, when the file of an image has grown beyond a size.',
     differs: 'Only for files of images that are open for writing, and within a tenth of a second.',
-    args: { 'node-name': text, 'write-threshold': about(size, '0 for none') },
+    args: { 'node-name': text, 'write-threshold': about(count, 'bytes; 0 for none') },
     run: ({ thresholds }: Control, args) =>
       thresholds.set(args['node-name'], args['write-threshold']),
   }),
