@@ -73,7 +73,7 @@ const MONITOR = {
 } as const;
 const monitor = struct('MonitorOptions', MONITOR);
 
-/** The files that whoever starts the daemon names are not those of its clients. */
+/** Files named on the command line may lie anywhere: `--allow` limits only what clients name. */
 const ANY_FILE = new AllowedFiles(undefined);
 
 /** Reads a file of arguments. @throws QmpCommandError */

@@ -97,7 +97,7 @@ export class Daemon implements AsyncDisposable {
     this.ended = new Promise((resolve, reject) => {
       this.#tellEnd = { resolve, reject };
     });
-    // Whoever closes it is told as well.
+    // The caller of close gets this failure too.
     this.ended.catch(() => {});
   }
 

@@ -1,4 +1,4 @@
-/** Tells whoever subscribes of jobs that begin, change and end: `node:diagnostics_channel`, see docs/diagnostics.md. */
+/** Publishes when jobs begin, change and end: `node:diagnostics_channel`, see docs/diagnostics.md. */
 import { channel } from 'node:diagnostics_channel';
 import type { JobProgress, JobState } from './progress.js';
 

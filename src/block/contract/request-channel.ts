@@ -1,4 +1,4 @@
-/** Tells whoever subscribes of every request that a device has ended: `node:diagnostics_channel`, see docs/diagnostics.md. */
+/** Publishes each request of a device when it has ended: `node:diagnostics_channel`, see docs/diagnostics.md. */
 import { channel } from 'node:diagnostics_channel';
 import type { BlockDevice } from './block-device.js';
 

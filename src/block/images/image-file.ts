@@ -12,7 +12,7 @@ import { type OpenOptions, openBelow, openDevice } from '../open/index.js';
 
 /** What a message says of what is done with an image. */
 interface ImageWords {
-  /** Of what is no image: `nothing else can be checked`. */
+  /** Why a file of another format is refused: `nothing else can be checked`. */
   readonly other: string;
   /** What is done with the image as a whole: `checked`. */
   readonly whole: string;

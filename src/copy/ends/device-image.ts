@@ -156,13 +156,13 @@ function refuseChoices(
   { image = {}, compress, carryBitmaps, preallocation = 'off', resume }: Choices,
 ): void {
   const odd =
-    (compress && 'is not compressed') ||
-    (carryBitmaps && 'gets no bitmaps of the source') ||
-    (preallocation !== 'off' && 'is not preallocated') ||
-    (image.backing !== undefined && 'has no backing file') ||
-    (image.dataFile !== undefined && 'has no data file') ||
-    (resume !== undefined && 'cannot be gone on with');
+    (compress && 'cannot be compressed') ||
+    (carryBitmaps && 'cannot get the bitmaps of the source') ||
+    (preallocation !== 'off' && 'cannot be preallocated') ||
+    (image.backing !== undefined && 'cannot have a backing file') ||
+    (image.dataFile !== undefined && 'cannot have a data file') ||
+    (resume !== undefined && 'cannot be resumed');
   if (!odd) return;
-  const message = `${name} is no file, and an image that is made on it ${odd}: leave that out, or make the image in a file`;
+  const message = `a new image on ${name}, which is not a regular file, ${odd}: leave that option out, or make the image in a file`;
   throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: name });
 }

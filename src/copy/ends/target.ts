@@ -142,7 +142,7 @@ async function makeWithBitmaps(
   return opened;
 }
 
-/** The image that a full copy makes on a device that is no file; undefined where it writes into one that is there. */
+/** The new image that a full copy makes on a block device or an export; undefined where it writes into an existing image. */
 function imageToMakeOn(
   description: DeviceDescription | undefined,
   options: PlanScope & Pick<CopyOptions, 'target' | 'inPlace'>,

@@ -32,7 +32,7 @@ export { addNode } from './nodes.js';
 const self: readonly Command<Control>[] = [
   command({
     name: 'query-commands',
-    about: 'The commands that there are.',
+    about: 'Lists all commands.',
     returns: list(struct('CommandInfo', { name: text })),
     run: () => [
       ...Object.values(GROUPS).flatMap((group) => group.map(({ name }) => ({ name }))),

@@ -99,11 +99,11 @@ describe('a new qcow2 image', () => {
   });
 
   test.each([
-    ['-c', 'is not compressed'],
-    ['--bitmaps', 'gets no bitmaps'],
-    ['--preallocation=metadata', 'is not preallocated'],
-    ['--resume=notes', 'cannot be gone on with'],
-    ['-odata_file=data.raw', 'has no data file'],
+    ['-c', 'cannot be compressed'],
+    ['--bitmaps', 'cannot get the bitmaps'],
+    ['--preallocation=metadata', 'cannot be preallocated'],
+    ['--resume=notes', 'cannot be resumed'],
+    ['-odata_file=data.raw', 'cannot have a data file'],
   ])('that is to have what only a file can have is refused: %s', async (flag, why) => {
     const before = readFileSync('device.img');
     const { uri } = await peers.nbdkit(['file', 'device.img']);

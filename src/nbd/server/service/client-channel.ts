@@ -1,4 +1,4 @@
-/** Tells whoever subscribes of clients that come and go: `node:diagnostics_channel`, see docs/diagnostics.md. */
+/** Publishes when clients connect and leave: `node:diagnostics_channel`, see docs/diagnostics.md. */
 import { channel } from 'node:diagnostics_channel';
 import type { NbdExportDevice } from '../export/index.js';
 

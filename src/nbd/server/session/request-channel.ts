@@ -1,4 +1,4 @@
-/** Tells whoever subscribes of every request of every client: `node:diagnostics_channel`, see docs/diagnostics.md. */
+/** Publishes each request of a client when it has ended: `node:diagnostics_channel`, see docs/diagnostics.md. */
 import { channel } from 'node:diagnostics_channel';
 import { Command, type ErrnoName } from '../../wire/index.js';
 import type { NbdExportDevice } from '../export/index.js';

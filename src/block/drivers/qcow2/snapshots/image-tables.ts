@@ -226,7 +226,7 @@ export class ImageTables {
     throw unsupported(this.host.name, needed, 'delete some');
   }
 
-  /** A refcount that cannot be higher is known only then; whoever opens the image should not have to find out. */
+  /** Where a refcount could not be raised, all refcounts are made again, so that the image is right for its next user. */
   async #undo(error: unknown): Promise<void> {
     const isKnown = error instanceof LacunaError && error.code === 'ERR_QCOW2_UNSUPPORTED';
     if (!isKnown || this.host.broken) return;
