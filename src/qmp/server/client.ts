@@ -34,6 +34,8 @@ export class QmpServerClient {
   readonly #limits: ClientLimits;
   readonly #stream: JsonStream;
   readonly #waiting: Received[] = [];
+  /** Of an answer that is still being sent: it may be longer than all events that may wait. */
+  #answerBytes = 0;
   #isNegotiated = false;
   #isWorking = false;
   #hasEnded = false;
@@ -99,8 +101,12 @@ export class QmpServerClient {
     this.#isWorking = true;
     this.#socket.pause();
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
-      this.#send(await this.#answerTo(next));
-      if (this.#socket.writableNeedDrain) await this.#drained();
+      const answer = await this.#answerTo(next);
+      this.#send(answer);
+      if (!this.#socket.writableNeedDrain) continue;
+      this.#answerBytes = Buffer.byteLength(answer);
+      await this.#drained();
+      this.#answerBytes = 0;
     }
     this.#isWorking = false;
     if (this.#hasEnded) this.#socket.destroySoon();
@@ -132,7 +138,7 @@ export class QmpServerClient {
   #send(text: string): void {
     const { backlogBytes } = this.#limits;
     if (this.#socket.destroyed) return;
-    if (this.#socket.writableLength > backlogBytes) {
+    if (this.#socket.writableLength > backlogBytes + this.#answerBytes) {
       const waiting = `more than ${backlogBytes} bytes wait for it`;
       this.hangUp(refusal(`a client does not read what it is sent: ${waiting}`));
       return;

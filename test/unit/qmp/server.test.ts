@@ -219,6 +219,41 @@ describe('a QMP server', () => {
     ]);
   });
 
+  test('does not count an answer that is being read as events that nobody reads', async () => {
+    const { path, server, refused } = await started(
+      { backlogBytes: 65536 },
+      { much: () => 'x'.repeat(2_000_000) },
+    );
+    const slow = await Client.connect(path);
+    const gone = once(slow.socket, 'close');
+    await slow.answers();
+    slow.send('{"execute":"much"}');
+    await once(slow.socket, 'data');
+    slow.socket.pause();
+    server.event('NEWS');
+    slow.socket.resume();
+    const lines = await Promise.race([slow.lines(4), gone.then(() => [])]);
+    expect(lines.slice(3)).toMatchObject([{ event: 'NEWS' }]);
+    expect(refused).toEqual([]);
+  });
+
+  test('counts the events that wait behind an answer', async () => {
+    const { path, server, refused } = await started(
+      { backlogBytes: 65536 },
+      { much: () => 'x'.repeat(2_000_000) },
+    );
+    const lazy = await Client.connect(path);
+    await lazy.answers();
+    lazy.send('{"execute":"much"}');
+    await once(lazy.socket, 'data');
+    lazy.socket.pause();
+    for (let count = 0; server.clientCount === 1 && count < 100; count++) {
+      server.event('MUCH', { text: 'x'.repeat(50_000) });
+      await sleep(0);
+    }
+    expect(refused).toHaveLength(1);
+  });
+
   test('does not carry out commands whose answers nobody reads', async () => {
     let count = 0;
     const { path, server } = await started(
