@@ -60,7 +60,8 @@ function isLeftBehind(path: string): boolean {
   const refuse = (why: string) =>
     new LacunaError('ERR_DEVICE_OPEN', `the pidfile ${path} ${why}`, { device: path });
   if (!/^\d+$/.test(text)) throw refuse('is there and has no process id in it: name another file');
-  if (isRunning(Number(text)))
+  // In a container this process may well have the id of the one that is gone.
+  if (Number(text) !== process.pid && isRunning(Number(text)))
     throw refuse(`belongs to process ${text}, which runs: end that first`);
   return true;
 }
