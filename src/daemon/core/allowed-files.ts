@@ -1,4 +1,4 @@
-import { realpathSync } from 'node:fs';
+import { lstatSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { refusal } from './refusal.js';
 
@@ -30,7 +30,7 @@ export class AllowedFiles {
   }
 }
 
-/** Where a path really leads; of what is not there yet, its folder counts. */
+/** Where a path really leads; of what is not there yet, its folder counts. A link may lead to what is not there yet, too. */
 function realPathOf(path: string): string {
   try {
     return realpathSync(path);
@@ -38,6 +38,8 @@ function realPathOf(path: string): string {
     const { code } = error as NodeJS.ErrnoException;
     const folder = dirname(path);
     if (code !== 'ENOENT' || folder === path) throw refusal((error as Error).message);
+    const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+    if (isLink) return realPathOf(resolve(realpathSync(folder), readlinkSync(path)));
     return join(realPathOf(folder), basename(path));
   }
 }

@@ -180,6 +180,56 @@ describe('a daemon', () => {
   });
 });
 
+describe('the NBD server of a daemon', () => {
+  const path = 'late.nbd';
+  const address = { addr: { type: 'unix', data: { path } } };
+  const EXPORT = { type: 'nbd', id: 'e', 'node-name': 'disk' };
+
+  test('keeps no export that was being added when it was stopped', async () => {
+    const daemon = await withDisk();
+    await daemon.run('nbd-server-start', address);
+    const adding = daemon.refusal('block-export-add', EXPORT);
+    await daemon.run('nbd-server-stop');
+    expect(await adding).toBe('NBD server not running');
+    expect(await daemon.run('query-block-exports')).toEqual([]);
+    expect(daemon.daemon.graph.users).toEqual([]);
+  });
+
+  test('ends also where an export cannot be closed', async () => {
+    const daemon = await withDisk();
+    await daemon.run('nbd-server-start', address);
+    await daemon.run('block-export-add', EXPORT);
+    const [root] = daemon.daemon.graph.users;
+    vi.spyOn(root, 'close').mockRejectedValueOnce(new Error('the disk is gone'));
+    expect(await daemon.refusal('nbd-server-stop')).toBe('the disk is gone');
+    expect(existsSync(path)).toBe(false);
+    expect(await daemon.refusal('nbd-server-stop')).toBe('NBD server not running');
+  });
+
+  test('does not start any more once the daemon ends', async () => {
+    const daemon = await withDisk();
+    const starting = daemon.refusal('nbd-server-start', address);
+    const closing = daemon.daemon.close();
+    expect(await starting).toMatch(/daemon is ending/);
+    expect(await daemon.refusal('nbd-server-start', address)).toMatch(/daemon is ending/);
+    await closing;
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test('refuses two bitmaps of one name for an export', async () => {
+    const daemon = await withDisk();
+    await daemon.run('blockdev-add', { driver: 'null-co', 'node-name': 'n', size: SIZE });
+    for (const node of ['disk', 'n'])
+      await daemon.run('block-dirty-bitmap-add', { node, name: 'b' });
+    await daemon.run('nbd-server-start', address);
+    const bitmaps = ['b', { node: 'n', name: 'b' }];
+    expect(await daemon.refusal('block-export-add', { ...EXPORT, bitmaps })).toMatch(
+      /two bitmaps of the name 'b'/,
+    );
+    await daemon.run('block-export-add', { ...EXPORT, bitmaps: ['b'] });
+  });
+});
+
 describe('jobs of a daemon', () => {
   test('copy a node, and tell every state that they come into', async () => {
     const daemon = await withDisk();
