@@ -46,7 +46,7 @@ export const backupAccess: readonly Command<Control>[] = [
     run: async ({ accesses }: Control, { id, outcome }) => {
       const access = accesses.get(id);
       if (access === undefined) throw refusal(`Backup access '${id}' is not found`);
-      await access[outcome]();
+      await access.end(outcome, id);
       accesses.delete(id);
     },
   }),

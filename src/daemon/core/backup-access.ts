@@ -2,6 +2,7 @@ import type { Bitmap } from '../../bitmap/index.js';
 import type { BackupDisk, GraphBackup } from '../../graph/index.js';
 import { settleAll } from '../../util/index.js';
 import type { Exports } from './exports.js';
+import { refusal } from './refusal.js';
 
 /** A disk as backup programs find it. */
 export interface AccessedDisk {
@@ -19,6 +20,7 @@ export class BackupAccess {
   readonly #backup: GraphBackup;
   readonly #ends: (() => Promise<void>)[] = [];
   readonly #bits: Bitmap[] = [];
+  #isEnding = false;
 
   /** @param bitmap the one that says what has changed. */
   constructor(backup: GraphBackup) {
@@ -36,11 +38,23 @@ export class BackupAccess {
   }
 
   /**
-   * The backup is durable: bitmaps tell of what was written since its start.
+   * Ends it. Two clients may say how at the same time, and only one of them is right.
    *
-   * @throws LacunaError ERR_VIEW_LOST: nothing that was read counts; ERR_GRAPH_BUSY. It is still there then.
+   * @throws QmpCommandError where it is being ended. LacunaError ERR_VIEW_LOST: nothing that was read counts; ERR_GRAPH_BUSY. It is
+   * still there then.
    */
-  async finish(): Promise<void> {
+  async end(outcome: 'finish' | 'reclaim', id: string): Promise<void> {
+    if (this.#isEnding) throw refusal(`Backup access '${id}' is being ended already`);
+    this.#isEnding = true;
+    try {
+      await (outcome === 'finish' ? this.#finish() : this.reclaim());
+    } finally {
+      this.#isEnding = false;
+    }
+  }
+
+  /** The backup is durable: bitmaps tell of what was written since its start. */
+  async #finish(): Promise<void> {
     await this.#backup.check();
     await this.#endServing();
     await this.#backup.finish(() => {});
