@@ -37,18 +37,35 @@ export async function withOverlays<T>(
   const disks = wanted.map((one) => diskOf(control, one));
   const removed: string[] = [];
   try {
-    for (const { overlay } of wanted) {
-      await graph.remove(overlay);
-      removed.push(overlay);
+    for (const { overlay: name } of wanted) {
+      await graph.remove(name);
+      removed.push(name);
     }
     return await snapshot(disks);
   } catch (error) {
-    for (const name of removed) {
-      const description = control.described.get(name);
-      if (description !== undefined) await graph.add(description, { writable: true });
-    }
+    await giveBack(control, removed, error);
     throw error;
   }
+}
+
+/** Opens all nodes again that can be. @throws QmpCommandError that tells of the others, and of what went wrong before. */
+async function giveBack(
+  { graph, described }: Control,
+  names: readonly string[],
+  first: unknown,
+): Promise<void> {
+  const lost: string[] = [];
+  for (const name of names) {
+    const description = described.get(name);
+    if (description === undefined) continue;
+    await graph.add(description, { writable: true }).catch((error: Error) => {
+      described.delete(name);
+      lost.push(`node '${name}' is closed, and could not be opened again: ${error.message}`);
+    });
+  }
+  if (lost.length === 0) return;
+  const why = first instanceof Error ? first.message : String(first);
+  throw refusal([why, ...lost].join('; '));
 }
 
 function diskOf(
@@ -61,8 +78,16 @@ function diskOf(
   if (!('file' in description) || nodeNamed(graph, overlay).isFilter) {
     throw refusal('The overlay does not support backing images');
   }
-  if (backing !== null) throw refusal('The overlay already has a backing image');
+  const hasBacking = graph.edges.some(
+    (edge) => edge.parent === overlay && edge.child === 'backing',
+  );
+  if (backing !== null || hasBacking) throw refusal('The overlay already has a backing image');
   const user = graph.edges.find((edge) => edge.node === overlay);
   if (user !== undefined) throw refusal('The overlay is already in use');
+  const inMemory = graph.node(overlay).bitmaps.find(({ persistent }) => !persistent);
+  if (inMemory !== undefined) {
+    const why = `has the bitmap '${inMemory.name}' in memory alone, where it would be lost`;
+    throw refusal(`node '${overlay}' ${why}: remove it, and add it after the snapshot`);
+  }
   return { node, overlay: description as SnapshotDisk['overlay'], bitmaps: 'none' };
 }

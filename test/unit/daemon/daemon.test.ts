@@ -517,6 +517,17 @@ describe('views of a daemon for backup programs', () => {
     expect(daemon.daemon.graph.nodes.map(({ name }) => name)).toEqual(['disk.file', 'disk']);
   });
 
+  test('are ended by one client at a time', async () => {
+    const { daemon } = await withAccess();
+    const teardown = (outcome: string) => ['backup-access-teardown', { id: 'a', outcome }] as const;
+    const finishing = daemon.run(...teardown('finish'));
+    expect(await daemon.refusal(...teardown('reclaim'))).toBe(
+      "Backup access 'a' is being ended already",
+    );
+    await finishing;
+    expect(await ranges(daemon, 'b')).toEqual([[0, 2 * GRANULE]]);
+  });
+
   test('end with the daemon', async () => {
     const { daemon } = await withAccess();
     await daemon.daemon.close();
