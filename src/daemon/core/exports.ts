@@ -2,6 +2,7 @@ import type { Bitmap, BitmapUse } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { Graph, Node, Root } from '../../graph/index.js';
 import { NbdServer, type NbdServerAddress } from '../../nbd/index.js';
+import { settleAll } from '../../util/index.js';
 import { removeAbandoned } from './abandoned-socket.js';
 import type { Tell } from './daemon-job.js';
 import { nodeNamed } from './nodes.js';
@@ -24,6 +25,7 @@ interface Exported {
   readonly name: string;
   readonly node: string;
   readonly root: Root;
+  readonly server: NbdServer;
   readonly uses: readonly BitmapUse[];
   closing: Promise<void> | undefined;
 }
@@ -40,6 +42,9 @@ export class Exports {
   readonly #reserved = new Set<string>();
   #server: NbdServer | undefined;
   #isStarting = false;
+  /** What ends a server that has been told to. */
+  #stopping: Promise<void> | undefined;
+  #isClosed = false;
 
   constructor(graph: Graph, tell: Tell) {
     this.#graph = graph;
@@ -70,11 +75,13 @@ export class Exports {
 
   /** How many clients use an export. @throws QmpCommandError */
   clientsOf(id: string): number {
-    return this.#server?.clientsOf(this.#exported(id).name) ?? 0;
+    const { server, name } = this.#exported(id);
+    return server.clientsOf(name);
   }
 
   /** Starts the server. @throws QmpCommandError; LacunaError ERR_DEVICE_OPEN where it cannot listen. */
   async start(address: NbdServerAddress, maxConnections: number | undefined): Promise<void> {
+    this.#checkOpen();
     if (this.#server !== undefined || this.#isStarting) throw refusal('NBD server already running');
     this.#isStarting = true;
     try {
@@ -82,6 +89,8 @@ export class Exports {
       const server = new NbdServer({ exports: [], ...limit });
       if (address.type === 'unix') await removeAbandoned(address.path);
       await server.listen(address);
+      if (this.#isClosed) await server.close();
+      this.#checkOpen();
       this.#server = server;
     } finally {
       this.#isStarting = false;
@@ -91,14 +100,31 @@ export class Exports {
   /** Removes all exports, and stops the server. @throws QmpCommandError */
   async stop(): Promise<void> {
     const server = this.#running();
-    await Promise.all([...this.#exports.keys()].map((id) => this.#remove(id)));
+    // From now on nothing is added to it.
     this.#server = undefined;
-    await server.close();
+    this.#stopping = this.#end(server);
+    await this.#stopping;
   }
 
-  /** The same where it runs. */
+  /** The same where it runs, and for good. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     if (this.#server !== undefined) await this.stop();
+    else await this.#stopping;
+  }
+
+  /** It ends, too, where an export cannot be closed: nobody would end it later. */
+  async #end(server: NbdServer): Promise<void> {
+    const served = [...this.#exports.values()].filter((one) => one.server === server);
+    try {
+      await settleAll(served.map(({ id }) => this.#remove(id)));
+    } finally {
+      await server.close();
+    }
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw refusal('the daemon is ending: nothing can be served any more');
   }
 
   /** @throws QmpCommandError; what letting it into the graph throws. */
@@ -114,6 +140,8 @@ export class Exports {
       for (const one of options.bitmaps) uses.push(await this.#use(one, id));
       const root = await this.#graph.addExport({ name: this.#freeName(id), node, writable });
       try {
+        // It was told to stop meanwhile.
+        if (this.#server !== server) throw refusal('NBD server not running');
         server.addExport({
           name,
           device: root,
@@ -124,7 +152,7 @@ export class Exports {
         await root.close();
         throw error;
       }
-      this.#exports.set(id, { id, name, node: nodeName, root, uses, closing: undefined });
+      this.#exports.set(id, { id, name, node: nodeName, root, server, uses, closing: undefined });
     } catch (error) {
       for (const use of uses) use.release();
       throw error;
@@ -185,10 +213,10 @@ export class Exports {
     return exported.closing;
   }
 
-  async #close({ id, name, root, uses }: Exported): Promise<void> {
+  async #close({ id, name, root, server, uses }: Exported): Promise<void> {
     try {
       // Who is connected is hung up on at once, when what is in flight has been answered.
-      await this.#server?.removeExport(name);
+      await server.removeExport(name);
       await root.close();
     } finally {
       for (const use of uses) use.release();
@@ -197,7 +225,7 @@ export class Exports {
     }
   }
 
-  #checkNew({ id, name, description }: ExportOptions): NbdServer {
+  #checkNew({ id, name, description, bitmaps }: ExportOptions): NbdServer {
     if (!isId(id)) throw refusal(`Invalid block export id`);
     if (this.#exports.has(id) || this.#reserved.has(`id ${id}`)) {
       throw refusal(`Block export id '${id}' is already in use`);
@@ -209,6 +237,12 @@ export class Exports {
     }
     if (server.exportNames.includes(name) || this.#reserved.has(`name ${name}`)) {
       throw refusal(`NBD server already has export named '${name}'`);
+    }
+    // Clients ask for a bitmap by its name alone.
+    const names = bitmaps.map((one) => one.name);
+    const twice = names.find((one, i) => names.indexOf(one) !== i);
+    if (twice !== undefined) {
+      throw refusal(`export '${id}' cannot serve two bitmaps of the name '${twice}'`);
     }
     return server;
   }

@@ -1,10 +1,10 @@
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2 } from 'lacuna';
 import { Daemon } from 'lacuna/daemon';
 import { NbdClient } from 'lacuna/nbd';
 import { Monitor } from 'lacuna/qmp';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { TestDaemon } from '../../support/daemon.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
@@ -145,7 +145,9 @@ describe('a daemon', () => {
     }
     await daemon.run('blockdev-add', add('in/disk.raw'));
     const start = (path: string) => ({ addr: { type: 'unix', data: { path } } });
-    expect(await daemon.refusal('nbd-server-start', start('out/x.nbd'))).toMatch(/no folder/);
+    for (const path of ['out/x.nbd', 'in/new.nbd']) {
+      expect(await daemon.refusal('nbd-server-start', start(path)), path).toMatch(/no folder/);
+    }
     expect(() => new Daemon({ allow: ['nowhere'] })).toThrow(/ENOENT/);
   });
 
@@ -365,6 +367,39 @@ describe('jobs of a daemon', () => {
     expect(await daemon.refusal('blockdev-snapshot', snapshot)).toMatch(/names no backing file/);
     expect(daemon.daemon.graph.nodes.map(({ name }) => name)).toContain('o');
     await daemon.run('blockdev-del', { 'node-name': 'o' });
+  });
+
+  test('take no node for a snapshot that lies over another one already', async () => {
+    const daemon = await withDisk();
+    await createQcow2('top.qcow2', {
+      size: SIZE,
+      backing: { filename: 'disk.qcow2', format: 'qcow2' },
+    });
+    const file = { driver: 'file', filename: 'top.qcow2' };
+    await daemon.run('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file, backing: null });
+    await daemon.run('blockdev-snapshot', { node: 'disk', overlay: 'top' });
+    await daemon.run('blockdev-add', { driver: 'null-co', 'node-name': 'other', size: SIZE });
+    expect(await daemon.refusal('blockdev-snapshot', { node: 'other', overlay: 'top' })).toBe(
+      'The overlay already has a backing image',
+    );
+    const below = { parent: 'top', child: 'backing', node: 'disk' };
+    expect(daemon.daemon.graph.edges).toContainEqual(below);
+  });
+
+  test('take no node for a snapshot whose bitmaps would be lost', async () => {
+    const daemon = await withDisk();
+    await createQcow2('top.qcow2', {
+      size: SIZE,
+      backing: { filename: 'disk.qcow2', format: 'qcow2' },
+    });
+    const file = { driver: 'file', filename: 'top.qcow2' };
+    await daemon.run('blockdev-add', { driver: 'qcow2', 'node-name': 'top', file, backing: null });
+    await daemon.run('block-dirty-bitmap-add', { node: 'top', name: 'b' });
+    const snapshot = { node: 'disk', overlay: 'top' };
+    expect(await daemon.refusal('blockdev-snapshot', snapshot)).toMatch(/'b'.*would be lost/);
+    expect(daemon.daemon.graph.node('top').bitmaps).toHaveLength(1);
+    await daemon.run('block-dirty-bitmap-remove', { node: 'top', name: 'b' });
+    await daemon.run('blockdev-snapshot', snapshot);
   });
 });
 
