@@ -76,9 +76,13 @@ const monitor = struct('MonitorOptions', MONITOR);
 /** Files named on the command line may lie anywhere: `--allow` limits only what clients name. */
 const ANY_FILE = new AllowedFiles(undefined);
 
-/** Reads a file of arguments. @throws QmpCommandError */
+/** Reads all arguments together. @throws TypeError */
 export function checkArguments(value: unknown): DaemonArguments {
-  return check(ALL, value);
+  try {
+    return check(ALL, value);
+  } catch (cause) {
+    throw new TypeError((cause as Error).message, { cause });
+  }
 }
 
 /**

@@ -122,6 +122,33 @@ describe('lacuna daemon', () => {
     expect(await monitor.execute('query-named-block-nodes')).toMatchObject([{ 'node-name': 'n' }]);
   });
 
+  test.each([
+    ['null', /daemon\.json must hold one JSON object/],
+    ['[]', /daemon\.json must hold one JSON object/],
+    ['{"blockdev": "driver=null-co"}', /daemon\.json: "blockdev" must be a list/],
+    ['{"blockdevs": []}', /Parameter 'blockdevs' is unexpected/],
+  ])('refuses a file of arguments with %s in it', async (text, message) => {
+    writeFileSync('daemon.json', text);
+    const result = await runCli(['daemon', '--config', 'daemon.json']);
+    expect(result).toMatchObject({ code: 2, stderr: expect.stringMatching(message) });
+  });
+
+  test('runs until it is terminated where it listens nowhere', async () => {
+    let child: ChildProcess | undefined;
+    const ended = runCli(
+      ['daemon', '--blockdev', 'driver=null-co,node-name=n', '--pidfile', 'pid'],
+      {
+        started: (one) => {
+          child = one;
+        },
+      },
+    );
+    onTestFinished(() => void child?.kill('SIGKILL'));
+    await expect.poll(() => existsSync('pid'), { timeout: 20_000 }).toBe(true);
+    child?.kill('SIGTERM');
+    expect(await ended).toEqual({ code: 0, stdout: '', stderr: '' });
+  });
+
   test('does not start where a file is not there', async () => {
     const result = await runCli(['daemon', '--blockdev', 'driver=file,node-name=a,filename=no']);
     expect(result).toMatchObject({ code: 1, stderr: expect.stringMatching(/no such file/) });

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { Daemon, DaemonArguments } from '../../../daemon/index.js';
 import { LacunaError } from '../../../errors/index.js';
+import { LONGEST_TIMER_MS } from '../../../util/index.js';
 import { collect, type Shell } from '../../shell/index.js';
 import { readText } from '../../text/index.js';
 import { inBackground, tellReady } from './background.js';
@@ -21,6 +22,9 @@ interface DaemonFlags {
   daemonize?: boolean;
   readyFd?: string;
 }
+
+/** What a file of arguments may say several times. */
+const LISTS = ['blockdev', 'export', 'chardev', 'monitor', 'qmp'];
 
 const EXAMPLES = `
 Examples:
@@ -74,6 +78,8 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
     onRefused: ({ message }) => shell.note(`lacuna: warning: ${message}\n`),
   });
   let pidFile: PidFile | undefined;
+  // A daemon that listens nowhere would end at once: nothing else keeps the process.
+  const staysAlive = setInterval(() => {}, LONGEST_TIMER_MS);
   try {
     await daemon.apply(args);
     await watch(daemon, flags, shell);
@@ -85,6 +91,7 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
     try {
       await daemon.close();
     } finally {
+      clearInterval(staysAlive);
       pidFile?.remove();
     }
   }
@@ -127,12 +134,21 @@ async function argumentsOf(flags: DaemonFlags): Promise<DaemonArguments> {
 
 async function configOf(path: string): Promise<DaemonArguments> {
   const text = await readText(path, '--config');
+  let config: unknown;
   try {
-    return JSON.parse(text) as DaemonArguments;
+    config = JSON.parse(text);
   } catch (cause) {
     const message = `${path} is not valid JSON: ${(cause as Error).message}`;
     throw new LacunaError('ERR_DEVICE_FORMAT', message, { device: path, cause });
   }
+  if (typeof config !== 'object' || config === null || Array.isArray(config)) {
+    throw new TypeError(`${path} must hold one JSON object, such as {"blockdev": [...]}`);
+  }
+  const wrong = Object.entries(config).find(
+    ([key, value]) => LISTS.includes(key) && !Array.isArray(value),
+  );
+  if (wrong !== undefined) throw new TypeError(`${path}: "${wrong[0]}" must be a list`);
+  return config as DaemonArguments;
 }
 
 function interrupted(signal: AbortSignal): Promise<void> {
