@@ -11,7 +11,13 @@ const NAME = 'lacuna:koffi';
 const LOADING = 0;
 const ENDING = 1;
 
-/** Has the end of the process wait until no thread is loading koffi. To be called before threads are started that may load it. */
+/** Loading takes some milliseconds. A thread that takes longer was terminated meanwhile, and never says that it has ended. */
+const PATIENCE_MS = 2000;
+
+/**
+ * Has the end of the process wait until no thread is loading koffi, for two seconds at most. To be called before threads are started
+ * that may load it.
+ */
 export function guardKoffi(): void {
   const { getEnvironmentData, setEnvironmentData } = threads();
   if (getEnvironmentData(NAME) !== undefined) return;
@@ -19,10 +25,12 @@ export function guardKoffi(): void {
   setEnvironmentData(NAME, cells);
   process.on('exit', () => {
     Atomics.store(cells, ENDING, 1);
+    const end = performance.now() + PATIENCE_MS;
     for (;;) {
       const loading = Atomics.load(cells, LOADING);
-      if (loading === 0) return;
-      Atomics.wait(cells, LOADING, loading);
+      const leftMs = end - performance.now();
+      if (loading === 0 || leftMs <= 0) return;
+      Atomics.wait(cells, LOADING, loading, leftMs);
     }
   });
 }
