@@ -5,7 +5,7 @@ import { afterWaiting, optionCheck } from '../util/index.js';
 import { applyArguments, checkArguments, type DaemonArguments } from './arguments.js';
 import { COMMANDS, EVENTS } from './commands/index.js';
 import { AllowedFiles, Control, refusal } from './core/index.js';
-import { QEMU_VERSION } from './version.js';
+import { qemuVersion } from './version.js';
 import type { Watch } from './watch/index.js';
 
 /** What a daemon may do, and how it tells of itself. */
@@ -78,12 +78,13 @@ export class Daemon implements AsyncDisposable {
     const { allow, onEvent = () => {}, onRefused } = options;
     const isList = allow === undefined || (Array.isArray(allow) && allow.every(isText));
     if (!isList) throw new TypeError('Daemon: allow must be a list of folders');
+    const version = qemuVersion();
     this.graph = new Graph();
     this.#onEvent = onEvent;
     this.control = new Control({
       graph: this.graph,
       files: new AllowedFiles(allow),
-      version: QEMU_VERSION,
+      version,
       tell: (event, data) => this.#tell(event, data),
       quit: () => this.#quit(),
     });
@@ -91,7 +92,7 @@ export class Daemon implements AsyncDisposable {
       commands: Object.fromEntries(
         COMMANDS.map((command) => [command.name, (args) => command.run(this.control, args)]),
       ),
-      version: QEMU_VERSION,
+      version,
       ...(onRefused && { onRefused }),
     });
     this.ended = new Promise((resolve, reject) => {

@@ -12,6 +12,7 @@ export {
   optionCheck,
 } from './options.js';
 export { ownFile } from './own-file.js';
+export { packageVersion } from './package-version.js';
 export { readSmallFile } from './read-small-file.js';
 export { describeRefusal } from './refusal.js';
 export { Serial } from './serial.js';

@@ -1,10 +1,9 @@
 /** The course of a backup: lock, decide, store, commit, renew the bitmaps. */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { type BlockDevice, isBlockDevice, openDevice } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { Job, type JobControl } from '../../job/index.js';
-import { ownFile } from '../../util/index.js';
+import { packageVersion } from '../../util/index.js';
 import {
   type DiskFiles,
   digestOfFiles,
@@ -226,7 +225,7 @@ class Backup {
       time: this.#time,
       durationMs: Math.round(performance.now() - this.#started),
       tags: [...new Set(tags)],
-      writer: { lacuna: ownVersion(), node: process.version },
+      writer: { lacuna: packageVersion(), node: process.version },
       configuration,
       disks: stored.map((disk) => disk.manifest),
     };
@@ -386,9 +385,4 @@ function planOf({ disk, device, decision }: Prepared): DiskPlan {
     parent: parent?.number ?? null,
     dirtyBytes: dirty?.dirtyBytes ?? null,
   };
-}
-
-function ownVersion(): string {
-  const manifest = new URL('../../package.json', ownFile('wasm/kernels.scalar.wasm'));
-  return (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version;
 }

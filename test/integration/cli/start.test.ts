@@ -96,7 +96,7 @@ test('a copy into a new image loads what writes in place, and nothing that chang
 test('a program that imports the package loads few files, and each class once', () => {
   const told = mkdtempSync(join(folder, 'imported-'));
   const program = `
-    const subpaths = ['', '/bitmap', '/nbd', '/qmp', '/qemu', '/repository', '/graph', '/errors'];
+    const subpaths = ['', '/bitmap', '/nbd', '/qmp', '/qemu', '/repository', '/graph', '/daemon', '/errors'];
     const [index, bitmap, ...others] = await Promise.all(subpaths.map((path) => import('lacuna' + path)));
     const { LacunaError } = others.at(-1);
     const error = await index.openDevice({ driver: 'file', filename: '/not/there' }).catch((error) => error);

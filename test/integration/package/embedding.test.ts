@@ -23,6 +23,7 @@ const at = (...names: string[]) => join(folder, ...names);
 /** WASM, threads, a package that stays outside, and what the package knows of itself. */
 const PROGRAM = `
 import { copy, compare } from 'lacuna';
+import { Daemon } from 'lacuna/daemon';
 import { Repository } from 'lacuna/repository';
 import { writeFileSync } from 'node:fs';
 
@@ -35,7 +36,10 @@ async function main(folder) {
   const { equal } = await compare({ a: folder + '/disk.qcow2', b: folder + '/small.qcow2' });
   const repository = Repository.open(folder + '/repository', { create: true });
   await repository.backup({ machine: 'web', disks: [{ name: 'vda', source }] });
-  console.log(JSON.stringify({ threads, equal }));
+  const daemon = new Daemon();
+  const version = await daemon.execute('query-version');
+  await daemon.close();
+  console.log(JSON.stringify({ threads, equal, daemon: version.package }));
 }
 main(process.argv[2]).catch((error) => {
   console.error(error);
@@ -79,7 +83,8 @@ async function bundleAndRun(recipe: string, program: string): Promise<unknown> {
   }
 }
 
-const WORKS = { threads: 2, equal: true };
+const { version } = JSON.parse(readFileSync('package.json', 'utf8'));
+const WORKS = { threads: 2, equal: true, daemon: `lacuna ${version}` };
 
 test('the page shows how esbuild and vite bundle it', () => {
   expect(recipes.map((code) => /from '(esbuild|vite)'/.exec(code)?.[1])).toEqual([
