@@ -1,14 +1,7 @@
-import type { JobProgress, JobState } from '../../../job/index.js';
+import type { SteerableJob } from '../../../job/index.js';
 
 /** A job as it is watched and steered: every job of this package is one. */
-export interface SteeredJob {
-  readonly state: JobState;
-  /** Whether it has come so far that it may be told to end. */
-  readonly isReady: boolean;
-  progress(): JobProgress;
-  pause(): void;
-  resume(): void;
-  stop(): void;
+export interface SteeredJob extends SteerableJob {
   /** Lets its result come into use; only of jobs that do not end by themselves. */
   complete?(): Promise<unknown>;
   /** Ends it, and leaves its result beside; only of jobs that do not end by themselves. */

@@ -53,7 +53,7 @@ export class Metrics {
     const prefix = `lacuna_${what}`;
     this.#counter(
       `${prefix}_bytes_total`,
-      `Bytes that requests at ${at} have moved.`,
+      `Bytes of the requests at ${at} that have not failed.`,
       labels,
       each('bytes'),
     );
