@@ -1,6 +1,9 @@
 import { describe, expect, test } from 'vitest';
+import { NullDriver } from '#dist/block/drivers/null/index.js';
+import { RawDriver } from '#dist/block/drivers/raw/raw.js';
 import {
   changeHolder,
+  Device,
   type DeviceDescription,
   holderOf,
   imageOf,
@@ -8,6 +11,7 @@ import {
   openDevice,
   sizedFor,
 } from '#dist/block/index.js';
+import { LacunaError } from '#dist/errors/index.js';
 
 const NBD = { driver: 'nbd', server: { type: 'unix', path: '/run/nbd.sock' } } as const;
 const PART: DeviceDescription = { driver: 'raw', offset: 512, file: NBD };
@@ -53,5 +57,20 @@ describe('a part of a device', () => {
     await expect(open(5000, 5001)).rejects.toMatchObject({ code: 'ERR_DEVICE_SHORT' });
     await using empty = await open(10_000);
     expect(empty.size).toBe(0);
+  });
+
+  test('says what its device has forgotten, and that the caller writes it again', async () => {
+    const forgotten = new LacunaError('ERR_NBD_UNFLUSHED', 'the connection was lost');
+    let again = 0;
+    const below = Object.assign(new NullDriver({ driver: 'null', size: 10_000 }), {
+      forgotten,
+      writesAgain: () => again++,
+    });
+    const opening = { above: [], open: async () => new Device(below) };
+    const description = { driver: 'raw', file: { driver: 'null', size: 10_000 } } as const;
+    await using device = new Device(await RawDriver.open(description, opening as never));
+    expect(device.forgotten).toBe(forgotten);
+    device.writesAgain();
+    expect(again).toBe(1);
   });
 });

@@ -104,6 +104,10 @@ export class RawDriver implements Driver {
     this.#device.writesAgain?.();
   }
 
+  get forgotten(): LacunaError | undefined {
+    return this.#device.forgotten;
+  }
+
   close(): Promise<void> {
     return this.#device.close();
   }
