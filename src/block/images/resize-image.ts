@@ -69,7 +69,7 @@ export async function resizeImage(
   const description = describeOpened(checkDescription(given), { writable: true });
   const image = imageOf(description);
   if (image !== undefined) {
-    const readOnly = description['read-only'];
+    const readOnly = description['read-only'] === true || image['read-only'] === true;
     return resizeInImage({ ...image, 'read-only': readOnly }, size, options);
   }
   const filename = fileOf(description)?.filename;
@@ -90,6 +90,7 @@ async function resizeInImage(
   const driver = await openImage(description);
   const device = new Device(driver);
   try {
+    refuseReadOnly(device);
     const size = sizeOf(wanted, device);
     if (size % SECTOR !== 0) {
       const next = Math.ceil(size / SECTOR) * SECTOR;
@@ -142,6 +143,7 @@ async function resizeFile(
       const message = `${filename} is not a regular file, and its size cannot be changed here`;
       throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
     }
+    refuseReadOnly(device);
     if (isNamedRaw) await refuseLikeness(device);
     const size = sizeOf(wanted, device);
     const lostData = await lossOf(device, size, options);
@@ -153,6 +155,12 @@ async function resizeFile(
   } finally {
     await device.close();
   }
+}
+
+/** What says that it is not written is not resized either. */
+function refuseReadOnly({ name, capabilities }: BlockDevice): void {
+  if (capabilities.write) return;
+  throw new TypeError(`${name} is described as read-only, and is not resized: leave that out`);
 }
 
 /** An image that is cut, or gets bytes behind it, is broken; and a name is not enough to do that. */

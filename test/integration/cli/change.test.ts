@@ -153,6 +153,23 @@ test('what cannot be resized is left as it is', async () => {
   expect((await refusal('resize', server, '2M')).code).toBe(2);
 });
 
+test('what is described as read-only is not resized, image or file, also below a filter', async () => {
+  await createQcow2(IMAGE, { size: MIB });
+  writeFileSync('disk.raw', Buffer.alloc(4096));
+  const image = (key: string) => `${key}.driver=file,${key}.filename=${IMAGE}`;
+  for (const given of [
+    `driver=qcow2,read-only=on,${image('file')}`,
+    `driver=delay,milliseconds=0,file.driver=qcow2,file.read-only=on,${image('file.file')}`,
+    'driver=file,read-only=on,filename=disk.raw',
+    'driver=delay,milliseconds=0,file.driver=file,file.read-only=on,file.filename=disk.raw',
+  ]) {
+    const { code, stderr } = await refusal('resize', given, '2M');
+    expect([code, stderr]).toEqual([2, expect.stringContaining('is described as read-only')]);
+  }
+  expect(statSync('disk.raw').size).toBe(4096);
+  expect((await infoOf(IMAGE))['virtual-size']).toBe(MIB);
+});
+
 test('snapshots are taken, listed, applied and deleted, by id or by name', async () => {
   await createQcow2(IMAGE, { size: 2 * MIB });
   await write(IMAGE, 'write -P 1 0 1M');
