@@ -52,7 +52,8 @@ export async function createSnapshot(
  * have the image open. See {@link createSnapshot} for crashes.
  *
  * @param wanted its id, or its name.
- * @throws LacunaError ERR_DEVICE_OPEN where there is no such snapshot, ERR_BITMAP_INCONSISTENT where the size changes
+ * @throws LacunaError ERR_DEVICE_OPEN where there is no such snapshot, ERR_DEVICE_UNSUPPORTED
+ * where several are called that, ERR_BITMAP_INCONSISTENT where the size changes
  * and a bitmap lacks writes; what {@link createSnapshot} throws.
  */
 export async function applySnapshot(
@@ -71,7 +72,8 @@ export async function applySnapshot(
  * open. See {@link createSnapshot} for crashes.
  *
  * @param wanted its id, or its name.
- * @throws LacunaError ERR_DEVICE_OPEN where there is no such snapshot; what {@link createSnapshot} throws.
+ * @throws LacunaError ERR_DEVICE_OPEN where there is no such snapshot, ERR_DEVICE_UNSUPPORTED
+ * where several are called that; what {@link createSnapshot} throws.
  */
 export async function deleteSnapshot(
   source: string | DeviceDescription,

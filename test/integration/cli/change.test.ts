@@ -209,6 +209,41 @@ test('a snapshot that is not there, or would be there twice, changes nothing', a
   expect(readFileSync(IMAGE).equals(before)).toBe(true);
 });
 
+test('a word that is the id of one snapshot and the name of another deletes and applies neither', async () => {
+  await createQcow2(IMAGE, { size: MIB });
+  await run('qemu-img', ['snapshot', '-c', '2', IMAGE]);
+  await run('qemu-img', ['snapshot', '-c', 'other', IMAGE]);
+  const before = readFileSync(IMAGE);
+  for (const verb of ['-d', '-a']) {
+    const { code, stderr } = await refusal('snapshot', verb, '2', IMAGE);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('"2" may mean')]);
+    expect(stderr).toContain('1 (2), 2 (other)');
+  }
+  expect(readFileSync(IMAGE).equals(before)).toBe(true);
+  expect(await lacuna('snapshot', '-d', '1', IMAGE)).toContain('1 (2)');
+  // A new one gets no id that would make it so.
+  for (const name of ['3', '5', 'last']) await lacuna('snapshot', '-c', name, IMAGE);
+  const { snapshots } = await infoOf(IMAGE);
+  expect(snapshots.map(({ id, name }: { id: string; name: string }) => [id, name])).toEqual([
+    ['2', 'other'],
+    ['4', '3'],
+    ['6', '5'],
+    ['7', 'last'],
+  ]);
+});
+
+test('a snapshot of a size that no image can have is not applied, and the image stays as it is', async () => {
+  await createQcow2(IMAGE, { size: MIB, clusterSize: 512 });
+  await lacuna('snapshot', '-c', 'huge', IMAGE);
+  const bytes = readFileSync(IMAGE);
+  // The size of its disk is the second of the known fields of extra data.
+  bytes.writeBigUInt64BE(2n ** 52n, Number(bytes.readBigUInt64BE(64)) + 48);
+  writeFileSync(IMAGE, bytes);
+  const { code, stderr } = await refusal('snapshot', '-a', 'huge', IMAGE);
+  expect([code, stderr]).toEqual([1, expect.stringContaining('too large for its clusters')]);
+  expect(readFileSync(IMAGE).equals(bytes)).toBe(true);
+});
+
 test('a snapshot that a narrow refcount has no room for is refused, and the image stays sound', async () => {
   await createQcow2(IMAGE, { size: MIB, refcountBits: 2 });
   await write(IMAGE, 'write -P 1 0 1M');

@@ -1,7 +1,7 @@
 export type { BackingName } from '../../../contract/index.js';
 export type { Qcow2Description } from './description.js';
 export { dataFileOf, filesBelow } from './files-below.js';
-export { findSnapshot } from './find-snapshot.js';
+export { findOneSnapshot, findSnapshot } from './find-snapshot.js';
 export { GatheredWrites } from './gathered-writes.js';
 export { HostFile, joinSpans, type Span } from './host-file.js';
 export { LiveHeader } from './live-header.js';

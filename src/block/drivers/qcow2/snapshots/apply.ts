@@ -1,9 +1,9 @@
 import { DirtyBitmaps } from '../../../../bitmap/index.js';
 import { LacunaError } from '../../../../errors/index.js';
-import type { Snapshot } from '../../../../qcow2/index.js';
+import { corrupt, l1EntriesFor, MAX_L1_BYTES, type Snapshot } from '../../../../qcow2/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 import { ImageBitmaps } from '../bitmaps/index.js';
-import { findSnapshot, readerOf } from '../io/index.js';
+import { findOneSnapshot, readerOf } from '../io/index.js';
 import { ImageTables } from './image-tables.js';
 
 /**
@@ -12,7 +12,7 @@ import { ImageTables } from './image-tables.js';
  *
  * @param file the image's own, open for writing.
  * @param wanted its id or its name.
- * @throws LacunaError ERR_DEVICE_OPEN where there is none; ERR_BITMAP_INCONSISTENT where the size changes and a bitmap
+ * @throws LacunaError ERR_DEVICE_OPEN where there is none, ERR_DEVICE_UNSUPPORTED where several are called that; ERR_BITMAP_INCONSISTENT where the size changes and a bitmap
  * lacks writes; what {@link ImageTables.open} throws.
  */
 export async function applySnapshot(
@@ -21,7 +21,8 @@ export async function applySnapshot(
   { signal }: { readonly signal?: AbortSignal | undefined },
 ): Promise<Snapshot> {
   const tables = await ImageTables.open(file, signal);
-  const snapshot = findSnapshot(wanted, tables.snapshots, file.name);
+  const snapshot = findOneSnapshot(wanted, tables.snapshots, file.name);
+  checkSize(snapshot, tables);
   const old = tables.active;
   const place = { offset: snapshot.l1Offset, entries: snapshot.l1Size };
   await tables.look(place, { raises: true });
@@ -42,6 +43,13 @@ export async function applySnapshot(
     bitmaps.free();
   }
   return snapshot;
+}
+
+/** A damaged image may name a size that no image can have: its disk could not be opened any more. */
+function checkSize({ name, size, l1Offset }: Snapshot, { header, host }: ImageTables): void {
+  if (l1EntriesFor(size, header.geometry) * 8 <= MAX_L1_BYTES) return;
+  const found = `a disk of ${size} bytes in snapshot "${name}", which is too large for its clusters`;
+  throw corrupt(host.name, found, l1Offset);
 }
 
 /** The bitmaps of an image whose disk becomes another one. */

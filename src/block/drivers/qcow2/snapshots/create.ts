@@ -25,7 +25,7 @@ export async function createSnapshot(
     throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: file.name });
   }
   const snapshot: Snapshot = {
-    id: nextId(snapshots),
+    id: nextId(snapshots, name),
     name,
     l1Offset: 0,
     l1Size: active.entries,
@@ -48,8 +48,11 @@ export async function createSnapshot(
   });
 }
 
-/** One more than the highest, as QEMU numbers them. */
-function nextId(snapshots: readonly Snapshot[]): string {
-  const numbers = snapshots.map(({ id }) => Number.parseInt(id, 10) || 0);
-  return String(numbers.reduce((most, number) => Math.max(most, number), 0) + 1);
+/** Higher than all others, as QEMU numbers them; and no other snapshot has it as its name, nor gets it as that now. */
+function nextId(snapshots: readonly Snapshot[], name: string): string {
+  const numbers = snapshots.map(({ id }) => Number.parseInt(id, 10)).filter(Number.isSafeInteger);
+  const taken = new Set([name, ...snapshots.flatMap((other) => [other.id, other.name])]);
+  let next = numbers.reduce((most, number) => Math.max(most, number), 0) + 1;
+  while (taken.has(String(next))) next++;
+  return String(next);
 }

@@ -1,6 +1,6 @@
 import type { Snapshot } from '../../../../qcow2/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
-import { findSnapshot } from '../io/index.js';
+import { findOneSnapshot } from '../io/index.js';
 import { ImageTables } from './image-tables.js';
 
 /**
@@ -8,7 +8,7 @@ import { ImageTables } from './image-tables.js';
  *
  * @param file the image's own, open for writing.
  * @param wanted its id or its name.
- * @throws LacunaError ERR_DEVICE_OPEN where there is none; what {@link ImageTables.open} throws.
+ * @throws LacunaError ERR_DEVICE_OPEN where there is none, ERR_DEVICE_UNSUPPORTED where several are called that; what {@link ImageTables.open} throws.
  */
 export async function deleteSnapshot(
   file: BlockDevice,
@@ -17,7 +17,7 @@ export async function deleteSnapshot(
 ): Promise<Snapshot> {
   const tables = await ImageTables.open(file, signal);
   const { snapshots, active } = tables;
-  const snapshot = findSnapshot(wanted, snapshots, file.name);
+  const snapshot = findOneSnapshot(wanted, snapshots, file.name);
   const place = { offset: snapshot.l1Offset, entries: snapshot.l1Size };
   await tables.look(place, { raises: false });
   await tables.look(active, { raises: false });
