@@ -87,8 +87,8 @@ async function openRaw(
   const raw = await openDevice(file, { writable: true, signal });
   try {
     refuseChoices(raw.name, choices);
-    await refuseSource(raw.description, source);
-    await refuseLikeness(raw, source);
+    await refuseSource(raw.description, source, { isNewImage: true });
+    await refuseLikeness(raw, source, { isNewImage: true });
     return raw;
   } catch (error) {
     await raw.close();

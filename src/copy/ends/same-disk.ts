@@ -20,6 +20,12 @@ import { LacunaError } from '../../errors/index.js';
 import { closeAfter } from '../../util/index.js';
 import { isLeaf, type LayerLeaf, type Leaf, leavesOf, nameOfLeaf } from './layers.js';
 
+/** How a target is written. */
+interface HowWritten {
+  /** A new image is made there, in which every byte of the disk lies somewhere else. Default false. */
+  readonly isNewImage?: boolean;
+}
+
 /**
  * Refuses a target, to be written in place, that is known to be the source itself, or to hold an image below it.
  *
@@ -28,11 +34,13 @@ import { isLeaf, type LayerLeaf, type Leaf, leavesOf, nameOfLeaf } from './layer
 export async function refuseSource(
   target: DeviceDescription | undefined,
   source: BlockDevice,
+  { isNewImage = false }: HowWritten = {},
 ): Promise<void> {
   const below = leavesOf(source.description);
   for (const own of ownLeaves(target)) {
     for (const other of below) {
-      if (isHarmless(own, other) || !(await isSameDevice(own.leaf, other.leaf))) continue;
+      if (!isNewImage && isHarmless(own, other)) continue;
+      if (!(await isSameDevice(own.leaf, other.leaf))) continue;
       const what = other.layer === 0 ? 'the source itself' : 'where an image below the source lies';
       throw refusal(own.leaf, `is ${what}; name another device as the target`);
     }
@@ -45,14 +53,19 @@ export async function refuseSource(
  *
  * @throws LacunaError ERR_COPY_MISMATCH
  */
-export async function refuseLikeness(target: BlockDevice, source: BlockDevice): Promise<void> {
+export async function refuseLikeness(
+  target: BlockDevice,
+  source: BlockDevice,
+  { isNewImage = false }: HowWritten = {},
+): Promise<void> {
   const { description } = target;
   const below = leavesOf(source.description);
   // A server may let nobody else in, and have who tries wait.
   const opened = description !== undefined && isLeaf(description) ? target : undefined;
   for (const own of ownLeaves(description)) {
     for (const other of below) {
-      if (own.role === other.role || areFiles(own.leaf, other.leaf)) continue;
+      if (!isNewImage && own.role === other.role) continue;
+      if (areFiles(own.leaf, other.leaf)) continue;
       if (!(await areAlike({ leaf: own.leaf, opened }, other.leaf))) continue;
       const image = own.role === 'disk' ? other.leaf : own.leaf;
       const what = `holds the same bytes as ${nameOfLeaf(image)}, wherever both were looked at, so that the copy may write over what it has to read`;

@@ -38,6 +38,11 @@ function expectWhole(image: string): void {
   execFileSync('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'qcow2', 'disk.raw', image]);
 }
 
+function describeNbd(uri: string): object {
+  const path = new URL(uri).searchParams.get('socket')!;
+  return { driver: 'nbd', server: { type: 'unix', path } };
+}
+
 describe('a new qcow2 image', () => {
   test.each([
     ['64K', []],
@@ -81,6 +86,41 @@ describe('a new qcow2 image', () => {
     const [, required] = /required size: (\d+)/.exec(`${measured}`)!;
     expect(stderr).toContain(`has ${700 * KIB} bytes, and the image takes ${required}:`);
     expect(readFileSync('device.img').equals(before)).toBe(true);
+  });
+
+  test('is refused on the disk that is copied, also by a name that does not tell', async () => {
+    // There is room for an image of it.
+    truncateSync('disk.raw', 0);
+    writeFileSync('disk.raw', noise(MIB));
+    truncateSync('disk.raw', 10 * MIB);
+    const before = readFileSync('disk.raw');
+    const one = await peers.nbdkit(['file', 'disk.raw']);
+    const other = await peers.nbdkit(['file', 'disk.raw']);
+    for (const source of [one.uri, 'disk.raw', other.uri]) {
+      const { code, stderr } = await runHere(['copy', '-O', 'qcow2', source, one.uri]);
+      const why = source === one.uri ? 'is the source itself' : 'holds the same bytes as';
+      expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(why) });
+      expect(readFileSync('disk.raw').equals(before)).toBe(true);
+    }
+  });
+
+  test('is refused where the device holds an image that the source is made of', async () => {
+    const convert = ['convert', '-f', 'raw', '-O', 'qcow2', 'disk.raw', 'base.qcow2'];
+    execFileSync('qemu-img', convert);
+    truncateSync('base.qcow2', 12 * MIB);
+    const backing = ['-b', 'base.qcow2', '-F', 'qcow2'];
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, 'top.qcow2']);
+    const before = readFileSync('base.qcow2');
+    const { uri } = await peers.nbdkit(['file', 'base.qcow2']);
+    const over = { driver: 'qcow2', file: describeNbd(uri) };
+    const file = { driver: 'file', filename: 'top.qcow2' };
+    const overExport = JSON.stringify({ driver: 'qcow2', file, backing: over });
+    for (const source of ['base.qcow2', 'top.qcow2', overExport]) {
+      const { code, stderr } = await runHere(['copy', '-O', 'qcow2', source, uri]);
+      const why = source === overExport ? 'where an image below' : 'holds the same bytes as';
+      expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(why) });
+      expect(readFileSync('base.qcow2').equals(before)).toBe(true);
+    }
   });
 
   test('of a copy that fails is no image afterwards', async () => {
