@@ -20,7 +20,7 @@ server=$!
 exec 3<&-
 (read -r _ <&4; kill "$server") 2>/dev/null &
 keeper=$!
-wait "$server"; code=$?
+wait "$server" 2>/dev/null; code=$?
 kill "$keeper" 2>/dev/null
 rm -f "$socket"; rmdir "\${socket%/*}"
 exit "$code"
@@ -31,8 +31,13 @@ const NEEDS: Readonly<Record<string, readonly string[]>> = {
   'qemu-nbd': ['--persistent', '--shared=0'],
 };
 
-/** What the system allows for the name of a Unix socket, about. */
-const LONGEST_NAME = 100;
+/** Bytes that every system allows for the name of a Unix socket. */
+const LONGEST_NAME = 103;
+
+const NAME = 'socket';
+
+/** Behind the name that the socket has first. */
+const MADE = '.made';
 
 /** Exit code of a program that ends by SIGTERM, as a shell tells it. */
 const TERMINATED = 143;
@@ -57,21 +62,26 @@ export class StartedServer {
   /** @param words the program and its arguments */
   static async start(words: readonly string[], shell: Shell): Promise<StartedServer> {
     const [program, ...rest] = words;
-    const socket = join(newFolder(), 'socket');
+    const folder = newFolder();
+    const socket = join(folder, NAME);
     const all = [program, ...(NEEDS[basename(program)] ?? []), ...rest];
     noteStep(`starts ${program}`, shell);
-    const server = await listen(`${socket}.made`);
+    let server: Server | undefined;
     try {
+      server = await listen(`${socket}${MADE}`);
       // Node removes what it has bound when that is closed, by its first name.
-      renameSync(`${socket}.made`, socket);
+      renameSync(`${socket}${MADE}`, socket);
       const child = spawn('sh', ['-c', KEEPER, 'sh', socket, ...all], {
         stdio: ['pipe', 'ignore', 'pipe', descriptorOf(server)],
         // Ctrl-C is for this process, which finishes what is in flight.
         detached: true,
       });
       return new StartedServer(program, socket, child, shell);
+    } catch (error) {
+      rmSync(folder, { recursive: true, force: true });
+      throw error;
     } finally {
-      server.close();
+      server?.close();
     }
   }
 
@@ -156,7 +166,7 @@ export class StartedServer {
 /** For nobody but this user: who can connect to the socket can read the disk. */
 function newFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'lacuna-'));
-  if (folder.length <= LONGEST_NAME) return folder;
+  if (Buffer.byteLength(join(folder, NAME + MADE)) <= LONGEST_NAME) return folder;
   rmSync(folder, { recursive: true });
   return mkdtempSync('/tmp/lacuna-');
 }

@@ -64,6 +64,20 @@ test('a server that cannot start fails the command in its own words', async () =
   expect(readdirSync(sockets)).toEqual([]);
 });
 
+test.each([75, 83])(
+  'a server is reached where the path of the temporary folder has %i bytes',
+  async (length) => {
+    // With what is put behind it, that is as long as the name of a Unix socket may be, or longer.
+    const folder = join(sockets, `${'x'.repeat(length - sockets.length - 3)}ö`);
+    mkdirSync(folder);
+    const { code, stderr } = await runCli(['info', '[', 'nbdkit', 'memory', '1M', ']'], {
+      env: { TMPDIR: folder },
+    });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(readdirSync(folder)).toEqual([]);
+  },
+);
+
 test('a server that fails when it is told to end fails the command', async () => {
   writeFileSync(
     'server.sh',
