@@ -181,10 +181,9 @@ class MachineBackup {
   async run(control: JobControl): Promise<BackupReport> {
     const base = baseOf(this.#repository, this.#options.machine);
     const recovered = await this.#machine.recover({ generation: base ?? null });
-    const isAlone = recovered.running.length === 0;
     const report = await betweenHooks(this.#options, async () => {
       const { warnings, ...made } = await this.#backUp(base, control);
-      return { ...made, warnings: [...warnings, ...(await this.#forgetOlder(isAlone))] };
+      return { ...made, warnings: [...warnings, ...(await this.#forgetOlder())] };
     });
     return { ...report, warnings: [...new Set([...recovered.warnings, ...report.warnings])] };
   }
@@ -214,10 +213,10 @@ class MachineBackup {
   }
 
   /** The point exists: what cannot be removed is no failure of its. */
-  async #forgetOlder(isAlone: boolean): Promise<string[]> {
+  async #forgetOlder(): Promise<string[]> {
     const { machine: name, keepBitmaps: count = 1 } = this.#options;
     try {
-      await forgetOlder(this.#machine, { repository: this.#repository, name, count, isAlone });
+      await forgetOlder(this.#machine, { repository: this.#repository, name, count });
       return [];
     } catch (error) {
       return [`bitmaps of older points stay in the machine: ${(error as Error).message}`];

@@ -23,29 +23,29 @@ export interface KeptFor {
   readonly name: string;
   /** How many of its points keep their bitmaps. */
   readonly count: number;
-  /** No other session is running, whose point is not there yet. */
-  readonly isAlone: boolean;
 }
 
 /**
  * Removes the bitmaps of all but the newest points. Those of another machine of the repository stay, as its disks may be in
- * the same QEMU. Where several are kept, those of points that were pruned since go as well: nobody else would know of them.
+ * the same QEMU, and so do those of sessions under way. Where several are kept, those of points that were pruned since go as
+ * well: nobody else would know of them.
  *
  * @throws what `forget` throws; what reading the repository throws.
  */
 export async function forgetOlder(
   machine: Machine | LibvirtMachine,
-  { repository, name, count, isAlone }: KeptFor,
+  { repository, name, count }: KeptFor,
 ): Promise<void> {
   const prefix = generationOf(repository.id, '');
-  const there = (await machine.generations()).filter((one) => one.startsWith(prefix));
+  // Before the points are read: the point of a session that has ended since is among them.
+  const there = (await machine.idleGenerations()).filter((one) => one.startsWith(prefix));
   // The usual case, in which no manifest has to be read: that of the newest point alone.
   if (there.length <= 1) return;
   const lists = repository.points();
   const own = generationsIn(lists.filter((list) => list.machine === name));
   const all = new Set(generationsIn(lists));
   // A point whose manifest is damaged may come back.
-  const areAllKnown = count > 1 && isAlone && lists.every(({ problems }) => problems.length === 0);
+  const areAllKnown = count > 1 && lists.every(({ problems }) => problems.length === 0);
   const kept = new Set(own.slice(-count));
   for (const generation of there) {
     if (kept.has(generation)) continue;

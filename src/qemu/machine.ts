@@ -44,7 +44,7 @@ import {
   startSession,
   type Target,
 } from './session/index.js';
-import { checkGeneration, generationIn, SessionNames } from './state/index.js';
+import { checkGeneration, generationIn, generationsInUse, SessionNames } from './state/index.js';
 import { Teardown } from './view/index.js';
 
 /** How a machine is reached. */
@@ -232,12 +232,18 @@ export class Machine implements AsyncDisposable {
     await new Teardown(this.monitor, SessionNames.random()).removeBitmaps(generation);
   }
 
-  /** @internal Those that bitmaps count from, each once; what is stored below a snapshot stays there, and is not told. */
-  async generations(): Promise<string[]> {
+  /**
+   * @internal Those that bitmaps count from and no session uses, each once; what is stored below a snapshot stays there, and
+   * is not told.
+   */
+  async idleGenerations(): Promise<string[]> {
     const nodes = await this.monitor.execute('query-named-block-nodes');
     const written = nodes.filter(({ ro }) => !ro);
     const names = written.flatMap((node) => node['dirty-bitmaps'] ?? []);
-    return [...new Set(names.flatMap(({ name = '' }) => generationIn(name) ?? []))];
+    const found = new Set(names.flatMap(({ name = '' }) => generationIn(name) ?? []));
+    // Asked last: a session has its journal before its bitmaps.
+    const used = generationsInUse(this.#target.folder);
+    return [...found].filter((generation) => !used.has(generation));
   }
 
   /** @internal What a manifest says of the machine. */

@@ -11,7 +11,7 @@ import {
   type RecoverOptions,
   type RecoverReport,
 } from '../session/index.js';
-import { checkGeneration, checkpointOf, generationIn } from '../state/index.js';
+import { checkGeneration, checkpointOf, generationIn, generationsInUse } from '../state/index.js';
 import { chooseDisks, readDefinition } from './disks.js';
 import { Domain } from './domain.js';
 import { dropCheckpoint } from './kept-checkpoints.js';
@@ -130,9 +130,12 @@ export class LibvirtMachine {
     dropCheckpoint(this.#domain, this.#folder, generation);
   }
 
-  /** @internal Those that checkpoints count from. */
-  async generations(): Promise<string[]> {
-    return (await this.#domain.checkpoints()).flatMap((name) => generationIn(name) ?? []);
+  /** @internal Those that checkpoints count from and no session uses. */
+  async idleGenerations(): Promise<string[]> {
+    const found = (await this.#domain.checkpoints()).flatMap((name) => generationIn(name) ?? []);
+    // Asked last: a session has its journal before its checkpoint.
+    const used = generationsInUse(this.#folder);
+    return found.filter((generation) => !used.has(generation));
   }
 
   /** @internal What a manifest says of the machine: what libvirt would need to define it again. */

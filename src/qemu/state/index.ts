@@ -13,4 +13,4 @@ export {
   prefixOfRecording,
   SessionNames,
 } from './names.js';
-export { SessionFolder } from './session-folder.js';
+export { generationsInUse, SessionFolder } from './session-folder.js';

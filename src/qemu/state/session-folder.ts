@@ -15,6 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { LacunaError } from '../../errors/index.js';
 import { lockFile, syncFolder } from '../../files/index.js';
 import { describeRefusal } from '../../util/index.js';
+import { readJournal } from './journal.js';
 
 const NAME = /^lacuna-[0-9a-f]{8}$/;
 const PAUSE_MS = 20;
@@ -123,6 +124,17 @@ export class SessionFolder {
   leave(): void {
     fs.closeSync(this.#lock);
   }
+}
+
+/**
+ * The generations that the sessions in a folder add or begin from, of all that have not ended yet.
+ *
+ * @throws LacunaError ERR_MACHINE_LEFTOVERS where a journal cannot be read; ERR_DEVICE_OPEN
+ */
+export function generationsInUse(base: string): ReadonlySet<string> {
+  const journals = sessionsIn(base).map((prefix) => readJournal(resolve(base, prefix)));
+  const used = journals.flatMap((journal) => [journal?.generation, journal?.base]);
+  return new Set(used.filter((one) => one !== undefined));
 }
 
 function makeFolder(path: string, mayExist: boolean): void {

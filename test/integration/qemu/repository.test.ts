@@ -1,7 +1,13 @@
 /** Running machines in a repository: restore points of one moment, each restorable on its own. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { backupMachine, type Machine, type MachineBackupOptions, planMachine } from 'lacuna/qemu';
+import {
+  type BackupSession,
+  backupMachine,
+  type Machine,
+  type MachineBackupOptions,
+  planMachine,
+} from 'lacuna/qemu';
 import { type BackupReport, Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
 import { expect, onTestFinished, test } from 'vitest';
@@ -134,6 +140,31 @@ test('bitmaps of the newest points are kept, so that pruned ones cost no increme
   expect(await live.leftovers()).toEqual(bitmaps([made[1], next, other]));
   const last = await backUp(setting);
   expect(await live.leftovers()).toEqual(bitmaps([last, other]));
+});
+
+test('bitmaps of pruned points go, and those of a session that has begun meanwhile stay', async () => {
+  const setting = await prepared();
+  const { live, repository } = setting;
+  const disks = [{ node: 'vda', name: 'vda' }];
+  const options = { keepBitmaps: 3, disks };
+  for (let n = 0; n < 2; n++) await backUp(setting, options);
+  await repository.prune({ machine: 'web', keep: { last: 1 } });
+  const machine = await live.connect();
+  onTestFinished(() => machine.close());
+  // Its point is not there yet.
+  const generation = `${repository.id.slice(0, 8)}-${'0'.repeat(16)}`;
+  let session: BackupSession | undefined;
+  const before = async () => {
+    session = await machine.backup({ disks: [{ node: 'vdb', name: 'vdb' }], generation });
+  };
+  await backupMachine(repository, machine, { machine: 'web', ...options, before });
+  for await (const _ of session!.disks[0].extents());
+  await session!.finish(() => {});
+  const points = repository.points('web')[0].points;
+  expect(await live.leftovers()).toEqual([
+    ...points.map(({ disks: [disk] }) => `bitmap vda/${disk.bitmap}`).sort(),
+    `bitmap vdb/lacuna-${generation}@vdb`,
+  ]);
 });
 
 test('a view that is lost before the end makes no point, and loses nothing', async () => {
