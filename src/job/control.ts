@@ -42,6 +42,8 @@ export class JobControl {
   readonly #turns = new Turns();
   readonly #waiting = new Set<() => void>();
   #rate: number | undefined;
+  /** A limit that parts may have been begun with was taken away. */
+  #isUnlimited = false;
   #isPaused = false;
   #isOver = false;
   #isReady = false;
@@ -135,7 +137,7 @@ export class JobControl {
     this.#parts.add(part);
     if (this.#isPaused) part.pause();
     // One that nobody has limited keeps the rate that it was begun with.
-    if (this.#rate !== undefined) this.#shareRate();
+    if (this.#rate !== undefined || this.#isUnlimited) this.#shareRate();
     if (this.ending.aborted) part.stop();
     return () => {
       if (this.#parts.delete(part) && this.#rate !== undefined) this.#shareRate();
@@ -178,6 +180,7 @@ export class JobControl {
 
   /** @internal */
   setRate(bytesPerSecond: number | undefined): void {
+    if (bytesPerSecond === undefined && this.#rate !== undefined) this.#isUnlimited = true;
     this.#rate = bytesPerSecond;
     this.#clock.setRate(bytesPerSecond, performance.now());
     this.#shareRate();

@@ -424,4 +424,22 @@ describe('a job that does a part of another one', () => {
     await job;
     expect(rates).toEqual([]);
   });
+
+  it('loses the rate that it was begun with where that was taken away before', async () => {
+    const rates: unknown[] = [];
+    const job = new Job<void>({
+      what: 'a test',
+      rate: 100,
+      work: async (control) => {
+        await turn();
+        const ignore = () => {};
+        const part = { pause: ignore, resume: ignore, stop: ignore };
+        control.steer({ ...part, setRate: (rate) => void rates.push(rate) })();
+      },
+      counted: () => ({ totalBytes: 0, doneBytes: 0 }),
+    });
+    job.setRate(undefined);
+    await job;
+    expect(rates).toEqual([undefined]);
+  });
 });
