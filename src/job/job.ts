@@ -241,7 +241,7 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
     const { remainingMs: _, error: __, ...counted } = this.#counted() as unknown as JobProgress;
     const { totalBytes, doneBytes } = counted;
     const elapsedMs = this.#end?.elapsedMs ?? this.#elapsed();
-    const bytesPerSecond = this.#rates.now(this.#doneHere(), elapsedMs);
+    const bytesPerSecond = this.#rates.now(doneHere(counted), elapsedMs);
     const leftMs = ((totalBytes - doneBytes) / bytesPerSecond) * 1000;
     const endsEarly = this.state === 'failed' || this.state === 'stopped';
     const error = this.#end?.error ?? this.#control.error;
@@ -283,7 +283,10 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
 
   async #run(work: (control: JobControl) => Promise<Report>, hasBegun: boolean): Promise<Report> {
     const control = this.#control;
-    const sample = () => this.#rates.sample(this.#doneHere(), this.#elapsed());
+    const sample = () => {
+      const counted = this.#counted() as unknown as JobProgress;
+      this.#rates.sample(doneHere(counted), this.#elapsed());
+    };
     const sampler = setInterval(sample, SAMPLE_MS);
     sampler.unref();
     try {
@@ -304,12 +307,6 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
       clearInterval(sampler);
       control.close();
     }
-  }
-
-  /** Bytes that this run has done. */
-  #doneHere(): number {
-    const { doneBytes, resumedBytes = 0 } = this.#counted() as unknown as JobProgress;
-    return doneBytes - resumedBytes;
   }
 
   #elapsed(): number {
@@ -376,4 +373,12 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
       });
     }
   }
+}
+
+/** Bytes that this run has done. */
+function doneHere({
+  doneBytes,
+  resumedBytes = 0,
+}: Pick<JobProgress, 'doneBytes' | 'resumedBytes'>): number {
+  return doneBytes - resumedBytes;
 }

@@ -92,13 +92,15 @@ export class Requests {
     const { sourceOffset, targetOffset, length } = range;
     const target = { start: targetOffset, end: targetOffset + length };
     if (!this.#grid.isWhole(target.start, target.end)) return false;
+    const { minimum, maximum } = this.#limits;
+    if (minimum === 1 && length <= maximum) return this.#driver.copyFrom!(source, range);
     let possible = true;
     const copy = async (at: number, size: number) => {
       const from = sourceOffset + at - targetOffset;
       const piece = { sourceOffset: from, targetOffset: at, length: size };
       if (possible) possible = await this.#driver.copyFrom!(source, piece);
     };
-    const pieces = () => this.#pieces(target, this.#limits.maximum, signal, copy);
+    const pieces = () => this.#pieces(target, maximum, signal, copy);
     await this.#hold(target, false, { signal }, pieces);
     return possible;
   }

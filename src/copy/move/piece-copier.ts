@@ -56,8 +56,11 @@ export class PieceCopier {
     const { source, target } = this.#ends;
     const { counters, signal } = this.#shared;
     const range = { sourceOffset: offset, targetOffset: offset, length };
-    const copied = target.copyFrom?.(source, range, { signal }).catch(() => false);
-    if (!(await copied)) return undefined;
+    try {
+      if (!(await target.copyFrom?.(source, range, { signal }))) return undefined;
+    } catch {
+      return undefined;
+    }
     counters.requests += 1;
     counters.movedBytes += length;
     try {
