@@ -1,7 +1,8 @@
-// Makes few files of the command, of each worker thread and of the library: a hundred small modules take longer to find and
-// load than a sparse disk takes to copy. What is loaded on demand stays apart.
+// Makes few files of the command, the threads, the processes and the library, which share them: a hundred small modules take
+// longer to find and load than a sparse disk takes to copy. What is loaded on demand stays apart. Only these files are
+// published, and the single modules are not.
 import { chmod, copyFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const { dependencies, optionalDependencies, peerDependencies, exports } = JSON.parse(
@@ -24,45 +25,44 @@ const command = resolve('dist/cli/main.js');
 /** These load what every command line needs, and no command. */
 const FIRST = ['main', 'start', 'run'].map((name) => resolve(`dist/cli/${name}.js`));
 
-/** Whole paths of the modules that others load on demand; not of those that every command line loads first. */
-const onDemand = new Set();
-for (const file of files.filter((name) => !FIRST.includes(name))) {
-  const text = await readFile(file, 'utf8');
-  for (const [, path] of text.matchAll(/\bimport\('(\.[^']+)'\)/g)) {
-    onDemand.add(resolve(dirname(file), path));
-  }
-}
+/** Nearly every command uses most of what a copy loads. */
+const base = resolve('dist/cli/commands/copy/copy.js');
 
 /**
  * Has everything that is loaded on demand say that it needs `base` as well, which it mostly does. A bundler makes a file for
- * each combination of modules that share some code; like this, all that `base` loads is in one file, and not in twenty.
+ * each combination of modules that share some code; like this, most of what `base` loads is in a few files, and not in thirty.
  */
-function inOneFile(base) {
-  return {
-    name: 'in-one-file',
-    setup({ onLoad }) {
-      onLoad({ filter: /\.js$/ }, async ({ path }) => {
-        if (!onDemand.has(path) || path === base) return undefined;
-        return { contents: `import ${JSON.stringify(base)}; ${await readFile(path, 'utf8')}` };
-      });
-    },
-  };
-}
+const inFewFiles = {
+  name: 'in-few-files',
+  setup({ onLoad, onResolve }) {
+    onResolve({ filter: /^\./ }, ({ path, kind, resolveDir, importer }) => {
+      if (kind !== 'dynamic-import' || FIRST.includes(importer)) return undefined;
+      const file = resolve(resolveDir, path);
+      return file === base ? undefined : { path: file, namespace: 'with-base' };
+    });
+    onLoad({ filter: /./, namespace: 'with-base' }, ({ path }) => {
+      const contents = `import ${JSON.stringify(base)}; export * from ${JSON.stringify(path)};`;
+      return { contents, resolveDir: dirname(path) };
+    });
+  },
+};
 
 /**
  * Commander starts programs for commands that are files of their own; here none is, and what starts programs takes Node three
- * milliseconds to load.
+ * milliseconds to load. It also loads Node's modules with `require`, which is not there in a module that is no CommonJS.
  */
-const withoutPrograms = {
-  name: 'without-programs',
+const commander = {
+  name: 'commander',
   setup({ onLoad }) {
-    onLoad({ filter: /commander\/lib\/command\.js$/ }, async ({ path }) => {
-      const text = await readFile(path, 'utf8');
-      const needed = /const childProcess = require\('node:child_process'\);/;
-      if (!needed.test(text)) throw new Error(`${path} loads what starts programs in another way`);
-      const late =
-        "const childProcess = { spawn: (...args) => require('node:child_process').spawn(...args) };";
-      return { contents: text.replace(needed, late) };
+    onLoad({ filter: /commander\/lib\/.*\.js$/ }, async ({ path }) => {
+      const builtin = (name) => `globalThis.process.getBuiltinModule(${name})`;
+      const contents = (await readFile(path, 'utf8'))
+        .replace(
+          "require('node:child_process')",
+          `{ spawn: (...args) => ${builtin("'node:child_process'")}.spawn(...args) }`,
+        )
+        .replace(/\brequire\(('node:[^']+')\)/g, (_, name) => builtin(name));
+      return { contents };
     });
   },
 };
@@ -70,57 +70,59 @@ const withoutPrograms = {
 /** Packages that stay outside. */
 const packages = Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies });
 
-/** Of all that is bundled. */
+/**
+ * Of all that is bundled. Names stay, and lines are short, so that the stack of an error can be read without source maps,
+ * which are not in the package.
+ */
 const common = {
   outdir: 'dist',
-  outbase: 'dist',
   allowOverwrite: true,
   bundle: true,
-  splitting: true,
-  chunkNames: 'parts/[name]-[hash]',
   platform: 'node',
   target: 'node20',
   format: 'esm',
   sourcemap: true,
+  minifyWhitespace: true,
+  minifySyntax: true,
+  lineLimit: 120,
+  external: packages.filter((name) => !TAKEN_IN.includes(name)),
 };
 
-/** Bundles a program, and keeps in one file what `base` loads. */
-async function bundle(program, base) {
-  await build({
-    ...common,
-    entryPoints: [program],
-    plugins: [inOneFile(base), withoutPrograms],
-    // The package says that no module does anything by being loaded, so these imports are there for the bundler alone.
-    logOverride: { 'ignored-bare-import': 'silent' },
-    external: packages.filter((name) => !TAKEN_IN.includes(name)),
-    // Packages that are CommonJS load Node's modules with `require`.
-    banner: {
-      js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);",
-    },
-  });
+/** An entry of the bundler for a file in dist, which is made there under this name. */
+function entry(file, made = file) {
+  return { in: file, out: relative('dist', made).replace(/\.js$/, '') };
 }
 
-// Their names hold digests: what an earlier build left would stay for ever.
-await rm('dist/parts', { recursive: true, force: true });
+/** Started by name, each in a thread or a process of its own. */
+const programs = files.filter((name) => /(worker|-process)\.js$/.test(name));
 
-// Nearly every command uses most of what a copy loads.
-await bundle(command, resolve('dist/cli/commands/copy/copy.js'));
-await chmod(command, 0o755);
+/** So small that a file of its own costs less than the few that it would share. */
+const ALONE = [resolve('dist/wasm/zstd-worker.js')];
 
-// A thread shares nothing with the command, and has its own copy of all modules.
-for (const worker of files.filter((name) => name.endsWith('worker.js'))) {
-  await bundle(worker, worker);
-}
-
-/** What a program that embeds this package imports. The parts that they share are shared, so that each class is there once. */
+/** What a program that embeds this package imports. */
 const entrances = Object.values(exports).flatMap((entrance) => entrance.default ?? []);
 
+// The names of parts hold digests: what an earlier build left would stay for ever.
+for (const folder of ['dist/parts', 'dist/bundle']) {
+  await rm(folder, { recursive: true, force: true });
+}
+
+// Classes are there once, whatever a program imports.
 await build({
   ...common,
-  entryPoints: entrances.map((path) => path.replace('dist/bundle/', 'dist/')),
-  outdir: 'dist/bundle',
-  external: packages,
+  entryPoints: [
+    entry(command),
+    ...programs.filter((name) => !ALONE.includes(name)).map((name) => entry(name)),
+    ...entrances.map((made) => entry(made.replace('dist/bundle/', 'dist/'), made)),
+  ],
+  splitting: true,
+  chunkNames: 'parts/[name]-[hash]',
+  plugins: [inFewFiles, commander],
+  // The package says that no module does anything by being loaded, so these imports are there for the bundler alone.
+  logOverride: { 'ignored-bare-import': 'silent' },
 });
+await build({ ...common, entryPoints: ALONE.map((name) => entry(name)) });
+await chmod(command, 0o755);
 
 // The page of the daemon: one script, and what it stands in.
 await mkdir(join('dist', PAGE), { recursive: true });

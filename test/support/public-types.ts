@@ -34,9 +34,11 @@ export function readPublicNames(): PublicName[] {
     const snapshot = api.updateSnapshot({ openProjects: [`${ROOT}tsconfig.json`] });
     return Object.entries(exports).flatMap(([path, target]) => {
       if (typeof target === 'string') return [];
-      const project = snapshot.getDefaultProjectForFile(`${ROOT}${target.types}`);
-      if (project === undefined) throw new Error(`${target.types} is not built`);
-      return namesOf(project, path.replace(/^\./, 'lacuna'), `${ROOT}${target.types}`);
+      // Those that are published are a copy, which no source and no test imports.
+      const types = target.types.replace('./dist/types/', `${ROOT}dist/`);
+      const project = snapshot.getDefaultProjectForFile(types);
+      if (project === undefined) throw new Error(`${types} is not built`);
+      return namesOf(project, path.replace(/^\./, 'lacuna'), types);
     });
   } finally {
     api.close();

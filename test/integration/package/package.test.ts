@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,6 +9,15 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** Paths of the files that a source asks for by name; any word stands for what is put into a name. */
+function filesAskedIn(source: string): RegExp[] {
+  const names = [...source.matchAll(/\bownFile\(([`'A-Z][^)]*)\)/g)].map(([, name]) => name);
+  return names
+    .map((name) => (name === 'PROGRAM' ? source.match(/const PROGRAM = (.+);/)![1] : name))
+    .map((name) => name.replace(/[`']/g, '').replace(/\$\{\w+\}/g, '\\w+'))
+    .map((name) => new RegExp(`^dist/${name.replace(/\.(?=\w)/g, '\\.')}`));
+}
 
 /** The package as its users get it: packed, and installed into an empty folder. */
 describe('the package', () => {
@@ -39,14 +49,24 @@ describe('the package', () => {
   });
 
   test('is small, and brings few packages', async () => {
-    // As it is built; what is published has no comments either.
-    expect(packed.size).toBeLessThan(3.2e6);
+    expect(packed.size).toBeLessThan(1e6);
     expect(
       packed.files.filter(({ path }) => /\.(map|ts)$/.test(path) && !/\.d\.ts$/.test(path)),
     ).toEqual([]);
     const { stdout } = await run('npm', ['ls', '--all', '--parseable'], { cwd: folder });
     // The folder itself is a line.
     expect(stdout.trim().split('\n').length - 1).toBeLessThanOrEqual(20);
+  });
+
+  test('has every file that the engine looks for by name', () => {
+    const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.ts'))
+      .map((name) => readFileSync(join(ROOT, 'src', name), 'utf8'));
+    const asked = sources.flatMap((text) => filesAskedIn(text));
+    expect(asked.length).toBeGreaterThan(7);
+    const paths = packed.files.map(({ path }) => path);
+    const missing = asked.filter((name) => !paths.some((path) => name.test(path)));
+    expect(missing).toEqual([]);
   });
 
   test('has man pages, which npm installs with a command for all', async () => {
