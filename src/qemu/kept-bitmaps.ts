@@ -27,8 +27,8 @@ export interface KeptFor {
 
 /**
  * Removes the bitmaps of all but the newest points. Those of another machine of the repository stay, as its disks may be in
- * the same QEMU, and so do those of sessions under way. Where several are kept, those of points that were pruned since go as
- * well: nobody else would know of them.
+ * the same QEMU, and so do those of sessions under way. Those of points that were pruned since go as well: nobody else would
+ * know of them.
  *
  * @throws what `forget` throws; what reading the repository throws.
  */
@@ -45,7 +45,7 @@ export async function forgetOlder(
   const own = generationsIn(lists.filter((list) => list.machine === name));
   const all = new Set(generationsIn(lists));
   // A point whose manifest is damaged may come back.
-  const areAllKnown = count > 1 && lists.every(({ problems }) => problems.length === 0);
+  const areAllKnown = lists.every(({ problems }) => problems.length === 0);
   const kept = new Set(own.slice(-count));
   for (const generation of there) {
     if (kept.has(generation)) continue;

@@ -47,6 +47,8 @@ class MirrorRun {
   #replica: ReplicaTarget | undefined;
   #machinery: MirrorMachinery | undefined;
   #copy: CopyJob | undefined;
+  /** Of the copy, also before there is one. */
+  #rate: number | undefined;
   #phase: MirrorProgress['phase'] = 'begin';
   /** Fires when the mirror is given up, by its caller or because it has failed. */
   #givenUp!: AbortSignal;
@@ -54,6 +56,7 @@ class MirrorRun {
   constructor(target: Target, options: MirrorOptions, places: ReplicaPlaces) {
     this.#target = target;
     this.#options = options;
+    this.#rate = options.rate;
     this.#places = places;
   }
 
@@ -76,7 +79,10 @@ class MirrorRun {
     const letGo = control.steer({
       pause: () => this.#pause(true),
       resume: () => this.#pause(false),
-      setRate: (rate) => this.#copy?.setRate(rate),
+      setRate: (rate) => {
+        this.#rate = rate;
+        this.#copy?.setRate(rate);
+      },
       stop: () => this.#copy?.stop(),
     });
     try {
@@ -153,7 +159,7 @@ class MirrorRun {
       source,
       target: writers.baseSide,
       ...(context !== undefined && { context }),
-      ...{ threads: 0, flush: false, signal, rate: this.#options.rate },
+      ...{ threads: 0, flush: false, signal, rate: this.#rate },
     });
     if (control.isPaused) this.#copy.pause();
     if (control.ending.aborted) this.#copy.stop();

@@ -194,3 +194,15 @@ test('a mirror that is paused before QEMU has its job is paused all the same', a
   await job;
   await machine.expectReplica(guest.content, 'at the end');
 });
+
+test('a mirror keeps to a rate that it is given before it copies anything', async () => {
+  await start();
+  const { guest } = machine;
+  for (const granule of [0, 4, 8]) await guest.write(granule * 65536, Buffer.alloc(65536, 7));
+  await using connected = await machine.live.connect();
+  // At this rate it would take more than a day.
+  const job = connected.mirror({ ...machine.options, bitmap: 'b0', once: true, rate: 1 });
+  job.setRate(undefined);
+  await job;
+  await machine.expectReplica(guest.content, 'at the end');
+});

@@ -142,6 +142,17 @@ test('bitmaps of the newest points are kept, so that pruned ones cost no increme
   expect(await live.leftovers()).toEqual(bitmaps([last, other]));
 });
 
+test('a backup that keeps one bitmap removes those of points that were pruned since', async () => {
+  const setting = await prepared(1);
+  const { live, repository } = setting;
+  const keepBitmaps = 3;
+  for (let n = 0; n < 3; n++) await backUp(setting, { keepBitmaps });
+  await repository.prune({ machine: 'web', keep: { last: 1 } });
+  expect(await live.leftovers()).toHaveLength(3);
+  const { point } = await backUp(setting);
+  expect(await live.leftovers()).toEqual([`bitmap vda/${point.disks[0].bitmap}`]);
+});
+
 test('bitmaps of pruned points go, and those of a session that has begun meanwhile stay', async () => {
   const setting = await prepared();
   const { live, repository } = setting;
