@@ -10,6 +10,7 @@ import type {
 } from '../repository/index.js';
 import { checkGiven, joinSignals, optionCheck } from '../util/index.js';
 import { baseOf, generationOf, newestOf } from './generation.js';
+import { GoingOn } from './going-on.js';
 import { type BackupHooks, betweenHooks } from './hooks.js';
 import { checkKeepBitmaps, forgetOlder } from './kept-bitmaps.js';
 import type { DomainPlan, LibvirtMachine } from './libvirt/index.js';
@@ -180,22 +181,35 @@ class MachineBackup {
 
   async run(control: JobControl): Promise<BackupReport> {
     const base = baseOf(this.#repository, this.#options.machine);
-    const recovered = await this.#machine.recover({ generation: base ?? null });
-    const report = await betweenHooks(this.#options, async () => {
-      const { warnings, ...made } = await this.#backUp(base, control);
-      return { ...made, warnings: [...warnings, ...(await this.#forgetOlder())] };
-    });
-    return { ...report, warnings: [...new Set([...recovered.warnings, ...report.warnings])] };
+    const subject = { repository: this.#repository, machine: this.#machine, base };
+    const goingOn = await GoingOn.look({ ...subject, options: this.#options }, control.ending);
+    try {
+      const recovered = await this.#machine.recover({ generation: base ?? null });
+      const report = await betweenHooks(this.#options, async () => {
+        const { warnings, ...made } = await this.#backUp(base, goingOn, control);
+        return { ...made, warnings: [...warnings, ...(await this.#forgetOlder())] };
+      });
+      const warnings = [...recovered.warnings, ...goingOn.warnings, ...report.warnings];
+      return { ...report, warnings: [...new Set(warnings)] };
+    } finally {
+      goingOn.leave();
+    }
   }
 
-  async #backUp(base: string | undefined, control: JobControl): Promise<BackupReport> {
-    const id = randomBytes(8).toString('hex');
+  async #backUp(
+    base: string | undefined,
+    goingOn: GoingOn,
+    control: JobControl,
+  ): Promise<BackupReport> {
     control.throwIfEnding();
-    const session = await this.#begin(id, base, control.ending);
+    const earlier = await goingOn.open();
+    const id = earlier?.id ?? randomBytes(8).toString('hex');
+    const session = earlier?.session ?? (await this.#begin(id, base, control.ending));
     this.#push = session.push;
     let report: BackupReport;
     try {
-      report = await this.#store(session, id, control);
+      const notes = earlier?.notes ?? (await goingOn.begin(session));
+      report = await this.#store(session, { id, notes }, control);
     } catch (error) {
       // Why the view was lost says more than that it was read in vain.
       const why = (session.lost ?? error) as Error;
@@ -235,13 +249,18 @@ class MachineBackup {
     });
   }
 
-  async #store(session: BackupSession, id: string, control: JobControl): Promise<BackupReport> {
+  async #store(
+    session: BackupSession,
+    { id, notes }: { id: string; notes: string | undefined },
+    control: JobControl,
+  ): Promise<BackupReport> {
     const { machine, tags, compress, longestChain, threads, full } = this.#options;
     // What waits for QEMU to push has nothing in flight that could be finished.
     const ended = session.push === undefined ? control.signal : control.ending;
     const joined = joinSignals(ended, session.signal);
     this.#storing = this.#repository.backup({
-      ...{ machine, id, bitmaps: false },
+      ...{ machine, id, time: session.point.time, bitmaps: false },
+      ...(notes !== undefined && { notes }),
       configuration: this.#options.configuration ?? (await this.#configuration(session)),
       disks: session.disks.map((disk) => ({
         name: disk.name,

@@ -38,11 +38,14 @@ import {
   checkBackupOptions,
   checkPlanOptions,
   checkRecoverOptions,
+  type FoundBackup,
+  findInterrupted,
   planBackup,
   type RecoverOptions,
   type RecoverReport,
   startSession,
   type Target,
+  type WantedBackup,
 } from './session/index.js';
 import { checkGeneration, generationIn, generationsInUse, SessionNames } from './state/index.js';
 import { Teardown } from './view/index.js';
@@ -220,6 +223,11 @@ export class Machine implements AsyncDisposable {
   async recover(options: RecoverOptions): Promise<RecoverReport> {
     checkRecoverOptions('Machine.recover', options);
     return await recoverTarget(this.#target, options);
+  }
+
+  /** @internal Looks for a backup whose process has died and that can be gone on with; nothing is changed. */
+  interrupted(wanted: WantedBackup): Promise<FoundBackup> {
+    return findInterrupted(this.#target, wanted);
   }
 
   /**

@@ -108,11 +108,11 @@ export function newImage(
   checkImage(options);
   const { image = {}, compress = description.compress, preallocation } = options;
   const { backing, dataFile, clusterSize = DEFAULT_CLUSTER_SIZE } = image;
-  refuseResume(file.filename, options);
   const made = madeBy(options, size);
   const below = backing && describeBacking(file.filename, backing);
   const folders = below && { 'backing-folders': foldersOf(description, file.filename, below) };
   const isLaidOut = !compress && (backing === undefined || isPlain(image));
+  refuseResume(file.filename, options, isLaidOut);
   // What is laid out shows nothing of its base while it is written.
   const layers =
     isLaidOut && made.backingIsKnown ? { backing: null } : { backing: below ?? null, ...folders };
@@ -219,11 +219,14 @@ function checkImage(options: NewImageChoices): void {
 /** What an earlier run has left can only be gone on with where every write had its place from the start. */
 function refuseResume(
   filename: string,
-  { image = {}, compress, resume }: Pick<NewImageChoices, 'image' | 'compress' | 'resume'>,
+  { image = {}, baseIsKnown, compress, resume }: NewImageChoices,
+  isLaidOut: boolean,
 ): void {
+  // Who knows the base knows as well that it stays what it was.
+  const isOverKnown = isLaidOut && baseIsKnown;
   const why =
     (compress && 'is compressed') ||
-    (image.backing && 'has a backing file') ||
+    (image.backing && !isOverKnown && 'has a backing file') ||
     (image.dataFile !== undefined && 'has a data file');
   if (resume === undefined || !why) return;
   const message = `${filename} is a new image that ${why}, and the copy to it cannot be resumed: leave out the resume file`;

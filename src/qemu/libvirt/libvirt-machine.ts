@@ -8,6 +8,7 @@ import {
   checkBackupOptions,
   checkPlanOptions,
   checkRecoverOptions,
+  type FoundBackup,
   type RecoverOptions,
   type RecoverReport,
 } from '../session/index.js';
@@ -117,6 +118,11 @@ export class LibvirtMachine {
   async recover(options: RecoverOptions): Promise<RecoverReport> {
     checkRecoverOptions('LibvirtMachine.recover', options);
     return await recoverDomain(this.#domain, this.#folder, options);
+  }
+
+  /** @internal Backups through libvirt are never gone on with: what they have left is taken away. */
+  async interrupted(): Promise<FoundBackup> {
+    return {};
   }
 
   /**

@@ -1,5 +1,10 @@
 export { Beginning, beginSession, type Starter } from './beginning.js';
 export { Freezer } from './freezer.js';
+export {
+  type FoundBackup,
+  findInterrupted,
+  type WantedBackup,
+} from './interrupted.js';
 export { journalOf, machineJob, noteLeft } from './machine-job.js';
 export {
   type BackupOptions,

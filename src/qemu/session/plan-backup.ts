@@ -76,7 +76,7 @@ export function needsServer({ fetch, disks }: Pick<BackupPlan, 'fetch' | 'disks'
  */
 export async function checkFilters(
   { monitor }: Target,
-  { disks: plans }: BackupPlan,
+  { disks: plans }: Pick<BackupPlan, 'disks'>,
   { disks: choices, signal }: BackupPlanOptions,
   filterOf: (disk: number) => string,
 ): Promise<void> {

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { checkUnread, diskCalled } from '../../copy/view/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { SessionPush } from '../push/index.js';
@@ -73,6 +74,15 @@ export class BackupSession implements AsyncDisposable {
     this.#parts = parts;
     this.#control = control;
     this.#arrived = this.#arrive(parts.arrival);
+  }
+
+  /**
+   * @internal Where to note what is stored, so that another process can go on where this one dies: it is there as long as the
+   * session has something in the machine. Undefined where none can.
+   */
+  get notes(): string | undefined {
+    const { journal, folder } = this.#parts;
+    return journal.standing && notesIn(folder);
   }
 
   /** Fires when the view is lost, with the reason, and when the session is given up. */
@@ -260,4 +270,9 @@ export class BackupSession implements AsyncDisposable {
   #checkOpen(what: string): void {
     if (this.#isEnded) throw new TypeError(`the backup has ended: ${what} comes too late`);
   }
+}
+
+/** Where the caller's notes are in the folder of a session. */
+export function notesIn({ path }: Pick<SessionFolder, 'path'>): string {
+  return join(path, 'notes');
 }

@@ -94,10 +94,20 @@ class Start implements Starter {
     if (this.#isPushed) await this.#startPush(maker, viewed);
     else await this.#openExports(maker, viewed);
     throwIfAborted(signal);
+    if (!this.#isPushed) await this.#noteStanding(time, freezer.hasFrozen);
     return this.#begun(
       pointOf(this.#beginning.journal, this.#plan.disks, time, freezer),
       freezer.warnings,
     );
+  }
+
+  /** From here on another process can go on with it. What QEMU pushes ends with this one. */
+  async #noteStanding(time: string, wasFrozen: boolean): Promise<void> {
+    const { view: kind } = this.#plan;
+    const disks = this.#plan.disks.map(({ disk: { size }, mode, reason }) => ({
+      ...{ size, mode, reason },
+    }));
+    await this.#beginning.write({ standing: { kind, time, wasFrozen, disks } });
   }
 
   async undo(error: LacunaError): Promise<void> {

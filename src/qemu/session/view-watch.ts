@@ -31,7 +31,7 @@ export class ViewWatch {
     this.#watch = new EventWatch({
       ...{ monitor, events: EVENTS },
       catchUp: async (wasDeaf) => {
-        if (wasDeaf) await this.#catchUp();
+        if (wasDeaf) await this.catchUp();
       },
       hear: (event) => this.#hear(event),
       lost: (error) =>
@@ -67,6 +67,22 @@ export class ViewWatch {
     }
   }
 
+  /**
+   * Asks QEMU for what events would have told since the view was made.
+   *
+   * @throws LacunaError ERR_VIEW_LOST, ERR_SCRATCH_FULL; what the monitor throws
+   */
+  async catchUp(): Promise<void> {
+    await this.check();
+    const nodes = await this.#monitor.execute('query-named-block-nodes');
+    for (let disk = 0; disk < this.#disks; disk++) {
+      const name = this.#names.scratchFile(disk);
+      const node = nodes.find((one) => one['node-name'] === name);
+      // QEMU takes a threshold away when it tells of it.
+      if (node?.write_threshold === 0) throw scratchFull(this.#monitor.name);
+    }
+  }
+
   async #jobs() {
     for (;;) {
       try {
@@ -79,17 +95,6 @@ export class ViewWatch {
           throw viewLost(this.#monitor.name, 'QEMU does not answer any more', failure);
         }
       }
-    }
-  }
-
-  async #catchUp(): Promise<void> {
-    await this.check();
-    const nodes = await this.#monitor.execute('query-named-block-nodes');
-    for (let disk = 0; disk < this.#disks; disk++) {
-      const name = this.#names.scratchFile(disk);
-      const node = nodes.find((one) => one['node-name'] === name);
-      // QEMU takes a threshold away when it tells of it.
-      if (node?.write_threshold === 0) throw scratchFull(this.#monitor.name);
     }
   }
 

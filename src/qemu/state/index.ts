@@ -1,4 +1,10 @@
-export { type Journal, obsoleteOf, readJournal, writeJournal } from './journal.js';
+export {
+  type Journal,
+  obsoleteOf,
+  readJournal,
+  type StandingView,
+  writeJournal,
+} from './journal.js';
 export {
   bitmapOf,
   checkGeneration,

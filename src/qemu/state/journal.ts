@@ -16,6 +16,24 @@ export interface JournalDisk {
   readonly node?: string | undefined;
 }
 
+/** A view that another process can go on reading. */
+export interface StandingView {
+  readonly kind: 'overlay' | 'access';
+  /** The point in time that it shows, ISO 8601. */
+  readonly time: string;
+  /** The file systems of the guest were frozen then. */
+  readonly wasFrozen: boolean;
+  /** In the order of the disks. */
+  readonly disks: readonly StandingDisk[];
+}
+
+interface StandingDisk {
+  /** Bytes. */
+  readonly size: number;
+  readonly mode: 'full' | 'incremental';
+  readonly reason: string;
+}
+
 export interface Journal {
   readonly format: 'lacuna backup session';
   readonly version: 1;
@@ -40,6 +58,8 @@ export interface Journal {
   /** The bitmaps that it began from stay when it succeeds. */
   readonly keepsBase: boolean;
   readonly disks: readonly JournalDisk[];
+  /** Absent until all of it can be read, and where nobody can go on with it. */
+  readonly standing?: StandingView | undefined;
   /** `accepted`: the caller has made the new point in time durable. */
   readonly phase: 'begun' | 'accepted';
 }

@@ -28,6 +28,7 @@ import {
 import type { Store } from '../store/index.js';
 import { type RepositoryProgress, Tally, type Workshop } from '../work/index.js';
 import { addHidden, type Decision, decide } from './decide.js';
+import { BackupNotes, isNotResumable, type Noted, type NotedDisk } from './notes.js';
 import {
   type BackupDisk,
   type BackupOptions,
@@ -72,7 +73,7 @@ async function backUp(
   for (const folder of [places.points, places.disks]) makeFolder(folder, store.operations);
   const lock = Lock.take(places, 'add', 'backup', store.operations);
   try {
-    const found = await tidied(store, machine);
+    const found = await tidied(store, options);
     return await new Backup(store, found, options, workshop).run(found.removed);
   } finally {
     lock.release();
@@ -90,14 +91,16 @@ interface Found {
 }
 
 /** Ends what a run that died has begun. Where there is nothing of that kind, only the newest chain is read. */
-async function tidied(store: Store, machine: string): Promise<Found> {
+async function tidied(store: Store, { machine, id, notes }: BackupOptions): Promise<Found> {
   const { operations } = store;
   const files = filesIfNamed(store.places(machine));
   const chain = files && store.newestChain(machine);
   if (chain !== undefined) return { points: chain, files, removed: [] };
   let points = store.points(machine);
   if (await settleReplacements(points, operations)) points = store.points(machine);
-  const removed = removeUnnamed(points, operations);
+  // What this very backup has stored before its process died is gone on with.
+  const ownMark = notes === undefined ? undefined : markOf(id!);
+  const removed = removeUnnamed(points, operations, ownMark);
   const isTidy = points.problems.length === 0;
   return { points, files: isTidy ? namedFiles(points.points) : undefined, removed };
 }
@@ -122,8 +125,9 @@ class Backup {
   readonly #drive: Drive;
   readonly #id: string;
   readonly #number: number;
+  readonly #notes: BackupNotes | undefined;
   readonly #started = performance.now();
-  readonly #time = new Date().toISOString();
+  readonly #time: string;
   readonly #warnings: string[] = [];
 
   constructor(store: Store, found: Found, options: BackupOptions, workshop: Workshop) {
@@ -135,6 +139,10 @@ class Backup {
     this.#id = options.id ?? randomBytes(8).toString('hex');
     // Manifests that are damaged or missing have numbers too.
     this.#number = Math.max(0, ...this.#numbers()) + 1;
+    this.#time = options.time ?? new Date().toISOString();
+    const { notes } = options;
+    if (notes === undefined) return;
+    this.#notes = new BackupNotes(notes, this.#points.places, this.#id, store.operations);
   }
 
   /** Of all points that are there or must be. */
@@ -173,43 +181,74 @@ class Backup {
 
   async #storeDisk(prepared: Prepared): Promise<StoredDisk> {
     const { disk, device, decision } = prepared;
+    makeFolder(this.#points.places.disk(disk.name), this.#store.operations);
+    const base = `${this.#number}${markOf(this.#id)}`;
+    const own = {
+      ...{ name: disk.name, size: device.size, parent: this.#parentId(decision) },
+      ...{ filename: `${base}.qcow2`, leavesName: `${base}.leaves` },
+    };
+    const noted = this.#notes?.read(own);
+    try {
+      return await this.#storeFrom(prepared, own, noted);
+    } catch (error) {
+      if (noted === undefined || !isNotResumable(error)) throw error;
+      // The source is still what it was: this disk alone begins again.
+      return await this.#storeFrom(prepared, own, undefined);
+    } finally {
+      noted?.dirty?.free();
+    }
+  }
+
+  #parentId({ parent }: Decision): string | null {
+    return parent === undefined ? null : this.#points.idOf(parent.number);
+  }
+
+  /** @param noted what an earlier run has decided, and begun to store */
+  async #storeFrom(
+    prepared: Prepared,
+    own: NotedDisk,
+    noted: Noted | undefined,
+  ): Promise<StoredDisk> {
+    const { disk, device, decision } = prepared;
     const drive = this.#drive;
     const { parent } = decision;
-    const { places } = this.#points;
-    makeFolder(places.disk(disk.name), this.#store.operations);
-    let { dirty } = decision;
+    let dirty = noted === undefined ? decision.dirty : noted.dirty;
     let comparedBytes = 0;
-    if (parent !== undefined && dirty === undefined) {
-      ({ dirty, readBytes: comparedBytes } = await findChanged(device, parent, drive));
+    if (noted === undefined) {
+      this.#notes?.drop(own);
+      if (parent !== undefined && dirty === undefined) {
+        ({ dirty, readBytes: comparedBytes } = await findChanged(device, parent, drive));
+      }
     }
     try {
-      if (parent !== undefined && dirty !== undefined) {
+      if (noted === undefined && parent !== undefined && dirty !== undefined) {
         await addHidden(dirty, device, parent, drive.control.ending);
       }
+      if (noted === undefined) this.#notes?.write(own, dirty);
       drive.tally.begin('copy', { disk: disk.name, point: this.#number });
-      const base = `${this.#number}-${this.#id.slice(0, 8)}`;
-      const names = { filename: `${base}.qcow2`, leavesName: `${base}.leaves` };
-      const image = { places, disk: disk.name, ...names, source: device, parent, dirty };
+      const { filename, leavesName } = own;
+      const image = {
+        ...{ places: this.#points.places, disk: disk.name, filename, leavesName },
+        ...{ source: device, parent, dirty, resume: this.#notes?.copyOf(own) },
+      };
       const stored = await storeImage(image, drive, this.#store.operations);
       return this.#describe(prepared, stored, comparedBytes);
     } finally {
-      if (dirty !== decision.dirty) dirty?.free();
+      if (dirty !== decision.dirty && noted === undefined) dirty?.free();
     }
   }
 
   #describe(prepared: Prepared, stored: StoredImage, comparedBytes: number): StoredDisk {
     const plan = planOf(prepared);
-    const { file, digest, report, zeroedBytes, storedBytes } = stored;
-    const { movedBytes } = report;
-    this.#warnings.push(...report.warnings);
+    const { file, digest, resumedBytes, zeroedBytes, storedBytes, warnings } = stored;
+    this.#warnings.push(...warnings);
     const { name, size, source, mode, reason } = plan;
     const bitmap = bitmapName(this.#store.id, this.#id, name);
+    const movedBytes = stored.movedBytes + resumedBytes;
     const manifest = { name, size, digest, source, mode, reason, movedBytes, bitmap, file };
-    const readBytes = comparedBytes + movedBytes;
-    return {
-      manifest,
-      report: { ...plan, readBytes, movedBytes, zeroedBytes, storedBytes, bitmap: null },
-    };
+    const readBytes = comparedBytes + stored.movedBytes;
+    const bytes = { readBytes, movedBytes, resumedBytes, zeroedBytes, storedBytes };
+    return { manifest, report: { ...plan, ...bytes, bitmap: null } };
   }
 
   #commit(stored: readonly StoredDisk[]): Manifest {
@@ -308,6 +347,11 @@ class Backup {
     }
     return names;
   }
+}
+
+/** What the names of all files of a point have behind its number. */
+function markOf(id: string): string {
+  return `-${id.slice(0, 8)}`;
 }
 
 interface StoredDisk {

@@ -52,6 +52,13 @@ export interface BackupOptions extends JobOptions {
   readonly configuration?: unknown;
   /** The generation of the new point, where it must be known before: 16 hexadecimal digits. Default: by chance. */
   readonly id?: string;
+  /** The moment whose data the disks hold, in ISO 8601. Default: now. */
+  readonly time?: string;
+  /**
+   * @internal A folder outside the repository for notes of what is durable. A backup that has died goes on from them when it is
+   * made again with the same `id`, as long as its sources show what they showed then. Not with `compress`.
+   */
+  readonly notes?: string;
   /** Compress what is stored: `deflate`, or `zstd`, which takes QEMU 5.1 to read. Default: not at all. */
   readonly compress?: 'deflate' | 'zstd';
   /**
@@ -110,6 +117,8 @@ export interface DiskReport extends DiskPlan {
   readonly readBytes: number;
   /** Bytes stored as data. */
   readonly movedBytes: number;
+  /** Of these, bytes that the same backup had stored before its process died; 0 where it did not. */
+  readonly resumedBytes: number;
   /** Bytes that the point recorded as zero. */
   readonly zeroedBytes: number;
   /** Bytes of the new files. */
@@ -125,6 +134,8 @@ const checkAll = optionCheck<BackupOptions>({
   tags: 'any',
   configuration: 'any',
   id: 'any',
+  time: 'any',
+  notes: 'any',
   compress: 'any',
   beforeCommit: 'callback',
   bitmaps: 'flag',
@@ -167,6 +178,7 @@ export function checkBackupOptions(options: BackupOptions): void {
 export function checkPointOptions(options: Omit<BackupOptions, 'disks'>): void {
   const { machine, id, compress, tags = [], longestChain = 1, configuration } = options;
   checkName('machine', machine);
+  checkMoment(options);
   if (id !== undefined && !/^[0-9a-f]{16}$/.test(id)) {
     throw new TypeError(`backup: id must be 16 hexadecimal digits, not ${id}`);
   }
@@ -189,4 +201,20 @@ export function checkPointOptions(options: Omit<BackupOptions, 'disks'>): void {
       `backup: longestChain must be a whole number from 1 to 500, not ${longestChain}`,
     );
   }
+}
+
+function checkMoment({ time, notes, id, compress }: Omit<BackupOptions, 'disks'>): void {
+  if (time !== undefined && !isTime(time)) {
+    throw new TypeError(
+      `backup: time must be ISO 8601 as of Date.toISOString(), not ${JSON.stringify(time)}`,
+    );
+  }
+  if (notes !== undefined && (id === undefined || compress !== undefined)) {
+    throw new TypeError('backup: notes need an id, and do not go with compress');
+  }
+}
+
+function isTime(time: unknown): boolean {
+  if (typeof time !== 'string' || Number.isNaN(Date.parse(time))) return false;
+  return new Date(time).toISOString() === time;
 }

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { Bitmap } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
-import { type CopyReport, copy } from '../../copy/index.js';
+import { copy } from '../../copy/index.js';
 import { syncFolder } from '../../files/index.js';
 import type { DiskDigests } from '../disks/index.js';
 import type { MachinePlaces, RepositoryOperations } from '../layout/index.js';
@@ -15,6 +15,7 @@ import {
 } from '../leaves/index.js';
 import type { ImageState } from '../manifest/index.js';
 import { runCopy, type Workshop } from '../work/index.js';
+import { type EarlierRun, hashEarlier } from './hash-earlier.js';
 import { hashImage } from './hash-image.js';
 import { paddedDevice } from './padded-device.js';
 
@@ -79,6 +80,8 @@ export interface NewImage {
   readonly parent: Parent | undefined;
   /** The blocks that it takes in; undefined for all data of the source. */
   readonly dirty: Bitmap | undefined;
+  /** The resume file of the copy; absent where nobody could go on with it. */
+  readonly resume?: string | undefined;
   /** Told of each block that is stored; what it throws ends it. */
   check?(block: number, digest: Uint8Array): void;
 }
@@ -88,7 +91,11 @@ export interface StoredImage {
   readonly file: ImageState;
   /** Of the disk. */
   readonly digest: string;
-  readonly report: CopyReport;
+  /** Bytes read from the source, and stored as data. */
+  readonly movedBytes: number;
+  /** Bytes that an earlier run had stored as data. */
+  readonly resumedBytes: number;
+  readonly warnings: readonly string[];
   /** Bytes that the image says are zero, where what lies below may hold something else. */
   readonly zeroedBytes: number;
   /** Bytes that the files take. */
@@ -105,7 +112,7 @@ export async function storeImage(
   const path = places.file(disk, filename);
   const digests = new GatheredDigests(source.size, path);
   try {
-    const report = await copyImage(image, path, digests, drive);
+    const { movedBytes, resumedBytes, warnings } = await copyOrGoOn(image, path, digests, drive);
     await syncFolder(path);
     const held = dirty ?? digests.data;
     const leavesPath = places.file(disk, leavesName);
@@ -123,7 +130,8 @@ export async function storeImage(
       const zeroedBytes = held.dirtyBytes - digests.data.dirtyBytes;
       const compression = drive.compress ?? null;
       const described = { ...state, digest: fileDigest, compression, leaves };
-      return { file: described, digest, report, zeroedBytes, storedBytes };
+      const bytes = { movedBytes, resumedBytes, zeroedBytes, storedBytes };
+      return { file: described, digest, ...bytes, warnings };
     } finally {
       file.free();
     }
@@ -140,12 +148,42 @@ function rootOver(own: LeafFile, parent: Parent | undefined): string {
   }
 }
 
-async function copyImage(
-  { source: disk, parent, dirty: blocks, check }: NewImage,
-  filename: string,
+/** What a copy has done, and what had been done before. */
+type Copied = Pick<StoredImage, 'movedBytes' | 'resumedBytes' | 'warnings'>;
+
+/** Copies the image, or what an earlier run has left of it, and has the digests of all that it holds in the end. */
+async function copyOrGoOn(
+  image: NewImage,
+  path: string,
   digests: GatheredDigests,
   drive: Drive,
-): Promise<CopyReport> {
+): Promise<Copied> {
+  const { source, resume } = image;
+  if (resume === undefined) return await copyImage(image, path, digests, drive);
+  using heard = new Bitmap({ size: source.size, granularity: DIGEST_BLOCK });
+  const taker: EarlierRun = { path, digests, heard };
+  // The image has this name only when it is whole. Then the copy had ended, and its notes went last.
+  if (fs.existsSync(path) && !fs.existsSync(resume)) {
+    return { movedBytes: 0, resumedBytes: await hashEarlier(taker, drive), warnings: [] };
+  }
+  const listening = {
+    add(block: number, digest: Uint8Array) {
+      const offset = block * DIGEST_BLOCK;
+      if (offset < source.size) heard.set(offset, Math.min(DIGEST_BLOCK, source.size - offset));
+      digests.add(block, digest);
+    },
+  };
+  const copied = await copyImage(image, path, listening, drive);
+  if (copied.resumedBytes === 0) return copied;
+  return { ...copied, resumedBytes: await hashEarlier(taker, drive) };
+}
+
+async function copyImage(
+  { source: disk, parent, dirty: blocks, resume, check }: NewImage,
+  filename: string,
+  digests: Pick<GatheredDigests, 'add'>,
+  drive: Drive,
+): Promise<Copied> {
   const { compress } = drive;
   const source = paddedDevice(disk);
   const dirty = blocks?.snapshot();
@@ -160,6 +198,7 @@ async function copyImage(
     baseIsKnown: true,
     ...(compress && { compress: true }),
     ...(dirty && { bitmap: dirty }),
+    ...(resume !== undefined && { resume }),
     allowEmpty: true,
     onBlock: (block, digest) => {
       check?.(block, digest);

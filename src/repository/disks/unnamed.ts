@@ -1,5 +1,5 @@
 /** Files of a machine that belong to no point: what a run that died has left, or what a point that is gone had. */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { purposeOf, sweep } from '../../files/index.js';
 import {
   foldersIn,
@@ -27,11 +27,21 @@ export type DiskFiles = ReadonlyMap<string, readonly string[]>;
  * Removes what no manifest names. With a manifest that cannot be read nothing is removed, since nobody knows what it names.
  * The caller holds a lock that keeps others from adding to the machine.
  *
+ * @param mark what the names of files have behind their number that stay all the same, and may be unfinished
  * @returns the files that were removed.
  */
-export function removeUnnamed(points: MachinePoints, operations: RepositoryOperations): string[] {
+export function removeUnnamed(
+  points: MachinePoints,
+  operations: RepositoryOperations,
+  mark?: string,
+): string[] {
   if (points.problems.length > 0) return [];
-  const found = [...unnamedFiles(points), ...unfinishedManifests(points.places)];
+  const isMarked = (path: string) =>
+    mark !== undefined && basename(path).split('.')[0].endsWith(mark);
+  const found = [
+    ...unnamedFiles(points).filter((path) => !isMarked(path)),
+    ...unfinishedManifests(points.places),
+  ];
   removeFiles(found, operations);
   sweepUnfinished(points.places);
   return found;

@@ -522,3 +522,15 @@ function newerVersion(): string {
   const sum = execFileSync('sha256sum', { input: rest }).toString().slice(0, 64);
   return `{"sha256":"${sum}"${rest}`;
 }
+
+test('a program may say of which moment the disks are', async () => {
+  const { disk, repository } = begin('raw');
+  const options = { machine: 'web', disks: [{ name: 'vda', source: disk }] };
+  const time = '2026-03-01T12:00:00.000Z';
+  expect((await repository.backup({ ...options, time })).point.time).toBe(time);
+  for (const other of ['yesterday', '2026-03-01', '2026-03-01T12:00:00Z']) {
+    expect(() => repository.backup({ ...options, time: other })).toThrow(
+      `backup: time must be ISO 8601 as of Date.toISOString(), not "${other}"`,
+    );
+  }
+});

@@ -188,10 +188,11 @@ function describePlan({ name, source, mode, reason, dirtyBytes }: DiskPlan): str
 
 function describeReport({ point, disks, durationMs }: BackupReport): string {
   const lines = disks.map((disk) => {
-    const { readBytes, movedBytes, zeroedBytes, storedBytes } = disk;
+    const { readBytes, movedBytes, resumedBytes, zeroedBytes, storedBytes } = disk;
     const bytes = [
       `${formatBytes(readBytes)} read`,
       `${formatBytes(movedBytes)} stored`,
+      ...(resumedBytes > 0 ? [`${formatBytes(resumedBytes)} of it before`] : []),
       ...(zeroedBytes > 0 ? [`${formatBytes(zeroedBytes)} zero`] : []),
       `${formatBytes(storedBytes)} on disk`,
     ];
