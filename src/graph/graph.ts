@@ -1,7 +1,6 @@
 import type { BitmapAction } from '../bitmap/index.js';
 import { type BlockDevice, isBlockDevice, passThrough } from '../block/index.js';
 import { LacunaError } from '../errors/index.js';
-import type { Job } from '../job/index.js';
 import { checkGiven } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
 import {
@@ -26,6 +25,8 @@ import {
   type CommitJob,
   type CommitJobOptions,
   commit,
+  type GraphJob,
+  JobList,
   type MirrorJob,
   type MirrorOptions,
   mirror,
@@ -80,8 +81,7 @@ export class Graph implements AsyncDisposable {
   readonly #changer: Changer;
   /** What `addDevice` was given. */
   readonly #lent = new WeakMap<Node, BlockDevice>();
-  /** Jobs and backups that have not ended; ends one and waits for it. */
-  readonly #lasting = new Set<() => Promise<unknown>>();
+  readonly #jobs = new JobList();
 
   constructor(options: GraphOptions = {}) {
     checkGraphOptions('Graph', options);
@@ -109,6 +109,11 @@ export class Graph implements AsyncDisposable {
   /** All exports and jobs. */
   get users(): readonly Root[] {
     return [...this.#state.roots.values()];
+  }
+
+  /** The jobs, in the order in which they began; those that have ended are among them until they are dismissed. */
+  get jobs(): readonly GraphJob<unknown>[] {
+    return this.#jobs.jobs;
   }
 
   /** Who uses which node, and as what. */
@@ -313,9 +318,10 @@ export class Graph implements AsyncDisposable {
     const opened = openBackup(this.#changer, options);
     // That it cannot be opened is told to the caller.
     const end = () => opened.then((begun) => begun.fail(), nothing);
-    this.#lasting.add(end);
-    const forget = () => this.#lasting.delete(end);
-    opened.then((begun) => begun.ended.then(forget), forget);
+    this.#jobs.keep(
+      end,
+      opened.then((begun) => begun.ended),
+    );
     return opened;
   }
 
@@ -325,8 +331,8 @@ export class Graph implements AsyncDisposable {
    * @throws TypeError or RangeError for options that make no sense. Everything else rejects the job: what {@link openBackup} throws,
    * ERR_VIEW_LOST where what is about to be changed could not be copied, what reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED.
    */
-  backup(options: BackupJobOptions): Job<BackupJobReport> {
-    return this.#begun(backup(this.#changer, options));
+  backup(options: BackupJobOptions): GraphJob<BackupJobReport> {
+    return this.#jobs.add(backup(this.#changer, options));
   }
 
   /**
@@ -336,8 +342,8 @@ export class Graph implements AsyncDisposable {
    * ERR_GRAPH_CONFLICT, ERR_IMAGE_CHAIN where the base has no name, or the image has internal snapshots; ERR_GRAPH_BUSY, what
    * reading and writing throws, ERR_JOB_STOPPED, ERR_ABORTED. The image shows the same in any case, and has its layers still.
    */
-  stream(options: StreamJobOptions): Job<StreamJobReport> {
-    return this.#begun(stream(this.#changer, options));
+  stream(options: StreamJobOptions): GraphJob<StreamJobReport> {
+    return this.#jobs.add(stream(this.#changer, options));
   }
 
   /**
@@ -350,7 +356,7 @@ export class Graph implements AsyncDisposable {
    * and writing throws, ERR_JOB_STOPPED, ERR_ABORTED. The images show the same in any case.
    */
   commit(options: CommitJobOptions): CommitJob {
-    return this.#begun(commit(this.#changer, options));
+    return this.#jobs.add(commit(this.#changer, options));
   }
 
   /**
@@ -362,7 +368,7 @@ export class Graph implements AsyncDisposable {
    * ERR_ARENA_FULL where a write could not be noted; ERR_JOB_STOPPED, ERR_ABORTED.
    */
   mirror(options: MirrorOptions): MirrorJob {
-    return this.#begun(mirror(this.#changer, options));
+    return this.#jobs.add(mirror(this.#changer, options));
   }
 
   /**
@@ -373,8 +379,8 @@ export class Graph implements AsyncDisposable {
    * ERR_GRAPH_BUSY, ERR_BITMAP_UNKNOWN, ERR_BITMAP_BUSY, ERR_BITMAP_INCONSISTENT, ERR_BITMAP_READONLY, ERR_BITMAP_MISMATCH where
    * sizes differ, ERR_JOB_STOPPED, ERR_ABORTED.
    */
-  populate(options: PopulateJobOptions): Job<PopulateJobReport> {
-    return this.#begun(populate(this.#changer, options));
+  populate(options: PopulateJobOptions): GraphJob<PopulateJobReport> {
+    return this.#jobs.add(populate(this.#changer, options));
   }
 
   /**
@@ -383,8 +389,8 @@ export class Graph implements AsyncDisposable {
    * @throws TypeError for options that make no sense. Everything else rejects the job: LacunaError ERR_GRAPH_UNKNOWN;
    * ERR_GRAPH_CONFLICT where the content of `over` is in no file; what `createQcow2` and `createRawFile` throw.
    */
-  create(options: CreateImageOptions): Job<CreateImageReport> {
-    return this.#begun(create(this.#changer, options));
+  create(options: CreateImageOptions): GraphJob<CreateImageReport> {
+    return this.#jobs.add(create(this.#changer, options));
   }
 
   /**
@@ -410,7 +416,7 @@ export class Graph implements AsyncDisposable {
     actions: readonly GraphAction[],
     options: TransactionOptions = {},
   ): Promise<TransactionResult> {
-    return transaction(this.#changer, actions, options, (job) => void this.#begun(job));
+    return transaction(this.#changer, actions, options, (job) => void this.#jobs.add(job));
   }
 
   /**
@@ -452,7 +458,7 @@ export class Graph implements AsyncDisposable {
     await this.#changer.close();
     const failures: unknown[] = [];
     const note = (error: unknown) => void failures.push(error);
-    for (const end of [...this.#lasting]) await end().catch(note);
+    for (const end of this.#jobs.lasting) await end().catch(note);
     for (const root of this.users) await root.close().catch(note);
     await this.#changer.run(async () => {
       const state = this.#state;
@@ -468,19 +474,6 @@ export class Graph implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-
-  /** A job ends with its graph. */
-  #begun<One extends Job<unknown>>(job: One): One {
-    // A job of a graph counts as awaited: its failure is no unhandled rejection.
-    const ended = job.then(nothing, nothing);
-    const end = () => {
-      job.stop();
-      return ended;
-    };
-    this.#lasting.add(end);
-    void ended.then(() => this.#lasting.delete(end));
-    return job;
   }
 
   #checkNew(device: BlockDevice): void {

@@ -35,6 +35,7 @@ export type {
   CommitJobOptions,
   CommitJobProgress,
   CommitJobReport,
+  GraphJobOptions,
   JobErrorPolicy,
   MirrorChange,
   MirrorOptions,
@@ -50,7 +51,7 @@ export type {
   StreamJobReport,
   SyncMode,
 } from './jobs/index.js';
-export { CommitJob, LiveJob, MirrorJob } from './jobs/index.js';
+export { CommitJob, GraphJob, LiveJob, MirrorJob } from './jobs/index.js';
 export type {
   AddExportOptions,
   ChildReplacement,

@@ -21,12 +21,17 @@ export interface PartJob<Report> extends Steered, PromiseLike<Report> {
   on(event: 'paused', listener: (error?: Error) => void): unknown;
 }
 
+/** Why work that is done has not ended: it waits for the work of others, or to be told to. */
+export type EndStage = 'waiting' | 'pending';
+
 /** Told of what the work itself does to the state of its job. */
 export interface WorkListener {
   /** A failure waits for a human. */
   paused(error: Error): void;
   /** The job waits to be told to end. */
   ready(): void;
+  /** The work waits for its end, or no more: it goes on. */
+  staged(stage: EndStage | undefined): void;
 }
 
 /** How the work of a job is told to pause, to keep to a rate, and to end. */
@@ -47,6 +52,7 @@ export class JobControl {
   #isPaused = false;
   #isOver = false;
   #isReady = false;
+  #stage: EndStage | undefined;
   #error: Error | undefined;
 
   /** @internal A {@link Job} makes it. */
@@ -68,6 +74,11 @@ export class JobControl {
   /** Whether the work is ready to end, and goes on until it is told to. */
   get isReady(): boolean {
     return this.#isReady;
+  }
+
+  /** What its end waits for, if that is all that is missing. */
+  get stage(): EndStage | undefined {
+    return this.#stage;
   }
 
   /** What the job waits for a human about, if anything. */
@@ -126,6 +137,13 @@ export class JobControl {
     if (this.#isReady) return;
     this.#isReady = true;
     this.#listener.ready();
+  }
+
+  /** Says what its end waits for; undefined where the work goes on. */
+  setStage(stage: EndStage | undefined): void {
+    if (this.#stage === stage || this.#isOver) return;
+    this.#stage = stage;
+    this.#listener.staged(stage);
   }
 
   /**

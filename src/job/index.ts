@@ -5,7 +5,7 @@ export {
   longestPiece,
   timeUntil,
 } from './byte-rate.js';
-export type { JobControl, PartJob, Steered } from './control.js';
+export type { EndStage, JobControl, PartJob, Steered } from './control.js';
 export { Job, type JobCounts, type JobEvents, type JobWork } from './job.js';
 export type { JobChange, JobMessage, SteerableJob } from './job-channel.js';
 export {

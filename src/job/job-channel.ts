@@ -3,7 +3,16 @@ import { channel } from 'node:diagnostics_channel';
 import type { JobProgress, JobState } from './progress.js';
 
 /** What has happened to a job. */
-export type JobChange = 'begun' | 'paused' | 'resumed' | 'ready' | 'done' | 'failed' | 'stopped';
+export type JobChange =
+  | 'begun'
+  | 'paused'
+  | 'resumed'
+  | 'ready'
+  | 'waiting'
+  | 'pending'
+  | 'done'
+  | 'failed'
+  | 'stopped';
 
 /** What who watches a job may ask it and tell it. */
 export interface SteerableJob {

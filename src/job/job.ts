@@ -17,8 +17,12 @@ export interface JobEvents<Report, Progress extends JobProgress = JobProgress> {
    * `stop()` gives up.
    */
   paused: [error?: Error];
-  /** The job goes on. */
+  /** The job goes on, also where it could not end when it was `waiting`. */
   resumed: [];
+  /** The work is done, and the job ends together with others. */
+  waiting: [];
+  /** The work is done, and the job ends when it is told to. */
+  pending: [];
   /** A job that does not end by itself has come so far that it may be told to. */
   ready: [];
   /** The job is done. */
@@ -31,6 +35,8 @@ const EVENTS = Object.keys({
   progress: true,
   paused: true,
   resumed: true,
+  waiting: true,
+  pending: true,
   ready: true,
   done: true,
   failed: true,
@@ -119,6 +125,10 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
         this.#publish('ready');
         this.#tell('ready');
       },
+      staged: (stage) => {
+        this.#publish(stage ?? 'resumed');
+        this.#tell(stage ?? 'resumed');
+      },
     });
     this.#control.setRate(rate);
     // What extends it is not made yet.
@@ -163,7 +173,8 @@ export class Job<Report, Progress extends JobProgress = JobProgress>
 
   /** Running, paused, or how it has ended. */
   get state(): JobState {
-    return this.#end?.state ?? (this.#control.isPaused ? 'paused' : 'running');
+    if (this.#end !== undefined) return this.#end.state;
+    return this.#control.isPaused ? 'paused' : (this.#control.stage ?? 'running');
   }
 
   /** Whether a job that does not end by itself has come so far that it may be told to. */

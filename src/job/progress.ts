@@ -1,8 +1,9 @@
 /**
- * `paused`: by its caller, or because of a failure that waits for a human, which `error` tells then. `stopped`: ended
- * early, by `stop()` or by the signal. `done`, `failed` and `stopped` are for good.
+ * `paused`: by its caller, or because of a failure that waits for a human, which `error` tells then. Of jobs of a graph alone:
+ * `waiting`, its work is done, and it ends together with others, whose work is not; `pending`, it ends when it is told to by `finalize()`.
+ * `stopped`: ended early, by `stop()` or by the signal. `done`, `failed` and `stopped` are for good.
  */
-export type JobState = 'running' | 'paused' | 'done' | 'failed' | 'stopped';
+export type JobState = 'running' | 'paused' | 'waiting' | 'pending' | 'done' | 'failed' | 'stopped';
 
 /** A moment of a job. Only completed bytes count. */
 export interface JobProgress {

@@ -122,6 +122,7 @@ const EXEMPT = new Set([
   ...[
     'Graph',
     'GraphBackup',
+    'GraphJob',
     'LiveJob',
     'CommitJob',
     'MirrorJob',

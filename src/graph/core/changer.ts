@@ -18,16 +18,6 @@ import { type BitmapChange, type Changes, change } from './transaction.js';
 /** What changes beside the filters that are taken out. */
 export type MovingDown = Partial<Omit<Changes, 'removed'>>;
 
-/** What happens when the users of a filter get another node. */
-export interface Pivot {
-  /** Goes on using the filter. */
-  readonly except: Root;
-  /** Changed at the same moment. */
-  readonly bitmaps: readonly BitmapChange[];
-  /** See {@link Changes}. */
-  readonly prepare: NonNullable<Changes['prepare']>;
-}
-
 /** What changes a graph. Everybody who changes something has its turn with `run`; the other methods are for who has it. */
 export class Changer {
   readonly state = new GraphState();
@@ -187,6 +177,17 @@ export class Changer {
 
   /** Lets the users of filters use what is below them again. @param others what else changes at the same moment. */
   async moveDown(filters: readonly Node[], others: MovingDown = {}): Promise<void> {
+    const { edges, removed } = this.downwards(filters);
+    const all = [...edges, ...(others.edges ?? [])];
+    if (all.length > 0 || others.bitmaps?.length || others.ended?.length || others.prepare) {
+      await this.change({ ...others, edges: all, removed });
+    }
+  }
+
+  /** What lets the users of filters use what is below them again. */
+  downwards(
+    filters: readonly Node[],
+  ): Pick<Changes, 'edges'> & { readonly removed: readonly Node[] } {
     const { view } = this.state;
     const edges = filters.flatMap((filter) => {
       if (!filter.isFilter) throw new TypeError(`node '${filter.name}' is not a filter`);
@@ -199,19 +200,20 @@ export class Changer {
       const [{ to: below }] = view.from(filter);
       return users.map((edge) => ({ edge, expected: filter, replacement: below, unsafe: false }));
     });
-    const all = [...edges, ...(others.edges ?? [])];
-    if (all.length > 0 || others.bitmaps?.length || others.ended?.length || others.prepare) {
-      await this.change({ ...others, edges: all, removed: filters });
-    }
+    return { edges, removed: filters };
   }
 
   /**
-   * Lets the users of a filter use another node instead, which holds the same at that moment, and changes bitmaps then. The filter
-   * stays, and `except` goes on using it.
+   * What lets the users of a filter use another node instead, which holds the same at that moment. The filter stays.
    *
+   * @param except goes on using the filter.
    * @throws LacunaError ERR_GRAPH_CONFLICT where an export shows a bitmap that the other node does not have.
    */
-  async pivot(filter: Node, target: Node, { except, bitmaps, prepare }: Pivot): Promise<void> {
+  pivoting(
+    filter: Node,
+    target: Node,
+    except: Root,
+  ): Pick<Changes, 'edges' | 'begins' | 'removed'> {
     const { state } = this;
     checkContexts(state, filter, target);
     checkNotHeld(filter, state.view);
@@ -220,7 +222,7 @@ export class Changer {
       .to(filter)
       .filter((edge) => edge !== except.edge)
       .map((edge) => ({ edge, ...change }));
-    await this.change({ edges, bitmaps, prepare, begins: [filter], removed: [filter] });
+    return { edges, begins: [filter], removed: [filter] };
   }
 
   /** A node, and what it shows through filters, down to the first that is none. */

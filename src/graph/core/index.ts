@@ -9,6 +9,7 @@ export type {
 export { DRAIN_LIMIT_MS } from './drain.js';
 export type { Edge } from './edge.js';
 export { busy, called, conflict, type Named, unknownName } from './failures.js';
+export { joinedChanges } from './joined-changes.js';
 export { Node } from './node.js';
 export { EVERYTHING, type Permission, usersNeed } from './permissions.js';
 export { RecordingDevice } from './recorder.js';

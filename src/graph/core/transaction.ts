@@ -33,6 +33,8 @@ export interface Changes {
   readonly joined?: readonly Edge[];
   /** What must be durable before anything is assigned, while nothing is in flight. When the limit is over, it begins nothing new. */
   readonly prepare?: (isOver: () => boolean) => Promise<void>;
+  /** The same, behind all of that: what headers of images say, which is true before and after the change. */
+  readonly name?: (isOver: () => boolean) => Promise<void>;
 }
 
 /**
@@ -62,6 +64,7 @@ export async function change(state: GraphState, changes: Changes, limitMs: numbe
       }
       for (const { node } of changes.bitmaps) await node.log.markAll();
       if (!isOver()) await changes.prepare?.(isOver);
+      if (!isOver()) await changes.name?.(isOver);
     },
     assign: () => {
       apply(changes, dirtied, usedAfter(state, changes));

@@ -4,11 +4,13 @@ import {
   type DeviceDescription,
   type Driver,
   type DriverKind,
+  flag,
   type Opening,
   oneOf,
   passThrough,
   timeout,
 } from '../../block/index.js';
+import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { DISK_AND_TARGET, type DiskAndTarget, openBoth } from './disk-and-target.js';
 import { granularityFor } from './granularity.js';
@@ -31,6 +33,10 @@ export interface CopyBeforeWriteDescription extends CommonDescription {
    * `break-guest-write`.
    */
   'on-cbw-error'?: 'break-guest-write' | 'break-snapshot';
+  /** Old content that is nothing but zeroes is zeroed in the target, with `unmap` as a hole. Default `unmap`. */
+  'detect-zeroes'?: DetectZeroes;
+  /** The target reads as zero: old content that is zero need not be written. Default false. */
+  'target-is-zero'?: boolean;
   /** A copy that takes longer than so many seconds has failed; 0: no limit. Default 0. */
   'cbw-timeout'?: number;
 }
@@ -41,6 +47,8 @@ export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
     ...DISK_AND_TARGET,
     bitmap: { read: bitmapName },
     'on-cbw-error': { read: oneOf('break-guest-write', 'break-snapshot') },
+    'detect-zeroes': { read: oneOf('off', 'on', 'unmap') },
+    'target-is-zero': { read: flag },
     'cbw-timeout': { read: timeout },
   },
   isFilter: true,
@@ -62,7 +70,10 @@ class CopyBeforeWrite {
 
   constructor(devices: DiskAndTarget, wanted: CopyBeforeWriteDescription, bits: Bits) {
     const { disk, target } = devices;
-    this.#kept = new KeptCopies(devices, granularityFor(target));
+    this.#kept = new KeptCopies(devices, granularityFor(target), {
+      detectZeroes: wanted['detect-zeroes'] ?? 'unmap',
+      targetIsZero: wanted['target-is-zero'] ?? false,
+    });
     this.#breaksSnapshot = wanted['on-cbw-error'] === 'break-snapshot';
     this.#limitMs = (wanted['cbw-timeout'] ?? 0) * 1000;
     this.#bits = bits;

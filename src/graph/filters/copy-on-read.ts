@@ -5,10 +5,13 @@ import {
   type Driver,
   type DriverKind,
   description,
+  flag,
   type Opening,
+  oneOf,
   passThrough,
   text,
 } from '../../block/index.js';
+import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { PulledLayers } from './pulled-layers.js';
 
@@ -20,6 +23,10 @@ export interface CopyOnReadDescription extends CommonDescription {
   file: DeviceDescription | string;
   /** The lowest node of which anything is copied. Default: all that is below. */
   bottom?: string;
+  /** What is copied and is nothing but zeroes is zeroed in the image, with `unmap` as a hole. Default `off`. */
+  'detect-zeroes'?: DetectZeroes;
+  /** What is zero in these layers is not copied: without them it reads as zero too. Only a job says so. Default false. */
+  'target-is-zero'?: boolean;
 }
 
 /** The disk as it is; what is read of it comes to lie in its top layer. */
@@ -27,6 +34,8 @@ export const copyOnRead: DriverKind<CopyOnReadDescription> = {
   keys: {
     file: { read: description, required: true },
     bottom: { read: text },
+    'detect-zeroes': { read: oneOf('off', 'on', 'unmap') },
+    'target-is-zero': { read: flag },
   },
   isFilter: true,
   open: async (wanted, opening) => {
@@ -38,7 +47,7 @@ export const copyOnRead: DriverKind<CopyOnReadDescription> = {
     const layers = layersOf(wanted, image, opening);
     // Throws where the bottom is not below.
     layers();
-    return driverOver(image, layers, !readOnly);
+    return driverOver(image, layers, wanted);
   },
 };
 
@@ -58,14 +67,22 @@ function layersOf(
   };
 }
 
-function driverOver(image: BlockDevice, layers: () => number, writable: boolean): Driver {
+function driverOver(
+  image: BlockDevice,
+  layers: () => number,
+  wanted: CopyOnReadDescription,
+): Driver {
+  const writable = wanted['read-only'] !== true;
   // Walked through once for each change of the graph.
   let known: number | undefined;
   const depth = () => {
     known ??= layers();
     return known;
   };
-  const pulled = new PulledLayers(image, depth);
+  const pulled = new PulledLayers(image, depth, {
+    detectZeroes: wanted['detect-zeroes'] ?? 'off',
+    targetIsZero: wanted['target-is-zero'] ?? false,
+  });
   const around = passThrough(
     image,
     async ({ operation, offset, length, signal }, pass) => {

@@ -5,18 +5,27 @@ import {
   type SnapshotSource,
   type TakenBytes,
 } from '../../block/index.js';
+import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { ExtentList, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 import type { DiskAndTarget } from './disk-and-target.js';
+import { isZero } from './is-zero.js';
 import { onSide } from './side-error.js';
 
 /** Copied at once: whole granules, which are marked when all of them is copied. */
 const PIECE = 2 * 1024 * 1024;
-const ZEROES = Buffer.alloc(PIECE);
 
 /** What becomes of a granule: it is on the disk as it was, it was copied to the target, or nobody wants it any more. */
 type Kept = 'here' | 'copied' | 'given back';
+
+/** How what is zero gets to the target. */
+export interface ZeroSettings {
+  /** Bytes that are nothing but zeroes are zeroed there, with `unmap` as a hole. */
+  readonly detectZeroes: DetectZeroes;
+  /** It reads as zero already, where nothing was copied to. */
+  readonly targetIsZero: boolean;
+}
 
 interface Run {
   readonly offset: number;
@@ -36,17 +45,19 @@ export class KeptCopies implements SnapshotSource {
   readonly size: number;
   readonly granularity: number;
   readonly #devices: DiskAndTarget;
+  readonly #zeroes: ZeroSettings;
   readonly #here: Bitmap;
   readonly #copied: Bitmap;
   readonly #locks = new RangeLock();
   #broken: LacunaError | undefined;
   #hasBegun = false;
 
-  constructor(devices: DiskAndTarget, granularity: number) {
+  constructor(devices: DiskAndTarget, granularity: number, zeroes: ZeroSettings) {
     const { size } = devices.disk;
     this.size = size;
     this.granularity = granularity;
     this.#devices = devices;
+    this.#zeroes = zeroes;
     this.#here = new Bitmap({ size, granularity });
     this.#copied = new Bitmap({ size, granularity });
   }
@@ -97,11 +108,11 @@ export class KeptCopies implements SnapshotSource {
         const stop = run.offset + run.length;
         const from = Math.min(stop, Math.max(run.offset, zero.start));
         const to = Math.max(from, Math.min(stop, zero.end));
-        await this.#copyRange(run.offset, from);
-        await this.#zeroRange(from, to);
-        await this.#copyRange(to, stop);
-        taken.zeroedBytes += to - from;
-        taken.movedBytes += run.length - (to - from);
+        let movedBytes = await this.#copyRange(run.offset, from);
+        await this.#zeroRange(from, to, true);
+        movedBytes += await this.#copyRange(to, stop);
+        taken.movedBytes += movedBytes;
+        if (!this.#zeroes.targetIsZero) taken.zeroedBytes += run.length - movedBytes;
       }
     });
     return taken;
@@ -180,21 +191,33 @@ export class KeptCopies implements SnapshotSource {
     this.#copied.free();
   }
 
-  async #copyRange(offset: number, end: number): Promise<void> {
+  /** @returns bytes that were written; the others were zeroes. */
+  async #copyRange(offset: number, end: number): Promise<number> {
     const { disk, target } = this.#devices;
+    const { detectZeroes } = this.#zeroes;
     const bytes = Buffer.allocUnsafe(Math.min(PIECE, end - offset));
+    let movedBytes = 0;
     for (let at = offset; at < end; at += PIECE) {
       const piece = bytes.subarray(0, Math.min(PIECE, end - at));
       await onSide('source', disk.read(at, piece));
-      const isZero = piece.equals(ZEROES.subarray(0, piece.length));
-      await onSide('target', isZero ? target.zero(at, piece.length) : target.write(at, piece));
+      if (detectZeroes !== 'off' && isZero(piece)) {
+        await this.#zeroRange(at, at + piece.length, detectZeroes === 'unmap');
+        continue;
+      }
+      await onSide('target', target.write(at, piece));
+      movedBytes += piece.length;
       this.#mark(at, at + piece.length);
     }
+    return movedBytes;
   }
 
-  async #zeroRange(offset: number, end: number): Promise<void> {
+  /** A granule is copied once, so a target that was zero still is where nothing was copied to. */
+  async #zeroRange(offset: number, end: number, unmap: boolean): Promise<void> {
     if (offset === end) return;
-    await onSide('target', this.#devices.target.zero(offset, end - offset));
+    const { target } = this.#devices;
+    if (!this.#zeroes.targetIsZero) {
+      await onSide('target', target.zero(offset, end - offset, { unmap }));
+    }
     this.#mark(offset, end);
   }
 

@@ -11,6 +11,7 @@ import {
 import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
 import type { DiskAndTarget } from './disk-and-target.js';
+import { isZero } from './is-zero.js';
 import { onSide, type SideError } from './side-error.js';
 import { outcomeOf, within } from './within.js';
 
@@ -40,7 +41,6 @@ type Hold = ReturnType<RangeLock['acquire']>;
 const NONE: TakenBytes = { movedBytes: 0, zeroedBytes: 0 };
 /** What cannot be read is looked for in units of this. */
 const READ_UNIT = 4096;
-const ZEROES = Buffer.alloc(1024 * 1024);
 
 /**
  * A disk whose changes end in one of two ways: disk and target have both made it while it held its range alone, or it is dirty in the
@@ -369,14 +369,6 @@ export class MirroredDisk implements DiskCopy {
       granularity: this.#settings.granularity,
     });
   }
-}
-
-function isZero(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROES.length) {
-    const part = bytes.subarray(at, at + ZEROES.length);
-    if (!part.equals(ZEROES.subarray(0, part.length))) return false;
-  }
-  return true;
 }
 
 /** By these a target says that it may have forgotten what it had not made durable. */

@@ -6,6 +6,8 @@ import {
 } from '../../block/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
+import { isZero } from './is-zero.js';
+import type { ZeroSettings } from './kept-copies.js';
 import { onSide } from './side-error.js';
 
 /** Copied at once. */
@@ -29,12 +31,17 @@ interface Run {
 export class PulledLayers implements PullSource {
   readonly #image: BlockDevice;
   readonly #layers: () => number;
+  readonly #zeroes: ZeroSettings;
   readonly #locks = new RangeLock();
   readonly #unit: number;
 
-  /** @param layers how many layers are copied from, the image itself counted. */
-  constructor(image: BlockDevice, layers: () => number) {
+  /**
+   * @param layers how many layers are copied from, the image itself counted.
+   * @param zeroes what reads as zero where the image holds nothing is left out with `targetIsZero`.
+   */
+  constructor(image: BlockDevice, layers: () => number, zeroes: ZeroSettings) {
     this.#image = image;
+    this.#zeroes = zeroes;
     this.#layers = layers;
     this.#unit = Math.max(LEAST_UNIT, image.limits.preferred);
   }
@@ -57,10 +64,10 @@ export class PulledLayers implements PullSource {
     if (!(await this.#isMissing(start, end, signal))) return taken;
     await this.#hold(start, end, true, async () => {
       const runs = await this.#missing(start, end, signal);
-      for (const { offset: at, length: bytes, isZero } of runs) {
-        if (isZero) await this.#zero(at, bytes);
-        else await this.#copy(at, at + bytes, signal);
-        taken[isZero ? 'zeroedBytes' : 'movedBytes'] += bytes;
+      for (const run of runs) {
+        const movedBytes = run.isZero ? await this.#zero(run) : await this.#copy(run, signal);
+        taken.movedBytes += movedBytes;
+        taken.zeroedBytes += run.length - movedBytes;
       }
     });
     return taken;
@@ -87,7 +94,9 @@ export class PulledLayers implements PullSource {
         const to = Math.min(stop, status.endAt(i), depths.endAt(j));
         const depth = depths.flagsAt(j);
         if (depth > 1 && depth <= layers) {
-          runs.push({ offset: at, length: to - at, isZero: readsAsZero(status.flagsAt(i)) });
+          const isZero = readsAsZero(status.flagsAt(i));
+          const isLeftOut = isZero && this.#zeroes.targetIsZero;
+          if (!isLeftOut) runs.push({ offset: at, length: to - at, isZero });
         }
         at = to;
       }
@@ -95,19 +104,31 @@ export class PulledLayers implements PullSource {
     return runs;
   }
 
-  async #copy(offset: number, end: number, signal?: AbortSignal): Promise<void> {
+  /** @returns bytes that were written; the others were zeroes. */
+  async #copy({ offset, length }: Run, signal?: AbortSignal): Promise<number> {
     const options = signal === undefined ? {} : { signal };
-    const bytes = new Uint8Array(Math.min(PIECE, end - offset));
+    const end = offset + length;
+    const bytes = Buffer.allocUnsafe(Math.min(PIECE, length));
+    let movedBytes = 0;
     for (let at = offset; at < end; at += PIECE) {
       const piece = bytes.subarray(0, Math.min(PIECE, end - at));
       await onSide('source', this.#image.read(at, piece, options));
+      if (this.#zeroes.detectZeroes !== 'off' && isZero(piece)) {
+        await this.#zero({ offset: at, length: piece.length });
+        continue;
+      }
       // The disk shows the same afterwards. A write cannot be given up: the range is held until it has ended.
       await onSide('target', this.#image.write(at, piece, { unrecorded: true }));
+      movedBytes += piece.length;
     }
+    return movedBytes;
   }
 
-  async #zero(offset: number, length: number): Promise<void> {
-    await onSide('target', this.#image.zero(offset, length, { unrecorded: true }));
+  /** @returns that nothing was written. */
+  async #zero({ offset, length }: Pick<Run, 'offset' | 'length'>): Promise<0> {
+    const unmap = this.#zeroes.detectZeroes !== 'on';
+    await onSide('target', this.#image.zero(offset, length, { unmap, unrecorded: true }));
+    return 0;
   }
 
   async #hold<T>(start: number, end: number, alone: boolean, work: () => Promise<T>): Promise<T> {

@@ -13,7 +13,14 @@ export {
   commit,
   commitPart,
 } from './commit/index.js';
-export { JobGroup, type JobPart } from './group/index.js';
+export {
+  GraphJob,
+  type GraphJobOptions,
+  JobGroup,
+  JobList,
+  type JobPart,
+  LiveJob,
+} from './group/index.js';
 export {
   type MirrorChange,
   MirrorJob,
@@ -33,5 +40,5 @@ export {
   populate,
   populatePart,
 } from './populate/index.js';
-export { type BitmapMode, type JobErrorPolicy, LiveJob, type SyncMode } from './rounds/index.js';
+export type { BitmapMode, JobErrorPolicy, SyncMode } from './rounds/index.js';
 export { type StreamJobOptions, type StreamJobReport, stream, streamPart } from './stream/index.js';

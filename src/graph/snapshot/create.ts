@@ -9,7 +9,6 @@ import {
   takesKey,
 } from '../../block/index.js';
 import { isSamePlace, makeFile } from '../../files/index.js';
-import { Job } from '../../job/index.js';
 import { optionCheck } from '../../util/index.js';
 import {
   type Changer,
@@ -18,6 +17,7 @@ import {
   formatBelow,
   type NodeDescription,
 } from '../core/index.js';
+import { GraphJob } from '../jobs/index.js';
 
 /** A new image. */
 export interface CreateImageOptions {
@@ -29,6 +29,8 @@ export interface CreateImageOptions {
   readonly over?: string;
   /** Bytes of a cluster of a `qcow2` image. Default 64 KiB. */
   readonly clusterSize?: number;
+  /** Whether it leaves `Graph.jobs` by itself when it has ended; if not, it does so by `dismiss()`. Default true. */
+  readonly autoDismiss?: boolean;
   /** Fires to end the work; it fails with ERR_ABORTED. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -46,6 +48,7 @@ const check = optionCheck<CreateImageOptions>({
   size: 'any',
   over: 'any',
   clusterSize: 'any',
+  autoDismiss: 'flag',
   signal: 'signal',
 });
 
@@ -56,13 +59,14 @@ interface Wanted {
 }
 
 /** Makes an image, durably; see `Graph.create`. */
-export function create(changer: Changer, options: CreateImageOptions): Job<CreateImageReport> {
+export function create(changer: Changer, options: CreateImageOptions): GraphJob<CreateImageReport> {
   check('Graph.create', options);
   const wanted = wantedBy(options);
   let doneBytes = 0;
-  return new Job<CreateImageReport>({
+  return new GraphJob<CreateImageReport>({
     what: 'a create',
     signal: options.signal,
+    autoDismiss: options.autoDismiss,
     work: async ({ ending }) => {
       const size = await changer.run(async () =>
         make(changer, wanted, { ...options, signal: ending }),

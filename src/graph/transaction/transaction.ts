@@ -1,8 +1,13 @@
 import type { BitmapAction } from '../../bitmap/index.js';
 import { throwIfAborted } from '../../errors/index.js';
-import type { Job } from '../../job/index.js';
 import { checkGiven, optionCheck } from '../../util/index.js';
-import type { BitmapChange, Changer, Changes, Node } from '../core/index.js';
+import {
+  type BitmapChange,
+  type Changer,
+  type Changes,
+  joinedChanges,
+  type Node,
+} from '../core/index.js';
 import {
   type BackupJobOptions,
   type BackupJobReport,
@@ -10,6 +15,7 @@ import {
   type CommitJob,
   type CommitJobOptions,
   commitPart,
+  type GraphJob,
   JobGroup,
   type JobPart,
   type MirrorJob,
@@ -50,11 +56,11 @@ export type GraphAction =
 
 /** A job that a transaction has begun. */
 export type TransactionJob =
-  | Job<BackupJobReport>
+  | GraphJob<BackupJobReport>
   | CommitJob
   | MirrorJob
-  | Job<PopulateJobReport>
-  | Job<StreamJobReport>;
+  | GraphJob<PopulateJobReport>
+  | GraphJob<StreamJobReport>;
 
 /** How a transaction ends. */
 export interface TransactionOptions {
@@ -118,13 +124,13 @@ export async function transaction(
         prepared.push(part);
         all.push(await part.prepare());
       }
-      await changer.change(joined(all));
+      await changer.change(joinedChanges(all));
     } catch (error) {
       for (const part of prepared.reverse()) await part.takeBack?.();
       await changer.takeBack([], [...opened].reverse());
       throw error;
     }
-    const begun = jobs.map((job) => job.start(group));
+    const begun = jobs.map((job) => job.start(group ?? new JobGroup(changer)));
     for (const job of begun) keep(job);
     return { nodes: opened, jobs: begun };
   });
@@ -135,25 +141,6 @@ function endsGrouped(options: TransactionOptions): boolean {
   const { completion = 'individual' } = options;
   if (completion === 'individual' || completion === 'grouped') return completion === 'grouped';
   throw new TypeError(`completion must be individual or grouped, not ${completion}`);
-}
-
-function joined(all: readonly Partial<Changes>[]): Partial<Changes> {
-  return {
-    edges: all.flatMap(({ edges = [] }) => edges),
-    bitmaps: byNode(all.flatMap(({ bitmaps = [] }) => bitmaps)),
-    begins: all.flatMap(({ begins = [] }) => begins),
-    joined: all.flatMap((one) => one.joined ?? []),
-  };
-}
-
-/** What is done to the bitmaps of a node is one change, in order. */
-function byNode(changes: readonly BitmapChange[]): BitmapChange[] {
-  return [...new Set(changes.map(({ node }) => node))].map((node) => {
-    const own = changes.filter((change) => change.node === node);
-    const actions = own.flatMap((change) => change.actions);
-    if (own.every(({ now }) => now === undefined)) return { node, actions };
-    return { node, actions, now: () => own.flatMap((change) => change.now?.() ?? change.actions) };
-  });
 }
 
 interface With {
@@ -188,7 +175,6 @@ function partOf(
     case 'commit':
     case 'mirror':
     case 'stream':
-      if (group !== undefined) throw endsAlone(where, type);
       return jobPart(MOVERS[type](changer, own as never));
     case 'populate':
       return jobPart(populatePart(changer, own as PopulateJobOptions));
@@ -201,12 +187,6 @@ function partOf(
 
 /** Jobs after which a disk lies elsewhere. */
 const MOVERS = { commit: commitPart, mirror: mirrorPart, stream: streamPart };
-
-/** What it has moved by then stays moved. */
-function endsAlone(where: string, type: keyof typeof MOVERS): TypeError {
-  const message = `${where} is a ${type}, which ends by itself or when it is told to, and is not taken back: leave it out, or say completion: individual`;
-  return new TypeError(message);
-}
 
 function jobPart(job: JobPart<TransactionJob>): Part {
   return { prepare: () => job.prepare(), takeBack: () => job.takeBack(), job };

@@ -69,11 +69,11 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['job'],
     ['view'],
   ],
-  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs', 'snapshot'], ['transaction']],
+  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs'], ['snapshot'], ['transaction']],
   'graph/jobs': [
+    ['group'],
     ['rounds'],
     ['layers'],
-    ['group'],
     ['backup', 'commit', 'mirror', 'populate', 'stream'],
   ],
   daemon: [['schema'], ['core'], ['blockdev'], ['commands'], ['watch']],

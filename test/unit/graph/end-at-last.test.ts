@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { LacunaError } from '#dist/errors/index.js';
-import { endAtLast } from '#dist/graph/jobs/rounds/index.js';
+import { endAtLast } from '#dist/graph/jobs/group/index.js';
 import type { JobControl } from '#dist/job/index.js';
 
 test('a job that must end without asking anybody lets the guest work between its attempts', async () => {

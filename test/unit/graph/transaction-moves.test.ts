@@ -88,15 +88,6 @@ describe('a transaction', () => {
     }
     await graph.close();
   });
-
-  test('refuses to take back at its end what such jobs have moved', async () => {
-    const { graph } = await openChain();
-    for (const action of [MIRROR, STREAM, COMMIT]) {
-      const begun = graph.transaction([action], { completion: 'grouped' });
-      await expect(begun).rejects.toThrow(TypeError);
-    }
-    await graph.close();
-  });
 });
 
 test('in every order, a write is both in the target of a mirror and in the bitmap that began with it, or in neither', async () => {

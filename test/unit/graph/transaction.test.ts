@@ -243,7 +243,7 @@ describe('grouped completion', () => {
     await guests.y.write(2 * G, filled(3));
     for (let turn = 0; turn < 5; turn++) await settled();
     // The second has done its work, and waits.
-    expect(jobs[1].state).toBe('running');
+    expect(jobs[1].state).toBe('waiting');
     expect(namesOf(graph.node('y').bitmaps)).toEqual(['b busy']);
     release('x-target');
     await Promise.all([...jobs, written]);

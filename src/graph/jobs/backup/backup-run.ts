@@ -10,8 +10,8 @@ import type {
   Root,
 } from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
-import { endTogether, type JobEnd, type JobGroup } from '../group/index.js';
-import { endAtLast, inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
+import { endAlone, endAtLast, endInGroup, type GroupMember, type JobEnd } from '../group/index.js';
+import { inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
 import type { BackupJobReport, BackupPair, CheckedOptions } from './options.js';
 
 /** A disk while it is backed up. */
@@ -36,6 +36,7 @@ export class BackupRun {
   readonly #options: CheckedOptions;
   readonly #disks: Disk[] = [];
   readonly #opened: Node[] = [];
+  #hasLeft = false;
   #totalBytes = 0;
   #doneBytes = 0;
   #movedBytes = 0;
@@ -50,32 +51,31 @@ export class BackupRun {
     return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
   }
 
-  /** @param group jobs with which it has begun, and ends. */
-  async work(control: JobControl, group?: JobGroup): Promise<BackupJobReport> {
-    let failure: { error: unknown } | undefined;
-    let hasEnded = false;
+  /** @param member with whom it ends. */
+  async work(control: JobControl, member: GroupMember): Promise<BackupJobReport> {
     try {
-      if (this.#options.sync === 'none') await untilStopped(control);
-      else await this.#move(await this.#plan(control), control);
-      this.#checkSound();
+      await this.#copy(control);
       for (const { target } of this.#disks) await target.device.flush();
-      if (group !== undefined) {
-        failure = await group.succeed(() => this.#lastPart(true, []), control);
-        hasEnded = true;
-      }
+      if (this.#options.sync === 'none') await this.#endAtLast(true, control);
+      else await member.end(async () => this.#ending(true), control);
     } catch (error) {
-      failure = { error };
-    }
-    if (!hasEnded) {
-      const noteIt = (error: unknown) => {
-        failure ??= { error };
+      const leave = async () => {
+        if (!this.#hasLeft) await this.#endAtLast(false, control);
       };
-      const end = () => this.#changer.run(() => this.#end(failure === undefined));
-      await endAtLast(end, control).catch(noteIt);
-      if (group !== undefined) await group.fail(failure?.error, control).catch(noteIt);
+      await endInGroup(() => leave().catch(() => {}), { error, member, control });
     }
-    if (failure !== undefined) throw failure.error;
     return { movedBytes: this.#movedBytes, zeroedBytes: this.#zeroedBytes };
+  }
+
+  async #copy(control: JobControl): Promise<void> {
+    if (this.#options.sync === 'none') await untilStopped(control);
+    else await this.#move(await this.#plan(control), control);
+    this.#checkSound();
+  }
+
+  #endAtLast(isGood: boolean, control: JobControl): Promise<void> {
+    const end = () => endAlone(this.#changer, async () => this.#ending(isGood));
+    return endAtLast(() => this.#changer.run(end), control);
   }
 
   /** Opens what it needs, and tells what happens at its point in time. */
@@ -94,7 +94,7 @@ export class BackupRun {
   async #open({ node: name, target: wanted, filter: filterName }: BackupPair): Promise<void> {
     const changer = this.#changer;
     const { state } = changer;
-    const { sync, bitmap, onCopyError, copyTimeout } = this.#options;
+    const { sync, bitmap, onCopyError, copyTimeout, detectZeroes, targetIsZero } = this.#options;
     const node = state.node(name);
     const isOwn = typeof wanted !== 'string';
     const nameFor = (what: string) => state.freeName(`${name}.${what}`);
@@ -114,6 +114,8 @@ export class BackupRun {
       target: target.name,
       'on-cbw-error': onCopyError,
       'cbw-timeout': copyTimeout,
+      'detect-zeroes': detectZeroes,
+      'target-is-zero': targetIsZero,
       ...(isDirtyOnly && { bitmap: { node: name, name: bitmap! } }),
     });
     const entering = { name: nameFor('backup'), what: 'job', node, writable: false };
@@ -188,21 +190,24 @@ export class BackupRun {
     }
   }
 
-  async #end(isGood: boolean): Promise<void> {
+  #ending(isGood: boolean): JobEnd {
+    if (isGood) this.#checkSound();
     const remains: Bitmap[] = [];
-    try {
-      await endTogether(this.#changer, [this.#lastPart(isGood, remains)]);
-    } finally {
-      for (const bits of remains) bits.free();
-    }
-  }
-
-  #lastPart(isGood: boolean, remains: Bitmap[]): JobEnd {
+    const filters = this.#disks.map(({ filter }) => filter);
+    const unused = this.#disks.flatMap(({ target, isOwn }) => (isOwn ? target : []));
     return {
       roots: this.#disks.map(({ root }) => root),
-      filters: this.#disks.map(({ filter }) => filter),
-      unused: this.#disks.flatMap(({ target, isOwn }) => (isOwn ? target : [])),
-      bitmaps: this.#bitmapChanges((disk) => this.#lastActions(disk, isGood, remains)),
+      changes: {
+        ...this.#changer.downwards(filters),
+        bitmaps: this.#bitmapChanges((disk) => this.#lastActions(disk, isGood, remains)),
+      },
+      done: async () => {
+        this.#hasLeft = true;
+        await this.#changer.state.removeAll([...filters, ...unused]);
+      },
+      free: () => {
+        for (const bits of remains) bits.free();
+      },
     };
   }
 

@@ -1,6 +1,6 @@
-import { checkRate, Job, type JobControl } from '../../../job/index.js';
+import { checkRate, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import { beginAlone, type JobPart } from '../group/index.js';
+import { beginAlone, GraphJob, JobGroup, type JobPart } from '../group/index.js';
 import { BackupRun } from './backup-run.js';
 import { type BackupJobOptions, type BackupJobReport, checkBackupJob } from './options.js';
 
@@ -11,12 +11,9 @@ export type {
 } from './options.js';
 
 /** Begins a backup job; see `Graph.backup`. */
-export function backup(changer: Changer, options: BackupJobOptions): Job<BackupJobReport> {
+export function backup(changer: Changer, options: BackupJobOptions): GraphJob<BackupJobReport> {
   const run = runOf(changer, options);
-  return jobOf(run, options, async (control) => {
-    await beginAlone(changer, run);
-    return run.work(control);
-  });
+  return jobOf(run, options, new JobGroup(changer), () => beginAlone(changer, run));
 }
 
 /**
@@ -28,7 +25,7 @@ export function backupPart(
   changer: Changer,
   options: BackupJobOptions,
   isGrouped: boolean,
-): JobPart<Job<BackupJobReport>> {
+): JobPart<GraphJob<BackupJobReport>> {
   const run = runOf(changer, options);
   if (isGrouped && options.sync === 'none') {
     throw new TypeError('sync none ends only when it is stopped: it cannot end with other jobs');
@@ -37,11 +34,7 @@ export function backupPart(
     signal: options.signal,
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
-    start: (group) => {
-      const job = jobOf(run, options, (control) => run.work(control, group), true);
-      group?.add(() => job.stop());
-      return job;
-    },
+    start: (group) => jobOf(run, options, group),
   };
 }
 
@@ -51,12 +44,23 @@ function runOf(changer: Changer, options: BackupJobOptions): BackupRun {
   return new BackupRun(changer, checked);
 }
 
+/** @param begin what happens before its work, unless that was done. */
 function jobOf(
   run: BackupRun,
-  { rate, signal }: BackupJobOptions,
-  work: (control: JobControl) => Promise<BackupJobReport>,
-  hasBegun = false,
-): Job<BackupJobReport> {
+  { rate, signal, autoFinalize, autoDismiss }: BackupJobOptions,
+  group: JobGroup,
+  begin?: () => Promise<void>,
+): GraphJob<BackupJobReport> {
+  const member = group.join(autoFinalize);
+  const work = async (control: JobControl) => {
+    await begin?.();
+    return run.work(control, member);
+  };
   const counted = () => run.counted();
-  return new Job({ what: 'a backup', rate, signal, work, counted, hasBegun });
+  const hasBegun = begin === undefined;
+  const job = new GraphJob({
+    ...{ what: 'a backup', rate, signal, autoDismiss, member, work, counted, hasBegun },
+  });
+  member.stop = () => job.stop();
+  return job;
 }

@@ -1,6 +1,7 @@
-import { JOB_OPTIONS, type JobOptions } from '../../../job/index.js';
+import type { DetectZeroes } from '../../../copy/index.js';
 import { optionCheck } from '../../../util/index.js';
 import type { NodeDescription } from '../../core/index.js';
+import { GRAPH_JOB_OPTIONS, type GraphJobOptions } from '../group/index.js';
 import type { BitmapMode, JobErrorPolicy, SyncMode } from '../rounds/index.js';
 
 /** A node, and where its backup goes. */
@@ -14,7 +15,7 @@ export interface BackupPair {
 }
 
 /** A backup job. */
-export interface BackupJobOptions extends JobOptions {
+export interface BackupJobOptions extends GraphJobOptions {
   /** The nodes and their targets: all at one point in time, and all succeed or none. */
   readonly disks: readonly BackupPair[];
   /**
@@ -32,6 +33,8 @@ export interface BackupJobOptions extends JobOptions {
   readonly bitmapMode?: BitmapMode;
   /** The targets are known to read as zero. Default false. */
   readonly targetIsZero?: boolean;
+  /** Data that is nothing but zeroes is zeroed in the targets, with `unmap` as a hole. Default `unmap`. */
+  readonly detectZeroes?: DetectZeroes;
   /** Default `report`. */
   readonly onSourceError?: Exclude<JobErrorPolicy, 'ignore'>;
   /** Default `report`. */
@@ -51,12 +54,13 @@ export interface BackupJobReport {
 }
 
 const check = optionCheck<BackupJobOptions>({
-  ...JOB_OPTIONS,
+  ...GRAPH_JOB_OPTIONS,
   disks: { needed: 'a list; each is { node, target }' },
   sync: 'any',
   bitmap: 'any',
   bitmapMode: 'any',
   targetIsZero: 'flag',
+  detectZeroes: 'any',
   onSourceError: 'any',
   onTargetError: 'any',
   onCopyError: 'any',
@@ -70,6 +74,7 @@ const checkPair = optionCheck<BackupPair>({
 });
 
 const CHOICES = {
+  detectZeroes: ['off', 'on', 'unmap'],
   sync: ['full', 'top', 'bitmap', 'incremental', 'none'],
   bitmapMode: ['on-success', 'always', 'never'],
   onSourceError: ['report', 'stop'],
@@ -78,7 +83,7 @@ const CHOICES = {
 } as const;
 
 /** Options with everything said. */
-export type CheckedOptions = Required<Omit<BackupJobOptions, 'bitmap' | 'rate' | 'signal'>> &
+export type CheckedOptions = Required<Omit<BackupJobOptions, 'bitmap' | keyof GraphJobOptions>> &
   Pick<BackupJobOptions, 'bitmap'>;
 
 /** @throws TypeError or RangeError for options that make no sense. */
@@ -107,6 +112,7 @@ export function checkBackupJob(options: BackupJobOptions): CheckedOptions {
     ...(bitmap !== undefined && { bitmap }),
     bitmapMode: options.bitmapMode ?? 'on-success',
     targetIsZero: options.targetIsZero ?? false,
+    detectZeroes: options.detectZeroes ?? 'unmap',
     onSourceError: options.onSourceError ?? 'report',
     onTargetError: options.onTargetError ?? 'report',
     onCopyError: options.onCopyError ?? 'break-snapshot',
@@ -114,11 +120,14 @@ export function checkBackupJob(options: BackupJobOptions): CheckedOptions {
   };
 }
 
-function checkBitmap(sync: SyncMode, { bitmap, bitmapMode }: BackupJobOptions): void {
+function checkBitmap(sync: SyncMode, { bitmap, bitmapMode, autoFinalize }: BackupJobOptions): void {
   const isNeeded = sync === 'bitmap' || sync === 'incremental';
   if (isNeeded && bitmap === undefined) throw new TypeError(`sync ${sync} needs a bitmap`);
   if (sync === 'none' && bitmap !== undefined) {
     throw new TypeError('sync none takes no bitmap: nobody knows when everything was copied');
+  }
+  if (sync === 'none' && autoFinalize === false) {
+    throw new TypeError('sync none ends when it is stopped: leave out autoFinalize');
   }
   if (bitmap === undefined && bitmapMode !== undefined) {
     throw new TypeError('bitmapMode needs a bitmap');

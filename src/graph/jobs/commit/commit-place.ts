@@ -3,9 +3,15 @@ import type { JobControl } from '../../../job/index.js';
 import { orAborted } from '../../../util/index.js';
 import type { Changer, Changes, Node, NodeDescription, Root } from '../../core/index.js';
 import { onSide } from '../../filters/index.js';
+import { type Ending, endAlone, endAtLast, type JobEnd } from '../group/index.js';
 import { chainBetween, drop } from '../layers/index.js';
-import { endAtLast, type LastRound } from '../rounds/index.js';
-import { type ChainToCommit, chainToCommit, checkOverlays } from './chain-to-commit.js';
+import type { LastRound } from '../rounds/index.js';
+import {
+  type ChainToCommit,
+  chainToCommit,
+  checkOverlays,
+  type Overlay,
+} from './chain-to-commit.js';
 import { type CommittedBitmaps, committedBitmaps } from './committed-bitmaps.js';
 import type { CheckedCommit } from './options.js';
 
@@ -54,7 +60,7 @@ export class CommitPlace {
         opened.push(node);
       }
       for (const { node, name } of chain.overlays) node.driver.checkBackingName!(name);
-      return new CommitPlace(changer, { ...(await insert(changer, chain)), opened });
+      return new CommitPlace(changer, { ...(await insert(changer, chain, options)), opened });
     } catch (error) {
       await closeForWriting(changer, opened).catch(() => {});
       throw error;
@@ -125,81 +131,92 @@ export class CommitPlace {
     return this.root.pass(() => this.copy.flush());
   }
 
-  /** The base comes into use. */
-  complete({ work }: LastRound): Promise<void> {
-    return this.#changer.run(async () => {
-      const { images, base, overlays } = this.chain;
-      checkOverlays(this.#changer.state, this.#filter, this.chain);
-      const bitmaps = await committedBitmaps(images, base);
-      try {
-        await this.#pivot(bitmaps, async (isOver) => {
-          await work();
-          await bitmaps.gather();
-          await base.device.flush();
-          for (const { node, name } of overlays) {
-            if (isOver()) return;
-            await node.device.flush();
-            if (isOver()) return;
-            await node.driver.nameBacking!(name);
-          }
-        });
-      } finally {
-        bitmaps.free();
-      }
-      this.#isGone = true;
-      this.#carried = bitmaps.names;
-      this.#warnings = bitmaps.warnings;
-      await this.#leave(true);
-    });
+  /** How the base comes into use, or everybody uses the images as before. To be called in a turn. */
+  async ending(ending: Ending, { work }: LastRound): Promise<JobEnd> {
+    return ending === 'complete' ? this.#completing(work) : this.#leaving(work);
   }
 
-  /** Everybody uses the images as before. */
-  cancel({ work }: LastRound): Promise<void> {
-    return this.#changer.run(() => this.#giveUp(work));
+  async #completing(work: Prepare): Promise<JobEnd> {
+    const { images, base } = this.chain;
+    checkOverlays(this.#changer.state, this.#filter, this.chain);
+    const bitmaps = await committedBitmaps(images, base);
+    try {
+      return {
+        ...(await this.#pivoting(bitmaps, work)),
+        roots: [],
+        free: () => bitmaps.free(),
+      };
+    } catch (error) {
+      bitmaps.free();
+      throw error;
+    }
   }
 
   /** The job has failed: everybody uses the images as before; what was put into the base was shown already. */
   async giveUp(control: JobControl): Promise<void> {
     if (this.#isGone) return;
-    await endAtLast(() => this.#changer.run(() => this.#giveUp(async () => {})), control);
+    await endAtLast(() => this.#changer.run(() => this.#giveUp()), control);
   }
 
-  async #giveUp(prepare: Prepare): Promise<void> {
-    await this.#letOthersIn(() => this.#changer.moveDown([this.#filter], { prepare }));
-    this.#isGone = true;
-    await this.#leave(false);
+  async #giveUp(): Promise<void> {
+    await endAlone(this.#changer, async () => this.#leaving());
   }
 
-  async #pivot(
-    bitmaps: CommittedBitmaps,
-    prepare: (isOver: () => boolean) => Promise<void>,
-  ): Promise<void> {
-    const { images, base } = this.chain;
-    const { state } = this.#changer;
+  #leaving(prepare?: Prepare): JobEnd {
+    return {
+      roots: [],
+      changes: { ...this.#changer.downwards([this.#filter]), ...(prepare && { prepare }) },
+      refused: this.#letOthersIn(),
+      done: async () => {
+        this.#isGone = true;
+        await this.#leave(false);
+      },
+    };
+  }
+
+  async #pivoting(bitmaps: CommittedBitmaps, work: Prepare): Promise<Omit<JobEnd, 'roots'>> {
+    const { images, base, overlays } = this.chain;
+    const changer = this.#changer;
     // Filters may have come above the base, and are kept where they are as large as what they show then.
-    const above = state.view.backingOf(images.at(-1)!)!.to;
+    const above = changer.state.view.backingOf(images.at(-1)!)!.to;
     const target = above.size === base.size ? above : base;
-    for (const filter of this.#changer.path(above)) {
-      if (filter !== base) await filter.log.prepareDirtyAll();
-    }
-    const { changes } = bitmaps;
-    await this.#letOthersIn(() =>
-      this.#changer.pivot(this.#filter, target, { bitmaps: changes, prepare, except: this.root }),
-    );
-    // They have not seen what was written to the base below them.
-    for (const filter of this.#changer.path(above)) if (filter !== base) filter.log.dirtyAll();
-  }
-
-  /** A change by which others come to use the layers again. */
-  async #letOthersIn(change: () => Promise<void>): Promise<void> {
-    const by = this.chain.base.movedBy;
-    keep(this.chain, this.#filter, undefined);
+    const between = changer.path(above).filter((filter) => filter !== base);
+    for (const filter of between) await filter.log.prepareDirtyAll();
+    const refused = this.#letOthersIn();
     try {
-      await change();
+      const pivot = changer.pivoting(this.#filter, target, this.root);
+      return {
+        changes: {
+          ...pivot,
+          bitmaps: bitmaps.changes,
+          prepare: async () => {
+            await work();
+            await bitmaps.gather();
+            await base.device.flush();
+          },
+          name: (isOver) => nameBase(overlays, isOver),
+        },
+        refused,
+        done: async () => {
+          // They have not seen what was written to the base below them.
+          for (const filter of between) filter.log.dirtyAll();
+          this.#isGone = true;
+          this.#carried = bitmaps.names;
+          this.#warnings = bitmaps.warnings;
+          await this.#leave(true);
+        },
+      };
     } catch (error) {
-      keep(this.chain, this.#filter, by);
+      refused();
       throw error;
     }
+  }
+
+  /** Lets others come to use the layers again, by a change. @returns takes that back. */
+  #letOthersIn(): () => void {
+    const by = this.chain.base.movedBy;
+    keep(this.chain, this.#filter, undefined);
+    return () => keep(this.chain, this.#filter, by);
   }
 
   async #leave(isDone: boolean): Promise<void> {
@@ -221,6 +238,16 @@ export class CommitPlace {
   }
 }
 
+/** Makes the images above name the base. */
+async function nameBase(overlays: readonly Overlay[], isOver: () => boolean): Promise<void> {
+  for (const { node, name } of overlays) {
+    if (isOver()) return;
+    await node.device.flush();
+    if (isOver()) return;
+    await node.driver.nameBacking!(name);
+  }
+}
+
 /** Of what is hidden, which costs next to nothing. */
 const TAIL_PIECE = 16 * 1024 * 1024;
 
@@ -235,7 +262,11 @@ function keep({ nodes }: ChainToCommit, filter: Node | undefined, by: string | u
 }
 
 /** Opens a filter that holds the place, and keeps everybody else from what changes below. */
-async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Parts, 'opened'>> {
+async function insert(
+  changer: Changer,
+  chain: ChainToCommit,
+  { targetIsZero, detectZeroes }: CheckedCommit,
+): Promise<Omit<Parts, 'opened'>> {
   const { state } = changer;
   const { images, base, path, isActive } = chain;
   const [top] = images;
@@ -255,6 +286,8 @@ async function insert(changer: Changer, chain: ChainToCommit): Promise<Omit<Part
         'node-name': state.freeName(`${top.name}.committed`),
         file: top.name,
         target: base.name,
+        'target-is-zero': targetIsZero,
+        'detect-zeroes': detectZeroes,
       } as unknown as NodeDescription,
       { writable: isActive, isOfJob: true },
     );

@@ -1,19 +1,16 @@
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer, Changes } from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
+import { type Ending, endInGroup, type GroupMember, heed, Wish } from '../group/index.js';
 import { planLayers } from '../layers/index.js';
-import {
-  type Ending,
-  endAtLast,
-  lastRoundOf,
-  type RoundPlan,
-  type Rounds,
-  roundsOf,
-  untilTold,
-  Wish,
-} from '../rounds/index.js';
+import { lastRoundOf, type RoundPlan, type Rounds, roundsOf, untilTold } from '../rounds/index.js';
 import { CommitPlace } from './commit-place.js';
 import type { CheckedCommit, CommitJobProgress, CommitJobReport } from './options.js';
+
+interface With {
+  readonly control: JobControl;
+  readonly member: GroupMember;
+}
 
 /** One run of a commit job. */
 export class CommitRun {
@@ -53,19 +50,18 @@ export class CommitRun {
     await this.#entry?.takeBack();
   }
 
-  /** Behind the beginning. */
-  async work(control: JobControl): Promise<CommitJobReport> {
+  /** Behind the beginning. @param member with whom it ends. */
+  async work(control: JobControl, member: GroupMember): Promise<CommitJobReport> {
     const place = this.#entry!;
     try {
       await place.flushBase(control.ending);
       const rounds = this.#begin(place, control);
       const ending = place.chain.isActive
-        ? await this.#untilTold(place, rounds, control)
-        : await this.#once(place, rounds, control);
+        ? await this.#untilTold(place, rounds, { control, member })
+        : await this.#once(place, rounds, { control, member });
       return this.#report(place, rounds, ending);
     } catch (error) {
-      await place.giveUp(control);
-      throw error;
+      return await endInGroup(() => place.giveUp(control), { error, member, control });
     } finally {
       this.#place = undefined;
       this.#rounds?.free();
@@ -79,9 +75,9 @@ export class CommitRun {
     return this.#rounds;
   }
 
-  #untilTold(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
+  #untilTold(place: CommitPlace, rounds: Rounds, { control, member }: With): Promise<Ending> {
     return untilTold({
-      ...{ place, rounds, control, wish: this.wish },
+      ...{ place, rounds, control, member, wish: this.wish },
       onTargetError: this.#options.onTargetError,
       firstPlan: () => this.#firstPlan(place, control),
       becameReady: () => {
@@ -91,14 +87,18 @@ export class CommitRun {
   }
 
   /** Nobody writes the images, so they are put into the base once. */
-  async #once(place: CommitPlace, rounds: Rounds, control: JobControl): Promise<Ending> {
+  async #once(place: CommitPlace, rounds: Rounds, { control, member }: With): Promise<Ending> {
     await rounds.first(() => this.#firstPlan(place, control));
-    await endAtLast(async () => {
+    for (;;) {
       await this.#settle(place, rounds, control);
       await control.next();
-      await this.#complete(place, rounds);
-    }, control);
-    return 'complete';
+      member.arrive(control);
+      const { last, giveUp } = lastRoundOf(place, rounds);
+      const refusal = await member.rest(() => place.ending('complete', last), control);
+      if (refusal === undefined) return 'complete';
+      await giveUp();
+      await heed(refusal, control);
+    }
   }
 
   /** Makes all of it durable. What the base has forgotten, with its connection say, is dirty again. */
@@ -114,16 +114,6 @@ export class CommitRun {
         if (this.#options.onTargetError !== 'stop') throw error.cause;
         await control.waitAbout(error.cause);
       }
-    }
-  }
-
-  async #complete(place: CommitPlace, rounds: Rounds): Promise<void> {
-    const { last, giveUp } = lastRoundOf(place, rounds);
-    try {
-      await place.complete(last);
-    } catch (error) {
-      await giveUp();
-      throw error;
     }
   }
 

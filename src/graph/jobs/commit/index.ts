@@ -1,7 +1,6 @@
 import { checkRate, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import { beginAlone, type JobPart } from '../group/index.js';
-import { LiveJob } from '../rounds/index.js';
+import { beginAlone, JobGroup, type JobPart, LiveJob } from '../group/index.js';
 import { CommitRun } from './commit-run.js';
 import {
   type CommitJobOptions,
@@ -18,26 +17,30 @@ export type { CommitJobOptions, CommitJobProgress, CommitJobReport } from './opt
  */
 export class CommitJob extends LiveJob<CommitJobReport, CommitJobProgress> {
   /** @internal See `Graph.commit`. @param begin what happens before its work, unless that was done. */
-  constructor(run: CommitRun, { rate, signal }: CommitJobOptions, begin?: () => Promise<void>) {
+  constructor(
+    run: CommitRun,
+    { rate, signal, autoFinalize, autoDismiss }: CommitJobOptions,
+    group: JobGroup,
+    begin?: () => Promise<void>,
+  ) {
+    const member = group.join(autoFinalize);
+    const work = async (control: JobControl) => {
+      await begin?.();
+      return run.work(control, member);
+    };
     super({
-      what: 'a commit',
-      rate,
-      signal,
-      wish: run.wish,
-      work: async (control: JobControl) => {
-        await begin?.();
-        return run.work(control);
-      },
+      ...{ what: 'a commit', rate, signal, autoDismiss, member, work, wish: run.wish },
       counted: () => run.counted(),
       hasBegun: begin === undefined,
     });
+    member.stop = () => this.stop();
   }
 }
 
 /** Begins a commit job; see `Graph.commit`. */
 export function commit(changer: Changer, options: CommitJobOptions): CommitJob {
   const run = runOf(changer, options);
-  return new CommitJob(run, options, () => beginAlone(changer, run));
+  return new CommitJob(run, options, new JobGroup(changer), () => beginAlone(changer, run));
 }
 
 /** A commit job that begins in a transaction. */
@@ -47,7 +50,7 @@ export function commitPart(changer: Changer, options: CommitJobOptions): JobPart
     signal: options.signal,
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
-    start: () => new CommitJob(run, options),
+    start: (group) => new CommitJob(run, options, group),
   };
 }
 

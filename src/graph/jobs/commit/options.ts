@@ -1,9 +1,11 @@
 import { type BackingName, checkBacking } from '../../../block/index.js';
-import { JOB_OPTIONS, type JobOptions, type JobProgress } from '../../../job/index.js';
+import type { DetectZeroes } from '../../../copy/index.js';
+import type { JobProgress } from '../../../job/index.js';
 import { optionCheck } from '../../../util/index.js';
+import { GRAPH_JOB_OPTIONS, type GraphJobOptions } from '../group/index.js';
 
 /** A commit job. */
-export interface CommitJobOptions extends JobOptions {
+export interface CommitJobOptions extends GraphJobOptions {
   /**
    * The image on top of those that are put into the base, by the name of its node. Filters may lie above it. Where somebody may write it,
    * the job goes on until it is told to end.
@@ -13,6 +15,10 @@ export interface CommitJobOptions extends JobOptions {
   readonly base: string;
   /** The name of the base as it shall stand in images above the node. Default: as the image above the base names it. */
   readonly backing?: BackingName;
+  /** The base is known to read as zero. Default false. */
+  readonly targetIsZero?: boolean;
+  /** Data that is nothing but zeroes is zeroed in the base, with `unmap` as a hole. Default `off`. */
+  readonly detectZeroes?: DetectZeroes;
   /** What happens when the images cannot be read: `report`, the job fails; `stop`, it waits for a human. Default `report`. */
   readonly onSourceError?: 'report' | 'stop';
   /** What happens when the base cannot be written. Default `report`. */
@@ -44,18 +50,21 @@ export interface CommitJobReport {
 }
 
 const check = optionCheck<CommitJobOptions>({
-  ...JOB_OPTIONS,
+  ...GRAPH_JOB_OPTIONS,
   node: { needed: 'the name of the image that is put into its base' },
   base: { needed: 'the name of the image below that gets it' },
   backing: 'any',
+  targetIsZero: 'flag',
+  detectZeroes: 'any',
   onSourceError: 'any',
   onTargetError: 'any',
 });
 
 const POLICIES: readonly unknown[] = ['report', 'stop'];
+const DETECT: readonly unknown[] = ['off', 'on', 'unmap'];
 
 /** Options with everything said. */
-export type CheckedCommit = Required<Omit<CommitJobOptions, 'backing' | 'rate' | 'signal'>> &
+export type CheckedCommit = Required<Omit<CommitJobOptions, 'backing' | keyof GraphJobOptions>> &
   Pick<CommitJobOptions, 'backing'>;
 
 /** @throws TypeError for options that make no sense. */
@@ -71,5 +80,10 @@ export function checkCommitJob(options: CommitJobOptions): CheckedCommit {
     if (POLICIES.includes(policy)) continue;
     throw new TypeError(`${key} must be report or stop, not ${JSON.stringify(policy)}`);
   }
-  return { node, base, ...(backing && { backing }), onSourceError, onTargetError };
+  const { targetIsZero = false, detectZeroes = 'off' } = options;
+  if (!DETECT.includes(detectZeroes)) {
+    throw new TypeError(`detectZeroes must be off, on or unmap, not ${detectZeroes}`);
+  }
+  const zeroes = { targetIsZero, detectZeroes };
+  return { node, base, ...(backing && { backing }), ...zeroes, onSourceError, onTargetError };
 }

@@ -1,5 +1,5 @@
 import type { Changer, Changes } from '../../core/index.js';
-import type { JobGroup } from './group.js';
+import type { JobGroup } from './job-group.js';
 
 /** What a job does before its work, at one moment with others. */
 interface Beginning {
@@ -13,8 +13,8 @@ interface Beginning {
 export interface JobPart<Started> extends Beginning {
   /** The signal that the job is begun with. */
   readonly signal: AbortSignal | undefined;
-  /** Begins the work, behind the change. @param group jobs that all succeed or all fail. */
-  start(group?: JobGroup): Started;
+  /** Begins the work, behind the change. @param group with whom it ends. */
+  start(group: JobGroup): Started;
 }
 
 /** A job that begins by itself: where it cannot, nothing stays. */

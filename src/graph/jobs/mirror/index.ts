@@ -1,7 +1,6 @@
 import { checkRate, type JobControl } from '../../../job/index.js';
 import type { Changer } from '../../core/index.js';
-import { beginAlone, type JobPart } from '../group/index.js';
-import { LiveJob } from '../rounds/index.js';
+import { beginAlone, JobGroup, type JobPart, LiveJob } from '../group/index.js';
 import { MirrorRun } from './mirror-run.js';
 import {
   checkMirror,
@@ -19,19 +18,23 @@ export class MirrorJob extends LiveJob<MirrorReport, MirrorProgress> {
   readonly #run: MirrorRun;
 
   /** @internal See `Graph.mirror`. @param begin what happens before its work, unless that was done. */
-  constructor(run: MirrorRun, { rate, signal }: MirrorOptions, begin?: () => Promise<void>) {
+  constructor(
+    run: MirrorRun,
+    { rate, signal, autoFinalize, autoDismiss }: MirrorOptions,
+    group: JobGroup,
+    begin?: () => Promise<void>,
+  ) {
+    const member = group.join(autoFinalize);
+    const work = async (control: JobControl) => {
+      await begin?.();
+      return run.work(control, member);
+    };
     super({
-      what: 'a mirror',
-      rate,
-      signal,
-      wish: run.wish,
-      work: async (control: JobControl) => {
-        await begin?.();
-        return run.work(control);
-      },
+      ...{ what: 'a mirror', rate, signal, autoDismiss, member, work, wish: run.wish },
       counted: () => run.counted(),
       hasBegun: begin === undefined,
     });
+    member.stop = () => this.stop();
     this.#run = run;
   }
 
@@ -48,7 +51,7 @@ export class MirrorJob extends LiveJob<MirrorReport, MirrorProgress> {
 /** Begins a mirror job; see `Graph.mirror`. */
 export function mirror(changer: Changer, options: MirrorOptions): MirrorJob {
   const run = runOf(changer, options);
-  return new MirrorJob(run, options, () => beginAlone(changer, run));
+  return new MirrorJob(run, options, new JobGroup(changer), () => beginAlone(changer, run));
 }
 
 /** A mirror job that begins in a transaction. */
@@ -58,7 +61,7 @@ export function mirrorPart(changer: Changer, options: MirrorOptions): JobPart<Mi
     signal: options.signal,
     prepare: () => run.prepare(),
     takeBack: () => run.takeBack(),
-    start: () => new MirrorJob(run, options),
+    start: (group) => new MirrorJob(run, options, group),
   };
 }
 

@@ -12,7 +12,8 @@ import {
   type NodeDescription,
   type Root,
 } from '../../core/index.js';
-import { endAtLast, isBusy } from '../rounds/index.js';
+import { type Ending, endAtLast, isBusy, type JobEnd } from '../group/index.js';
+import type { LastRound } from '../rounds/index.js';
 import { carried, checkCarried } from './carried-bitmaps.js';
 import type { CheckedMirror } from './options.js';
 
@@ -22,14 +23,6 @@ interface Parts {
   readonly target: Node;
   readonly filter: Node;
   readonly root: Root;
-}
-
-/** How a mirror ends well. */
-interface Finish {
-  /** Makes the target equal, while nobody writes. */
-  readonly work: () => Promise<void>;
-  /** What could not be read until then, and is zero in the target. */
-  readonly unread: Bitmap;
 }
 
 /** The place of a mirror in its graph: how it comes in, and how it goes. */
@@ -138,38 +131,51 @@ export class MirrorPlace {
     if (this.copy.broken !== undefined) throw this.copy.broken;
   }
 
-  /** The target comes into use. */
-  complete(finish: Finish): Promise<void> {
+  /** How the target comes into use, or everybody uses the node again, and the target is a copy of that moment. */
+  ending(ending: Ending, finish: LastRound): Promise<JobEnd> {
+    return ending === 'complete' ? this.#completing(finish) : this.#cancelling(finish);
+  }
+
+  async #completing(finish: LastRound): Promise<JobEnd> {
     const changer = this.#changer;
-    return changer.run(async () => {
-      const bitmaps = this.#bitmapChanges(this.#whenGood(finish));
-      const target = this.#below('target');
-      this.#target = changer.state.view.unfiltered(target);
-      const { names, changes } =
-        this.#options.bitmaps === 'none'
-          ? { names: [], changes: [] }
-          : await carried(changer.path(this.#below('file')), this.#target, finish.unread);
-      await changer.pivot(this.#filter, target, {
+    const bitmaps = this.#bitmapChanges(this.#whenGood(finish));
+    const target = this.#below('target');
+    this.#target = changer.state.view.unfiltered(target);
+    const { names, changes } =
+      this.#options.bitmaps === 'none'
+        ? { names: [], changes: [] }
+        : await carried(changer.path(this.#below('file')), this.#target, finish.unread);
+    return this.#end(finish, {
+      changes: {
+        ...changer.pivoting(this.#filter, target, this.root),
         bitmaps: [...bitmaps, ...changes],
-        prepare: finish.work,
-        except: this.root,
-      });
-      this.#isGone = true;
-      this.#carried = names;
-      await this.#leave();
+      },
+      done: async () => {
+        this.#carried = names;
+        await this.#leave();
+      },
     });
   }
 
-  /** Everybody uses the node again; the target is a copy of this moment. */
-  cancel(finish: Finish): Promise<void> {
-    return this.#changer.run(async () => {
-      await this.#changer.moveDown([this.#filter], {
+  async #cancelling(finish: LastRound): Promise<JobEnd> {
+    return this.#end(finish, {
+      changes: {
+        ...this.#changer.downwards([this.#filter]),
         bitmaps: this.#bitmapChanges(this.#whenGood(finish)),
-        prepare: finish.work,
-      });
-      this.#isGone = true;
-      await this.#leave(this.#opened);
+      },
+      done: () => this.#leave(this.#opened),
     });
+  }
+
+  #end({ work }: LastRound, { changes, done }: Pick<JobEnd, 'changes' | 'done'>): JobEnd {
+    return {
+      roots: [],
+      changes: { ...changes, prepare: work },
+      done: async () => {
+        this.#isGone = true;
+        await done();
+      },
+    };
   }
 
   /** The job has failed: everybody uses the node again, and the target is nothing. */
@@ -217,7 +223,7 @@ export class MirrorPlace {
   }
 
   /** What is equal at the end is not dirty. */
-  #whenGood({ unread }: Finish): BitmapAction[] {
+  #whenGood({ unread }: LastRound): BitmapAction[] {
     const { bitmap: name = '', bitmapMode } = this.#options;
     if (bitmapMode === 'never') return [{ type: 'reclaim', name }];
     return [

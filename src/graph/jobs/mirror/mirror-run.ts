@@ -3,14 +3,8 @@ import type { CopyMode } from '../../../block/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { Changer, Changes } from '../../core/index.js';
-import {
-  type Ending,
-  type RoundPlan,
-  type Rounds,
-  roundsOf,
-  untilTold,
-  Wish,
-} from '../rounds/index.js';
+import { type Ending, endInGroup, type GroupMember, Wish } from '../group/index.js';
+import { type RoundPlan, type Rounds, roundsOf, untilTold } from '../rounds/index.js';
 import { MirrorPlace } from './mirror-place.js';
 import type { CheckedMirror, MirrorProgress, MirrorReport } from './options.js';
 
@@ -59,14 +53,14 @@ export class MirrorRun {
     await this.#entry?.takeBack();
   }
 
-  /** Behind the beginning. */
-  async work(control: JobControl): Promise<MirrorReport> {
+  /** Behind the beginning. @param member with whom it ends. */
+  async work(control: JobControl, member: GroupMember): Promise<MirrorReport> {
     const place = this.#entry!;
     try {
       await place.flushTarget(control.ending);
       const rounds = this.#begin(place, control);
       const ending = await untilTold({
-        ...{ place, rounds, control, wish: this.wish },
+        ...{ place, rounds, control, member, wish: this.wish },
         onTargetError: this.#options.onTargetError,
         firstPlan: async () => {
           const made = await this.#firstPlan(place, control);
@@ -79,8 +73,7 @@ export class MirrorRun {
       });
       return this.#report(place, rounds, ending);
     } catch (error) {
-      await place.giveUp(control);
-      throw error;
+      return await endInGroup(() => place.giveUp(control), { error, member, control });
     } finally {
       this.#place = undefined;
       this.#rounds?.free();

@@ -1,12 +1,13 @@
 import type { CopyMode } from '../../../block/index.js';
 import type { DetectZeroes } from '../../../copy/index.js';
-import { JOB_OPTIONS, type JobOptions, type JobProgress } from '../../../job/index.js';
+import type { JobProgress } from '../../../job/index.js';
 import { optionCheck } from '../../../util/index.js';
 import type { NodeDescription } from '../../core/index.js';
+import { GRAPH_JOB_OPTIONS, type GraphJobOptions } from '../group/index.js';
 import type { BitmapMode, JobErrorPolicy, SyncMode } from '../rounds/index.js';
 
 /** A mirror job. */
-export interface MirrorOptions extends JobOptions {
+export interface MirrorOptions extends GraphJobOptions {
   /** The name of the node that is mirrored. All who use it go through the job's filter meanwhile. */
   readonly node: string;
   /** A node that nobody else uses, or the description of one: at least as large, and as large where it is to come into use. */
@@ -77,7 +78,7 @@ export interface MirrorReport {
 }
 
 const check = optionCheck<MirrorOptions>({
-  ...JOB_OPTIONS,
+  ...GRAPH_JOB_OPTIONS,
   node: { needed: 'the name of the node that is mirrored' },
   target: { needed: 'the name or the description of the node that the copy goes to' },
   sync: 'any',
@@ -104,7 +105,7 @@ const CHOICES = {
 } as const;
 
 /** Options with everything said. */
-export type CheckedMirror = Required<Omit<MirrorOptions, 'bitmap' | 'rate' | 'signal'>> &
+export type CheckedMirror = Required<Omit<MirrorOptions, 'bitmap' | keyof GraphJobOptions>> &
   Pick<MirrorOptions, 'bitmap'>;
 
 /** @throws TypeError or RangeError for options that make no sense. */

@@ -1,5 +1,5 @@
-import { JOB_OPTIONS, type JobOptions } from '../../../job/index.js';
 import { optionCheck } from '../../../util/index.js';
+import { GRAPH_JOB_OPTIONS, type GraphJobOptions } from '../group/index.js';
 
 /** What makes bitmaps dirty: a node, and for `from: 'bitmap'` one of its bitmaps. */
 export interface PopulateSource {
@@ -30,7 +30,7 @@ export type PopulateFrom = 'allocation' | 'data' | 'bitmap' | 'everything';
 export type PopulateOperation = 'union' | 'overwrite' | 'difference';
 
 /** A populate job. */
-export interface PopulateJobOptions extends Omit<JobOptions, 'rate'> {
+export interface PopulateJobOptions extends Omit<GraphJobOptions, 'rate'> {
   /** What counts. */
   readonly from: PopulateFrom;
   /** Nodes of one size: what counts in any of them does. None for `everything`. */
@@ -48,13 +48,15 @@ export interface PopulateJobReport {
 }
 
 /** Options with everything said. */
-export type CheckedPopulate = Required<Omit<PopulateJobOptions, 'signal'>>;
+export type CheckedPopulate = Required<Omit<PopulateJobOptions, keyof GraphJobOptions>>;
 
 const FROM: readonly string[] = ['allocation', 'data', 'bitmap', 'everything'];
 const OPERATIONS: readonly string[] = ['union', 'overwrite', 'difference'];
 
+const { rate: _, ...OWN_OPTIONS } = GRAPH_JOB_OPTIONS;
+
 const check = optionCheck<PopulateJobOptions>({
-  signal: JOB_OPTIONS.signal,
+  ...OWN_OPTIONS,
   from: { needed: `what counts: ${FROM.join(', ')}` },
   sources: 'any',
   targets: { needed: 'a list; each is { node, bitmap }' },

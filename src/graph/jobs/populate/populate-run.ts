@@ -2,7 +2,7 @@ import type { Bitmap, BitmapAction, BitmapUse, WriteWatch } from '../../../bitma
 import { LacunaError } from '../../../errors/index.js';
 import type { JobControl, JobCounts } from '../../../job/index.js';
 import type { BitmapChange, Changer, Changes, Node, Root } from '../../core/index.js';
-import type { JobEnd, JobGroup } from '../group/index.js';
+import { endInGroup, type GroupMember, type JobEnd } from '../group/index.js';
 import { Gathered } from './gathered.js';
 import type { CheckedPopulate, PopulateJobReport } from './options.js';
 
@@ -39,27 +39,19 @@ export class PopulateRun {
     return { totalBytes: this.#totalBytes, doneBytes: this.#doneBytes };
   }
 
-  /** @param group jobs with which it has begun, and ends. */
-  async work(control: JobControl, group?: JobGroup): Promise<PopulateJobReport> {
-    const made: Bitmap[] = [];
-    let failure: { error: unknown } | undefined;
-    let warnings: string[] = [];
+  /** @param member with whom it ends. */
+  async work(control: JobControl, member: GroupMember): Promise<PopulateJobReport> {
     try {
-      warnings = await this.#gather(control);
+      const warnings = await this.#gather(control);
       await control.next();
-      if (group === undefined) {
-        await this.#changer.run(() => this.#changer.change({ bitmaps: this.#joining(made) }));
-      } else failure = await group.succeed(() => this.#lastPart(made), control);
+      await member.end(async () => this.#ending(), control, false);
+      this.#doneBytes = this.#totalBytes;
+      return { warnings };
     } catch (error) {
-      failure = { error };
-      await group?.fail(error, control);
+      return await endInGroup(async () => {}, { error, member, control });
     } finally {
-      for (const bits of made) bits.free();
       await this.end();
     }
-    if (failure !== undefined) throw failure.error;
-    this.#doneBytes = this.#totalBytes;
-    return { warnings };
   }
 
   /** Lets go of everything. */
@@ -155,8 +147,16 @@ export class PopulateRun {
     return warnings;
   }
 
-  #lastPart(made: Bitmap[]): JobEnd {
-    return { roots: [], filters: [], unused: [], bitmaps: this.#joining(made) };
+  #ending(): JobEnd {
+    const made: Bitmap[] = [];
+    return {
+      roots: [],
+      changes: { bitmaps: this.#joining(made) },
+      done: async () => {},
+      free: () => {
+        for (const bits of made) bits.free();
+      },
+    };
   }
 
   /** Changes all targets, at one moment. @param made gets bits that are needed for it, to be freed behind it. */

@@ -2,9 +2,9 @@ import type { DiskCopy } from '../../../block/index.js';
 import { plan } from '../../../copy/index.js';
 import type { JobControl } from '../../../job/index.js';
 import type { Root } from '../../core/index.js';
+import type { Wish } from '../group/index.js';
 import type { ErrorPolicies } from './policies.js';
 import { Rounds } from './rounds.js';
-import type { Wish } from './wish.js';
 
 /** How the rounds of a job in a graph are made. */
 interface LiveRoundsOptions {

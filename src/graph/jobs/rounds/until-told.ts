@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bitmap } from '../../../bitmap/index.js';
 import type { DiskCopy } from '../../../block/index.js';
 import type { JobControl } from '../../../job/index.js';
+import type { Ending, GroupMember, JobEnd, Wish } from '../group/index.js';
 import type { JobErrorPolicy } from './policies.js';
 import type { RoundPlan, Rounds } from './rounds.js';
-import type { Ending, Wish } from './wish.js';
 
 /** So little is copied while the writers wait. */
 const LITTLE = 4 * 1024 * 1024;
@@ -28,10 +28,8 @@ export interface LivePlace {
   readonly isGone: boolean;
   /** @throws where it is not known what differs. */
   checkSound(): void;
-  /** The target comes into use. */
-  complete(last: LastRound): Promise<void>;
-  /** Everybody uses what they have used before. */
-  cancel(last: LastRound): Promise<void>;
+  /** How it goes: the target comes into use, or everybody uses what they have used before. To be called in a turn. */
+  ending(ending: Ending, last: LastRound): Promise<JobEnd>;
 }
 
 /** A job that makes rounds until it is told to end. */
@@ -39,6 +37,7 @@ export interface LiveWork {
   readonly place: LivePlace;
   readonly rounds: Rounds;
   readonly wish: Wish;
+  readonly member: GroupMember;
   readonly control: JobControl;
   readonly onTargetError: JobErrorPolicy;
   readonly firstPlan: () => Promise<RoundPlan>;
@@ -47,7 +46,7 @@ export interface LiveWork {
 
 /** Makes round after round, until the job has ended as it was told to. */
 export async function untilTold(work: LiveWork): Promise<Ending> {
-  const { place, rounds, wish, control } = work;
+  const { place, rounds, wish, member, control } = work;
   const { copy } = place;
   await rounds.first(work.firstPlan);
   for (let failures = 0; ; ) {
@@ -66,7 +65,8 @@ export async function untilTold(work: LiveWork): Promise<Ending> {
         await wish.news(control.ending);
         continue;
       }
-      if (wish.ending === undefined) await wish.asked(PACE_MS, control.ending);
+      const isCalled = wish.ending !== undefined && member.mayEnd;
+      if (!isCalled) await wish.asked(PACE_MS, control.ending);
     }
     await control.next();
     await rounds.next();
@@ -81,18 +81,20 @@ async function heedTarget({ place, control, onTargetError }: LiveWork): Promise<
   if (onTargetError === 'stop') await control.waitAbout(failure);
 }
 
-/** Where it cannot be done, nothing has changed, the caller who has asked is told why, and the job goes on. */
-async function tryTo(ending: Ending, { place, rounds, wish }: LiveWork): Promise<boolean> {
+/**
+ * Ends it with its group, if all of that may end. Where it cannot be done, nothing has changed, the caller who has asked is told why, and
+ * the job goes on.
+ */
+async function tryTo(ending: Ending, work: LiveWork): Promise<boolean> {
+  const { place, rounds, wish, member, control } = work;
+  member.arrive(control, () => wish.call());
+  if (!member.mayEnd) return false;
   const { last, giveUp } = lastRoundOf(place, rounds);
-  try {
-    await (ending === 'complete' ? place.complete(last) : place.cancel(last));
-    return true;
-  } catch (error) {
-    if (place.isGone) throw error;
-    wish.refuse(error);
-    await giveUp();
-    return false;
-  }
+  const refusal = await member.rest(() => place.ending(ending, last), control);
+  if (refusal === undefined) return true;
+  if (refusal.next === 'tell') wish.refuse(refusal.error);
+  await giveUp();
+  return false;
 }
 
 /** The last round, and what waits until it has ended after a failure: one round is made at a time. */

@@ -10,6 +10,7 @@ import {
   type Root,
 } from '../../core/index.js';
 import { SideError } from '../../filters/index.js';
+import { endAtLast, endInGroup, type GroupMember, type JobEnd } from '../group/index.js';
 import {
   chainBetween,
   drop,
@@ -21,7 +22,7 @@ import {
   refuseHeld,
   refuseSnapshots,
 } from '../layers/index.js';
-import { endAtLast, inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
+import { inLanes, type Piece, piecesOf, policyFor } from '../rounds/index.js';
 import type { CheckedStream, StreamJobReport } from './options.js';
 
 /** What is there while the job works. */
@@ -69,9 +70,10 @@ export class StreamRun {
     if (this.#place !== undefined) await this.#takeBack([this.#place.root], this.#place);
   }
 
-  /** Behind the beginning. */
-  async work(control: JobControl): Promise<StreamJobReport> {
-    if (this.#place !== undefined) await this.#pull(this.#place, control);
+  /** Behind the beginning. @param member with whom it ends. */
+  async work(control: JobControl, member: GroupMember): Promise<StreamJobReport> {
+    if (this.#place !== undefined) await this.#pull(this.#place, control, member);
+    else await member.end(async () => NOTHING, control);
     const movedBytes = this.#movedBytes;
     return { movedBytes, zeroedBytes: this.#zeroedBytes, dropped: this.#dropped };
   }
@@ -107,6 +109,7 @@ export class StreamRun {
     const changer = this.#changer;
     const { state } = changer;
     const { top, bottom, images, name: backing } = chain;
+    const { targetIsZero, detectZeroes } = this.#options;
     const wasReadOnly = !top.writable;
     const roots: Root[] = [];
     let filter: Node | undefined;
@@ -123,6 +126,8 @@ export class StreamRun {
           'node-name': state.freeName(`${top.name}.pulled`),
           file: top.name,
           bottom: bottom.name,
+          'target-is-zero': targetIsZero,
+          'detect-zeroes': detectZeroes,
         } as NodeDescription,
         { writable: true, isOfJob: true },
       );
@@ -143,23 +148,15 @@ export class StreamRun {
     if (wasReadOnly) await this.#changer.setWritable(top, false).catch(() => {});
   }
 
-  async #pull(place: Place, control: JobControl): Promise<void> {
-    let failure: { error: unknown } | undefined;
+  async #pull(place: Place, control: JobControl, member: GroupMember): Promise<void> {
     try {
       await this.#move(place, control);
+      await member.end(async () => this.#ending(place), control);
     } catch (error) {
-      failure = { error };
+      const leave = () => this.#changer.run(() => this.#giveUp(place));
+      await endInGroup(() => endAtLast(leave, control), { error, member, control });
     }
-    if (failure === undefined) {
-      try {
-        await endAtLast(() => this.#changer.run(() => this.#finish(place)), control);
-      } catch (error) {
-        failure = { error };
-      }
-    }
-    if (failure === undefined) return;
-    await endAtLast(() => this.#changer.run(() => this.#giveUp(place)), control);
-    throw failure.error;
+    await endAtLast(() => this.#changer.run(() => this.#closeForWriting(place)), control);
   }
 
   async #move(place: Place, control: JobControl): Promise<void> {
@@ -168,6 +165,7 @@ export class StreamRun {
       { from: 2, to: place.images.length },
       control,
     );
+    if (this.#options.targetIsZero) zero.resetAll();
     this.#totalBytes = data.dirtyBytes + zero.dirtyBytes;
     try {
       for (const kind of ['zero', 'data'] as const) {
@@ -201,15 +199,8 @@ export class StreamRun {
     }
   }
 
-  /** Goes on where an attempt has ended before. */
-  async #finish(place: Place): Promise<void> {
-    const { top, filter, wasReadOnly } = place;
-    if (this.#changer.state.nodes.get(filter.name) === filter) await this.#leaveLayers(place);
-    if (wasReadOnly) await this.#changer.setWritable(top, false);
-  }
-
   /** The image holds all: it leaves the layers below, which go. */
-  async #leaveLayers({ top, bottom, filter, root, name }: Place): Promise<void> {
+  #ending({ top, bottom, filter, root, name }: Place): JobEnd {
     const changer = this.#changer;
     const { state } = changer;
     const upper = state.view.backingOf(top)!;
@@ -220,24 +211,37 @@ export class StreamRun {
       below === undefined
         ? []
         : [{ edge: upper, expected: upper.to, replacement: below, unsafe: false, isSame: true }];
-    await changer.leave(root);
-    await changer.removeFilters([filter], {
-      edges: kept,
-      ended: below === undefined ? [upper] : [],
-      prepare: async (isOver) => {
-        await top.device.flush();
-        if (!isOver()) await top.driver.nameBacking!(name);
+    const { edges, removed } = changer.downwards([filter]);
+    return {
+      roots: [root],
+      changes: {
+        edges: [...edges, ...kept],
+        removed,
+        ended: below === undefined ? [upper] : [],
+        prepare: () => top.device.flush(),
+        name: () => top.driver.nameBacking!(name),
       },
-    });
-    this.#dropped = await drop(state, dropped);
+      done: async () => {
+        await state.removeAll([filter]);
+        this.#dropped = await drop(state, dropped);
+      },
+    };
   }
 
-  async #giveUp({ filter, root, top, wasReadOnly }: Place): Promise<void> {
+  async #giveUp(place: Place): Promise<void> {
+    const { filter, root } = place;
     const changer = this.#changer;
     if (changer.state.nodes.get(filter.name) === filter) {
       await changer.leave(root);
       await changer.removeFilters([filter]);
     }
-    if (wasReadOnly) await changer.setWritable(top, false);
+    await this.#closeForWriting(place);
+  }
+
+  async #closeForWriting({ top, wasReadOnly }: Place): Promise<void> {
+    if (wasReadOnly) await this.#changer.setWritable(top, false);
   }
 }
+
+/** Nothing lies below the image. */
+const NOTHING: JobEnd = { roots: [], changes: {}, done: async () => {} };

@@ -41,7 +41,13 @@ export class Wish {
     for (const each of this.#take()) each.resolve();
   }
 
-  /** Wakes the job. */
+  /** Wakes the job, also where it only lets some time pass. */
+  call(): void {
+    this.#onAsk();
+    this.tell();
+  }
+
+  /** Wakes the job where it waits for news. */
   tell(): void {
     this.#hasNews = true;
     const news = this.#news;
@@ -64,14 +70,14 @@ export class Wish {
     this.#hasNews = false;
   }
 
-  /** Resolves when somebody has asked for an end, the time is over, or the signal fires. */
+  /** Resolves when somebody asks for an end, or calls, the time is over, or the signal fires. */
   async asked(ms: number, signal: AbortSignal): Promise<void> {
     const early = new AbortController();
     const end = () => early.abort();
     signal.addEventListener('abort', end);
     this.#onAsk = end;
     try {
-      if (!signal.aborted && this.#ending === undefined) {
+      if (!signal.aborted) {
         await sleep(ms, undefined, { signal: early.signal }).catch(() => {});
       }
     } finally {

@@ -1,9 +1,10 @@
-import { Job, type JobControl, type JobProgress, type JobWork } from '../../../job/index.js';
+import type { JobControl, JobProgress } from '../../../job/index.js';
+import { GraphJob, type GraphJobWork } from './graph-job.js';
 import type { Wish } from './wish.js';
 
 /** What a job that goes on until it is told to end does, and how it is told. */
 export interface LiveJobOptions<Report, Progress extends JobProgress>
-  extends JobWork<Report, Progress> {
+  extends GraphJobWork<Report, Progress> {
   readonly wish: Wish;
 }
 
@@ -11,7 +12,7 @@ export interface LiveJobOptions<Report, Progress extends JobProgress>
  * A job that does not end by itself: when its target has caught up, it is *ready*, keeps the target up to date, and waits to be told to
  * complete or to be cancelled.
  */
-export class LiveJob<Report, Progress extends JobProgress = JobProgress> extends Job<
+export class LiveJob<Report, Progress extends JobProgress = JobProgress> extends GraphJob<
   Report,
   Progress
 > {
@@ -26,12 +27,13 @@ export class LiveJob<Report, Progress extends JobProgress = JobProgress> extends
         wish.end();
       }
     };
-    super({ ...work, work: withEnd } as JobWork<Report, Progress>);
+    super({ ...work, work: withEnd } as GraphJobWork<Report, Progress>);
     this.#wish = wish;
   }
 
   /**
-   * Lets the target come into use, as soon as the job is ready, and ends the job. Resolves to its report.
+   * Lets the target come into use, as soon as the job is ready, and ends the job: with all jobs of its group, and when it is finalized, if
+   * that is to be done by hand. Resolves to its report.
    *
    * @throws what the job fails with. ERR_GRAPH_BUSY, ERR_GRAPH_CONFLICT, and what a bitmap that is carried refuses: nothing has changed
    * then, and the job goes on.
