@@ -32,7 +32,8 @@ export class DaemonWatchedJobs implements WatchedJobs {
     let count = 1;
     while (taken.has(`backup-${count}`)) count++;
     const id = `backup-${count}`;
-    const listing = { id, type: 'backup', autoDismiss: false, speed: wish.rate ?? 0 } as const;
+    const how = { autoFinalize: true, autoDismiss: false, speed: wish.rate ?? 0 };
+    const listing = { id, type: 'backup', ...how } as const;
     await jobs.begin(listing, begin);
     return this.list().find((one) => one.id === id)!;
   }

@@ -11,6 +11,10 @@ export const EVENTS = [
     status: word('JobStatus', ...JOB_STATUSES),
   }),
   event('BLOCK_JOB_READY', 'The target of a mirror or commit has caught up.', block),
+  event('BLOCK_JOB_PENDING', 'A job has done its work, and waits for job-finalize.', {
+    type: jobType,
+    id: text,
+  }),
   event('BLOCK_JOB_COMPLETED', 'A job has ended; with an error, where it has failed.', {
     ...block,
     error: optional(text),

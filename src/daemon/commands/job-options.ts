@@ -25,7 +25,10 @@ import { bitmapMode, copyMode, onError, syncMode } from './types.js';
 const JOB = {
   'job-id': about(optional(text), 'what it is called; needed'),
   speed: about(optional(integer), 'bytes per second; 0 for no limit'),
-  'auto-finalize': about(optional(flag), 'only true: a job ends in one step'),
+  'auto-finalize': about(
+    optional(flag),
+    'whether it ends by itself when its work is done, or waits for job-finalize; default true',
+  ),
   'auto-dismiss': about(
     optional(flag),
     'whether it disappears by itself when it has ended; default true',
@@ -99,11 +102,14 @@ interface JobArguments {
 
 /** How a job is listed. @throws QmpCommandError */
 export function listingOf<T extends string>({ jobs }: Control, type: T, args: JobArguments) {
-  const { speed = 0, 'auto-finalize': finalizes = true, 'auto-dismiss': autoDismiss = true } = args;
+  const {
+    speed = 0,
+    'auto-finalize': autoFinalize = true,
+    'auto-dismiss': autoDismiss = true,
+  } = args;
   const id = jobs.checkFree(args['job-id']);
   if (speed < 0) throw refusal("Parameter 'speed' expects a non-negative value");
-  if (!finalizes) throw refusal('auto-finalize=false is not offered here: a job ends in one step');
-  return { id, type, autoDismiss, speed };
+  return { id, type, autoFinalize, autoDismiss, speed };
 }
 
 /** @throws QmpCommandError */
@@ -113,6 +119,11 @@ export function backupOptions({ graph }: Control, args: Backup): BackupJobOption
   const goal = nodeNamed(graph, target);
   checkBitmapUse(source, args);
   if (device === target) throw refusal('Source and target cannot be the same');
+  if (sync === 'none' && args['auto-finalize'] === false) {
+    throw refusal(
+      'auto-finalize=false is not offered for sync none, which ends when it is cancelled',
+    );
+  }
   if (source.size !== goal.size) throw refusal('Source and target image have different sizes');
   const { 'on-cbw-error': onCopyError, 'filter-node-name': filter } = args;
   checkFilterName(graph, filter);
@@ -126,7 +137,7 @@ export function backupOptions({ graph }: Control, args: Backup): BackupJobOption
     onCopyError: onCopyError ?? 'break-guest-write',
     onSourceError: strictPolicy(args['on-source-error'], 'on-source-error'),
     onTargetError: strictPolicy(args['on-target-error'], 'on-target-error'),
-    ...rateOf(args),
+    ...commonOf(args),
   };
 }
 
@@ -147,7 +158,7 @@ export function mirrorOptions({ graph }: Control, args: Mirror): MirrorOptions {
     targetIsZero: args['target-is-zero'] ?? false,
     onSourceError: policyOf(args['on-source-error']),
     onTargetError: policyOf(args['on-target-error']),
-    ...rateOf(args),
+    ...commonOf(args),
   };
 }
 
@@ -169,7 +180,7 @@ export function commitOptions(control: Control, args: Commit): CommitJobOptions 
     ...backingOf(control, args, lowest),
     onSourceError: policy,
     onTargetError: policy,
-    ...rateOf(args),
+    ...commonOf(args),
   };
 }
 
@@ -190,7 +201,7 @@ export function streamOptions(control: Control, args: Stream): StreamJobOptions 
     ...backingOf(control, args, base),
     onSourceError: policy,
     onTargetError: policy,
-    ...rateOf(args),
+    ...commonOf(args),
   };
 }
 
@@ -270,6 +281,7 @@ function backingOf(
   return { backing: { filename, format: details?.format ?? 'raw' } };
 }
 
-function rateOf({ speed = 0 }: JobArguments) {
-  return speed === 0 ? {} : { rate: speed };
+/** What is said to all jobs in the same words. The daemon itself keeps those that are to be dismissed. */
+function commonOf({ speed = 0, 'auto-finalize': autoFinalize = true }: JobArguments) {
+  return { autoFinalize, ...(speed !== 0 && { rate: speed }) };
 }

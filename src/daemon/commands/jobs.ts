@@ -120,6 +120,7 @@ const begins: readonly Command<Control>[] = [
       sources: about(optional(list(bitmapSource)), 'nodes, and for `bitmap` their bitmaps'),
       targets: about(list(bitmapTarget), 'the bitmaps'),
       mode: about(optional(operation), 'default union'),
+      'auto-finalize': about(optional(flag), 'default true'),
       'auto-dismiss': about(optional(flag), 'default true'),
     },
     run: (control: Control, args) => {
@@ -131,6 +132,7 @@ const begins: readonly Command<Control>[] = [
           sources,
           targets: targets.map(({ node, name }) => ({ node, bitmap: name })),
           operation: mode as PopulateOperation,
+          autoFinalize: args['auto-finalize'] ?? true,
         }),
       );
     },
@@ -176,11 +178,10 @@ const verbs: readonly Command<Control>[] = [
   }),
   command({
     name: 'job-finalize',
-    about: 'For tools that call it always: no job waits for it here.',
+    about: 'Lets a job end that is pending, and with it all jobs of its transaction.',
+    differs: 'Where it cannot end, it is pending again, and the event JOB_END_REFUSED tells why.',
     args: ID,
-    run: ({ jobs }: Control, { id }) => {
-      jobs.allowed(jobs.job(id), 'finalize');
-    },
+    run: ({ jobs }: Control, { id }) => jobs.allowed(jobs.job(id), 'finalize').finalize(),
   }),
   command({
     name: 'job-dismiss',
@@ -248,9 +249,7 @@ const blockVerbs: readonly Command<Control>[] = [
     name: 'block-job-finalize',
     about: 'As job-finalize.',
     args: ID,
-    run: ({ jobs }: Control, { id }) => {
-      jobs.allowed(jobs.blockJob(id), 'finalize');
-    },
+    run: ({ jobs }: Control, { id }) => jobs.allowed(jobs.blockJob(id), 'finalize').finalize(),
   }),
   command({
     name: 'block-job-change',

@@ -1,5 +1,5 @@
-import type { LiveJob } from '../../graph/index.js';
-import type { Job, JobProgress } from '../../job/index.js';
+import type { GraphJob, LiveJob } from '../../graph/index.js';
+import type { Job, JobProgress, JobState } from '../../job/index.js';
 import { refusal } from './refusal.js';
 
 /** What kinds of jobs there are. */
@@ -13,6 +13,8 @@ export type Tell = (event: string, data?: object) => void;
 export interface JobListing {
   readonly id: string;
   readonly type: JobType;
+  /** Whether it ends by itself when its work is done. */
+  readonly autoFinalize: boolean;
   /** Whether it disappears by itself when it has ended. */
   readonly autoDismiss: boolean;
   /** Bytes per second; 0 for no limit. */
@@ -38,13 +40,13 @@ export type JobStatus =
 
 /** What can be done to a job, and in which states. */
 const VERBS = {
-  cancel: ['running', 'paused', 'ready', 'standby'],
+  cancel: ['running', 'paused', 'ready', 'standby', 'waiting', 'pending'],
   pause: ['running', 'paused', 'ready', 'standby'],
   resume: ['running', 'paused', 'ready', 'standby'],
   'set-speed': ['running', 'paused', 'ready', 'standby'],
   change: ['running', 'paused', 'ready', 'standby'],
   complete: ['ready', 'standby'],
-  finalize: [],
+  finalize: ['pending'],
   dismiss: ['concluded'],
 } as const;
 export type JobVerb = keyof typeof VERBS;
@@ -53,6 +55,7 @@ export type JobVerb = keyof typeof VERBS;
 export class DaemonJob {
   readonly id: string;
   readonly type: JobType;
+  readonly autoFinalize: boolean;
   readonly autoDismiss: boolean;
   readonly job: Job<unknown, JobProgress>;
   /** Bytes per second; 0 for no limit. */
@@ -67,13 +70,14 @@ export class DaemonJob {
   #problem: Error | undefined;
 
   constructor(
-    { id, type, autoDismiss, speed }: JobListing,
+    { id, type, autoFinalize, autoDismiss, speed }: JobListing,
     job: Job<unknown, JobProgress>,
     tell: Tell,
     forget: () => void,
   ) {
     this.id = id;
     this.type = type;
+    this.autoFinalize = autoFinalize;
     this.autoDismiss = autoDismiss;
     this.speed = speed;
     this.job = job;
@@ -82,7 +86,10 @@ export class DaemonJob {
     this.#become('created');
     this.#become('running');
     if (job.isReady) this.#becomeReady();
+    this.#comeTo(job.state);
     job.on('ready', () => this.#becomeReady());
+    job.on('waiting', () => this.#comeTo('waiting'));
+    job.on('pending', () => this.#comeTo('pending'));
     job.on('paused', (error) => this.#paused(error));
     job.on('resumed', () => this.#resumed());
     this.#ended = job.then(
@@ -135,7 +142,7 @@ export class DaemonJob {
       'io-status': ioStatusOf(this.#problem),
       ready: status === 'ready' || status === 'standby',
       status,
-      'auto-finalize': true,
+      'auto-finalize': this.autoFinalize,
       'auto-dismiss': this.autoDismiss,
       ...(this.#error !== undefined && { error: this.#error }),
     };
@@ -169,9 +176,15 @@ export class DaemonJob {
     (this.job as LiveJob<unknown>).complete().catch((error) => this.#notCompleted(error));
   }
 
+  /** Lets it end that waits for that, and with it all jobs of its transaction. */
+  finalize(): void {
+    (this.job as GraphJob<unknown>).finalize().catch((error) => this.#notCompleted(error));
+  }
+
   /** @param force also where it is ready, and would else bring its target up to date first. */
   cancel(force: boolean): void {
-    if ('cancel' in this.job) {
+    const isEnding = this.#status === 'waiting' || this.#status === 'pending';
+    if ('cancel' in this.job && !isEnding) {
       (this.job as LiveJob<unknown>).cancel({ force }).catch((error) => this.#notCompleted(error));
     } else this.job.stop();
   }
@@ -190,9 +203,8 @@ export class DaemonJob {
 
   /** It goes on then; clients that wait for its end would wait in vain. */
   #notCompleted(error: unknown): void {
-    const hasEnded =
-      this.job.state === 'done' || this.job.state === 'failed' || this.job.state === 'stopped';
-    if (hasEnded) return;
+    const { state } = this.job;
+    if (state === 'done' || state === 'failed' || state === 'stopped') return;
     const message = error instanceof Error ? error.message : String(error);
     this.#tell('JOB_END_REFUSED', { id: this.id, error: message });
   }
@@ -215,11 +227,21 @@ export class DaemonJob {
   #resumed(): void {
     this.#problem = undefined;
     this.#become(this.#isReady ? 'ready' : 'running');
+    this.#comeTo(this.job.state);
+  }
+
+  /** Its work is done. It waits for other jobs of its transaction, and then to be finalized; both are passed in any case. */
+  #comeTo(state: JobState): void {
+    if (state !== 'waiting' && state !== 'pending') return;
+    if (this.#status !== 'waiting') this.#become('waiting');
+    if (state === 'waiting') return;
+    this.#become('pending');
+    if (this.isBlockJob) this.#tell('BLOCK_JOB_PENDING', { type: this.type, id: this.id });
   }
 
   #done(): void {
-    this.#become('waiting');
-    this.#become('pending');
+    if (this.#status !== 'waiting' && this.#status !== 'pending') this.#become('waiting');
+    if (this.#status !== 'pending') this.#become('pending');
     if (this.isBlockJob) this.#tell('BLOCK_JOB_COMPLETED', this.#blockEvent());
     this.#conclude();
   }

@@ -2,7 +2,13 @@ import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, relative } from 'node:path';
 import type { BackupJobReport, Graph, NodeDescription } from '../../../graph/index.js';
 import type { Job } from '../../../job/index.js';
-import type { BackupWish, SteeredJob, WatchedJob, WatchedJobs } from './watched-job.js';
+import {
+  type BackupWish,
+  hasEnded,
+  type SteeredJob,
+  type WatchedJob,
+  type WatchedJobs,
+} from './watched-job.js';
 
 /** Jobs that have ended and are still shown. */
 const MOST_ENDED = 50;
@@ -29,7 +35,7 @@ export class GraphJobs implements WatchedJobs {
     this.#count++;
     const watched = { id: `${type}-${this.#count}`, type, nodes, job };
     this.#jobs.push(watched);
-    const ended = this.#jobs.filter((one) => !isActive(one));
+    const ended = this.#jobs.filter(({ job }) => hasEnded(job));
     const tooMany = new Set(ended.slice(0, Math.max(0, ended.length - MOST_ENDED)));
     this.#jobs = this.#jobs.filter((one) => !tooMany.has(one));
     return watched;
@@ -68,10 +74,6 @@ export async function prepareBackup(
       ...(rate !== undefined && { rate }),
     });
   return { begin };
-}
-
-function isActive({ job }: WatchedJob): boolean {
-  return job.state === 'running' || job.state === 'paused';
 }
 
 /**

@@ -1,11 +1,15 @@
-import type { SteeredJob, WatchedJob, WatchedJobs } from './watched-job.js';
+import { hasEnded, type SteeredJob, type WatchedJob, type WatchedJobs } from './watched-job.js';
 
 /** What a request to change a job may say. */
 export type Steering =
-  | { readonly action: 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'dismiss' }
+  | {
+      readonly action: 'pause' | 'resume' | 'complete' | 'cancel' | 'finalize' | 'stop' | 'dismiss';
+    }
   | { readonly action: 'change'; readonly copyMode: 'background' | 'write-blocking' };
 
-const ACTIONS = ['pause', 'resume', 'complete', 'cancel', 'stop', 'change', 'dismiss'];
+const ACTIONS = [
+  ...['pause', 'resume', 'complete', 'cancel', 'finalize', 'stop', 'change', 'dismiss'],
+];
 const MODES = ['background', 'write-blocking'];
 
 /** @throws TypeError for what is none. */
@@ -38,14 +42,14 @@ export function steer(
   failed: (error: unknown) => void,
 ): void {
   const { action } = steering;
-  const hasEnded = job.state !== 'running' && job.state !== 'paused';
   if (action === 'dismiss') {
-    if (!hasEnded) throw new TypeError('the job has not ended: stop it first');
+    if (!hasEnded(job)) throw new TypeError('the job has not ended: stop it first');
     jobs.dismiss(id);
   } else if (action === 'change') {
     if (job.change === undefined) throw new TypeError('only a mirror has a copy mode');
     job.change({ copyMode: steering.copyMode });
-  } else if (action === 'complete' || action === 'cancel') end(job, action, failed);
+  } else if (action === 'finalize') finalize(job, failed);
+  else if (action === 'complete' || action === 'cancel') end(job, action, failed);
   else job[action]();
 }
 
@@ -61,6 +65,15 @@ function end(
   // A paused job ends nothing.
   job.resume();
   job[action]().catch((error) => {
-    if (job.state === 'running' || job.state === 'paused') failed(error);
+    if (!hasEnded(job)) failed(error);
+  });
+}
+
+function finalize(job: SteeredJob, failed: (error: unknown) => void): void {
+  if (job.state !== 'pending' || job.finalize === undefined) {
+    throw new TypeError('the job does not wait to be finalized');
+  }
+  job.finalize().catch((error) => {
+    if (!hasEnded(job)) failed(error);
   });
 }

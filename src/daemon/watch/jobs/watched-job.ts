@@ -6,6 +6,8 @@ export interface SteeredJob extends SteerableJob {
   complete?(): Promise<unknown>;
   /** Ends it, and leaves its result beside; only of jobs that do not end by themselves. */
   cancel?(): Promise<void>;
+  /** Lets it end that is pending; only of jobs of a graph. */
+  finalize?(): Promise<unknown>;
   /** Switches how writes get to its target; only of mirrors. */
   change?(change: { copyMode: 'background' | 'write-blocking' }): void;
 }
@@ -44,4 +46,9 @@ export interface WatchedJobs {
   startBackup(wish: BackupWish): Promise<WatchedJob>;
   /** Takes a job that has ended out of the list. */
   dismiss(id: string): void;
+}
+
+/** Whether a job has come to its end, well or not. */
+export function hasEnded({ state }: Pick<SteerableJob, 'state'>): boolean {
+  return state === 'done' || state === 'failed' || state === 'stopped';
 }

@@ -16,7 +16,7 @@ type Sample = readonly [labels: Labels, value: number];
 type Registry = InstanceType<Prometheus['Registry']>;
 
 const JOB_LABELS = ['job', 'type'];
-const STATES = ['running', 'paused', 'done', 'failed', 'stopped'];
+const STATES = ['running', 'paused', 'waiting', 'pending', 'done', 'failed', 'stopped'];
 
 /** The metrics of a graph, as text for Prometheus; docs/watch.md has the list. */
 export class Metrics {

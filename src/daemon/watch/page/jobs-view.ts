@@ -147,7 +147,10 @@ function fractionOf({ state, totalBytes, doneBytes }: Job): number {
 }
 
 function paceOf({ state, isReady, bytesPerSecond, remainingMs, elapsedMs, copyMode }: Job): string {
-  if (state !== 'running') return state === 'paused' ? 'paused' : `after ${duration(elapsedMs)}`;
+  if (state === 'paused') return 'paused';
+  if (state === 'waiting') return 'waits for the jobs with which it ends';
+  if (state === 'pending') return 'waits to be finalized';
+  if (state !== 'running') return `after ${duration(elapsedMs)}`;
   if (isReady) return `kept up to date, ${copyMode ?? 'background'}`;
   const left = remainingMs === undefined ? '' : `, ${duration(remainingMs)} left`;
   return `${rate(bytesPerSecond)}${left}`;

@@ -33,13 +33,21 @@ export interface Graph {
   }[];
 }
 
-export type Verb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change' | 'dismiss';
+export type Verb =
+  | 'pause'
+  | 'resume'
+  | 'complete'
+  | 'cancel'
+  | 'finalize'
+  | 'stop'
+  | 'change'
+  | 'dismiss';
 
 export interface Job {
   readonly id: string;
   readonly type: string;
   readonly nodes: readonly string[];
-  readonly state: 'running' | 'paused' | 'done' | 'failed' | 'stopped';
+  readonly state: 'running' | 'paused' | 'waiting' | 'pending' | 'done' | 'failed' | 'stopped';
   readonly isReady: boolean;
   readonly totalBytes: number;
   readonly doneBytes: number;

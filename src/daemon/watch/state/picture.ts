@@ -1,5 +1,5 @@
 import type { Graph, GraphPicture } from '../../../graph/index.js';
-import type { WatchedJob, WatchedJobs } from '../jobs/index.js';
+import { hasEnded, type WatchedJob, type WatchedJobs } from '../jobs/index.js';
 import type { Meters } from '../meters/index.js';
 
 /** What pages are shown, as JSON: docs/watch.md describes it for programs. */
@@ -30,7 +30,15 @@ export interface ShownJob {
 }
 
 /** What can be done with a job. */
-export type JobVerb = 'pause' | 'resume' | 'complete' | 'cancel' | 'stop' | 'change' | 'dismiss';
+export type JobVerb =
+  | 'pause'
+  | 'resume'
+  | 'complete'
+  | 'cancel'
+  | 'finalize'
+  | 'stop'
+  | 'change'
+  | 'dismiss';
 
 export interface ShownExport {
   readonly name: string;
@@ -78,7 +86,9 @@ export function shownJob({ id, type, nodes = [], job }: WatchedJob): ShownJob {
 /** What can be done with a job now. */
 function verbsOf(job: WatchedJob['job']): JobVerb[] {
   const { state, isReady } = job;
-  if (state !== 'running' && state !== 'paused') return ['dismiss'];
+  if (hasEnded(job)) return ['dismiss'];
+  if (state === 'waiting') return ['stop'];
+  if (state === 'pending') return [...(job.finalize ? (['finalize'] as const) : []), 'stop'];
   return [
     state === 'running' ? 'pause' : 'resume',
     ...(job.change === undefined ? [] : (['change'] as const)),
