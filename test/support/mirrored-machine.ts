@@ -99,12 +99,10 @@ export class MirroredMachine {
       exited,
       kill: (signal) => child.kill(signal),
       stop: () => child.stdin.end(),
-      isIn: (phase) => expect.poll(() => [...lines, errors].join('\n'), LONG).toContain(phase),
+      isIn: (phase) => expect.poll(() => [...lines, errors].join('\n')).toContain(phase),
     };
   }
 }
-
-const LONG = { timeout: 60_000 };
 
 export interface MirrorChild {
   readonly lines: readonly string[];

@@ -322,12 +322,13 @@ async function make(
 ): Promise<Target> {
   const how = { sources: filesOf(source.description) };
   const names = [made.filename, ...(made.dataFile ? [made.dataFile.filename] : [])];
+  // What this very copy has left before it had begun is gone then.
+  const planned = await resumption?.planTarget(made.filename);
   const unfinished = unfinishedWarning(names);
   const data =
     made.dataFile &&
     (await UnfinishedFile.create(made.dataFile.filename, { ...made.dataFile, ...how }));
   try {
-    const planned = await resumption?.planTarget(made.filename);
     const file = await UnfinishedFile.create(made.filename, { ...made, ...how, planned });
     try {
       const opened = await openMade(made, { file, data }, options);

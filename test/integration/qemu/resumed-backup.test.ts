@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { digest } from 'lacuna';
 import { BitmapFile } from 'lacuna/bitmap';
 import { type BackupReport, Repository } from 'lacuna/repository';
 import { Random } from 'lacuna/testing';
@@ -166,9 +167,10 @@ class Scene {
   async expectRight({ point }: BackupReport, isElsewhere = false): Promise<void> {
     for (const [index, { name, file }] of point.disks.entries()) {
       const image = join(this.repository, 'machines/web/disks', name, file.name);
-      const raw = join(this.live.folder, '..', `${name}.restored`);
+      const raw = join(this.live.folder, '..', `${name}.restored.raw`);
       await run('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image, raw]);
       expect(readFileSync(raw).equals(this.content[index]), name).toBe(true);
+      expect((await digest({ source: raw })).digest, name).toBe(point.disks[index].digest);
     }
     const { problems } = await Repository.open(this.repository).verify({ machine: 'web' });
     expect(problems).toEqual([]);

@@ -311,7 +311,8 @@ describe('a resume file', () => {
       spawnSync(process.execPath, ['--input-type=module', '-e', code]);
       expect(names()).toHaveLength(moment === 'made' ? 4 : 3);
       const [source, target] = [join(folder, 'source.raw'), join(folder, 'target.raw')];
-      await copy({ source, target, resume: file });
+      const { warnings } = await copy({ source, target, resume: file });
+      expect(warnings).toEqual([]);
       expect(readFileSync(target).equals(pattern(SIZE))).toBe(true);
       expect(names()).toEqual([
         'source.raw',
