@@ -89,6 +89,7 @@ export {
   checkBacking,
   checkOptions as checkNewImage,
   createQcow2,
+  finishQcow2On,
   layOutQcow2,
   layOutQcow2On,
   type MappedClusters,
@@ -96,7 +97,7 @@ export {
   type Qcow2Options,
 } from './drivers/qcow2/create/index.js';
 export type { Qcow2Description } from './drivers/qcow2/index.js';
-export { dataFileOf, filesBelow } from './drivers/qcow2/io/index.js';
+export { dataFileOf, filesBelow, pathOfNamed } from './drivers/qcow2/io/index.js';
 export type { RawDescription } from './drivers/raw/index.js';
 export {
   type DelayDescription,

@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import {
   type BackingName,
   type BlockDevice,
@@ -13,6 +13,7 @@ import {
   openDevice,
   openUnrecorded,
   parseDescription,
+  pathOfNamed,
   type Qcow2Description,
   setBackingName,
 } from '../block/index.js';
@@ -163,7 +164,7 @@ async function refuseCircle({ file }: Qcow2Description, backing: BackingName): P
 /** A relative name counts from the folder of the image. */
 function pathOf({ file }: Qcow2Description, { filename }: BackingName): string {
   const [image] = filesOf(file);
-  return resolve(dirname(resolve(image)), filename);
+  return pathOfNamed(filename, image);
 }
 
 function openBacking(

@@ -39,6 +39,21 @@ export function entryOffset(high: number, low: number): number {
   return joinHalves(high & HIGH_OFFSET, (low & LOW_OFFSET) >>> 0);
 }
 
+/**
+ * Where the cluster of a standard L2 entry lies, 0 where it lies nowhere; -1 where it is compressed, or no entry that can be.
+ * For walks over millions of them.
+ */
+export function plainHost(high: number, low: number, clusterSize: number): number {
+  const isPlain = (high & COMPRESSED) === 0 && (low & LOW_OFFSET & (clusterSize - 1)) === 0;
+  const offset = isPlain ? entryOffset(high, low) : -1;
+  return offset <= Number.MAX_SAFE_INTEGER ? offset : -1;
+}
+
+/** The high half of an entry that says the other thing of its cluster: that it is alone, or that it is not. */
+export function withOtherCopied(high: number): number {
+  return (high ^ COPIED) >>> 0;
+}
+
 export function isCopied(high: number): boolean {
   return (high & COPIED) !== 0;
 }

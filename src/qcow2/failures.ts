@@ -37,6 +37,12 @@ export function noImage(path: string): LacunaError {
   return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: path, offset: 0 });
 }
 
+/** A new image on a device, before or without its end. */
+export function unfinishedImage(path: string): LacunaError {
+  const message = `${path} holds a part of a new qcow2 image: the copy that makes it has not ended yet, or was stopped; then make it anew with a full copy`;
+  return new LacunaError('ERR_QCOW2_CORRUPT', message, { device: path, offset: 0 });
+}
+
 /** The name of a file in an image that would be taken for that of another one. */
 export function oddName(image: string, what: string): LacunaError {
   const advice = `rename that file, and have the image name it anew (of a backing file: "qemu-img rebase -u")`;

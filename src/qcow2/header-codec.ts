@@ -1,7 +1,7 @@
 /** The header of an image as bytes: "Header" and "Additional fields" of the format's description. */
 import { exactText, readU64, viewOf, writeU64 } from '../util/index.js';
 import { encodeExtensions, parseExtensions } from './extensions.js';
-import { corrupt, noImage, oddName, unsupported } from './failures.js';
+import { corrupt, noImage, oddName, unfinishedImage, unsupported } from './failures.js';
 import type { Compression, Header } from './header.js';
 import { checkHeader } from './header-check.js';
 import {
@@ -9,6 +9,7 @@ import {
   MAX_BACKING_NAME_BYTES,
   MAX_CLUSTER_BITS,
   MIN_CLUSTER_BITS,
+  UNFINISHED_MAGIC,
   V2_HEADER_BYTES,
   V3_HEADER_BYTES,
 } from './limits.js';
@@ -27,9 +28,10 @@ const V2_REFCOUNT_ORDER = 4;
  */
 export function clusterSizeIn(bytes: Uint8Array, image: string): number {
   const view = viewOf(bytes);
-  if (bytes.length < V2_HEADER_BYTES || view.getUint32(0) !== MAGIC) {
-    throw noImage(image);
-  }
+  if (bytes.length < V2_HEADER_BYTES) throw noImage(image);
+  const magic = view.getUint32(0);
+  if (magic === UNFINISHED_MAGIC) throw unfinishedImage(image);
+  if (magic !== MAGIC) throw noImage(image);
   const version = view.getUint32(4);
   if (version !== 2 && version !== 3) {
     const needed = `is a qcow2 image of version ${version}, and known are 2 and 3`;
@@ -110,6 +112,25 @@ export function encodeHeader(header: Header, image: string): Uint8Array {
   bytes.set(extensions, length);
   bytes.set(name, length + extensions.length);
   return bytes;
+}
+
+/** The first four bytes of an image, or of one that is not finished: see {@link UNFINISHED_MAGIC}. */
+export function magicBytes({ finished }: { readonly finished: boolean }): Uint8Array {
+  const bytes = new Uint8Array(4);
+  viewOf(bytes).setUint32(0, finished ? MAGIC : UNFINISHED_MAGIC);
+  return bytes;
+}
+
+/**
+ * Makes the first bytes of an image that is not finished those of one that is.
+ *
+ * @throws LacunaError ERR_QCOW2_CORRUPT where they are no such bytes.
+ */
+export function takeForFinished(bytes: Uint8Array, image: string): void {
+  const view = viewOf(bytes);
+  if (bytes.length < V2_HEADER_BYTES || view.getUint32(0) !== UNFINISHED_MAGIC)
+    throw noImage(image);
+  view.setUint32(0, MAGIC);
 }
 
 function writeFields(view: DataView, header: Header): void {

@@ -37,7 +37,13 @@ export {
 } from './features.js';
 export { type Geometry, geometryOf, l1EntriesFor } from './geometry.js';
 export { type Compression, type Header, hasDataFile, hasLazyRefcounts } from './header.js';
-export { clusterSizeIn, encodeHeader, parseHeader } from './header-codec.js';
+export {
+  clusterSizeIn,
+  encodeHeader,
+  magicBytes,
+  parseHeader,
+  takeForFinished,
+} from './header-codec.js';
 export * from './limits.js';
 export { findRun, type L2Table, type MappingRules, type Run, RunKind } from './mapping.js';
 export {

@@ -1,6 +1,9 @@
 /** The first four bytes of an image: "QFI" and 0xfb. */
 export const MAGIC = 0x514649fb;
 
+/** Stands in its place as long as an image is being made where others see it: "LAC" and 0xfb. Nobody opens it then. */
+export const UNFINISHED_MAGIC = 0x4c4143fb;
+
 /** Bytes of a version 2 header, and of the shortest version 3 header. */
 export const V2_HEADER_BYTES = 72;
 export const V3_HEADER_BYTES = 104;

@@ -49,6 +49,11 @@ export class RefcountCodec {
       block[byte] = (block[byte] & ~(mask << shift)) | (value << shift);
       return;
     }
+    if (this.order === 4) {
+      block[2 * index] = value >>> 8;
+      block[2 * index + 1] = value;
+      return;
+    }
     const width = 1 << (this.order - 3);
     let rest = value;
     for (let at = width * (index + 1) - 1; at >= width * index; at--) {
@@ -57,10 +62,10 @@ export class RefcountCodec {
     }
   }
 
-  /** The bytes of a block that hold refcount `index`: from the first one to behind the last one. */
-  bytesOf(index: number): { from: number; to: number } {
-    const from = (index << this.order) >>> 3;
-    return { from, to: from + Math.max(1, (1 << this.order) >> 3) };
+  /** The bytes of a block that hold refcounts, from one to before another one: from the first one to behind the last one. */
+  bytesOf(first: number, end: number): { from: number; to: number } {
+    const bits = 1 << this.order;
+    return { from: (first * bits) >>> 3, to: Math.ceil((end * bits) / 8) };
   }
 
   /** First index from `from` on whose refcount is 0; `end` where there is none before it. */

@@ -1,10 +1,9 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import { LacunaError } from '../../errors/index.js';
 import { clusterSizeIn, type Header, hasLazyRefcounts } from '../../qcow2/index.js';
-import { checkGiven, optionCheck } from '../../util/index.js';
+import { checkGiven, closeAfter, optionCheck } from '../../util/index.js';
 import { A_SOURCE, type BlockDevice, type DeviceDescription } from '../contract/index.js';
-import { readHeader } from '../drivers/qcow2/io/index.js';
+import { backingPathOf, readHeader } from '../drivers/qcow2/io/index.js';
 import type { OpenOptions } from '../open/index.js';
 import { imageFileOf, openImageFile } from './image-file.js';
 
@@ -55,13 +54,12 @@ export async function amendQcow2(
   const words = { other: 'nothing else can be amended', whole: 'amended' };
   const own = imageFileOf(source, format, words);
   const file = await openImageFile(own, { writable: true, signal });
-  try {
+  const amend = async () => {
     if (backingFormat === 'qcow2') await checkIsImage(file);
     const { amendHeader } = await import('../drivers/qcow2/amend/index.js');
     return reportOf(await amendHeader(file, { version, lazyRefcounts, backingFormat }, signal));
-  } finally {
-    await file.close();
-  }
+  };
+  return closeAfter(amend, () => file.close());
 }
 
 function checkValues({ version, lazyRefcounts, backingFormat }: AmendOptions): void {
@@ -87,8 +85,8 @@ function reportOf(header: Header): AmendReport {
 async function checkIsImage(file: BlockDevice): Promise<void> {
   const { backingFile } = await readHeader(file);
   if (backingFile === undefined || file.path === undefined) return;
-  const path = resolve(dirname(file.path), backingFile);
-  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  const path = backingPathOf(backingFile, file.path);
+  if (path === undefined || !statSync(path, { throwIfNoEntry: false })?.isFile()) return;
   const first = new Uint8Array(512);
   const fd = openSync(path, 'r');
   try {

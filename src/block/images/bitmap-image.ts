@@ -1,6 +1,6 @@
 import type { Arena, Bitmap, DirtyBitmaps } from '../../bitmap/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { checkGiven, optionCheck } from '../../util/index.js';
+import { checkGiven, closeAfter, optionCheck } from '../../util/index.js';
 import { A_SOURCE, type BlockDevice, type DeviceDescription } from '../contract/index.js';
 import { checkDescription, fileOf, imageOf, parseDescription } from '../describe/index.js';
 import type { ImageBitmaps } from '../drivers/qcow2/bitmaps/index.js';
@@ -97,11 +97,10 @@ export class BitmapImage implements AsyncDisposable {
    */
   async close(): Promise<void> {
     this.bitmaps.free();
-    try {
-      await this.#stored?.giveUp();
-    } finally {
-      await this.#file.close();
-    }
+    await closeAfter(
+      async () => this.#stored?.giveUp(),
+      () => this.#file.close(),
+    );
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,5 +1,5 @@
 /** What is changed in an image as a whole, rather than in the disk that it shows. */
-import { checkGiven } from '../../util/index.js';
+import { checkGiven, closeAfter } from '../../util/index.js';
 import {
   A_SOURCE,
   type BlockDevice,
@@ -29,11 +29,10 @@ export async function resizeQcow2(source: string | DeviceDescription, size: numb
     throw new TypeError(`driver ${description.driver}: only qcow2 images are resized`);
   }
   const driver = await openImage({ ...image, 'read-only': description['read-only'] });
-  try {
-    await driver.grow(size);
-  } finally {
-    await driver.close();
-  }
+  await closeAfter(
+    () => driver.grow(size),
+    () => driver.close(),
+  );
 }
 
 /** Opens a qcow2 image to write what its disk shows already, which its bitmaps need not record. */

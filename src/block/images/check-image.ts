@@ -1,4 +1,4 @@
-import { checkGiven, optionCheck } from '../../util/index.js';
+import { checkGiven, closeAfter, optionCheck } from '../../util/index.js';
 import { A_SOURCE, type DeviceDescription } from '../contract/index.js';
 import type { OpenOptions } from '../open/index.js';
 import type { CheckReport } from './check-file.js';
@@ -43,11 +43,10 @@ export async function checkQcow2(
   });
   const writable = repair !== undefined;
   const file = await openImageFile(own, { writable, forceShare, signal });
-  try {
+  const check = async () => {
     // Loaded when it is needed, as most commands check nothing.
     const { checkFile } = await import('./check-file.js');
     return await checkFile(file, { repair, signal });
-  } finally {
-    await file.close();
-  }
+  };
+  return closeAfter(check, () => file.close());
 }

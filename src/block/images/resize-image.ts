@@ -2,12 +2,20 @@
 import { statSync } from 'node:fs';
 import { LacunaError } from '../../errors/index.js';
 import { Context, readsAsZero } from '../../extent/index.js';
-import { checkGiven, checkKnown, counted, optionCheck, SIZE_LIMIT } from '../../util/index.js';
+import {
+  checkGiven,
+  checkKnown,
+  closeAfter,
+  counted,
+  optionCheck,
+  SIZE_LIMIT,
+} from '../../util/index.js';
 import { A_SOURCE, type BlockDevice, Device, type DeviceDescription } from '../contract/index.js';
 import { checkDescription, fileOf, imageOf, parseDescription } from '../describe/index.js';
 import { growRawFile, type RawPreallocation, resizeRawFile } from '../drivers/file/index.js';
 import type { Preallocation } from '../drivers/qcow2/create/index.js';
 import type { Qcow2Description } from '../drivers/qcow2/index.js';
+import type { Qcow2Driver } from '../drivers/qcow2/open/index.js';
 import { describeOpened, type OpenOptions, openDevice, warnOfSignature } from '../open/index.js';
 import { openImage } from './change-image.js';
 
@@ -89,35 +97,67 @@ async function resizeInImage(
 ): Promise<ResizeReport> {
   const driver = await openImage(description);
   const device = new Device(driver);
+  return closeAfter(
+    () => resizeOpened(driver, device, wanted, options),
+    () => device.close(),
+  );
+}
+
+async function resizeOpened(
+  driver: Qcow2Driver,
+  device: BlockDevice,
+  wanted: number | { readonly by: number },
+  options: ResizeOptions,
+): Promise<ResizeReport> {
+  refuseReadOnly(device);
+  const size = sizeOf(wanted, device);
+  if (size % SECTOR !== 0) {
+    const next = Math.ceil(size / SECTOR) * SECTOR;
+    throw new RangeError(
+      `${size} bytes: the size of an image is a multiple of ${SECTOR}; the next one is ${next}`,
+    );
+  }
+  const lostData = await lossOf(device, size, options);
+  if (size < device.size) {
+    await driver.shrink(size);
+    cutDataFile(driver.description, size);
+  } else if (size > device.size) {
+    await growImage(driver, size, options);
+  }
+  return { before: device.size, size, lostData };
+}
+
+/** Makes the disk larger; where that fails, a data file is no longer than before. */
+async function growImage(
+  driver: Qcow2Driver,
+  size: number,
+  { preallocation = 'off', signal }: ResizeOptions,
+): Promise<void> {
+  const had = dataFileOf(driver.description)?.size;
+  const reserved = preallocation === 'off' ? undefined : preallocation;
   try {
-    refuseReadOnly(device);
-    const size = sizeOf(wanted, device);
-    if (size % SECTOR !== 0) {
-      const next = Math.ceil(size / SECTOR) * SECTOR;
-      throw new RangeError(
-        `${size} bytes: the size of an image is a multiple of ${SECTOR}; the next one is ${next}`,
-      );
+    await driver.grow(size, { reserved, signal });
+  } catch (error) {
+    try {
+      if (had !== undefined) cutDataFile(driver.description, had);
+    } catch {
+      // It takes room, and nothing more.
     }
-    const lostData = await lossOf(device, size, options);
-    const { preallocation = 'off' } = options;
-    if (size < device.size) {
-      await driver.shrink(size);
-      cutDataFile(driver.description, size);
-    } else if (size > device.size) {
-      await driver.grow(size, preallocation === 'off' ? undefined : preallocation);
-    }
-    return { before: device.size, size, lostData };
-  } finally {
-    await device.close();
+    throw error;
   }
 }
 
 /** A data file ends where the disk does. */
-function cutDataFile({ 'data-file': dataFile }: Qcow2Description, size: number): void {
+function cutDataFile(description: Qcow2Description, size: number): void {
+  const found = dataFileOf(description);
+  if (found !== undefined && found.size > size) resizeRawFile(found.filename, size);
+}
+
+/** The file that an image keeps its clusters in, if that is another one. */
+function dataFileOf({ 'data-file': dataFile }: Qcow2Description) {
   const filename = fileOf(dataFile)?.filename;
-  if (filename === undefined) return;
-  const stat = statSync(filename, { throwIfNoEntry: false });
-  if (stat?.isFile() && stat.size > size) resizeRawFile(filename, size);
+  const stat = filename === undefined ? undefined : statSync(filename, { throwIfNoEntry: false });
+  return stat?.isFile() ? { filename: filename!, size: stat.size } : undefined;
 }
 
 /** A file that holds a disk as it is. */
@@ -138,7 +178,7 @@ async function resizeFile(
     throw new TypeError(`${filename} is a raw file, which has no metadata: use falloc or full`);
   }
   const device = await openDevice(description, { writable: true, signal });
-  try {
+  const resize = async () => {
     if (!statSync(filename).isFile()) {
       const message = `${filename} is not a regular file, and its size cannot be changed here`;
       throw new LacunaError('ERR_DEVICE_UNSUPPORTED', message, { device: filename });
@@ -152,9 +192,8 @@ async function resizeFile(
     else if (size > device.size) await growRawFile(filename, device.size, size, how);
     await device.flush();
     return { before: device.size, size, lostData };
-  } finally {
-    await device.close();
-  }
+  };
+  return closeAfter(resize, () => device.close());
 }
 
 /** What says that it is not written is not resized either. */

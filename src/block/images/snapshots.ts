@@ -1,6 +1,6 @@
 /** Internal snapshots of an image that nobody has open. */
 import type { Snapshot } from '../../qcow2/index.js';
-import { checkGiven, optionCheck } from '../../util/index.js';
+import { checkGiven, closeAfter, optionCheck } from '../../util/index.js';
 import {
   A_SOURCE,
   type BlockDevice,
@@ -110,12 +110,11 @@ async function withFile(
     whole: 'changed',
   });
   const file = await openImageFile(own, { writable: true, signal });
-  try {
+  const run = async () => {
     const changes = await import('../drivers/qcow2/snapshots/index.js');
     return detailsOf(await change(changes, file));
-  } finally {
-    await file.close();
-  }
+  };
+  return closeAfter(run, () => file.close());
 }
 
 function detailsOf({ id, name, size, seconds, stateSize }: Snapshot): SnapshotDetails {

@@ -1,4 +1,7 @@
-/** A new qcow2 image on a block device or an NBD export, which grows into it as far as it reaches. */
+/**
+ * A new qcow2 image on a block device or an NBD export, which grows into it as far as it reaches. It has no name of its own
+ * until it is whole, as a file would have; so what begins there is no image until then, to anybody else.
+ */
 import { Bitmap } from '../../bitmap/bits/index.js';
 import {
   type BlockDevice,
@@ -6,13 +9,15 @@ import {
   Device,
   type DeviceDescription,
   type Driver,
+  finishQcow2On,
+  isRemote,
   layOutQcow2On,
   openDevice,
   type Qcow2Description,
   type Qcow2Options,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { alignUp } from '../../util/index.js';
+import { alignUp, closeAfter } from '../../util/index.js';
 import type { CopyOptions } from '../options/index.js';
 import type { Increment } from './increment-layout.js';
 import type { Target } from './opened-target.js';
@@ -21,12 +26,9 @@ import { reopened } from './source.js';
 
 const DEFAULT_CLUSTER_SIZE = 64 * 1024;
 
-/** What of a header names it an image. */
-const HEADER_BYTES = 512;
-
 type Choices = Pick<
   CopyOptions,
-  'image' | 'compress' | 'carryBitmaps' | 'preallocation' | 'resume'
+  'image' | 'compress' | 'carryBitmaps' | 'preallocation' | 'resume' | 'flush'
 >;
 
 /**
@@ -41,42 +43,86 @@ export async function imageOnDevice(
   source: BlockDevice,
   options: Choices & { readonly signal: AbortSignal },
 ): Promise<Target> {
-  const { signal } = options;
+  const { signal, flush = true } = options;
   const { clusterSize = DEFAULT_CLUSTER_SIZE } = options.image ?? {};
-  const raw = await openRaw(image.file, source, options);
-  const described = changeUnfiltered(target, () => ({ ...image, backing: null, mapping: 'fixed' }));
-  const open = () => openDevice(described, { writable: true, signal });
+  const raw = new Below(image.file, await openRaw(image.file, source, options));
+  const { name } = raw.device;
   const made = { ...options.image, clusterSize, size: source.size, signal };
-  let isPart = false;
-  const begins = () => {
-    isPart = true;
-  };
+  const open = () => openUnfinished(target, image, raw.description, signal);
   const opened: Target = {
-    device: new Device(placeholder(raw, source.size, clusterSize)),
+    device: new Device(placeholder(raw.device, source.size, clusterSize)),
     isZero: true,
+    holdsOldData: true,
     warnings: [],
-    binding: { target: raw.name },
+    binding: { target: name },
     layOut: async ({ data }: Increment) => {
+      const begins = () => {
+        opened.partOfImage = name;
+      };
       opened.device = await layOut(raw, { made, data, begins, open });
     },
     anchor: async () => {},
     finish: async () => {
-      isPart = false;
+      await opened.device.close();
+      await raw.finish({ flush, signal });
+      opened.partOfImage = undefined;
       return [];
     },
     removeUnfinished: async () => {},
-    keepUnfinished: () => opened.finish().then(() => undefined),
+    keepUnfinished: async () => undefined,
     reopen: async () => {
       opened.device = await reopened(opened.device, open);
     },
-    close: async () => {
-      await opened.device.close();
-      await raw.close();
-      // Nobody shall take a part for the whole.
-      if (isPart) await eraseHeader(image.file).catch(() => {});
-    },
+    close: () => raw.closeBelow(opened.device),
   };
   return opened;
+}
+
+/** The image while it is being made, below the filters that it is written through. */
+function openUnfinished(
+  target: DeviceDescription,
+  image: Qcow2Description,
+  file: DeviceDescription,
+  signal: AbortSignal,
+): Promise<BlockDevice> {
+  const mapping = 'unfinished';
+  const described = changeUnfiltered(target, () => ({ ...image, file, backing: null, mapping }));
+  return openDevice(described, { writable: true, signal });
+}
+
+/** What holds the image. It stays open, and so locked, unless it is an export, whose server may let in one client at a time. */
+class Below {
+  device: BlockDevice;
+  /** How the image opens it. */
+  readonly description: DeviceDescription;
+  readonly #given: DeviceDescription;
+  readonly #stays: boolean;
+
+  constructor(given: DeviceDescription, device: BlockDevice) {
+    this.device = device;
+    this.#given = given;
+    this.#stays = !isRemote(given);
+    this.description = this.#stays ? (device.description ?? given) : given;
+  }
+
+  /** Lets the image open it. */
+  async letGo(): Promise<void> {
+    if (!this.#stays) await this.device.close();
+  }
+
+  /** Makes the image one, when it is closed and all of it is written. */
+  async finish({ flush, signal }: { flush: boolean; signal: AbortSignal }): Promise<void> {
+    if (!this.#stays) this.device = await openDevice(this.#given, { writable: true, signal });
+    await finishQcow2On(this.device, signal);
+    if (flush) await this.device.flush({ signal });
+  }
+
+  closeBelow(image: BlockDevice): Promise<void> {
+    return closeAfter(
+      () => image.close(),
+      () => this.device.close(),
+    );
+  }
 }
 
 async function openRaw(
@@ -124,13 +170,13 @@ interface Layout {
   open(): Promise<BlockDevice>;
 }
 
-async function layOut(raw: BlockDevice, layout: Layout): Promise<BlockDevice> {
+async function layOut(raw: Below, layout: Layout): Promise<BlockDevice> {
   const { made, data, begins, open } = layout;
   const { size, arena } = data;
   using mapped = new Bitmap({ size, granularity: made.clusterSize, arena });
   mapped.merge(data);
-  await layOutQcow2On(raw, made, mapped, begins);
-  await raw.close();
+  await layOutQcow2On(raw.device, made, mapped, begins);
+  await raw.letGo();
   const device = await open();
   using rest = new Bitmap({
     size,
@@ -140,14 +186,15 @@ async function layOut(raw: BlockDevice, layout: Layout): Promise<BlockDevice> {
   rest.merge(mapped);
   rest.subtract(data);
   // Clusters of which the copy writes a part hold what was there before.
-  for (const { offset, length } of rest.ranges()) await device.zero(offset, length);
-  return device;
-}
-
-async function eraseHeader(file: DeviceDescription): Promise<void> {
-  await using device = await openDevice(file, { writable: true });
-  await device.write(0, new Uint8Array(HEADER_BYTES));
-  await device.flush();
+  try {
+    for (const { offset, length } of rest.ranges()) {
+      await device.zero(offset, length, { signal: made.signal });
+    }
+    return device;
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
 }
 
 /** @throws LacunaError ERR_DEVICE_UNSUPPORTED */

@@ -10,6 +10,7 @@ import {
   fileOf,
   imageOf,
   layOutQcow2,
+  pathOfNamed,
   type Qcow2Description,
   type RawPreallocation,
   takesKey,
@@ -129,7 +130,7 @@ export function newImage(
     ...(dataFile !== undefined && {
       dataFile: {
         // A folder stays one: no file is made of its name.
-        filename: resolve(dirname(file.filename), dataFile) + (dataFile.endsWith('/') ? '/' : ''),
+        filename: pathOfNamed(dataFile, file.filename) + (dataFile.endsWith('/') ? '/' : ''),
         make: (path, how) =>
           createRawFile(path, Math.ceil(size / 512) * 512, {
             ...how,
@@ -242,7 +243,7 @@ type Backing = NonNullable<NonNullable<CopyOptions['image']>['backing']>;
 
 /** The backing file by its name in the image, which is relative to the image's folder. */
 function describeBacking(image: string, { filename, format }: Backing): DeviceDescription {
-  const file = { driver: 'file', filename: resolve(dirname(image), filename) } as const;
+  const file = { driver: 'file', filename: pathOfNamed(filename, image) } as const;
   if (format === 'raw') return file;
   if (format === 'qcow2') return { driver: 'qcow2', file };
   throw new TypeError(`a backing file must be raw or qcow2 to be read here, not ${format}`);

@@ -6,8 +6,10 @@ import type { MadeFile } from './unfinished-file.js';
 /** A target that is ready to be written. */
 export interface Target {
   device: BlockDevice;
-  /** Every byte reads as zero. */
+  /** Every byte reads as zero; where `holdsOldData`, every byte but those of the data that the plan knows. */
   isZero: boolean;
+  /** Where data is planned, old bytes are seen until it is written: zeroes that are found in data are written as well. */
+  holdsOldData?: boolean;
   warnings: string[];
   /** What tells it from other targets. */
   binding: Binding;
@@ -15,6 +17,8 @@ export interface Target {
   made?: MadeFile;
   /** An earlier run has moved everything, and given the file its name. */
   complete?: boolean;
+  /** The device that holds a part of a new image, and nothing of what it held before that anybody could use. */
+  partOfImage?: string | undefined;
   /** Names of the bitmaps that it is going to have from the source, if that was asked for. */
   bitmaps?: readonly string[];
   /** Prepares a new target for what the plan says will be written: once, before anything is. */

@@ -1,5 +1,5 @@
 /** The files that a copy reads or writes, all the way down, so that nothing is made or removed in the place of one. */
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import {
   type DeviceDescription,
   dataFileOf,
@@ -9,6 +9,7 @@ import {
   imageOf,
   isBlockDevice,
   parseDescription,
+  pathOfNamed,
   sideFilesOf,
 } from '../../block/index.js';
 import { samePlaceAmong } from '../../files/index.js';
@@ -28,7 +29,7 @@ export function filesOfNewImage(
   const path = filesOf(describeDevice(target, targetFormat))[0];
   if (path === undefined || image === undefined) return [];
   const { backing, dataFile } = image;
-  const data = dataFile === undefined ? [] : [resolve(dirname(resolve(path)), dataFile)];
+  const data = dataFile === undefined ? [] : [pathOfNamed(dataFile, path)];
   return [...data, ...(backing === undefined ? [] : filesBelow(path, backing))];
 }
 

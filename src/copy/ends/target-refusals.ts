@@ -1,5 +1,4 @@
 /** Refuses what cannot be done with a target, before it is opened. */
-import { dirname, resolve } from 'node:path';
 import {
   type BackingName,
   type BlockDevice,
@@ -7,6 +6,7 @@ import {
   filesBelow,
   filesOf,
   imageOf,
+  pathOfNamed,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
 import { samePlaceAmong } from '../../files/index.js';
@@ -40,7 +40,7 @@ function notApart(filename: string, what: string, role: string): LacunaError {
 
 function dataFileOf(target: DeviceDescription, name: string): string[] {
   const [image] = filesOf(target);
-  return image === undefined ? [] : [resolve(dirname(image), name)];
+  return image === undefined ? [] : [pathOfNamed(name, image)];
 }
 
 /** All that a new image will be made of, some way down too. */

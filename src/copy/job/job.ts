@@ -103,4 +103,12 @@ export class CopyJob extends Job<CopyReport, CopyProgress> {
   get partlyWritten(): string | undefined {
     return this.#made.run?.partlyWritten;
   }
+
+  /**
+   * After a failure or a cancel of a copy that makes an image on a device: that device, which holds a part of the image now,
+   * and is no image to anybody; no later run goes on with it. Undefined where what it held before is still there.
+   */
+  get partOfImage(): string | undefined {
+    return this.#made.run?.partOfImage;
+  }
 }

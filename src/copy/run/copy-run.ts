@@ -57,6 +57,7 @@ export class CopyRun {
   #verification: Verification | undefined;
   #unfinished: string | undefined;
   #partlyWritten: string | undefined;
+  #partOfImage: string | undefined;
   /** What the caller's `onBlock` has thrown. */
   #refusal: { readonly error: unknown } | undefined;
 
@@ -80,6 +81,11 @@ export class CopyRun {
   /** A target that holds a part of the copy, and of what it held before; see CopyJob. */
   get partlyWritten(): string | undefined {
     return this.#partlyWritten;
+  }
+
+  /** A device that holds a part of a new image; see CopyJob. */
+  get partOfImage(): string | undefined {
+    return this.#partOfImage;
   }
 
   /** How far the copy is. */
@@ -310,6 +316,8 @@ export class CopyRun {
       await this.#resumption?.keep(this.#control.unflushed);
       return;
     }
+    this.#partOfImage = target.partOfImage;
+    if (target.partOfImage !== undefined) return;
     const { movedBytes, zeroedBytes } = this.#control.total();
     if (isWholeAfter(error)) await target.keepUnfinished();
     else if (movedBytes + zeroedBytes === 0) await target.removeUnfinished();
@@ -342,6 +350,7 @@ export class CopyRun {
       this.#plannedBytes = data.dirtyBytes + (this.#incremental ? zero.dirtyBytes : 0);
       return made;
     } catch (error) {
+      this.#partOfImage = target.partOfImage;
       await target.removeUnfinished();
       throw error;
     }

@@ -148,7 +148,8 @@ export class Rounds {
       // Threads would only be started to find that there is nothing to do.
       if (this.#given.control.stopped) return { flushed: true, warnings: [] };
       this.phase = 'move';
-      return await this.#move(targetIsZero);
+      const { holdsOldData = false } = this.#given.ends.target;
+      return await this.#move(targetIsZero && !holdsOldData);
     } catch (error) {
       return { error, flushed: !(error instanceof SideError && isLost(error.cause)), warnings: [] };
     }

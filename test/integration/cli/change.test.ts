@@ -1,5 +1,5 @@
 /** Images that `resize`, `snapshot` and `amend` change, as QEMU sees them then. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createQcow2, openBitmaps, openDevice, resizeImage } from 'lacuna';
 import { expect, test } from 'vitest';
 import { run } from '../../support/peers.js';
@@ -357,4 +357,22 @@ test('amend says how a backing file is read, unless that cannot be', async () =>
   const { code, stderr } = await refusal('amend', '-o', 'backing_fmt=qcow2', IMAGE);
   expect([code, stderr]).toEqual([1, expect.stringContaining('is not a qcow2 image')]);
   expect((await infoOf(IMAGE))['backing-filename-format']).toBe('raw');
+});
+
+test('the name of a backing file leads amend and create where it leads every program', async () => {
+  // Through a link the folder above is another one than the name tells.
+  mkdirSync('real/deep', { recursive: true });
+  symlinkSync('real/deep', 'link');
+  await createQcow2('base.img', { size: MIB });
+  writeFileSync('real/base.img', Buffer.alloc(3 * MIB, 9));
+  const image = 'link/top.qcow2';
+  await lacuna('create', '-f', 'qcow2', '-b', '../base.img', '-F', 'raw', image);
+  expect((await infoOf(image))['virtual-size']).toBe(3 * MIB);
+  expect((await qemuBytes(image)).every((byte) => byte === 9)).toBe(true);
+  for (const filename of ['../base.img', 'file:../base.img']) {
+    const backing = { filename, format: 'raw' };
+    await createQcow2(image, { size: MIB, backing });
+    const { code, stderr } = await refusal('amend', '-o', 'backing_fmt=qcow2', image);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('is not a qcow2 image')]);
+  }
 });

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { copy } from '#dist/index.js';
 import { attachLoopDevice } from '../../support/loop-device.js';
 import { noise } from '../../support/noise.js';
 import { usePeers } from '../../support/peers.js';
@@ -38,6 +39,11 @@ function expectWhole(image: string): void {
   execFileSync('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'qcow2', 'disk.raw', image]);
 }
 
+/** Nothing begins there that anybody takes for an image. */
+function expectNone(path: string): void {
+  expect(readFileSync(path).subarray(0, 4)).not.toEqual(Buffer.from('QFI\xfb', 'latin1'));
+}
+
 function describeNbd(uri: string): object {
   const path = new URL(uri).searchParams.get('socket')!;
   return { driver: 'nbd', server: { type: 'unix', path } };
@@ -71,6 +77,15 @@ describe('a new qcow2 image', () => {
     execFileSync('qemu-io', write);
     execFileSync('qemu-io', ['-f', 'raw', '-c', 'write -P 7 4M 64k', 'disk.raw']);
     expectWhole(device.path);
+  });
+
+  test('holds the zeroes that are found in the data of a source, and not what the device held there', async () => {
+    // It tells nothing of holes.
+    const source = await peers.nbdkit(['--filter=noextents', 'file', 'disk.raw']);
+    const { uri } = await peers.nbdkit(['file', 'device.img']);
+    const { code, stderr } = await runHere(['copy', '-O', 'qcow2', source.uri, uri]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: expect.anything() });
+    expectWhole('device.img');
   });
 
   test('that does not fit is refused before anything is changed', async () => {
@@ -135,8 +150,35 @@ describe('a new qcow2 image', () => {
       },
     );
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('EIO') });
-    expect(readFileSync('device.img').subarray(0, 4)).not.toEqual(Buffer.from('QFI\xfb', 'latin1'));
+    expect(stderr).toContain('holds a part of the new image, which nothing opens');
+    expect(stderr).not.toContain('--resume');
+    expectNone('device.img');
   });
+
+  test.each([3 as const, 2 as const])(
+    'is none to anybody until all of it is there: version %s',
+    async (version) => {
+      // As it was before, and as a kill at any moment of the copy leaves it.
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', 'old.qcow2', '1M']);
+      execFileSync('dd', ['if=old.qcow2', 'of=device.img', 'conv=notrunc', 'status=none']);
+      const { uri } = await peers.nbdkit(['file', 'device.img']);
+      let looks = 0;
+      await copy({
+        source: 'disk.raw',
+        target: uri,
+        targetFormat: 'qcow2',
+        image: { version },
+        verify: true,
+        onBlock: () => {
+          if (looks++ > 0) return expectNone('device.img');
+          const info = ['info', '-U', '-f', 'qcow2', 'device.img'];
+          expect(() => execFileSync('qemu-img', info, { stdio: 'ignore' })).toThrow();
+        },
+      });
+      expect(looks).toBeGreaterThan(1);
+      expectWhole('device.img');
+    },
+  );
 
   test.each([
     ['-c', 'cannot be compressed'],

@@ -32,3 +32,15 @@ test('a target that holds a part of the copy is named, and what would let the ne
   noteUnfinished(job, new LacunaError('ERR_JOB_STOPPED', 'no'), shell);
   expect(notes[2]).toContain('--resume FILE');
 });
+
+test('a device that holds a part of a new image is named, and nothing speaks of going on', () => {
+  const notes: string[] = [];
+  const shell = { note: (text: string) => void notes.push(text) };
+  const job = { unfinished: undefined, partOfImage: '/dev/sdx' };
+  noteUnfinished(job, new LacunaError('ERR_JOB_STOPPED', 'no'), shell);
+  expect(notes).toEqual([
+    expect.stringMatching(
+      /^lacuna: \/dev\/sdx holds a part of the new image.*begin the copy again\n$/,
+    ),
+  ]);
+});

@@ -10,7 +10,7 @@ export const qcow2: DriverKind<Qcow2Description> = {
     },
     'data-file': { read: description },
     snapshot: { read: text },
-    mapping: { read: oneOf('fixed') },
+    mapping: { read: oneOf('fixed', 'unfinished') },
     compress: { read: flag },
     rescue: { read: flag },
     'backing-folders': { read: texts },

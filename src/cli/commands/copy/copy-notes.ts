@@ -47,10 +47,16 @@ export function noteUnfinished(
   {
     unfinished,
     partlyWritten,
-  }: Pick<CopyJob, 'unfinished'> & Partial<Pick<CopyJob, 'partlyWritten'>>,
+    partOfImage,
+  }: Pick<CopyJob, 'unfinished'> & Partial<Pick<CopyJob, 'partlyWritten' | 'partOfImage'>>,
   error: unknown,
   shell: Pick<Shell, 'note'>,
 ): void {
+  if (partOfImage !== undefined) {
+    shell.note(
+      `lacuna: ${partOfImage} holds a part of the new image, which nothing opens, and not what it held before; begin the copy again\n`,
+    );
+  }
   if (partlyWritten !== undefined) {
     shell.note(
       `lacuna: ${partlyWritten} was written in place: it holds a part of the copy, and else what it held before\n`,

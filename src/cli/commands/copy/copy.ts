@@ -224,8 +224,8 @@ function told(device: string | object): string {
 }
 
 /** What a copy that failed has left, for the document of its failure. */
-function leftBy({ resumable, unfinished, partlyWritten }: CopyJob) {
-  return { resumable, unfinished, partlyWritten };
+function leftBy({ resumable, unfinished, partlyWritten, partOfImage }: CopyJob) {
+  return { resumable, unfinished, partlyWritten, partOfImage };
 }
 
 async function copyWithJson(job: CopyJob, shell: Shell): Promise<CopyReport> {

@@ -1,5 +1,10 @@
-import { dirname, resolve } from 'node:path';
-import { type BackingName, type DeviceDescription, openDevice } from '../../../block/index.js';
+import { dirname } from 'node:path';
+import {
+  type BackingName,
+  type DeviceDescription,
+  openDevice,
+  pathOfNamed,
+} from '../../../block/index.js';
 
 /** QEMU takes what stands before a colon for a protocol, unless a slash comes first. */
 const PROTOCOL = /^[^/]*:/;
@@ -26,7 +31,7 @@ export async function sizeOfBacking(
       `${filename} (${format}) cannot be looked at here, only raw and qcow2 files can: say the size, and --unsafe`,
     );
   }
-  const path = resolve(dirname(resolve(image)), filename);
+  const path = pathOfNamed(filename, image);
   const file = { driver: 'file', filename: path } as const;
   const description: DeviceDescription =
     format === 'raw'

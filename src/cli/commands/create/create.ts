@@ -1,9 +1,9 @@
-import { dirname, resolve } from 'node:path';
 import type { Command } from 'commander';
 import {
   createQcow2,
   createRawFile,
   type ImageFormat,
+  pathOfNamed,
   type RawPreallocation,
 } from '../../../block/index.js';
 import type { NewImageOptions } from '../../../copy/index.js';
@@ -124,7 +124,7 @@ function refuseForRaw({ backing, ...options }: NewImageOptions): void {
 }
 
 function dataFileOf(image: string, { dataFile }: NewImageOptions): string[] {
-  return dataFile === undefined ? [] : [resolve(dirname(resolve(image)), dataFile)];
+  return dataFile === undefined ? [] : [pathOfNamed(dataFile, image)];
 }
 
 function describe(

@@ -37,7 +37,11 @@ export async function amendHeader(
   checkWritable(header, file.name);
   checkLazy(header, version ?? header.version, lazyRefcounts, file.name);
   if (backingFormat !== undefined) checkBacking(header, backingFormat, file.name);
-  if (version === 2 && header.version === 3) await prepareVersion2(file, header, signal);
+  if (version === 2 && header.version === 3) {
+    await prepareVersion2(file, header, signal);
+    // That may have moved tables.
+    header = await readHeader(file);
+  }
   const host = new HostFile(file);
   if (version === 3 && header.version === 2) header = await upgrade(file, host, signal);
   if (lazyRefcounts !== undefined) header = await setLazy(host, header, lazyRefcounts);

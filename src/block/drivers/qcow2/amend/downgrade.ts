@@ -10,8 +10,8 @@ import {
 } from '../../../../qcow2/index.js';
 import { viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
-import { readSnapshots } from '../io/index.js';
-import { References } from '../repair/index.js';
+import { readHeader, readSnapshots } from '../io/index.js';
+import { References, rebuildRefcounts } from '../repair/index.js';
 import { ImageWriter } from '../write/index.js';
 
 /** The only width of a refcount in version 2, as a power of two. */
@@ -46,7 +46,10 @@ export async function prepareVersion2(
   const writer = await ImageWriter.open({ header, file, backingSize }, async () => {
     throw new Error('whole clusters are written, so that nothing is read');
   });
-  await writer.spellZeroes();
+  await writer.spellZeroes(signal);
+  if (header.extensions.bitmaps === undefined) return;
+  // They are not valid, and nobody will know of their clusters any more; some may be used for something else by now.
+  await rebuildRefcounts(file, await readHeader(file), { leaksOnly: true, signal });
 }
 
 export function asVersion2(header: Header): Header {

@@ -24,11 +24,12 @@ import {
   whyNotStorable,
 } from '../../../../qcow2/index.js';
 import { alignDown, alignUp, Serial } from '../../../../util/index.js';
-import type { HostFile, LiveHeader } from '../io/index.js';
+import { type HostFile, type LiveHeader, readSnapshotTable } from '../io/index.js';
 import type { Allocator, Run } from '../write/index.js';
 import { type BitmapHome, BitmapSection, readInside } from './bitmap-section.js';
 import { BitmapWriter } from './bitmap-writer.js';
 import { nameBitmapDirectory } from './bitmaps-header.js';
+import { refuseOverlaps } from './table-places.js';
 
 /** Reads what bitmaps an image has, but none of their bits. */
 export async function readBitmapSections(
@@ -105,11 +106,23 @@ export class ImageBitmaps implements BitmapStore {
     this.#sections = sections;
   }
 
-  /** @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED */
+  /**
+   * Every opening that may give clusters back comes through here, and so looks first whether tables share any.
+   *
+   * @throws LacunaError ERR_QCOW2_CORRUPT, ERR_QCOW2_UNSUPPORTED
+   */
   static async open(image: WritableImage): Promise<ImageBitmaps> {
     const { header, file, reader } = image;
     const options = { file: reader, readOnly: false };
     const sections = await readBitmapSections(header.current, file.name, options);
+    const { snapshots, length } = await readSnapshotTable(file, header.current);
+    refuseOverlaps({
+      header: header.current,
+      image: file.name,
+      snapshots,
+      snapshotBytes: length,
+      bitmaps: sections.map(({ entry }) => entry),
+    });
     const bitmaps = new ImageBitmaps(image, sections);
     await bitmaps.#readDirectory();
     return bitmaps;

@@ -1,3 +1,4 @@
+import { magicBytes } from '../../../../qcow2/index.js';
 import { checkGiven } from '../../../../util/index.js';
 import { A_PATH, type BlockDevice } from '../../../contract/index.js';
 import {
@@ -53,7 +54,8 @@ export async function layOutQcow2(
 
 /**
  * Makes a qcow2 image as {@link layOutQcow2} does, over what a device holds: a block device, or an NBD export. The image takes
- * as much of it as it needs. Clusters that are mapped hold what was there before, until they are written.
+ * as much of it as it needs. Clusters that are mapped hold what was there before, until they are written. Nobody takes it for
+ * an image before {@link finishQcow2On}, but who says `mapping: 'unfinished'`.
  *
  * @param begins called when it is known that the image fits, before anything is changed
  * @throws LacunaError ERR_COPY_MISMATCH where it does not fit
@@ -66,6 +68,11 @@ export async function layOutQcow2On(
 ): Promise<void> {
   const { writeImageOn } = await import('./new-image.js');
   await writeImageOn(device, checkOptions(given), { mapped, begins });
+}
+
+/** Makes an image of what {@link layOutQcow2On} has laid out: everything in it is written by now. It is not flushed. */
+export async function finishQcow2On(device: BlockDevice, signal?: AbortSignal): Promise<void> {
+  await device.write(0, magicBytes({ finished: true }), { signal });
 }
 
 function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {

@@ -1,4 +1,4 @@
-export { createQcow2, layOutQcow2, layOutQcow2On } from './create.js';
+export { createQcow2, finishQcow2On, layOutQcow2, layOutQcow2On } from './create.js';
 export {
   checkBacking,
   checkOptions,

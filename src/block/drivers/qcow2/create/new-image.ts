@@ -1,5 +1,5 @@
 import { lstatSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { LacunaError, throwIfAborted } from '../../../../errors/index.js';
 import { isSamePlace, samePlaceAmong } from '../../../../files/index.js';
 import {
@@ -16,6 +16,7 @@ import {
   MAX_L1_BYTES,
   MAX_REFCOUNT_TABLE_BYTES,
   type Mapped,
+  magicBytes,
   type NewLayout,
   newLayout,
   RefcountCodec,
@@ -27,7 +28,7 @@ import {
 import { alignUp, Turns, viewOf } from '../../../../util/index.js';
 import { type BlockDevice, Device } from '../../../contract/index.js';
 import { createRawFile, FileDriver } from '../../file/index.js';
-import { filesBelow, GatheredWrites } from '../io/index.js';
+import { filesBelow, GatheredWrites, pathOfNamed } from '../io/index.js';
 import type { CheckedOptions, MappedClusters } from './create-options.js';
 
 /** The table of feature names takes some 400 bytes, and must leave room for the name of a backing file. */
@@ -66,7 +67,7 @@ export async function writeNewImage(
 ): Promise<void> {
   const image = resolve(filename);
   const { exclusive, mode, inode, dataFile, preallocation, signal } = options;
-  const path = dataFile === undefined ? undefined : resolve(dirname(image), dataFile);
+  const path = dataFile === undefined ? undefined : pathOfNamed(dataFile, image);
   refuseCircle(image, options, path);
   const made = layOutImage(image, options, { mapped, zeroed });
   const header = encodeHeader(made.header, image);
@@ -106,11 +107,15 @@ export async function writeImageOn(
   }
   const { signal } = options;
   begins();
+  // What was an image before is none from now on, wherever this ends.
+  await device.write(0, magicBytes({ finished: false }), { signal });
+  await device.flush({ signal });
   // Of tables only what maps something is written, and of the last cluster only what the disk has of it.
   await erase(device, 0, made.firstData * clusterSize, signal);
   if (mapped.count > 0) await erase(device, bytes - clusterSize, clusterSize, signal);
   await writeRefcounts(device, made);
   if (made.tables > 0) await writeTables(device, made);
+  header.set(magicBytes({ finished: false }));
   await device.write(0, header);
 }
 
@@ -202,7 +207,7 @@ function layOutImage(
     extensions: {
       backingFormat: options.backing?.format,
       // QEMU looks for a relative name in the folder that it runs in, so only a whole path is found by everybody.
-      dataFile: dataFile === undefined ? undefined : resolve(dirname(image), dataFile),
+      dataFile: dataFile === undefined ? undefined : pathOfNamed(dataFile, image),
       featureNames: version === 3 && clusterSize >= SMALLEST_WITH_NAMES ? KNOWN_FEATURES : [],
       unknown: [],
     },

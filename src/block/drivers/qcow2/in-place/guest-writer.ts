@@ -4,6 +4,14 @@ import type { BackingName, WriteOptions, ZeroOptions } from '../../../contract/i
 /** What the clusters that are mapped take of the file system: see `Preallocation`, where `off` maps none. */
 export type Reserved = 'metadata' | 'falloc' | 'full';
 
+/** How a disk becomes larger. */
+export interface Growth {
+  /** Maps all clusters that begin in what is added. */
+  readonly reserved?: Reserved | undefined;
+  /** Gives up: the disk keeps the size that it had, and takes no more room. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The writing half of an image, as its driver knows it. Offsets and lengths are those of the disk. */
 export interface GuestWriter {
   /** Runs a read while nobody maps its clusters anew. */
@@ -22,7 +30,7 @@ export interface GuestWriter {
   /** @throws what {@link nameBacking} would throw before it writes anything. */
   checkBackingName(backing: BackingName | null): void;
   /** Makes the disk larger; maps what is added, where that is `reserved`. */
-  grow(size: number, reserved?: Reserved): Promise<void>;
+  grow(size: number, how?: Growth): Promise<void>;
   /** Makes the disk smaller. */
   shrink(size: number): Promise<void>;
 }

@@ -15,9 +15,10 @@ export interface Qcow2Description extends CommonDescription {
   /**
    * Write only where clusters are mapped already, and never change how: what would is refused with
    * ERR_DEVICE_UNSUPPORTED. Several openings, in any threads, may write beside each other then. Only for an image without
-   * snapshots and bitmaps.
+   * snapshots and bitmaps. `unfinished` is the same for a new image that is being made on a device, which nobody else opens
+   * before it is finished.
    */
-  mapping?: 'fixed';
+  mapping?: 'fixed' | 'unfinished';
   /**
    * Store every whole cluster that is written where nothing was allocated compressed, as the image's compression type
    * says, if that makes it smaller. Default false.

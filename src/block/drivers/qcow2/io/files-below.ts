@@ -1,8 +1,9 @@
 /** The files that a chain is made of by the names in its images alone: whoever asks does not want to open them. */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { clusterSizeIn, type Header, parseHeader } from '../../../../qcow2/index.js';
 import type { BackingName } from '../../../contract/index.js';
+import { pathOfNamed } from './named-file.js';
 
 /** Longer chains are not opened, and objects in JSON that are deeper name nothing. */
 const MOST_FILES = 1000;
@@ -45,14 +46,20 @@ export function filesBelow(image: string, { filename, format }: BackingName): st
 /** The data file that an image names, if it is one that has any. */
 export function dataFileOf(image: string): string | undefined {
   const named = headerOf(image)?.extensions.dataFile;
-  return named === undefined ? undefined : resolve(dirname(resolve(image)), named);
+  return named === undefined ? undefined : pathOfNamed(named, image);
+}
+
+/** The path of the file that an image names as the one below it; undefined where it names something else than one file. */
+export function backingPathOf(named: string, image: string): string | undefined {
+  const [found, ...more] = named.startsWith(JSON_NAME) ? [] : namesIn(named, image, false);
+  return more.length === 0 ? found?.path : undefined;
 }
 
 function namesIn(named: string, image: string, isRaw: boolean): Named[] {
   if (named.includes('\0')) return [];
   if (named.startsWith(JSON_NAME)) return namesInJson(named.slice(JSON_NAME.length), image);
   const path = named.startsWith(FILE_NAME) ? named.slice(FILE_NAME.length) : named;
-  return [{ path: resolve(dirname(resolve(image)), path), isRaw }];
+  return [{ path: pathOfNamed(path, image), isRaw }];
 }
 
 /** All files that a description names, of whatever part of it; QEMU takes relative ones from its own folder. */

@@ -1,6 +1,6 @@
 export type { BackingName } from '../../../contract/index.js';
 export type { Qcow2Description } from './description.js';
-export { dataFileOf, filesBelow } from './files-below.js';
+export { backingPathOf, dataFileOf, filesBelow } from './files-below.js';
 export { findOneSnapshot, findSnapshot } from './find-snapshot.js';
 export { GatheredWrites } from './gathered-writes.js';
 export { HostFile, joinSpans, type Span } from './host-file.js';
@@ -9,6 +9,7 @@ export {
   describeBacking,
   identityOf,
   type Naming,
+  pathOfNamed,
   realFolders,
   refused,
   resolveNamed,

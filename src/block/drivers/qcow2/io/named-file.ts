@@ -40,7 +40,7 @@ export function resolveNamed(named: string, naming: Naming): string {
     const advice = `say it as "${key}" of the description`;
     throw refused(naming, named, `belongs to an image that is not in a file: ${advice}`);
   }
-  const path = resolve(folderOf(image, named), named);
+  const path = pathOfNamed(named, image);
   const real = reach(path, (errno) => {
     if (errno === 'ENOENT')
       return refused(
@@ -56,6 +56,12 @@ export function resolveNamed(named: string, naming: Naming): string {
     throw refused(naming, named, `lies outside ${folders.join(', ')} (${where}): ${advice}`);
   }
   return path;
+}
+
+/** The path of a file by the plain name that an image has for it, whether it is there or not, and may be followed or not. */
+export function pathOfNamed(named: string, image: string): string {
+  const path = resolve(image);
+  return resolve(folderOf(path, named), named);
 }
 
 /** The formats that a backing file may have, and how a file of each is described. */

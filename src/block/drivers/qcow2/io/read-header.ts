@@ -7,6 +7,7 @@ import {
   parseHeader,
   parseSnapshots,
   type Snapshot,
+  takeForFinished,
 } from '../../../../qcow2/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
 
@@ -14,10 +15,21 @@ import type { BlockDevice } from '../../../contract/index.js';
 const FIRST_BYTES = 512;
 const FIRST_SNAPSHOT_BYTES = 64 * 1024;
 
-/** Reads and checks the header of an image. */
-export async function readHeader(file: BlockDevice): Promise<Header> {
-  const first = await readStart(file, FIRST_BYTES);
-  return parseHeader(await readStart(file, clusterSizeIn(first, file.name)), file.name);
+/**
+ * Reads and checks the header of an image.
+ *
+ * @param unfinished the image is one that is being made, and nothing else.
+ */
+export async function readHeader(
+  file: BlockDevice,
+  { unfinished = false }: { readonly unfinished?: boolean } = {},
+): Promise<Header> {
+  const read = async (length: number) => {
+    const bytes = await readStart(file, length);
+    if (unfinished) takeForFinished(bytes, file.name);
+    return bytes;
+  };
+  return parseHeader(await read(clusterSizeIn(await read(FIRST_BYTES), file.name)), file.name);
 }
 
 export async function readSnapshots(file: BlockDevice, header: Header): Promise<Snapshot[]> {
@@ -26,7 +38,7 @@ export async function readSnapshots(file: BlockDevice, header: Header): Promise<
 
 /** Reads the snapshot table, and says how many bytes it takes: that stands nowhere. */
 export async function readSnapshotTable(
-  file: BlockDevice,
+  file: Pick<BlockDevice, 'name' | 'end' | 'read'>,
   header: Header,
 ): Promise<{ snapshots: Snapshot[]; length: number }> {
   const { snapshotsOffset: offset, snapshotCount } = header;
@@ -35,7 +47,7 @@ export async function readSnapshotTable(
   const most = Math.min(MAX_SNAPSHOT_TABLE_BYTES, file.end - offset);
   for (let length = FIRST_SNAPSHOT_BYTES; ; length *= 4) {
     const bytes = new Uint8Array(Math.max(0, Math.min(length, most)));
-    await file.read(Math.min(offset, file.size), bytes);
+    if (bytes.length > 0) await file.read(offset, bytes);
     const found = parseSnapshots(bytes, options);
     if (found !== undefined) return found;
     if (length >= most) throw cutShort(file.name, 'the snapshot table', { offset, end: file.end });

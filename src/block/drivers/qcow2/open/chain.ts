@@ -78,7 +78,7 @@ async function openAll(
   { open, devices }: Opener,
 ): Promise<OpenedParts> {
   const readOnly = description['read-only'] === true;
-  const grows = !readOnly && description.mapping !== 'fixed';
+  const grows = !readOnly && description.mapping === undefined;
   const rescue = description.rescue ?? opening.rescue ?? false;
   if (rescue && !readOnly) {
     throw new TypeError('rescue is for reading only: do not open the image for writing');
@@ -87,7 +87,7 @@ async function openAll(
   const own = file.description ?? description.file;
   const above = [...opening.above, identityOf(file.path)];
   checkChain(file.name, above);
-  const found = await readHeader(file);
+  const found = await readHeader(file, { unfinished: description.mapping === 'unfinished' });
   if (!rescue) checkRefcounts(found, file);
   checkWritable(found, file, description);
   const header = grows ? await repaired(file, found, opening.signal) : found;

@@ -17,7 +17,7 @@ import type {
   ZeroOptions,
 } from '../../../contract/index.js';
 import type { OpenBitmaps } from '../bitmaps/index.js';
-import { FixedWriter, type GuestWriter, longestZero, type Reserved } from '../in-place/index.js';
+import { FixedWriter, type Growth, type GuestWriter, longestZero } from '../in-place/index.js';
 import { type Qcow2Description, readPadded } from '../io/index.js';
 import {
   ChainStatus,
@@ -63,7 +63,7 @@ export class Qcow2Driver implements Driver {
     writable: boolean,
   ) {
     const { clusterSize, l2Span } = image.geometry;
-    const isFixed = writable && description.mapping === 'fixed';
+    const isFixed = writable && description.mapping !== undefined;
     const { capabilities, limits } = image.data;
     // Only whole clusters are compressed.
     const unit = description.compress ? clusterSize : 1;
@@ -135,7 +135,7 @@ export class Qcow2Driver implements Driver {
   ): Promise<void> {
     const { mapping, compress } = this.description;
     checkCompress(this.description, this.#image);
-    if (mapping === 'fixed') {
+    if (mapping !== undefined) {
       this.#writer = new FixedWriter(this.#image, this.#slices, backing);
       return;
     }
@@ -280,8 +280,8 @@ export class Qcow2Driver implements Driver {
   }
 
   /** Makes the disk larger; this opening goes on with the size that it had. See {@link ImageWriter.grow}. */
-  async grow(size: number, reserved?: Reserved): Promise<void> {
-    const grow = () => this.#writer!.grow(size, reserved);
+  async grow(size: number, how?: Growth): Promise<void> {
+    const grow = () => this.#writer!.grow(size, how);
     await (this.#bitmaps?.grow(size, grow) ?? grow());
   }
 
@@ -367,7 +367,7 @@ async function missingIn(
 
 function checkCompress({ compress, mapping }: Qcow2Description, image: Image): void {
   if (!compress) return;
-  if (mapping === 'fixed') {
+  if (mapping !== undefined) {
     throw new TypeError('compress maps clusters anew: leave out "mapping" or "compress"');
   }
   if (!image.rules.dataFile) return;

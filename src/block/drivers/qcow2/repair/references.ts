@@ -17,7 +17,7 @@ import {
 } from '../../../../qcow2/index.js';
 import { Turns, viewOf } from '../../../../util/index.js';
 import type { BlockDevice } from '../../../contract/index.js';
-import { type BitmapSection, readBitmapSections } from '../bitmaps/index.js';
+import { type BitmapSection, readBitmapSections, refuseOverlaps } from '../bitmaps/index.js';
 import { readerOf, readSnapshotTable } from '../io/index.js';
 
 /** What clusters are used for. Those of the first two may have several references; none may be of two kinds. */
@@ -74,6 +74,13 @@ export class References {
     const snapshots = await readSnapshotTable(file, header);
     const options = { file: readerOf(file), readOnly: true };
     const bitmaps = await readBitmapSections(header, file.name, options);
+    refuseOverlaps({
+      header,
+      image: file.name,
+      snapshots: snapshots.snapshots,
+      snapshotBytes: snapshots.length,
+      bitmaps: bitmaps.map(({ entry }) => entry),
+    });
     return new References(file, header, snapshots, bitmaps, signal);
   }
 
@@ -83,7 +90,6 @@ export class References {
    * @throws LacunaError ERR_QCOW2_CORRUPT if a table has a wrong entry; ERR_ABORTED.
    */
   async visit(visit: VisitReference): Promise<void> {
-    this.#refuseOverlaps();
     const { l1Offset, l1Size } = this.#header;
     this.#refer(visit, 0, this.#geometry.clusterSize, Use.alone, 'the header');
     await this.#visitRefcounts(visit);
@@ -150,21 +156,6 @@ export class References {
       this.#refer(visit, table.offset, clusterSize, Use.l2Table, 'an L2 table');
       this.#visitL2(visit, table);
     }
-  }
-
-  /** Tables that share bytes would be read as often as they are named, which snapshots and bitmaps do by thousands. */
-  #refuseOverlaps(): void {
-    const snapshots = this.#snapshots.map(({ l1Offset, l1Size }) => [l1Offset, l1Size]);
-    const bitmaps = this.#bitmaps.map(({ entry }) => [entry.tableOffset, entry.tableEntries]);
-    const { l1Offset, l1Size } = this.#header;
-    const places = [[l1Offset, l1Size], ...snapshots, ...bitmaps]
-      .filter(([, entries]) => entries > 0)
-      .sort(([a], [b]) => a - b);
-    const shared = places.find(([offset], i) => {
-      return i > 0 && offset < places[i - 1][0] + places[i - 1][1] * 8;
-    });
-    if (shared === undefined) return;
-    throw corrupt(this.#file.name, `a table at ${shared[0]}, inside another one`, shared[0]);
   }
 
   /** A table that is named twice could make the walk loop for very long. */

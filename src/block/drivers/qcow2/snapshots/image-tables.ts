@@ -147,7 +147,8 @@ export class ImageTables {
     for await (const { offset, bytes } of this.#parts.references.tablesAt(place)) {
       await this.allocator.free(this.#runsOf(bytes, offset));
     }
-    await this.allocator.free([this.#clustersOf(place.offset, Math.max(8, place.entries * 8))]);
+    // One without entries has no place, whatever stands for it.
+    await this.allocator.free([this.#clustersOf(place.offset, place.entries * 8)]);
     await this.allocator.writeBack();
     await this.host.flush();
   }

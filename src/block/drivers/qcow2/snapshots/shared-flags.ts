@@ -1,7 +1,13 @@
 /** What an L2 table says of its clusters: whether each is alone, so that it may be written in place. */
-import { type MappingRules, readMapped, writeMapped } from '../../../../qcow2/index.js';
+import {
+  isCopied,
+  type MappingRules,
+  plainHost,
+  readMapped,
+  withOtherCopied,
+} from '../../../../qcow2/index.js';
 import { viewOf } from '../../../../util/index.js';
-import { joinSpans, type Span } from '../io/index.js';
+import type { Span } from '../io/index.js';
 
 /**
  * Says in a table of each cluster whether it is alone.
@@ -16,18 +22,24 @@ export async function markClusters(
   rules: MappingRules,
   isAlone: (host: number) => boolean | Promise<boolean>,
 ): Promise<Span | undefined> {
-  const { geometry } = rules;
+  const { geometry, dataFile } = rules;
+  const isPlain = !geometry.extended && !dataFile;
   const view = viewOf(table);
-  let changed: Span | undefined;
+  let [from, to] = [-1, 0];
   for (let at = 0; at < table.length; at += geometry.l2EntryBytes) {
-    if (view.getUint32(at) === 0 && view.getUint32(at + 4) === 0) continue;
-    const mapped = readMapped(table, at, rules, offset);
-    if (mapped.host === undefined) continue;
-    const answer = isAlone(mapped.host);
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    if (high === 0 && low === 0) continue;
+    // Nearly all are plain, and there may be millions.
+    const plain = isPlain ? plainHost(high, low, geometry.clusterSize) : -1;
+    const host = plain >= 0 ? plain || undefined : readMapped(table, at, rules, offset).host;
+    if (host === undefined) continue;
+    const answer = isAlone(host);
     const copied = typeof answer === 'boolean' ? answer : await answer;
-    if (copied === mapped.copied) continue;
-    writeMapped(table, at, { ...mapped, copied }, geometry);
-    changed = joinSpans(changed, { from: at, to: at + geometry.l2EntryBytes });
+    if (copied === isCopied(high)) continue;
+    view.setUint32(at, withOtherCopied(high));
+    if (from < 0) from = at;
+    to = at + geometry.l2EntryBytes;
   }
-  return changed;
+  return from < 0 ? undefined : { from, to };
 }

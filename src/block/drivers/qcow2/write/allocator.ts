@@ -11,6 +11,16 @@ import { type RefcountBlock, RefcountBlocks, type Run } from './refcount-blocks.
 
 export type { Run } from './refcount-blocks.js';
 
+/** Clusters in a row that one block describes; undefined where there is none. */
+interface PartOfRun {
+  readonly block: RefcountBlock | undefined;
+  /** Number of the block. */
+  readonly index: number;
+  /** Places of the refcounts in the block: the first, and behind the last. */
+  readonly first: number;
+  readonly end: number;
+}
+
 /**
  * Gives out clusters of an image and takes them back: the only place where refcounts change.
  *
@@ -126,9 +136,11 @@ export class Allocator {
    * @throws LacunaError ERR_QCOW2_UNSUPPORTED where one cannot be counted once more; those before it are.
    */
   addReferences(runs: readonly Run[]): Promise<void> {
-    return this.#each(runs, (block, index, cluster) => {
-      const refcount = this.#countedOnce(block, index, cluster);
-      this.#blocks.set(block!, index, refcount + 1);
+    return this.#each(runs, (part) => {
+      const { block, first, end } = part;
+      // Without a block none of them is counted.
+      if (block === undefined) this.#countedOnce(part, first);
+      else this.#blocks.setEach(block, first, end, (index) => this.#countedOnce(part, index) + 1);
     });
   }
 
@@ -138,8 +150,8 @@ export class Allocator {
    * @throws LacunaError ERR_QCOW2_UNSUPPORTED as that; ERR_QCOW2_CORRUPT where one is counted as free.
    */
   checkReferences(runs: readonly Run[]): Promise<void> {
-    return this.#each(runs, (block, index, cluster) => {
-      this.#countedOnce(block, index, cluster);
+    return this.#each(runs, (part) => {
+      for (let index = part.first; index < part.end; index++) this.#countedOnce(part, index);
     });
   }
 
@@ -156,30 +168,30 @@ export class Allocator {
     });
   }
 
-  /** Visits each cluster of each run: its block, its place in that, and its number. */
-  #each(
-    runs: readonly Run[],
-    visit: (block: RefcountBlock | undefined, index: number, cluster: number) => void,
-  ): Promise<void> {
+  /** Visits the parts of each run, each in one block. */
+  #each(runs: readonly Run[], visit: (part: PartOfRun) => void): Promise<void> {
     const { clusterSize, refcountBlockEntries: entries } = this.#geometry;
     return this.#turns.run(async () => {
       for (const { offset, count } of runs) {
-        const first = offset / clusterSize;
-        for (let cluster = first; cluster < first + count; cluster++) {
+        const end = offset / clusterSize + count;
+        for (let cluster = offset / clusterSize; cluster < end; ) {
           const index = Math.floor(cluster / entries);
           const block = this.#blocks.known(index) ?? (await this.#blocks.block(index));
-          visit(block, cluster % entries, cluster);
+          const stop = Math.min(end, (index + 1) * entries);
+          visit({ block, index, first: cluster % entries, end: stop - index * entries });
+          cluster = stop;
         }
       }
     });
   }
 
   /** The refcount of a cluster that is in use, and can be used once more. */
-  #countedOnce(block: RefcountBlock | undefined, index: number, cluster: number): number {
+  #countedOnce({ block, index: blockIndex }: PartOfRun, index: number): number {
     const { name } = this.#file;
     const refcount = block === undefined ? 0 : this.#codec.get(block.bytes, index);
     if (refcount === 0) {
-      const offset = cluster * this.#geometry.clusterSize;
+      const { clusterSize, refcountBlockEntries } = this.#geometry;
+      const offset = (blockIndex * refcountBlockEntries + index) * clusterSize;
       throw corrupt(name, 'a cluster in use that is counted as free', offset);
     }
     if (refcount < this.#codec.maximum && Number.isSafeInteger(refcount)) return refcount;
@@ -210,7 +222,7 @@ export class Allocator {
       const to = this.#codec.nextUsed(block.bytes, from, Math.min(entries, from + most));
       const run = { offset: this.#lowest * clusterSize, count: to - from };
       this.#blocks.checkPlace(run);
-      for (let i = from; i < to; i++) this.#blocks.set(block, i, 1);
+      this.#blocks.setEach(block, from, to, () => 1);
       this.#lowest += run.count;
       return run;
     }
@@ -289,19 +301,28 @@ export class Allocator {
       if (single > cluster) {
         // Before it can be given out again, or what is written then would go with it.
         await this.#file.discard(cluster * clusterSize, (single - cluster) * clusterSize);
-        for (let i = cluster; i < single; i++) this.#blocks.set(block, i % entries, 0);
+        const first = cluster % entries;
+        this.#blocks.setEach(block, first, first + single - cluster, () => 0);
         const packed = Math.floor(this.#packed / clusterSize);
         if (packed >= cluster && packed < single) this.#packed = 0;
         this.#lowest = Math.min(this.#lowest, cluster);
         cluster = single;
         continue;
       }
-      // What is free already has been counted too low, and only a check can tell by whom.
-      const refcount = this.#codec.get(block.bytes, cluster % entries);
-      if (refcount > 1 && Number.isSafeInteger(refcount)) {
-        this.#blocks.set(block, cluster % entries, refcount - 1);
+      const counted = (index: number) => this.#codec.get(block.bytes, index);
+      let shared = cluster;
+      while (shared < end && isShared(counted(shared % entries))) shared++;
+      if (shared > cluster) {
+        const first = cluster % entries;
+        this.#blocks.setEach(block, first, first + shared - cluster, (i) => counted(i) - 1);
       }
-      cluster++;
+      // What is free already has been counted too low, and only a check can tell by whom.
+      cluster = Math.max(shared, cluster + 1);
     }
   }
+}
+
+/** Whether several refer to a cluster, by its refcount. */
+function isShared(refcount: number): boolean {
+  return refcount > 1 && Number.isSafeInteger(refcount);
 }

@@ -1,4 +1,4 @@
-import { LacunaError } from '../../../../errors/index.js';
+import { LacunaError, throwIfAborted } from '../../../../errors/index.js';
 import {
   allUnits,
   type Geometry,
@@ -6,7 +6,7 @@ import {
   UNMAPPED,
   unitsOf,
 } from '../../../../qcow2/index.js';
-import { alignDown, alignUp } from '../../../../util/index.js';
+import { alignDown, alignUp, Turns } from '../../../../util/index.js';
 import type { HostFile } from '../io/index.js';
 import type { ClusterWriter } from './cluster-writer.js';
 import type { Mapping } from './mapping.js';
@@ -76,13 +76,16 @@ export class ClusterZeroer {
    *
    * @param start of what the table describes.
    */
-  async spell(start: number, diskEnd: number): Promise<void> {
+  async spell(start: number, diskEnd: number, signal?: AbortSignal): Promise<void> {
     const { mapping, geometry, writer } = this.#parts;
     const { clusterSize, l2Entries } = geometry;
     const mapped = await mapping.lookUp(start, l2Entries);
     const zeroes = new Uint8Array(clusterSize);
+    const turns = new Turns();
     for (let i = 0; i < mapped.length; i++) {
       if (mapped[i].zero === 0) continue;
+      await turns.next();
+      throwIfAborted(signal);
       const offset = start + i * clusterSize;
       if (offset < diskEnd && this.#shines(offset)) await writer.write(offset, zeroes);
       else await mapping.change(offset, 1, () => UNMAPPED);

@@ -1,4 +1,4 @@
-import { LacunaError } from '../../../../errors/index.js';
+import { LacunaError, throwIfAborted } from '../../../../errors/index.js';
 import {
   Autoclear,
   type Header,
@@ -8,7 +8,7 @@ import {
   type Mapped,
   UNMAPPED,
 } from '../../../../qcow2/index.js';
-import { alignDown, alignUp, SIZE_LIMIT } from '../../../../util/index.js';
+import { alignDown, alignUp, closeAfter, SIZE_LIMIT, Turns } from '../../../../util/index.js';
 import {
   type BackingName,
   type BlockDevice,
@@ -16,7 +16,7 @@ import {
   type WriteOptions,
   type ZeroOptions,
 } from '../../../contract/index.js';
-import { checkWritable, type GuestWriter, longestZero, type Reserved } from '../in-place/index.js';
+import { checkWritable, type Growth, type GuestWriter, longestZero } from '../in-place/index.js';
 import { HostFile, LiveHeader } from '../io/index.js';
 import { Allocator } from './allocator.js';
 import { ClusterCompressor } from './cluster-compressor.js';
@@ -218,13 +218,13 @@ export class ImageWriter implements GuestWriter {
   }
 
   /**
-   * Makes the disk larger; what is added reads as zero, whatever lies below.
+   * Makes the disk larger; what is added reads as zero, whatever lies below. Where that fails, what was mapped behind its end
+   * is given up again.
    *
-   * @param reserved maps all clusters that begin in what is added.
    * @throws RangeError where it would become smaller, or its L1 table longer than the format's readers take; LacunaError
-   * ERR_QCOW2_UNSUPPORTED where it has snapshots that do not know their own size.
+   * ERR_QCOW2_UNSUPPORTED where it has snapshots that do not know their own size; ERR_ABORTED.
    */
-  async grow(size: number, reserved?: Reserved): Promise<void> {
+  async grow(size: number, how: Growth = {}): Promise<void> {
     const { geometry, current } = this.header;
     const entries = l1EntriesFor(size, geometry);
     if (size > Number.MAX_SAFE_INTEGER) {
@@ -240,12 +240,21 @@ export class ImageWriter implements GuestWriter {
     await this.#beginOnce();
     await this.mapping.growL1(entries, () => this.flush());
     // Before the disk has them: a cut in between must not show what lies below, or behind its old end.
-    for (let at = current.size; at < size; ) {
-      const end = Math.min(size, at + longestZero(geometry.l2Span));
-      await this.#zeroAdded(at, end, reserved);
-      at = end;
+    try {
+      const turns = new Turns();
+      for (let at = current.size; at < size; ) {
+        await turns.next();
+        throwIfAborted(how.signal);
+        const end = Math.min(size, at + longestZero(geometry.l2Span));
+        await this.#zeroAdded(at, end, how);
+        at = end;
+      }
+      await this.flush();
+    } catch (error) {
+      // A file that could not be flushed is not written any more.
+      if (!this.file.broken) await this.#forgetBehind(current.size).catch(() => {});
+      throw error;
     }
-    await this.flush();
     await this.header.update({ size });
   }
 
@@ -256,7 +265,7 @@ export class ImageWriter implements GuestWriter {
    * @throws RangeError where it would become larger; LacunaError ERR_QCOW2_UNSUPPORTED as {@link grow}.
    */
   async shrink(size: number): Promise<void> {
-    const { geometry, current } = this.header;
+    const { current } = this.header;
     if (!Number.isSafeInteger(size) || size < 0 || size > current.size) {
       throw new RangeError(`${size} bytes: an image of ${current.size} bytes can only shrink`);
     }
@@ -264,6 +273,12 @@ export class ImageWriter implements GuestWriter {
     await this.#beginOnce();
     await this.flush();
     await this.header.update({ size });
+    await this.#forgetBehind(size);
+  }
+
+  /** Gives up all that is mapped behind the end of the disk. */
+  async #forgetBehind(size: number): Promise<void> {
+    const { geometry } = this.header;
     await this.mapping.cutL1(l1EntriesFor(size, geometry), () => this.flush());
     const start = alignUp(size, geometry.clusterSize);
     const end = alignUp(size, geometry.l2Span);
@@ -274,18 +289,25 @@ export class ImageWriter implements GuestWriter {
   /**
    * Says of no cluster any more that it reads as zero, which version 2 cannot: it is unmapped, or holds zeroes where something
    * lies below.
+   *
+   * @throws LacunaError ERR_ABORTED; what has been spelled stays so.
    */
-  async spellZeroes(): Promise<void> {
+  async spellZeroes(signal?: AbortSignal): Promise<void> {
     await this.#beginOnce();
     const { l2Span } = this.header.geometry;
     const { l1Size, size } = this.header.current;
     const next = (index: number) => this.mapping.nextUsed(index, l1Size);
-    for (let index = next(0); index < l1Size; index = next(index + 1)) {
-      const start = index * l2Span;
-      await this.#change(start, start + l2Span, true, () => this.#zeroer.spell(start, size));
-      await this.#end();
-    }
-    await this.flush();
+    const spell = async () => {
+      for (let index = next(0); index < l1Size; index = next(index + 1)) {
+        const start = index * l2Span;
+        await this.#change(start, start + l2Span, true, () => {
+          return this.#zeroer.spell(start, size, signal);
+        });
+        await this.#end();
+      }
+    };
+    // What is only in memory would leave clusters in the file that nothing names.
+    await closeAfter(spell, () => this.flush());
   }
 
   /** Unmaps clusters of one L2 table. One that maps none of them is neither made nor copied. */
@@ -308,12 +330,12 @@ export class ImageWriter implements GuestWriter {
   }
 
   /** Zeroes what lies behind the end of the disk, where a backing file may be longer. */
-  async #zeroAdded(offset: number, end: number, reserved?: Reserved): Promise<void> {
+  async #zeroAdded(offset: number, end: number, { reserved, signal }: Growth): Promise<void> {
     await this.#change(offset, end, true, async () => {
       await this.#zeroer.addZeroes(offset, end);
       if (reserved === undefined) return;
       const first = alignUp(offset, this.header.geometry.clusterSize);
-      await this.#preallocator.map(first, end, reserved);
+      await this.#preallocator.map(first, end, { reserved, signal });
     });
     await this.#end();
   }

@@ -164,8 +164,13 @@ export class RefcountBlocks {
 
   /** Changes refcount `index` of a block. */
   set(block: RefcountBlock, index: number, value: number): void {
-    this.codec.set(block.bytes, index, value);
-    block.dirty = joinSpans(block.dirty, this.codec.bytesOf(index));
+    this.setEach(block, index, index + 1, () => value);
+  }
+
+  /** Changes refcounts of a block, from one to before another one; where `next` throws, those before are changed. */
+  setEach(block: RefcountBlock, first: number, end: number, next: (index: number) => number): void {
+    block.dirty = joinSpans(block.dirty, this.codec.bytesOf(first, end));
+    for (let index = first; index < end; index++) this.codec.set(block.bytes, index, next(index));
   }
 
   /** Whether the file lacks anything that is known here. */

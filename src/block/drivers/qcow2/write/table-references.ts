@@ -2,6 +2,7 @@ import {
   type Geometry,
   type Mapped,
   type MappingRules,
+  plainHost,
   readMapped,
 } from '../../../../qcow2/index.js';
 import { viewOf } from '../../../../util/index.js';
@@ -29,18 +30,27 @@ export function referenceOf(
  * @throws LacunaError ERR_QCOW2_CORRUPT where an entry cannot be.
  */
 export function referencesOf(table: Uint8Array, offset: number, rules: MappingRules): Run[] {
-  const { clusterSize, l2EntryBytes } = rules.geometry;
+  const { clusterSize, l2EntryBytes, extended } = rules.geometry;
+  const isPlain = !extended && !rules.dataFile;
   const view = viewOf(table);
   const runs: { offset: number; count: number }[] = [];
+  /** Where the last run ends. */
+  let end = -1;
+  const add = (start: number, count: number) => {
+    if (start === end) runs[runs.length - 1].count += count;
+    else runs.push({ offset: start, count });
+    end = start + count * clusterSize;
+  };
   for (let at = 0; at < table.length; at += l2EntryBytes) {
-    if (view.getUint32(at) === 0 && view.getUint32(at + 4) === 0) continue;
-    const mapped = readMapped(table, at, rules, offset);
-    const run = referenceOf(mapped, rules.geometry, rules.dataFile);
-    if (run === undefined) continue;
-    const last = runs.at(-1);
-    if (last !== undefined && last.offset + last.count * clusterSize === run.offset) {
-      last.count += run.count;
-    } else runs.push({ ...run });
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    if (high === 0 && low === 0) continue;
+    // Nearly all are plain, and there may be millions.
+    const host = isPlain ? plainHost(high, low, clusterSize) : -1;
+    if (host > 0) add(host, 1);
+    if (host >= 0) continue;
+    const run = referenceOf(readMapped(table, at, rules, offset), rules.geometry, rules.dataFile);
+    if (run !== undefined) add(run.offset, run.count);
   }
   return runs;
 }
