@@ -30,7 +30,7 @@ export class Changer {
     this.#limitMs = limitMs;
   }
 
-  /** Runs a task when all earlier ones have ended. */
+  /** Runs a task when all earlier ones have ended. What becomes of it is told, whatever becomes of locks behind it. */
   run<T>(task: () => Promise<T>): Promise<T> {
     return this.#turns.run(async () => {
       try {

@@ -39,12 +39,12 @@ export async function raiseLocks(
   }
 }
 
-/** Gives up what nobody needs any more. */
+/** Gives up what nobody needs any more. Where that fails a file is locked more than it must be until the next time. */
 export async function lowerLocks(nodes: Iterable<Node>, view: View): Promise<void> {
   for (const node of nodes) {
     const { lock } = node.driver;
     if (lock === undefined || lock.access === 'none') continue;
     const access = accessFor(node, view);
-    if (isMore(lock.access, access)) await lock.change(access);
+    if (isMore(lock.access, access)) await lock.change(access).catch(() => {});
   }
 }

@@ -1,5 +1,6 @@
 import type { DirtyBitmap, DirtyBitmapInfo } from '../../bitmap/index.js';
 import { Device, type Driver, GrowingFile } from '../../block/index.js';
+import { closeAfter } from '../../util/index.js';
 import type { Named } from './failures.js';
 import type { FileBitmaps } from './file-bitmaps.js';
 import { type MemoryBitmap, NodeBitmaps } from './node-bitmaps.js';
@@ -163,11 +164,10 @@ export class Node implements Named {
   /** @internal */
   async close(): Promise<void> {
     let wasClosed = false;
-    try {
+    const close = async () => {
       await this.#device?.close();
       wasClosed = true;
-    } finally {
-      await this.#bitmaps?.close(wasClosed);
-    }
+    };
+    await closeAfter(close, async () => this.#bitmaps?.close(wasClosed));
   }
 }

@@ -1,3 +1,4 @@
+import { closeAfter } from '../../util/index.js';
 import type { Drained } from './drain.js';
 import type { Edge } from './edge.js';
 import { busy, called, type Named, nameTaken, unknownName } from './failures.js';
@@ -85,11 +86,10 @@ export class GraphState {
     }
     this.nodes.delete(node.name);
     const edges = this.view.from(node);
-    try {
-      await node.close();
-    } finally {
-      await this.letGo(edges);
-    }
+    await closeAfter(
+      () => node.close(),
+      () => this.letGo(edges),
+    );
   }
 
   /** Ends the uses that a node which is closed has made of others. */

@@ -1,7 +1,7 @@
-import { closeSync, openSync, renameSync, truncateSync } from 'node:fs';
+import fs, { closeSync, openSync, renameSync, truncateSync } from 'node:fs';
 import { createQcow2, createRawFile, type Device, openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { systemCalls } from '#dist/block/drivers/file/ffi.js';
 import { workInNewFolders } from '../../support/temporary-folder.js';
 
@@ -180,4 +180,24 @@ test.each([
   await graph.add({ 'node-name': 'disk', ...file('disk.raw') }, { writable: true });
   await (await guest(true)).close();
   await graph.close();
+});
+
+describe('a lock that cannot be given up', () => {
+  test('hides neither what a change has made nor why it failed, and is given up by the next one', async () => {
+    const written = await guest(true);
+    const failing = vi.spyOn(fs, 'fstatSync').mockImplementation(() => {
+      throw new Error('no status');
+    });
+    try {
+      await written.close();
+      const unknown = graph.addExport({ name: 'other', node: 'none', writable: false });
+      await expect(unknown).rejects.toMatchObject({ message: expect.stringContaining('none') });
+    } finally {
+      failing.mockRestore();
+    }
+    expect(others()).toBe('nothing');
+    await (await guest(false)).close();
+    expect(others()).toBe('write');
+    await graph.close();
+  });
 });

@@ -41,6 +41,19 @@ export class PopulateRun {
 
   /** @param member with whom it ends. */
   async work(control: JobControl, member: GroupMember): Promise<PopulateJobReport> {
+    let report: PopulateJobReport;
+    try {
+      report = await this.#work(control, member);
+    } catch (error) {
+      // What cannot be let go of says less than why it failed.
+      await this.end().catch(() => {});
+      throw error;
+    }
+    await this.end();
+    return report;
+  }
+
+  async #work(control: JobControl, member: GroupMember): Promise<PopulateJobReport> {
     try {
       const warnings = await this.#gather(control);
       await control.next();
@@ -49,8 +62,6 @@ export class PopulateRun {
       return { warnings };
     } catch (error) {
       return await endInGroup(async () => {}, { error, member, control });
-    } finally {
-      await this.end();
     }
   }
 
