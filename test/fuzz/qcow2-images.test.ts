@@ -17,7 +17,7 @@ import { firstSeed, runsOr } from '../support/long-run.js';
 import { run } from '../support/peers.js';
 import { expectSameMap, mapOf, qemuBytes, qemuMap, readWhole } from '../support/qemu-images.js';
 import { makeRandomImage, pickRange, type Subject } from '../support/random-image.js';
-import { runCli } from '../support/run-cli.js';
+import { runHere } from '../support/run-here.js';
 import { temporaryFolder } from '../support/temporary-folder.js';
 
 /** Images. */
@@ -223,6 +223,7 @@ async function judge({ model, kept }: Life): Promise<void> {
     await using snapshot = await openDevice({ driver: 'qcow2', file, snapshot: name });
     assert.ok((await readWhole(snapshot)).equals(bytes), `snapshot ${name}, as we read it`);
   }
+  await judgeMeasure();
   const last = kept.at(-1);
   if (last !== undefined) {
     // It shows snapshots with the size that the disk has now.
@@ -237,7 +238,7 @@ async function judge({ model, kept }: Life): Promise<void> {
 async function judgeMeasure(): Promise<void> {
   const args = ['measure', '-O', 'qcow2', path];
   const theirs = JSON.parse(await run('qemu-img', [...args, '--output=json']));
-  const ours = await runCli([...args, '--json']);
+  const ours = await runHere([...args, '--json']);
   const { required, 'fully-allocated': full } = JSON.parse(ours.stdout);
   assert.deepEqual([required, full], [theirs.required, theirs['fully-allocated']]);
 }
@@ -253,11 +254,11 @@ it('snapshots and other sizes, by us and by QEMU in turn, leave images of which 
     const life: Life = { ...subject, kept: [], made: 0, version };
     const told: string[] = [];
     try {
+      await judge(life);
       for (let i = 0; i < STEPS; i++) {
         told.push(await step(random, life));
         await judge(life);
       }
-      await judgeMeasure();
     } catch (cause) {
       const how = `${told.join(', ')} of ${JSON.stringify(life.options)}`;
       throw new Error(`LACUNA_SEED=${seed} finds it: ${how}`, { cause });

@@ -1,9 +1,10 @@
-/** Snapshots are taken, applied and deleted, disks made smaller, versions changed: wherever that is cut off, nothing is lost. */
+/** Snapshots, sizes, versions, repairs, images on devices: wherever such a change of tables is cut off, nothing is lost. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BitmapImage, createQcow2, openBitmaps, type Qcow2Options } from 'lacuna';
+import { Bitmap } from 'lacuna/bitmap';
 import { describe, expect, it } from 'vitest';
 import { amendHeader } from '#dist/block/drivers/qcow2/amend/index.js';
 import { Qcow2Driver } from '#dist/block/drivers/qcow2/open/qcow2.js';
@@ -13,10 +14,13 @@ import {
   createSnapshot,
   deleteSnapshot,
 } from '#dist/block/drivers/qcow2/snapshots/index.js';
-import { Device } from '#dist/block/index.js';
+import { checkFile } from '#dist/block/images/check-file.js';
+import { Device, finishQcow2On, layOutQcow2On } from '#dist/block/index.js';
 import { parseHeader } from '#dist/qcow2/index.js';
 import { bytesDevice } from '../support/bytes-device.js';
+import { firesAfter } from '../support/fires-after.js';
 import { firstSeed, runsOr } from '../support/long-run.js';
+import { noise } from '../support/noise.js';
 import { PowerCutDisk } from '../support/power-cut-disk.js';
 import { checkImage } from '../support/qcow2-checker.js';
 import { scribble } from '../support/scribble.js';
@@ -96,18 +100,42 @@ const CHANGES: Record<string, Change> = {
   'the newest snapshot that is applied': (file) => applySnapshot(file, 's1', {}),
   'a snapshot that is deleted': (file) => deleteSnapshot(file, 's0', {}),
   'a disk that becomes smaller': async (file, size) => {
-    const driver = await Qcow2Driver.open(
-      { driver: 'qcow2', file: { driver: 'file', filename: path }, backing: null },
-      { above: [], open: async () => file },
-    );
+    const driver = await openDriver(file);
     await driver.shrink(size);
     await driver.close();
   },
+  'a disk that becomes larger, with all of it laid out': async (file, size) => {
+    const driver = await openDriver(file);
+    await driver.grow(SIZE + size, { reserved: 'metadata' });
+    await driver.close();
+  },
+  'a disk that was to become larger': async (file, size) => {
+    const driver = await openDriver(file);
+    const how = { reserved: 'full', signal: firesAfter(2) } as const;
+    await expect(driver.grow(SIZE + size, how)).rejects.toMatchObject({ code: 'ERR_ABORTED' });
+    await driver.close();
+  },
+  'a repair of what an earlier cut has left': (file) => checkFile(file, { repair: 'all' }),
   'another version of the format': async (file) => {
     const { version } = parseHeader(await firstCluster(file), path);
     await amendHeader(file, { version: version === 2 ? 3 : 2 }, undefined);
   },
 };
+
+function openDriver(file: Device, mapping?: 'unfinished'): Promise<Qcow2Driver> {
+  const description = { driver: 'qcow2', file: { driver: 'file', filename: path } } as const;
+  return Qcow2Driver.open(
+    { ...description, backing: null, ...(mapping && { mapping }) },
+    { above: [], open: async () => file },
+  );
+}
+
+/** What a snapshot that is taken may leave, where the power is cut then. */
+async function cutSnapshot(image: Buffer, random: Random): Promise<Buffer> {
+  const disk = new PowerCutDisk(image);
+  await createSnapshot(new Device(disk.driver()), 'cut', now);
+  return random.pick(leftovers(disk, random)).bytes;
+}
 
 /** Kinds that can have another version in place. */
 const OF_ANY_VERSION = ['small clusters', 'version 2'];
@@ -135,7 +163,8 @@ async function cutEverywhere(kind: string, what: string, seed: number): Promise<
   const { version = 3 } = options;
   // Version 2 does not resize what has snapshots, and what they hold may be what it has not.
   const isAlone = what.startsWith('a disk') ? version === 2 : what.startsWith('another');
-  const before = await makeImage(options, random, isAlone ? 0 : 2);
+  const made = await makeImage(options, random, isAlone ? 0 : 2);
+  const before = what.startsWith('a repair') ? await cutSnapshot(made, random) : made;
   const disk = new PowerCutDisk(before);
   const size = 512 * (100 + random.between(0, SIZE / 512 - 201));
   await CHANGES[what](new Device(disk.driver()), size);
@@ -234,4 +263,50 @@ describe('bitmaps of an image whose snapshot is applied', () => {
     using none = await image.load('rests');
     expect(none.dirtyBytes).toBe(0);
   });
+});
+
+describe('an image that is made over what a device holds', () => {
+  const QFI = Buffer.from('QFI\xfb', 'latin1');
+
+  it.each([2, 3] as const)(
+    'is what was there, or none, or whole, wherever the power is cut: version %s',
+    async (version) => {
+      const random = new Random(SEED);
+      const clusterSize = 4096;
+      await createQcow2(path, { size: SIZE, clusterSize });
+      scribble(path, SIZE, random, 60);
+      const before = Buffer.concat([readFileSync(path), noise(2 * SIZE)]);
+      const shown = noise(SIZE);
+      const disk = new PowerCutDisk(before);
+      const file = new Device(disk.driver());
+      using mapped = new Bitmap({ size: SIZE, granularity: clusterSize });
+      for (let at = 0; at < SIZE; at += 8 * clusterSize) {
+        mapped.set(at, 3 * clusterSize);
+        shown.fill(0, at + 3 * clusterSize, at + 8 * clusterSize);
+      }
+      await layOutQcow2On(file, { size: SIZE, clusterSize, version }, mapped, () => {});
+      const driver = await openDriver(file, 'unfinished');
+      for (const { offset, length } of mapped.ranges()) {
+        await driver.write(offset, shown.subarray(offset, offset + length), {});
+      }
+      await driver.flush();
+      await driver.close();
+      const whole = new Device(disk.driver());
+      await finishQcow2On(whole);
+      await whole.flush();
+
+      const seen = new Set<string>();
+      for (const { cut, bytes } of leftovers(disk, random)) {
+        const isImage = bytes.subarray(0, 4).equals(QFI);
+        const isOld = bytes.subarray(0, before.length).equals(before);
+        seen.add(isOld ? 'old' : isImage ? 'new' : 'none');
+        if (isOld || !isImage) continue;
+        const { corruptions, read } = checkImage(bytes);
+        assert.deepEqual(corruptions, [], `cut at entry ${cut}`);
+        assert.ok(Buffer.from(read()).equals(shown), `cut at entry ${cut}`);
+      }
+      expect([...seen].sort()).toEqual(['new', 'none', 'old']);
+      checkByQemu(disk.content, 3);
+    },
+  );
 });
