@@ -30,6 +30,11 @@ export interface Opening {
    */
   readonly bitsOf?: (node: string, bitmap: string) => Promise<() => Bitmap>;
   /**
+   * Loads the bitmaps of a device that was opened through this. Returns a function that copies the bits of all of them as they are when it
+   * is called, by metadata context; the caller frees the copies.
+   */
+  readonly shownBitsOf?: (device: BlockDevice) => Promise<() => Map<string, Bitmap>>;
+  /**
    * How many layers of images there are from a device that was opened through this down to a node, both counted, whenever it is
    * asked; undefined where the node does not lie below.
    */

@@ -172,8 +172,15 @@ export interface SnapshotSource {
   readonly granularity: number;
   /** The bytes of that moment. Fails for what was given back, and where the snapshot is broken. */
   read(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
-  /** The allocation of that moment, of the range or of its beginning. */
-  extents(offset: number, length: number, signal?: AbortSignal): Promise<ExtentList>;
+  /** The metadata contexts that the disk had at that moment. */
+  readonly contexts: readonly string[];
+  /** The status of that moment, of the range or of its beginning, one list for each context asked. */
+  extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]>;
   /**
    * Copies what of a range is on the disk alone; with `isZero`, that is known to read as zero. Rejects with an error that says
    * which side failed.
@@ -206,6 +213,8 @@ export type CopyMode = 'background' | 'write-blocking';
 export interface DiskCopy {
   /** Writers go through the filter: from then on nobody may write the disk beside it. */
   readonly hasBegun: boolean;
+  /** Whether bitmaps of the target note what is written there. Changed while nothing is in flight. */
+  isRecorded: boolean;
   /** Why it is not known any more what differs; undefined as long as it is. */
   readonly broken: LacunaError | undefined;
   /** Bytes of a bit: what is written in part is dirty as a whole. */

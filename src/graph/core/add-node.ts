@@ -8,6 +8,7 @@ import {
   type NamedDescription,
   type Opening,
 } from '../../block/index.js';
+import { Context } from '../../extent/index.js';
 import { JOB_KINDS, type Kinds, LIVE_KINDS } from '../filters/index.js';
 import type { NodeDescription } from './description.js';
 import { Edge } from './edge.js';
@@ -83,17 +84,37 @@ export async function addNode(
     const bits = await state.node(of).bitmap(bitmap);
     return () => bits.snapshot();
   };
+  const shownBitsOf = (device: BlockDevice) => bitsShownBy(state, device as Edge);
   const layersTo = (device: BlockDevice, below: string) => {
     return state.view.layersTo((device as Edge).to, state.node(below));
   };
   const opening = {
-    ...{ above: [], open: neverOpens, bitsOf, layersTo, memoryOf: state.memoryOf },
+    ...{ above: [], open: neverOpens, bitsOf, shownBitsOf, layersTo, memoryOf: state.memoryOf },
     ...(signal && { signal }),
   };
   const adder = new Adder(state, () => state.freeName('node'));
   const file = bitmapFile === undefined ? {} : { bitmapFile, trustBitmaps };
   const joining = { isOfJob, ...file, ...(over && { over }) };
   return adder.open(described, opening, { isOwned: false, ...joining });
+}
+
+/** The bitmaps of the node below filters. What cannot be read is left out. */
+async function bitsShownBy({ view }: GraphState, { to }: Edge) {
+  const node = view.unfiltered(to);
+  const loaded = new Set<string>();
+  for (const { name, inconsistent } of node.bitmaps) {
+    if (inconsistent) continue;
+    const bits = await node.bitmap(name).catch(() => undefined);
+    if (bits !== undefined) loaded.add(name);
+  }
+  return () => {
+    const there = node.bitmaps.filter(({ name, persistent, inconsistent }) => {
+      return !inconsistent && (loaded.has(name) || !persistent);
+    });
+    return new Map(
+      there.map(({ name }) => [Context.dirtyPrefix + name, node.log.bitmaps.get(name).snapshot()]),
+    );
+  };
 }
 
 function kindFor(description: Omit<Described, 'node-name'>) {

@@ -54,21 +54,30 @@ export const copyBeforeWrite: DriverKind<CopyBeforeWriteDescription> = {
   isFilter: true,
   open: async (wanted, opening) => {
     const devices = await openBoth(wanted, opening, 'the old content of');
-    return new CopyBeforeWrite(devices, wanted, await bitsFor(wanted, opening)).driver;
+    const bits = await bitsFor(wanted, opening);
+    const shown = await opening.shownBitsOf?.(devices.disk);
+    return new CopyBeforeWrite(devices, wanted, { bits, shown }).driver;
   },
 };
 
 /** Bits at the moment when they are asked for. */
 type Bits = (() => Bitmap) | undefined;
 
+interface BitsOfMoment {
+  /** What is going to be read; all of it where absent. */
+  readonly bits: Bits;
+  /** What metadata contexts of the disk show. */
+  readonly shown: (() => Map<string, Bitmap>) | undefined;
+}
+
 class CopyBeforeWrite {
   readonly driver: Driver;
   readonly #kept: KeptCopies;
   readonly #breaksSnapshot: boolean;
   readonly #limitMs: number;
-  readonly #bits: Bits;
+  readonly #bits: BitsOfMoment;
 
-  constructor(devices: DiskAndTarget, wanted: CopyBeforeWriteDescription, bits: Bits) {
+  constructor(devices: DiskAndTarget, wanted: CopyBeforeWriteDescription, bits: BitsOfMoment) {
     const { disk, target } = devices;
     this.#kept = new KeptCopies(devices, granularityFor(target), {
       detectZeroes: wanted['detect-zeroes'] ?? 'unmap',
@@ -97,9 +106,9 @@ class CopyBeforeWrite {
   /** There is one moment, however often the users of the filter change. */
   #begin(): () => void {
     if (this.#kept.hasBegun) return () => {};
-    const bits = this.#bits?.();
+    const bits = this.#bits.bits?.();
     try {
-      this.#kept.begin(bits);
+      this.#kept.begin(bits, this.#bits.shown?.());
     } finally {
       bits?.free();
     }

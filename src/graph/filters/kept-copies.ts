@@ -7,11 +7,12 @@ import {
 } from '../../block/index.js';
 import type { DetectZeroes } from '../../copy/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { ExtentList, Status } from '../../extent/index.js';
+import { Context, ExtentList, isDirtyContext, Status } from '../../extent/index.js';
 import { alignDown, alignUp } from '../../util/index.js';
 import type { DiskAndTarget } from './disk-and-target.js';
 import { isZero } from './is-zero.js';
 import { onSide } from './side-error.js';
+import { StatusOfMoment } from './status-of-moment.js';
 
 /** Copied at once: whole granules, which are marked when all of them is copied. */
 const PIECE = 2 * 1024 * 1024;
@@ -48,6 +49,7 @@ export class KeptCopies implements SnapshotSource {
   readonly #zeroes: ZeroSettings;
   readonly #here: Bitmap;
   readonly #copied: Bitmap;
+  readonly #status: StatusOfMoment;
   readonly #locks = new RangeLock();
   #broken: LacunaError | undefined;
   #hasBegun = false;
@@ -58,6 +60,7 @@ export class KeptCopies implements SnapshotSource {
     this.granularity = granularity;
     this.#devices = devices;
     this.#zeroes = zeroes;
+    this.#status = new StatusOfMoment(devices.disk);
     this.#here = new Bitmap({ size, granularity });
     this.#copied = new Bitmap({ size, granularity });
   }
@@ -70,16 +73,32 @@ export class KeptCopies implements SnapshotSource {
     return this.#hasBegun;
   }
 
-  /** The moment is now. @param wanted what is going to be read; all of it by default. */
-  begin(wanted?: Bitmap): void {
-    if (wanted === undefined) this.#here.setAll();
-    else this.#here.merge(wanted);
+  get contexts(): readonly string[] {
+    return this.#status.contexts;
+  }
+
+  /**
+   * The moment is now.
+   *
+   * @param wanted what is going to be read; all of it by default.
+   * @param shown what metadata contexts show of bitmaps; this frees it.
+   */
+  begin(wanted?: Bitmap, shown?: ReadonlyMap<string, Bitmap>): void {
+    this.#status.begin(shown);
+    try {
+      if (wanted === undefined) this.#here.setAll();
+      else this.#here.merge(wanted);
+    } catch (error) {
+      this.#status.undoBegin();
+      throw error;
+    }
     this.#hasBegun = true;
   }
 
   /** Takes back {@link begin}, before anything was kept. */
   undoBegin(): void {
     this.#here.resetAll();
+    this.#status.undoBegin();
     this.#hasBegun = false;
   }
 
@@ -106,6 +125,7 @@ export class KeptCopies implements SnapshotSource {
         if (this.#broken !== undefined) return;
         if (run.kept !== 'here') continue;
         const stop = run.offset + run.length;
+        await onSide('source', this.#status.noteDepth(run.offset, stop));
         const from = Math.min(stop, Math.max(run.offset, zero.start));
         const to = Math.max(from, Math.min(stop, zero.end));
         let movedBytes = await this.#copyRange(run.offset, from);
@@ -142,26 +162,47 @@ export class KeptCopies implements SnapshotSource {
     });
   }
 
-  async extents(offset: number, length: number, signal?: AbortSignal): Promise<ExtentList> {
-    const list = new ExtentList(offset);
-    const options = signal === undefined ? {} : { signal };
+  async extents(
+    offset: number,
+    length: number,
+    contexts: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ExtentList[]> {
+    const lists: ExtentList[] = [];
     await this.#hold(offset, offset + length, false, async () => {
-      if (this.#broken !== undefined) throw this.#broken;
-      for (const run of this.#runs(offset, offset + length)) {
-        if (run.kept !== 'here') {
-          list.push(run.length, Status.data);
-          continue;
-        }
-        const [known] = await this.#devices.disk.someExtents(run.offset, run.length, options);
-        // Writers have gone on meanwhile: this is the disk of another moment.
+      for (const context of contexts) {
         if (this.#broken !== undefined) throw this.#broken;
-        const stop = run.offset + run.length;
-        for (let i = 0; i < known.count && list.end < stop; i++) {
-          list.push(Math.min(known.endAt(i), stop) - list.end, known.flagsAt(i));
-        }
-        if (list.end < stop) return;
+        lists.push(await this.#extentsOf(context, offset, offset + length, signal));
       }
     });
+    return lists;
+  }
+
+  async #extentsOf(
+    context: string,
+    offset: number,
+    end: number,
+    signal?: AbortSignal,
+  ): Promise<ExtentList> {
+    const isDepth = context === Context.depth;
+    if (isDirtyContext(context)) return this.#status.dirty(context, offset, end);
+    const list = new ExtentList(offset);
+    const options = { contexts: [context], ...(signal && { signal }) };
+    for (const run of this.#runs(offset, end)) {
+      const stop = run.offset + run.length;
+      if (run.kept !== 'here') {
+        if (isDepth) this.#status.pushDepth(list, run.offset, stop);
+        else list.push(run.length, Status.data);
+        continue;
+      }
+      const [known] = await this.#devices.disk.someExtents(run.offset, run.length, options);
+      // Writers have gone on meanwhile: this is the disk of another moment.
+      if (this.#broken !== undefined) throw this.#broken;
+      for (let i = 0; i < known.count && list.end < stop; i++) {
+        list.push(Math.min(known.endAt(i), stop) - list.end, known.flagsAt(i));
+      }
+      if (list.end < stop) break;
+    }
     return list;
   }
 
@@ -189,6 +230,7 @@ export class KeptCopies implements SnapshotSource {
     await this.idle;
     this.#here.free();
     this.#copied.free();
+    this.#status.free();
   }
 
   /** @returns bytes that were written; the others were zeroes. */

@@ -82,14 +82,15 @@ function changesOf(
         length: source.byteLength,
         onDisk: () => disk.write(offset, source, { fua, unrecorded }),
         // A guest that does not wait any more uses its memory for something else.
-        onTarget: async () => target.write(offset, new Uint8Array(source)),
+        onTarget: async () =>
+          target.write(offset, new Uint8Array(source), { unrecorded: !copy.isRecorded }),
       }),
     zero: (offset, length, { unmap = true, fast = false, fua = false, unrecorded = false }) =>
       copy.change({
         offset,
         length,
         onDisk: () => disk.zero(offset, length, { unmap, fast, fua, unrecorded }),
-        onTarget: () => target.zero(offset, length, { unmap }),
+        onTarget: () => target.zero(offset, length, { unmap, unrecorded: !copy.isRecorded }),
         mayBeRefused: fast,
       }),
     discard: (offset, length) =>

@@ -51,6 +51,7 @@ const READ_UNIT = 4096;
  */
 export class MirroredDisk implements DiskCopy {
   mode: CopyMode;
+  isRecorded = true;
   isStopped = () => false;
   onNews = () => {};
   readonly #devices: DiskAndTarget;
@@ -299,14 +300,18 @@ export class MirroredDisk implements DiskCopy {
     if (detectZeroes !== 'off' && isZero(bytes)) {
       return this.#putZeroes(offset, bytes.length, detectZeroes === 'unmap');
     }
-    await this.#write(offset, bytes.length, () => this.#devices.target.write(offset, bytes));
+    await this.#write(offset, bytes.length, () =>
+      this.#devices.target.write(offset, bytes, { unrecorded: !this.isRecorded }),
+    );
     return { movedBytes: bytes.length, zeroedBytes: 0 };
   }
 
   async #putZeroes(offset: number, length: number, unmap: boolean): Promise<TakenBytes> {
     if (this.#isKnownZero(offset, length)) return NONE;
     const { target } = this.#devices;
-    await this.#write(offset, length, () => target.zero(offset, length, { unmap }));
+    await this.#write(offset, length, () =>
+      target.zero(offset, length, { unmap, unrecorded: !this.isRecorded }),
+    );
     return { movedBytes: 0, zeroedBytes: length };
   }
 

@@ -8,7 +8,6 @@ import {
   type SnapshotSource,
 } from '../../block/index.js';
 import { LacunaError } from '../../errors/index.js';
-import { Context } from '../../extent/index.js';
 
 /** Shows what a disk was when a `copy-before-write` came into use above it. */
 export interface SnapshotAccessDescription extends CommonDescription {
@@ -53,13 +52,11 @@ function driverOver(child: BlockDevice, source: SnapshotSource, writable: boolea
       zeroAlignment: granularity,
       discardAlignment: granularity,
     },
-    capabilities: { write: writable, discard: true, contexts: [Context.allocation] },
+    capabilities: { write: writable, discard: true, contexts: source.contexts },
     read: (offset, target, signal) => source.read(offset, target, signal),
     write: refuse,
     discard: (offset, length) => source.giveBack(offset, length),
-    extents: async (offset, length, _contexts, signal) => [
-      await source.extents(offset, length, signal),
-    ],
+    extents: (offset, length, contexts, signal) => source.extents(offset, length, contexts, signal),
     close: async () => {},
   };
 }

@@ -145,3 +145,21 @@ test.each([
 ])('a mirror with %s %j is a misuse', (key, value) => {
   expect(() => run({ [key]: value })).toThrow(TypeError);
 });
+
+test.each([
+  ['always', [0, 1, 2, 3]],
+  ['when-ready', [1]],
+] as const)(
+  'a bitmap that the target of a mirror has already notes, with targetRecords %s, what is written there',
+  async (targetRecords, expected) => {
+    await graph.changeBitmaps({ first: [{ type: 'add', name: 'own', granularity: G }] });
+    const job = run({ targetRecords });
+    await ready(job);
+    await guest.write(G, filled(2));
+    await job.complete();
+    const bitmap = await graph.node('first').bitmap('own');
+    expect([0, 1, 2, 3].filter((granule) => bitmap.get(granule * G))).toEqual(expected);
+    expect(Buffer.compare(disks.first.bytes, disks.disk.bytes)).toBe(0);
+    await graph.close();
+  },
+);

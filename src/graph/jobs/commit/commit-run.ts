@@ -80,7 +80,7 @@ export class CommitRun {
       ...{ place, rounds, control, member, wish: this.wish },
       onTargetError: this.#options.onTargetError,
       firstPlan: () => this.#firstPlan(place, control),
-      becameReady: () => {
+      becameReady: async () => {
         this.#isReady = true;
       },
     });

@@ -50,6 +50,7 @@ export class MirrorPlace {
     this.#opened = typeof options.target === 'string' ? undefined : parts.target;
     this.root = parts.root;
     this.copy = parts.filter.driver.diskCopy!;
+    this.copy.isRecorded = options.targetRecords === 'always';
   }
 
   /** Opens what a mirror needs. Where that fails, nothing stays. It has the turn. */
@@ -72,7 +73,11 @@ export class MirrorPlace {
   get beginning(): Partial<Changes> {
     return {
       ...this.#changer.upwards([this.#filter]),
-      bitmaps: this.#bitmapChanges([{ type: 'freeze', name: this.#options.bitmap! }]),
+      bitmaps: [
+        ...this.#bitmapChanges([{ type: 'freeze', name: this.#options.bitmap! }]),
+        // Stored bitmaps are marked before the first write that they do not note.
+        ...(this.copy.isRecorded ? [] : this.#ofTargets(() => {})),
+      ],
     };
   }
 
@@ -98,6 +103,30 @@ export class MirrorPlace {
    */
   async flushTarget(signal: AbortSignal): Promise<void> {
     if (this.#opened === undefined) await orAborted(this.#target.device.flush(), signal);
+  }
+
+  /** The bitmaps of the target note from now on what is written there. */
+  async recordTarget(control: JobControl): Promise<void> {
+    if (this.copy.isRecorded) return;
+    const bitmaps = this.#ofTargets(() => {
+      this.copy.isRecorded = true;
+    });
+    await endAtLast(() => this.#changer.run(() => this.#changer.change({ bitmaps })), control);
+    // Else it is to end, and was told so.
+    control.throwIfEnding();
+  }
+
+  /** A change of the bitmaps of the target's nodes, at a moment at which nothing is in flight. */
+  #ofTargets(now: () => void): BitmapChange[] {
+    const nodes = this.#changer.path(this.#changer.state.edge(this.#filter, 'target').to);
+    return nodes.map((node) => ({
+      node,
+      actions: [],
+      now: () => {
+        now();
+        return [];
+      },
+    }));
   }
 
   /** How writes get to the target that begin from now on. */

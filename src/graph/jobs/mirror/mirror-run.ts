@@ -67,7 +67,8 @@ export class MirrorRun {
           place.planned();
           return made;
         },
-        becameReady: () => {
+        becameReady: async () => {
+          await place.recordTarget(control);
           this.#isReady = true;
         },
       });

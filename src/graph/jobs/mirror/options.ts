@@ -33,6 +33,11 @@ export interface MirrorOptions extends GraphJobOptions {
   readonly copyMode?: CopyMode;
   /** Which bitmaps go along when the target comes into use: those that record, without a gap, or none. Default `recording`. */
   readonly bitmaps?: 'recording' | 'none';
+  /**
+   * When the bitmaps that the target has already begin to note what is written there: from the beginning, `always`, or only when the job
+   * is ready, `when-ready`: those that know of what the job copies until then. Default `always`.
+   */
+  readonly targetRecords?: 'always' | 'when-ready';
   /** The target is known to read as zero. Default false. */
   readonly targetIsZero?: boolean;
   /** Data that is nothing but zeroes is zeroed in the target, with `unmap` as a hole. Default `off`. */
@@ -86,6 +91,7 @@ const check = optionCheck<MirrorOptions>({
   bitmapMode: 'any',
   copyMode: 'any',
   bitmaps: 'any',
+  targetRecords: 'any',
   targetIsZero: 'flag',
   detectZeroes: 'any',
   onSourceError: 'any',
@@ -99,6 +105,7 @@ const CHOICES = {
   bitmapMode: ['on-success', 'always', 'never'],
   copyMode: ['background', 'write-blocking'],
   bitmaps: ['recording', 'none'],
+  targetRecords: ['always', 'when-ready'],
   detectZeroes: ['off', 'on', 'unmap'],
   onSourceError: POLICIES,
   onTargetError: POLICIES,
@@ -134,6 +141,7 @@ export function checkMirror(options: MirrorOptions): CheckedMirror {
     bitmapMode: options.bitmapMode ?? 'on-success',
     copyMode: options.copyMode ?? 'background',
     bitmaps: options.bitmaps ?? 'recording',
+    targetRecords: options.targetRecords ?? 'always',
     targetIsZero: options.targetIsZero ?? false,
     detectZeroes: options.detectZeroes ?? 'off',
     onSourceError: options.onSourceError ?? 'report',

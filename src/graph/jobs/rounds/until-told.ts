@@ -41,7 +41,7 @@ export interface LiveWork {
   readonly control: JobControl;
   readonly onTargetError: JobErrorPolicy;
   readonly firstPlan: () => Promise<RoundPlan>;
-  readonly becameReady: () => void;
+  readonly becameReady: () => Promise<void>;
 }
 
 /** Makes round after round, until the job has ended as it was told to. */
@@ -57,7 +57,7 @@ export async function untilTold(work: LiveWork): Promise<Ending> {
     if (failures > 0) {
       await pause(Math.min(LONGEST_PAUSE_MS, PACE_MS * 2 ** failures), control);
     } else if (rounds.remainingBytes <= LITTLE) {
-      work.becameReady();
+      await work.becameReady();
       control.becomeReady();
       const ending = wish.ending;
       if (ending !== undefined && (await tryTo(ending, work))) return ending;
