@@ -2,13 +2,12 @@
 import { randomFillSync } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { NbdClient, parseNbdUri } from 'lacuna/nbd';
-import { Random } from 'lacuna/testing';
 import { type DiskServer, ours, qemuNbd, type Shape, storageDaemon } from './graph/contenders.js';
 import { type BenchOptions, type Contender, runWorkloads, type Workload } from './support/bench.js';
+import { nbdLoad } from './support/nbd-load.js';
 
 const MiB = 1024 * 1024;
-const BLOCK = 4096;
+const SMALL = { bytes: 4096, order: 'random' } as const;
 
 const SHAPES: readonly (Shape & { readonly name: string })[] = [
   { name: 'no filter', filters: 0, job: 'none' },
@@ -70,11 +69,12 @@ function contenderOf({ rw, depth, smoke }: Load) {
       prepare: async () => {
         server = await start();
         // What our servers compile while they begin is not what is asked here.
-        await load(server.uri, { rw: 'read', count: smoke ? 1 : 3000, depth: 16 });
+        const warm = { rw: 'read', count: smoke ? 1 : 3000, depth: 16 } as const;
+        await nbdLoad(server.uri, { ...warm, ...SMALL });
       },
       run: async () => {
         const before = server!.cpuMs();
-        await load(server!.uri, { rw, depth, count: countFor({ depth, smoke }) });
+        await nbdLoad(server!.uri, { rw, depth, count: countFor({ depth, smoke }), ...SMALL });
         return server!.cpuMs() - before;
       },
       clear: async () => {
@@ -88,27 +88,6 @@ function contenderOf({ rw, depth, smoke }: Load) {
 function countFor({ depth, smoke }: Pick<Load, 'depth' | 'smoke'>): number {
   if (smoke) return 200;
   return depth === 1 ? 10_000 : 50_000;
-}
-
-/** Requests to places that are the same in every run, so many at a time, over one connection. */
-async function load(
-  uri: string,
-  { rw, depth, count }: Pick<Load, 'rw' | 'depth'> & { readonly count: number },
-): Promise<void> {
-  const { server, export: name } = parseNbdUri(uri);
-  const client = await NbdClient.connect({ server, export: name });
-  const random = new Random(1);
-  let left = count;
-  const lane = async () => {
-    const bytes = randomFillSync(Buffer.alloc(BLOCK));
-    while (left-- > 0) {
-      const offset = random.below(client.size / BLOCK) * BLOCK;
-      if (rw === 'read') await client.read(offset, bytes);
-      else await client.write(offset, bytes);
-    }
-  };
-  await Promise.all(Array.from({ length: depth }, lane));
-  await client.close();
 }
 
 /** A disk full of data, and as much room for a backup of it. */

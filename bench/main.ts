@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { benchBitmap } from './bitmap.js';
 import { benchCopy } from './copy.js';
+import { benchDaemon } from './daemon.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
 import { benchGraph } from './graph.js';
 import { benchLive } from './live.js';
@@ -13,6 +14,7 @@ import type { Bench } from './support/bench.js';
 const BENCHES: Record<string, Bench> = {
   bitmap: benchBitmap,
   copy: benchCopy,
+  daemon: benchDaemon,
   'dirty-bitmaps': benchDirtyBitmaps,
   graph: benchGraph,
   live: benchLive,

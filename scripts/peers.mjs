@@ -39,6 +39,8 @@ const PACKAGES = {
   fish: 'fish',
   mandoc: 'mandoc',
   python3: 'python3',
+  'systemd-notify': 'systemd',
+  'systemd-analyze': 'systemd',
 };
 
 /** Where programs for root are, which other users' PATH leaves out. */

@@ -28,6 +28,8 @@ export interface Contender {
   verify?(): Promise<void>;
   /** Bytes on disk that the last run took. */
   storedBytes?(): Promise<number>;
+  /** Bytes of memory that the last run has left in use. */
+  memoryBytes?(): Promise<number>;
   /** Takes the output away after every run, so that it does not fill the page cache for the next one. */
   clear?(): Promise<void>;
 }
@@ -41,6 +43,8 @@ export interface Result {
   cpuMs?: number | undefined;
   /** Bytes on disk of the output, where contenders tell it. */
   storedBytes?: number | undefined;
+  /** Bytes of memory, where contenders tell it. */
+  memoryBytes?: number | undefined;
   /** Median of this one over the median of the first contender: above 1, ours is faster. */
   ratio: number;
 }
@@ -73,6 +77,7 @@ export async function race(
   const times = contenders.map((): number[] => []);
   const cpuTimes = contenders.map((): number[] => []);
   const stored: (number | undefined)[] = [];
+  const memory: (number | undefined)[] = [];
   for (let round = 0; round <= runs; round++) {
     for (const [i, contender] of contenders.entries()) {
       await contender.prepare?.();
@@ -86,6 +91,7 @@ export async function race(
       if (round === 0) {
         await contender.verify?.();
         stored[i] = await contender.storedBytes?.();
+        memory[i] = await contender.memoryBytes?.();
       }
       await contender.clear?.();
     }
@@ -98,6 +104,7 @@ export async function race(
     runsMs: times[i],
     ...(cpuTimes[i].length > 0 && { cpuMs: median(cpuTimes[i]) }),
     ...(stored[i] !== undefined && { storedBytes: stored[i] }),
+    ...(memory[i] !== undefined && { memoryBytes: memory[i] }),
     ratio: medians[i] / medians[0],
   }));
   for (const result of results) tell(result);
@@ -106,12 +113,13 @@ export async function race(
 
 /** Says a row as soon as it is known, on standard error: a bench takes many minutes, and may be stopped half way. */
 export function tell(result: Omit<Result, 'runsMs'>): void {
-  const { workload, name, medianMs, ratio, cpuMs, storedBytes } = result;
+  const { workload, name, medianMs, ratio, cpuMs, storedBytes, memoryBytes } = result;
   const load = loadavg()[0].toFixed(1);
   const cpu = cpuMs === undefined ? '' : `, ${Math.round(cpuMs)} ms of processor time`;
   const size = storedBytes === undefined ? '' : `, ${storedBytes} bytes on disk`;
+  const memory = memoryBytes === undefined ? '' : `, ${memoryBytes} bytes of memory`;
   console.error(
-    `${workload}: ${name} ${medianMs.toPrecision(4)} ms, ${ratio.toFixed(2)} times ours${cpu}${size}, load ${load}`,
+    `${workload}: ${name} ${medianMs.toPrecision(4)} ms, ${ratio.toFixed(2)} times ours${cpu}${size}${memory}, load ${load}`,
   );
 }
 
@@ -127,17 +135,22 @@ export function report(results: readonly Result[], { json }: BenchOptions): void
     return;
   }
   console.table(
-    results.map(({ workload, name, medianMs, runsMs, ratio, cpuMs, storedBytes }) => ({
+    results.map(({ workload, name, medianMs, runsMs, ratio, ...told }) => ({
       workload,
       name,
       'median ms': Math.round(medianMs),
       'fastest ms': Math.round(Math.min(...runsMs)),
       'slowest ms': Math.round(Math.max(...runsMs)),
       'times ours': Number(ratio.toFixed(2)),
-      ...(cpuMs !== undefined && { 'cpu ms': Math.round(cpuMs) }),
-      ...(storedBytes !== undefined && { 'MiB on disk': Math.round(storedBytes / 2 ** 20) }),
+      ...(told.cpuMs !== undefined && { 'cpu ms': Math.round(told.cpuMs) }),
+      ...(told.storedBytes !== undefined && { 'MiB on disk': mebibytes(told.storedBytes) }),
+      ...(told.memoryBytes !== undefined && { 'MiB of memory': mebibytes(told.memoryBytes) }),
     })),
   );
+}
+
+function mebibytes(bytes: number): number {
+  return Math.round(bytes / 2 ** 20);
 }
 
 /** Runs workloads one after the other, each in a folder of its own. */

@@ -90,9 +90,11 @@ export {
   checkOptions as checkNewImage,
   createQcow2,
   finishQcow2On,
+  formatQcow2On,
   layOutQcow2,
   layOutQcow2On,
   type MappedClusters,
+  newQcow2Bytes,
   type Preallocation,
   type Qcow2Options,
 } from './drivers/qcow2/create/index.js';
@@ -108,7 +110,12 @@ export {
   type LoggedRequest,
   type Operation,
   passThrough,
+  THROTTLED,
   type ThrottleDescription,
+  type Throttled,
+  ThrottleGroup,
+  type ThrottleLimit,
+  type ThrottleLimits,
   withLog,
 } from './filters/index.js';
 export {

@@ -1,6 +1,14 @@
 import { QmpCommandError } from '../qmp/index.js';
 import { blockdevOptions, type SocketAddress, socketAddress } from './blockdev/index.js';
-import { addExport, addNode, exportOptions, NBD_SERVER, startServer } from './commands/index.js';
+import {
+  addExport,
+  addNode,
+  addObject,
+  exportOptions,
+  NBD_SERVER,
+  objectOptions,
+  startServer,
+} from './commands/index.js';
 import { AllowedFiles, type Control, refusal } from './core/index.js';
 import {
   about,
@@ -23,6 +31,8 @@ import {
  * object.
  */
 export interface DaemonArguments {
+  /** Limits that nodes share, and what TLS needs, as for `object-add`. */
+  readonly object?: readonly (string | object)[];
   /** Nodes, as for `blockdev-add`. */
   readonly blockdev?: readonly (string | object)[];
   /** Where the NBD server listens: `addr.type=unix,addr.path=...`. */
@@ -40,6 +50,7 @@ export interface DaemonArguments {
 const many = optional(list(anything as Type<string | object>));
 
 const ALL: Type<DaemonArguments> = struct('DaemonArguments', {
+  object: many,
   blockdev: many,
   'nbd-server': optional(anything as Type<string | object>),
   export: many,
@@ -48,7 +59,13 @@ const ALL: Type<DaemonArguments> = struct('DaemonArguments', {
   qmp: optional(list(text)),
 });
 
-const nbdServer = struct('NbdServerOptions', { addr: socketAddress, ...NBD_SERVER });
+const nbdServer = struct('NbdServerOptions', { addr: optional(socketAddress), ...NBD_SERVER });
+
+/** Listening sockets that this process was handed. */
+export interface HandedSockets {
+  /** The descriptor of that of the NBD server. */
+  readonly nbd?: number;
+}
 
 interface Chardev {
   readonly id: string;
@@ -90,12 +107,21 @@ export function checkArguments(value: unknown): DaemonArguments {
  *
  * @throws TypeError that names the argument which is wrong; what opening nodes and listening throws.
  */
-export async function applyArguments(control: Control, args: DaemonArguments): Promise<string[]> {
+export async function applyArguments(
+  control: Control,
+  args: DaemonArguments,
+  handed: HandedSockets = {},
+): Promise<string[]> {
   const { blockdev = [], 'nbd-server': server, export: exports = [] } = args;
-  if (server !== undefined) {
-    await told('nbd-server', server, async () => {
-      const { addr, 'max-connections': most } = read(nbdServer, server);
-      await startServer(control, addr as SocketAddress, most, ANY_FILE);
+  for (const one of args.object ?? []) {
+    await told('object', one, () =>
+      addObject(control, read(objectOptions, one, 'qom-type'), ANY_FILE),
+    );
+  }
+  if (server !== undefined || handed.nbd !== undefined) {
+    await told('nbd-server', server ?? {}, async () => {
+      const { addr, ...others } = read(nbdServer, server ?? {});
+      await startServer(control, addressOf(addr, handed.nbd), others, ANY_FILE);
     });
   }
   for (const one of blockdev) {
@@ -105,6 +131,16 @@ export async function applyArguments(control: Control, args: DaemonArguments): P
     await told('export', one, () => addExport(control, read(exportOptions, one, 'type')));
   }
   return monitorPaths(args);
+}
+
+/** @throws QmpCommandError */
+function addressOf(addr: SocketAddress | undefined, fd: number | undefined) {
+  if (fd === undefined) {
+    if (addr !== undefined) return addr;
+    throw refusal("Parameter 'addr' is missing");
+  }
+  if (addr === undefined) return { type: 'fd', fd } as const;
+  throw refusal('a socket was handed over for it (LISTEN_FDS): leave out addr');
 }
 
 async function monitorPaths({

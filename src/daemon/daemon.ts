@@ -2,9 +2,15 @@ import type { LacunaError } from '../errors/index.js';
 import { Graph } from '../graph/index.js';
 import { type QmpListenAddress, QmpServer } from '../qmp/index.js';
 import { afterWaiting, optionCheck } from '../util/index.js';
-import { applyArguments, checkArguments, type DaemonArguments } from './arguments.js';
+import {
+  applyArguments,
+  checkArguments,
+  type DaemonArguments,
+  type HandedSockets,
+} from './arguments.js';
 import { COMMANDS, EVENTS } from './commands/index.js';
 import { AllowedFiles, Control, refusal } from './core/index.js';
+import { Trace } from './trace/index.js';
 import { qemuVersion } from './version.js';
 import type { Watch } from './watch/index.js';
 
@@ -17,7 +23,7 @@ export interface DaemonOptions {
   readonly allow?: readonly string[];
   /** Hears of every event that clients are told. */
   readonly onEvent?: (name: string, data: object | undefined) => void;
-  /** Hears why a client was hung up on. */
+  /** Hears why a client was hung up on, or a trace has ended. */
   readonly onRefused?: (error: LacunaError) => void;
 }
 
@@ -68,19 +74,22 @@ export class Daemon implements AsyncDisposable {
   readonly control: Control;
   readonly #server: QmpServer;
   readonly #onEvent: NonNullable<DaemonOptions['onEvent']>;
+  readonly #onRefused: NonNullable<DaemonOptions['onRefused']>;
   readonly #watches = new Set<Watch>();
+  readonly #traces: Trace[] = [];
   #tellEnd: { resolve(): void; reject(error: unknown): void } | undefined;
   #closing: Promise<void> | undefined;
 
   /** @throws TypeError for options that make no sense; what the file system says of a folder that is not there. */
   constructor(options: DaemonOptions = {}) {
     checkOptions('Daemon', options);
-    const { allow, onEvent = () => {}, onRefused } = options;
+    const { allow, onEvent = () => {}, onRefused = () => {} } = options;
     const isList = allow === undefined || (Array.isArray(allow) && allow.every(isText));
     if (!isList) throw new TypeError('Daemon: allow must be a list of folders');
     const version = qemuVersion();
     this.graph = new Graph();
     this.#onEvent = onEvent;
+    this.#onRefused = onRefused;
     this.control = new Control({
       graph: this.graph,
       files: new AllowedFiles(allow),
@@ -93,7 +102,7 @@ export class Daemon implements AsyncDisposable {
         COMMANDS.map((command) => [command.name, (args) => command.run(this.control, args)]),
       ),
       version,
-      ...(onRefused && { onRefused }),
+      onRefused,
     });
     this.ended = new Promise((resolve, reject) => {
       this.#tellEnd = { resolve, reject };
@@ -113,7 +122,8 @@ export class Daemon implements AsyncDisposable {
   }
 
   /**
-   * Lets clients connect; it may listen in several places. A Unix socket is made for its owner alone.
+   * Lets clients connect; it may listen in several places. A Unix socket is made for its owner alone; `{ fd }` is one that this process
+   * was handed.
    *
    * @throws LacunaError ERR_DEVICE_OPEN where it cannot listen; TypeError for an address that is none.
    */
@@ -127,8 +137,11 @@ export class Daemon implements AsyncDisposable {
    *
    * @throws TypeError that names the argument which is wrong; what opening nodes and listening throws.
    */
-  async apply(args: DaemonArguments): Promise<void> {
-    for (const path of await applyArguments(this.control, checkArguments(args))) {
+  async apply(args: DaemonArguments): Promise<void>;
+  /** @internal */
+  async apply(args: DaemonArguments, handed?: HandedSockets): Promise<void>;
+  async apply(args: DaemonArguments, handed: HandedSockets = {}): Promise<void> {
+    for (const path of await applyArguments(this.control, checkArguments(args), handed)) {
       await this.listen({ path });
     }
   }
@@ -165,6 +178,20 @@ export class Daemon implements AsyncDisposable {
   }
 
   /**
+   * Writes down, until the daemon ends, every request at a node, every request and client of the NBD server, and what happens to jobs,
+   * as lines of JSON behind what the file has already; docs/daemon.md says what they hold. Where a line cannot be written, `onRefused`
+   * hears why, and nothing more is traced.
+   *
+   * @throws LacunaError ERR_DEVICE_OPEN where the file cannot be written, or is no regular file.
+   */
+  trace(file: string): void {
+    if (typeof file !== 'string' || file === '') {
+      throw new TypeError(`Daemon.trace: file must be the path of a file, not ${file}`);
+    }
+    this.#traces.push(Trace.open(file, this.#onRefused));
+  }
+
+  /**
    * Ends the daemon: jobs are cancelled, requests in flight end, bitmaps are stored, clients are disconnected. Closing again is harmless.
    *
    * @throws what could not be stored or closed; Error where the time was over.
@@ -191,6 +218,7 @@ export class Daemon implements AsyncDisposable {
     try {
       await inTime(closed, timeoutMs);
     } finally {
+      for (const trace of this.#traces) trace.close();
       for (const watch of this.#watches) await watch.close();
       await this.#server.close({ timeoutMs: 1000 });
     }

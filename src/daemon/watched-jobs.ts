@@ -27,14 +27,17 @@ export class DaemonWatchedJobs implements WatchedJobs {
   async startBackup(wish: BackupWish): Promise<WatchedJob> {
     const { graph, jobs } = this.#control;
     graph.node(wish.node);
-    const { begin } = await prepareBackup(graph, wish, this.#fileFor(wish.target));
-    const taken = new Set(jobs.all.map((job) => job.id));
-    let count = 1;
-    while (taken.has(`backup-${count}`)) count++;
-    const id = `backup-${count}`;
+    const prepared = await prepareBackup(graph, wish, this.#fileFor(wish.target));
+    // Behind this nothing waits before the name is kept for it.
+    const id = jobs.freeName('backup');
     const how = { autoFinalize: true, autoDismiss: false, speed: wish.rate ?? 0 };
     const listing = { id, type: 'backup', ...how } as const;
-    await jobs.begin(listing, begin);
+    try {
+      await jobs.begin(listing, () => prepared.begin());
+    } catch (error) {
+      prepared.takeBack();
+      throw error;
+    }
     return this.list().find((one) => one.id === id)!;
   }
 

@@ -3,6 +3,7 @@ import { type BlockDevice, isBlockDevice, passThrough } from '../block/index.js'
 import { LacunaError } from '../errors/index.js';
 import { checkGiven } from '../util/index.js';
 import { type BackupOptions, type GraphBackup, openBackup } from './backup/index.js';
+import { insertFilter, nameBacking, type Reopening, reopen } from './change/index.js';
 import {
   type AddNodeOptions,
   Changer,
@@ -16,7 +17,6 @@ import {
   picture,
   type Root,
   toDot,
-  unknownName,
 } from './core/index.js';
 import {
   type BackupJobOptions,
@@ -265,33 +265,7 @@ export class Graph implements AsyncDisposable {
     if ('file' in Object(insertion.filter)) {
       throw new TypeError('leave "file" out of the filter: above says what it lies above');
     }
-    return this.#changer.run(async () => {
-      const state = this.#state;
-      const below = state.node(insertion.above);
-      // Who reads what the node keeps does not come to it: a filter in between would keep nothing.
-      const edges = state.view.to(below).filter(({ role }) => role !== 'snapshot');
-      const meant = insertion.parents?.map((parent) => state.user(parent));
-      const missing = meant?.find((user) => !edges.some(({ parent }) => parent === user));
-      if (missing !== undefined) {
-        throw unknownName(
-          'user called',
-          missing.name,
-          edges.map(({ parent }) => parent.name),
-        );
-      }
-      const { writable } = below;
-      const description = { ...insertion.filter, file: below.name } as NodeDescription;
-      const filter = await this.#changer.add(description, { writable, mustFilter: true });
-      const moved = edges.filter(({ parent }) => meant?.includes(parent) ?? true);
-      try {
-        const edgeChange = { expected: below, replacement: filter, unsafe: false };
-        await this.#changer.change({ edges: moved.map((edge) => ({ edge, ...edgeChange })) });
-      } catch (error) {
-        await this.#changer.takeBack([], [filter]);
-        throw error;
-      }
-      return filter;
-    });
+    return this.#changer.run(() => insertFilter(this.#changer, insertion));
   }
 
   /**
@@ -429,6 +403,28 @@ export class Graph implements AsyncDisposable {
    */
   async resize(node: string | Node, size: number): Promise<void> {
     await this.#changer.run(() => this.#changer.resize(this.#state.node(node), size));
+  }
+
+  /**
+   * Opens nodes for writing too, or ends that, and gives them other children, while they are in use: one after another, and of a list
+   * all or none.
+   *
+   * @throws TypeError for what makes no sense. LacunaError ERR_GRAPH_UNKNOWN; ERR_GRAPH_CONFLICT where somebody writes a node that would be read-only, or a node cannot be
+   * opened anew; as {@link replaceChild}; what opening for writing throws.
+   */
+  async reopen(wanted: readonly Reopening[]): Promise<void> {
+    await this.#changer.run(() => reopen(this.#changer, wanted));
+  }
+
+  /**
+   * Lets the image of a node name its backing file otherwise, and changes nothing else: it is for files that were moved, or that others
+   * know by another name.
+   *
+   * @throws LacunaError ERR_GRAPH_UNKNOWN; ERR_GRAPH_CONFLICT where the node is no image over another; what writing its header throws.
+   */
+  async nameBacking(node: string, filename: string): Promise<void> {
+    checkGiven('Graph.nameBacking', 'filename', filename, 'how the image names its backing file');
+    await this.#changer.run(() => nameBacking(this.#changer, node, filename));
   }
 
   /**

@@ -5,6 +5,7 @@ export {
   type BackupOptions,
   GraphBackup,
 } from './backup/index.js';
+export type { Reopening } from './change/index.js';
 export {
   type AddNodeOptions,
   type EdgePicture,

@@ -18,5 +18,6 @@ export { describeRefusal } from './refusal.js';
 export { Serial } from './serial.js';
 export { settleAll } from './settle-all.js';
 export { parseSize, SIZE_LIMIT } from './size.js';
+export { listenForOwner, removeAbandoned } from './socket-file.js';
 export { Turns } from './turns.js';
 export { afterWaiting, LONGEST_TIMER_MS, Watchdog } from './watchdog.js';

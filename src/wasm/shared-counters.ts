@@ -25,6 +25,15 @@ export class SharedCounters {
     return Number(Atomics.add(this.#cells, index, BigInt(amount)));
   }
 
+  /** A counter as it is now. */
+  get(index: number): number {
+    return Number(Atomics.load(this.#cells, index));
+  }
+
+  set(index: number, value: number): void {
+    Atomics.store(this.#cells, index, BigInt(value));
+  }
+
   /**
    * Takes the next `duration` nanoseconds of a road that one user has at a time, and returns the milliseconds until they
    * begin: 0 or less for at once. Time that nobody took is lost but for the last `burst` nanoseconds.

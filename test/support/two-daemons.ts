@@ -86,6 +86,11 @@ export class AskedDaemon {
     for (let left = await this.#nodes(); left.length > 0; left = await this.#nodes()) {
       for (const name of left) await this.ask('blockdev-del', { 'node-name': name });
     }
+    // QEMU has no such path before there was an object.
+    const { return: objects = [] } = await this.ask('qom-list', { path: '/objects' });
+    for (const { name, type } of objects as { name: string; type: string }[]) {
+      if (type.startsWith('child<')) await this.ask('object-del', { id: name });
+    }
     this.events.length = 0;
     this.#heeded.clear();
   }
@@ -110,7 +115,7 @@ export class AskedDaemon {
       const socket = connect({ path });
       try {
         await once(socket, 'connect');
-        this.#socket = socket;
+        this.#socket = socket.setMaxListeners(0);
         break;
       } catch (error) {
         if (Date.now() > end || this.#child.exitCode !== null) throw error;

@@ -23,4 +23,5 @@ export { hintOf } from './other-tools.js';
 export { oneLine, printable } from './printable.js';
 export { checkReadable } from './readable-names.js';
 export { type ProgressForm, processShell, type Shell } from './shell.js';
+export { type ActivatedSocket, takeActivatedSockets } from './socket-activation.js';
 export { noteWarnings } from './warnings.js';

@@ -1,9 +1,15 @@
 import type { NodeDescription } from '../../graph/index.js';
-import { type AllowedFiles, refusal } from '../core/index.js';
+import { type AllowedFiles, type Objects, refusal } from '../core/index.js';
 import type { BlockdevOptions, SocketAddress } from './options.js';
 
+/** What a description may name beside nodes. */
+interface Named {
+  readonly files: AllowedFiles;
+  readonly objects: Objects;
+}
+
 /** Turns what a client has said into the description of a node. */
-type Translate = (own: BlockdevOptions, files: AllowedFiles) => object;
+type Translate = (own: BlockdevOptions, named: Named) => object;
 
 const GIB = 2 ** 30;
 
@@ -14,27 +20,28 @@ const TRANSLATED: Readonly<Record<string, Translate>> = {
   raw: rawOf,
   'null-co': nullOf,
   'null-aio': nullOf,
-  nbd: ({ server, ...own }, files) => ({ ...own, server: serverOf(server as never, files) }),
+  throttle: throttleOf,
+  nbd: nbdOf,
 };
 
 /** Members whose values are nodes. */
-const CHILDREN = ['file', 'backing', 'data-file', 'target'];
+export const CHILDREN: readonly string[] = ['file', 'backing', 'data-file', 'target'];
 
 /**
  * The description of a node in the graph.
  *
  * @throws QmpCommandError for what is not offered, and for files that clients may not use.
  */
-export function describe(given: BlockdevOptions, files: AllowedFiles): NodeDescription {
+export function describe(given: BlockdevOptions, named: Named): NodeDescription {
   const { discard: _, 'auto-read-only': __, aio: ___, ...own } = checked(given);
   const described = Object.fromEntries(
     Object.entries(own).map(([key, value]) => {
       const isNode = CHILDREN.includes(key) && typeof value === 'object' && value !== null;
-      return [key, isNode ? describe(value as BlockdevOptions, files) : value];
+      return [key, isNode ? describe(value as BlockdevOptions, named) : value];
     }),
   ) as BlockdevOptions;
   const translate = TRANSLATED[given.driver];
-  return (translate === undefined ? described : translate(described, files)) as NodeDescription;
+  return (translate === undefined ? described : translate(described, named)) as NodeDescription;
 }
 
 function checked({ cache, 'detect-zeroes': detect, ...own }: BlockdevOptions): BlockdevOptions {
@@ -45,7 +52,7 @@ function checked({ cache, 'detect-zeroes': detect, ...own }: BlockdevOptions): B
   throw refusal(`detect-zeroes is not offered for nodes: leave it out`);
 }
 
-function fileOf({ driver: _, filename, ...own }: BlockdevOptions, files: AllowedFiles): object {
+function fileOf({ driver: _, filename, ...own }: BlockdevOptions, { files }: Named): object {
   return { ...own, driver: 'file', filename: files.check(filename as string) };
 }
 
@@ -61,6 +68,24 @@ function nullOf(own: BlockdevOptions): object {
   const { driver: _, size = GIB, 'latency-ns': latency = 0, 'read-zeroes': __, ...rest } = own;
   if (latency !== 0) throw refusal('latency-ns is not offered here: leave it out');
   return { ...rest, driver: 'null', size };
+}
+
+function throttleOf({ 'throttle-group': id, ...own }: BlockdevOptions, { objects }: Named): object {
+  return { ...own, group: objects.group(id as string).memory };
+}
+
+function nbdOf(
+  { server, 'tls-creds': id, 'tls-hostname': hostname, ...own }: BlockdevOptions,
+  { files, objects }: Named,
+): object {
+  const described = { ...own, server: serverOf(server as never, files) };
+  if (id === undefined) {
+    if (hostname === undefined) return described;
+    throw refusal('tls-hostname requires tls-creds');
+  }
+  const tls = objects.credentials(id as string, 'client');
+  const name = tls.type === 'x509' && hostname !== undefined ? { hostname } : {};
+  return { ...described, tls: { ...tls, ...name } };
 }
 
 function serverOf(server: SocketAddress, files: AllowedFiles): object {

@@ -7,7 +7,7 @@ const SECTOR = 512;
 /** What is told of a node (BlockDeviceInfo). */
 export function nodeInfo(control: Control, node: Node) {
   const { device } = node;
-  const file = fileName(control, node);
+  const file = fileNameOf(control, node);
   const { backingFile } = device.details ?? {};
   return {
     ...LIMITLESS,
@@ -62,10 +62,10 @@ function formatData({
   const has = (name: string) => features.includes(name);
   return {
     compat: version === 2 ? '0.10' : '1.1',
+    'compression-type': compression === 'zstd' ? 'zstd' : 'zlib',
+    'refcount-bits': refcountBits,
     ...(version > 2 && {
-      'compression-type': compression === 'zstd' ? 'zstd' : 'zlib',
       'lazy-refcounts': has('lazy refcounts'),
-      'refcount-bits': refcountBits,
       corrupt: has('corrupt bit'),
       'extended-l2': has('extended L2 entries'),
     }),
@@ -83,9 +83,9 @@ function bitmapInfo(info: Node['bitmaps'][number]) {
 }
 
 /** The file that a disk is in, or what else its driver calls it. */
-function fileName(control: Control, node: Node): string {
+export function fileNameOf(control: Control, node: Node): string {
   const child = childOf(control, node, 'file');
-  return child === undefined ? node.device.name : fileName(control, child);
+  return child === undefined ? node.device.name : fileNameOf(control, child);
 }
 
 function depthOf(control: Control, node: Node): number {

@@ -80,12 +80,21 @@ const BRANCHES = {
     ),
     'data-file': optional(reference),
   },
+  throttle: {
+    ...filter,
+    'throttle-group': about(text, 'the object whose limits hold'),
+  },
   'null-co': disks,
   'null-aio': disks,
   memory: { size: about(size, 'bytes; it is empty at first, and gone at the end') },
   nbd: {
     server: socketAddress,
     export: about(optional(text), 'default: the one without a name'),
+    'tls-creds': about(optional(text), 'an object with the endpoint client: TLS is used then'),
+    'tls-hostname': about(
+      optional(text),
+      'the name that the certificate must bear; default: the host, or localhost',
+    ),
     'reconnect-delay': about(optional(count), 'seconds for which a lost connection is made again'),
     'open-timeout': about(optional(count), 'seconds for which connecting is tried'),
   },
@@ -103,7 +112,7 @@ const BRANCHES = {
   },
 } as const;
 
-const DRIVERS = Object.keys(BRANCHES);
+export const DRIVERS = Object.keys(BRANCHES);
 
 export const blockdevOptions: Type<BlockdevOptions> = union('BlockdevOptions', {
   base: {

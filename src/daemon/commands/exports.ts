@@ -1,5 +1,5 @@
-import type { NbdServerAddress } from '../../nbd/index.js';
-import { portOf } from '../blockdev/index.js';
+import type { NbdListenAddress, NbdListenDescriptor } from '../../nbd/index.js';
+import { portOf, type SocketAddress } from '../blockdev/index.js';
 import { type Control, nodeNamed, refusal } from '../core/index.js';
 import {
   about,
@@ -13,6 +13,7 @@ import {
   type Type,
   text,
   union,
+  type ValuesOf,
   word,
 } from '../schema/index.js';
 import { bitmapList } from './types.js';
@@ -69,6 +70,10 @@ export const exportOptions: Type<ExportArguments> = union('BlockExportOptions', 
 
 /** `nbd-server-start`, and `--nbd-server` with the other form of the address. */
 export const NBD_SERVER = {
+  'tls-creds': about(
+    optional(text),
+    'an object with the endpoint server: clients have to use TLS then',
+  ),
   'max-connections': about(optional(count), 'clients at one time; 0 for no limit'),
 };
 
@@ -78,8 +83,8 @@ export const exports_: readonly Command<Control>[] = [
     name: 'nbd-server-start',
     about: 'Lets an NBD server listen, which serves all exports.',
     args: { addr: legacyAddress, ...NBD_SERVER },
-    run: (control: Control, { addr, 'max-connections': most }) =>
-      startServer(control, { type: addr.type, ...addr.data } as never, most),
+    run: (control: Control, { addr, ...others }) =>
+      startServer(control, { type: addr.type, ...addr.data } as never, others),
   }),
   command({
     name: 'nbd-server-stop',
@@ -154,15 +159,27 @@ function remove(removal: Promise<void>): void {
 /** @throws QmpCommandError; what listening throws. */
 export async function startServer(
   control: Control,
-  address: { type: 'unix'; path: string } | { type: 'inet'; host: string; port: string },
-  maxConnections: number | undefined,
+  address: SocketAddress | NbdListenDescriptor,
+  { 'tls-creds': credentials, 'max-connections': most }: ValuesOf<typeof NBD_SERVER>,
   files = control.files,
 ): Promise<void> {
-  const where: NbdServerAddress =
-    address.type === 'unix'
-      ? { type: 'unix', path: files.check(address.path) }
-      : { type: 'inet', host: address.host, port: portOf(address) };
-  await control.exports.start(where, maxConnections === 0 ? 2 ** 31 : maxConnections);
+  const where = listenAddress(address, files);
+  const tls =
+    credentials === undefined ? undefined : control.objects.credentials(credentials, 'server');
+  await control.exports.start(where, {
+    ...(most !== undefined && { maxConnections: most === 0 ? 2 ** 31 : most }),
+    ...(tls && { tls }),
+  });
+}
+
+/** @throws QmpCommandError */
+function listenAddress(
+  address: SocketAddress | NbdListenDescriptor,
+  files: Control['files'],
+): NbdListenAddress {
+  if (address.type === 'fd') return address;
+  if (address.type === 'unix') return { type: 'unix', path: files.check(address.path) };
+  return { type: 'inet', host: address.host, port: portOf(address) };
 }
 
 /** @throws QmpCommandError; what letting it in throws. */

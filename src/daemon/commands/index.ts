@@ -10,12 +10,15 @@ import {
 } from '../schema/index.js';
 import { backupAccess } from './backup-access.js';
 import { bitmaps } from './bitmaps.js';
+import { creations } from './create.js';
 import { EVENTS } from './events.js';
 import { exports_ } from './exports.js';
 import { general } from './general.js';
 import { jobs } from './jobs.js';
 import { machine } from './machine.js';
 import { nodes } from './nodes.js';
+import { objects } from './objects.js';
+import { reopenings } from './reopen.js';
 import { snapshots } from './snapshot.js';
 import { transactions } from './transaction.js';
 
@@ -27,6 +30,7 @@ export {
   startServer,
 } from './exports.js';
 export { addNode } from './nodes.js';
+export { addObject, objectOptions } from './objects.js';
 
 /** What tells of the commands. */
 const self: readonly Command<Control>[] = [
@@ -50,8 +54,9 @@ const self: readonly Command<Control>[] = [
 /** All commands, in groups with headings. To remove one, remove its file and its line here. */
 export const GROUPS: Readonly<Record<string, readonly Command<Control>[]>> = {
   'The daemon': [...general, ...self],
-  Nodes: [...nodes, ...snapshots, ...machine],
+  Nodes: [...nodes, ...creations, ...reopenings, ...snapshots, ...machine],
   Exports: exports_,
+  Objects: objects,
   Bitmaps: bitmaps,
   Transactions: transactions,
   Jobs: jobs,

@@ -24,7 +24,7 @@ export const nodes: readonly Command<Control>[] = [
     name: 'blockdev-del',
     about: 'Closes a node that nobody uses, and what was opened with it.',
     args: { 'node-name': text },
-    run: async ({ graph, drivers, described }: Control, { 'node-name': name }) => {
+    run: async ({ graph, drivers, described, said }: Control, { 'node-name': name }) => {
       if (!graph.nodes.some((node) => node.name === name)) {
         throw refusal(`Failed to find node with node-name='${name}'`);
       }
@@ -37,6 +37,7 @@ export const nodes: readonly Command<Control>[] = [
       await graph.remove(name);
       drivers.delete(name);
       described.delete(name);
+      forgetGone({ graph, said });
     },
   }),
   command({
@@ -101,10 +102,19 @@ export async function addNode(
     }
   }
   for (const mentioned of mentionedIn(options)) nodeNamed(graph, mentioned);
-  const description = describe(options, files);
+  const description = describe(options, { files, objects: control.objects });
   await graph.add(description, { writable: options['read-only'] !== true });
   control.described.set(name, description);
-  for (const [each, driver] of named) drivers.set(each, driver);
+  for (const [each, own] of named) {
+    drivers.set(each, own.driver);
+    control.said.set(each, own);
+  }
+}
+
+/** What was described inside a node goes with it. */
+function forgetGone({ graph, said }: Pick<Control, 'graph' | 'said'>): void {
+  const names = new Set(graph.nodes.map(({ name }) => name));
+  for (const name of [...said.keys()]) if (!names.has(name)) said.delete(name);
 }
 
 function* childrenOf(options: BlockdevOptions): Generator<BlockdevOptions | string> {
@@ -114,12 +124,12 @@ function* childrenOf(options: BlockdevOptions): Generator<BlockdevOptions | stri
   }
 }
 
-/** All names that a description gives, with their drivers. */
-function namedIn(options: BlockdevOptions): [string, string][] {
+/** All names that a description gives, with what is said of each. */
+function namedIn(options: BlockdevOptions): [string, BlockdevOptions][] {
   const name = options['node-name'];
   const below = [...childrenOf(options)].filter((child) => typeof child !== 'string');
   return [
-    ...(name === undefined ? [] : [[name, options.driver] as [string, string]]),
+    ...(name === undefined ? [] : [[name, options] as [string, BlockdevOptions]]),
     ...below.flatMap(namedIn),
   ];
 }

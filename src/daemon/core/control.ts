@@ -5,6 +5,7 @@ import type { BackupAccess } from './backup-access.js';
 import type { Tell } from './daemon-job.js';
 import { Exports } from './exports.js';
 import { Jobs } from './jobs.js';
+import { Objects } from './objects.js';
 import { Thresholds } from './thresholds.js';
 
 /** What the control of a daemon is made of. */
@@ -16,6 +17,12 @@ export interface ControlOptions {
   readonly quit: () => void;
 }
 
+/** What a client has said of a node, checked. */
+export interface NodeWish {
+  readonly driver: string;
+  readonly [key: string]: unknown;
+}
+
 /** What commands work on. */
 export class Control {
   readonly graph: Graph;
@@ -24,10 +31,14 @@ export class Control {
   readonly jobs: Jobs;
   readonly exports: Exports;
   readonly thresholds: Thresholds;
+  /** Limits, and what TLS needs. */
+  readonly objects = new Objects();
   /** Drivers of nodes as clients have called them, where they are called otherwise here. */
   readonly drivers = new Map<string, string>();
   /** How nodes that clients have added were described. */
   readonly described = new Map<string, NodeDescription>();
+  /** What clients have said of nodes, by their names: also of those that were described inside another one. */
+  readonly said = new Map<string, NodeWish>();
   /** Views of disks for backup programs, by their names. */
   readonly accesses = new Map<string, BackupAccess>();
   /** Ends the daemon, behind the answer. */

@@ -1,9 +1,13 @@
 import type { Bitmap, BitmapUse } from '../../bitmap/index.js';
 import type { BlockDevice } from '../../block/index.js';
 import type { Graph, Node, Root } from '../../graph/index.js';
-import { NbdServer, type NbdServerAddress } from '../../nbd/index.js';
-import { settleAll } from '../../util/index.js';
-import { removeAbandoned } from './abandoned-socket.js';
+import {
+  type NbdListenAddress,
+  NbdServer,
+  type NbdServerAddress,
+  type NbdServerOptions,
+} from '../../nbd/index.js';
+import { removeAbandoned, settleAll } from '../../util/index.js';
 import type { Tell } from './daemon-job.js';
 import { nodeNamed } from './nodes.js';
 import { isId, refusal } from './refusal.js';
@@ -80,13 +84,15 @@ export class Exports {
   }
 
   /** Starts the server. @throws QmpCommandError; LacunaError ERR_DEVICE_OPEN where it cannot listen. */
-  async start(address: NbdServerAddress, maxConnections: number | undefined): Promise<void> {
+  async start(
+    address: NbdListenAddress,
+    options: Pick<NbdServerOptions, 'tls' | 'maxConnections'>,
+  ): Promise<void> {
     this.#checkOpen();
     if (this.#server !== undefined || this.#isStarting) throw refusal('NBD server already running');
     this.#isStarting = true;
     try {
-      const limit = maxConnections === undefined ? {} : { maxConnections };
-      const server = new NbdServer({ exports: [], ...limit });
+      const server = new NbdServer({ exports: [], ...options });
       if (address.type === 'unix') await removeAbandoned(address.path);
       await server.listen(address);
       if (this.#isClosed) await server.close();

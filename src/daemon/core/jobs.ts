@@ -54,6 +54,14 @@ export class Jobs {
     return id;
   }
 
+  /** A name that nobody has or is about to have. */
+  freeName(beginning: string): string {
+    for (let count = 1; ; count++) {
+      const name = `${beginning}-${count}`;
+      if (!this.#jobs.has(name) && !this.#reserved.has(name)) return name;
+    }
+  }
+
   /**
    * Begins a job, and lists it if it could begin.
    *

@@ -14,6 +14,11 @@ export function check<T>({ shape }: Type<T>, value: unknown): T {
   return read(shape, value, '', { isFromText: false }) as T;
 }
 
+/** Reads a value that is a member of something else, whose name messages say. @throws QmpCommandError */
+export function checkMember<T>({ shape }: Type<T>, value: unknown, name: string): T {
+  return read(shape, value, name, { isFromText: false }) as T;
+}
+
 /** Reads what dotted keys have said: all values are texts. @throws QmpCommandError */
 export function checkTexts<T>({ shape }: Type<T>, value: unknown): T {
   return read(shape, value, '', { isFromText: true }) as T;

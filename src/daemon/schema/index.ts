@@ -1,4 +1,4 @@
-export { check } from './check.js';
+export { check, checkMember } from './check.js';
 export { type Command, command, event } from './command.js';
 export { introspect } from './introspect.js';
 export { parseArgument } from './keys.js';

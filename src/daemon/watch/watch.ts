@@ -5,7 +5,7 @@ import type { JobMessage } from '../../job/index.js';
 import type { NbdClientMessage } from '../../nbd/index.js';
 import { optionCheck } from '../../util/index.js';
 import { listenAt, parseWatchAddress, urlOf, type WatchAddress } from './http/index.js';
-import { GraphJobs, type WatchedJobs } from './jobs/index.js';
+import type { WatchedJobs } from './jobs/index.js';
 import { Meters } from './meters/index.js';
 import { loadPrometheus, Metrics } from './metrics/index.js';
 import { answer } from './routes.js';
@@ -19,18 +19,15 @@ export interface WatchOptions {
   readonly listen: string;
   /** What those must bring who change something: 16 characters or more. Default: one that nobody can guess. */
   readonly token?: string;
-  /** The jobs that are shown. Default: those that are begun on the page. */
-  readonly jobs?: WatchedJobs;
-  /** Folders in which, and below which, backups of the default `jobs` may make files. Default: none. */
-  readonly allow?: readonly string[];
+  /** The jobs that are shown, and how one more is begun. */
+  readonly jobs: WatchedJobs;
 }
 
 const checkOptions = optionCheck<WatchOptions>({
   graph: { needed: 'the graph that is watched' },
   listen: { needed: '127.0.0.1:PORT or unix:PATH' },
   token: 'any',
-  jobs: 'any',
-  allow: 'any',
+  jobs: { needed: 'the jobs that are shown' },
 });
 
 const LEAST_TOKEN = 16;
@@ -101,7 +98,7 @@ export class Watch implements AsyncDisposable {
  */
 export async function startWatch(options: WatchOptions): Promise<Watch> {
   checkOptions('startWatch', options);
-  const { graph, listen, allow = [], jobs = new GraphJobs(graph, allow) } = options;
+  const { graph, listen, jobs } = options;
   const address = parseWatchAddress(listen);
   const token = checkedToken(options.token);
   const prometheus = await loadPrometheus();

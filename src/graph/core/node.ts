@@ -42,6 +42,8 @@ export class Node implements Named {
   readonly isOwned: boolean;
   /** @internal */
   readonly isOfJob: boolean;
+  /** @internal It was writable when it was added. */
+  readonly wasAddedWritable: boolean;
   #writable: boolean;
   #driver: Driver | undefined;
   #device: Device | undefined;
@@ -52,6 +54,7 @@ export class Node implements Named {
     const { name, driverName, writable, isFilter, isOwned, isOfJob = false } = options;
     this.name = name;
     this.driverName = driverName;
+    this.wasAddedWritable = writable;
     this.#writable = writable;
     this.isFilter = isFilter;
     this.isOwned = isOwned;

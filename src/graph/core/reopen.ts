@@ -18,7 +18,8 @@ export async function setWritable(state: GraphState, node: Node, writable: boole
   if (node.writable === writable) return;
   checkBitmaps(node);
   if (node.driver.setWritable !== undefined) {
-    await node.driver.setWritable(writable);
+    // What was opened for writing keeps its descriptor: the node refuses writes.
+    if (writable || !node.wasAddedWritable) await node.driver.setWritable(writable);
     node.beginAnew(node.driver, writable);
     return;
   }

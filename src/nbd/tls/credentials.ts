@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { LacunaError } from '../../errors/index.js';
 import { readSmallFile } from '../../util/index.js';
-import type { NbdTlsPsk, NbdTlsX509 } from '../address/index.js';
+import type { NbdTls, NbdTlsPsk, NbdTlsX509 } from '../address/index.js';
 
 /** The names of an endpoint's own files begin with this. */
 export type Endpoint = 'client' | 'server';
@@ -65,6 +65,12 @@ export async function pskKeys(tls: NbdTlsPsk): Promise<ReadonlyMap<string, Uint8
   }
   if (keys.size === 0) throw tlsFailure(`${file} has no line USERNAME:KEY`);
   return keys;
+}
+
+/** Reads keys and certificates only to see that they can be used. @throws LacunaError ERR_NBD_TLS */
+export async function tryCredentials(tls: NbdTls, endpoint: Endpoint): Promise<void> {
+  if (tls.type === 'psk') await pskKeys(tls);
+  else await x509Options(tls, endpoint);
 }
 
 /** The longest key that Node takes; its own message about a longer one would show how that begins. */

@@ -1,1 +1,1 @@
-export { pskKeys, pskOptions, tlsFailure, x509Options } from './credentials.js';
+export { pskKeys, pskOptions, tlsFailure, tryCredentials, x509Options } from './credentials.js';

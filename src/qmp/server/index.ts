@@ -1,5 +1,5 @@
 export { QmpCommandError, type QmpErrorClass } from './command-error.js';
-export type { QmpListenAddress } from './listen.js';
+export type { QmpListenAddress, QmpListenDescriptor, QmpListenPath } from './listen.js';
 export {
   type QmpCommand,
   QmpServer,

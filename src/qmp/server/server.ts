@@ -4,7 +4,12 @@ import { afterWaiting, checkGiven, optionCheck } from '../../util/index.js';
 import { eventText, greetingText, type JsonObject, type QmpVersion } from '../wire/index.js';
 import { QmpServerClient } from './client.js';
 import { QmpCommandError } from './command-error.js';
-import { listenAt, type QmpListenAddress } from './listen.js';
+import {
+  listenAt,
+  type QmpListenAddress,
+  type QmpListenDescriptor,
+  type QmpListenPath,
+} from './listen.js';
 
 /**
  * Carries out a command; what it returns is answered, and must be JSON. It checks its arguments. The message of what it
@@ -54,7 +59,10 @@ const checkLimits = optionCheck<QmpServerLimits>({
   heldBytes: 'any',
   backlogBytes: 'any',
 });
-const checkAddress = optionCheck<QmpListenAddress>({ path: { needed: 'where the socket is' } });
+const checkPath = optionCheck<QmpListenPath>({ path: { needed: 'where the socket is' } });
+const checkDescriptor = optionCheck<QmpListenDescriptor>({
+  fd: { needed: 'the descriptor of a socket that listens' },
+});
 const checkClose = optionCheck<QmpServerCloseOptions>({ timeoutMs: 'any' });
 
 const DEFAULTS: Required<QmpServerLimits> = {
@@ -110,17 +118,14 @@ export class QmpServer implements AsyncDisposable {
   }
 
   /**
-   * Listens; it may do so in several places. A Unix socket is made with mode 0600, and removed at the end; one that a server has left
-   * behind is replaced.
+   * Listens; it may do so in several places. `{ path }` is a Unix socket, which is made with mode 0600, and removed at the end; one that a server has left
+   * behind is replaced. `{ fd }` is a listening socket that this process was handed.
    *
    * @throws LacunaError ERR_DEVICE_OPEN where it cannot listen; TypeError for an address that is none.
    */
   async listen(address: QmpListenAddress): Promise<void> {
     checkGiven('QmpServer.listen', 'address', address, '{ path } of the socket');
-    checkAddress('QmpServer.listen: address', address);
-    if (typeof address.path !== 'string' || address.path === '') {
-      throw new TypeError('QmpServer.listen: path must be the path of a socket');
-    }
+    checkAddress(address);
     if (this.#closing !== undefined) throw new TypeError('the server was closed');
     const server = createServer({ allowHalfOpen: true }, (socket) => this.attach(socket));
     await listenAt(server, address);
@@ -215,4 +220,16 @@ export class QmpServer implements AsyncDisposable {
     if (failure !== undefined) this.#onRefused(failure);
     if (this.#clients.size === 0) this.#whenEmpty?.();
   }
+}
+
+/** @throws TypeError */
+function checkAddress(address: QmpListenAddress): void {
+  if ('fd' in address) {
+    checkDescriptor('QmpServer.listen: address', address);
+    if (Number.isInteger(address.fd) && address.fd >= 0) return;
+    throw new TypeError(`QmpServer.listen: fd must be a file descriptor, not ${address.fd}`);
+  }
+  checkPath('QmpServer.listen: address', address);
+  if (typeof address.path === 'string' && address.path !== '') return;
+  throw new TypeError('QmpServer.listen: path must be the path of a socket');
 }

@@ -7,9 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { startWatch, type Watch } from '#dist/daemon/watch/index.js';
-import { GraphJobs } from '#dist/daemon/watch/jobs/index.js';
 import { Graph } from '#dist/graph/index.js';
 import { NbdClient, NbdServer } from '#dist/nbd/index.js';
+import { GraphJobs } from '../../support/graph-jobs.js';
 import { temporaryFolder } from '../../support/temporary-folder.js';
 
 const MIB = 1 << 20;

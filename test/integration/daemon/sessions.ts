@@ -6,6 +6,7 @@ export const DIFFERENCES = {
   'refused at once': 'what cannot begin is refused by its command, not by a job that fails at once',
   'only grows': 'a disk in use is never made smaller',
   'as written': 'how much of a disk a job counts is its own matter',
+  'needs a format': 'the format of a backing file is never guessed',
 } as const;
 
 export type Difference = keyof typeof DIFFERENCES;
@@ -72,6 +73,32 @@ const mirrorTo = (target: string): Step => [
   { 'job-id': 'm', device: 'a', target, sync: 'full' },
   'refused at once',
 ];
+const create = (options: object, id = 'c'): Step => ['blockdev-create', { 'job-id': id, options }];
+/** Creates that are played to their end, where the job is looked at, and goes. */
+const created = (options: object, differs?: Difference): Step[] => [
+  create(options),
+  becomes('c', 'concluded'),
+  differs === undefined ? ['query-jobs'] : ['query-jobs', {}, differs],
+  job('dismiss', 'c'),
+];
+const image = (others: object) => ({ driver: 'qcow2', file: 'f', size: MIB, ...others });
+const fileNode: Step = [
+  'blockdev-add',
+  { driver: 'file', 'node-name': 'f', filename: 'FOLDER/new.qcow2' },
+];
+const madeImage: Step[] = [
+  qcow2('new'),
+  ['query-named-block-nodes', { flat: true }],
+  ['blockdev-del', { 'node-name': 'new' }],
+];
+const newFile = { driver: 'file', filename: 'FOLDER/new.qcow2', size: 0 };
+const limits = { path: '/objects/g', property: 'limits' };
+const group = (id: string, given?: object): Step => [
+  'object-add',
+  { 'qom-type': 'throttle-group', id, ...(given && { limits: given }) },
+];
+const setLimits = (value: unknown): Step => ['qom-set', { ...limits, value }];
+const reopen = (...options: object[]): Step => ['blockdev-reopen', { options }];
 const sha = (name: string): Step => ['x-debug-block-dirty-bitmap-sha256', { node: 'disk', name }];
 
 export const SESSIONS: readonly Session[] = [
@@ -667,6 +694,258 @@ export const SESSIONS: readonly Session[] = [
       ['blockdev-snapshot', { node: 'base', overlay: 'nobody' }],
       ['blockdev-snapshot', { node: 'nobody', overlay: 'disk' }],
       ['blockdev-snapshot', { node: 'base', overlay: 'disk' }],
+    ],
+  },
+  {
+    name: 'files are made',
+    steps: [
+      ...created({ driver: 'file', filename: 'FOLDER/new.raw', size: MIB }),
+      ...created({
+        driver: 'file',
+        filename: 'FOLDER/new.raw',
+        size: 65536,
+        preallocation: 'full',
+      }),
+      ['blockdev-add', { driver: 'file', 'node-name': 'n', filename: 'FOLDER/new.raw' }],
+      ['query-named-block-nodes', { flat: true }],
+      ...created({
+        ...{ driver: 'file', filename: 'FOLDER/x.raw', size: 65536, preallocation: 'metadata' },
+      }),
+      ...created({ driver: 'file', filename: '/nowhere/f', size: MIB }, 'own words'),
+    ],
+  },
+  {
+    name: 'files that cannot be made',
+    steps: [
+      ['blockdev-create', { 'job-id': 'c' }],
+      ['blockdev-create', { options: newFile }],
+      create(newFile, '9'),
+      create({ driver: 'nope' }),
+      create({ driver: 'null-co' }),
+      create({ driver: 'raw', size: MIB }),
+      create({ driver: 'file', filename: 'FOLDER/x' }),
+      create({ driver: 'file', size: MIB }),
+      create({ driver: 'file', filename: 'FOLDER/x', size: '5' }),
+      create({ driver: 'file', filename: 'FOLDER/x', size: 5, preallocation: 'x' }),
+      create({ driver: 'file', filename: 'FOLDER/x', size: 5, colour: 1 }),
+      create({ driver: 'qcow2', size: MIB }),
+      create({ driver: 'qcow2', file: 'f' }),
+      create(image({ version: 'v4' })),
+      create(image({ 'cluster-size': '4k' })),
+      ['query-jobs'],
+    ],
+  },
+  {
+    name: 'images are made',
+    steps: [
+      ...created(newFile),
+      fileNode,
+      ...created(image({})),
+      ...created(image({ 'cluster-size': 4096, 'refcount-bits': 1, 'lazy-refcounts': true })),
+      ...created(image({ 'backing-file': 'base.qcow2', 'backing-fmt': 'qcow2' })),
+      ...created(image({ 'extended-l2': true, 'compression-type': 'zstd' })),
+      ['blockdev-del', { 'node-name': 'f' }],
+      ...madeImage,
+      fileNode,
+      ...created(image({ preallocation: 'metadata', version: 'v2' })),
+      ['blockdev-del', { 'node-name': 'f' }],
+      ...madeImage,
+      fileNode,
+      ['blockdev-add', { driver: 'qcow2', 'node-name': 'q', file: 'f' }],
+      ...created(image({}), 'own words'),
+    ],
+  },
+  {
+    name: 'an image names a backing file without its format',
+    steps: [
+      ...created(newFile),
+      fileNode,
+      ...created(image({ 'backing-file': 'b' }), 'needs a format'),
+    ],
+    events: 'needs a format',
+  },
+  {
+    name: 'images that cannot be made',
+    steps: [
+      ...created(newFile),
+      fileNode,
+      ...created(image({ file: 'nobody' })),
+      ...created(image({ size: MIB + 1 })),
+      ...created(image({ 'cluster-size': 1000 })),
+      ...created(image({ 'cluster-size': 256 })),
+      ...created(image({ 'cluster-size': 4 * MIB })),
+      ...created(image({ 'cluster-size': 4096, 'extended-l2': true })),
+      ...created(image({ 'backing-file': 'b', preallocation: 'full' })),
+      ...created(image({ 'backing-fmt': 'raw' })),
+      ...created(image({ version: 'v2', 'lazy-refcounts': true })),
+      ...created(image({ 'refcount-bits': 3 })),
+      ...created(image({ 'refcount-bits': 128 })),
+      ...created(image({ version: 'v2', 'refcount-bits': 1 })),
+      ...created(image({ version: 'v2', 'compression-type': 'zstd' })),
+      ...created(image({ 'data-file-raw': true })),
+      ...created(image({ file: { driver: 'file', filename: '/nowhere/f' } }), 'own words'),
+    ],
+  },
+  {
+    name: 'a create that is kept refuses what jobs that have ended refuse',
+    steps: [
+      create({ driver: 'file', filename: 'FOLDER/new.raw', size: 512 }),
+      becomes('c', 'concluded'),
+      create({ driver: 'file', filename: 'FOLDER/new.raw', size: 512 }),
+      job('pause', 'c'),
+      job('cancel', 'c'),
+      job('complete', 'c'),
+      block('pause', 'c'),
+      ['query-block-jobs'],
+      job('dismiss', 'c'),
+    ],
+  },
+  {
+    name: 'throttle groups come and go',
+    steps: [
+      group('g'),
+      group('g'),
+      group('9g'),
+      ['object-add', { 'qom-type': 'nope', id: 'h' }],
+      ['object-add', { 'qom-type': 'throttle-group' }],
+      ['object-add', { id: 'h' }],
+      ['object-add', { 'qom-type': 'throttle-group', id: 'h', colour: 1 }],
+      ['object-add', { 'qom-type': 'throttle-group', id: 'h', 'x-iops-total': 7 }],
+      ['qom-get', { path: '/objects/h', property: 'x-iops-total' }],
+      ['object-del', { id: 'h' }],
+      ['object-del', { id: 'h' }],
+      ['qom-get', limits],
+      ['object-del', { id: 'g' }],
+      ['qom-get', limits],
+    ],
+  },
+  {
+    name: 'limits that make no sense',
+    steps: [
+      group('g', { 'iops-total': 100, 'iops-read': 10 }),
+      group('g', { 'bps-total': 100, 'bps-write': 10 }),
+      group('g', { 'iops-total': 100, 'iops-total-max': 10 }),
+      group('g', { 'iops-total-max': 10 }),
+      group('g', { 'iops-total': -1 }),
+      group('g', { 'bps-total': 2e15 }),
+      group('g', { 'iops-total': 1, 'iops-total-max-length': 0 }),
+      group('g', { 'iops-total': 1, 'iops-total-max-length': 5 }),
+      group('g', { 'iops-size': 4096 }),
+      group('g', { nope: 1 }),
+      group('g', { 'iops-total': '5' }),
+      group('g', { 'bps-total': 1e15, 'bps-total-max': 1e15, 'bps-total-max-length': 9 }),
+      ['qom-get', limits],
+    ],
+  },
+  {
+    name: 'limits are changed',
+    steps: [
+      group('g', { 'iops-total': 100, 'bps-read': 4096 }),
+      ['qom-get', limits],
+      ['qom-get', { ...limits, path: 'g' }],
+      ['qom-get', { ...limits, path: 'objects/g' }],
+      ['qom-get', { ...limits, property: 'nope' }],
+      ['qom-get', { ...limits, property: 'type' }],
+      setLimits({ 'iops-total': 5 }),
+      ['qom-get', limits],
+      setLimits({ 'iops-total': 5, 'iops-read': 4 }),
+      setLimits(5),
+      setLimits({ 'iops-total': '5' }),
+      setLimits({ nope: 5 }),
+      setLimits({}),
+      setLimits({ 'bps-read': 0, 'bps-total': 7, 'bps-total-max': 9, 'bps-total-max-length': 2 }),
+      ['qom-get', limits],
+      ['qom-set', { ...limits, property: 'nope', value: 1 }],
+      ['qom-set', { ...limits, property: 'type', value: 'x' }],
+      ['qom-set', { ...limits, path: '/objects/zz', value: {} }],
+      ['qom-set', limits],
+    ],
+  },
+  {
+    name: 'nodes are throttled together',
+    steps: [
+      nullNode('a'),
+      ['blockdev-add', { driver: 'throttle', 'node-name': 't', file: 'a', 'throttle-group': 'g' }],
+      group('g'),
+      ['blockdev-add', { driver: 'throttle', 'node-name': 't', file: 'a' }],
+      ['blockdev-add', { driver: 'throttle', 'node-name': 't', file: 'a', 'throttle-group': 'g' }],
+      ['object-del', { id: 'g' }],
+      ['blockdev-del', { 'node-name': 't' }],
+      ['object-del', { id: 'g' }],
+    ],
+  },
+  {
+    name: 'what TLS needs',
+    steps: [
+      ['object-add', { 'qom-type': 'tls-creds-psk', id: 'k', dir: 'FOLDER', endpoint: 'server' }],
+      ['object-add', { 'qom-type': 'tls-creds-psk', id: 'k', dir: 'FOLDER', endpoint: 'server' }],
+      ['object-add', { 'qom-type': 'tls-creds-psk', id: 'l', dir: 'FOLDER', endpoint: 'x' }],
+      ['object-add', { 'qom-type': 'tls-creds-x509', id: 'l', endpoint: 'server' }],
+      [
+        'object-add',
+        { 'qom-type': 'tls-creds-x509', id: 'l', dir: '/nowhere', endpoint: 'server' },
+        'own words',
+      ],
+      ['object-add', { 'qom-type': 'tls-creds-psk', id: 'l', dir: 'FOLDER', username: 'u' }],
+      group('g'),
+      [
+        'nbd-server-start',
+        { addr: { type: 'unix', data: { path: 'FOLDER/nbd' } }, 'tls-creds': 'z' },
+      ],
+      [
+        'nbd-server-start',
+        { addr: { type: 'unix', data: { path: 'FOLDER/nbd' } }, 'tls-creds': 'g' },
+      ],
+      [
+        'nbd-server-start',
+        { addr: { type: 'unix', data: { path: 'FOLDER/nbd' } }, 'tls-creds': 'l' },
+      ],
+      [
+        'nbd-server-start',
+        { addr: { type: 'unix', data: { path: 'FOLDER/nbd' } }, 'tls-creds': 'k' },
+      ],
+      ['object-del', { id: 'k' }],
+      ['object-del', { id: 'k' }],
+    ],
+  },
+  {
+    name: 'nodes are opened otherwise',
+    steps: [
+      qcow2('disk'),
+      ['blockdev-add', { driver: 'file', 'node-name': 'f', filename: 'FOLDER/b.raw' }],
+      reopen({ driver: 'file', 'node-name': 'f', filename: 'FOLDER/b.raw', 'read-only': true }),
+      ['query-named-block-nodes', { flat: true }],
+      reopen({ driver: 'file', 'node-name': 'f', filename: 'FOLDER/b.raw' }),
+      ['query-named-block-nodes', { flat: true }],
+      reopen({ driver: 'file', 'node-name': 'f', filename: 'FOLDER/other.raw' }),
+      reopen({ driver: 'file', 'node-name': 'f' }),
+      reopen({ driver: 'file', 'node-name': 'nobody', filename: 'FOLDER/b.raw' }),
+      reopen({ driver: 'file', filename: 'FOLDER/b.raw' }),
+      ['blockdev-reopen'],
+      ['blockdev-reopen', { options: 5 }],
+      reopen(
+        { driver: 'file', 'node-name': 'f', filename: 'FOLDER/b.raw', 'read-only': true },
+        { driver: 'file', 'node-name': 'nobody', filename: 'FOLDER/b.raw' },
+      ),
+      ['query-named-block-nodes', { flat: true }],
+    ],
+  },
+  {
+    name: 'a backing file is named otherwise',
+    steps: [
+      qcow2('base', { 'read-only': true }),
+      qcow2('top', { backing: 'base' }),
+      ['change-backing-file', { device: 'top', 'image-node-name': 'top', 'backing-file': 'x' }],
+      ['change-backing-file', { device: 'top', 'image-node-name': 'base', 'backing-file': 'x' }],
+      ['change-backing-file', { device: 'base', 'image-node-name': 'base', 'backing-file': 'x' }],
+      ['change-backing-file', { device: 'no', 'image-node-name': 'top', 'backing-file': 'x' }],
+      ['change-backing-file', { device: 'top', 'image-node-name': 'no', 'backing-file': 'x' }],
+      ['change-backing-file', { device: 'top', 'image-node-name': 'top' }],
+      reopen({
+        driver: 'qcow2',
+        'node-name': 'top',
+        file: { driver: 'file', filename: 'FOLDER/top.qcow2' },
+      }),
     ],
   },
   { name: 'a command that nobody has', steps: [['nope'], ['nope', { a: 1 }], ['', {}]] },

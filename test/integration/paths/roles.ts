@@ -622,4 +622,5 @@ export const NOT_PATHS_HERE: readonly string[] = [
   ...['--pidfile <path>', '--qmp <unix:path>', '--http-token <file>'].map(
     (flag) => `daemon ${flag}`,
   ),
+  ...['--object <options>', '--trace <file>'].map((flag) => `daemon ${flag}`),
 ];

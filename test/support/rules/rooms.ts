@@ -69,14 +69,21 @@ const FOLDERS: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['job'],
     ['view'],
   ],
-  graph: [['filters'], ['core'], ['options'], ['backup', 'jobs'], ['snapshot'], ['transaction']],
+  graph: [
+    ['filters'],
+    ['core'],
+    ['options'],
+    ['backup', 'change', 'jobs'],
+    ['snapshot'],
+    ['transaction'],
+  ],
   'graph/jobs': [
     ['group'],
     ['rounds'],
     ['layers'],
     ['backup', 'commit', 'mirror', 'populate', 'stream'],
   ],
-  daemon: [['schema'], ['core'], ['blockdev'], ['commands'], ['watch']],
+  daemon: [['schema'], ['core'], ['blockdev'], ['commands'], ['trace', 'watch']],
   qemu: [
     ['virsh'],
     ['state'],
@@ -114,6 +121,8 @@ const DOORS: Readonly<Record<string, string>> = {
     'how a live backup reads its disks is for src/graph and src/qemu, not for users of the package',
   'nbd/address': 'to read a URI no client has to be loaded',
   'nbd/server': 'src/serve puts threads into the server',
+  'nbd/tls':
+    'that keys can be used is found by src/daemon before somebody connects, not by users of the package',
   'qmp/wire': 'how commands are read as JSON is for src/daemon, not for users of the package',
 };
 

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { existsSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { askHttp } from '../../support/ask-http.js';
@@ -58,12 +58,40 @@ describe('a daemon that is watched', () => {
     expect(events.some(({ text }) => text.includes('JOB_STATUS_CHANGE'))).toBe(false);
   });
 
-  test('lets pages make no file where its clients may make none', async () => {
-    const { post } = await watched();
-    const outside = await post('/jobs', { node: 'disk', target: '/var/lacuna-outside.raw' });
+  test.each([
+    ['a name without a folder', () => 'backup.qcow2'],
+    ['a file outside the folders', () => '/var/lacuna-outside.qcow2'],
+    ['a way out by dots', () => `${folder}/../lacuna-outside.qcow2`],
+    ['a way out by a link', () => `${folder}/out/lacuna-outside.qcow2`],
+  ])('lets pages make no file where its clients may make none: %s', async (_what, target) => {
+    const { post, state } = await watched();
+    symlinkSync('/var', join(folder, 'out'));
+    const outside = await post('/jobs', { node: 'disk', target: target() });
     expect(outside.status).toBe(400);
-    expect(outside.text).toMatch(/lies in no folder that clients may use/);
-    expect((await post('/jobs', { node: 'disk', target: 'backup.raw' })).status).toBe(400);
+    expect(outside.text).toMatch(/lies in no folder that clients may use|is not a whole path/);
+    expect((await state()).jobs).toEqual([]);
+  });
+
+  test('gives a backup of its page a name that no client has given, and leaves no file of one that cannot begin', async () => {
+    const { daemon, post } = await watched();
+    await daemon.run('blockdev-backup', {
+      ...{ 'job-id': 'backup-1', device: 'disk', sync: 'full', speed: 4096 },
+      target: await emptyNode(daemon),
+    });
+    const target = join(folder, 'b.raw');
+    const begun = await post('/jobs', { node: 'disk', target, format: 'raw', rate: 4096 });
+    expect(begun.json()).toMatchObject({ id: 'backup-2' });
+    daemon.daemon.graph.backup = () => {
+      throw new Error('no room for one more');
+    };
+    const lost = await post('/jobs', {
+      node: 'disk',
+      target: join(folder, 'c.raw'),
+      format: 'raw',
+    });
+    expect(lost.text).toMatch(/no room for one more/);
+    expect(existsSync(join(folder, 'c.raw'))).toBe(false);
+    expect(existsSync(target)).toBe(true);
   });
 
   test('is watched no more when it has ended', async () => {

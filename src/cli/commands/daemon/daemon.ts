@@ -6,8 +6,10 @@ import { collect, type Shell } from '../../shell/index.js';
 import { readText } from '../../text/index.js';
 import { inBackground, tellReady } from './background.js';
 import { PidFile } from './pid-file.js';
+import { takeHandedSockets, tellSystemd } from './systemd.js';
 
 interface DaemonFlags {
+  object?: string[];
   blockdev?: string[];
   nbdServer?: string;
   export?: string[];
@@ -18,13 +20,14 @@ interface DaemonFlags {
   allow?: string[];
   http?: string;
   httpToken?: string;
+  trace?: string;
   pidfile?: string;
   daemonize?: boolean;
   readyFd?: string;
 }
 
 /** What a file of arguments may say several times. */
-const LISTS = ['blockdev', 'export', 'chardev', 'monitor', 'qmp'];
+const LISTS = ['object', 'blockdev', 'export', 'chardev', 'monitor', 'qmp'];
 
 const EXAMPLES = `
 Examples:
@@ -46,6 +49,11 @@ export function registerDaemon(command: Command, shell: Shell): void {
   command
     .description('Runs a graph of nodes with its jobs and exports, which clients steer over QMP.')
     .option('--blockdev <description>', 'open a node; may be repeated', collect)
+    .option(
+      '--object <options>',
+      'limits that nodes share (throttle-group), or what TLS needs (tls-creds-x509, tls-creds-psk); may be repeated',
+      collect,
+    )
     .option('--nbd-server <options>', 'let an NBD server listen')
     .option('--export <options>', 'serve a node; may be repeated', collect)
     .option('--chardev <options>', 'a socket for a monitor; may be repeated', collect)
@@ -62,6 +70,7 @@ export function registerDaemon(command: Command, shell: Shell): void {
       'show the daemon in a browser, and give metrics, on 127.0.0.1:PORT or unix:PATH',
     )
     .option('--http-token <file>', 'read what is needed to change something there from a file')
+    .option('--trace <file>', 'write every request, client and job there, as lines of JSON')
     .option('--pidfile <path>', 'write the process id there, and remove it at the end')
     .option('--daemonize', 'go on in the background, once clients may connect')
     .addOption(new Option('--ready-fd <number>').hideHelp())
@@ -70,7 +79,11 @@ export function registerDaemon(command: Command, shell: Shell): void {
 }
 
 async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
-  if (flags.daemonize) return inBackground(shell);
+  const { monitors, nbd } = takeHandedSockets();
+  if (flags.daemonize) {
+    if (monitors.length === 0 && nbd === undefined) return inBackground(shell);
+    throw new TypeError('a socket was handed over (LISTEN_FDS): leave out --daemonize');
+  }
   const { Daemon } = await import('../../../daemon/index.js');
   const args = await argumentsOf(flags);
   const daemon = new Daemon({
@@ -81,11 +94,14 @@ async function daemonCommand(flags: DaemonFlags, shell: Shell): Promise<void> {
   // A daemon that listens nowhere would end at once: nothing else keeps the process.
   const staysAlive = setInterval(() => {}, LONGEST_TIMER_MS);
   try {
-    await daemon.apply(args);
+    if (flags.trace !== undefined) daemon.trace(flags.trace);
+    await daemon.apply(args, nbd === undefined ? {} : { nbd });
+    for (const fd of monitors) await daemon.listen({ fd });
     await watch(daemon, flags, shell);
     if (flags.pidfile !== undefined) pidFile = PidFile.write(flags.pidfile);
     shell.tellProgress = () => `running ${daemon.graph.nodes.length} nodes`;
     tellReady(flags.readyFd);
+    await tellSystemd(shell);
     await Promise.race([daemon.ended, interrupted(shell.signal)]);
   } finally {
     try {
@@ -115,7 +131,8 @@ async function watch(
 }
 
 async function argumentsOf(flags: DaemonFlags): Promise<DaemonArguments> {
-  const { blockdev = [], export: exports = [], chardev = [], monitor = [], qmp = [] } = flags;
+  const { object = [], blockdev = [], export: exports = [] } = flags;
+  const { chardev = [], monitor = [], qmp = [] } = flags;
   const file = flags.config === undefined ? {} : await configOf(flags.config);
   if (flags.nbdServer !== undefined && file['nbd-server'] !== undefined) {
     throw new TypeError('--nbd-server is in the file of --config already: leave out one');
@@ -123,6 +140,7 @@ async function argumentsOf(flags: DaemonFlags): Promise<DaemonArguments> {
   const server = flags.nbdServer ?? file['nbd-server'];
   return {
     ...file,
+    object: [...(file.object ?? []), ...object],
     blockdev: [...(file.blockdev ?? []), ...blockdev],
     export: [...(file.export ?? []), ...exports],
     chardev: [...(file.chardev ?? []), ...chardev],

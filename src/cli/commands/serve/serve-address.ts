@@ -1,8 +1,7 @@
-import { lstat, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { InvalidArgumentError } from 'commander';
 import { LacunaError } from '../../../errors/index.js';
 import type { NbdServerAddress } from '../../../serve/index.js';
+import { removeAbandoned } from '../../../util/index.js';
 
 const DEFAULT_PORT = 10809;
 
@@ -37,25 +36,9 @@ export function isLoopback(address: NbdServerAddress): boolean {
  * @throws LacunaError ERR_DEVICE_OPEN when somebody listens on it, or it is no socket.
  */
 export async function removeDeadSocket(path: string): Promise<void> {
-  const stats = await lstat(path).catch(() => undefined);
-  if (stats === undefined) return;
+  const place = await removeAbandoned(path);
   const refuse = (why: string) =>
     new LacunaError('ERR_DEVICE_OPEN', `${path} ${why}`, { device: path });
-  if (!stats.isSocket()) throw refuse('exists and is not a socket: choose another path');
-  if (await isAlive(path)) throw refuse('is in use by another server: choose another path');
-  // Nothing else that has come in its place meanwhile.
-  const now = await lstat(path).catch(() => undefined);
-  if (now?.isSocket() && now.ino === stats.ino && now.dev === stats.dev) await unlink(path);
-}
-
-/** Anything but a clear "nobody listens" counts as alive: what is not ours is not removed on a guess. */
-function isAlive(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
-  });
+  if (place === 'not a socket') throw refuse('exists and is not a socket: choose another path');
+  if (place === 'in use') throw refuse('is in use by another server: choose another path');
 }

@@ -1,7 +1,6 @@
 /** What serving a device and serving a restore point have in common: where clients come from, and until when. */
 import type { NbdListenAddress } from '../../../serve/index.js';
-import type { Shell } from '../../shell/index.js';
-import { takeActivatedSocket } from './socket-activation.js';
+import { type Shell, takeActivatedSockets } from '../../shell/index.js';
 
 export interface ListenFlags {
   socket?: string;
@@ -12,9 +11,13 @@ export function addressOf({ socket, bind }: ListenFlags): NbdListenAddress {
   if (socket !== undefined && bind !== undefined) {
     throw new TypeError('--socket and --bind exclude each other');
   }
-  const fd = takeActivatedSocket();
-  if (fd !== undefined) {
-    if (socket === undefined && bind === undefined) return { type: 'fd', fd };
+  const sockets = takeActivatedSockets();
+  if (sockets.length > 1) {
+    throw new TypeError(`one socket can be handed over, not LISTEN_FDS=${sockets.length}`);
+  }
+  const [handed] = sockets;
+  if (handed !== undefined) {
+    if (socket === undefined && bind === undefined) return { type: 'fd', fd: handed.fd };
     throw new TypeError('a socket was handed over (LISTEN_FDS): leave out --socket and --bind');
   }
   if (socket !== undefined) return { type: 'unix', path: socket };

@@ -107,8 +107,8 @@ export class ServerConnection implements NbdConnection {
 
   #tellEntered(client: number, { export: { name, device } }: Entered): void {
     const { remoteAddress, remotePort } = this.#accepted;
-    const address =
-      remoteAddress === undefined ? {} : { address: `${remoteAddress}:${remotePort}` };
+    const host = remoteAddress?.includes(':') ? `[${remoteAddress}]` : remoteAddress;
+    const address = host === undefined ? {} : { address: `${host}:${remotePort}` };
     this.#told = { client, event: 'entered', export: name, device, ...address };
     tellClient(this.#told);
   }

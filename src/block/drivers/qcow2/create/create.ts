@@ -75,6 +75,35 @@ export async function finishQcow2On(device: BlockDevice, signal?: AbortSignal): 
   await device.write(0, magicBytes({ finished: true }), { signal });
 }
 
+/**
+ * Bytes of a device that {@link formatQcow2On} needs for such an image.
+ *
+ * @throws as {@link createQcow2} for options that cannot be.
+ */
+export async function newQcow2Bytes(given: Qcow2Options): Promise<number> {
+  const options = checkOptions(given);
+  const { bytesOfImage } = await import('./new-image.js');
+  return bytesOfImage(options, atOnce(options));
+}
+
+/**
+ * Makes an empty qcow2 image over what a device holds; see {@link layOutQcow2On}. With preallocation all clusters are mapped.
+ * The image is whole, and not flushed.
+ */
+export async function formatQcow2On(device: BlockDevice, given: Qcow2Options): Promise<void> {
+  const options = checkOptions(given);
+  const { writeImageOn } = await import('./new-image.js');
+  await writeImageOn(device, options, { mapped: atOnce(options), begins: () => {} });
+  await device.flush({ signal: options.signal });
+  await finishQcow2On(device, options.signal);
+}
+
+function atOnce(options: CheckedOptions): MappedClusters {
+  return options.preallocation === 'off'
+    ? { count: 0, nextDirty: () => -1, nextZero: (offset) => offset }
+    : allOf(options);
+}
+
 function allOf({ size, clusterSize }: CheckedOptions): MappedClusters {
   const count = Math.ceil(size / clusterSize);
   return { count, nextDirty: (offset) => (offset < size ? offset : -1), nextZero: () => -1 };

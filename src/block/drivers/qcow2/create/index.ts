@@ -1,4 +1,11 @@
-export { createQcow2, finishQcow2On, layOutQcow2, layOutQcow2On } from './create.js';
+export {
+  createQcow2,
+  finishQcow2On,
+  formatQcow2On,
+  layOutQcow2,
+  layOutQcow2On,
+  newQcow2Bytes,
+} from './create.js';
 export {
   checkBacking,
   checkOptions,

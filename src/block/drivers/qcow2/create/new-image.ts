@@ -119,6 +119,12 @@ export async function writeImageOn(
   await device.write(0, header);
 }
 
+/** Bytes that a new image takes on a device. */
+export function bytesOfImage(options: CheckedOptions, mapped: MappedClusters): number {
+  const made = layOutImage('a new image', options, { mapped, zeroed: NONE });
+  return made.layout.total * made.geometry.clusterSize;
+}
+
 /** Makes a range of a device zero, where it cannot do that by itself too. */
 async function erase(
   device: BlockDevice,

@@ -1,0 +1,1 @@
+export { Trace } from './trace.js';

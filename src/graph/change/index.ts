@@ -1,0 +1,3 @@
+export { insertFilter } from './insert-filter.js';
+export { nameBacking } from './name-backing.js';
+export { type Reopening, reopen } from './reopen.js';
