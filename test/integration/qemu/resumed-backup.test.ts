@@ -170,7 +170,7 @@ class Scene {
       const raw = join(this.live.folder, '..', `${name}.restored.raw`);
       await run('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', image, raw]);
       expect(readFileSync(raw).equals(this.content[index]), name).toBe(true);
-      expect((await digest({ source: raw })).digest, name).toBe(point.disks[index].digest);
+      expect((await digest(raw)).digest, name).toBe(point.disks[index].digest);
     }
     const { problems } = await Repository.open(this.repository).verify({ machine: 'web' });
     expect(problems).toEqual([]);
