@@ -9,6 +9,7 @@ describe('npm run bench', () => {
     'daemon',
     'dirty-bitmaps',
     'graph',
+    'graph-jobs',
     'live',
     'nbd',
     'qcow2',

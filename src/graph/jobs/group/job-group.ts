@@ -221,7 +221,8 @@ export class JobGroup {
     for (const place of this.#places) {
       this.#fail(place, by.includes(place) ? this.#failure.error : this.#told());
     }
-    for (const { stop } of this.#places) stop();
+    // One that is alone has failed by itself, or was stopped.
+    if (this.size > 1) for (const { stop } of this.#places) stop();
     this.#tellFinalizers((each) => each.resolve());
   }
 
