@@ -42,6 +42,11 @@ workInNewFolders((entered) => {
   folder = entered;
 });
 
+/** What is waited for so long would hold up the client that asks for it. */
+function isTime(key: string): boolean {
+  return /timeout|delay/.test(key);
+}
+
 /** Makes commands that may be right, and those that are not. */
 class Attacker {
   readonly #random: Random;
@@ -103,7 +108,7 @@ class Attacker {
 
   #hostile(key: string): unknown {
     // Nobody is asked what a name stands for.
-    if (key === 'host') return 5;
+    if (key === 'host' || isTime(key)) return 'x';
     return this.pick<unknown>([
       ...[null, true, '', ' ', 0, -1, 1.5, 2 ** 53, -(2 ** 53), 1e300, [], {}, [[[]]]],
       ...['a\u0000b', '../../x', '\ud800', 'x'.repeat(70_000), '9', '__proto__', 'constructor'],
@@ -118,7 +123,7 @@ class Attacker {
       case 'flag':
         return this.#isSo(0.5);
       case 'integer':
-        return this.pick([0, 1, 512, 4096, 65_536, SIZE, 2 * SIZE]);
+        return isTime(key) ? 0 : this.pick([0, 1, 512, 4096, 65_536, SIZE, 2 * SIZE]);
       case 'number':
         return this.#random.below(100) / 7;
       case 'word':
@@ -160,6 +165,81 @@ class Attacker {
     const known = KNOWN.find(([keys]) => keys.includes(key))?.[1] ?? ANYTHING;
     return this.#isSo(0.8) ? this.pick(known) : this.pick(ANYTHING);
   }
+}
+
+/** Values of a type that have all there is, one for each form that it may have. */
+function wholes(shape: Shape, key: string, depth = 0): unknown[] {
+  switch (shape.kind) {
+    case 'text':
+      return [wholeText(key)];
+    case 'flag':
+      return [false];
+    case 'integer':
+    case 'number':
+      return [isTime(key) ? 0 : SIZE];
+    case 'word':
+      return [shape.words[0]];
+    case 'list':
+      return wholes(shape.item, key, depth + 1).map((one) => [one]);
+    case 'struct':
+      return zipped(shape.members, depth);
+    case 'union':
+      return Object.entries(shape.branches()).flatMap(([tag, own]) =>
+        zipped({ ...shape.base, ...own }, depth).map((one) => ({ ...one, [shape.tag]: tag })),
+      );
+    case 'alternate':
+      return depth > 1
+        ? ['raw']
+        : shape.choices().flatMap((choice) => wholes(choice, key, depth + 1));
+    case 'nothing':
+      return [null];
+    case 'anything':
+      return [{}];
+  }
+}
+
+function wholeText(key: string): string {
+  if (key === 'host') return '127.0.0.1';
+  if (key === 'port') return '1';
+  if (['filename', 'path', 'dir'].includes(key)) return join(folder, 'raw');
+  return KNOWN.find(([keys]) => keys.includes(key))?.[1][0] ?? 'zz';
+}
+
+function zipped(members: Members, depth: number): object[] {
+  const columns = Object.entries(members).map(
+    ([key, { shape }]) => [key, wholes(shape, key, depth + 1)] as const,
+  );
+  const rows = Math.max(1, ...columns.map(([, values]) => values.length));
+  return Array.from({ length: rows }, (_, row) =>
+    Object.fromEntries(columns.map(([key, values]) => [key, values[row % values.length]])),
+  );
+}
+
+function renamed(whole: object, name: string): object {
+  let count = 0;
+  const rename = (key: string, value: unknown) =>
+    key === 'node-name' ? `${name}${count++}` : value;
+  return JSON.parse(JSON.stringify(whole, rename));
+}
+
+const WRONG: readonly unknown[] = [
+  ...[null, true, '', 0, -1, 1.5, 2 ** 53, 1e300, [], {}, [[[]]], 'a\u0000b', '\ud800'],
+  ...['x'.repeat(5000), '__proto__', { 'node-name': 'disk' }, ['disk', 'disk'], undefined],
+];
+
+/** A value with each place of it exchanged, one after the other; undefined leaves it out. */
+function* spoiledAtEach(value: object, next: () => unknown): Generator<object> {
+  for (const [key, own] of Object.entries(value)) {
+    // Nobody is asked what a name stands for.
+    if (key !== 'host' && !isTime(key)) yield replaced(value, key, next());
+    if (typeof own !== 'object' || own === null) continue;
+    for (const one of spoiledAtEach(own, next)) yield replaced(value, key, one);
+  }
+}
+
+function replaced(value: object, key: string, by: unknown): object {
+  if (Array.isArray(value)) return value.map((one, i) => (String(i) === key ? by : one));
+  return { ...value, [key]: by };
 }
 
 async function started(): Promise<{ daemon: Daemon; path: string }> {
@@ -234,6 +314,37 @@ test('a client that sends anything is answered each command, and never by a mist
   }
   await daemon.execute('query-version');
   await daemon.close();
+});
+
+test('a wrong value at any place of any command is answered, and never by a mistake of the daemon', async () => {
+  const { daemon, path } = await started();
+  let turn = firstSeed();
+  const lines: string[] = [];
+  for (let round = 0; round < runsOr(1, WRONG.length); round++) {
+    turn += 1;
+    const next = () => WRONG[turn++ % WRONG.length];
+    for (const { name: execute, args } of COMMANDS.filter(({ name }) => name !== 'quit')) {
+      for (const whole of wholes(args, 'arguments') as object[]) {
+        // What is added has names of its own, or nothing would come further.
+        const isAdded = execute.startsWith('blockdev-add') || execute.startsWith('blockdev-create');
+        const named = isAdded ? renamed(whole, `n${lines.length}x`) : whole;
+        for (const wrong of spoiledAtEach(named, next)) {
+          lines.push(JSON.stringify({ execute, arguments: wrong, id: lines.length }));
+        }
+      }
+    }
+  }
+  const answers = await talk(
+    path,
+    lines.map((line) => Buffer.from(`${line}\n`)),
+  );
+  const known = answers.filter(({ id }) => id !== undefined);
+  expect(known.map(({ id }) => id)).toEqual(lines.map((_, i) => i));
+  const mistakes = known.flatMap(({ id, error }) =>
+    MISTAKE.test(error?.desc ?? '') ? [`${lines[id ?? 0]} -> ${error?.desc}`] : [],
+  );
+  expect(mistakes).toEqual([]);
+  await daemon.execute('query-version');
 });
 
 test('a hundred clients at once are all answered, beside some that never read', async () => {
