@@ -33,6 +33,7 @@ export class GraphJobs implements WatchedJobs {
   }
 
   async startBackup(wish: BackupWish): Promise<WatchedJob> {
+    this.#graph.node(wish.node);
     const { begin } = await prepareBackup(this.#graph, wish, this.#files.check(wish.target));
     return this.add('backup', [wish.node], begin().register());
   }
