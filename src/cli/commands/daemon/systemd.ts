@@ -22,7 +22,7 @@ export async function tellSystemd(shell: Shell): Promise<void> {
 }
 
 /** Listening sockets that systemd has handed over, by what they are for. */
-export interface HandedSockets {
+interface HandedSockets {
   readonly monitors: readonly number[];
   readonly nbd?: number;
 }
