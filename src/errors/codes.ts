@@ -17,7 +17,7 @@ export type ErrorCode =
   | 'ERR_BITMAP_BUSY'
   /** A dirty bitmap whose store cannot be written must not change. */
   | 'ERR_BITMAP_READONLY'
-  /** A dirty bitmap missed writes, because whoever recorded into it never closed its store. */
+  /** A dirty bitmap missed writes, because the program that recorded into it never closed its store. */
   | 'ERR_BITMAP_INCONSISTENT'
   /** There is a dirty bitmap of that name already. */
   | 'ERR_BITMAP_EXISTS'

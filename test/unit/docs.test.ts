@@ -25,6 +25,21 @@ function read(path: string): string {
   return readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
 }
 
+/** Where users read of variables of the environment. */
+const USERS = ['README.md', 'docs/command-line.md', 'docs/live-backup.md'];
+
+const PAGES = [
+  ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'UPGRADING.md', 'bench/README.md'],
+  ...readdirSync(new URL('../../docs', import.meta.url))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+];
+
+/** Pages that a page links to, as it names them. */
+function linksIn(page: string): string[] {
+  return [...read(page).matchAll(/\]\((?!https?:)([^)#]+)/g)].map((match) => match[1]);
+}
+
 describe('docs', () => {
   test('explain every error code under a heading of its own, and no other', () => {
     const codes = [...read('src/errors/codes.ts').matchAll(/'(ERR_\w+)'/g)].map(
@@ -34,44 +49,33 @@ describe('docs', () => {
     expect(headings).toEqual(codes);
   });
 
-  test.each([
-    'README.md',
-    'CONTRIBUTING.md',
-    'docs/architecture.md',
-    'docs/descriptions.md',
-    'docs/errors.md',
-    'docs/diagnostics.md',
-    'docs/watch.md',
-    'docs/digest.md',
-    'docs/extending.md',
-    'docs/repository.md',
-    'docs/terms.md',
-    'docs/live-backup.md',
-    'docs/graph.md',
-    'docs/daemon.md',
-    'docs/qmp.md',
-    'docs/migrate.md',
-    'docs/mirror.md',
-    'docs/other-tools.md',
-  ])('%s links only to files that are there', (page) => {
-    const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]);
+  test.each(PAGES)('%s links only to files that are there', (page) => {
+    const links = linksIn(page);
     const own = new URL(`../../${page}`, import.meta.url);
     const missing = links.filter((link) => !existsSync(new URL(link, own)));
     expect(missing).toEqual([]);
   });
 
-  test('README imports only names that the package exports', async () => {
-    const imports = [...read('README.md').matchAll(/^import \{ (.+) \} from '(lacuna[^']*)';$/gm)];
-    expect(imports).not.toEqual([]);
-    for (const [, names, subpath] of imports) {
-      const room = (await import(subpath)) as Record<string, unknown>;
-      for (const name of names.split(', ')) expect(room, subpath).toHaveProperty(name);
-    }
+  test('README leads to every page', () => {
+    const reached = linksIn('README.md');
+    expect(PAGES.filter((page) => page !== 'README.md' && !reached.includes(page))).toEqual([]);
   });
 
-  test('README names all that the package does', async () => {
+  test.each(['README.md', 'docs/api-guide.md'])(
+    '%s imports only names that the package exports',
+    async (page) => {
+      const imports = [...read(page).matchAll(/^import \{ (.+) \} from '(lacuna[^']*)';$/gm)];
+      expect(imports).not.toEqual([]);
+      for (const [, names, subpath] of imports) {
+        const room = (await import(subpath)) as Record<string, unknown>;
+        for (const name of names.split(', ')) expect(room, subpath).toHaveProperty(name);
+      }
+    },
+  );
+
+  test('the API guide names all that the package does', async () => {
     const names = Object.keys(await import('lacuna'));
-    expect(names.filter((name) => !read('README.md').includes(`\`${name}\``))).toEqual([]);
+    expect(names.filter((name) => !read('docs/api-guide.md').includes(`\`${name}\``))).toEqual([]);
   });
 
   test('name every variable of the environment, and no other', () => {
@@ -85,9 +89,9 @@ describe('docs', () => {
         .filter((name) => name.endsWith('.ts'))
         .map((name) => `${folder}/${name}`);
     const used = named(filesIn('src'));
-    expect(used.filter((name) => !named(['README.md']).includes(name))).toEqual([]);
+    expect(used.filter((name) => !named(USERS).includes(name))).toEqual([]);
     const own = named([...filesIn('test'), ...filesIn('bench')]);
-    const told = named(['README.md', 'CONTRIBUTING.md']);
+    const told = named([...USERS, 'CONTRIBUTING.md']);
     expect(told).toEqual([...new Set([...used, ...own])].sort());
   });
 

@@ -10,7 +10,7 @@ interface OutputFlags {
 }
 
 const PROGRESS_TEXT =
-  'tell how far it is also where there is no terminal: a line every few seconds, or a JSON document (on standard error)';
+  'report progress without a terminal too: a line every few seconds, or a JSON document (on standard error)';
 
 /** The last flags that a command adds, so that they stand together at the end of its help. */
 export function addOutputFlags(command: Command, shell: Shell): Command {
@@ -18,8 +18,8 @@ export function addOutputFlags(command: Command, shell: Shell): Command {
   progress.flags = '-p, --progress[=json]';
   return command
     .addOption(progress)
-    .option('-q, --quiet', 'print nothing but errors, warnings, and what --json asks for')
-    .option('-v, --verbose', 'tell each step, and when it began')
+    .option('-q, --quiet', 'print only errors, warnings, and the output of --json')
+    .option('-v, --verbose', 'print each step, and when it began')
     .hook('preAction', () => heed(command.opts(), shell));
 }
 

@@ -19,7 +19,7 @@ export interface RangeFlags {
 export function addRangeFlags(command: Command, what: string): Command {
   return command
     .option('--offset <size>', `${what} from this byte on, such as 1M (default: 0)`, parseBytes)
-    .option('--length <size>', `${what} so many bytes (default: up to the end)`, parseBytes);
+    .option('--length <size>', `${what} this many bytes (default: up to the end)`, parseBytes);
 }
 
 /** The part of a device that the flags name; the device where they name none. */

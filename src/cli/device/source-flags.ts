@@ -40,7 +40,7 @@ export function addSourceFlags(command: Command): Command {
 export function addRescueFlag(command: Command): Command {
   return command.option(
     '--rescue',
-    'read an image that is cut short: take what its files do not have any more for zeroes, say so, and exit with 3',
+    'read an image that is cut short: what is missing reads as zeroes and is listed; exits with 3',
   );
 }
 

@@ -8,7 +8,7 @@ import type { Shell } from './shell.js';
 export async function printFailure(error: unknown, shell: Shell): Promise<void> {
   if (shell.failureDocument === undefined) return;
   const document = { type: 'error', ...describeFailure(error, shell), ...shell.failureDocument };
-  // Whoever does not listen any more, or interrupts, is told by the exit code.
+  // A reader that has gone, or a user who interrupts, learns it from the exit code.
   await shell.print(`${JSON.stringify(document)}\n`).catch(() => {});
 }
 

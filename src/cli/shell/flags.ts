@@ -6,8 +6,7 @@ export const FORMAT_TEXT =
 export const IMAGE_FORMAT_TEXT =
   'image format, raw or qcow2 (default: from the name, never the content)';
 export const SHARE_FLAG = '-U, --force-share';
-export const SHARE_TEXT =
-  'read although somebody may be writing: what is read may not fit together';
+export const SHARE_TEXT = 'read even if another program is writing; the result may be inconsistent';
 
 /** Gathers an option that may be repeated. */
 export function collect(value: string, values: string[] = []): string[] {

@@ -27,7 +27,7 @@ export function exitCodeOfAbort({ reason }: AbortSignal): number {
   return reason instanceof Interruption ? exitCodeOfSignal(reason.signal) : Exit.interrupted;
 }
 
-/** What to do to have it end at once, in the words of whoever sent the first signal. */
+/** What to do to have it end at once, in the words of the first signal. */
 export function secondSignal({ reason }: AbortSignal): string {
   const signal = reason instanceof Interruption ? reason.signal : 'SIGINT';
   return signal === 'SIGINT' ? 'Ctrl-C again' : `a second ${signal}`;

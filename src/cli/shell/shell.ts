@@ -81,7 +81,7 @@ export function processShell(signal: AbortSignal): Shell {
   const { stderr, env } = process;
   const stdout = standardOutput();
   let listening = true;
-  // Whoever wrote is told as well.
+  // The writer is told as well.
   stdout.on('error', () => {
     listening = false;
   });

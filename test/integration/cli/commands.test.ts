@@ -308,8 +308,29 @@ describe('lacuna demo', () => {
       expect([code, stderr, left]).toEqual([0, '', []]);
       for (const step of [1, 2, 3, 4, 5]) expect(stdout).toMatch(new RegExp(`^${step}\\. `, 'm'));
       expect(stdout).toContain('Equal.');
+      expect(stdout).toMatch(
+        /^ +A plain copy reads 64 MiB, which alone takes \d.* fills 64 MiB\.$/m,
+      );
+      // A screen of 80 by 24, with a line for the next command.
+      const lines = stdout.trimEnd().split('\n');
+      expect(lines.length).toBeLessThan(24);
+      expect(lines.filter((line) => line.length > 80)).toEqual([]);
+      expect(lines.at(-4)).toMatch(/Try next:$/);
+      const next = lines.slice(-3).map((line) => line.split('#')[0].trim());
+      expect(next).toEqual([
+        expect.stringMatching(/lacuna demo --live$/),
+        expect.stringMatching(/lacuna map disk\.raw$/),
+        expect.stringMatching(/lacuna copy --dry-run disk\.raw$/),
+      ]);
     },
   );
+
+  test('tells what README shows, but for the figures', async () => {
+    const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8');
+    const [, shown] = /```text\n(1\. A machine[^`]*)```/.exec(readme)!;
+    const { stdout } = await demo();
+    expect(withoutFigures(stdout)).toEqual(withoutFigures(shown));
+  });
 
   test('leaves nothing behind when it is interrupted', async () => {
     const interrupt = (child: ChildProcess) =>
@@ -324,6 +345,21 @@ describe('lacuna demo', () => {
     expect((await lacuna(['demo', '--size', '1K'])).code).toBe(2);
   });
 });
+
+/** Lines of the demo without amounts, pictures, and npm's way to start it. */
+function withoutFigures(text: string): string[] {
+  const lines = text.trim().split('\n');
+  return lines
+    .filter((line) => !/^ +[-+%#.░▒▓█·]+$/.test(line))
+    .map((line) =>
+      line
+        .replace(/[░-]( \(some)|[█#](?= \(all)|[·.](?= is none)/g, 'sign$1')
+        .replace(/(?:\b[\d.,]+ (?:[KMGTP]iB|B|ms|s|min|h)\b ?)+/g, 'amount ')
+        .replace(/\b[\d,]+ (new place|old one|times)s?\b/g, 'some $1')
+        .replace(/npx /, '')
+        .replace(/ +/g, ' '),
+    );
+}
 
 async function read(name: string): Promise<Buffer> {
   return readFile(join(folder, name));

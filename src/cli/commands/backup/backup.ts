@@ -91,7 +91,7 @@ export function registerBackup(command: Command, shell: Shell): void {
       'images that lie over each other at most (default: 100)',
       parseCount(1),
     )
-    .option('--plan', 'tell what would be done and why, and do nothing')
+    .option('--plan', 'print what would be done and why, and do nothing')
     .option('--rate <size>', 'bytes per second that are read at most', parseBytes)
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
     .option('--json', 'print one JSON document')

@@ -88,20 +88,17 @@ function addEndFlags(command: Command): void {
     .option('-F, --backing-format <format>', 'format of the backing file')
     .option('--bitmaps', 'give a new qcow2 image the bitmaps of the source as well')
     .option('--skip-broken-bitmaps', 'leave out those that are inconsistent')
-    .option(
-      '--in-place',
-      'write into a target file that is there, instead of replacing it by a whole one',
-    )
-    .option('-n, --existing', 'the same, and fail where no target is there to be written into')
+    .option('--in-place', 'write into an existing target file instead of replacing it')
+    .option('-n, --existing', 'like --in-place, but fail if there is no target yet')
     .option(FORCE_FLAG, FORCE_TEXT)
-    .option('--allow-empty', 'let a source of 0 bytes replace a target that holds something');
+    .option('--allow-empty', 'let a source of 0 bytes replace a target that is not empty');
 }
 
 function addChoiceFlags(command: Command): void {
   addRangeFlags(command.optionsGroup('What to copy:'), 'copy')
     .option(
       '--target-offset <size>',
-      'write from this byte of the target on, which is there already and keeps what lies around that',
+      'write from this byte of the existing target on; the rest of it is kept',
       parseBytes,
     )
     .option(
@@ -120,10 +117,10 @@ function addChoiceFlags(command: Command): void {
         'top',
       ]),
     )
-    .option('--dry-run', 'say what would be moved, and move nothing; no target is needed')
+    .option('--dry-run', 'print what would be moved, and move nothing; needs no target')
     .option(
       '--clean',
-      'copy nothing: remove what killed or failed copies to TARGET have left unfinished',
+      'copy nothing: remove the unfinished files of killed or failed copies to TARGET',
     );
 }
 
@@ -163,7 +160,7 @@ function addSpeedFlags(command: Command): void {
     .option('--rate <size>', 'bytes of data per second at most, such as 50M', parseBytes)
     .option(
       '--rate-file <file>',
-      'the same from a file, which SIGHUP has read again; empty: no limit',
+      'read the rate from a file, and again on SIGHUP; an empty file means no limit',
     )
     .option('--sequential', 'write in the order of offsets');
 }
@@ -175,22 +172,21 @@ function addSafetyFlags(command: Command): void {
     .option('--digest', 'print the digest of what was read; see `lacuna digest`')
     .option('--digest-file <file>', 'and store it in this file; `lacuna digest --check` reads it')
     .option('--no-flush', 'do not wait until the target is durable')
-    .option('--resume <file>', 'keep in this file what remains, and go on from it if it is there')
+    .option(
+      '--resume <file>',
+      'keep the state of the copy in this file, and continue from it if it exists',
+    )
     .addOption(policyOption('read', 'left out, and zeroed in the target'))
     .addOption(policyOption('write', 'left out'))
     .option(
       '--retries <n>',
-      'make failed requests again so often, before the policy decides (with retry: 5)',
+      'retry a failed request this many times before applying the policy (with retry: 5)',
       parseCount(0),
     )
-    .option(
-      '--backoff <ms>',
-      'wait before the first of those; twice as long each time',
-      parseCount(0),
-    )
+    .option('--backoff <ms>', 'wait before the first retry; twice as long each time', parseCount(0))
     .option(
       '--reconnect <seconds>',
-      'wait for a lost connection to be made again (with retries: 30)',
+      'wait this long for a lost connection to come back (with retries: 30)',
       parseCount(0),
     );
 }

@@ -50,9 +50,9 @@ Examples:
 
 With --context the target must hold the state that the bitmap counts from: only what is dirty is written.
 With --mode top it must hold what the layers below the top one hold.
-Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy, and makes it go on;
-SIGUSR1 prints how far it is.
-The rate of one with --rate-file FILE is changed by "echo 10M > FILE; kill -HUP PID".
+Ctrl-C finishes what is in flight; a second one stops at once. SIGUSR2 pauses the copy; a second one continues it.
+SIGUSR1 prints its progress.
+To change the rate of a copy with --rate-file FILE: echo 10M > FILE; kill -HUP PID
 With --json every line is a document: {"type": "progress", ...}, and at the end {"type": "report", ...}, or
 {"type": "error", "code": ..., "message": ...} where it failed. With --dry-run there is one: {"type": "plan", ...}.`;
 

@@ -57,7 +57,7 @@ export function registerCreate(command: Command, shell: Shell): void {
     .option('-b, --backing <file>', 'make a qcow2 image over this one')
     .option('-F, --backing-format <format>', 'format of the backing file, which is never guessed')
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
-    .option('-u, --unsafe', 'do not open the backing file, which need not be there; say the size')
+    .option('-u, --unsafe', 'do not open the backing file, which need not exist; needs a size')
     .option('--exclusive', 'fail if the image, or its data file, exists')
     .option('-q, --quiet', 'print nothing of what was made')
     .option('--json', 'print one JSON document')

@@ -53,7 +53,10 @@ export class LiveDemo extends Story {
     } finally {
       await qemu.end();
     }
-    await this.say('', 'QEMU has ended, and nothing is left. On a machine of yours: README.md.');
+    await this.say(
+      '',
+      'QEMU has ended, and nothing is left. On a machine of yours: docs/live-backup.md.',
+    );
   }
 
   async #tell(qemu: ThrowawayQemu, disk: BlockDevice): Promise<void> {

@@ -39,7 +39,7 @@ export function registerDigest(command: Command, shell: Shell): void {
     .argument('<source>', 'the device to read');
   addRangeFlags(addRescueFlag(addSourceFlags(command)), 'read')
     .option('--threads <n>', 'worker threads; 0 does without', parseCount(0))
-    .option('--check <file>', 'tell whether it is the digest that this file holds')
+    .option('--check <file>', 'check whether it is the digest in this file')
     .option('--json', 'print one JSON document')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: DigestFlags) => digestCommand(source, flags, shell));

@@ -56,9 +56,9 @@ export function registerInfo(command: Command, shell: Shell): void {
   addRescueFlag(addSourceFlags(command))
     .option(
       '--backing-chain',
-      'tell of the image and all below it, and of the space that the files of each take',
+      'describe the image and all below it, with the space that the files of each take',
     )
-    .option('-L, --list', 'tell of an NBD server, and of all of its exports; SOURCE is an NBD URI')
+    .option('-L, --list', 'describe an NBD server and all of its exports; SOURCE is an NBD URI')
     .option('--json', 'print one JSON document; with --backing-chain an array, as qemu-img does')
     .addHelpText('after', EXAMPLES)
     .action((source: string, flags: InfoFlags) => infoCommand(source, flags, shell));

@@ -40,7 +40,7 @@ once it is whole.`;
 export function registerPopulate(command: Command, shell: Shell): void {
   command
     .description(
-      'Makes dirty in a bitmap what is allocated in any of the sources, which have one size.',
+      'Marks in a dirty bitmap what is allocated in any of the sources, which must have one size.',
     )
     .argument('<source...>', 'the devices to ask; with --qmp disks or nodes of the machine');
   addSourceFlags(command)

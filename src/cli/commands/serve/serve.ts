@@ -128,7 +128,7 @@ async function serveCommand(source: string, flags: ServeFlags, shell: Shell): Pr
       const started = performance.now();
       shell.tellProgress = () =>
         `serving ${uri ?? source} for ${formatDuration(performance.now() - started)}`;
-      // Whoever handed the socket over knows where it is, and standard output may be theirs.
+      // The program that handed the socket over knows where it is, and standard output may be its own.
       const isExpected = address.type === 'fd' && !flags.json;
       if (!isExpected) await announce({ uri, address: bound }, device, flags, shell);
       await interrupted(shell.signal);

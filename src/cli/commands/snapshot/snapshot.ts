@@ -52,7 +52,7 @@ export function registerSnapshot(command: Command, shell: Shell): void {
     .option(FORMAT_FLAG, IMAGE_FORMAT_TEXT)
     .option(SHARE_FLAG, SHARE_TEXT)
     .option(FOLDER_FLAG, FOLDER_TEXT, collect)
-    .option('-l, --list', 'list them, which is done unless something else is said')
+    .option('-l, --list', 'list them (the default)')
     .option('-c, --create <name>', 'take a snapshot of the disk as it is now')
     .option('-a, --apply <snapshot>', 'make the disk what it was in a snapshot')
     .option('-d, --delete <snapshot>', 'delete a snapshot')
