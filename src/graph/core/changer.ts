@@ -239,10 +239,10 @@ export class Changer {
   }
 }
 
-/** An export promises what it shows for its whole life. */
+/** An export promises what it shows for its whole life. What a view shows is of its own moment, and stays. */
 function checkContexts({ view, roots }: GraphState, filter: Node, target: Node): void {
   const { contexts } = target.device.capabilities;
-  const above = view.above(filter);
+  const above = view.above(filter, 'snapshot');
   for (const root of roots.values()) {
     const lost = root.capabilities.contexts.find(
       (each) => isDirtyContext(each) && !contexts.includes(each),

@@ -1,4 +1,4 @@
-import type { Edge } from './edge.js';
+import type { Edge, EdgeRole } from './edge.js';
 import type { Node } from './node.js';
 
 /** The edges of a graph, as they are or as a change would leave them. */
@@ -84,12 +84,17 @@ export class View {
     return at < 0 ? undefined : at + 1;
   }
 
-  /** Everything above a node, and itself: nodes, exports and jobs. */
-  above(node: Node, found = new Set<unknown>()): Set<unknown> {
+  /**
+   * Everything above a node, and itself: nodes, exports and jobs.
+   *
+   * @param except the role of edges behind which nothing is looked for.
+   */
+  above(node: Node, except?: EdgeRole, found = new Set<unknown>()): Set<unknown> {
     if (found.has(node)) return found;
     found.add(node);
-    for (const { parent } of this.to(node)) {
-      if (parent.what === 'node') this.above(parent as Node, found);
+    for (const { parent, role } of this.to(node)) {
+      if (role === except) continue;
+      if (parent.what === 'node') this.above(parent as Node, except, found);
       else found.add(parent);
     }
     return found;
