@@ -1,5 +1,5 @@
 /** The same sessions on qemu-storage-daemon and on ours, started by the same arguments. */
-import { copyFileSync, mkdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createQcow2, createRawFile } from 'lacuna';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -52,6 +52,7 @@ async function fresh(): Promise<void> {
     for (const name of IMAGES) {
       copyFileSync(join(FOLDER, 'images', name), join(daemon.folder, name));
     }
+    writeFileSync(join(daemon.folder, 'keys.psk'), `u:${'0f'.repeat(32)}\n`, { mode: 0o600 });
   }
 }
 
