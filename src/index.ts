@@ -74,6 +74,7 @@ export {
   Status,
 } from './extent/index.js';
 export {
+  type EndStage,
   Job,
   type JobChange,
   type JobControl,

@@ -3,6 +3,7 @@ import { busy, type Changer, called, conflict, usersNeed } from '../core/index.j
 
 /** How a node is from then on. */
 export interface Reopening {
+  /** Its name. */
   readonly node: string;
   /** Default: as it is. */
   readonly writable?: boolean;
