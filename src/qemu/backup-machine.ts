@@ -185,7 +185,8 @@ class MachineBackup {
     const goingOn = await GoingOn.look({ ...subject, options: this.#options }, control.ending);
     try {
       const recovered = await this.#machine.recover({ generation: base ?? null });
-      const report = await betweenHooks(this.#options, async () => {
+      const hooks = { ...this.#options, before: () => this.#before(goingOn, control) };
+      const report = await betweenHooks(hooks, async () => {
         const { warnings, ...made } = await this.#backUp(base, goingOn, control);
         return { ...made, warnings: [...warnings, ...(await this.#forgetOlder())] };
       });
@@ -196,12 +197,22 @@ class MachineBackup {
     }
   }
 
+  /** Nothing stays in the machine where this is all that is done. */
+  async #before(goingOn: GoingOn, control: JobControl): Promise<void> {
+    try {
+      await this.#options.before?.();
+      control.throwIfEnding();
+    } catch (error) {
+      await goingOn.giveUp().catch((left) => noteLeft(error as Error, left));
+      throw error;
+    }
+  }
+
   async #backUp(
     base: string | undefined,
     goingOn: GoingOn,
     control: JobControl,
   ): Promise<BackupReport> {
-    control.throwIfEnding();
     const earlier = await goingOn.open();
     const id = earlier?.id ?? randomBytes(8).toString('hex');
     const session = earlier?.session ?? (await this.#begin(id, base, control.ending));

@@ -83,6 +83,15 @@ export class GoingOn {
     return notes;
   }
 
+  /** Takes away what could be gone on with, unless it was opened: the backup ends before it has begun. */
+  async giveUp(): Promise<void> {
+    const { interrupted } = this.#found;
+    if (interrupted === undefined) return;
+    interrupted.leave();
+    const { machine, base } = this.#subject;
+    await machine.recover({ generation: base ?? null });
+  }
+
   /** To be called in the end, whatever has happened. */
   leave(): void {
     this.#found.interrupted?.leave();

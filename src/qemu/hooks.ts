@@ -11,8 +11,8 @@ export type BackupOutcome =
 /** Called around a backup, once each. */
 export interface BackupHooks {
   /**
-   * Called when what earlier backups have left is gone, and before anything is begun in the machine, so also before the
-   * guest is frozen. What it throws ends the backup.
+   * Called when what earlier backups have left is gone, but for the view of one that is gone on with, and before anything is
+   * begun in the machine, so also before the guest is frozen. What it throws ends the backup, and takes that view away.
    */
   readonly before?: (() => Promise<void> | void) | undefined;
   /**

@@ -117,7 +117,8 @@ class InterruptedBackup {
     }
     const hold = new QemuHold(target.monitor, names, { watch, nbd: journal.nbd });
     const point = this.#point();
-    const parts = { hold, folder, journal, view: standing.kind, point, warnings: [] };
+    const { kind: view, warnings } = standing;
+    const parts = { hold, folder, journal, view, point, warnings };
     session = new BackupSession(parts, disks, control);
     this.#isHeld = false;
     return session;

@@ -94,7 +94,7 @@ class Start implements Starter {
     if (this.#isPushed) await this.#startPush(maker, viewed);
     else await this.#openExports(maker, viewed);
     throwIfAborted(signal);
-    if (!this.#isPushed) await this.#noteStanding(time, freezer.hasFrozen);
+    if (!this.#isPushed) await this.#noteStanding(time, freezer);
     return this.#begun(
       pointOf(this.#beginning.journal, this.#plan.disks, time, freezer),
       freezer.warnings,
@@ -102,12 +102,13 @@ class Start implements Starter {
   }
 
   /** From here on another process can go on with it. What QEMU pushes ends with this one. */
-  async #noteStanding(time: string, wasFrozen: boolean): Promise<void> {
+  async #noteStanding(time: string, { hasFrozen, warnings }: Freezer): Promise<void> {
     const { view: kind } = this.#plan;
     const disks = this.#plan.disks.map(({ disk: { size }, mode, reason }) => ({
       ...{ size, mode, reason },
     }));
-    await this.#beginning.write({ standing: { kind, time, wasFrozen, disks } });
+    const standing = { kind, time, wasFrozen: hasFrozen, warnings, disks };
+    await this.#beginning.write({ standing });
   }
 
   async undo(error: LacunaError): Promise<void> {

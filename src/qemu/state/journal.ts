@@ -23,6 +23,8 @@ export interface StandingView {
   readonly time: string;
   /** The file systems of the guest were frozen then. */
   readonly wasFrozen: boolean;
+  /** What its report says besides, such as why they were not. */
+  readonly warnings: readonly string[];
   /** In the order of the disks. */
   readonly disks: readonly StandingDisk[];
 }
