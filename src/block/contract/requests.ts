@@ -93,7 +93,10 @@ export class Requests {
     const target = { start: targetOffset, end: targetOffset + length };
     if (!this.#grid.isWhole(target.start, target.end)) return false;
     const { minimum, maximum } = this.#limits;
-    if (minimum === 1 && length <= maximum) return this.#driver.copyFrom!(source, range);
+    if (minimum === 1 && length <= maximum) {
+      this.#check(signal);
+      return this.#driver.copyFrom!(source, range);
+    }
     let possible = true;
     const copy = async (at: number, size: number) => {
       const from = sourceOffset + at - targetOffset;

@@ -107,7 +107,10 @@ class Below {
 
   /** Lets the image open it. */
   async letGo(): Promise<void> {
-    if (!this.#stays) await this.device.close();
+    if (this.#stays) return;
+    // The image opens the export anew, and could not tell that its server has lost what was written before.
+    await this.device.flush();
+    await this.device.close();
   }
 
   /** Makes the image one, when it is closed and all of it is written. */
@@ -190,6 +193,8 @@ async function layOut(raw: Below, layout: Layout): Promise<BlockDevice> {
     for (const { offset, length } of rest.ranges()) {
       await device.zero(offset, length, { signal: made.signal });
     }
+    // What is lost with a server from here on is in the plan, and is written again.
+    await device.flush({ signal: made.signal });
     return device;
   } catch (error) {
     await device.close();
