@@ -1,5 +1,5 @@
 import { optionCheck } from '../../util/index.js';
-import { busy, type Changer, called, conflict, usersNeed } from '../core/index.js';
+import { busy, type Changer, called, conflict, type Node, usersNeed } from '../core/index.js';
 
 /** How a node is from then on. */
 export interface Reopening {
@@ -28,11 +28,12 @@ function checkAll(wanted: readonly Reopening[]): void {
 /** Opens nodes otherwise; see `Graph.reopen`. */
 export async function reopen(changer: Changer, wanted: readonly Reopening[]): Promise<void> {
   checkAll(wanted);
-  const undo: (() => Promise<void>)[] = [];
+  const undo: (() => Promise<unknown>)[] = [];
+  const left: Node[] = [];
   for (const { node } of wanted) changer.state.node(node);
   try {
     for (const one of wanted) {
-      await setChildren(changer, one, undo);
+      left.push(...(await setChildren(changer, one, undo)));
       await setWritable(changer, one, undo);
     }
   } catch (error) {
@@ -40,12 +41,14 @@ export async function reopen(changer: Changer, wanted: readonly Reopening[]): Pr
     for (const back of undo.reverse()) await back().catch(() => {});
     throw error;
   }
+  // Not before all is done: what is taken back needs them.
+  await changer.state.removeOwned(left);
 }
 
 async function setWritable(
   changer: Changer,
   { node: name, writable }: Reopening,
-  undo: (() => Promise<void>)[],
+  undo: (() => Promise<unknown>)[],
 ): Promise<void> {
   const node = changer.state.node(name);
   const before = node.writable;
@@ -60,11 +63,12 @@ async function setWritable(
   undo.push(() => changer.setWritable(node, before));
 }
 
+/** @returns the children that were there before. */
 async function setChildren(
   changer: Changer,
   { node: name, children = {} }: Reopening,
-  undo: (() => Promise<void>)[],
-): Promise<void> {
+  undo: (() => Promise<unknown>)[],
+): Promise<Node[]> {
   const { state } = changer;
   const edges = Object.entries(children).flatMap(([key, child]) => {
     const edge = state.edge(name, key);
@@ -74,10 +78,11 @@ async function setChildren(
       throw busy(`${called(edge.to)} is a part of a job: wait for its end, or stop it`);
     return [{ edge, expected: edge.to, replacement, unsafe: true }];
   });
-  if (edges.length === 0) return;
-  await changer.change({ edges });
+  if (edges.length === 0) return [];
+  const left = await changer.changeAndKeep({ edges });
   const back = edges.map(({ edge, expected, replacement }) => {
     return { edge, expected: replacement, replacement: expected, unsafe: true };
   });
-  undo.push(() => changer.change({ edges: back }));
+  undo.push(() => changer.changeAndKeep({ edges: back }));
+  return left;
 }

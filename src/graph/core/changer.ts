@@ -61,9 +61,18 @@ export class Changer {
   }
 
   /** Changes edges and bitmaps at one moment, and closes what is not used any more. */
-  async change({ edges = [], bitmaps = [], ...filters }: Partial<Changes>): Promise<void> {
+  async change(changes: Partial<Changes>): Promise<void> {
+    await this.state.removeOwned(await this.changeAndKeep(changes));
+  }
+
+  /**
+   * The same, but closes nothing.
+   *
+   * @returns the nodes that lost a user, for `state.removeOwned`.
+   */
+  async changeAndKeep({ edges = [], bitmaps = [], ...filters }: Partial<Changes>): Promise<Node[]> {
     await change(this.state, { edges, bitmaps, ...filters }, this.#limitMs);
-    await this.state.removeOwned(edges.map(({ expected }) => expected));
+    return edges.map(({ expected }) => expected);
   }
 
   /**

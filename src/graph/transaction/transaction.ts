@@ -35,6 +35,7 @@ import {
   resolveReplacement,
 } from '../options/index.js';
 import { checkSnapshotDisk, openOverlay, type SnapshotDisk } from '../snapshot/index.js';
+import { checkApart } from './check-apart.js';
 import { undoable } from './undoable.js';
 
 /** One part of a transaction. */
@@ -124,6 +125,7 @@ export async function transaction(
         prepared.push(part);
         all.push(await part.prepare());
       }
+      if (group !== undefined) checkApart(changer, all);
       await changer.change(joinedChanges(all));
     } catch (error) {
       for (const part of prepared.reverse()) await part.takeBack?.();

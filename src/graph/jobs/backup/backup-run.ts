@@ -125,7 +125,7 @@ export class BackupRun {
 
   /** What must be copied; what need not be is given up. */
   async #plan(control: JobControl): Promise<DiskPiece[]> {
-    const { sync, bitmap, targetIsZero } = this.#options;
+    const { sync, bitmap } = this.#options;
     const pieces: DiskPiece[] = [];
     const add = (disk: Disk, some: Iterable<Piece>) => {
       for (const piece of some) pieces.push({ ...piece, disk });
@@ -141,8 +141,9 @@ export class BackupRun {
         const { data, zero } = await plan({ source, ...scope, signal: control.ending });
         try {
           add(disk, piecesOf(data.ranges(), 'data'));
-          if (!targetIsZero) add(disk, piecesOf(zero.ranges(), 'zero'));
-          if (sync === 'top' || targetIsZero) await giveUpRest(disk, data, targetIsZero, zero);
+          // Where the target is zero nothing of them is written, but a view of the filter shows them.
+          add(disk, piecesOf(zero.ranges(), 'zero'));
+          if (sync === 'top') await giveUpRest(disk, data, zero);
         } finally {
           data.free();
           zero.free();
@@ -231,18 +232,13 @@ export class BackupRun {
 }
 
 /** Nobody waits for what is not going to be copied. */
-async function giveUpRest(
-  disk: Disk,
-  data: Bitmap,
-  isZeroLeftOut: boolean,
-  zero: Bitmap,
-): Promise<void> {
+async function giveUpRest(disk: Disk, data: Bitmap, zero: Bitmap): Promise<void> {
   const source = disk.filter.driver.snapshot!;
   const rest = new Bitmap({ size: data.size, granularity: data.granularity, arena: data.arena });
   try {
     rest.setAll();
     rest.subtract(data);
-    if (!isZeroLeftOut) rest.subtract(zero);
+    rest.subtract(zero);
     for (const { offset, length } of rest.ranges()) {
       await disk.root.pass(() => source.giveUp(offset, length));
     }

@@ -3,6 +3,7 @@ import {
   type Changer,
   type Changes,
   joinedChanges,
+  type Node,
   type Root,
 } from '../../core/index.js';
 
@@ -38,35 +39,40 @@ export async function endTogether(
   bitmaps: readonly BitmapChange[] = [],
 ): Promise<EndFailure[]> {
   const ends: JobEnd[] = [];
+  let left: Node[] = [];
   try {
     for (const make of makers) ends.push(await make());
     for (const { roots } of ends) for (const root of roots) await changer.leave(root);
-    await change(changer, [...ends.map(({ changes }) => changes), { bitmaps }]);
+    left = await change(changer, [...ends.map(({ changes }) => changes), { bitmaps }]);
   } catch (error) {
     for (const each of ends) each.refused?.();
     throw error;
   } finally {
     for (const each of ends) each.free?.();
   }
+  const closed = await failureOf(changer.state.removeOwned(left));
   const failures: EndFailure[] = [];
-  for (const each of ends) {
-    failures.push(
-      await each.done().then(
-        () => undefined,
-        (error) => ({ error }),
-      ),
-    );
-  }
+  for (const each of ends) failures.push(await failureOf(each.done()));
+  failures[0] ??= closed;
   return failures;
 }
 
-async function change(changer: Changer, all: readonly Partial<Changes>[]): Promise<void> {
+function failureOf(work: Promise<void>): Promise<EndFailure> {
+  return work.then(
+    () => undefined,
+    (error) => ({ error }),
+  );
+}
+
+/** @returns nodes that lost a user. */
+async function change(changer: Changer, all: readonly Partial<Changes>[]): Promise<Node[]> {
   const changes = joinedChanges(all);
   const { edges = [], bitmaps = [], ended = [], prepare, name } = changes;
   const isNothing = edges.length + bitmaps.length + ended.length === 0;
-  if (isNothing && prepare === undefined && name === undefined) return;
+  if (isNothing && prepare === undefined && name === undefined) return [];
   // Each job has seen to it that its users see the same disk.
-  await changer.change({ ...changes, edges: edges.map((each) => ({ ...each, isSame: true })) });
+  const same = edges.map((each) => ({ ...each, isSame: true }));
+  return changer.changeAndKeep({ ...changes, edges: same });
 }
 
 /** The same of one job. @throws also what failed behind the moment. */

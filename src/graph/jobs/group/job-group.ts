@@ -146,7 +146,8 @@ export class JobGroup {
   async failed(error: unknown, control: JobControl): Promise<void> {
     this.#failWith(error, []);
     const { bad } = this.bitmaps;
-    if (this.#hasUndone || bad.length === 0) return;
+    // Behind the moment at which all have ended, nothing is taken back.
+    if (this.#isOver || this.#hasUndone || bad.length === 0) return;
     this.#hasUndone = true;
     await endAtLast(() => this.#changer.run(() => this.#changer.change({ bitmaps: bad })), control);
   }
