@@ -1,4 +1,4 @@
-import { lstat, unlink } from 'node:fs/promises';
+import { lstatSync, unlinkSync } from 'node:fs';
 import type { ListenOptions, Server } from 'node:net';
 
 /** What is at a path where a socket is to be made. */
@@ -10,14 +10,16 @@ export type SocketPlace = 'free' | 'in use' | 'not a socket';
  * @returns what is there then
  */
 export async function removeAbandoned(path: string): Promise<SocketPlace> {
-  const found = await lookAt(path);
+  const found = lookAt(path);
   if (found === undefined) return 'free';
   if (!found.isSocket()) return 'not a socket';
   if (await isAlive(path)) return 'in use';
-  // Nothing else that has come in its place meanwhile.
-  const now = await lookAt(path);
-  if (now !== undefined && (now.ino !== found.ino || now.dev !== found.dev)) return 'in use';
-  if (now !== undefined) await unlink(path);
+  // Nothing else that has come in its place meanwhile. A file system gives the number of a file that is gone to the next one.
+  const now = lookAt(path);
+  if (now === undefined) return 'free';
+  if (now.ino !== found.ino || now.dev !== found.dev || now.ctimeMs !== found.ctimeMs)
+    return 'in use';
+  unlinkSync(path);
   return 'free';
 }
 
@@ -51,7 +53,11 @@ export function listenForOwner(server: Server, place: ListenPlace): Promise<void
 const OTHERS_NOTHING = 0o177;
 
 function lookAt(path: string) {
-  return lstat(path).catch(() => undefined);
+  try {
+    return lstatSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Anything but a clear "nobody listens" counts as alive: what is not ours is not removed on a guess. */

@@ -159,6 +159,12 @@ export async function addObject(
   all.add(id, { type, endpoint: side, tls, said: { ...said, endpoint: side } });
 }
 
+const CERTIFICATE_FILES = [
+  'ca-cert.pem',
+  ...['server-cert.pem', 'server-key.pem'],
+  ...['client-cert.pem', 'client-key.pem'],
+];
+
 function credentialsOf(options: ObjectArguments, checked: (path: string) => string): NbdTls {
   const { dir, priority, passwordid, username, 'verify-peer': verify = true } = options;
   for (const [key, value] of Object.entries({ priority, passwordid })) {
@@ -166,6 +172,8 @@ function credentialsOf(options: ObjectArguments, checked: (path: string) => stri
   }
   if (dir === undefined) throw refusal("Missing 'dir' property value");
   if (options['qom-type'] === 'tls-creds-x509') {
+    // Each may be a link that leads elsewhere.
+    for (const name of CERTIFICATE_FILES) checked(join(dir, name));
     return { type: 'x509', certificates: checked(dir), 'verify-peer': verify };
   }
   return {

@@ -60,6 +60,8 @@ export class Control {
     const failures: unknown[] = [];
     this.thresholds.close();
     const note = (error: unknown) => void failures.push(error);
+    // What waits for a limit would hold up the end.
+    this.objects.endLimits();
     await this.jobs.stop().catch(note);
     await this.exports.close().catch(note);
     await this.graph.close().catch(note);

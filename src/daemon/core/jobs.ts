@@ -8,6 +8,7 @@ export class Jobs {
   /** Names of those that are about to begin. */
   readonly #reserved = new Set<string>();
   readonly #tell: Tell;
+  #isEnding = false;
   /** Resolves when all that was asked of the graph before has begun, or has failed. */
   readonly #begun: () => Promise<void>;
 
@@ -48,6 +49,7 @@ export class Jobs {
    * @throws QmpCommandError
    */
   checkFree(id = ''): string {
+    if (this.#isEnding) throw refusal('the daemon is ending: no job can be begun any more');
     if (!isId(id)) throw refusal(`Invalid job ID '${id}'`);
     if (this.#jobs.has(id) || this.#reserved.has(id))
       throw refusal(`Job ID '${id}' already in use`);
@@ -108,8 +110,9 @@ export class Jobs {
     this.#jobs.set(listing.id, listed);
   }
 
-  /** Stops all that has not ended, and waits for the ends. */
+  /** Stops all that has not ended, and waits for the ends. None can be begun any more. */
   async stop(): Promise<void> {
+    this.#isEnding = true;
     await Promise.all(this.all.map((job) => job.stop()));
   }
 }

@@ -1,4 +1,4 @@
-import type { ThrottleGroup } from '../../block/index.js';
+import { ThrottleGroup } from '../../block/index.js';
 import type { NbdTls } from '../../nbd/index.js';
 import { isId, refusal } from './refusal.js';
 import { changedLimits, LIMIT_NAMES, type NamedLimits, namedLimits } from './throttle-limits.js';
@@ -55,6 +55,14 @@ export class Objects {
       throw refusal(`object '${id}' is in use, can not be deleted`);
     }
     this.#objects.delete(id);
+  }
+
+  /** Takes all limits away, also from requests that wait. */
+  endLimits(): void {
+    const { limits: none } = new ThrottleGroup();
+    for (const object of this.#objects.values()) {
+      if (object.type === 'throttle-group') object.group.set(none);
+    }
   }
 
   /** @throws QmpCommandError */

@@ -75,7 +75,11 @@ export class Trace {
     this.#isOpen = false;
     clearInterval(this.#timer);
     for (const [name, heed] of this.#channels) unsubscribe(name, heed);
-    closeSync(this.#fd);
+    try {
+      closeSync(this.#fd);
+    } catch {
+      // What a file system tells only now is of lines that are written already.
+    }
   }
 
   readonly #channels: readonly (readonly [string, (message: unknown) => void])[] = [
