@@ -55,7 +55,7 @@ export class LiveDemo extends Story {
     }
     await this.say(
       '',
-      'QEMU has ended, and nothing is left. On a machine of yours: docs/live-backup.md.',
+      'QEMU has ended, and nothing is left. For one of yours: docs/live-backup.md.',
     );
   }
 
