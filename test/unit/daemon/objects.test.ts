@@ -47,6 +47,21 @@ describe('a throttle group', () => {
     await second;
   });
 
+  test('holds up nobody when the daemon ends', async () => {
+    const { daemon, client } = await throttled({ 'bps-read': 1 });
+    const bytes = new Uint8Array(SIZE).fill(7);
+    await client.write(0, bytes);
+    await client.read(0, bytes);
+    // What the first one has taken is given back in twelve days.
+    const second = client.read(0, bytes).then(
+      () => true,
+      () => true,
+    );
+    await client.write(0, bytes);
+    await daemon.daemon.close();
+    expect(await second).toBe(true);
+  });
+
   test('counts what is written as zero, and a large request as several, where that is said', async () => {
     const { daemon, client } = await throttled({ 'iops-write': 1, 'iops-size': 512 });
     const order: string[] = [];

@@ -109,6 +109,22 @@ describe('grouped completion', () => {
     await graph.close();
   });
 
+  test('is refused where the target of one job is the disk of another one', async () => {
+    const graph = new Graph();
+    for (const name of ['x', 'y', 'z']) {
+      await graph.add({ driver: 'memory', 'node-name': name, size: SIZE }, { writable: true });
+    }
+    const mirrors: GraphAction[] = [
+      { type: 'mirror', node: 'x', target: 'y' },
+      { type: 'mirror', node: 'y', target: 'z' },
+    ];
+    await expect(grouped(graph, ...mirrors)).rejects.toThrow(
+      "node 'y' is the target of one job, and the disk of another one",
+    );
+    expect(graph.nodes.map(({ name }) => name)).toEqual(['x', 'y', 'z']);
+    await graph.close();
+  });
+
   test.each([
     ['stream', STREAM],
     ['commit', COMMIT],
