@@ -25,8 +25,8 @@ Examples:
   lacuna recover --qmp /run/web.qmp --scratch /var/tmp/web /backup
 
 A backup that was killed may have left jobs, exports, nodes, bitmaps and scratch images, and the guest goes on paying
-for them. The next backup goes on with them or takes them away; this takes them away now. Say the same --scratch and --machine as for the
-backup. A backup that is running is left alone. The exit code is 3 where something is left.`;
+for them. The next backup goes on with them or takes them away; this takes them away now. Say the same --scratch and
+--machine as for the backup. A backup that is running is left alone. The exit code is 3 where something is left.`;
 
 /** Tells commander what `lacuna recover` takes, and what it does. */
 export function registerRecover(command: Command, shell: Shell): void {
