@@ -1,4 +1,4 @@
-/** What a graph costs a guest: 4 KiB reads and writes through its export, with filters, a backup job and mirrors. */
+/** What a graph costs a guest: 4 KiB reads and writes through its export, with filters and with a backup job. */
 import { randomFillSync } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,8 +14,6 @@ const SHAPES: readonly (Shape & { readonly name: string })[] = [
   { name: '1 filter', filters: 1, job: 'none' },
   { name: '3 filters', filters: 3, job: 'none' },
   { name: 'a backup job', filters: 0, job: 'backup' },
-  { name: 'a background mirror', filters: 0, job: 'background' },
-  { name: 'a write-blocking mirror', filters: 0, job: 'write-blocking' },
 ];
 
 export async function benchGraph(options: BenchOptions): Promise<void> {

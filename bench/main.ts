@@ -5,7 +5,6 @@ import { benchCopy } from './copy.js';
 import { benchDaemon } from './daemon.js';
 import { benchDirtyBitmaps } from './dirty-bitmaps.js';
 import { benchGraph } from './graph.js';
-import { benchGraphJobs } from './graph-jobs.js';
 import { benchLive } from './live.js';
 import { benchNbd } from './nbd.js';
 import { benchQcow2 } from './qcow2.js';
@@ -18,7 +17,6 @@ const BENCHES: Record<string, Bench> = {
   daemon: benchDaemon,
   'dirty-bitmaps': benchDirtyBitmaps,
   graph: benchGraph,
-  'graph-jobs': benchGraphJobs,
   live: benchLive,
   nbd: benchNbd,
   qcow2: benchQcow2,

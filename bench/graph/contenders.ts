@@ -13,8 +13,7 @@ const TICKS_PER_SECOND = 100;
 /** What lies between the export and the disk. */
 export interface Shape {
   readonly filters: number;
-  /** A mirror is ready; it has copied nothing but what is written since it began. */
-  readonly job: 'none' | 'backup' | 'background' | 'write-blocking';
+  readonly job: 'none' | 'backup';
 }
 
 /** A server of one disk, while it runs. */
@@ -66,12 +65,9 @@ export async function storageDaemon(
   const server = await started('qemu-storage-daemon', args, { socket, name: 'disk' });
   if (job === 'none') return server;
   const monitor = await Monitor.connect({ path: own });
-  const copying = { 'job-id': 'job', device: 'disk', target: 'target', sync: 'none' };
-  if (job === 'backup') await monitor.execute('blockdev-backup', copying);
-  else {
-    await monitor.execute('blockdev-mirror', { ...copying, 'copy-mode': job });
-    while ((await monitor.execute('query-jobs'))[0]?.status !== 'ready') await sleep(20);
-  }
+  await monitor.execute('blockdev-backup', {
+    ...{ 'job-id': 'job', device: 'disk', target: 'target', sync: 'none' },
+  });
   await monitor.close();
   return server;
 }
@@ -114,7 +110,7 @@ function listens(path: string): Promise<boolean> {
 }
 
 /** User and system time, as the kernel counts them for a process and its threads. */
-export function cpuMsOf({ pid }: ChildProcess): number {
+function cpuMsOf({ pid }: ChildProcess): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS_PER_SECOND;
 }

@@ -1,4 +1,4 @@
-// Serves a raw file over NBD, for the bench: `node server.mjs PATH SOCKET plain|graph FILTERS none|backup|background|write-blocking`.
+// Serves a raw file over NBD, for the bench: `node server.mjs PATH SOCKET plain|graph FILTERS none|backup`.
 import { openDevice } from 'lacuna';
 import { Graph } from 'lacuna/graph';
 import { NbdServer } from 'lacuna/nbd';
@@ -17,12 +17,8 @@ async function exported() {
   for (let i = 0; i < Number(filters); i++) {
     await graph.insertFilter({ filter: throttle(`filter${i}`), above: 'disk' });
   }
-  const target = { driver: 'file', filename: `${path}.target` };
-  if (job === 'background' || job === 'write-blocking') {
-    const mirror = graph.mirror({ node: 'disk', target, sync: 'none', copyMode: job });
-    await new Promise((resolve) => mirror.on('ready', resolve));
-  }
   if (job === 'backup') {
+    const target = { driver: 'file', filename: `${path}.target` };
     const backup = graph.backup({ disks: [{ node: 'disk', target }], sync: 'none' });
     backup.register();
     while (!graph.nodes.some(({ name }) => name === 'disk.kept')) {

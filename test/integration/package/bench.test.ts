@@ -9,7 +9,6 @@ describe('npm run bench', () => {
     'daemon',
     'dirty-bitmaps',
     'graph',
-    'graph-jobs',
     'live',
     'nbd',
     'qcow2',
